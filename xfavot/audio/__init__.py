@@ -1,0 +1,1 @@
+"""Waveforms, the mel-spectrogram and vocoders."""

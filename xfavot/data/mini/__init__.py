@@ -1,0 +1,1 @@
+"""The embedded corpus: drawn faces and synthesised voices."""

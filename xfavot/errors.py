@@ -1,0 +1,79 @@
+"""Errors of the package and the shape checks that raise them.
+
+Every message says what was wrong, what came, what was expected and what to do next
+(style guide, section 8). All errors derive from :class:`XFaVoTError`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class XFaVoTError(Exception):
+    """Base of every error that the package raises on purpose."""
+
+
+class ConfigError(XFaVoTError, ValueError):
+    """A parameter, a preset or a configuration file is wrong."""
+
+
+class DataError(XFaVoTError):
+    """A file, a corpus or a prepared store cannot be used."""
+
+
+class ShapeError(XFaVoTError, ValueError):
+    """A tensor has another shape than the function needs."""
+
+
+class CheckpointError(XFaVoTError):
+    """A checkpoint or a run directory cannot be used."""
+
+
+class WeightsError(XFaVoTError):
+    """Weights of a network that is not trained here are missing or do not fit."""
+
+
+class TrainingError(XFaVoTError):
+    """Training cannot go on (a term is not finite, the disk is full)."""
+
+
+def require_same_shape(name: str, a: Tensor, b: Tensor) -> None:
+    """Refuse two tensors of different shapes, which broadcasting would hide.
+
+    Args:
+        name: what the tensors are, for the message.
+        a, b: the tensors.
+
+    Raises:
+        ShapeError: the shapes differ.
+    """
+    if a.shape != b.shape:
+        raise ShapeError(
+            f"{name}: the two tensors have shapes {tuple(a.shape)} and {tuple(b.shape)}; "
+            "expected the same shape; pass tensors of one batch and size"
+        )
+
+
+def require_shape(name: str, tensor: Tensor, pattern: tuple[int | None, ...]) -> None:
+    """Refuse a tensor whose shape does not fit a pattern.
+
+    Args:
+        name: what the tensor is, for the message.
+        tensor: the tensor.
+        pattern: one entry an axis; ``None`` fits any length.
+
+    Raises:
+        ShapeError: the number of axes or a fixed length differs.
+    """
+    fits = tensor.dim() == len(pattern) and all(
+        want is None or want == got for want, got in zip(pattern, tensor.shape, strict=True)
+    )
+    if not fits:
+        wanted = ", ".join("any" if p is None else str(p) for p in pattern)
+        raise ShapeError(
+            f"{name}: got a tensor of shape {tuple(tensor.shape)}; expected ({wanted}); "
+            "check the preset's sizes and the order of the axes"
+        )

@@ -1,0 +1,1 @@
+"""Images and face alignment."""

@@ -1,0 +1,1 @@
+"""Every term of the objective, and the objective."""

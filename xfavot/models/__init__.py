@@ -1,0 +1,1 @@
+"""The eight modules and the two frozen networks."""

@@ -1,0 +1,1 @@
+"""Presets, configurations and datasets as YAML files."""

@@ -1,0 +1,1 @@
+"""Figures, widgets and progress for notebooks."""
