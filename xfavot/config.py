@@ -1,110 +1,295 @@
-"""Configuration: frozen dataclasses, strict loading, `resolve` for notebooks.
+"""Configuration: what defines a run, and `resolve`, the first package call of a notebook.
 
-A run is described by one :class:`RunConfig`. Every default lives here once; presets
-(`xfavot/presets/*.yaml`) and notebook parameters only override. Status words and ids (`A7`) refer to
-`ASSUMPTIONS.md`.
+Layers, later over earlier: the defaults (`xfavot/settings.py`), the preset, the configuration
+(`xfavot/presets/`), the notebook's parameters, `overrides`. Nothing is converted silently: a wrong
+name, type or value is refused with a message (papermill itself only warns).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
 
-TERMS_WITHOUT_WEIGHT = ("adv",)
+from xfavot import parameters, presets
+from xfavot.errors import ConfigError
+from xfavot.parameters import (
+    EXPLORE_PARAMETERS,
+    FROM_PRESET,
+    PREPARE_PARAMETERS,
+    PRETRAIN_PARAMETERS,
+    TRAIN_PARAMETERS,
+)
+from xfavot.settings import (
+    BOOKKEEPING,
+    NETWORKS,
+    PLACES,
+    TERMS_WITHOUT_WEIGHT,
+    DataConfig,
+    ExploreConfig,
+    LossConfig,
+    ModelConfig,
+    PrepareConfig,
+    PretrainConfig,
+    Pretraining,
+    RunConfig,
+    TrainConfig,
+    require_choice,
+    require_device,
+)
+from xfavot.strict import build, merge, require, typed
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataConfig:
-    """Which prepared stores are read, and how batches are drawn from them."""
-
-    dataset: str = "mini"
-    corpora: tuple[str, ...] = ("mini",)
-    augment: bool = False  # random flip and resized crop of faces
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
-    """Sizes of the eight modules (Tables 6 to 9) and of the two frozen networks."""
-
-    image_size: int = 128  # pixels, STATED
-    image_width: int = 128  # channels after the stem, STATED
-    image_max_width: int = 512  # channels, STATED
-    image_levels: int = 4  # halvings in G_I, STATED
-    mel_bins: int = 80  # STATED
-    mel_frames: int = 192  # training crop, STATED
-    audio_width: int = 64  # channels after the stem, STATED
-    audio_max_width: int = 512  # channels, STATED
-    style_dim: int = 64  # STATED
-    latent_dim: int = 16  # STATED
-    mapping_width: int = 512  # STATED
-    genders: int = 2  # STATED
-    speakers: int = 128  # STATED
-    f0_width: int = 64  # JDC first width, CODE
-    f0_channels: int = 128  # F0 channels at the bottleneck of G_A, STATED
-    content_width: int = 256  # CODE
-    content_channels: int = 128  # CODE
-    audio_decoder: str = "code"  # "code" | "table7": which G_A variant
-    style_norm: bool = False  # instance norm in encoders and discriminators
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LossConfig:
-    """Weight of every term; a weight of 0 switches the term off."""
-
-    sty: float = 1.0
-    ds_image: float = 2.0
-    ds_audio: float = 2.0
-    ds_decay_steps: int = 0  # 0 = no decay
-    cyc_image: float = 1.0
-    cyc_audio: float = 1.0
-    sc: float = 20.0
-    f0: float = 5.0
-    norm: float = 1.0
-    advcls: float = 0.05
-    cls: float = 0.05
-    xm: float = 1.0
-    tau: float = 0.07
-    xm_form: str = "symmetric"  # "one_way" | "mmv" | "symmetric"
-    r1_image: float = 1.0
-    r1_audio: float = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
-    """The optimisation: length, batch, rates, update rule, bookkeeping."""
-
-    steps: int = 20_000  # STATED
-    batch_size: int = 32  # STATED
-    lr: float = 1.0e-4
-    lr_mapping: float = 1.0e-6
-    beta1: float = 0.0
-    beta2: float = 0.99
-    weight_decay: float = 1.0e-4
-    ema_decay: float = 0.999
-    update_rule: str = "alternate"  # "alternate": the ancestors' order | "fused"
-    sources: str = "all"  # style sources a step: "all" | "one" (drawn at random)
-    dual_domain: bool = True
-    speaker_head_probability: float = 0.5
-    warmup_steps: int = 0  # self-reconstruction steps before adversarial training
-    warmup_batch_size: int = 16
-    precision: str = "float32"  # "float32" | "bf16"
-    device: str = "auto"  # "auto" | "cpu" | "cuda" ...
-    log_every: int = 10
-    sample_every: int = 1000
-    checkpoint_every: int = 1000
-    keep_checkpoints: int = 3
+__all__ = [
+    "EXPLORE_PARAMETERS",
+    "NETWORKS",
+    "PREPARE_PARAMETERS",
+    "PRETRAIN_PARAMETERS",
+    "TERMS_WITHOUT_WEIGHT",
+    "TRAIN_PARAMETERS",
+    "DataConfig",
+    "ExploreConfig",
+    "LossConfig",
+    "ModelConfig",
+    "PrepareConfig",
+    "PretrainConfig",
+    "Pretraining",
+    "RunConfig",
+    "TrainConfig",
+    "config_id",
+    "default_preset",
+    "describe",
+    "from_dict",
+    "resolve",
+    "resolve_explore",
+    "resolve_prepare",
+    "resolve_pretrain",
+    "to_dict",
+]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunConfig:
-    """Everything that defines a run."""
+def resolve(**given: Any) -> RunConfig:
+    """Turn the parameters of `notebooks/train.ipynb` into a checked run.
 
-    name: str = ""
-    configuration: str = "xfavot"
-    preset: str = "mini"
-    seed: int = 0
-    data_root: str = "data"
-    run_root: str = "runs"
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
+    Args:
+        **given: any of `TRAIN_PARAMETERS`; those left out take the default.
+
+    Returns:
+        The run; its name is set unless `overrides` holds `name`.
+
+    Raises:
+        ConfigError: an unknown name (also one that only papermill saw), a wrong type or value.
+    """
+    parameters.refuse_undeclared(TRAIN_PARAMETERS)
+    return _run(parameters.check(TRAIN_PARAMETERS, given))
+
+
+def resolve_prepare(**given: Any) -> PrepareConfig:
+    """Turn the parameters of `notebooks/prepare_data.ipynb` into a checked task.
+
+    Args:
+        **given: any of `PREPARE_PARAMETERS`.
+
+    Returns:
+        The task; `workers` 0 has become the number of cores.
+
+    Raises:
+        ConfigError: an unknown name, a wrong type or value, no source for real data.
+    """
+    parameters.refuse_undeclared(PREPARE_PARAMETERS)
+    values = parameters.check(PREPARE_PARAMETERS, given)
+    corpora = corpora_of(values["dataset"])
+    for name in ("workers", "seed"):
+        require(values[name] >= 0, name, values[name], "0 or more", "use 0")
+    values["data_root"] = parameters.place("data_root", values["data_root"])
+    needs = [corpus for corpus in corpora if corpus != "mini"]
+    if needs and not values["source"]:
+        raise ConfigError(
+            f"source is empty; expected the folder of originals of {', '.join(needs)}; "
+            "give it with -p source <folder>"
+        )
+    workers = values.pop("workers") or os.cpu_count() or 1
+    return PrepareConfig(corpora=corpora, workers=workers, **values)
+
+
+def resolve_pretrain(**given: Any) -> Pretraining:
+    """Turn the parameters of `notebooks/pretrain.ipynb` into a checked task.
+
+    Args:
+        **given: any of `PRETRAIN_PARAMETERS`; `steps` counts for each network trained.
+
+    Returns:
+        The networks to train and the run that holds their sizes and lengths.
+
+    Raises:
+        ConfigError: an unknown name, a wrong type or value.
+    """
+    parameters.refuse_undeclared(PRETRAIN_PARAMETERS)
+    values = parameters.check(PRETRAIN_PARAMETERS, given)
+    network, steps = values.pop("network"), values.pop("steps")
+    require_choice("network", network, (*NETWORKS, "all"))
+    networks = NETWORKS if network == "all" else (network,)
+    _require_count("steps", steps)
+    run = _run({**_DEFAULTS, **values})
+    if steps != FROM_PRESET:
+        lengths = {f"{name}_steps": steps for name in networks}
+        run = dataclasses.replace(run, pretrain=dataclasses.replace(run.pretrain, **lengths))
+    return Pretraining(networks=networks, run=run)
+
+
+def resolve_explore(**given: Any) -> ExploreConfig:
+    """Turn the parameters of `notebooks/explore.ipynb` into a checked task.
+
+    Args:
+        **given: any of `EXPLORE_PARAMETERS`.
+
+    Returns:
+        The task.
+
+    Raises:
+        ConfigError: an unknown name, a wrong type or value.
+    """
+    parameters.refuse_undeclared(EXPLORE_PARAMETERS)
+    values = parameters.check(EXPLORE_PARAMETERS, given)
+    require_device("device", values["device"])
+    require(values["seed"] >= 0, "seed", values["seed"], "0 or more", "use 0")
+    values["data_root"] = parameters.place("data_root", values["data_root"])
+    values["run_root"] = parameters.place("run_root", values["run_root"])
+    return ExploreConfig(corpora=corpora_of(values["dataset"]), **values)
+
+
+_DEFAULTS = {parameter.name: parameter.default for parameter in TRAIN_PARAMETERS}
+
+
+def default_preset(dataset: str) -> str:
+    """Return the preset that an empty `preset` means: `mini` for `mini`, else `paper`."""
+    return "mini" if dataset == "mini" else "paper"
+
+
+def corpora_of(dataset: str) -> tuple[str, ...]:
+    """Return the corpora that a dataset mixes.
+
+    Raises:
+        ConfigError: no such dataset.
+    """
+    described = presets.load("datasets", dataset)
+    corpora: tuple[str, ...] = typed(
+        described.get("corpora"), tuple[str, ...], f"datasets/{dataset}.yaml: corpora"
+    )
+    return corpora
+
+
+def _run(values: dict[str, Any]) -> RunConfig:
+    """Lay defaults, preset, configuration, parameters and overrides over each other."""
+    dataset, configuration = values["dataset"], values["configuration"]
+    preset = values["preset"] or default_preset(dataset)
+    _require_count("steps", values["steps"])
+    _require_count("batch_size", values["batch_size"])
+    values["data_root"] = parameters.place("data_root", values["data_root"])
+    values["run_root"] = parameters.place("run_root", values["run_root"])
+    require_device("device", values["device"])
+    if values["precision"]:
+        require_choice("precision", values["precision"], ("float32", "bf16"))
+    chosen: dict[str, Any] = {
+        **{name: values[name] for name in ("configuration", "seed", "data_root", "run_root")},
+        "preset": preset,
+        "data": {"dataset": dataset, "corpora": corpora_of(dataset)},
+        "train": {
+            name: values[name]
+            for name in ("steps", "batch_size", "device", "precision")
+            if values[name] not in (FROM_PRESET, "")
+        },
+    }
+    overrides = parameters.nest(values["overrides"])
+    _refuse_twice(values["overrides"])
+    layers: dict[str, Any] = presets.load("sizes", preset)
+    for layer in (presets.load("configurations", configuration), chosen, overrides):
+        layers = merge(layers, layer)
+    run = build(RunConfig, layers)
+    named = f"{dataset}_{configuration}_{preset}_s{run.seed}_{config_id(run)}"
+    return run if run.name else dataclasses.replace(run, name=named)
+
+
+def _refuse_twice(overrides: Mapping[str, Any]) -> None:
+    """Refuse in `overrides` what is a parameter of the notebook, so that it stands in one place."""
+    own = {"data.dataset": "dataset", "data.corpora": "dataset"}
+    for name in _DEFAULTS:
+        own[name] = own[f"train.{name}"] = name
+    for key in overrides:
+        if key in own:
+            raise ConfigError(
+                f"overrides holds {key!r}; expected settings that are no parameter of the "
+                f"notebook; give it with -p {own[key]}"
+            )
+
+
+def _require_count(name: str, value: int) -> None:
+    """Refuse 0 and negative numbers other than the neutral one."""
+    fits = value == FROM_PRESET or value >= 1
+    require(fits, name, value, f"1 or more, or {FROM_PRESET} for the preset's", "correct it")
+
+
+def to_dict(cfg: RunConfig) -> dict[str, Any]:
+    """Write a run as plain values, ready for JSON; `from_dict` reads it back equal."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(cfg)))
+    return plain
+
+
+def from_dict(mapping: Mapping[str, Any]) -> RunConfig:
+    """Read a run as strictly as a preset; a setting newer than the file takes its default.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type or value.
+    """
+    return build(RunConfig, mapping)
+
+
+def config_id(cfg: RunConfig) -> str:
+    """Hash everything that can change a run's numbers.
+
+    Names, folders, the device and how often things are logged or saved do not count.
+
+    Returns:
+        The first 8 hexadecimal digits of the SHA-256 of the canonical JSON.
+    """
+    plain = to_dict(cfg)
+    for key in PLACES:
+        del plain[key]
+    for key in BOOKKEEPING:
+        del plain["train"][key]
+    canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+
+def describe(cfg: RunConfig) -> str:
+    """Say in plain lines what a run is, with the defaults it leaves in parentheses.
+
+    Args:
+        cfg: the run.
+
+    Returns:
+        Several lines, without a guess of the time it will take.
+    """
+    train, model = cfg.train, cfg.model
+    lines = [
+        f"run            {cfg.run_root}/{cfg.name}",
+        f"dataset        {cfg.data.dataset} ({', '.join(cfg.data.corpora)}) in {cfg.data_root}",
+        f"configuration  {cfg.configuration}, preset {cfg.preset}, seed {cfg.seed}",
+        f"sizes          faces {model.image_size} x {model.image_size}, "
+        f"mels {model.mel_bins} x {model.mel_frames}",
+        f"training       {train.steps} steps of {train.batch_size} on {train.device}, "
+        f"{train.precision}, {' and '.join(train.modalities)}",
+    ]
+    ours, defaults = to_dict(cfg), to_dict(RunConfig())
+    skip = {"dataset", "corpora", "steps", "batch_size", *BOOKKEEPING}
+    for section in ("data", "model", "loss", "pretrain", "train"):
+        changed = [
+            f"{name} {value} ({defaults[section][name]})"
+            for name, value in ours[section].items()
+            if value != defaults[section][name] and name not in skip
+        ]
+        if changed:
+            lines.append(f"{section:<15}{', '.join(changed)}")
+    return "\n".join(lines)

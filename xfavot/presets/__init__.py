@@ -1,1 +1,120 @@
-"""Presets, configurations and datasets as YAML files."""
+"""Presets, configurations and datasets as YAML files, and the strict reader of them.
+
+`sizes/` holds how large a run is, `configurations/` the rows of the paper's tables, `datasets/`
+the mixtures of corpora. A file may name one base of its own kind with `extends:`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from xfavot.errors import ConfigError
+from xfavot.strict import describe_value, merge, nearest
+
+FOLDER = Path(__file__).resolve().parent
+KINDS = {"sizes": "preset", "configurations": "configuration", "datasets": "dataset"}
+ANNOUNCED = ("sgsim", "adain_vc", "fragment_vc", "adain_cvc")  # baselines, not built yet
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice, which plain YAML silently overwrites."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Build a mapping, refusing duplicates."""
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)
+            if key in seen:
+                line = key_node.start_mark.line + 1
+                raise ConfigError(f"{key!r} stands twice (line {line}); expected once; remove one")
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def parse(text: str, where: str) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Args:
+        text: the YAML source.
+        where: file or parameter name, for messages.
+
+    Returns:
+        The mapping; an empty text gives an empty one.
+
+    Raises:
+        ConfigError: it is not YAML, not a mapping, or a key stands twice or is no text.
+    """
+    try:
+        loaded = yaml.load(text, Loader=_StrictLoader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"{where} cannot be read as YAML: {error}; expected 'name: value' lines; correct it"
+        ) from error
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
+        raise ConfigError(
+            f"{where} holds {describe_value(loaded)}; expected a mapping of names to values; "
+            "write 'name: value' lines"
+        )
+    return loaded
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """List what exists of a kind: `sizes`, `configurations` or `datasets`."""
+    return tuple(sorted(path.stem for path in (FOLDER / kind).glob("*.yaml")))
+
+
+def load(kind: str, name: str) -> dict[str, Any]:
+    """Read one preset file with the base it extends laid under it.
+
+    Args:
+        kind: `sizes`, `configurations` or `datasets`.
+        name: the file's name without its ending.
+
+    Returns:
+        The merged mapping, without `extends` and `description`.
+
+    Raises:
+        ConfigError: no such file (naming the nearest), a circle of bases, or a malformed file.
+    """
+    merged: dict[str, Any] = {}
+    chain: list[str] = []
+    while name:
+        if name in chain:
+            raise ConfigError(
+                f"{kind}: {' extends '.join([*chain, name])} is a circle; expected one line of "
+                "bases; remove an 'extends'"
+            )
+        chain.append(name)
+        if name not in names(kind):
+            raise ConfigError(_missing(kind, name))
+        path = FOLDER / kind / f"{name}.yaml"
+        layer = parse(path.read_text(encoding="utf-8"), f"{kind}/{path.name}")
+        base = layer.pop("extends", "")
+        if not isinstance(base, str):
+            raise ConfigError(
+                f"{kind}/{path.name}: extends is {describe_value(base)}; expected one name; "
+                "a file has one base"
+            )
+        merged = merge(layer, merged)
+        name = base
+    merged.pop("description", None)
+    return merged
+
+
+def _missing(kind: str, name: str) -> str:
+    """Message for a name that has no file."""
+    label = KINDS[kind]
+    if kind == "configurations" and name in ANNOUNCED:
+        return (
+            f"{label} {name!r} is a baseline that is not yet available; expected one of: "
+            f"{', '.join(names(kind))}; choose one of these"
+        )
+    return f"{label} is {name!r}; {nearest(name, names(kind))}"

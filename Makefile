@@ -1,0 +1,63 @@
+# make setup     everything into .venv (Linux, Python 3.11 to 3.13, a C++ compiler; 6 GB)
+# make demo      data, pretraining, training and pictures of dataset mini, into runs/
+# make test      the test suite; make lint: style, types, import order, notebooks in step
+# make notebooks write the .ipynb of every py:percent source; make clean: remove build leftovers
+
+PYTHON ?= python3
+PY ?= .venv/bin/python
+JOBS ?= 2
+STAMP := .venv/.installed
+DEMO ?= runs/demo
+PAPERMILL := $(PY) -m papermill --log-output --no-progress-bar
+WITHOUT_PINS := parallel-wavegan==0.6.1 facenet-pytorch==2.6.0
+
+.PHONY: setup extras demo test lint types format notebooks clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt Makefile
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else f"Python is {v[0]}.{v[1]}; expected 3.11 to 3.13; run make PYTHON=python3.11 setup")'
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo 'the venv module is missing; on Debian or Ubuntu: apt-get install python3-venv'; exit 1; }
+	@command -v c++ >/dev/null || { echo 'a C++ compiler is missing (two packages have no wheel); on Debian or Ubuntu: apt-get install g++ python3-dev'; exit 1; }
+	@echo 'installing into .venv (6 GB; it is quiet for some minutes)'
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install -q 'pip==24.0' 'setuptools<74' wheel
+	.venv/bin/python -m pip install -q -c constraints.txt -e '.[all]'
+	@$(MAKE) --no-print-directory extras PY=.venv/bin/python
+	@touch $@
+
+# parallel-wavegan has no wheel and its set-up needs the installed pip; facenet-pytorch pins a PyTorch
+# of 2024. Both run well with the tested set.
+extras:
+	$(PY) -m pip install -q --no-deps --no-build-isolation $(WITHOUT_PINS)
+
+demo: setup
+	@mkdir -p $(DEMO)
+	$(PAPERMILL) notebooks/prepare_data.ipynb $(DEMO)/prepare_data.ipynb -p dataset mini
+	$(PAPERMILL) notebooks/pretrain.ipynb $(DEMO)/pretrain.ipynb -p dataset mini
+	$(PAPERMILL) notebooks/train.ipynb $(DEMO)/train.ipynb -p dataset mini
+	$(PAPERMILL) notebooks/explore.ipynb $(DEMO)/explore.ipynb -p dataset mini
+	@echo 'done: open $(DEMO)/explore.ipynb, or look into runs/'
+
+test: setup
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS)
+
+lint: setup types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -c 'from importlinter.cli import lint_imports_command as run; run()'
+	$(PY) -m pytest -q -p no:cacheprovider tests/unit/test_house.py
+
+types: setup
+	$(PY) -m mypy
+
+format: setup
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+notebooks: setup
+	$(PY) -m jupytext --sync notebooks/*.py
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,77 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Explore a trained XFaVoT
+#
+# Looks at and listens to the four guided conversions and the two led by a latent code (paper,
+# Fig. 1 and 3 to 6), then lets you choose for yourself.
+#
+# **In:** a checkpoint under `run_root` (the newest, unless `checkpoint` names one) and prepared
+# stores under `data_root`. **Out:** pictures and players below; nothing is written.
+# **Time:** about a minute on two CPU cores.
+#
+# Faces and voices are biometric: convert yourself, or people who agreed.
+
+# %% tags=["parameters"]
+checkpoint: str = ""  # run folder or checkpoint; empty means the newest
+dataset: str = "mini"  # mixture of corpora, see the README
+data_root: str = "data"  # folder of prepared stores
+run_root: str = "runs"  # folder of runs
+seed: int = 0  # seed of everything random
+device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
+
+# %%
+from xfavot import config, convert
+from xfavot.viz import figures, progress, widgets
+
+# %%
+cfg = config.resolve_explore(
+    checkpoint=checkpoint, dataset=dataset, data_root=data_root, run_root=run_root, seed=seed,
+    device=device,
+)  # fmt: skip
+converter = convert.Converter.load(cfg.checkpoint or cfg.run_root, device=cfg.device)
+stores = convert.open_stores(cfg.data_root, cfg.corpora)
+progress.line(f"checkpoint: {converter.name}, on {converter.device}")
+
+# %% [markdown]
+# ## Every task at a glance
+#
+# Each field keeps what its column says or shows and takes the identity of its row. The samples were
+# not trained on, unless the foot of a grid says `train`.
+
+# %%
+grids = convert.sample_grids(converter, stores, seed=cfg.seed)
+figures.conversion_grids(grids)
+
+# %% [markdown]
+# ## Choose for yourself
+#
+# With a running kernel, the widgets convert whatever you choose, also a file that you add (a
+# frontal face, or a clip of speech). Below them stands one pair, which needs no kernel.
+
+# %%
+people = convert.samples(stores, seed=cfg.seed)
+widgets.explorer(converter, people)
+
+# %% [markdown]
+# ## Your own files, in code
+#
+# ```python
+# face = converter.convert_face("me.jpg", voice_reference="friend.wav", gender="f")
+# voice = converter.convert_voice("me.wav", face_reference="friend.jpg", gender="f")
+# face.save("me_after_friend.png"), voice.save("me_after_friend.wav")
+# ```
+#
+# A picture may have any size: the face in it is found and aligned first. The gender is the
+# reference's; for a voice it may be left out and is estimated then.

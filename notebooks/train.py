@@ -1,0 +1,97 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Train XFaVoT
+#
+# Trains the eight modules of the paper (Sec. 3, Tables 6 to 9) on a prepared dataset and shows what
+# they learnt: faces and voices led by a face, by a voice and by a latent code.
+#
+# **In:** prepared stores under `data_root` (`prepare_data.ipynb` makes them; `mini` makes itself).
+# **Out:** a run under `run_root`: `config.json`, `metrics.jsonl`, `checkpoints/`, `samples/` with
+# labelled grids and the converted voices as WAV.
+# **Time:** `dataset mini` some minutes on two CPU cores; `preset paper` days on one GPU.
+#
+# A run that was stopped goes on with `-p resume <its folder>`.
+
+# %% tags=["parameters"]
+dataset: str = "mini"  # mixture of corpora, see the README
+configuration: str = "xfavot"  # row of the paper's tables
+preset: str = ""  # size; empty means mini for dataset mini, else paper
+steps: int = -1  # training steps; -1 means the preset's
+batch_size: int = -1  # samples a step; -1 means the preset's
+seed: int = 0  # seed of everything random
+device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
+precision: str = ""  # float32 or bf16; empty means the preset's
+data_root: str = "data"  # folder of prepared stores
+run_root: str = "runs"  # folder of runs
+resume: str = ""  # run folder or checkpoint to go on from; empty means none
+overrides: dict = {}  # dotted settings, such as loss.xm, to values
+
+# %%
+from pathlib import Path
+
+from xfavot import config, convert, training
+from xfavot.viz import figures, progress, widgets
+
+# %% [markdown]
+# ## What will be run
+#
+# Values in parentheses are the paper preset's.
+
+# %%
+cfg = config.resolve(
+    dataset=dataset, configuration=configuration, preset=preset, steps=steps,
+    batch_size=batch_size, seed=seed, device=device, precision=precision, data_root=data_root,
+    run_root=run_root, resume=resume, overrides=overrides,
+)  # fmt: skip
+progress.line(config.describe(cfg))
+
+# %% [markdown]
+# ## Training
+#
+# One line every few steps; the terms are means over the passes, `metrics.jsonl` has all of them.
+
+# %%
+run = training.fit(cfg, resume=resume, on_log=progress.line)
+
+# %%
+figures.curves(run.metrics()).save(Path(run.path, "samples", "curves.png"))
+
+# %% [markdown]
+# ## Conversions by the final checkpoint
+#
+# Sources and references come from a split that was not trained on; the foot of each grid names it.
+# A voice is shown as its spectrogram with its pitch.
+
+# %%
+converter = convert.Converter.load(run.path, device=cfg.train.device)
+stores = convert.open_stores(cfg.data_root, cfg.data.corpora)
+grids = convert.sample_grids(converter, stores, seed=cfg.seed)
+figures.conversion_grids(grids, folder=Path(run.path, "samples"))
+
+# %% [markdown]
+# ## The same voices, to listen to
+#
+# The waveform is estimated by Griffin-Lim from the converted spectrogram; a part of the roughness
+# is its own.
+
+# %%
+voices = convert.save_voices(grids, Path(run.path, "samples", "voices"))
+widgets.players(voices)
+
+# %% [markdown]
+# ## What was written
+
+# %%
+widgets.files(run.path)

@@ -1,0 +1,212 @@
+"""The mel-spectrogram against librosa and against the vocoder package's own features."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from xfavot.audio import mel
+from xfavot.audio.mel import (
+    MEL,
+    MelContract,
+    Standardiser,
+    hz_to_mel,
+    log_mel,
+    mel_filterbank,
+    mel_to_hz,
+    require_contract,
+)
+from xfavot.errors import ConfigError, DataError, ShapeError
+
+TOLERANCE = 1e-4  # log10 units
+
+
+def signals() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    time = np.arange(24_000 * 2) / 24_000
+    return {
+        "noise": 0.1 * rng.standard_normal(len(time)),
+        "tone": 0.5 * np.sin(2 * np.pi * 440 * time),
+        "sweep": 0.3 * np.sin(2 * np.pi * (100 + 2000 * time) * time),
+        "mostly silent": np.where(time < 0.1, 0.1 * rng.standard_normal(len(time)), 0.0),
+        "odd length": 0.1 * rng.standard_normal(12_345),
+        "shortest": 0.1 * rng.standard_normal(1025),
+    }
+
+
+def by_librosa(wave: np.ndarray) -> np.ndarray:
+    librosa = pytest.importorskip("librosa")
+    magnitudes = librosa.feature.melspectrogram(
+        y=wave,
+        sr=24_000,
+        n_fft=2048,
+        hop_length=300,
+        win_length=1200,
+        window="hann",
+        center=True,
+        pad_mode="reflect",
+        power=1.0,
+        n_mels=80,
+        fmin=80.0,
+        fmax=7600.0,
+        htk=False,
+        norm="slaney",
+    )
+    return np.log10(np.maximum(magnitudes, 1e-10))
+
+
+def by_vocoder_package(wave: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    pytest.importorskip("librosa")
+    scipy_signal = pytest.importorskip("scipy.signal")
+    windows = importlib.import_module("scipy.signal.windows")
+    monkeypatch.setattr(scipy_signal, "kaiser", windows.kaiser, raising=False)
+    preprocess = pytest.importorskip("parallel_wavegan.bin.preprocess")
+    features = preprocess.logmelfilterbank(
+        wave,
+        24_000,
+        fft_size=2048,
+        hop_size=300,
+        win_length=1200,
+        window="hann",
+        num_mels=80,
+        fmin=80,
+        fmax=7600,
+    )
+    return features.T
+
+
+def ours(wave: np.ndarray) -> np.ndarray:
+    return log_mel(torch.from_numpy(wave.astype(np.float32))).numpy()
+
+
+def test_filterbank_is_librosas() -> None:
+    librosa = pytest.importorskip("librosa")
+    expected = librosa.filters.mel(sr=24_000, n_fft=2048, n_mels=80, fmin=80, fmax=7600)
+    assert mel_filterbank().shape == (80, 1025)
+    np.testing.assert_allclose(mel_filterbank().numpy(), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", list(signals()))
+def test_log_mel_is_librosas(name: str) -> None:
+    wave = signals()[name].astype(np.float32)
+    np.testing.assert_allclose(ours(wave), by_librosa(wave), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", list(signals()))
+def test_log_mel_is_the_vocoder_packages(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wave = signals()[name].astype(np.float32)
+    np.testing.assert_allclose(ours(wave), by_vocoder_package(wave, monkeypatch), atol=TOLERANCE)
+
+
+def test_log_mel_of_real_speech(real_corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("soundfile")
+    pytest.importorskip("soxr")
+    from xfavot.audio.io import load_waveform
+
+    wave = load_waveform(next(iter(sorted(real_corpus.glob("vctk/wav48/*/*.wav")))))
+    np.testing.assert_allclose(ours(wave), by_librosa(wave), atol=TOLERANCE)
+    np.testing.assert_allclose(ours(wave), by_vocoder_package(wave, monkeypatch), atol=TOLERANCE)
+
+
+def test_long_audio_is_transformed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    wave = torch.from_numpy(0.1 * np.random.default_rng(1).standard_normal(60 * 24_000)).float()
+    transform, frames = torch.stft, []
+
+    def counted(*args: torch.Tensor, **settings: object) -> torch.Tensor:
+        result = transform(*args, **settings)  # type: ignore[arg-type]
+        frames.append(result.shape[-1])
+        return result
+
+    monkeypatch.setattr(torch, "stft", counted)
+    got = log_mel(wave)
+    assert got.shape == (80, 4801)
+    assert frames == [2048, 2048, 705]
+    np.testing.assert_allclose(got.numpy(), by_librosa(wave.numpy()), atol=TOLERANCE)
+
+
+def test_slaney_scale_by_hand() -> None:
+    hz = torch.tensor([0.0, 200.0, 1000.0, 6400.0])
+    torch.testing.assert_close(hz_to_mel(hz), torch.tensor([0.0, 3.0, 15.0, 42.0]))
+    torch.testing.assert_close(mel_to_hz(hz_to_mel(hz)), hz)
+
+
+def test_filters_have_unit_area() -> None:
+    wide = mel_filterbank()[-10:]  # many bins each, so that the sum is close to the integral
+    torch.testing.assert_close(
+        wide.sum(dim=1) * (24_000 / 2048), torch.ones(10), atol=1e-2, rtol=0.0
+    )
+
+
+def test_silence_gain_and_shapes() -> None:
+    assert log_mel(torch.zeros(3000)).eq(-10.0).all()
+    wave = 0.05 * torch.randn(2, 3, 3000, generator=torch.Generator().manual_seed(0))
+    got = log_mel(wave)
+    assert got.shape == (2, 3, 80, 11)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(log_mel(10.0 * wave), got + 1.0, atol=1e-5, rtol=0.0)
+    torch.testing.assert_close(log_mel(wave[1, 2]), got[1, 2])
+
+
+def test_gradient_is_finite_at_silence() -> None:
+    wave = torch.zeros(3000, requires_grad=True)
+    log_mel(wave).sum().backward()
+    assert wave.grad is not None
+    assert wave.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("wave", [torch.zeros(1024), torch.zeros(3000, dtype=torch.int16)])
+def test_unusable_waveforms_are_refused(wave: torch.Tensor) -> None:
+    with pytest.raises(ShapeError, match="at least 1025 samples"):
+        log_mel(wave)
+
+
+def test_contract_is_stable_and_round_trips() -> None:
+    assert MEL.hash == "e89ae22b99c3329d"
+    assert MelContract.from_dict(MEL.as_dict()) == MEL
+    assert replace(MEL, hop=256).hash != MEL.hash
+    with pytest.raises(DataError, match=r"missing settings \['hop'\]"):
+        MelContract.from_dict({k: v for k, v in MEL.as_dict().items() if k != "hop"})
+
+
+def test_another_contract_names_every_difference() -> None:
+    require_contract(MEL, where="here")
+    require_contract(MEL.as_dict(), where="here")
+    with pytest.raises(DataError) as caught:
+        require_contract(replace(MEL, sample_rate=16_000, fmax=8000.0), where="checkpoint x")
+    message = str(caught.value)
+    assert "checkpoint x" in message
+    assert "sample_rate is 16000, expected 24000" in message
+    assert "fmax is 8000.0, expected 7600.0" in message
+    assert "hop" not in message
+    with pytest.raises(DataError, match=r"hop is '\(absent\)', expected 300"):
+        require_contract({k: v for k, v in MEL.as_dict().items() if k != "hop"}, where="x")
+
+
+def test_settings_that_are_not_implemented_are_refused() -> None:
+    with pytest.raises(ConfigError, match="htk"):
+        mel_filterbank(contract=replace(MEL, mel_scale="htk"))
+    with pytest.raises(ConfigError, match="hamming"):
+        log_mel(torch.zeros(3000), contract=replace(MEL, window="hamming"))
+
+
+def test_standardiser() -> None:
+    standardiser = Standardiser(torch.full((80,), -2.0), torch.full((80,), 0.5))
+    x = torch.full((2, 80, 3), -1.0)
+    assert standardiser.standardise(x).eq(2.0).all()
+    assert standardiser.restore(standardiser.standardise(x)).eq(x).all()
+    assert standardiser.to("cpu").mean.eq(-2.0).all()
+    with pytest.raises(ShapeError, match="80"):
+        Standardiser(torch.zeros(79), torch.ones(80))
+    with pytest.raises(DataError, match="positive"):
+        Standardiser(torch.zeros(80), torch.zeros(80))
+
+
+def test_the_floor_bounds_long_audio() -> None:
+    got = log_mel(torch.zeros(mel.BLOCK_FRAMES * MEL.hop * 2))
+    assert got.shape[-1] == 2 * mel.BLOCK_FRAMES + 1
+    assert got.min() == -10.0

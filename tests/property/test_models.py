@@ -1,0 +1,252 @@
+"""What holds for the modules at any size: shapes, independent samples, gradients, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from xfavot.config import ModelConfig
+from xfavot.errors import ConfigError, ShapeError
+from xfavot.models.generators import AudioGenerator
+from xfavot.models.mapping import pick
+from xfavot.models.style_encoders import AudioStyleEncoder, ImageStyleEncoder
+from xfavot.models.xfavot import XFaVoT
+
+SMALL = ModelConfig(
+    image_size=32,
+    image_width=4,
+    image_max_width=8,
+    image_levels=2,
+    mel_frames=96,
+    audio_width=4,
+    audio_max_width=8,
+    style_dim=5,
+    latent_dim=3,
+    mapping_width=16,
+    speakers=4,
+    f0_width=2,
+    f0_channels=3,
+)
+NAMES = ("G_I", "G_A", "E_I", "E_A", "D_I", "D_A", "C_A", "M")
+few = settings(max_examples=8, deadline=None)
+
+
+@pytest.fixture(scope="module")
+def nets() -> XFaVoT:
+    torch.manual_seed(0)
+    return XFaVoT.from_config(SMALL)
+
+
+def inputs(name: str, batch: int = 3, *, size: int = 32, frames: int = 96) -> tuple[Tensor, ...]:
+    make = torch.Generator().manual_seed(1)
+    image = torch.rand(batch, 3, size, size, generator=make) * 2 - 1
+    mel = torch.randn(batch, 1, 80, frames, generator=make)
+    s = torch.randn(batch, SMALL.style_dim, generator=make)
+    gender = torch.arange(batch) % 2
+    return {
+        "G_I": (image, s),
+        "G_A": (mel, s, torch.randn(batch, 8, 10, frames, generator=make)),
+        "E_I": (image, gender),
+        "E_A": (mel, gender),
+        "D_I": (image, gender),
+        "D_A": (mel, torch.arange(batch) % 6),
+        "C_A": (mel,),
+        "M": (torch.randn(batch, SMALL.latent_dim, generator=make), torch.arange(batch) % 6),
+    }[name]
+
+
+def output(net: nn.Module, *args: Tensor) -> Tensor:
+    out = net(*args)
+    return torch.cat(out, dim=1) if isinstance(out, tuple) else out
+
+
+@few
+@given(st.integers(2, 6), st.integers(2, 6))
+def test_image_generator_takes_any_multiple(nets: XFaVoT, rows: int, columns: int) -> None:
+    x = torch.zeros(1, 3, 4 * rows, 4 * columns)
+    assert nets.G_I(x, torch.zeros(1, 5)).shape == x.shape
+
+
+@few
+@given(st.integers(1, 40))
+def test_audio_generator_takes_any_multiple_of_four_frames(nets: XFaVoT, quarter: int) -> None:
+    x, s, features = inputs("G_A", 1, frames=4 * quarter)
+    assert nets.G_A(x, s, features).shape == x.shape
+
+
+@few
+@given(st.integers(80, 200))
+def test_audio_encoders_take_any_length_from_80_frames(nets: XFaVoT, frames: int) -> None:
+    x, gender = inputs("E_A", 2, frames=frames)
+    assert nets.E_A(x, gender).shape == (2, 5)
+    assert nets.D_A(x, gender).shape == (2,)
+    assert [g.shape for g in nets.C_A(x)] == [(2, 2), (2, 4)]
+
+
+@pytest.mark.parametrize("size", [16, 64])
+def test_modules_are_built_for_other_image_sizes(size: int) -> None:
+    net = ImageStyleEncoder(size=size, width=4, max_width=8, style_dim=5, genders=2, norm=True)
+    assert net(torch.randn(2, 3, size, size), torch.tensor([0, 1])).shape == (2, 5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_samples_do_not_see_each_other(nets: XFaVoT, name: str) -> None:
+    net, args = getattr(nets, name), inputs(name, 5)
+    order = torch.tensor([3, 0, 4, 1, 2])
+    whole = output(net, *args)
+    permuted = output(net, *(a[order] for a in args))
+    torch.testing.assert_close(permuted, whole[order], rtol=1e-3, atol=1e-4)
+    alone = torch.cat([output(net, *(a[i : i + 1] for a in args)) for i in range(5)])
+    torch.testing.assert_close(alone, whole, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("decoder", ["code", "table7"])
+@pytest.mark.parametrize("norm", [False, True])
+def test_gradients_reach_every_parameter_and_every_input(decoder: str, norm: bool) -> None:
+    torch.manual_seed(0)
+    model = ModelConfig(**{**as_dict(SMALL), "audio_decoder": decoder, "style_norm": norm})
+    built = XFaVoT.from_config(model)
+    for name in NAMES:
+        net, args = getattr(built, name), inputs(name, 6)  # six samples ask for all six domains
+        leaves = [a.clone().requires_grad_() for a in args if a.is_floating_point()]
+        rest = [a for a in args if not a.is_floating_point()]
+        output(net, *leaves, *rest).pow(2).sum().backward()
+        silent = [key for key, p in net.named_parameters() if p.grad is None or not p.grad.any()]
+        assert silent == [], f"{name}: {silent}"
+        assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in leaves)
+
+
+def as_dict(cfg: ModelConfig) -> dict[str, object]:
+    return {key: getattr(cfg, key) for key in cfg.__dataclass_fields__}
+
+
+def test_only_the_heads_asked_for_get_a_gradient(nets: XFaVoT) -> None:
+    nets.zero_grad()
+    nets.M(torch.randn(3, 3), torch.tensor([1, 4, 1])).sum().backward()
+    used = [nets.M.heads[-1].bias.grad[k].any().item() for k in range(6)]
+    assert used == [False, True, False, False, True, False]
+    assert not any(head.weight.grad[[0, 2, 3, 5]].any() for head in nets.M.heads)
+
+
+def test_mapping_network_equals_its_heads_one_by_one(nets: XFaVoT) -> None:
+    z, domain = torch.randn(7, 3), torch.tensor([5, 0, 0, 2, 5, 5, 1])
+    expected = []
+    for row, k in zip(z, domain, strict=True):
+        for layer in nets.M.shared:
+            row = layer(row).relu()
+        for layer in nets.M.heads:
+            row = row.relu() @ layer.weight[k] + layer.bias[k]
+        expected.append(row)
+    torch.testing.assert_close(nets.M(z, domain), torch.stack(expected))
+
+
+@pytest.mark.parametrize("name", ["E_I", "E_A", "D_I", "D_A"])
+def test_each_sample_uses_its_own_head(nets: XFaVoT, name: str) -> None:
+    x, _ = inputs(name, 3)
+    net = getattr(nets, name)
+    female, male = (net(x, torch.full((3,), gender)) for gender in (0, 1))
+    mixed = net(x, torch.tensor([0, 1, 0]))
+    torch.testing.assert_close(mixed, torch.stack([female[0], male[1], female[2]]))
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("name", ["D_I", "D_A"])
+def test_gradient_penalty_can_be_differentiated(name: str, norm: bool) -> None:
+    torch.manual_seed(0)
+    built = XFaVoT.from_config(ModelConfig(**{**as_dict(SMALL), "style_norm": norm})).double()
+    net = getattr(built, name)
+    x, domain = inputs(name, 2)
+    x = x.double().requires_grad_()
+
+    def penalty() -> Tensor:
+        (slope,) = torch.autograd.grad(net(x, domain).sum(), x, create_graph=True)
+        return slope.pow(2).sum()
+
+    weight = net.trunk[1].conv1.weight
+    (analytic,) = torch.autograd.grad(penalty(), weight)
+    step = 1e-6
+    with torch.no_grad():
+        weight[0, 1, 2, 1] += step
+    up = penalty().item()
+    with torch.no_grad():
+        weight[0, 1, 2, 1] -= 2 * step
+    down = penalty().item()
+    assert analytic[0, 1, 2, 1].item() == pytest.approx((up - down) / (2 * step), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bf16_autocast_stays_close(nets: XFaVoT, name: str) -> None:
+    net, args = getattr(nets, name), inputs(name)
+    with torch.no_grad():
+        exact = output(net, *args)
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = output(net, *args).float()
+    assert (rough - exact).norm() < 0.1 * exact.norm()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_channels_last_gives_the_same(nets: XFaVoT, name: str) -> None:
+    net, args = getattr(nets, name), inputs(name)
+    expected = output(net, *args)
+    try:
+        net.to(memory_format=torch.channels_last)
+        torch.testing.assert_close(output(net, *args), expected, rtol=1e-3, atol=1e-4)
+    finally:
+        net.to(memory_format=torch.contiguous_format)
+
+
+def test_inputs_are_not_overwritten(nets: XFaVoT) -> None:
+    for name in NAMES:
+        args = inputs(name)
+        kept = [a.clone() for a in args]
+        getattr(nets, name)(*args)
+        assert all(torch.equal(a, b) for a, b in zip(args, kept, strict=True)), name
+
+
+REFUSED: list[tuple[str, Callable[[XFaVoT], object], str]] = [
+    ("side", lambda n: n.G_I(torch.zeros(1, 3, 30, 32), torch.zeros(1, 5)), "multiples of 4"),
+    ("style", lambda n: n.G_I(torch.zeros(1, 3, 32, 32), torch.zeros(2, 5)), "G_I style"),
+    ("frames", lambda n: n.G_A(*inputs("G_A", 1, frames=98)), "multiple of 4"),
+    ("features", lambda n: n.G_A(*inputs("G_A")[:2], torch.zeros(3, 8, 10, 92)), "F0 features"),
+    ("short E_A", lambda n: n.E_A(*inputs("E_A", frames=79)), "at least 80"),
+    ("short D_A", lambda n: n.D_A(*inputs("D_A", frames=79)), "at least 80"),
+    ("short C_A", lambda n: n.C_A(*inputs("C_A", frames=79)), "at least 80"),
+    ("size", lambda n: n.E_I(*inputs("E_I", size=64)), "E_I input"),
+    ("gender", lambda n: n.E_I(inputs("E_I")[0], torch.tensor([0, 1, 2])), "0 to 1"),
+    ("unknown", lambda n: n.D_A(inputs("D_A")[0], torch.tensor([0, -1, 2])), "from -1"),
+    ("head", lambda n: n.M(torch.zeros(2, 3), torch.tensor([0, 6])), "0 to 5"),
+    ("batch", lambda n: n.M(torch.zeros(2, 3), torch.tensor([0])), r"shape \(2,\)"),
+    ("type", lambda n: n.M(torch.zeros(1, 3), torch.tensor([0.0])), "int64"),
+    ("latent", lambda n: n.M(torch.zeros(1, 4), torch.tensor([0])), "M input"),
+    ("point", lambda n: n.G_I(torch.zeros(1, 3, 4, 4), torch.zeros(1, 5)), "two places"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED])
+def test_wrong_shapes_are_refused(
+    nets: XFaVoT, call: Callable[[XFaVoT], object], message: str
+) -> None:
+    with pytest.raises(ShapeError, match=message):
+        call(nets)
+
+
+def test_sizes_that_cannot_be_built_are_refused() -> None:
+    audio = {"width": 4, "max_width": 8, "style_dim": 5}
+    with pytest.raises(ConfigError, match="power of two"):
+        ImageStyleEncoder(size=48, width=4, max_width=8, style_dim=5, genders=2, norm=False)
+    with pytest.raises(ConfigError, match="at least 80"):
+        AudioStyleEncoder(**audio, mel_bins=64, genders=2, norm=False)
+    with pytest.raises(ConfigError, match="table7"):
+        AudioGenerator(**audio, mel_bins=80, f0_inputs=8, f0_channels=3, decoder="table 7")
+    with pytest.raises(ConfigError, match="multiple of 16"):
+        AudioGenerator(**audio, mel_bins=88, f0_inputs=8, f0_channels=3)
+
+
+def test_pick_keeps_the_axes_after_the_domain() -> None:
+    values = torch.arange(12.0).view(2, 3, 2)
+    assert pick(values, torch.tensor([2, 0]), name="test").tolist() == [[4.0, 5.0], [6.0, 7.0]]

@@ -1,0 +1,103 @@
+"""Small synthetic prepared stores for tests.
+
+from tests.unit.store_factory import make_store
+store = make_store(tmp_path, corpus="toy", kind="av", genders="ffmm", clips=3)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xfavot.audio.mel import MEL
+from xfavot.data.manifest import Store, StoreWriter
+
+PITCH_HZ = {"f": 210.0, "m": 115.0, "": 160.0}
+
+
+def make_store(
+    root: Path,
+    *,
+    corpus: str = "toy",
+    kind: str = "av",
+    genders: Sequence[str] = ("f", "m", "f", "m"),
+    clips: int = 3,
+    faces: int = 2,
+    seconds: float | Sequence[float] = 1.0,
+    splits: Sequence[str] = ("train", "train", "val"),
+    known_speakers: bool = True,
+    image_size: int = 128,
+    transcript: str = "bin blue at f two now",
+    seed: int = 0,
+    replace: bool = False,
+) -> Store:
+    """Write and open ``root/corpus``.
+
+    Args:
+        root: the data root, usually ``tmp_path``.
+        corpus, kind: of the store; "av", "audio" or "image".
+        genders: one entry a speaker ("f", "m" or ""); speakers are ``<corpus>/s1`` and so on.
+        clips: clips a speaker; clip k belongs to ``splits[k % len(splits)]``.
+        faces: faces a clip; face i of clip k of speaker s has the colour ``colour(s, k, i)`` with a
+            brighter left half.
+        seconds: length of the clips, one value or one a clip, repeated.
+        splits: see ``clips``.
+        known_speakers: False leaves the speakers empty.
+        image_size: of the stored faces.
+        transcript: of every clip with sound.
+        seed: of the noise.
+        replace: overwrite an existing store.
+    """
+    lengths = [seconds] if isinstance(seconds, int | float) else list(seconds)
+    rng = np.random.default_rng(seed)
+    with StoreWriter(
+        root / corpus, corpus=corpus, seed=seed, image_size=image_size, replace=replace
+    ) as writer:
+        for s, gender in enumerate(genders):
+            for k in range(clips):
+                parts: dict[str, NDArray[np.generic]] = {}
+                if kind != "audio":
+                    parts["faces"] = np.stack(
+                        [face(colour(s, k, i), image_size) for i in range(faces)]
+                    )
+                    parts["landmarks"] = np.full((faces, 5, 2), image_size / 2, np.float32)
+                if kind != "image":
+                    pitch = PITCH_HZ[gender] * (1 + 0.03 * s)
+                    parts["waveform"] = tone(pitch, lengths[k % len(lengths)], rng)
+                    frames = len(parts["waveform"]) // MEL.hop + 1
+                    parts["f0"] = np.full(frames, pitch, np.float32)
+                fields = {
+                    "id": f"{corpus}-s{s + 1}-{k}",
+                    "kind": kind,
+                    "speaker": f"{corpus}/s{s + 1}" if known_speakers else "",
+                    "gender": gender,
+                    "split": splits[k % len(splits)],
+                    "transcript": "" if kind == "image" else transcript,
+                    "source": f"s{s + 1}/clip{k}",
+                    "sha256": f"{s:032x}{k:032x}",
+                }
+                writer.add(fields, **parts)
+    return Store.open(root / corpus)
+
+
+def colour(speaker: int, clip: int, face_number: int) -> tuple[int, int, int]:
+    """The colour by which a test recognises a face."""
+    return (speaker * 10) % 240, (clip * 10) % 240, (face_number * 10) % 240
+
+
+def face(rgb: tuple[int, int, int], size: int) -> NDArray[np.uint8]:
+    """(size, size, 3) one colour, 10 steps brighter in the left half."""
+    image = np.empty((size, size, 3), np.uint8)
+    image[:] = rgb
+    image[:, : size // 2] += 10
+    return image
+
+
+def tone(pitch_hz: float, seconds: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """(N,) five harmonics with a little noise, peak below 1."""
+    time = np.arange(round(seconds * MEL.sample_rate)) / MEL.sample_rate
+    wave = sum(np.sin(2 * np.pi * pitch_hz * h * time) / h for h in range(1, 6))
+    return (0.2 * wave + 0.005 * rng.standard_normal(len(time))).astype(np.float32)

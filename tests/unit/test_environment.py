@@ -1,0 +1,110 @@
+"""environment.yml, pyproject.toml, constraints.txt and the Makefile name the same libraries."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import xfavot
+
+ROOT = Path(__file__).resolve().parents[2]
+ORDERED = {
+    *("jupyterlab", "papermill", "torch", "torchaudio", "librosa", "ipywidgets", "matplotlib"),
+    *("seaborn", "scikit-learn", "parallel-wavegan", "lpips", "pytorch-fid", "resemblyzer"),
+    "espnet",
+}
+WITHOUT_PINS = ("parallel-wavegan==0.6.1", "facenet-pytorch==2.6.0")
+
+
+def canonical(requirement: str) -> str:
+    """Name of a requirement in the index's spelling."""
+    name = re.split(r"[<>=!~;\[ ]", requirement, maxsplit=1)[0]
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    if sys.version_info < (3, 11):
+        pytest.skip("tomllib came with Python 3.11")
+    import tomllib
+
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        section: dict[str, Any] = tomllib.load(file)["project"]
+    return section
+
+
+@pytest.fixture(scope="module")
+def environment() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    return loaded
+
+
+def requirements(project: dict[str, Any]) -> list[str]:
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(r for n, e in extras.items() if n != "all" for r in e)]
+    return [r for r in wanted if canonical(r) != "setuptools"]  # conda's own section has that one
+
+
+def of_environment(environment: dict[str, Any]) -> set[str]:
+    pip = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
+    return {canonical(entry) for entry in pip if not entry.startswith("-")}
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonical(name): version for name, version in pairs}
+
+
+def test_environment_names_what_the_project_needs(
+    project: dict[str, Any], environment: dict[str, Any]
+) -> None:
+    assert of_environment(environment) == {canonical(r) for r in requirements(project)}
+
+
+def test_all_is_every_extra(project: dict[str, Any]) -> None:
+    extras = project["optional-dependencies"]
+    (everything,) = extras["all"]
+    named = re.fullmatch(r"xfavot\[(.*)\]", everything)
+    assert named is not None
+    assert set(named.group(1).split(",")) == set(extras) - {"all"}
+
+
+def test_the_ordered_packages_are_installed(environment: dict[str, Any]) -> None:
+    later = {canonical(requirement) for requirement in WITHOUT_PINS}
+    assert of_environment(environment) | later >= ORDERED
+
+
+def test_packages_without_pins_are_said_everywhere() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    header = (ROOT / "environment.yml").read_text(encoding="utf-8")
+    for requirement in WITHOUT_PINS:
+        assert requirement in makefile
+        assert requirement in header
+        name, version = requirement.split("==")
+        assert pins()[canonical(name)] == version
+
+
+def test_every_requirement_is_pinned_within_its_bounds(project: dict[str, Any]) -> None:
+    from packaging.requirements import Requirement
+
+    pinned = pins()
+    for text in requirements(project):
+        assert pinned[canonical(text)] in Requirement(text).specifier, text
+
+
+def test_one_pip_and_no_local_versions(environment: dict[str, Any]) -> None:
+    pip = next(d for d in environment["dependencies"] if str(d).startswith("pip="))
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert pip.replace("=", "==") in makefile
+    assert not [name for name, version in pins().items() if "+" in version or "@" in version]
+
+
+def test_version_stands_once() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == xfavot.__version__

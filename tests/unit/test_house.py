@@ -1,0 +1,151 @@
+"""House rules that no linter knows: files, notebooks, assumption ids."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xfavot import config
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = sorted((ROOT / "xfavot").rglob("*.py"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PARAMETERS = {
+    "train": config.TRAIN_PARAMETERS,
+    "prepare_data": config.PREPARE_PARAMETERS,
+    "pretrain": config.PRETRAIN_PARAMETERS,
+    "explore": config.EXPLORE_PARAMETERS,
+}
+MOST_LINES = 300
+MOST_CELL_LINES = 10
+FORBIDDEN_IN_CELLS = (
+    *(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda),
+    *(ast.While, ast.Try, ast.BinOp, ast.AugAssign, ast.Global),
+)
+NOTEBOOK_IMPORTS = {"xfavot", "IPython", "pathlib"}  # the package, display, folders
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_source_file(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    assert len(text.splitlines()) <= MOST_LINES
+    assert ast.get_docstring(tree), "a module file starts with its docstring"
+    assert path.stem not in {"utils", "util", "common", "helpers", "misc"}
+    calls = [n.func for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    assert not [c for c in calls if isinstance(c, ast.Name) and c.id in {"print", "input"}]
+    bare = [n for n in ast.walk(tree) if isinstance(n, ast.ExceptHandler) and n.type is None]
+    assert not bare, "a bare except hides errors"
+
+
+def test_assumption_ids_exist() -> None:
+    table = (ROOT / "ASSUMPTIONS.md").read_text(encoding="utf-8")
+    ids = re.findall(r"^\| (A\d+) \|", table, flags=re.MULTILINE)
+    assert len(ids) == len(set(ids))
+    presets = sorted((ROOT / "xfavot" / "presets").rglob("*.yaml"))
+    for path in [*SOURCES, *presets]:
+        used = set(re.findall(r"\bA\d{1,3}\b|\bA-[A-Z]+\b", path.read_text(encoding="utf-8")))
+        assert used <= set(ids), f"{name_of(path)}: {sorted(used - set(ids))} not in ASSUMPTIONS.md"
+
+
+def test_switches_of_assumptions_exist() -> None:
+    table = (ROOT / "ASSUMPTIONS.md").read_text(encoding="utf-8")
+    settings = config.to_dict(config.RunConfig())
+    for section, name in re.findall(r"`(data|model|loss|pretrain|train)\.(\w+)`", table):
+        assert name in settings[section], f"{section}.{name}"
+
+
+def read(path: Path) -> Any:
+    jupytext = pytest.importorskip("jupytext")
+    return jupytext.read(path)
+
+
+def code_cells(path: Path) -> list[Any]:
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def tree_of(cell: Any) -> ast.Module:
+    lines = cell.source.splitlines()
+    return ast.parse("\n".join(line for line in lines if not line.startswith(("%", "!"))))
+
+
+def is_parameters(cell: Any) -> bool:
+    return "parameters" in cell.metadata.get("tags", [])
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+def test_notebook_chooses_calls_and_shows(path: Path) -> None:
+    cells = read(path).cells
+    assert cells[0].cell_type == "markdown"
+    assert cells[0].source.startswith("# ")
+    for cell in code_cells(path):
+        tree = tree_of(cell)
+        found = [type(n).__name__ for n in ast.walk(tree) if isinstance(n, FORBIDDEN_IN_CELLS)]
+        assert not found, f"{found} in:\n{cell.source}"
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert {n.split(".")[0] for n in names} <= NOTEBOOK_IMPORTS, cell.source
+        lines = [x for x in cell.source.splitlines() if x.strip() and not x.strip().startswith("#")]
+        assert is_parameters(cell) or len(lines) <= MOST_CELL_LINES, cell.source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+def test_notebook_is_committed_stripped(path: Path) -> None:
+    notebook = read(path)
+    assert "papermill" not in notebook.metadata
+    for cell in code_cells(path):
+        assert not cell.outputs
+        assert cell.execution_count is None
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+def test_notebook_parameters_are_the_declared_ones(path: Path) -> None:
+    declared = PARAMETERS[path.stem]
+    (cell,) = [cell for cell in code_cells(path) if is_parameters(cell)]
+    found = []
+    for node in tree_of(cell).body:
+        assert isinstance(node, ast.AnnAssign), "write 'name: type = literal  # help'"
+        assert isinstance(node.target, ast.Name)
+        assert node.value is not None
+        found.append((node.target.id, ast.unparse(node.annotation), ast.literal_eval(node.value)))
+    assert found == [(p.name, p.type.__name__, p.default) for p in declared]
+    for line in cell.source.splitlines():
+        assert line.count("=") == 1, f"papermill hides this parameter: {line}"
+        assert re.search(r"  # \w", line), f"no help: {line}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+def test_notebook_passes_every_parameter_to_resolve(path: Path) -> None:
+    calls = [
+        node
+        for cell in code_cells(path)
+        for node in ast.walk(tree_of(cell))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("config.resolve")
+    ]
+    assert len(calls) == 1
+    passed = {keyword.arg: ast.unparse(keyword.value) for keyword in calls[0].keywords}
+    assert passed == {p.name: p.name for p in PARAMETERS[path.stem]}
+    assert not calls[0].args
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+def test_notebook_is_in_step_with_its_source(path: Path) -> None:
+    source = path.with_suffix(".py")
+    assert source.is_file(), "pair it: jupytext --set-formats ipynb,py:percent"
+    paired = [[(c.cell_type, c.source, c.metadata.get("tags")) for c in read(p).cells]
+              for p in (path, source)]  # fmt: skip
+    assert paired[0] == paired[1], "run make notebooks"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.py")), ids=name_of)
+def test_source_has_its_notebook(path: Path) -> None:
+    assert path.with_suffix(".ipynb").is_file(), "run make notebooks"

@@ -1,0 +1,29 @@
+"""Conversion for people: faces and voices, led by a face, a voice or a latent code.
+
+>>> converter = Converter.load("runs/mini")  # doctest: +SKIP
+>>> face = converter.convert_face("me.jpg", voice_reference="friend.wav")  # doctest: +SKIP
+>>> face.save("me_as_friend.png")  # doctest: +SKIP
+
+Tasks are named guidance to output: ``Task.A2I`` converts a face after a voice.
+"""
+
+from xfavot.convert.converter import Converter
+from xfavot.convert.examples import Example, examples, open_stores, samples
+from xfavot.convert.results import ConvertedFace, ConvertedVoice, Style, Task
+from xfavot.convert.sheet import Grid, Panel, sample_grids, save_voices
+
+__all__ = [
+    "ConvertedFace",
+    "ConvertedVoice",
+    "Converter",
+    "Example",
+    "Grid",
+    "Panel",
+    "Style",
+    "Task",
+    "examples",
+    "open_stores",
+    "sample_grids",
+    "samples",
+    "save_voices",
+]

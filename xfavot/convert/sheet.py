@@ -1,0 +1,199 @@
+"""Conversions of held-out faces and voices, laid out as one grid a task.
+
+Columns are sources, rows are references (or latent codes); neither was trained on where the split
+is ``val`` or ``unseen``. Nothing is drawn here; `xfavot.viz.figures.conversion_grid` does that.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xfavot.audio.io import save_waveform
+from xfavot.convert.converter import Converter
+from xfavot.convert.examples import Example, examples, first_split, has_any
+from xfavot.convert.inputs import GENDERS
+from xfavot.convert.results import Style, Task
+from xfavot.data.manifest import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """One field of a grid: a face or a voice (or, for a latent code, the label alone).
+
+    Args:
+        label: text beside the field.
+        face: (H, W, 3) uint8; or ``None``.
+        log_mel: (80, T) float32; or ``None``.
+        f0: (T,) Hz by the checkpoint's F0 network, 0 where unvoiced; or ``None``.
+        waveform: (N,) float32 at 24 kHz; or ``None``.
+        speaker_face: (H, W, 3) uint8, the face of a reference voice's speaker, which the model did
+            not see; or ``None``.
+    """
+
+    label: str
+    face: NDArray[np.uint8] | None = None
+    log_mel: NDArray[np.float32] | None = None
+    f0: NDArray[np.float32] | None = None
+    waveform: NDArray[np.float32] | None = None
+    speaker_face: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """Conversions of one task: `cells[row][column]` is source `column` led by reference `row`.
+
+    Args:
+        task: the task.
+        note: which checkpoint and which split, for the foot of a figure.
+        columns, rows, cells: sources, references and conversions.
+    """
+
+    task: Task
+    note: str
+    columns: tuple[Panel, ...]
+    rows: tuple[Panel, ...]
+    cells: tuple[tuple[Panel, ...], ...]
+
+
+def sample_grids(
+    converter: Converter,
+    stores: Sequence[Store],
+    *,
+    split: str = "",
+    count: int = 4,
+    seed: int = 0,
+) -> dict[str, Grid]:
+    """Convert `count` sources under `count` references, for every task that the stores allow.
+
+    Args:
+        converter: a loaded checkpoint.
+        stores: prepared stores; without a voice (or a face) the tasks that need one are left out.
+        split: the split to draw from; left out, the first of val, unseen and train that holds
+            whatever the checkpoint was trained on. The grids' note names it.
+        count: sources and references, each.
+        seed: seed of the draw and of the latent codes.
+
+    Returns:
+        Grids by the task's value, such as ``"a2i"``.
+
+    Raises:
+        DataError: the split has neither a face nor a voice of known gender.
+    """
+    trained = [kind for kind in ("face", "voice") if converter.has(kind)]
+    split = split or first_split(stores, trained)
+    kinds = [kind for kind in trained if has_any(stores, modality=kind, split=split)]
+    draw = partial(examples, stores, split=split, count=count)
+    sources = {kind: draw(modality=kind, seed=seed) for kind in kinds}
+    avoid = {example.speaker for drawn in sources.values() for example in drawn}
+    references = {kind: draw(modality=kind, seed=seed + 1, avoid=avoid) for kind in kinds}
+    if not kinds:
+        draw(modality="face")  # says what is missing
+    led: dict[str, list[tuple[Panel, Style]]] = {"latent": _latent_rows(converter, count, seed)}
+    for kind in kinds:
+        led[kind] = [_reference_row(converter, example, kind) for example in references[kind]]
+    grids = {}
+    for task in Task:
+        if task.output in kinds and task.guidance in led:
+            grids[task.value] = Grid(
+                task=task,
+                note=f"{converter.name}, split {split}",
+                columns=tuple(_source(converter, e, task.output) for e in sources[task.output]),
+                rows=tuple(panel for panel, _ in led[task.guidance]),
+                cells=_cells(converter, task, sources[task.output], led[task.guidance]),
+            )
+    return grids
+
+
+def _latent_rows(converter: Converter, count: int, seed: int) -> list[tuple[Panel, Style]]:
+    rows = []
+    for row in range(count):
+        gender, code = GENDERS[row % 2], seed + row // 2
+        panel = Panel(label=f"code {code}, {gender}")
+        rows.append((panel, converter.style_of_latent(code, gender=gender)))
+    return rows
+
+
+def _reference_row(converter: Converter, e: Example, modality: str) -> tuple[Panel, Style]:
+    if modality == "face":
+        style = converter.style_of_face(e.face, gender=e.gender, aligned=True)
+        return Panel(label=e.label, face=e.face), style
+    style = converter.style_of_voice(e.waveform, gender=e.gender)
+    return voice_panel(converter, e), style
+
+
+def voice_panel(converter: Converter, example: Example) -> Panel:
+    """Show the voice of a sample, and its speaker's face where there is one."""
+    mel, f0 = converter.analyse_voice(example.waveform)
+    return Panel(
+        label=example.label,
+        log_mel=mel,
+        f0=f0,
+        waveform=example.waveform,
+        speaker_face=example.face,
+    )
+
+
+def _source(converter: Converter, e: Example, output: str) -> Panel:
+    return voice_panel(converter, e) if output == "voice" else Panel(label=e.label, face=e.face)
+
+
+def _cells(
+    converter: Converter,
+    task: Task,
+    sources: Sequence[Example],
+    led: Sequence[tuple[Panel, Style]],
+) -> tuple[tuple[Panel, ...], ...]:
+    cells = []
+    for _, style in led:
+        row = []
+        for source in sources:
+            if task.output == "face":
+                face = converter.convert_face(source.face, aligned=True, style=style)
+                row.append(Panel(label="", face=face.image))
+            else:
+                voice = converter.convert_voice(source.waveform, style=style)
+                row.append(
+                    Panel(label="", log_mel=voice.log_mel, f0=voice.f0, waveform=voice.waveform)
+                )
+        cells.append(tuple(row))
+    return tuple(cells)
+
+
+def save_voices(grids: Mapping[str, Grid], folder: Path) -> tuple[Path, ...]:
+    """Write the sources, references and conversions of all voice grids as WAV files.
+
+    Args:
+        grids: what :func:`sample_grids` returned.
+        folder: made if missing; one folder a task below it.
+
+    Returns:
+        The paths of the converted voices, in the order of the grids.
+    """
+    written = []
+    for name, grid in grids.items():
+        for kind, panels in (("source", grid.columns), ("reference", grid.rows)):
+            for panel in panels:
+                if panel.waveform is not None and grid.task.output == "voice":
+                    file = f"{kind}_{_slug(panel.label)}.wav"
+                    save_waveform(folder / name / file, panel.waveform)
+        for row, cells in zip(grid.rows, grid.cells, strict=True):
+            for column, cell in zip(grid.columns, cells, strict=True):
+                if cell.waveform is not None:
+                    file = f"{_slug(column.label)}_to_{_slug(row.label)}.wav"
+                    note = {"synthetic": "yes", "task": name, "source": column.label}
+                    written.append(folder / name / file)
+                    save_waveform(
+                        written[-1], cell.waveform, metadata=note | {"reference": row.label}
+                    )
+    return tuple(written)
+
+
+def _slug(label: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", label).strip("-")

@@ -1,0 +1,209 @@
+"""Who speaks in `mini`: hidden factors that drive face and voice, and what only the eye sees.
+
+Four factors are shared by both modalities: sex, age, size and liveliness. The rest of a person
+(skin, hair, glasses, beard, features) shows in the face alone and makes sixteen people easy to tell
+apart. Every random number comes from a stream of its own, keyed by (seed, what, speaker, clip), so
+nothing depends on the number of workers or on the order of the work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+Colour = tuple[int, int, int]
+
+SKINS: tuple[Colour, ...] = (
+    (250, 222, 202), (243, 205, 176), (232, 187, 152), (217, 166, 127),
+    (192, 138, 98), (160, 108, 74), (126, 82, 56), (94, 61, 44),
+)  # fmt: skip
+HAIRS: dict[str, Colour] = {
+    "black": (38, 32, 34),
+    "brown": (84, 54, 38),
+    "chestnut": (122, 72, 44),
+    "auburn": (138, 58, 36),
+    "ginger": (184, 92, 46),
+    "blond": (208, 170, 112),
+    "platinum": (236, 214, 168),
+}
+GREY: Colour = (196, 196, 200)
+EYES: tuple[Colour, ...] = (
+    (92, 60, 36), (70, 120, 160), (84, 128, 88), (60, 42, 32), (128, 96, 50), (110, 132, 148),
+)  # fmt: skip
+VIVID: tuple[Colour, ...] = (
+    (206, 62, 58), (34, 130, 132), (226, 150, 44), (62, 92, 176), (132, 74, 152), (60, 146, 86),
+)  # fmt: skip
+QUIET: tuple[Colour, ...] = (
+    (72, 78, 92), (118, 104, 92), (196, 188, 176), (54, 66, 84), (120, 128, 124), (88, 64, 66),
+)  # fmt: skip
+# Skin index, hair, hair style, glasses, beard: combinations that occur in people, all different.
+WOMEN: tuple[tuple[int, str, str, str, str], ...] = (
+    (1, "blond", "long", "", ""),
+    (6, "black", "curly", "", ""),
+    (2, "black", "fringe", "round", ""),
+    (0, "ginger", "wavy", "", ""),
+    (4, "black", "bun", "", ""),
+    (1, "chestnut", "bob", "square", ""),
+    (7, "black", "pixie", "", ""),
+    (3, "auburn", "side", "", ""),
+    (0, "platinum", "pixie", "round", ""),
+    (5, "brown", "long", "", ""),
+    (3, "black", "bob", "", ""),
+    (2, "brown", "wavy", "square", ""),
+)
+MEN: tuple[tuple[int, str, str, str, str], ...] = (
+    (1, "brown", "parted", "", ""),
+    (6, "black", "buzz", "", "goatee"),
+    (0, "ginger", "quiff", "", "full"),
+    (3, "black", "swept", "square", ""),
+    (2, "chestnut", "bald", "", "moustache"),
+    (7, "black", "afro", "round", ""),
+    (1, "blond", "curls", "", "stubble"),
+    (4, "black", "quiff", "", "full"),
+    (0, "platinum", "parted", "square", ""),
+    (5, "black", "bald", "", "full"),
+    (2, "auburn", "swept", "", "stubble"),
+    (3, "brown", "buzz", "round", "moustache"),
+)
+_STEPS = (0.8191725133961645, 0.6710436067037893, 0.5497004779019703)  # R3 sequence (plastic root)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """One speaker. Unitless factors lie in 0..1; colours are sRGB."""
+
+    speaker: str
+    gender: str  # "f" | "m"
+    age: float  # hidden: 0 about 20 years, 1 about 75
+    size: float  # hidden: small and slight .. tall and broad
+    liveliness: float  # hidden: calm .. lively
+    skin: Colour
+    hair: Colour
+    hair_style: str
+    glasses: str  # "" | "round" | "square"
+    beard: str  # "" | "stubble" | "moustache" | "goatee" | "full"
+    eyes: Colour
+    clothes: Colour
+    collar: str  # "round" | "v" | "shirt" | "high"
+    earrings: bool
+    freckles: bool
+    jaw: float
+    brow: float
+    eye_size: float
+    eye_tilt: float
+    nose: float
+    lips: float
+    texture: int  # seed of the hair's strands
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nuisance:
+    """What changes from one picture of a person to the next."""
+
+    yaw: float  # -1 left .. 1 right of the picture, about 26 degrees at 1
+    pitch: float  # -1 down .. 1 up, about 14 degrees at 1
+    roll: float  # degrees
+    gaze_x: float
+    gaze_y: float
+    mouth: float  # 0 closed .. 1 open
+    blink: bool
+    smile: float  # added to the person's own
+    light: float  # degrees, 0 frontal, positive from the right
+    light_height: float  # degrees above the horizon
+    light_strength: float  # 0 flat .. 1 strong
+    warmth: float  # -1 cool .. 1 warm
+    hue: float  # of the background, 0..1
+    tone: float  # brightness of the background, 0..1
+
+
+def stream(seed: int, *key: int | str) -> np.random.Generator:
+    """A generator of its own for one purpose: equal keys give equal numbers on every machine."""
+    words = [seed]
+    for part in key:
+        words.extend([part] if isinstance(part, int) else list(part.encode()))
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
+
+
+def _mix(a: Colour, b: Colour, amount: float) -> Colour:
+    red, green, blue = (round(x + (y - x) * amount) for x, y in zip(a, b, strict=True))
+    return red, green, blue
+
+
+def _person(seed: int, speaker: int, woman: bool, rank: int, order: np.ndarray) -> Person:
+    draw = stream(seed, "person", speaker)
+    shift = stream(seed, "hidden", int(woman)).uniform(size=3)
+    hidden = [float((shift[i] + (rank + 1) * _STEPS[i]) % 1.0) for i in range(3)]
+    age, size, liveliness = hidden
+    looks = WOMEN if woman else MEN
+    skin, hair, style, glasses, beard = looks[int(order[rank % len(looks)])]
+    grey = float(np.clip((age - 0.74) / 0.14, 0.0, 1.0)) * 0.92
+    wardrobe = stream(seed, "clothes", int(woman)).permutation(len(VIVID))
+    colour = int(wardrobe[rank % len(wardrobe)])
+    eyes = 0 if skin >= 5 else int(draw.integers(len(EYES))) if skin < 3 else 3
+    return Person(
+        speaker=f"s{speaker + 1:02d}",
+        gender="f" if woman else "m",
+        age=round(age, 4),
+        size=round(size, 4),
+        liveliness=round(liveliness, 4),
+        skin=SKINS[skin],
+        hair=_mix(HAIRS[hair], GREY, grey),
+        hair_style=style,
+        glasses=glasses,
+        beard=beard,
+        eyes=EYES[eyes],
+        clothes=_mix(QUIET[colour], VIVID[colour], float(np.clip(1.4 * liveliness - 0.2, 0, 1))),
+        collar=("round", "v", "shirt", "high")[int(draw.integers(4))],
+        freckles=skin == 0 and hair == "ginger",
+        earrings=bool(woman and draw.random() < 0.6),
+        jaw=round(float(draw.uniform()), 4),
+        brow=round(float(draw.uniform()), 4),
+        eye_size=round(float(draw.uniform()), 4),
+        eye_tilt=round(float(draw.uniform(-1, 1)), 4),
+        nose=round(float(draw.uniform()), 4),
+        lips=round(float(draw.uniform()), 4),
+        texture=int(draw.integers(2**31)),
+    )
+
+
+def people(speakers: int, *, seed: int) -> tuple[Person, ...]:
+    """The speakers of a corpus, the women first (one more of them where the number is odd).
+
+    Args:
+        speakers: how many, at least 2.
+        seed: of the corpus.
+
+    Returns:
+        One :class:`Person` each. The hidden factors of one sex fill the unit cube evenly.
+    """
+    women = (speakers + 1) // 2
+    cast = []
+    for index in range(speakers):
+        woman = index < women
+        looks = WOMEN if woman else MEN
+        order = np.arange(len(looks))
+        cast.append(_person(seed, index, woman, index if woman else index - women, order))
+    return tuple(cast)
+
+
+def nuisance(seed: int, speaker: int, clip: int, face: int) -> Nuisance:
+    """Pose, gaze, mouth, light and background of one picture, a pure function of its key."""
+    draw = stream(seed, "face", speaker, clip, face)
+    values = {
+        "yaw": draw.uniform(-1, 1),
+        "pitch": draw.uniform(-1, 1),
+        "roll": draw.normal() * 1.8,
+        "gaze_x": np.clip(draw.normal() * 0.45, -1, 1),
+        "gaze_y": np.clip(draw.normal() * 0.3, -1, 1),
+        "mouth": max(0.0, draw.uniform(-0.7, 1.0)),
+        "smile": draw.uniform(-0.25, 0.25),
+        "light": draw.uniform(-65, 65),
+        "light_height": draw.uniform(15, 55),
+        "light_strength": draw.uniform(0.25, 1.0),
+        "warmth": draw.uniform(-1, 1),
+        "hue": draw.uniform(0, 1),
+        "tone": draw.uniform(0, 1),
+    }
+    blink = bool(draw.random() < 0.05)
+    return Nuisance(blink=blink, **{name: round(float(v), 4) for name, v in values.items()})

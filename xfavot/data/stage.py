@@ -1,0 +1,174 @@
+"""Many clips made ready, in this process or in several, resumable.
+
+Every finished clip is kept in a staging file of its own, written atomically, so that a run that was
+killed goes on where it was. Memory holds a few clips at a time, however many there are. A file that
+kills its decoder costs that clip alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from xfavot.data.clip import Arrays, Settings, file_sha256, process
+from xfavot.data.readers import Clip, Reject
+from xfavot.errors import DataError
+
+IN_FLIGHT = 4  # clips given out per worker
+
+
+def staging_path(folder: Path, clip: Clip) -> Path:
+    """Return the staging file of a clip, in one of 256 folders."""
+    name = hashlib.sha256(clip.id.encode()).hexdigest()[:32]
+    return folder / name[:2] / f"{name}.npz"
+
+
+def is_staged(folder: Path, clip: Clip) -> bool:
+    """Tell whether a clip was finished before, from files that have not changed since."""
+    path = staging_path(folder, clip)
+    if not path.is_file():
+        return False
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            stamp, digest = str(arrays["stamp"]), str(arrays["sha256"])
+        found = _stamp(clip)
+        if stamp == found:
+            return True
+        # Same sizes at other times, as after a copy: the content of the main file decides.
+        same_sizes = _sizes(stamp) == _sizes(found)
+        return same_sizes and digest == file_sha256(clip.source)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return False
+
+
+def load_staged(folder: Path, clip: Clip) -> Arrays:
+    """Read a staging file.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    path = staging_path(folder, clip)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        path.unlink(missing_ok=True)
+        raise DataError(
+            f"staging file of {clip.id} is damaged ({error}); it was removed; "
+            "run again, which prepares this clip anew"
+        ) from error
+
+
+def _save_staged(folder: Path, clip: Clip, arrays: Arrays) -> None:
+    path = staging_path(folder, clip)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.stem}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as stream:
+            np.savez(stream, stamp=np.array(_stamp(clip)), **arrays)
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _work(clip: Clip, settings: Settings, folder: Path) -> Reject | None:
+    """Make one clip ready and keep it; an `OSError` here is the staging disk's, not the clip's."""
+    done = process(clip, settings)
+    if isinstance(done, Reject):
+        return done
+    _save_staged(folder, clip, done)
+    return None
+
+
+def stage(
+    clips: Sequence[Clip], *, folder: Path, settings: Settings, workers: int
+) -> Iterator[tuple[Clip, Reject | None]]:
+    """Make clips ready and yield each as it ends, with the reason if it cannot be used.
+
+    Args:
+        clips: what to do.
+        folder: where staging files go.
+        settings: how.
+        workers: processes; 0 works in this one. Each uses one thread.
+
+    Yields:
+        Each clip once, in the order in which they end.
+
+    Raises:
+        OSError: a staging file cannot be written.
+    """
+    if workers == 0:
+        for clip in clips:
+            yield clip, _work(clip, settings, folder)
+        return
+    waiting = list(reversed(clips))
+    while waiting:
+        lost: list[Clip] = []
+        yield from _pool(waiting, lost, folder=folder, settings=settings, workers=workers)
+        for clip in lost:  # a worker died: find the clip that kills it, one process for each
+            alone = [clip]
+            again: list[Clip] = []
+            yield from _pool(alone, again, folder=folder, settings=settings, workers=1)
+            if again:
+                detail = "the process that decoded it died (a fault of a decoder, or no memory)"
+                yield clip, Reject(source=clip.source, reason="decoder died", detail=detail)
+
+
+def _pool(
+    waiting: list[Clip], lost: list[Clip], *, folder: Path, settings: Settings, workers: int
+) -> Iterator[tuple[Clip, Reject | None]]:
+    """Work off `waiting` from its end; clips in flight when a worker dies go to `lost`."""
+    pool = ProcessPoolExecutor(
+        min(workers, len(waiting)), mp_context=get_context("spawn"), initializer=_one_thread
+    )
+    flying: dict[Future[Reject | None], Clip] = {}
+    try:
+        while waiting or flying:
+            while waiting and len(flying) < IN_FLIGHT * workers:
+                clip = waiting.pop()
+                flying[pool.submit(_work, clip, settings, folder)] = clip
+            for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                outcome = future.result()
+                yield flying.pop(future), outcome
+    except BrokenProcessPool:
+        lost += [clip for clip in flying.values() if not is_staged(folder, clip)]
+        done = [clip for clip in flying.values() if clip not in lost]
+        for clip in done:
+            yield clip, None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _one_thread() -> None:
+    """Keep a worker to one core; the processes share the machine."""
+    torch.set_num_threads(1)
+
+
+def _files(clip: Clip) -> list[Path]:
+    return [path for path in (clip.video, clip.audio, *clip.images) if path is not None]
+
+
+def _stamp(clip: Clip) -> str:
+    stamps = []
+    for path in _files(clip):
+        try:
+            state = path.stat()
+            stamps.append([state.st_size, state.st_mtime_ns])
+        except OSError:
+            stamps.append([-1, 0])
+    return json.dumps([clip.kind, clip.aligned, stamps])
+
+
+def _sizes(stamp: str) -> list[int]:
+    return [size for size, _ in json.loads(stamp)[2]]

@@ -1,0 +1,150 @@
+"""Content network: a CTC recogniser on the mel-spectrogram whose features give L_sc, frozen.
+
+Lineage: the front end of AuxiliaryASR as StarGANv2-VC uses it (dossier, section 7): mel to 40
+cepstral coefficients by a fixed cosine transform, a strided convolution, dilated residual blocks,
+a 1x1 convolution to the features. The parameter count up to the features (7,204,224 at width 256,
+128 channels, depth 6) is the lineage's.
+
+Deviations (A-ASR in `ASSUMPTIONS.md`): characters instead of phonemes, the CTC head alone (no
+attention decoder), the cosine transform taken of the standardised mel.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from xfavot.errors import require_shape
+
+if TYPE_CHECKING:
+    from xfavot.config import ModelConfig
+
+BLANK = 0  # index of the CTC blank in SYMBOLS
+SYMBOLS = ("", " ", *"abcdefghijklmnopqrstuvwxyz", "'")
+CEPSTRA = 40
+DILATIONS = (1, 3, 9)
+GROUPS = 8
+KERNEL = 7
+STRIDE = 2
+DROPOUT = 0.2
+
+
+def cosine_transform(coefficients: int, bands: int) -> Tensor:
+    """Return the orthonormal DCT-II as a matrix (coefficients, bands)."""
+    order = torch.arange(coefficients, dtype=torch.float64).unsqueeze(1)
+    place = torch.arange(bands, dtype=torch.float64) + 0.5
+    matrix = math.sqrt(2.0 / bands) * torch.cos(math.pi / bands * order * place)
+    matrix[0] /= math.sqrt(2.0)
+    return matrix.float()
+
+
+class DilatedPair(nn.Module):
+    """Residual pair of convolutions over time, the first dilated; each with ReLU and dropout."""
+
+    def __init__(self, width: int, *, dilation: int, dropout: float) -> None:
+        """Build the layers; see the class."""
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation),
+            nn.ReLU(),
+            nn.GroupNorm(GROUPS, width),
+            nn.Dropout(dropout),
+            nn.Conv1d(width, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keep the shape (B, C, T)."""
+        out: Tensor = x + self.layers(x)
+        return out
+
+
+class ContentNetwork(nn.Module):
+    """Recogniser of characters; its features carry what is said, at half the frame rate.
+
+    Args:
+        content_width: channels of the residual blocks, a multiple of 8.
+        content_channels: channels of the features.
+        depth: number of residual blocks of three dilated pairs each.
+        mel_bins: bands of the mel-spectrogram.
+        dropout: probability in the blocks while training.
+    """
+
+    def __init__(
+        self,
+        *,
+        content_width: int = 256,
+        content_channels: int = 128,
+        depth: int = 6,
+        mel_bins: int = 80,
+        dropout: float = DROPOUT,
+    ) -> None:
+        """Build the layers; see the class."""
+        super().__init__()
+        self.content_width, self.content_channels = content_width, content_channels
+        self.depth, self.mel_bins = depth, mel_bins
+        self.to_cepstra: Tensor
+        self.register_buffer("to_cepstra", cosine_transform(CEPSTRA, mel_bins), persistent=False)
+        self.stem = nn.Conv1d(CEPSTRA, content_width, KERNEL, stride=STRIDE, padding=KERNEL // 2)
+        blocks: list[nn.Module] = []
+        for _ in range(depth):
+            blocks += [DilatedPair(content_width, dilation=d, dropout=dropout) for d in DILATIONS]
+            blocks.append(nn.GroupNorm(1, content_width))
+        self.blocks = nn.Sequential(*blocks)
+        self.projection = nn.Conv1d(content_width, content_channels, 1)
+        self.head = nn.Sequential(
+            nn.Linear(content_channels, content_width),
+            nn.ReLU(),
+            nn.Linear(content_width, len(SYMBOLS)),
+        )
+
+    @classmethod
+    def from_config(cls, model: ModelConfig, *, depth: int = 6) -> ContentNetwork:
+        """Build with the widths of a run."""
+        return cls(
+            content_width=model.content_width,
+            content_channels=model.content_channels,
+            mel_bins=model.mel_bins,
+            depth=depth,
+        )
+
+    @staticmethod
+    def frames_out(frames: int) -> int:
+        """Return the number of feature frames for a number of mel frames: ceil(T / 2)."""
+        return (frames + 1) // STRIDE
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what the speech consistency loss L_sc compares, without the CTC head.
+
+        Args:
+            x: (B, 1, mel_bins, T) standardised log-mel-spectrogram, any T >= 1.
+
+        Returns:
+            (B, content_channels, ceil(T / 2)).
+
+        Raises:
+            ShapeError: x has other axes.
+        """
+        require_shape("mel of the content network", x, (None, 1, self.mel_bins, None))
+        cepstra = torch.matmul(self.to_cepstra, x.squeeze(1))  # (B, 40, T)
+        out: Tensor = self.projection(self.blocks(self.stem(cepstra)))
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Recognise.
+
+        Args:
+            x: (B, 1, mel_bins, T) standardised log-mel-spectrogram, any T >= 1.
+
+        Returns:
+            (B, ceil(T / 2), 29) log-probabilities over :data:`SYMBOLS`, the blank first.
+
+        Raises:
+            ShapeError: x has other axes.
+        """
+        return functional.log_softmax(self.head(self.features(x).transpose(1, 2)), dim=-1)

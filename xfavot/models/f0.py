@@ -1,0 +1,153 @@
+"""F0 network: joint pitch and voicing detection on the mel-spectrogram (JDC), frozen in the GAN.
+
+Lineage: the joint detection and classification network of Kum & Nam (2019) as StarGANv2-VC uses it
+(dossier, section 7). Up to the "GAN feature", which G_A takes as its F0 input, the layers and the
+parameter count (1,928,256 at width 64) are the lineage's.
+
+Deviations (A-JDC in `ASSUMPTIONS.md`): any number of frames instead of a fixed 192; the voicing
+head reads the classifier's BiLSTM instead of a second one; the pitch is bounded and predicted on a
+logarithmic scale, then gated by the probability of voicing, where the lineage takes `abs()` of a
+linear output; frozen means `eval()`, so neither dropout nor batch statistics are live.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from xfavot.errors import require_shape
+
+if TYPE_CHECKING:
+    from xfavot.config import ModelConfig
+
+PITCH_MIN_HZ = 55.0
+PITCH_OCTAVES = 4.0  # 55 to 880 Hz; the middle of the scale is 220 Hz
+LEAKY_SLOPE = 0.01
+HALVINGS = 3  # of the mel axis, 80 to 10
+POOL_BEFORE_RECURRENCE = 4  # of the mel axis
+
+
+@dataclass(frozen=True, slots=True)
+class F0Output:
+    """What :class:`F0Network` says of a mel-spectrogram.
+
+    Attributes:
+        f0: (B, T) Hz, >= 0: the pitch times the probability of voicing, so about 0 where unvoiced.
+        voicing: (B, T) logits of being voiced.
+        features: (B, 4 * f0_width, mel_bins // 8, T), what :meth:`F0Network.features` returns.
+        pitch: (B, T) Hz in [55, 880], the pitch whether voiced or not.
+    """
+
+    f0: Tensor
+    voicing: Tensor
+    features: Tensor
+    pitch: Tensor
+
+
+class PoolingBlock(nn.Module):
+    """Residual block that first halves the mel axis: BN, LReLU, max pooling, two convolutions."""
+
+    def __init__(self, width_in: int, width_out: int) -> None:
+        """Build the layers; see the class."""
+        super().__init__()
+        self.norm = nn.BatchNorm2d(width_in)
+        self.conv1 = nn.Conv2d(width_in, width_out, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width_out)
+        self.conv2 = nn.Conv2d(width_out, width_out, 3, padding=1, bias=False)
+        self.shortcut = nn.Conv2d(width_in, width_out, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C_in, M, T) to (B, C_out, M // 2, T)."""
+        x = functional.max_pool2d(functional.leaky_relu(self.norm(x), LEAKY_SLOPE), (2, 1))
+        residual = functional.leaky_relu(self.norm1(self.conv1(x)), LEAKY_SLOPE)
+        out: Tensor = self.conv2(residual) + self.shortcut(x)
+        return out
+
+
+class F0Network(nn.Module):
+    """JDC: convolutions over (mel, time), then a BiLSTM over time with a pitch and a voicing head.
+
+    Args:
+        f0_width: channels after the stem; the blocks have 2, 3 and 4 times as many.
+        mel_bins: bands of the mel-spectrogram, a multiple of 32.
+        dropout: probability on the pooled features while training.
+    """
+
+    def __init__(self, *, f0_width: int = 64, mel_bins: int = 80, dropout: float = 0.2) -> None:
+        """Build the layers; see the class."""
+        super().__init__()
+        w = f0_width
+        self.f0_width, self.mel_bins = f0_width, mel_bins
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, w, 3, padding=1, bias=False),
+            nn.BatchNorm2d(w),
+            nn.LeakyReLU(LEAKY_SLOPE),
+            nn.Conv2d(w, w, 3, padding=1, bias=False),
+        )
+        self.blocks = nn.Sequential(
+            PoolingBlock(w, 2 * w), PoolingBlock(2 * w, 3 * w), PoolingBlock(3 * w, 4 * w)
+        )
+        self.norm = nn.BatchNorm2d(4 * w)
+        self.dropout = nn.Dropout(dropout)
+        rows = mel_bins // 2**HALVINGS // POOL_BEFORE_RECURRENCE
+        self.recurrent = nn.LSTM(4 * w * rows, 4 * w, batch_first=True, bidirectional=True)
+        self.pitch_head = nn.Linear(8 * w, 1)
+        self.voicing_head = nn.Linear(8 * w, 1)
+
+    @classmethod
+    def from_config(cls, model: ModelConfig) -> F0Network:
+        """Build with the widths of a run."""
+        return cls(f0_width=model.f0_width, mel_bins=model.mel_bins)
+
+    def train(self, mode: bool = True) -> F0Network:
+        """Switch dropout and batch statistics; the BiLSTM has neither and stays as it is.
+
+        cuDNN refuses a backward pass through a recurrent layer in evaluation mode, and the loss
+        L_f0 needs one through the frozen network.
+        """
+        super().train(mode)
+        self.recurrent.train()
+        return self
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the "GAN feature", without running the recurrent part.
+
+        Args:
+            x: (B, 1, mel_bins, T) standardised log-mel-spectrogram, any T >= 1.
+
+        Returns:
+            (B, 4 * f0_width, mel_bins // 8, T).
+
+        Raises:
+            ShapeError: x has other axes.
+        """
+        require_shape("mel of the F0 network", x, (None, 1, self.mel_bins, None))
+        x = self.blocks(self.stem(x))  # (B, 4w, M / 8, T)
+        return functional.leaky_relu(self.norm(x), LEAKY_SLOPE)
+
+    def forward(self, x: Tensor) -> F0Output:
+        """Detect pitch and voicing in every frame.
+
+        Args:
+            x: (B, 1, mel_bins, T) standardised log-mel-spectrogram, any T >= 1.
+
+        Returns:
+            F0, voicing, features and pitch; F0 and pitch in Hz.
+
+        Raises:
+            ShapeError: x has other axes.
+        """
+        features = self.features(x)
+        pooled = functional.max_pool2d(self.dropout(features), (POOL_BEFORE_RECURRENCE, 1))
+        sequence = pooled.flatten(1, 2).transpose(1, 2)  # (B, T, 4w * M / 32)
+        hidden, _ = self.recurrent(sequence)  # (B, T, 8w)
+        height = torch.sigmoid(self.pitch_head(hidden).squeeze(-1))  # (B, T) in (0, 1)
+        pitch = PITCH_MIN_HZ * torch.exp2(PITCH_OCTAVES * height)
+        voicing = self.voicing_head(hidden).squeeze(-1)
+        return F0Output(
+            f0=torch.sigmoid(voicing) * pitch, voicing=voicing, features=features, pitch=pitch
+        )

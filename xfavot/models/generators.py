@@ -1,0 +1,215 @@
+"""The two generators: faces and mel spectrograms redrawn in the style asked for.
+
+Paper: Tables 6 (G_I) and 7 (G_A). Lineage: StarGAN v2 without its heat-map skips; StarGANv2-VC with
+its F0 path. Status: STATED; 3x3 stems (printed 1x1), shortcuts in every decoder block and the
+separate 640 -> 512 block of ``decoder="code"`` (A17) follow the ancestors' code (CODE).
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xfavot.errors import ConfigError, ShapeError, require_shape
+from xfavot.models.blocks import (
+    AdaINResBlk,
+    InstanceNormLReLU,
+    Resample,
+    ResBlk,
+    encoder,
+    he_init,
+    widths,
+)
+
+MIDDLE_BLOCKS = 2  # of each kind at the bottleneck, STATED
+AUDIO_RESAMPLES: tuple[Resample, ...] = ("half", "timepreserve", "half", "timepreserve")  # STATED
+MEL_FACTOR = 16  # mel bins shrink by this much in G_A
+TIME_FACTOR = 4  # frames shrink by this much in G_A
+
+
+def _output_head(channels: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        InstanceNormLReLU(channels),
+        nn.Conv2d(channels, outputs, 1),
+    )
+
+
+def _decode(blocks: nn.ModuleList, h: Tensor, s: Tensor) -> Tensor:
+    for block in blocks:
+        h = block(h, s)
+    return h
+
+
+class ImageGenerator(nn.Module):
+    """G_I: a face in the style of a guidance vector.
+
+    Paper: Table 6. Status: STATED. The net is fully convolutional: any height and width that are
+    multiples of ``2 ** levels`` work.
+    """
+
+    def __init__(self, *, width: int, max_width: int, levels: int, style_dim: int) -> None:
+        """Make the net.
+
+        Args:
+            width: channels after the stem.
+            max_width: channels never exceed this.
+            levels: halvings down to the bottleneck.
+            style_dim: length S of a style.
+        """
+        super().__init__()
+        channels = widths(width, max_width, levels)
+        deep = channels[-1]
+        self.factor = 2**levels
+        self.style_dim = style_dim
+        self.stem = nn.Conv2d(3, width, 3, padding=1)
+        self.encode = nn.Sequential(
+            *encoder(channels=channels, resamples=["half"] * levels, norm=True),
+            *(ResBlk(inputs=deep, outputs=deep, norm=True) for _ in range(MIDDLE_BLOCKS)),
+        )
+        self.decode = nn.ModuleList(
+            [
+                *(
+                    AdaINResBlk(inputs=deep, outputs=deep, style_dim=style_dim)
+                    for _ in range(MIDDLE_BLOCKS)
+                ),
+                *(
+                    AdaINResBlk(inputs=a, outputs=b, style_dim=style_dim, resample="half")
+                    for a, b in zip(channels[:0:-1], channels[-2::-1], strict=True)
+                ),
+            ]
+        )
+        self.head = _output_head(width, 3)
+        self.apply(he_init)
+
+    def forward(self, x: Tensor, s: Tensor) -> Tensor:
+        """Redraw faces in a style.
+
+        Args:
+            x: (B, 3, H, W) in [-1, 1].
+            s: (B, S).
+
+        Returns:
+            (B, 3, H, W), unbounded (trained towards [-1, 1]).
+
+        Raises:
+            ShapeError: wrong axes, or a side is no multiple of ``2 ** levels``.
+        """
+        require_shape("G_I input", x, (None, 3, None, None))
+        require_shape("G_I style", s, (x.shape[0], self.style_dim))
+        if x.shape[2] % self.factor or x.shape[3] % self.factor:
+            raise ShapeError(
+                f"G_I input: got {x.shape[2]} x {x.shape[3]} pixels; expected multiples of "
+                f"{self.factor}; resize or pad the faces"
+            )
+        h = self.encode(self.stem(x))  # (B, deep, H / factor, W / factor)
+        return cast(Tensor, self.head(_decode(self.decode, h, s)))  # (B, 3, H, W)
+
+
+class F0Path(nn.Module):
+    """Brings F0 features to the bottleneck of G_A and stacks them under the content.
+
+    Paper: Table 7 (the 128 F0 channels). Status: channels STATED, layers CODE.
+    """
+
+    def __init__(self, *, inputs: int, outputs: int) -> None:
+        """Make the path from `inputs` F0 feature channels to `outputs`."""
+        super().__init__()
+        self.block = ResBlk(inputs=inputs, outputs=outputs, resample="half", norm=True)
+
+    def forward(self, content: Tensor, f0_features: Tensor) -> Tensor:
+        """Stack (B, C, m, t) and the features (B, Cf, 2m, 4t), reduced, to (B, C + F, m, t)."""
+        reduced = F.adaptive_avg_pool2d(self.block(f0_features), content.shape[2:])
+        return torch.cat([content, reduced.to(content.dtype)], dim=1)
+
+
+class AudioGenerator(nn.Module):
+    """G_A: speech in the style of a guidance vector, with the words and the melody of the source.
+
+    Paper: Table 7. Status: STATED; `decoder` chooses between the printed table and the ancestors'
+    code, which adds one 640 -> 512 block (the text says four intermediate blocks).
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        max_width: int,
+        style_dim: int,
+        mel_bins: int,
+        f0_inputs: int,
+        f0_channels: int,
+        decoder: str = "code",
+    ) -> None:
+        """Make the net.
+
+        Args:
+            width: channels after the stem.
+            max_width: channels never exceed this (F0 channels come on top).
+            style_dim: length S of a style.
+            mel_bins: mel bins of the input, a multiple of 16.
+            f0_inputs: channels of the F0 network's features (4 times its first width).
+            f0_channels: F0 channels stacked at the bottleneck.
+            decoder: "code" or "table7".
+
+        Raises:
+            ConfigError: `mel_bins` or `decoder` cannot be used.
+        """
+        super().__init__()
+        if mel_bins % MEL_FACTOR:
+            raise ConfigError(f"mel_bins is {mel_bins}; expected a multiple of {MEL_FACTOR}")
+        if decoder not in ("code", "table7"):
+            raise ConfigError(f'audio_decoder is {decoder!r}; expected "code" or "table7"')
+        channels = widths(width, max_width, len(AUDIO_RESAMPLES))
+        deep = channels[-1]
+        joint = deep + f0_channels
+        self.mel_bins, self.style_dim, self.f0_inputs = mel_bins, style_dim, f0_inputs
+        self.stem = nn.Conv2d(1, width, 3, padding=1)
+        self.encode = nn.Sequential(
+            *encoder(channels=channels, resamples=AUDIO_RESAMPLES, norm=True),
+            *(ResBlk(inputs=deep, outputs=deep, norm=True) for _ in range(MIDDLE_BLOCKS)),
+        )
+        self.f0_path = F0Path(inputs=f0_inputs, outputs=f0_channels)
+        plan: list[tuple[int, int, Resample]] = [(joint, joint, "none")] * MIDDLE_BLOCKS
+        if decoder == "code":
+            plan.append((joint, deep, "none"))
+        ups = zip(channels[:0:-1], channels[-2::-1], AUDIO_RESAMPLES[::-1], strict=True)
+        plan.extend(ups)
+        if decoder == "table7":
+            plan[MIDDLE_BLOCKS] = (joint, *plan[MIDDLE_BLOCKS][1:])
+        self.decode = nn.ModuleList(
+            AdaINResBlk(inputs=a, outputs=b, style_dim=style_dim, resample=resample)
+            for a, b, resample in plan
+        )
+        self.head = _output_head(width, 1)
+        self.apply(he_init)
+
+    def forward(self, x: Tensor, s: Tensor, f0_features: Tensor) -> Tensor:
+        """Say the source's words in a style.
+
+        Args:
+            x: (B, 1, M, T) standardised log mels, T a multiple of 4.
+            s: (B, S).
+            f0_features: (B, Cf, M // 8, T), the F0 network's features of the source.
+
+        Returns:
+            (B, 1, M, T) standardised log mels.
+
+        Raises:
+            ShapeError: wrong axes, or T is no multiple of 4.
+        """
+        require_shape("G_A input", x, (None, 1, self.mel_bins, None))
+        require_shape("G_A style", s, (x.shape[0], self.style_dim))
+        frames = x.shape[3]
+        if frames % TIME_FACTOR or frames == 0:
+            raise ShapeError(
+                f"G_A input: got {frames} frames; expected a multiple of {TIME_FACTOR}; crop or "
+                "pad the mel (and its F0 features) in time"
+            )
+        require_shape(
+            "G_A F0 features", f0_features, (x.shape[0], self.f0_inputs, self.mel_bins // 8, frames)
+        )
+        h = self.f0_path(self.encode(self.stem(x)), f0_features)  # (B, deep + F, M / 16, T / 4)
+        return cast(Tensor, self.head(_decode(self.decode, h, s)))  # (B, 1, M, T)

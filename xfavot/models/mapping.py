@@ -1,0 +1,144 @@
+"""The mapping network M, noise to a random style of a domain, and the choice of heads by domain.
+
+Domains are genders (0 f, 1 m), then genders + speaker.
+
+Paper: Sec. 3.2 and appendix G (one head a gender and a speaker). Lineage: StarGAN v2. Status:
+STATED. The ancestors compute all heads and then index; here the heads' weights are stacked and only
+the heads asked for are read (exact).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xfavot.errors import ShapeError, require_shape
+from xfavot.models.blocks import he_init
+
+SHARED_LAYERS = 4  # STATED
+HEAD_LAYERS = 3  # hidden layers of a head, before the output layer, STATED
+
+
+def pick(values: Tensor, domain: Tensor, *, name: str) -> Tensor:
+    """Take each sample's own entry along the domain axis.
+
+    Args:
+        values: (B, K, ...), one entry a domain.
+        domain: (B,) int64, which entry.
+        name: the asking module, for the message.
+
+    Returns:
+        (B, ...).
+
+    Raises:
+        ShapeError: `domain` is no index vector of the batch or leaves 0..K-1.
+    """
+    check_domain(domain, batch=values.shape[0], domains=values.shape[1], name=name)
+    return values[torch.arange(values.shape[0], device=values.device), domain]
+
+
+def check_domain(domain: Tensor, *, batch: int, domains: int, name: str) -> None:
+    """Refuse domains that are no int64 (B,) in 0..K-1; values are read on the CPU only.
+
+    On an accelerator reading them would make it wait; its own index check stops the run there.
+
+    Raises:
+        ShapeError: wrong type, shape or range.
+    """
+    if domain.dtype != torch.int64 or tuple(domain.shape) != (batch,):
+        raise ShapeError(
+            f"{name}: domain is {domain.dtype} of shape {tuple(domain.shape)}; expected int64 of "
+            f"shape ({batch},); pass one domain index a sample"
+        )
+    if domain.device.type == "cpu" and batch:
+        low, high = int(domain.min()), int(domain.max())
+        if low < 0 or high >= domains:
+            raise ShapeError(
+                f"{name}: domain indices run from {low} to {high}; expected 0 to {domains - 1}; "
+                "use genders first (0 f, 1 m), then genders + speaker, and only known speakers"
+            )
+
+
+class StackedLinear(nn.Module):
+    """K linear layers of one size, of which only those asked for are read."""
+
+    def __init__(self, *, domains: int, inputs: int, outputs: int) -> None:
+        """Make `domains` layers, He normal weights (fan in) and zero biases."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(domains, inputs, outputs))
+        self.bias = nn.Parameter(torch.zeros(domains, outputs))
+        nn.init.normal_(self.weight, std=math.sqrt(2 / inputs))
+
+    def forward(self, x: Tensor, heads: Tensor) -> Tensor:
+        """Map (U, n, inputs), n rows for each of the layers `heads` (U,), to (U, n, outputs)."""
+        weight = self.weight.index_select(0, heads)  # (U, inputs, outputs)
+        bias = self.bias.index_select(0, heads).unsqueeze(1)  # (U, 1, outputs)
+        return torch.baddbmm(bias, x, weight)
+
+
+def _group(domain: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Sort a batch by domain.
+
+    On a CPU each head is read once, which is faster than once a sample (measured at 130 heads of
+    width 512, forward and backward: 0.93 of the time at batch 32 over speakers, 0.78 over genders,
+    the same at batch 8). An accelerator would have to wait for the group sizes, so there each
+    sample is a group of its own.
+
+    Returns:
+        The heads (U,), each sample's group and its place there (B,), the size of the largest group.
+    """
+    batch = torch.arange(len(domain), device=domain.device)
+    if domain.device.type != "cpu":
+        return domain, batch, torch.zeros_like(domain), 1
+    heads, group, counts = domain.unique(return_inverse=True, return_counts=True)
+    order = group.argsort(stable=True)
+    place = torch.empty_like(group)
+    place[order] = batch - (counts.cumsum(0) - counts)[group[order]]
+    return heads, group, place, int(counts.max())
+
+
+class MappingNetwork(nn.Module):
+    """M: four shared layers, then four layers of the domain asked for. Status: STATED."""
+
+    def __init__(self, *, latent_dim: int, width: int, style_dim: int, domains: int) -> None:
+        """Make the net; `domains` counts genders first, then speakers."""
+        super().__init__()
+        self.latent_dim, self.domains = latent_dim, domains
+        sizes = [latent_dim] + [width] * SHARED_LAYERS
+        self.shared = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
+        sizes = [width] * (HEAD_LAYERS + 1) + [style_dim]
+        self.heads = nn.ModuleList(
+            StackedLinear(domains=domains, inputs=a, outputs=b)
+            for a, b in itertools.pairwise(sizes)
+        )
+        self.apply(he_init)
+
+    def forward(self, z: Tensor, domain: Tensor) -> Tensor:
+        """Draw styles.
+
+        Args:
+            z: (B, L) standard normal noise.
+            domain: (B,) int64, a gender or genders + speaker.
+
+        Returns:
+            (B, S), unitless.
+
+        Raises:
+            ShapeError: wrong axes, or a domain that has no head.
+        """
+        require_shape("M input", z, (None, self.latent_dim))
+        check_domain(domain, batch=z.shape[0], domains=self.domains, name="M")
+        h = z
+        for layer in self.shared:
+            h = F.relu(layer(h))  # (B, width)
+        heads, group, place, size = _group(domain)
+        grouped = h.new_zeros(len(heads), size, h.shape[1])  # (U, n, width), short groups padded
+        grouped[group, place] = h
+        for layer in self.heads[:-1]:
+            grouped = F.relu(layer(grouped, heads))
+        s: Tensor = self.heads[-1](grouped, heads)[group, place]  # (B, S)
+        return s

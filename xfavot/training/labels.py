@@ -1,0 +1,288 @@
+"""Clips, labels and held-out measures for training the F0 and the content network.
+
+A batch is a pure function of (seed, step). F0 labels are the prepared store's (WORLD, one value a
+mel frame, 0 = unvoiced); content labels are the transcripts as characters.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xfavot.models.content import BLANK, SYMBOLS, ContentNetwork
+from xfavot.models.f0 import F0Network
+
+if TYPE_CHECKING:
+    from xfavot.audio.mel import Standardiser
+    from xfavot.data.manifest import Item, Store
+
+GAIN_DB = (-10.0, 6.0)  # random gain; a constant on the log10 magnitude mel
+NOISE_LOG10 = (-3.0, -1.0)  # random noise floor against the loudest frame of the crop
+NOISE_SHARE = 0.5  # of the samples get noise
+FLOOR_LOG10 = -10.0  # log10 of the mel contract's floor
+DB_PER_LOG10 = 20.0  # of a magnitude
+GROSS_ERROR = 0.2  # relative pitch error that counts as gross
+LONGEST_FRAMES = 1280  # 16 s; longer clips are not used for recognition
+HELD_OUT = ("val", "unseen")
+HELD_OUT_CLIPS = 200  # measured at most, evenly spread over the split
+
+CURLY_APOSTROPHE = "\N{RIGHT SINGLE QUOTATION MARK}"
+_INDEX = {symbol: index for index, symbol in enumerate(SYMBOLS)}
+
+
+class Clip(NamedTuple):
+    """One clip with speech, and the store that holds it."""
+
+    store: Store
+    item: Item
+
+    def f0(self) -> Tensor:
+        """Return the label (T,) Hz, 0 where unvoiced."""
+        return torch.from_numpy(self.store.f0_hz(self.item))
+
+    def log_mel(self) -> Tensor:
+        """Return the log10 mel-spectrogram (80, T)."""
+        return self.store.log_mel(self.item)
+
+
+def clips_of(stores: Sequence[Store], split: str, *, needs: str) -> list[Clip]:
+    """List the clips with speech of a split that carry a label, in the order of the stores.
+
+    Args:
+        stores: prepared stores.
+        split: "train", "val" or "unseen".
+        needs: "f0": F0 was estimated; "transcript": one that fits into half the frame rate.
+
+    Returns:
+        The clips; empty if there are none.
+    """
+    found = [
+        Clip(store, item)
+        for store in stores
+        for item in store.items
+        if item.split == split and item.frame_count > 0
+    ]
+    if needs == "f0":
+        return [clip for clip in found if not np.isnan(clip.store.f0[clip.item.frame_start])]
+    return [
+        clip
+        for clip in found
+        if 0 < 2 * len(encode(clip.item.transcript)) < clip.item.frame_count <= LONGEST_FRAMES
+    ]
+
+
+def generator_of(seed: int, step: int) -> torch.Generator:
+    """Return the random source of one step; steps and seeds do not share streams."""
+    words = np.random.SeedSequence((seed, step)).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
+
+
+def _draw(clips: Sequence[Clip], count: int, generator: torch.Generator) -> list[Clip]:
+    rows = torch.randint(len(clips), (count,), generator=generator)
+    return [clips[row] for row in rows.tolist()]
+
+
+def _uniform(bounds: tuple[float, float], count: int, generator: torch.Generator) -> Tensor:
+    low, high = bounds
+    return (low + (high - low) * torch.rand(count, generator=generator)).view(-1, 1, 1)
+
+
+def augment(log_mel: Tensor, generator: torch.Generator) -> Tensor:
+    """Change the level of each sample, and add noise to some.
+
+    A gain is exact on a log10 magnitude mel: it adds a constant above the floor. Noise adds in
+    power with a random level and random tilt over the bands.
+
+    Args:
+        log_mel: (B, M, T) log10 mel-spectrograms, not standardised.
+        generator: source of randomness.
+
+    Returns:
+        (B, M, T), new.
+    """
+    batch, bands, _ = log_mel.shape
+    loudest = log_mel.mean(1, keepdim=True).amax(2, keepdim=True)  # (B, 1, 1)
+    level = loudest + _uniform(NOISE_LOG10, batch, generator)
+    tilt = torch.linspace(-0.5, 0.5, bands).view(1, -1, 1) * _uniform((-2, 2), batch, generator)
+    noise = level + tilt + 0.25 * torch.randn(log_mel.shape, generator=generator)
+    noisy = 0.5 * torch.logaddexp(2 * noise * np.log(10.0), 2 * log_mel * np.log(10.0))
+    chosen = torch.rand(batch, 1, 1, generator=generator) < NOISE_SHARE
+    log_mel = torch.where(chosen, noisy / np.log(10.0), log_mel)
+    gain = _uniform(GAIN_DB, batch, generator) / DB_PER_LOG10
+    return (log_mel + gain).clamp(min=FLOOR_LOG10)
+
+
+def f0_batch(
+    clips: Sequence[Clip], *, batch_size: int, frames: int, seed: int, step: int
+) -> tuple[Tensor, Tensor]:
+    """Draw augmented crops; a clip shorter than a crop is continued by its mirror image.
+
+    Returns:
+        Log10 mel (B, 80, frames) and F0 (B, frames) Hz, 0 where unvoiced.
+    """
+    generator = generator_of(seed, step)
+    mels, labels = [], []
+    for clip in _draw(clips, batch_size, generator):
+        mel, f0 = clip.log_mel(), clip.f0()
+        count = len(f0)
+        first = int(torch.randint(max(count - frames, 0) + 1, (), generator=generator))
+        places = (first + torch.arange(frames)) % (2 * count)
+        places = torch.minimum(places, 2 * count - 1 - places)
+        mels.append(mel[:, places])
+        labels.append(f0[places])
+    return augment(torch.stack(mels), generator), torch.stack(labels)
+
+
+class ContentBatch(NamedTuple):
+    """Whole clips padded to one length, and what is said in them."""
+
+    log_mel: Tensor  # (B, 80, T), the last frame repeated as padding
+    frames: Tensor  # (B,) mel frames of each clip
+    targets: Tensor  # (sum of lengths,) indices into SYMBOLS
+    lengths: Tensor  # (B,) characters of each clip
+
+
+def content_batch(clips: Sequence[Clip], *, batch_size: int, seed: int, step: int) -> ContentBatch:
+    """Draw whole clips with random gain and noise."""
+    generator = generator_of(seed, step)
+    drawn = _draw(clips, batch_size, generator)
+    mels = [clip.log_mel() for clip in drawn]
+    frames = torch.tensor([mel.shape[1] for mel in mels])
+    places = torch.arange(int(frames.max()))
+    padded = torch.stack([m[:, places.clamp(max=m.shape[1] - 1)] for m in mels])
+    targets = [torch.tensor(encode(clip.item.transcript)) for clip in drawn]
+    lengths = torch.tensor([len(target) for target in targets])
+    return ContentBatch(augment(padded, generator), frames, torch.cat(targets), lengths)
+
+
+def encode(transcript: str) -> list[int]:
+    """Spell a transcript as indices into SYMBOLS; accents fall away, other signs part words.
+
+    >>> encode("Bin  blue!")
+    [3, 10, 15, 1, 3, 13, 22, 6]
+    """
+    plain = unicodedata.normalize("NFKD", transcript.lower().replace(CURLY_APOSTROPHE, "'"))
+    kept = "".join(
+        sign if sign in _INDEX else " " for sign in plain if not unicodedata.combining(sign)
+    )
+    return [_INDEX[sign] for sign in " ".join(kept.split())]
+
+
+def decode(log_probabilities: Tensor) -> str:
+    """Read the likeliest path of (T, V) CTC log-probabilities: merge repeats, drop blanks."""
+    path = torch.unique_consecutive(log_probabilities.argmax(-1)).tolist()
+    return "".join(SYMBOLS[index] for index in path if index != BLANK).strip()
+
+
+def edit_distance(said: str, heard: str) -> int:
+    """Count the fewest insertions, deletions and substitutions of characters (Levenshtein).
+
+    >>> edit_distance("place", "lake")
+    2
+    """
+    row = list(range(len(heard) + 1))
+    for i, a in enumerate(said, start=1):
+        diagonal, row[0] = row[0], i
+        for j, b in enumerate(heard, start=1):
+            best = min(row[j] + 1, row[j - 1] + 1, diagonal + (a != b))
+            diagonal, row[j] = row[j], best
+    return row[-1]
+
+
+@dataclass(slots=True)
+class PitchScore:
+    """Sums over frames from which the measures of pitch and voicing follow."""
+
+    frames: int = 0
+    wrong_voicing: int = 0
+    both_voiced: int = 0
+    gross: int = 0
+    pairs: list[Tensor] | None = None
+
+    def add(self, f0: Tensor, voicing: Tensor, pitch: Tensor) -> None:
+        """Count the frames of one clip: label (T,) Hz, logits (T,), pitch (T,) Hz."""
+        voiced, said = f0 > 0, voicing > 0
+        both = voiced & said
+        self.frames += f0.numel()
+        self.wrong_voicing += int((voiced != said).sum())
+        self.both_voiced += int(both.sum())
+        self.gross += int(((pitch - f0).abs() > GROSS_ERROR * f0)[both].sum())
+        self.pairs = [*(self.pairs or []), torch.stack((f0[both], pitch[both]))]
+
+    def measures(self) -> dict[str, float]:
+        """Return gross pitch error, voicing error (shares) and correlation of F0 in Hz."""
+        found = {"voicing_error": self.wrong_voicing / max(self.frames, 1)}
+        pairs = torch.cat(self.pairs or [torch.zeros(2, 0)], dim=1).double()
+        if self.both_voiced > 1 and bool((pairs.std(dim=1) > 0).all()):
+            found["gross_pitch_error"] = self.gross / self.both_voiced
+            found["f0_correlation"] = float(torch.corrcoef(pairs)[0, 1])
+        return found
+
+
+def _held_out(stores: Sequence[Store], split: str, *, needs: str) -> list[Clip]:
+    found = clips_of(stores, split, needs=needs)
+    return found[:: -(-len(found) // HELD_OUT_CLIPS)] if found else []
+
+
+@torch.no_grad()
+def f0_measures(
+    network: F0Network, stores: Sequence[Store], standardiser: Standardiser
+) -> dict[str, float]:
+    """Measure an F0 network against WORLD on clips not trained on, whole clips one by one.
+
+    Returns:
+        For each held-out split that has clips, and per sex: `val/gross_pitch_error` (share of
+        frames voiced in both that are more than 20 % off), `val/voicing_error` (share of frames),
+        `val/f0_correlation` (frames voiced in both), `val/f/...`, `val/m/...`, `val/clips`.
+    """
+    device = next(network.parameters()).device
+    found: dict[str, float] = {}
+    for split in HELD_OUT:
+        scores: dict[str, PitchScore] = {}
+        held_out = _held_out(stores, split, needs="f0")
+        for clip in held_out:
+            x = standardiser.standardise(clip.log_mel())[None, None].to(device)
+            out = network(x)
+            for group in {split, f"{split}/{clip.item.gender}".rstrip("/")}:
+                score = scores.setdefault(group, PitchScore())
+                score.add(clip.f0(), out.voicing[0].cpu(), out.pitch[0].cpu())
+        found |= _flat({group: score.measures() for group, score in scores.items()})
+        if held_out:
+            found[f"{split}/clips"] = float(len(held_out))
+    return found
+
+
+@torch.no_grad()
+def content_measures(
+    network: ContentNetwork, stores: Sequence[Store], standardiser: Standardiser
+) -> dict[str, float]:
+    """Measure the character error of a content network on clips not trained on (greedy CTC).
+
+    Returns:
+        For each held-out split that has transcripts: `val/character_error` (edits per character of
+        the transcripts) and `val/clips`.
+    """
+    device = next(network.parameters()).device
+    found: dict[str, float] = {}
+    for split in HELD_OUT:
+        edits = characters = 0
+        held_out = _held_out(stores, split, needs="transcript")
+        for clip in held_out:
+            x = standardiser.standardise(clip.log_mel())[None, None].to(device)
+            said = "".join(SYMBOLS[index] for index in encode(clip.item.transcript))
+            edits += edit_distance(said, decode(network(x)[0].cpu()))
+            characters += len(said)
+        if held_out:
+            found[f"{split}/character_error"] = edits / characters
+            found[f"{split}/clips"] = float(len(held_out))
+    return found
+
+
+def _flat(groups: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    return {f"{group}/{name}": value for group, m in groups.items() for name, value in m.items()}

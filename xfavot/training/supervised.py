@@ -1,0 +1,208 @@
+"""Supervised training of the F0 (JDC) and the content (CTC) network. Assumption: A28.
+
+Lineage (dossier, section 7): 0.1 SmoothL1 of F0 in Hz plus cross-entropy of silence, here L1 of the
+logarithmic F0 plus cross-entropy of voicing; CTC plus an attention decoder, here CTC alone. Labels
+and batches come from `labels.py`; what is kept on disk is `pretrain.py`'s business.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from xfavot.audio.mel import Standardiser
+from xfavot.config import ModelConfig
+from xfavot.data.manifest import Store
+from xfavot.errors import DataError, TrainingError, WeightsError
+from xfavot.models.content import BLANK, ContentNetwork
+from xfavot.models.f0 import F0Network
+from xfavot.training import labels
+
+LOG_EVERY = 20
+WARMUP_SHARE = 0.1  # of the steps, linear
+FINAL_SHARE = 0.02  # of the rate, reached along a cosine
+WEIGHT_DECAY = 1.0e-4
+GRADIENT_NORM = 5.0
+PITCH_WEIGHT = 4.0  # on the pitch error in octaves, beside the cross-entropy of voicing
+CONTENT_DEPTHS = {256: 6, 128: 4, 64: 3}  # residual blocks by least width, else 1
+
+Log = Callable[[Mapping[str, Any]], None]
+N = TypeVar("N", F0Network, ContentNetwork)
+
+
+def train_f0(
+    stores: Sequence[Store],
+    *,
+    model: ModelConfig,
+    standardiser: Standardiser,
+    steps: int,
+    batch_size: int,
+    lr: float,
+    seed: int,
+    device: torch.device | str = "cpu",
+    on_log: Log | None = None,
+) -> tuple[F0Network, dict[str, float]]:
+    """Train the F0 network on WORLD's labels in the stores' train split.
+
+    Args:
+        stores: prepared stores; those without speech do not count.
+        model: widths; crops have `model.mel_frames` frames.
+        standardiser: mel statistics of the run.
+        steps: length.
+        batch_size: crops a step.
+        lr: peak learning rate.
+        seed: of the initial weights and the batches.
+        device: where to train.
+        on_log: called every 20 steps with network, step, steps, loss, pitch, voicing.
+
+    Returns:
+        The network, frozen and in evaluation mode, and :func:`labels.f0_measures`.
+
+    Raises:
+        DataError: no training clip has speech.
+        TrainingError: the loss is not finite.
+    """
+    clips = labels.clips_of(stores, "train", needs="f0")
+    if not clips:
+        raise DataError(_no_clips("F0", stores, "speech"))
+
+    def loss(network: F0Network, step: int) -> dict[str, Tensor]:
+        log_mel, f0 = labels.f0_batch(
+            clips, batch_size=batch_size, frames=model.mel_frames, seed=seed, step=step
+        )
+        x = standardiser.standardise(log_mel).unsqueeze(1).to(device)
+        f0 = f0.to(device)
+        out, voiced = network(x), f0 > 0
+        octaves = (out.pitch.log2() - f0.clamp(min=1.0).log2()).abs()
+        pitch = (octaves * voiced).sum() / voiced.sum().clamp(min=1)
+        voicing = functional.binary_cross_entropy_with_logits(out.voicing, voiced.to(x.dtype))
+        return {"loss": PITCH_WEIGHT * pitch + voicing, "pitch": pitch, "voicing": voicing}
+
+    with _own_randomness(seed, device):
+        network = F0Network.from_config(model).to(device)
+        _optimise("f0", network, loss, steps=steps, lr=lr, on_log=on_log)
+    return network, labels.f0_measures(network, stores, standardiser)
+
+
+def train_content(
+    stores: Sequence[Store],
+    *,
+    model: ModelConfig,
+    standardiser: Standardiser,
+    steps: int,
+    batch_size: int,
+    lr: float,
+    seed: int,
+    device: torch.device | str = "cpu",
+    on_log: Log | None = None,
+) -> tuple[ContentNetwork, dict[str, float]]:
+    """Train the content network on the transcripts of the stores' train split.
+
+    Args:
+        stores: prepared stores; clips without a transcript do not count.
+        model: widths.
+        standardiser: mel statistics of the run.
+        steps: length.
+        batch_size: clips a step.
+        lr: peak learning rate.
+        seed: of the initial weights, the batches and the dropout.
+        device: where to train.
+        on_log: called every 20 steps with network, step, steps, loss.
+
+    Returns:
+        The network, frozen and in evaluation mode, and :func:`labels.content_measures`.
+
+    Raises:
+        WeightsError: no training clip has a transcript.
+        TrainingError: the loss is not finite.
+    """
+    clips = labels.clips_of(stores, "train", needs="transcript")
+    if not clips:
+        raise WeightsError(_no_clips("content", stores, "a transcript"))
+
+    def loss(network: ContentNetwork, step: int) -> dict[str, Tensor]:
+        batch = labels.content_batch(clips, batch_size=batch_size, seed=seed, step=step)
+        x = standardiser.standardise(batch.log_mel).unsqueeze(1).to(device)
+        ctc = functional.ctc_loss(
+            network(x).transpose(0, 1),  # (T', B, V)
+            batch.targets,
+            (batch.frames + 1) // 2,
+            batch.lengths,
+            blank=BLANK,
+            zero_infinity=True,
+        )
+        return {"loss": ctc}
+
+    with _own_randomness(seed, device):
+        network = ContentNetwork.from_config(model, depth=content_depth(model)).to(device)
+        _optimise("content", network, loss, steps=steps, lr=lr, on_log=on_log)
+    return network, labels.content_measures(network, stores, standardiser)
+
+
+def content_depth(model: ModelConfig) -> int:
+    """Return the number of residual blocks of the content network for a run's widths."""
+    return next((d for w, d in CONTENT_DEPTHS.items() if model.content_width >= w), 1)
+
+
+def rate(step: int, *, steps: int, lr: float) -> float:
+    """Return the learning rate of a step (from 1): a linear rise, then a cosine fall."""
+    rise = max(1, round(WARMUP_SHARE * steps))
+    if step <= rise:
+        return lr * step / rise
+    done = (step - rise) / max(1, steps - rise)
+    return lr * (FINAL_SHARE + (1 - FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def _optimise(
+    name: str,
+    network: N,
+    loss: Callable[[N, int], dict[str, Tensor]],
+    *,
+    steps: int,
+    lr: float,
+    on_log: Log | None,
+) -> None:
+    """Minimise `loss(network, step)["loss"]`, then freeze the network."""
+    network.train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=WEIGHT_DECAY)
+    for step in range(1, steps + 1):
+        optimizer.param_groups[0]["lr"] = rate(step, steps=steps, lr=lr)
+        terms = loss(network, step)
+        if not bool(torch.isfinite(terms["loss"])):
+            raise TrainingError(
+                f"{name} network: the loss is {float(terms['loss'])} at step {step}; expected a "
+                f"finite number; lower pretrain.{name}_lr"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(terms["loss"])
+        nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
+        optimizer.step()
+        if on_log is not None and (step % LOG_EVERY == 0 or step == steps):
+            values = {key: float(value.detach()) for key, value in terms.items()}
+            on_log({"network": name, "step": step, "steps": steps, **values})
+    network.requires_grad_(False).eval()
+
+
+@contextmanager
+def _own_randomness(seed: int, device: torch.device | str) -> Iterator[None]:
+    """Seed weights and dropout inside, and leave the caller's random state as it was."""
+    index = torch.device(device)
+    devices = [index] if index.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def _no_clips(network: str, stores: Sequence[Store], what: str) -> str:
+    corpora = ", ".join(store.corpus for store in stores) or "no store"
+    return (
+        f"the {network} network has no training clip with {what} in {corpora}; expected at least "
+        f"one; prepare mini into the same data root with "
+        "papermill notebooks/prepare_data.ipynb out.ipynb -p dataset mini"
+    )

@@ -1,0 +1,257 @@
+"""What people touch in a notebook: players, a list of files, the explorer.
+
+Every widget has a static twin, since callbacks die with the kernel. Sounds are never normalised for
+playing, which would hide errors of level. ipywidgets and IPython come with the extra ``notebooks``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xfavot.audio.mel import MEL
+from xfavot.convert import Converter, Example
+from xfavot.convert.results import ConvertedFace, ConvertedVoice
+from xfavot.errors import DataError, XFaVoTError
+from xfavot.viz import figures
+from xfavot.viz.drawing import Album
+from xfavot.viz.uploads import UPLOADS, read_upload
+
+try:
+    import ipywidgets
+    from IPython import display as ipython
+except ImportError as error:
+    raise DataError(
+        'widgets need ipywidgets, which is not installed; run: pip install "xfavot[notebooks]"'
+    ) from error
+
+_player: Any = ipython.Audio
+_display: Any = ipython.display
+
+MOST_PLAYERS = 6  # clips embedded in one output; 5 s cost 0.3 MB
+
+
+class Html:
+    """A piece of HTML that shows itself in a notebook."""
+
+    def __init__(self, html: str) -> None:
+        """Keep the text."""
+        self.html = html
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+
+def players(
+    clips: Sequence[Any], labels: Sequence[str] | None = None, *, limit: int = MOST_PLAYERS
+) -> Html:
+    """Show audio players, at the level that the clips have.
+
+    Args:
+        clips: paths, samples (N,) at 24 kHz, or converted voices. More than `limit` are spread
+            evenly over the whole list, and the files left out are named.
+        labels: one each; left out, file names and tasks.
+        limit: clips embedded at most.
+
+    Raises:
+        DataError: not one label each.
+    """
+    names = [_clip_name(clip, i) for i, clip in enumerate(clips)] if labels is None else labels
+    if len(names) != len(clips):
+        raise DataError(
+            f"players: got {len(clips)} clips and {len(names)} labels; expected as many"
+        )
+    count = min(limit, len(clips))
+    chosen = sorted({round(i * (len(clips) - 1) / max(count - 1, 1)) for i in range(count)})
+    cells = [(escape(names[i]), _audio(clips[i])._repr_html_()) for i in chosen]
+    rows = [f"<tr><td style='text-align:left'>{a}</td><td>{b}</td></tr>" for a, b in cells]
+    rest = [clip for i, clip in enumerate(clips) if i not in chosen]
+    files = sorted({fspath(Path(clip).parent) for clip in rest if isinstance(clip, str | PathLike)})
+    more = f"<p>{len(rest)} more in <code>{escape(', '.join(files))}</code></p>" if files else ""
+    return Html(f"<table>{''.join(rows)}</table>{more}")
+
+
+def _clip_name(clip: Any, index: int) -> str:
+    if isinstance(clip, str | PathLike):
+        path = Path(clip)
+        return f"{path.parent.name}: {path.stem.replace('_', ' ')}"
+    return f"{index + 1}: {clip.task.value}" if isinstance(clip, ConvertedVoice) else f"{index + 1}"
+
+
+def _audio(clip: Any) -> Any:
+    """Make a player without normalisation; samples beyond full scale are clipped, as in a file."""
+    if isinstance(clip, str | PathLike):
+        return _player(filename=fspath(clip), embed=True)
+    wave = clip.waveform if isinstance(clip, ConvertedVoice) else np.asarray(clip)
+    return _player(np.clip(wave, -1.0, 1.0), rate=MEL.sample_rate, normalize=False)
+
+
+def files(folder: str | PathLike[str], *, pattern: str = "**/*") -> Html:
+    """List what a folder holds on disk, with sizes; long folders are counted.
+
+    Args:
+        folder: for example a run's folder.
+        pattern: which files, as :meth:`pathlib.Path.glob` understands it.
+    """
+    root = Path(folder)
+    groups: dict[Path, list[Path]] = {}
+    for path in sorted(root.glob(pattern)):
+        if path.is_file():
+            groups.setdefault(path.parent, []).append(path)
+    rows = []
+    for parent, paths in groups.items():
+        size = sum(path.stat().st_size for path in paths) / 1e6
+        shown = ", ".join(path.name for path in paths[:4])
+        more = f" and {len(paths) - 4} more" if len(paths) > 4 else ""
+        where = parent.relative_to(root).as_posix()
+        rows.append(
+            f"<tr><td style='text-align:left'><code>{escape(where)}/</code></td>"
+            f"<td style='text-align:left'>{escape(shown + more)}</td><td>{size:.2f} MB</td></tr>"
+        )
+    return Html(f"<p><code>{escape(fspath(root))}</code></p><table>{''.join(rows)}</table>")
+
+
+def explorer(converter: Converter, examples: Sequence[Example]) -> Explorer:
+    """Show widgets that convert one sample after another, and a static twin below.
+
+    Args:
+        converter: a loaded checkpoint.
+        examples: samples to choose from, at least one with a face or a voice.
+
+    Raises:
+        DataError: no sample.
+    """
+    if not examples:
+        raise DataError("explorer: got no sample; expected at least one; draw some from a store")
+    return Explorer(converter, examples)
+
+
+class Explorer:
+    """Choose a source, a guidance and a reference; see :func:`explorer`."""
+
+    def __init__(self, converter: Converter, examples: Sequence[Example]) -> None:
+        """Make the widgets and the first conversion."""
+        self.converter, self.examples = converter, _by_label(examples)
+        wide = {"layout": ipywidgets.Layout(width="22em"), "style": {"description_width": "6em"}}
+        drop = ipywidgets.Dropdown
+        labels = list(self.examples)
+        self.output = drop(options=["face", "voice"], description="convert the", **wide)
+        self.source = drop(options=labels, description="of", **wide)
+        self.guidance = drop(options=["voice", "face", "latent code"], description="led by", **wide)
+        self.reference = drop(options=labels, value=labels[-1], description="of", **wide)
+        self.code = ipywidgets.IntSlider(min=0, max=99, description="code", **wide)
+        self.gender = drop(options=["reference's", "f", "m"], description="gender", **wide)
+        self.upload = ipywidgets.FileUpload(
+            accept=",".join(s for kind in UPLOADS.values() for s in kind), description="add a file"
+        )
+        self.result = ipywidgets.HTML()
+        choices = [self.output, self.source, self.guidance, self.reference, self.code, self.gender]
+        for choice in choices:
+            choice.observe(self._refresh, names="value")
+        self.upload.observe(self._added, names="value")
+        self.widget = ipywidgets.HBox([ipywidgets.VBox([*choices, self.upload]), self.result])
+        self._refresh()
+
+    def _ipython_display_(self) -> None:
+        _display(self.widget, self.twin())
+
+    def convert(
+        self, output: str, guidance: str, source: Example, reference: Example
+    ) -> ConvertedFace | ConvertedVoice:
+        """Convert one sample after another.
+
+        Args:
+            output: "face" or "voice".
+            guidance: "face", "voice" or "latent code".
+            source: what is converted.
+            reference: what leads, or gives the gender of the latent code.
+
+        Raises:
+            DataError: the sample has no such face or voice.
+            ConfigError: the gender is not known.
+        """
+        chosen = self.gender.value if self.gender.value in ("f", "m") else reference.gender
+        lead: dict[str, Any] = {"gender": chosen or None}
+        if guidance == "face":
+            lead |= {"face_reference": _part(reference, "face"), "reference_aligned": True}
+        elif guidance == "voice":
+            lead |= {"voice_reference": _part(reference, "voice")}
+        else:
+            lead |= {"latent": int(self.code.value)}
+        if output == "face":
+            return self.converter.convert_face(_part(source, "face"), aligned=True, **lead)
+        return self.converter.convert_voice(_part(source, "voice"), **lead)
+
+    def twin(self) -> Html:
+        """Show the first sample led by the last one in every way, without widgets."""
+        source, reference = (list(self.examples.values())[i] for i in (0, -1))
+        faces: dict[str, Any] = {"source": source.face, "reference": reference.face}
+        voices: dict[str, Any] = {"source": source.waveform, "reference": reference.waveform}
+        for output, found in (("face", faces), ("voice", voices)):
+            for guidance in ("face", "voice", "latent code"):
+                if _has(source, output) and (
+                    guidance == "latent code" or _has(reference, guidance)
+                ):
+                    done = self.convert(output, guidance, source, reference)
+                    found[f"led by {guidance}"] = (
+                        done.image if isinstance(done, ConvertedFace) else done.waveform
+                    )
+        title = f"{source.label} led by {reference.label}"
+        parts = [f"<h4>{escape(title)}</h4>"]
+        shown = {label: face for label, face in faces.items() if face is not None}
+        if shown:
+            sheet = figures.contact_sheet(list(shown.values()), list(shown))
+            parts.append(Album([sheet])._repr_html_())
+        heard = {label: wave for label, wave in voices.items() if wave is not None}
+        parts.append(players(list(heard.values()), list(heard)).html)
+        return Html("\n".join(parts))
+
+    def _refresh(self, _change: Any = None) -> None:
+        source, reference = self.examples[self.source.value], self.examples[self.reference.value]
+        try:
+            done = self.convert(self.output.value, self.guidance.value, source, reference)
+        except XFaVoTError as error:
+            self.result.value = f"<p>{escape(str(error))}</p>"
+            return
+        if isinstance(done, ConvertedFace):
+            sheet = figures.contact_sheet([done.source, done.image], ["source", "converted"])
+            self.result.value = Album([sheet])._repr_html_()
+        else:
+            clips = [source.waveform, done.waveform]
+            self.result.value = players(clips, ["source", "converted"]).html
+
+    def _added(self, _change: Any) -> None:
+        """Take an uploaded face or voice as one more sample."""
+        for file in self.upload.value:
+            try:
+                example = read_upload(file["name"], bytes(file["content"]), self.converter)
+            except XFaVoTError as error:
+                self.result.value = f"<p>{escape(str(error))}</p>"
+                continue
+            self.examples[example.label] = example
+            for choice in (self.source, self.reference):
+                choice.options = list(self.examples)
+
+
+def _by_label(examples: Sequence[Example]) -> dict[str, Example]:
+    """Name the samples; a second one of a speaker gets a number."""
+    named: dict[str, Example] = {}
+    for e in examples:
+        count = sum(label.partition(" #")[0] == e.label for label in named)
+        named[f"{e.label} #{count + 1}" if count else e.label] = e
+    return named
+
+
+def _has(example: Example, kind: str) -> bool:
+    return (example.face if kind == "face" else example.waveform) is not None
+
+
+def _part(example: Example, kind: str) -> Any:
+    if not _has(example, kind):
+        raise DataError(f"sample {example.label} has no {kind}; choose another one")
+    return example.face if kind == "face" else example.waveform
