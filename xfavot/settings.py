@@ -153,6 +153,7 @@ class TrainConfig:
     speaker_head_probability: float = 0.5  # A2
     warmup_steps: int = 0  # A20: self-reconstruction steps before adversarial training
     warmup_batch_size: int = 16  # A20
+    r1_every: int = 1  # A3: R1 on every n-th step, weighed n times
     precision: str = "float32"  # "float32" | "bf16"
     device: str = "auto"  # "auto" | "cpu" | "cuda" | "cuda:N" | "mps"
     log_every: int = 10
@@ -162,7 +163,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check lengths, rates and names."""
-        for name in ("steps", "batch_size", "warmup_batch_size", *BOOKKEEPING[1:]):
+        for name in ("steps", "batch_size", "warmup_batch_size", "r1_every", *BOOKKEEPING[1:]):
             value = getattr(self, name)
             require(value >= 1, f"train.{name}", value, "1 or more", "raise it")
         for name in ("lr", "lr_mapping"):

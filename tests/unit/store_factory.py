@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfavot.audio.mel import MEL
+from xfavot.data.batches import Batch, Batches, Samples
 from xfavot.data.manifest import Store, StoreWriter
 
 PITCH_HZ = {"f": 210.0, "m": 115.0, "": 160.0}
@@ -101,3 +102,22 @@ def tone(pitch_hz: float, seconds: float, rng: np.random.Generator) -> NDArray[n
     time = np.arange(round(seconds * MEL.sample_rate)) / MEL.sample_rate
     wave = sum(np.sin(2 * np.pi * pitch_hz * h * time) / h for h in range(1, 6))
     return (0.2 * wave + 0.005 * rng.standard_normal(len(time))).astype(np.float32)
+
+
+def make_batches(stores: list[Store], **changes: object) -> Batches:
+    """Batches of the factory's stores, small unless told otherwise."""
+    settings = {
+        "split": "train",
+        "image_size": 32,
+        "mel_frames": 24,
+        "batch_size": 8,
+        "seed": 0,
+    } | changes
+    return Batches(stores, **settings)  # type: ignore[arg-type]
+
+
+def role(batch: Batch, name: str) -> Samples:
+    """One role of a batch, which has to be there."""
+    samples = getattr(batch, name)
+    assert isinstance(samples, Samples)
+    return samples

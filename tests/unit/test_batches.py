@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.store_factory import make_store
+from tests.unit.store_factory import make_batches as batches
+from tests.unit.store_factory import make_store, role
 from xfavot.audio.mel import Standardiser
-from xfavot.data.batches import Batch, Batches, Samples
-from xfavot.data.manifest import Store, StoreWriter
+from xfavot.data.manifest import Store
 from xfavot.errors import ConfigError, DataError
 
 ROLES = ("source_image", "source_audio", "ref_image", "ref_audio", "ref2_image", "ref2_audio")
@@ -19,26 +19,9 @@ IMAGES = tuple(role for role in ROLES if role.endswith("image"))
 AUDIOS = tuple(role for role in ROLES if role.endswith("audio"))
 
 
-def batches(stores: list[Store], **changes: object) -> Batches:
-    settings = {
-        "split": "train",
-        "image_size": 32,
-        "mel_frames": 24,
-        "batch_size": 8,
-        "seed": 0,
-    } | changes
-    return Batches(stores, **settings)  # type: ignore[arg-type]
-
-
 def small(tmp_path: Path, **settings: object) -> Store:
     defaults = {"image_size": 32, "seconds": 0.5, "clips": 3}
     return make_store(tmp_path, **(defaults | settings))  # type: ignore[arg-type]
-
-
-def role(batch: Batch, name: str) -> Samples:
-    samples = getattr(batch, name)
-    assert isinstance(samples, Samples)
-    return samples
 
 
 @pytest.fixture(scope="module")
@@ -258,41 +241,6 @@ def test_a_crop_is_a_piece_of_the_clip(mixture: list[Store]) -> None:
         whole = source.standardiser.standardise(store.log_mel(source.items[row]))
         places = [t for t in range(whole.shape[1] - 23) if whole[:, t : t + 24].allclose(x[0])]
         assert len(places) == 1
-
-
-def test_short_clips_are_reflected(tmp_path: Path) -> None:
-    mel = np.tile(np.arange(5, dtype=np.float32), (80, 1))
-    with StoreWriter(tmp_path / "toy", corpus="toy", seed=0) as writer:
-        fields = {"id": "a", "kind": "audio", "speaker": "toy/s1", "gender": "f", "split": "train"}
-        writer.add(fields, waveform=np.zeros(1200, np.float32), log_mel=mel)
-    source = batches(
-        [Store.open(tmp_path / "toy")],
-        mel_frames=12,
-        standardiser=Standardiser(torch.zeros(80), torch.ones(80)),
-    )
-    x = role(source.batch(0), "source_audio").x
-    expected = torch.tensor([0.0, 1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3])
-    assert x.eq(expected).all()
-
-
-def test_images_by_hand(tmp_path: Path) -> None:
-    image = np.zeros((4, 4, 3), np.uint8)
-    image[0, 0] = [255, 1, 0]
-    image[0, 1] = [255, 2, 0]
-    image[1, 0] = [255, 4, 0]
-    image[1, 1] = [255, 8, 255]
-    with StoreWriter(tmp_path / "toy", corpus="toy", seed=0, image_size=4) as writer:
-        fields = {"id": "a", "kind": "image", "gender": "f", "split": "train"}
-        writer.add(fields, faces=image[None])
-    store = Store.open(tmp_path / "toy")
-    whole = role(batches([store], image_size=4).batch(0), "source_image").x[0]
-    torch.testing.assert_close(
-        whole, torch.from_numpy(image).permute(2, 0, 1) / 127.5 - 1.0, atol=1e-6, rtol=0.0
-    )
-    half = role(batches([store], image_size=2).batch(0), "source_image").x[0]
-    expected = torch.tensor([1.0, 3.75 / 127.5 - 1.0, 63.75 / 127.5 - 1.0])
-    torch.testing.assert_close(half[:, 0, 0], expected)
-    assert half[:, 1:].eq(-1.0).all()
 
 
 def test_sizes_that_do_not_fit(tmp_path: Path, mixture: list[Store]) -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
+from tests.unit.store_factory import make_batches as batches
+from tests.unit.store_factory import role
+from xfavot.audio.mel import Standardiser
+from xfavot.data.manifest import Store, StoreWriter
 from xfavot.data.samples import block_sums, flip_and_crop, reflected
 
 
@@ -36,3 +42,38 @@ def test_augmentation_by_hand() -> None:
     assert abs(float(mirrored) - 0.25) < 0.09
     span = (last - first).abs() / (31 * 8)  # the share of the width that is left
     assert float(span.min()) > (0.8 * 0.9) ** 0.5 - 0.05
+
+
+def test_short_clips_are_reflected(tmp_path: Path) -> None:
+    mel = np.tile(np.arange(5, dtype=np.float32), (80, 1))
+    with StoreWriter(tmp_path / "toy", corpus="toy", seed=0) as writer:
+        fields = {"id": "a", "kind": "audio", "speaker": "toy/s1", "gender": "f", "split": "train"}
+        writer.add(fields, waveform=np.zeros(1200, np.float32), log_mel=mel)
+    source = batches(
+        [Store.open(tmp_path / "toy")],
+        mel_frames=12,
+        standardiser=Standardiser(torch.zeros(80), torch.ones(80)),
+    )
+    x = role(source.batch(0), "source_audio").x
+    expected = torch.tensor([0.0, 1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3])
+    assert x.eq(expected).all()
+
+
+def test_images_by_hand(tmp_path: Path) -> None:
+    image = np.zeros((4, 4, 3), np.uint8)
+    image[0, 0] = [255, 1, 0]
+    image[0, 1] = [255, 2, 0]
+    image[1, 0] = [255, 4, 0]
+    image[1, 1] = [255, 8, 255]
+    with StoreWriter(tmp_path / "toy", corpus="toy", seed=0, image_size=4) as writer:
+        fields = {"id": "a", "kind": "image", "gender": "f", "split": "train"}
+        writer.add(fields, faces=image[None])
+    store = Store.open(tmp_path / "toy")
+    whole = role(batches([store], image_size=4).batch(0), "source_image").x[0]
+    torch.testing.assert_close(
+        whole, torch.from_numpy(image).permute(2, 0, 1) / 127.5 - 1.0, atol=1e-6, rtol=0.0
+    )
+    half = role(batches([store], image_size=2).batch(0), "source_image").x[0]
+    expected = torch.tensor([1.0, 3.75 / 127.5 - 1.0, 63.75 / 127.5 - 1.0])
+    torch.testing.assert_close(half[:, 0, 0], expected)
+    assert half[:, 1:].eq(-1.0).all()

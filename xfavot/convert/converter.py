@@ -8,6 +8,7 @@ the mean over the windows, weighted by their length.
 from __future__ import annotations
 
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,15 +63,16 @@ class Converter(StyleMaker):
         """Load the networks of a checkpoint.
 
         Args:
-            checkpoint: a checkpoint folder, or a run's folder, whose newest checkpoint is taken.
-            device: where the networks run, as torch names it.
+            checkpoint: the folder of a checkpoint; of a run, whose newest is taken; or of runs,
+                whose newest is taken.
+            device: where the networks run, as torch names it; "auto" is a GPU if there is one.
             vocoder: turns converted spectrograms into sound; Griffin-Lim if left out.
 
         Raises:
             CheckpointError: there is no checkpoint, or it cannot be used.
-            DataError: it was trained on another mel-spectrogram than the package's.
+            ConfigError: there is no such device.
         """
-        model = load_model(checkpoint)
+        model = load_model(Path(checkpoint))
         name = f"{model.config.name or model.config.configuration} at step {model.step}"
         return cls(model, name=name, device=device, vocoder=vocoder)
 

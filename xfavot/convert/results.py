@@ -26,11 +26,11 @@ from xfavot.image.io import save_image
 class Task(Enum):
     """A conversion, named guidance to output: A voice (audio), I face (image), L latent code."""
 
-    A2A = "a2a"
     I2I = "i2i"
     A2I = "a2i"
-    I2A = "i2a"
     L2I = "l2i"
+    A2A = "a2a"
+    I2A = "i2a"
     L2A = "l2a"
 
     @property

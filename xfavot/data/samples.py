@@ -63,6 +63,11 @@ class Batch:
         moved: dict[str, Any] = {k: v if v is None else v.to(device) for k, v in values.items()}
         return Batch(**moved)
 
+    def roles(self) -> dict[str, Samples]:
+        """The roles that are filled, by name."""
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {k: v for k, v in values.items() if isinstance(v, Samples)}
+
 
 def reflected(count: int, length: int) -> NDArray[np.int64]:
     """(length,) frame numbers that walk forth and back over a clip of ``count`` frames.

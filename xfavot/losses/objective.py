@@ -100,14 +100,17 @@ def encoders(t: Terms, w: LossConfig) -> Objective:
     return Objective(w.xm * t["xm"], t)
 
 
-def discriminator_image(t: Terms, w: LossConfig) -> Objective:
-    """What D_I minimises: minus L_adv, and R1 (``adv_fake`` is the mean over the passes)."""
-    return Objective(t["adv_real"] + t["adv_fake"] + w.r1_image * t["r1"], t)
+def discriminator_image(t: Terms, w: LossConfig, *, r1_every: int) -> Objective:
+    """What D_I minimises: minus L_adv, and R1 (``adv_fake`` is the mean over the passes).
+
+    R1 computed on every ``r1_every``-th step weighs as many times more there (A3).
+    """
+    return Objective(t["adv_real"] + t["adv_fake"] + r1_every * w.r1_image * t["r1"], t)
 
 
-def discriminator_audio(t: Terms, w: LossConfig) -> Objective:
-    """What D_A and C_A minimise: minus L_adv, the weighted L_cls, and R1."""
-    total = t["adv_real"] + t["adv_fake"] + w.cls * t["cls"] + w.r1_audio * t["r1"]
+def discriminator_audio(t: Terms, w: LossConfig, *, r1_every: int) -> Objective:
+    """What D_A and C_A minimise: minus L_adv, the weighted L_cls, and R1 as for D_I."""
+    total = t["adv_real"] + t["adv_fake"] + w.cls * t["cls"] + r1_every * w.r1_audio * t["r1"]
     return Objective(total, t)
 
 

@@ -1,8 +1,8 @@
 """Blocks that the generators, encoders and discriminators are built of.
 
 Paper: Tables 6 to 9 (appendix G); semantics from the ancestors StarGAN v2 and StarGANv2-VC (status
-CODE). Deviations: the skip connections of StarGAN v2's decoder are gone and its shortcuts stay;
-AdaIN scales by ``1 + gamma`` (A-id by lead).
+CODE). Deviations: the skip connections of StarGAN v2's decoder are gone and its shortcuts stay
+(A22); AdaIN scales by ``1 + gamma`` (A29).
 
 Two exact rearrangements (results equal the printed order up to rounding) save a third of the work:
 

@@ -1,8 +1,8 @@
 """The two generators: faces and mel spectrograms redrawn in the style asked for.
 
 Paper: Tables 6 (G_I) and 7 (G_A). Lineage: StarGAN v2 without its heat-map skips; StarGANv2-VC with
-its F0 path. Status: STATED; 3x3 stems (printed 1x1), shortcuts in every decoder block and the
-separate 640 -> 512 block of ``decoder="code"`` (A17) follow the ancestors' code (CODE).
+its F0 path. Status: STATED; the 3x3 stems (A21, the tables print 1x1) and the separate 640 -> 512
+block of ``decoder="code"`` (A17) are CODE, the shortcuts in G_I's decoder UNKNOWN (A22).
 """
 
 from __future__ import annotations

@@ -51,6 +51,7 @@ class XFaVoT(nn.Module):
             ConfigError: a size cannot be built.
         """
         super().__init__()
+        self.genders = genders
         image = {"width": image_width, "max_width": image_max_width}
         audio = {"mel_bins": mel_bins, "width": audio_width, "max_width": audio_max_width}
         domains = genders + speakers

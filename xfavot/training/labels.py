@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 GAIN_DB = (-10.0, 6.0)  # random gain; a constant on the log10 magnitude mel
 NOISE_LOG10 = (-3.0, -1.0)  # random noise floor against the loudest frame of the crop
 NOISE_SHARE = 0.5  # of the samples get noise
+TEMPO = (0.85, 1.15)  # random factor on the rate of speech
+VOCAL_TRACT = (0.92, 1.08)  # random factor on the bands, as a longer or shorter vocal tract
 FLOOR_LOG10 = -10.0  # log10 of the mel contract's floor
 DB_PER_LOG10 = 20.0  # of a magnitude
 GROSS_ERROR = 0.2  # relative pitch error that counts as gross
@@ -148,11 +150,25 @@ class ContentBatch(NamedTuple):
     lengths: Tensor  # (B,) characters of each clip
 
 
+def _stretch(x: Tensor, places: Tensor) -> Tensor:
+    """Read the last axis of x at fractional places, linearly interpolated and held at the ends."""
+    places = places.clamp(0, x.shape[-1] - 1)
+    low = places.long().clamp(max=max(x.shape[-1] - 2, 0))
+    high = (low + 1).clamp(max=x.shape[-1] - 1)
+    return torch.lerp(x[..., low], x[..., high], places - low)
+
+
 def content_batch(clips: Sequence[Clip], *, batch_size: int, seed: int, step: int) -> ContentBatch:
-    """Draw whole clips with random gain and noise."""
+    """Draw whole clips; vary rate of speech, vocal tract, level and noise at random."""
     generator = generator_of(seed, step)
     drawn = _draw(clips, batch_size, generator)
-    mels = [clip.log_mel() for clip in drawn]
+    tempi = _uniform(TEMPO, batch_size, generator).flatten().tolist()
+    tracts = _uniform(VOCAL_TRACT, batch_size, generator).flatten().tolist()
+    mels = []
+    for clip, tempo, tract in zip(drawn, tempi, tracts, strict=True):
+        mel = clip.log_mel()
+        mel = _stretch(mel, torch.arange(int(mel.shape[1] / tempo)) * tempo)
+        mels.append(_stretch(mel.T, torch.arange(mel.shape[0]) * tract).T)
     frames = torch.tensor([mel.shape[1] for mel in mels])
     places = torch.arange(int(frames.max()))
     padded = torch.stack([m[:, places.clamp(max=m.shape[1] - 1)] for m in mels])

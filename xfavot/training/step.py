@@ -9,7 +9,7 @@ Guidances: "z" latent, "i" face, "a" voice; a pass is named guidance-2-output, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from xfavot.audio.mel import Standardiser
 from xfavot.config import RunConfig
 from xfavot.data.batches import Batch, Samples
 from xfavot.losses import objective, terms
-from xfavot.losses.objective import Objective, Terms, may_use_speaker_head
+from xfavot.losses.objective import Terms, may_use_speaker_head
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
 from xfavot.models.xfavot import XFaVoT
@@ -280,4 +280,39 @@ def discriminator_terms(
     return result
 
 
-Update = Callable[[tuple[str, ...]], None]
+
+
+def warmup_terms(n: Networks, batch: Batch, d: Draw, cfg: RunConfig) -> Terms:
+    """Terms of the warm-up (A20): references regenerated from a style of the same person.
+
+    The style is the sample's own, or, for half of the steps, that of the other modality.
+    """
+    nets, face, voice = n.nets, batch.ref_image, batch.ref_audio
+    result: Terms = {}
+    s_face = nets.E_I(face.x, face.gender) if face is not None else None
+    s_voice = nets.E_A(voice.x, voice.gender) if voice is not None else None
+    paired = batch.paired[:, None]
+    if face is not None and s_face is not None:
+        style = s_face
+        if s_voice is not None and d.warmup_cross[0]:
+            style = torch.where(paired, s_voice, s_face)
+        result["rec_image"] = terms.self_reconstruction(face.x, nets.G_I(face.x, style))
+    if voice is not None and s_voice is not None:
+        style = s_voice
+        if s_face is not None and d.warmup_cross[1]:
+            style = torch.where(paired, s_face, s_voice)
+        with torch.no_grad():
+            features = n.f0.features(voice.x)
+        result["rec_audio"] = terms.self_reconstruction(voice.x, nets.G_A(voice.x, style, features))
+    if s_face is not None and s_voice is not None and voice is not None:
+        rows = batch.paired.nonzero().squeeze(1)
+        result["xm"] = terms.cross_modality_style_consistency(
+            s_face[rows], s_voice[rows], voice.speaker[rows],
+            tau=cfg.loss.tau, form=cfg.loss.xm_form,
+        )  # fmt: skip
+    return result
+
+
+def named(terms_by_pass: Mapping[str, Terms]) -> dict[str, Tensor]:
+    """Flatten terms by pass into log keys such as "g/a2i/sty", without gradient."""
+    return {f"{p}/{k}": v.detach() for p, ts in terms_by_pass.items() for k, v in ts.items()}

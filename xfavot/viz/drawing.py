@@ -127,6 +127,10 @@ class Drawing:
             self.figure.savefig(buffer, format=kind, metadata={name: f"xfavot {__version__}"})
         return buffer.getvalue()
 
+    def __repr__(self) -> str:
+        """Say where it is, for logs."""
+        return f"figure {self.path}" if self.path else "figure"
+
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         read_back = self.path is not None and self.path.suffix == ".png" and self.path.exists()
         data = self.path.read_bytes() if read_back and self.path else self.render()
@@ -139,6 +143,10 @@ class Album:
     def __init__(self, drawings: Iterable[Drawing]) -> None:
         """Keep the drawings."""
         self.drawings = tuple(drawings)
+
+    def __repr__(self) -> str:
+        """Say how many there are, for logs."""
+        return f"{len(self.drawings)} figures"
 
     def _repr_html_(self) -> str:
         return "\n".join(f"<p>{_image_tag(drawing)}</p>" for drawing in self.drawings)

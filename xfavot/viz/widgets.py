@@ -39,9 +39,13 @@ MOST_PLAYERS = 6  # clips embedded in one output; 5 s cost 0.3 MB
 class Html:
     """A piece of HTML that shows itself in a notebook."""
 
-    def __init__(self, html: str) -> None:
-        """Keep the text."""
-        self.html = html
+    def __init__(self, html: str, *, log: str = "") -> None:
+        """Keep the text, and what logs show instead of it."""
+        self.html, self.log = html, log
+
+    def __repr__(self) -> str:
+        """Say what it is, for logs."""
+        return self.log or "HTML"
 
     def _repr_html_(self) -> str:
         return self.html
@@ -73,7 +77,7 @@ def players(
     rest = [clip for i, clip in enumerate(clips) if i not in chosen]
     files = sorted({fspath(Path(clip).parent) for clip in rest if isinstance(clip, str | PathLike)})
     more = f"<p>{len(rest)} more in <code>{escape(', '.join(files))}</code></p>" if files else ""
-    return Html(f"<table>{''.join(rows)}</table>{more}")
+    return Html(f"<table>{''.join(rows)}</table>{more}", log=f"{len(chosen)} players")
 
 
 def _clip_name(clip: Any, index: int) -> str:
@@ -113,7 +117,9 @@ def files(folder: str | PathLike[str], *, pattern: str = "**/*") -> Html:
             f"<tr><td style='text-align:left'><code>{escape(where)}/</code></td>"
             f"<td style='text-align:left'>{escape(shown + more)}</td><td>{size:.2f} MB</td></tr>"
         )
-    return Html(f"<p><code>{escape(fspath(root))}</code></p><table>{''.join(rows)}</table>")
+    table = f"<p><code>{escape(fspath(root))}</code></p><table>{''.join(rows)}</table>"
+    log = f"{sum(map(len, groups.values()))} files in {fspath(root)}"
+    return Html(table, log=log)
 
 
 def explorer(converter: Converter, examples: Sequence[Example]) -> Explorer:
@@ -209,7 +215,7 @@ class Explorer:
             parts.append(Album([sheet])._repr_html_())
         heard = {label: wave for label, wave in voices.items() if wave is not None}
         parts.append(players(list(heard.values()), list(heard)).html)
-        return Html("\n".join(parts))
+        return Html("\n".join(parts), log=title)
 
     def _refresh(self, _change: Any = None) -> None:
         source, reference = self.examples[self.source.value], self.examples[self.reference.value]

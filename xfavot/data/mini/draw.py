@@ -77,7 +77,7 @@ def _body(canvas: Canvas, head: Head, person: Person) -> None:
         [x - 0.62 * shoulder, top + 2], [x - width, top - 4], [x + width, top - 4],
         [x + 0.62 * shoulder, top + 2], [x + shoulder, 126], [x + shoulder + 12, 140]]),
         closed=True)  # fmt: skip
-    neck = np.array([[base[0] - width, 96], [base[0] + width, 96], [x + width, 112],
+    neck = np.array([[base[0] - 1.04 * width, 78], [base[0] + 1.04 * width, 78], [x + width, 112],
                      [x + width * 1.15, 119], [x, 130], [x - width * 1.15, 119],
                      [x - width, 112]])  # fmt: skip
     light = 1.0 + 0.16 * head.light[0] * head.strength

@@ -130,17 +130,27 @@ def _mix(a: Colour, b: Colour, amount: float) -> Colour:
     return red, green, blue
 
 
-def _person(seed: int, speaker: int, woman: bool, rank: int, order: np.ndarray) -> Person:
+def _greying(hair: Colour, amount: float) -> Colour:
+    """Hair that loses its colour before it turns white, as hair does."""
+    level = round(sum(hair) / 3)
+    return _mix(_mix(hair, (level, level, level), min(1.0, 1.7 * amount)), GREY, amount)
+
+
+def _person(seed: int, speaker: int, woman: bool, rank: int) -> Person:
     draw = stream(seed, "person", speaker)
     shift = stream(seed, "hidden", int(woman)).uniform(size=3)
     hidden = [float((shift[i] + (rank + 1) * _STEPS[i]) % 1.0) for i in range(3)]
     age, size, liveliness = hidden
     looks = WOMEN if woman else MEN
-    skin, hair, style, glasses, beard = looks[int(order[rank % len(looks)])]
+    order = stream(seed, "looks", int(woman)).permutation(len(looks))
+    lap, place = divmod(rank, len(looks))  # every further lap joins another cut to skin and hair
+    skin, hair, _, _, _ = looks[int(order[place])]
+    _, _, style, glasses, beard = looks[int(order[(place + 5 * lap) % len(looks)])]
     grey = float(np.clip((age - 0.74) / 0.14, 0.0, 1.0)) * 0.92
     wardrobe = stream(seed, "clothes", int(woman)).permutation(len(VIVID))
     colour = int(wardrobe[rank % len(wardrobe)])
-    eyes = 0 if skin >= 5 else int(draw.integers(len(EYES))) if skin < 3 else 3
+    any_eyes = int(draw.integers(len(EYES)))
+    eyes = 0 if skin >= 5 else any_eyes if skin < 3 else 3
     return Person(
         speaker=f"s{speaker + 1:02d}",
         gender="f" if woman else "m",
@@ -148,7 +158,7 @@ def _person(seed: int, speaker: int, woman: bool, rank: int, order: np.ndarray) 
         size=round(size, 4),
         liveliness=round(liveliness, 4),
         skin=SKINS[skin],
-        hair=_mix(HAIRS[hair], GREY, grey),
+        hair=_greying(HAIRS[hair], grey),
         hair_style=style,
         glasses=glasses,
         beard=beard,
@@ -181,9 +191,7 @@ def people(speakers: int, *, seed: int) -> tuple[Person, ...]:
     cast = []
     for index in range(speakers):
         woman = index < women
-        looks = WOMEN if woman else MEN
-        order = np.arange(len(looks))
-        cast.append(_person(seed, index, woman, index if woman else index - women, order))
+        cast.append(_person(seed, index, woman, index if woman else index - women))
     return tuple(cast)
 
 

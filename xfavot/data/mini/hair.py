@@ -138,8 +138,8 @@ def _line(head: Head, style: Style) -> Array:
     """The hairline from the right ear over the forehead to the left, (M, 2)."""
     w, part = head.half, style.part * 0.5 * head.half
     sides = []
-    burn = style.sideburn
     for s in (1.0, -1.0):
+        burn = style.sideburn - 11.0 * head.turned * (s == head.side) * (not style.locks)
         u = np.linspace(0.0, 1.0, 7)
         x = part + (s * 0.80 * w - part) * u
         longer = style.part * s < 0

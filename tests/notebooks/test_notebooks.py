@@ -1,0 +1,120 @@
+"""Every notebook runs from beginning to end under papermill, on synthetic data, preset `smoke`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("papermill")
+pytest.importorskip("ipykernel")
+
+import nbformat
+import papermill
+
+from tests.unit.store_factory import face, make_store, tone
+from xfavot.audio.io import read_provenance, save_waveform
+from xfavot.image.io import save_image
+
+ROOT = Path(__file__).resolve().parents[2]
+SMOKE = {"dataset": "grid", "preset": "smoke", "device": "cpu"}
+
+
+def execute(name: str, folder: Path, **parameters: Any) -> str:
+    """Run a notebook as people do, from the repository's root; return all its text output."""
+    out = folder / f"{name}.ipynb"
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", path)
+        patch.setenv("OMP_NUM_THREADS", "1")
+        papermill.execute_notebook(
+            ROOT / "notebooks" / f"{name}.ipynb", out, parameters=parameters, cwd=ROOT,
+            kernel_name="python3", progress_bar=False,
+        )  # fmt: skip
+    cells = nbformat.read(out, as_version=4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    return "\n".join(
+        text
+        for output in outputs
+        for text in (output.get("text", ""), *output.get("data", {}).values())
+        if isinstance(text, str)
+    )
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A data root with an audio-visual store in GRID's place, and an empty run root."""
+    root = tmp_path_factory.mktemp("notebooks")
+    make_store(root / "data", corpus="grid", genders="ffmm", clips=6, faces=1, seconds=1.2)
+    return {"data_root": str(root / "data"), "run_root": str(root / "runs")}
+
+
+@pytest.fixture(scope="module")
+def trained(roots: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The run that `train` left, and what the notebook said."""
+    text = execute("train", tmp_path_factory.mktemp("out"), **SMOKE, **roots)
+    (config,) = Path(roots["run_root"]).glob("*/config.json")
+    return config.parent, text
+
+
+def test_train_leaves_a_run_with_grids_and_voices(trained: tuple[Path, str]) -> None:
+    run, text = trained
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [record["step"] for record in map(json.loads, lines)] == [1, 2, 3, 4]
+    assert list((run / "checkpoints").glob("step_*"))
+    tasks = {"a2a", "a2i", "i2a", "i2i", "l2a", "l2i"}
+    assert {path.stem[5:] for path in (run / "samples").glob("grid_???.png")} == tasks
+    voices = sorted((run / "samples" / "voices").glob("?2a/*_to_*.wav"))
+    assert len(voices) == 3 * 4 * 4
+    assert read_provenance(voices[0])["task"] == "a2a"
+    assert "step 4/4" in text
+    assert text.count("<audio") == 6
+    assert "metrics.jsonl" in text
+
+
+def test_explore_shows_the_newest_checkpoint(
+    trained: tuple[Path, str], roots: dict[str, str], tmp_path: Path
+) -> None:
+    text = execute("explore", tmp_path, dataset="grid", device="cpu", **roots)
+    assert f"{trained[0].name} at step 4" in text
+    assert text.count("<img") >= 7
+    assert 1 <= text.count("<audio") <= 6
+
+
+def test_pretrain_runs(roots: dict[str, str], tmp_path: Path) -> None:
+    execute("pretrain", tmp_path, **SMOKE, **roots)
+    assert list(Path(roots["run_root"], "auxiliary").glob("f0_*"))
+    assert list(Path(roots["run_root"], "auxiliary").glob("content_*"))
+
+
+def test_prepare_data_makes_stores(tmp_path: Path) -> None:
+    pytest.importorskip("pyworld")
+    rng = np.random.default_rng(0)
+    faces, vctk = tmp_path / "source" / "celeba_hq", tmp_path / "source" / "vctk"
+    for split in ("train", "val"):
+        for gender in ("female", "male"):
+            pixels = rng.integers(0, 255, (8, 8, 3)).astype(np.uint8).repeat(16, 0).repeat(16, 1)
+            save_image(faces / split / gender / "1.png", pixels | face((9, 9, 9), 128))
+    (vctk / "txt").mkdir(parents=True)
+    (vctk / "speaker-info.txt").write_text("ID AGE GENDER\np225 23 F\np226 22 M\n", "utf-8")
+    for speaker, pitch in (("p225", 210.0), ("p226", 110.0)):
+        for number in (1, 2):
+            wav = vctk / "wav48" / speaker / f"{speaker}_00{number}.wav"
+            save_waveform(wav, tone(pitch, 1.5, rng))
+    text = execute(
+        "prepare_data", tmp_path, dataset="celebahq_vctk", source=str(tmp_path / "source"),
+        data_root=str(tmp_path / "data"), workers=1,
+    )  # fmt: skip
+    assert "4 accepted" in text
+    for corpus in ("celeba_hq", "vctk"):
+        assert (tmp_path / "data" / corpus / "store.json").is_file()
+
+
+def test_an_undeclared_parameter_stops_the_notebook(tmp_path: Path) -> None:
+    with pytest.raises(papermill.PapermillExecutionError, match=r"stepz.*not a parameter"):
+        execute("train", tmp_path, stepz=3, run_root=str(tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,297 @@
+"""Conversion for people: every task, any size and length, provenance, errors, grids."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tests.unit.store_factory import face, make_store, tone
+from xfavot import convert
+from xfavot.audio.io import load_waveform, read_provenance
+from xfavot.audio.mel import MEL, Standardiser
+from xfavot.audio.vocoder import GriffinLim
+from xfavot.config import LossConfig, ModelConfig, RunConfig, TrainConfig
+from xfavot.convert import Converter, Task, inputs, windows
+from xfavot.errors import ConfigError, DataError
+from xfavot.models.f0 import F0Network
+from xfavot.models.xfavot import XFaVoT
+from xfavot.training.checkpoint import LoadedModel
+
+SIZE = 32
+FACE = face((90, 60, 40), 128)
+OTHER = face((20, 160, 90), 128)
+VOICE = tone(120.0, 1.0, np.random.default_rng(0))
+SPEAKERS = ("toy/s1", "toy/s2")
+
+
+def loaded(**changes: Any) -> LoadedModel:
+    torch.manual_seed(0)
+    model = ModelConfig(
+        image_size=SIZE, image_width=4, image_max_width=8, image_levels=2, mel_frames=80,
+        audio_width=4, audio_max_width=8, style_dim=8, latent_dim=4, mapping_width=8, speakers=2,
+        f0_width=4, f0_channels=4,
+    )  # fmt: skip
+    parts: dict[str, Any] = {
+        "nets": XFaVoT.from_config(model),
+        "content": None,  # conversion does not use it
+        "path": Path("toy"),
+        "f0": F0Network.from_config(model),
+        "standardiser": Standardiser(torch.full((80,), -2.0), torch.ones(80)),
+        "contract": MEL,
+        "config": RunConfig(name="toy", model=model),
+        "speakers": SPEAKERS,
+        "step": 7,
+    }
+    return LoadedModel(**(parts | changes))
+
+
+@pytest.fixture(scope="module")
+def converter() -> Converter:
+    return Converter(loaded(), name="toy", vocoder=GriffinLim(iterations=2))
+
+
+def test_every_task(converter: Converter) -> None:
+    guides: dict[str, dict[str, Any]] = {
+        "a": {"voice_reference": VOICE, "gender": "m"},
+        "i": {"face_reference": OTHER, "gender": "f", "reference_aligned": True},
+        "l": {"latent": 3, "gender": "f"},
+    }
+    for first, guide in guides.items():
+        image = converter.convert_face(FACE, aligned=True, **guide)
+        assert image.task is Task(f"{first}2i")
+        assert (image.image.shape, image.image.dtype) == ((SIZE, SIZE, 3), np.uint8)
+        voice = converter.convert_voice(VOICE, **guide)
+        assert voice.task is Task(f"{first}2a")
+        assert voice.log_mel.shape == (80, 81)
+        assert voice.waveform.shape == (24_000,)
+        assert voice.f0.shape == voice.source_f0.shape == (81,)
+        assert np.isfinite(voice.waveform).all()
+
+
+def test_a_reference_changes_the_outcome_and_a_repetition_does_not(converter: Converter) -> None:
+    one, again, two = (
+        converter.convert_face(FACE, aligned=True, latent=seed, gender="f").image
+        for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one, again)
+    assert not np.array_equal(one, two)
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.3, 1.0, 1.26, 13.1])
+def test_speech_of_any_length_keeps_its_length(converter: Converter, seconds: float) -> None:
+    wave = np.resize(VOICE, int(seconds * MEL.sample_rate))
+    done = converter.convert_voice(wave, latent=0, gender="m")
+    assert done.log_mel.shape[1] == len(wave) // MEL.hop + 1
+    assert len(done.waveform) == len(wave) // MEL.hop * MEL.hop
+
+
+@pytest.mark.parametrize("frames", [1, 2, 25, 79, 80, 81, 203])
+def test_padding_reflects_and_keeps_the_start(frames: int) -> None:
+    x = torch.arange(float(frames)).expand(2, frames)
+    padded = windows.pad_frames(x)
+    assert padded.shape[-1] % 4 == 0
+    assert padded.shape[-1] >= 80
+    assert torch.equal(padded[:, :frames], x)
+    assert int(padded.diff().abs().max()) <= 1  # reflected, never cut
+
+
+@pytest.mark.parametrize("frames", [80, 960, 964, 1824, 1828, 4804])
+def test_windows_cover_and_join_without_a_change(frames: int) -> None:
+    spans = list(windows.spans(frames))
+    assert spans[0][0] == 0
+    assert spans[-1][1] == frames
+    assert all((b - a) % 4 == 0 and b - a <= windows.WINDOW_FRAMES for a, b in spans)
+    overlaps = [p[1] - q[0] for p, q in itertools.pairwise(spans)]
+    assert all(overlap >= windows.OVERLAP_FRAMES for overlap in overlaps)
+    mel = torch.randn(1, 1, 2, frames)
+    torch.testing.assert_close(windows.joined(mel, lambda x: x), mel)
+    ones = windows.mean(mel, lambda x: torch.ones(1, 3))
+    torch.testing.assert_close(ones, torch.ones(1, 3))
+
+
+def test_style_is_the_mean_over_the_windows_weighted_by_length() -> None:
+    mel = torch.zeros(1, 1, 2, 1828)
+    lengths = [float(b - a) for a, b in windows.spans(1828)]
+    got = windows.mean(mel, lambda x: torch.full((1, 1), float(x.shape[-1])))
+    assert float(got) == pytest.approx(sum(n * n for n in lengths) / sum(lengths))
+
+
+def test_gender_of_a_voice_is_estimated_by_the_classifier(converter: Converter) -> None:
+    style = converter.style_of_voice(VOICE)
+    assert style.gender in ("f", "m")
+    assert style.gender_from == "estimated by C_A"
+    assert converter.style_of_voice(VOICE, gender="f").gender_from == "given"
+
+
+def test_saved_files_say_how_they_were_made(converter: Converter, tmp_path: Path) -> None:
+    from PIL import Image
+
+    done = converter.convert_face(FACE, aligned=True, latent=3, gender="f")
+    with Image.open(done.save(tmp_path / "face.png")) as image:
+        np.testing.assert_array_equal(np.asarray(image), done.image)
+        assert image.info["task"] == "l2i (guidance to output)"
+        assert image.info["seed"] == "3"
+        assert "synthetic" in image.info
+    voice = converter.convert_voice(VOICE, latent=3, speaker="toy/s2")
+    path = voice.save(tmp_path / "voice.wav")
+    assert read_provenance(path)["speaker"] == "toy/s2"
+    assert read_provenance(path)["vocoder"] == "griffin_lim"
+    assert len(load_waveform(path)) == len(voice.waveform)
+    again = converter.convert_voice(path, voice_reference=path)
+    assert again.provenance["source"] == "voice.wav"
+    with pytest.raises(ConfigError, match=r"ends in \.wav"):
+        voice.save(tmp_path / "voice.mp3")
+
+
+def test_faces_come_as_paths_pictures_and_arrays(converter: Converter, tmp_path: Path) -> None:
+    from PIL import Image
+
+    picture = Image.fromarray(FACE)
+    picture.save(tmp_path / "face.png")
+    grey = np.full((64, 64), 120, np.uint8)
+    for given in (tmp_path / "face.png", str(tmp_path / "face.png"), picture, FACE, grey):
+        done = converter.convert_face(given, aligned=True, latent=0, gender="f")
+        assert done.source.shape == (SIZE, SIZE, 3)
+    np.testing.assert_array_equal(
+        inputs.resize_face(FACE, SIZE),
+        FACE.reshape(SIZE, 4, SIZE, 4, 3).mean((1, 3)).round().astype(np.uint8),
+    )
+
+
+def test_a_face_of_any_size_is_found_and_aligned(
+    converter: Converter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = np.zeros((300, 500, 3), np.uint8)
+    points = np.array([[230, 120], [270, 120], [250, 145], [235, 165], [265, 165]], np.float32)
+    monkeypatch.setattr(inputs, "detect", lambda images: [points])
+    assert converter.convert_face(large, latent=0, gender="f").source.shape == (SIZE, SIZE, 3)
+    monkeypatch.setattr(inputs, "detect", lambda images: [None])
+    with pytest.raises(DataError, match="no face was found in the image of 500x300"):
+        converter.convert_face(large, latent=0, gender="f")
+
+
+BAD_FACES: list[tuple[Any, str]] = [
+    (FACE[:20, :20], "at least 32"),
+    (FACE[:100], "square"),
+    (FACE.astype(np.float32), "uint8"),
+    (None, "uint8"),
+]
+BAD_VOICES: list[tuple[Any, str]] = [
+    (VOICE[:1000], r"at least 0\.1 s"),
+    (np.zeros(24_000, np.float32), "silent"),
+    (np.full(24_000, np.nan, np.float32), "damaged"),
+    (np.zeros((2, 24_000), np.float32), "mono"),
+    (None, "mono"),
+    ("no/such/file.wav", "no such file"),
+]
+BAD_GUIDES: list[tuple[dict[str, Any], str]] = [
+    ({}, "0 guidances"),
+    ({"latent": 0, "voice_reference": VOICE}, "2 guidances"),
+    ({"latent": 0}, "exactly one of them"),
+    ({"latent": 0, "gender": "f", "speaker": "toy/s1"}, "exactly one of them"),
+    ({"latent": 0, "speaker": "toy/s9"}, "toy/s1, toy/s2"),
+    ({"latent": -1, "gender": "f"}, "as seed"),
+    ({"latent": 0, "gender": "x"}, 'expected "f", "m"'),
+    ({"face_reference": FACE}, 'pass gender="f" or gender="m"'),
+    ({"voice_reference": VOICE, "speaker": "toy/s1"}, "with latent= only"),
+]
+
+
+@pytest.mark.parametrize(("given", "match"), BAD_FACES)
+def test_bad_faces(converter: Converter, given: Any, match: str) -> None:
+    with pytest.raises(DataError, match=match):
+        converter.convert_face(given, aligned=True, latent=0, gender="f")
+
+
+@pytest.mark.parametrize(("given", "match"), BAD_VOICES)
+def test_bad_voices(converter: Converter, given: Any, match: str) -> None:
+    with pytest.raises(DataError, match=match):
+        converter.convert_voice(given, latent=0, gender="f")
+
+
+@pytest.mark.parametrize(("guide", "match"), BAD_GUIDES)
+def test_bad_guidance(converter: Converter, guide: dict[str, Any], match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        converter.convert_face(FACE, aligned=True, **guide)
+
+
+def test_another_mel_contract_is_refused() -> None:
+    other = dataclasses.replace(MEL, hop=256)
+    with pytest.raises(DataError, match="hop is 256, expected 300"):
+        Converter(loaded(contract=other), name="toy")
+
+
+class OtherVocoder:
+    name = "other"
+    contract = dataclasses.replace(MEL, fmin=0.0)
+
+    def __call__(self, log_mel: Tensor) -> NDArray[np.float32]:
+        raise NotImplementedError
+
+
+def test_a_vocoder_of_another_contract_is_refused() -> None:
+    with pytest.raises(DataError, match=r"vocoder other.*fmin is 0\.0"):
+        Converter(loaded(), vocoder=OtherVocoder())
+
+
+def test_an_unknown_device_is_refused() -> None:
+    with pytest.raises(ConfigError, match="nonsense"):
+        Converter(loaded(), device="nonsense")
+
+
+def test_an_image_only_checkpoint_converts_no_voice() -> None:
+    config = RunConfig(
+        model=loaded().config.model,
+        loss=LossConfig(xm=0.0),
+        train=TrainConfig(modalities=("image",)),
+    )
+    images = Converter(loaded(config=config), name="images")
+    images.convert_face(FACE, aligned=True, latent=0, gender="f")
+    with pytest.raises(ConfigError, match="trained on voices too"):
+        images.convert_voice(VOICE, latent=0, gender="f")
+    with pytest.raises(ConfigError, match="trained on voices too"):
+        images.convert_face(FACE, aligned=True, voice_reference=VOICE)
+
+
+def test_grids_of_held_out_samples(converter: Converter, tmp_path: Path) -> None:
+    store = make_store(tmp_path, genders="ffmm", clips=3)
+    grids = convert.sample_grids(converter, [store], count=2)
+    assert set(grids) == {task.value for task in Task}
+    for name, grid in grids.items():
+        assert grid.task.value == name
+        assert "split val" in grid.note
+        assert len(grid.columns) == len(grid.rows) == len(grid.cells) == 2
+        assert {panel.label[-2] for panel in grid.columns} == {"f", "m"}
+        if grid.task.guidance != "latent":  # nobody is source and reference
+            assert not {p.label for p in grid.columns} & {p.label for p in grid.rows}
+    written = convert.save_voices(grids, tmp_path / "voices")
+    assert len(written) == 3 * 4
+    assert read_provenance(written[0])["synthetic"] == "yes"
+    assert len(list((tmp_path / "voices" / "a2a").glob("*.wav"))) == 2 + 2 + 4
+
+
+def test_samples_of_corpora_apart(tmp_path: Path) -> None:
+    images = make_store(tmp_path, corpus="pictures", kind="image")
+    voices = make_store(tmp_path, corpus="voices", kind="audio")
+    drawn = convert.samples([images, voices], count=3)
+    assert [e.face is not None for e in drawn] == [True] * 3 + [False] * 3
+    assert [e.waveform is not None for e in drawn] == [False] * 3 + [True] * 3
+    with pytest.raises(DataError, match="no voice of known gender in split 'val'"):
+        convert.examples([images], modality="voice", split="val")
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 40])
+def test_examples_alternate_between_the_genders(tmp_path: Path, count: int) -> None:
+    store = make_store(tmp_path, genders="fffm", clips=3)
+    drawn = convert.examples([store], modality="face", split="val", count=count)
+    assert len(drawn) == min(count, 4)
+    assert [e.gender for e in drawn] == ["f", "m", "f", "f"][:count]
+    assert len({e.speaker for e in drawn}) == len(drawn)

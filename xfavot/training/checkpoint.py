@@ -1,0 +1,307 @@
+"""Checkpoints: a folder with all weights, optimisers and the exact state, written atomically.
+
+``checkpoints/step_00000100/`` holds ``model.safetensors`` (eight modules), ``ema.safetensors`` (averages
+of G, E, M), ``f0.safetensors`` and ``content.safetensors`` (frozen), ``optimizer.pt`` (tensors and plain
+values only) and ``state.json``. Every random choice of training is a function of (seed, step), so the
+step is the whole state of the generators. Nothing in a checkpoint is ever executed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pickle
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from xfavot import __version__
+from xfavot.audio.mel import MEL, MelContract, Standardiser, require_contract
+from xfavot.config import RunConfig, from_dict, to_dict
+from xfavot.errors import CheckpointError, DataError
+from xfavot.models.content import ContentNetwork
+from xfavot.models.f0 import F0Network
+from xfavot.models.xfavot import XFaVoT
+from xfavot.training.step import Networks
+from xfavot.training.updates import Updater
+
+SCHEMA = 1
+STATE = "state.json"
+WEIGHT_FILES = ("model", "ema", "f0", "content")
+MAY_DIFFER_ON_RESUME = ("name", "data_root", "run_root", "steps", "device") + (
+    "log_every", "sample_every", "checkpoint_every", "keep_checkpoints",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A checkpoint opened for conversion: averaged G, E, M; the rest as trained."""
+
+    nets: XFaVoT
+    f0: F0Network
+    content: ContentNetwork
+    standardiser: Standardiser
+    contract: MelContract
+    config: RunConfig
+    speakers: tuple[str, ...]
+    step: int
+    path: Path
+
+
+def folder_of(run: Path, step: int) -> Path:
+    """Folder of the checkpoint of a step in a run."""
+    return run / "checkpoints" / f"step_{step:08d}"
+
+
+def checkpoints_of(run: Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first."""
+    return sorted(p.parent for p in (run / "checkpoints").glob(f"step_*/{STATE}"))
+
+
+def newest(run: Path | str) -> Path:
+    """The newest checkpoint of a run's folder, or of any run below the folder.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    run = Path(run)
+    found = checkpoints_of(run) or sorted(
+        (p.parent for p in run.glob(f"*/checkpoints/step_*/{STATE}")),
+        key=lambda p: (p / STATE).stat().st_mtime,
+    )
+    if not found:
+        raise CheckpointError(
+            f"no checkpoint under {run}; expected <run>/checkpoints/step_*/; "
+            "train one with notebooks/train.ipynb or name another folder"
+        )
+    return found[-1]
+
+
+def save(
+    run: Path, updater: Updater, *, step: int, speakers: tuple[str, ...], fingerprint: str
+) -> Path:
+    """Write the checkpoint of a step; the folder appears complete or not at all.
+
+    Args:
+        run: the run's folder.
+        updater: networks, averages and optimisers.
+        step: number of finished steps.
+        speakers: names behind the speaker codes.
+        fingerprint: of the prepared stores.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        CheckpointError: it could not be written (a full disk, say); older ones stay as they are.
+    """
+    target = folder_of(run, step)
+    if (target / STATE).exists():
+        return target
+    draft = target.with_name(f".{target.name}.draft")
+    n = updater.n
+    weights: dict[str, dict[str, Tensor]] = {
+        "model": n.nets.state_dict(),
+        "ema": updater.ema.modules.state_dict(),
+        "f0": n.f0.state_dict(),
+        "content": n.content.state_dict(),
+    }
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        for name, tensors in weights.items():
+            flat = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+            save_file(flat, draft / f"{name}.safetensors")
+        optimizers = {k: o.state_dict() for k, o in updater.optimizers.items()}
+        torch.save(optimizers, draft / "optimizer.pt")
+        state = {
+            "schema": SCHEMA,
+            "version": __version__,
+            "step": step,
+            "config": to_dict(updater.cfg),
+            "mel": MEL.as_dict(),
+            "mel_mean": n.standardiser.mean.tolist(),
+            "mel_std": n.standardiser.std.tolist(),
+            "speakers": list(speakers),
+            "data": fingerprint,
+            "content_depth": n.content.depth,
+            "bytes": {p.name: p.stat().st_size for p in sorted(draft.iterdir())},
+        }
+        with (draft / STATE).open("w") as file:
+            json.dump(state, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(target)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise CheckpointError(
+            f"the checkpoint of step {step} could not be written to {target.parent} ({error}); "
+            "older checkpoints are untouched; free some space and resume with -p resume auto"
+        ) from error
+    return target
+
+
+def prune(run: Path, *, keep: int, best: int) -> None:
+    """Delete all but the newest ``keep`` checkpoints and the one of step ``best``."""
+    for folder in checkpoints_of(run)[:-keep]:
+        if folder != folder_of(run, best):
+            shutil.rmtree(folder)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read and check a checkpoint's ``state.json`` and the sizes of its files.
+
+    Raises:
+        CheckpointError: it is missing, damaged, truncated or of another schema or mel contract.
+    """
+    try:
+        state: dict[str, Any] = json.loads((path / STATE).read_text())
+        sizes = dict(state["bytes"])
+        schema = state["schema"]
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path} is no checkpoint: it has no {STATE}; expected a folder such as "
+            "<run>/checkpoints/step_00000100; give that one, or -p resume auto"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path / STATE} is damaged ({error}); use an older checkpoint of the run"
+        ) from error
+    if schema != SCHEMA:
+        raise CheckpointError(f"{path} has schema {schema}; this version reads {SCHEMA}")
+    for name, size in sizes.items():
+        got = (path / name).stat().st_size if (path / name).exists() else 0
+        if got != size:
+            raise CheckpointError(
+                f"{path / name} has {got} bytes; expected {size}: the file is truncated or "
+                "replaced; use an older checkpoint of the run"
+            )
+    try:
+        require_contract(state["mel"], where=f"checkpoint {path}")
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
+    return state
+
+
+def _load_strict(module: nn.Module, file: Path) -> None:
+    try:
+        module.load_state_dict(load_file(file), strict=True)
+    except (RuntimeError, SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{file} does not fit the networks of its configuration ({error}); "
+            "use a checkpoint of this configuration"
+        ) from error
+
+
+def standardiser_of(state: dict[str, Any]) -> Standardiser:
+    """The mel statistics kept in a checkpoint's state."""
+    return Standardiser(torch.tensor(state["mel_mean"]), torch.tensor(state["mel_std"]))
+
+
+def require_same_run(path: Path, state: dict[str, Any], cfg: RunConfig, fingerprint: str) -> None:
+    """Refuse to resume from a checkpoint of another configuration or of other data.
+
+    Raises:
+        CheckpointError: naming each setting that differs.
+    """
+    differing = _differences(state["config"], to_dict(cfg))
+    if differing:
+        raise CheckpointError(
+            f"{path} is of another configuration: " + "; ".join(differing) + "; resume with the "
+            "parameters of that run, or start a new run without resume"
+        )
+    if state["data"] != fingerprint:
+        raise CheckpointError(
+            f"{path} was trained on prepared data {state['data']}; found {fingerprint}; "
+            "give the data_root of that run, or start a new run without resume"
+        )
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        if key in MAY_DIFFER_ON_RESUME:
+            continue
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += _differences(a, b, f"{prefix}{key}.")
+        elif json.dumps(a) != json.dumps(b):
+            found.append(f"{prefix}{key} was {a!r}, now {b!r}")
+    return found
+
+
+def restore(path: Path, updater: Updater) -> int:
+    """Load weights, averages and optimisers of a checkpoint into an updater.
+
+    Returns:
+        The number of finished steps.
+
+    Raises:
+        CheckpointError: a file is damaged or does not fit.
+    """
+    state = read_state(path)
+    _load_strict(updater.n.nets, path / "model.safetensors")
+    _load_strict(updater.ema.modules, path / "ema.safetensors")
+    _load_strict(updater.n.f0, path / "f0.safetensors")
+    _load_strict(updater.n.content, path / "content.safetensors")
+    try:
+        optimizers = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
+        for name, optimizer in updater.optimizers.items():
+            optimizer.load_state_dict(optimizers[name])
+    except (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path / 'optimizer.pt'} cannot be read ({error}); use an older checkpoint"
+        ) from error
+    return int(state["step"])
+
+
+def load_model(path: Path | str, *, device: str = "cpu") -> LoadedModel:
+    """Open a checkpoint for conversion.
+
+    Args:
+        path: a checkpoint's folder, a run's folder (its newest one is taken) or a folder of runs.
+        device: where the networks go.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or of another mel contract.
+    """
+    path = Path(path)
+    path = path if (path / STATE).exists() else newest(path)
+    state = read_state(path)
+    config = from_dict(state["config"])
+    nets = XFaVoT.from_config(config.model)
+    _load_strict(nets, path / "model.safetensors")
+    averaged = nn.ModuleDict({k: getattr(nets, k) for k in ("G_I", "G_A", "E_I", "E_A", "M")})
+    _load_strict(averaged, path / "ema.safetensors")
+    f0 = F0Network.from_config(config.model)
+    _load_strict(f0, path / "f0.safetensors")
+    content = ContentNetwork.from_config(config.model, depth=state["content_depth"])
+    _load_strict(content, path / "content.safetensors")
+    for module in (nets, f0, content):
+        module.requires_grad_(False).eval().to(device)
+    return LoadedModel(
+        nets=nets,
+        f0=f0,
+        content=content,
+        standardiser=standardiser_of(state).to(device),
+        contract=MEL,
+        config=config,
+        speakers=tuple(state["speakers"]),
+        step=int(state["step"]),
+        path=path,
+    )
+
+
+def place(n: Networks, device: torch.device) -> Networks:
+    """Move the networks of a run to a device, the frozen ones without gradients."""
+    for module in (n.f0, n.content):
+        module.requires_grad_(False).eval().to(device)
+    n.nets.to(device)
+    return dataclasses.replace(n, standardiser=n.standardiser.to(device))
