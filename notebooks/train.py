@@ -22,7 +22,7 @@
 # labelled grids and the converted voices as WAV.
 # **Time:** `dataset mini` some minutes on two CPU cores; `preset paper` days on one GPU.
 #
-# A run that was stopped goes on with `-p resume <its folder>`.
+# A run that was stopped goes on with the same parameters and `-p resume auto`.
 
 # %% tags=["parameters"]
 dataset: str = "mini"  # mixture of corpora, see the README

@@ -102,6 +102,7 @@ class LossConfig:
     advcls: float = 0.05
     cls: float = 0.05
     xm: float = 1.0
+    rec: float = 0.0  # A20: self-reconstruction after the warm-up, small presets only
     tau: float = 0.07  # A14
     xm_form: str = "symmetric"  # A5: "one_way" | "mmv" | "symmetric"
     r1_image: float = 1.0  # A3

@@ -62,7 +62,7 @@ def test_every_task(converter: Converter) -> None:
     guides: dict[str, dict[str, Any]] = {
         "a": {"voice_reference": VOICE, "gender": "m"},
         "i": {"face_reference": OTHER, "gender": "f", "reference_aligned": True},
-        "l": {"latent": 3, "gender": "f"},
+        "z": {"latent": 3, "gender": "f"},
     }
     for first, guide in guides.items():
         image = converter.convert_face(FACE, aligned=True, **guide)
@@ -137,7 +137,7 @@ def test_saved_files_say_how_they_were_made(converter: Converter, tmp_path: Path
     done = converter.convert_face(FACE, aligned=True, latent=3, gender="f")
     with Image.open(done.save(tmp_path / "face.png")) as image:
         np.testing.assert_array_equal(np.asarray(image), done.image)
-        assert image.info["task"] == "l2i (guidance to output)"
+        assert image.info["task"] == "z2i (guidance to output)"
         assert image.info["seed"] == "3"
         assert "synthetic" in image.info
     voice = converter.convert_voice(VOICE, latent=3, speaker="toy/s2")

@@ -39,16 +39,18 @@ class Example:
 
 
 def open_stores(data_root: str | PathLike[str], corpora: Iterable[str]) -> list[Store]:
-    """Open the prepared stores of a mixture.
+    """Open the prepared stores of a mixture, as far as they are there.
 
     Args:
         data_root: folder of prepared stores.
         corpora: names, one folder each.
 
     Raises:
-        DataError: a store is missing, damaged or of another corpus.
+        DataError: none is there, or one is damaged or of another corpus.
     """
-    return [Store.open(Path(data_root) / corpus, corpus=corpus) for corpus in corpora]
+    folders = {corpus: Path(data_root) / corpus for corpus in corpora}
+    there = {corpus: path for corpus, path in folders.items() if path.is_dir()}
+    return [Store.open(path, corpus=corpus) for corpus, path in (there or folders).items()]
 
 
 def examples(
@@ -128,8 +130,8 @@ def _example(store: Store, item: Item, rng: np.random.Generator) -> Example:
 
 
 def first_split(stores: Sequence[Store], modalities: Iterable[str]) -> str:
-    """Return the first of val, unseen and train that holds every modality; else train."""
-    wanted = list(modalities)
+    """Return the first of val, unseen and train that holds every modality there is; else train."""
+    wanted = [m for m in modalities if any(has_any(stores, modality=m, split=s) for s in SPLITS)]
     fitting = (s for s in SPLITS if all(has_any(stores, modality=m, split=s) for m in wanted))
     return next(fitting, SPLITS[-1])
 

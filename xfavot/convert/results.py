@@ -24,19 +24,19 @@ from xfavot.image.io import save_image
 
 
 class Task(Enum):
-    """A conversion, named guidance to output: A voice (audio), I face (image), L latent code."""
+    """A conversion, named guidance to output: A voice (audio), I face (image), Z latent code."""
 
     I2I = "i2i"
     A2I = "a2i"
-    L2I = "l2i"
+    Z2I = "z2i"
     A2A = "a2a"
     I2A = "i2a"
-    L2A = "l2a"
+    Z2A = "z2a"
 
     @property
     def guidance(self) -> str:
         """What leads the conversion: "voice", "face" or "latent"."""
-        return {"a": "voice", "i": "face", "l": "latent"}[self.value[0]]
+        return {"a": "voice", "i": "face", "z": "latent"}[self.value[0]]
 
     @property
     def output(self) -> str:
@@ -68,7 +68,7 @@ class Style:
 
     def task(self, output: str) -> Task:
         """Return the task that this style leads to for an output ("face" or "voice")."""
-        first = {"voice": "a", "face": "i", "latent": "l"}[self.guidance]
+        first = {"voice": "a", "face": "i", "latent": "z"}[self.guidance]
         return Task(f"{first}2{'a' if output == 'voice' else 'i'}")
 
 

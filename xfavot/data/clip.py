@@ -155,7 +155,9 @@ def _pictures(
         except DataError as error:
             raise _Unusable(_image_reason(error), str(error)) from error
     total = len(clip.images)
-    chosen = range(total) if total <= count else [int((i + 0.5) * total / count) for i in range(count)]
+    chosen = (
+        range(total) if total <= count else [int((i + 0.5) * total / count) for i in range(count)]
+    )
     pictures: list[tuple[int, NDArray[np.uint8]]] = []
     failures: list[tuple[str, str]] = []
     for number in chosen:

@@ -1,4 +1,4 @@
-"""Staging files become a prepared store: splits, manifest, factors, quarantine, report."""
+"""Staging files become a prepared store: splits, manifest, factors, quarantine."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xfavot.data.items import Item
 from xfavot.data.manifest import StoreWriter
-from xfavot.data.prepare_report import report_page
 from xfavot.data.readers import VAL_SHARE, Clip, Reject, fraction
 from xfavot.data.stage import load_staged
 from xfavot.errors import DataError
@@ -90,7 +88,6 @@ def pack(
     with StoreWriter(
         target, corpus=record["corpus"], seed=record["seed"], image_size=size
     ) as writer:
-        items: list[Item] = []
         for clip in clips:
             arrays = load_staged(staging, clip)
             fields = {
@@ -104,7 +101,7 @@ def pack(
                 "sha256": str(arrays["sha256"]),
             }
             mel = arrays.get("mel")
-            item = writer.add(
+            writer.add(
                 fields,
                 faces=arrays.get("faces"),
                 landmarks=arrays.get("landmarks"),
@@ -112,7 +109,6 @@ def pack(
                 log_mel=None if mel is None else mel.astype("float32"),
                 f0=arrays.get("f0"),
             )
-            items.append(item)
             _add_factors(factors, clip, arrays)
         for reject in rejects:
             writer.quarantine(_relative(reject.source, root), reject.reason, reject.detail)
@@ -120,8 +116,6 @@ def pack(
             if factors["people"]:
                 _write_json(writer.folder / "factors.json", factors)
             _write_json(writer.folder / RECORD, record)
-            report = report_page(record["corpus"], items, clips, rejects, staging=staging)
-            (writer.folder / "report.html").write_text(report, encoding="utf-8")
         except OSError as error:
             raise DataError(
                 f"{writer.folder}: cannot be written ({error}); expected free space; free some and "

@@ -29,8 +29,23 @@ class Plan:
     fingerprint: str
 
 
-def scan(corpus: str, source: Path, seed: int) -> Plan:
-    """List the clips of a source; a second clip of one id is rejected."""
+def scan(corpus: str, source: Path | str, seed: int) -> Plan:
+    """List the clips of a source; a second clip of one id is rejected.
+
+    Args:
+        corpus: its name.
+        source: the corpus's own folder, or one that holds one folder a corpus.
+        seed: of the splits that a corpus draws itself.
+
+    Raises:
+        DataError: the source is empty, missing, or holds nothing in the corpus's layout.
+    """
+    if not str(source).strip():
+        raise DataError(
+            f"source is empty; expected the folder of the {corpus} originals: "
+            f"{READERS[corpus].LAYOUT}; set `source` to it"
+        )
+    source = Path(source)
     clips: dict[str, Clip] = {}
     rejects: list[Reject] = []
     digest = hashlib.sha256()

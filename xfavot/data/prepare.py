@@ -7,6 +7,7 @@ the store is whole, so that a run that was stopped or killed goes on where it wa
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections import Counter
@@ -18,7 +19,8 @@ from xfavot.data.clip import Settings
 from xfavot.data.manifest import Store
 from xfavot.data.pack import pack
 from xfavot.data.plan import Plan, existing, require_packages, scan, store_record
-from xfavot.data.prepare_report import Progress
+from xfavot.data.prepare_report import write_report
+from xfavot.data.progress import Progress
 from xfavot.data.readers import READERS, Reject
 from xfavot.data.stage import is_staged, stage
 from xfavot.errors import ConfigError, DataError
@@ -65,9 +67,11 @@ def prepare(
     settings = settings or Settings()
     target = Path(data_root) / corpus
     record = store_record(corpus, seed, held_out, settings)
-    plan = scan(corpus, Path(source), seed)
+    plan = scan(corpus, source, seed)
     ready = existing(target, {**record, "fingerprint": plan.fingerprint})
     if ready is not None:
+        if not (target / "report.html").is_file():
+            write_report(ready)
         log(f"{corpus}: {target} is ready ({len(ready.items)} items); nothing to do")
         return ready
     require_packages(plan.clips)
@@ -99,9 +103,12 @@ def prepare(
     pack(target, accepted, rejects, staging=staging, root=plan.root, record=record)
     store = Store.open(target, corpus=corpus)
     shutil.rmtree(staging, ignore_errors=True)
+    for folder in (staging.parent, staging.parent.parent):
+        with contextlib.suppress(OSError):  # other corpora or settings still have clips there
+            folder.rmdir()
     counts = ", ".join(f"{n} {r}" for r, n in Counter(r.reason for r in rejects).most_common())
     log(f"{corpus}: {len(store.items)} accepted, {len(rejects)} rejected ({counts or 'none'})")
-    log(f"{corpus}: report in {target / 'report.html'}")
+    log(f"{corpus}: report in {write_report(store)}")
     return store
 
 
@@ -133,21 +140,17 @@ def prepare_dataset(
     missing: list[str] = []
     for corpus in described["corpora"]:
         held_out = described["held_out"].get(corpus, ())
-        originals = Path(source) if str(source) else None
-        if corpus == "mini" and originals is None:
+        originals = source
+        if corpus == "mini" and not str(source):
             # the originals are the package's own: a finished store does not need them again
-            ready = existing(
-                Path(data_root) / corpus, store_record(corpus, seed, held_out, Settings())
-            )
+            wanted = store_record(corpus, seed, held_out, Settings())
+            ready = existing(Path(data_root) / corpus, wanted)
             if ready is not None:
                 log(f"mini: {ready.path} is ready ({len(ready.items)} items); nothing to do")
                 stores.append(ready)
                 continue
             originals = _mini_originals(Path(data_root), workers=workers, seed=seed, log=log)
         try:
-            if originals is None:
-                layout = READERS[corpus].LAYOUT
-                raise DataError(f"source is empty; expected the folder of originals: {layout}")
             scan(corpus, originals, seed)
         except DataError as error:
             obtain = described["obtain"][corpus]
@@ -203,8 +206,8 @@ def _mini_originals(data_root: Path, *, workers: int, seed: int, log: Log) -> Pa
             log(f"mini: originals in {folder} are ready")
             return folder
         raise DataError(
-            f"{folder} holds the originals of seed {found}; expected seed {seed}; remove the folder "
-            "or choose another data_root"
+            f"{folder} holds the originals of seed {found}; expected seed {seed}; remove the "
+            "folder or choose another data_root"
         )
     return generate(folder, seed=seed, workers=max(workers, 1), on_log=log)
 

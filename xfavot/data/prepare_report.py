@@ -1,4 +1,4 @@
-"""What preparing tells people: lines of progress with an estimate, and a report page.
+"""What a prepared store tells people: a report page, a summary, a preview for a notebook.
 
 The page is one HTML file beside the store, for local use: counts by speaker and split, rejects with
 reasons, durations, a contact sheet and a few players. It holds media of the corpus and must not be
@@ -8,12 +8,12 @@ published.
 from __future__ import annotations
 
 import base64
+import csv
 import html
 import io
-import time
 import wave
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 
 from xfavot.audio.mel import MEL
 from xfavot.data.items import SPLITS, Item
-from xfavot.data.readers import Clip, Reject
-from xfavot.data.stage import load_staged
+from xfavot.data.manifest import Store
+from xfavot.errors import DataError
 
-LINE_SECONDS = 5.0  # between two lines of progress
 SHEET_FACES = 60
 SHEET_COLUMNS = 12
 PLAYERS = 6
@@ -38,80 +37,95 @@ _STYLE = (
 )
 
 
-class Progress:
-    """Counts clips and writes a line now and then, with the rate and the time left."""
-
-    def __init__(
-        self,
-        name: str,
-        total: int,
-        log: Callable[[str], None],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Start the clock.
-
-        Args:
-            name: what is counted, the first word of a line.
-            total: how many there are.
-            log: receives the lines.
-            clock: seconds.
-        """
-        self._name, self._total, self._log, self._clock = name, total, log, clock
-        self._done = self._rejected = 0
-        self._start = self._last = clock()
-
-    def step(self, *, rejected: bool) -> None:
-        """Count one clip."""
-        self._done += 1
-        self._rejected += rejected
-        now = self._clock()
-        if now - self._last >= LINE_SECONDS or self._done == self._total:
-            self._last = now
-            rate = self._done / max(now - self._start, 1e-6)
-            left = (self._total - self._done) / rate
-            self._log(
-                f"{self._name}: {self._done} of {self._total} clips, {rate:.1f} a second, "
-                f"{clock_text(left)} left, {self._rejected} rejected"
-            )
-
-
-def clock_text(seconds: float) -> str:
-    """Write seconds as minutes and seconds, or hours too."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def report_page(
-    corpus: str, items: Sequence[Item], clips: Sequence[Clip], rejects: Sequence[Reject], *,
-    staging: Path,
-) -> str:  # fmt: skip
-    """Write the report of one corpus.
+def write_report(store: Store) -> Path:
+    """Write the report page into the store's folder, from what lies there on disk.
 
     Args:
-        corpus: its name.
-        items: rows of the store.
-        clips: the same clips, in the same order.
-        rejects: what could not be used.
-        staging: folder of the staging files, from which pictures and sounds are taken.
+        store: the store.
 
     Returns:
-        A whole HTML page.
+        The page.
+
+    Raises:
+        DataError: the page cannot be written.
     """
-    title = html.escape(f"Prepared corpus {corpus}")
+    path = store.path / "report.html"
+    title = html.escape(f"Prepared corpus {store.corpus}")
+    rejects = read_quarantine(store)
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>",
         f"<style>{_STYLE}</style><h1>{title}</h1>",
-        f"<p>{len(items)} items accepted, {len(rejects)} rejected. This page holds media of the "
-        "corpus: keep it to yourself.</p>",
-        _counts(items),
-        _durations(items),
-        _sheet(items, clips, staging),
-        _players(items, clips, staging),
+        f"<p>{len(store.items)} items accepted, {len(rejects)} files rejected. This page holds "
+        "media of the corpus: keep it to yourself.</p>",
+        _counts(store.items),
+        _durations(store.items),
+        _sheet(store, SHEET_FACES),
+        _players(store, PLAYERS),
         _rejects(rejects),
-        _speakers(items),
+        _speakers(store.items),
     ]
-    return "\n".join(part for part in parts if part) + "</html>\n"
+    part = path.with_suffix(".part")
+    try:
+        part.write_text("\n".join(text for text in parts if text) + "</html>\n", "utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be written ({error}); expected free space; the store itself is "
+            "whole: free some space and run again for the page"
+        ) from error
+    return path
+
+
+def preview(stores: Sequence[Store]) -> str:
+    """Return HTML that shows faces and voices of some stores, for a notebook.
+
+    Args:
+        stores: the stores of a mixture; together they show at most `PLAYERS` voices.
+    """
+    share = max(1, PLAYERS // max(len(stores), 1))
+    parts = []
+    for store in stores:
+        sheet, voices = _sheet(store, 2 * SHEET_COLUMNS), _players(store, share)
+        parts.append(f"<h3>{html.escape(store.corpus)}</h3>{sheet}{voices}")
+    return "".join(parts)
+
+
+def summary(stores: Sequence[Store]) -> str:
+    """Say in plain lines what some stores hold and what was rejected, read from disk.
+
+    Args:
+        stores: the stores of a mixture.
+    """
+    lines = []
+    for store in stores:
+        items = store.items
+        splits = Counter(item.split for item in items)
+        speakers = {item.speaker: item.gender for item in items if item.speaker}
+        genders = Counter(speakers.values())
+        hours = sum(item.sample_count for item in items) / MEL.sample_rate / 3600
+        rejects = read_quarantine(store)
+        reasons = ", ".join(
+            f"{count} {reason}" for reason, count in Counter(r[1] for r in rejects).most_common()
+        )
+        lines += [
+            f"{store.corpus}: {len(items)} accepted, {len(rejects)} rejected"
+            + (f" ({reasons})" if reasons else ""),
+            f"  items: {', '.join(f'{splits[name]} {name}' for name in SPLITS)}",
+            f"  speakers: {genders['f']} women, {genders['m']} men, {genders['']} of unknown "
+            f"gender; {sum(not item.speaker for item in items)} items of unknown speakers",
+            f"  {sum(item.face_count for item in items)} faces, {hours:.2f} hours of speech",
+            f"  report: {store.path / 'report.html'}",
+        ]
+    return "\n".join(lines)
+
+
+def read_quarantine(store: Store) -> list[tuple[str, str, str]]:
+    """Read source, reason and detail of every file that was rejected."""
+    path = store.path / "quarantine.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        return [(row["source"], row["reason"], row["detail"]) for row in csv.DictReader(stream)]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]], style: str = "") -> str:
@@ -159,20 +173,19 @@ def _spread(items: Sequence[Item], count: int, *, faces: bool) -> list[int]:
     return ranked[:count]
 
 
-def _sheet(items: Sequence[Item], clips: Sequence[Clip], staging: Path) -> str:
-    faces = [
-        load_staged(staging, clips[row])["faces"][0]
-        for row in _spread(items, SHEET_FACES, faces=True)
-    ]
-    if not faces:
+def _sheet(store: Store, count: int) -> str:
+    rows = _spread(store.items, count, faces=True)
+    if not rows:
         return ""
+    from PIL import Image
+
     stream = io.BytesIO()
-    _image(contact_sheet(faces)).save(stream, "JPEG", quality=88)
+    faces = [store.face(store.items[row]) for row in rows]
+    Image.fromarray(contact_sheet(faces)).save(stream, "JPEG", quality=88)
     data = base64.b64encode(stream.getvalue()).decode()
     return (
-        f"<h2>Faces</h2><figure><img alt='contact sheet' src='data:image/jpeg;base64,{data}'>"
-        f"<figcaption>{len(faces)} of {sum(item.face_count for item in items)} faces, speakers in "
-        "turn.</figcaption></figure>"
+        f"<figure><img alt='contact sheet' src='data:image/jpeg;base64,{data}'><figcaption>"
+        f"{len(faces)} of {len(store.faces)} faces, speakers in turn</figcaption></figure>"
     )
 
 
@@ -195,40 +208,36 @@ def contact_sheet(faces: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return sheet
 
 
-def _image(pixels: NDArray[np.uint8]):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    from PIL import Image
-
-    return Image.fromarray(pixels)
-
-
-def _players(items: Sequence[Item], clips: Sequence[Clip], staging: Path) -> str:
+def _players(store: Store, count: int) -> str:
     parts = []
-    for row in _spread(items, PLAYERS, faces=False):
-        item = items[row]
-        samples = load_staged(staging, clips[row])["audio"]
+    for row in _spread(store.items, count, faces=False):
+        item = store.items[row]
+        length = min(item.sample_count, int(PLAYER_SECONDS * MEL.sample_rate))
+        samples = store.audio[item.sample_start : item.sample_start + length]
         stream = io.BytesIO()
         with wave.open(stream, "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)
             file.setframerate(MEL.sample_rate)
-            file.writeframes(samples[: int(PLAYER_SECONDS * MEL.sample_rate)].tobytes())
+            file.writeframes(np.ascontiguousarray(samples, "<i2").tobytes())
         data = base64.b64encode(stream.getvalue()).decode()
         text = html.escape(f"{item.id} {item.transcript}")
-        parts.append(f"<p>{text}<br><audio controls src='data:audio/wav;base64,{data}'></audio>")
-    return "<h2>Voices</h2>" + "".join(parts) if parts else ""
+        parts.append(
+            f"<p>{text}<br><audio controls src='data:audio/wav;base64,{data}'></audio></p>"
+        )
+    return "".join(parts)
 
 
-def _rejects(rejects: Sequence[Reject]) -> str:
+def _rejects(rejects: Sequence[tuple[str, str, str]]) -> str:
     if not rejects:
         return "<h2>Rejected</h2><p>Nothing.</p>"
-    counts = Counter(reject.reason for reject in rejects)
-    rows = [[str(r.source), r.reason, r.detail] for r in rejects[:LISTED_REJECTS]]
-    more = len(rejects) - len(rows)
+    counts = Counter(reason for _, reason, _ in rejects)
+    more = len(rejects) - LISTED_REJECTS
     return (
         "<h2>Rejected</h2>"
         + _table(["reason", "count"], counts.most_common())
-        + _table(["source", "reason", "detail"], rows, "left")
-        + (f"<p>{more} more in quarantine.csv.</p>" if more else "")
+        + _table(["source", "reason", "detail"], rejects[:LISTED_REJECTS], "left")
+        + (f"<p>{more} more in quarantine.csv.</p>" if more > 0 else "")
     )
 
 

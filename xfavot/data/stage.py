@@ -75,7 +75,7 @@ def _save_staged(folder: Path, clip: Clip, arrays: Arrays) -> None:
     part = path.with_name(f"{path.stem}.{os.getpid()}.part")
     try:
         with part.open("wb") as stream:
-            np.savez(stream, stamp=np.array(_stamp(clip)), **arrays)
+            np.savez(stream, **{"stamp": np.array(_stamp(clip)), **arrays})  # type: ignore[arg-type]
         os.replace(part, path)
     except OSError:
         part.unlink(missing_ok=True)
@@ -133,6 +133,14 @@ def _pool(
         min(workers, len(waiting)), mp_context=get_context("spawn"), initializer=_one_thread
     )
     flying: dict[Future[Reject | None], Clip] = {}
+    try:
+        pool.submit(_one_thread).result()
+    except BrokenProcessPool as error:
+        pool.shutdown(wait=False)
+        raise DataError(
+            f"worker processes cannot be started ({error}); expected a notebook, a module, or a "
+            "script guarded by if __name__ == '__main__'; guard it, or use workers=0"
+        ) from error
     try:
         while waiting or flying:
             while waiting and len(flying) < IN_FLIGHT * workers:

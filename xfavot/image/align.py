@@ -5,8 +5,8 @@ square is laid over the face from the eyes and the mouth: its x axis follows the
 corrected by the line from eyes to mouth), its side grows with the larger of 4 eye distances and 3.6
 eye-mouth distances, its centre lies a tenth of the way from the eyes to the mouth. Where the square
 leaves the picture, the original mirrors the picture and blurs what it mirrored; here the edge is
-carried on outward under a growing blur, because faces cut off at the forehead (VoxCeleb, LRS3) would
-get a second pair of eyes above the first. No super-resolution is applied.
+carried on outward under a growing blur, because faces cut off at the forehead (VoxCeleb, LRS3)
+would get a second pair of eyes above the first. No super-resolution is applied.
 
 Landmarks come from MTCNN as facenet-pytorch ships it, with its weights inside the wheel.
 """
@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from xfavot.errors import DataError, ShapeError
 
 # Where the landmarks of an aligned frontal face lie, in widths of the crop (x, y): left eye, right
-# eye, nose, left and right corner of the mouth, as the picture shows them. Eyes and mouth follow from
-# the framing; the spread is the mean of MTCNN's landmarks on CelebA-HQ, GRID, LRS3 and VoxCeleb.
+# eye, nose, left and right corner of the mouth, as the picture shows them. Eyes and mouth follow
+# from the framing; the spread is the mean of MTCNN's landmarks on CelebA-HQ, GRID, LRS3, VoxCeleb.
 ALIGNED: NDArray[np.float32] = np.array(
     [[0.379, 0.477], [0.621, 0.477], [0.5, 0.625], [0.4, 0.747], [0.6, 0.747]],
     dtype=np.float32,
@@ -105,17 +105,13 @@ def align_face(image: NDArray[np.uint8], landmarks: NDArray[Any], size: int) -> 
     patch = _patch(np.asarray(picture), low, high, side)
     corners = tuple(float(value) for value in (quad - low).reshape(-1))
     fine = size * int(np.clip(np.ceil(side / size), 1, 4))
-    crop = patch.transform(
-        (fine, fine), Image.Transform.QUAD, corners, Image.Resampling.BICUBIC
-    )
+    crop = patch.transform((fine, fine), Image.Transform.QUAD, corners, Image.Resampling.BICUBIC)
     if fine != size:
         crop = crop.resize((size, size), Image.Resampling.LANCZOS)
     return np.asarray(crop, dtype=np.uint8)
 
 
-def align_points(
-    points: NDArray[Any], landmarks: NDArray[Any], size: int
-) -> NDArray[np.float32]:
+def align_points(points: NDArray[Any], landmarks: NDArray[Any], size: int) -> NDArray[np.float32]:
     """Carry points of a picture into the crop that `align_face` cuts.
 
     Args:
@@ -189,8 +185,9 @@ def _detect_one(image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
     best = int(score.argmax())
     if not np.isfinite(score[best]):
         return None
-    found = np.asarray(points[best], dtype=np.float32)
-    return found * (np.array([width, height]) / np.array(picture.size)).astype(np.float32)
+    found: NDArray[np.float32] = np.asarray(points[best], dtype=np.float32)
+    back = np.array([width / picture.size[0], height / picture.size[1]], dtype=np.float32)
+    return np.multiply(found, back)
 
 
 @lru_cache(maxsize=1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from xfavot.config import LossConfig
@@ -95,9 +96,13 @@ def generator_audio(t: Terms, w: LossConfig, *, step: int) -> Objective:
     return Objective(total, t)
 
 
-def encoders(t: Terms, w: LossConfig) -> Objective:
-    """What E_I and E_A minimise on audio-visual pairs: the weighted L_xm."""
-    return Objective(w.xm * t["xm"], t)
+def pairs(t: Terms, w: LossConfig, *, rec: float) -> Objective:
+    """What the encoders minimise on audio-visual pairs: the weighted L_xm.
+
+    With ``rec`` over 0 the generators learn here too, from self-reconstruction (A20).
+    """
+    total = sum((rec * t[k] for k in ("rec_image", "rec_audio") if k in t), torch.zeros(()))
+    return Objective(total + w.xm * t["xm"] if "xm" in t else total, t)
 
 
 def discriminator_image(t: Terms, w: LossConfig, *, r1_every: int) -> Objective:
@@ -113,11 +118,3 @@ def discriminator_audio(t: Terms, w: LossConfig, *, r1_every: int) -> Objective:
     total = t["adv_real"] + t["adv_fake"] + w.cls * t["cls"] + r1_every * w.r1_audio * t["r1"]
     return Objective(total, t)
 
-
-def warmup(t: Terms, w: LossConfig) -> Objective:
-    """What the generators and encoders minimise in the warm-up of the small presets (A20)."""
-    total = w.xm * t["xm"]
-    for name in ("rec_image", "rec_audio"):
-        if name in t:
-            total = total + t[name]
-    return Objective(total, t)

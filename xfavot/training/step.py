@@ -215,7 +215,7 @@ def generator_audio_terms(
     }, fake
 
 
-def cross_modal_terms(n: Networks, batch: Batch, cfg: RunConfig) -> Terms:
+def cross_modal_terms(n: Networks, batch: Batch, d: Draw, cfg: RunConfig) -> Terms:
     """L_xm on the audio-visual pairs of the batch (0 where it has fewer than two)."""
     face, voice = batch.ref_image, batch.ref_audio
     assert face is not None and voice is not None

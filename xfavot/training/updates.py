@@ -120,7 +120,7 @@ class Updater:
     def _warmup(self, batch: Batch, d: Draw) -> dict[str, Terms]:
         with self._autocast():
             terms = steps.warmup_terms(self.n, batch, d, self.cfg)
-            total = objective.warmup(terms, self.cfg.loss).total
+            total = objective.pairs(terms, self.cfg.loss, rec=1.0).total
         total.backward()  # type: ignore[no-untyped-call]
         self._apply(("G_I", "G_A", "E_I", "E_A"))
         return {"w": terms}
@@ -197,10 +197,12 @@ class Updater:
         nets, w = self.n.nets, self.cfg.loss
         logged: dict[str, Terms] = {}
         made: dict[str, tuple[Target, Tensor]] = {}
-        if with_xm and w.xm > 0 and batch.ref_image is not None and batch.ref_audio is not None:
+        both = batch.ref_image is not None and batch.ref_audio is not None
+        if with_xm and (w.rec > 0 or (w.xm > 0 and both)):
             with self._autocast():
-                logged["g/xm"] = steps.cross_modal_terms(self.n, batch, self.cfg)
-                total = objective.encoders(logged["g/xm"], w).total
+                compute = steps.warmup_terms if w.rec > 0 else steps.cross_modal_terms
+                logged["g"] = compute(self.n, batch, d, self.cfg)
+                total = objective.pairs(logged["g"], w, rec=w.rec).total
             total.backward()  # type: ignore[no-untyped-call]
         held = [nets.D_I, nets.D_A, nets.C_A]
         held += [nets.E_I, nets.E_A, nets.M] if guidance != "z" else []

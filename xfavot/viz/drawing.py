@@ -223,7 +223,7 @@ def show_voice(
 
     axes.imshow(
         log_mel, origin="lower", aspect="auto", cmap=SPECTROGRAM, vmin=levels[0], vmax=levels[1],
-        extent=(0, frames, 0, bands), interpolation="bilinear",
+        extent=(0, frames, 0, bands), interpolation="nearest",
     )  # fmt: skip
     outline = [withStroke(linewidth=2.2, foreground="black")]
     if reference_hz > 0:

@@ -31,6 +31,11 @@ __all__ = [
 ]
 
 NOT_TERMS = ("step", "epoch", "seconds", "s_per_step", "eta_s", "lr", "time", "wall_s", "memory")
+# the paper's order: generators, then discriminators, then the warm-up
+TERM_ORDER = (
+    *("adv", "sty", "ds", "cyc", "sc", "f0", "norm", "advcls", "xm"),
+    *("adv_real", "adv_fake", "r1", "cls", "rec_image", "rec_audio"),
+)
 SMOOTHED = 25  # records in the running mean of a long curve
 
 
@@ -148,7 +153,8 @@ def _colours() -> Iterable[str]:
 def curves(metrics: Iterable[Mapping[str, Any]], *, columns: int = 4) -> Drawing:
     """Draw every logged term over the steps, one small plot a term, one line a pass.
 
-    Terms are named ``pass/.../term``: the last part names the plot, the rest the line.
+    Terms are named ``g/a2i/sty``: the last part names the plot, the pass before it the line. Terms
+    of the validation split (``val/...``) are dashed.
 
     Args:
         metrics: the records of ``metrics.jsonl``, each with a ``step``.
@@ -157,37 +163,49 @@ def curves(metrics: Iterable[Mapping[str, Any]], *, columns: int = 4) -> Drawing
     Raises:
         DataError: no record holds a term.
     """
-    series: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    plots: dict[str, dict[tuple[str, bool], list[tuple[float, float]]]] = {}
     for record in metrics:
         for key, value in record.items():
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            if "step" not in record or not number or key.rsplit("/", 1)[-1] in NOT_TERMS:
+            *before, term = key.split("/")
+            if "step" not in record or not number or term in NOT_TERMS:
                 continue
-            line, _, term = key.rpartition("/")
-            steps, values = series.setdefault(term, {}).setdefault(line, ([], []))
-            steps.append(float(record["step"]))
-            values.append(float(value))
-    if not series:
+            line = (before[-1] if before and "2" in before[-1] else "", key.startswith("val/"))
+            points = plots.setdefault(term, {}).setdefault(line, [])
+            points.append((float(record["step"]), float(value)))
+    if not plots:
         raise DataError("curves: no record holds a term; expected the lines of metrics.jsonl")
-    lines = sorted({line for plots in series.values() for line in plots})
-    colour = dict(zip(lines, _colours(), strict=False))
-    rows = math.ceil(len(series) / columns)
-    figure = Figure(
-        figsize=(2.3 * min(columns, len(series)), 1.6 * rows + 0.5), layout="constrained"
-    )
-    for index, term in enumerate(sorted(series)):
-        axes = figure.add_subplot(rows, min(columns, len(series)), index + 1)
+    terms = [t for t in TERM_ORDER if t in plots] + sorted(set(plots) - set(TERM_ORDER))
+    passes = sorted({name for lines in plots.values() for name, _ in lines}, key=_rank)
+    colour = dict(zip(passes, _colours(), strict=False))
+    columns = min(columns, len(terms))
+    rows = math.ceil(len(terms) / columns)
+    figure = Figure(figsize=(2.3 * columns, 1.6 * rows + 0.5), layout="constrained")
+    for index, term in enumerate(terms):
+        axes = figure.add_subplot(rows, columns, index + 1)
         axes.set_title(term)
-        axes.set_xlabel("step" if index + columns >= len(series) else "")
-        for line, (steps, values) in sorted(series[term].items()):
-            _curve(axes, np.asarray(steps), np.asarray(values), colour[line])
-    handles = [Line2D([], [], color=colour[line], label=line or "all") for line in lines]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(lines), 8))
+        axes.set_xlabel("step" if index + columns >= len(terms) else "")
+        for (name, held_out), points in sorted(plots[term].items()):
+            _curve(axes, np.asarray(points), colour[name], held_out=held_out)
+    handles = [Line2D([], [], color=colour[name], label=name or "all") for name in passes]
+    if any(held_out for lines in plots.values() for _, held_out in lines):
+        handles.append(Line2D([], [], color="black", linestyle="--", label="validation"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8))
     return Drawing(figure)
 
 
-def _curve(axes: Any, steps: NDArray[Any], values: NDArray[Any], colour: str) -> None:
+def _rank(name: str) -> tuple[int, str]:
+    """Passes in the order of the grids, whatever else there is after them."""
+    order = ("i2i", "a2i", "z2i", "a2a", "i2a", "z2a", "")
+    return (order.index(name) if name in order else len(order), name)
+
+
+def _curve(axes: Any, points: NDArray[Any], colour: str, *, held_out: bool) -> None:
     """Draw a curve; a long one faintly, with its running mean on top."""
+    steps, values = points.T
+    if held_out:
+        axes.plot(steps, values, "--", color=colour, linewidth=0.9, marker=".", markersize=3)
+        return
     long = len(values) > 4 * SMOOTHED
     axes.plot(steps, values, color=colour, alpha=0.25 if long else 1.0, linewidth=0.8)
     if long:

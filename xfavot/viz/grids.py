@@ -21,10 +21,10 @@ GAP, MARGIN = 0.08, 0.2  # inches
 TITLES = {
     "i2i": "Faces led by a face",
     "a2i": "Faces led by a voice",
-    "l2i": "Faces led by a latent code",
+    "z2i": "Faces led by a latent code",
     "a2a": "Voices led by a voice",
     "i2a": "Voices led by a face",
-    "l2a": "Voices led by a latent code",
+    "z2a": "Voices led by a latent code",
 }
 
 

@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-MAIN_TERMS = ("total", "loss", "adv", "sty", "cyc", "ds", "xm", "f0", "sc", "advcls")
+MAIN_TERMS = (
+    *("total", "loss", "rec_image", "rec_audio", "adv", "sty", "cyc", "ds", "xm", "f0", "sc"),
+    "advcls",
+)
 BOOKKEEPING = ("step", "steps", "network", "seconds", "s_per_step", "eta_s", "message", "phase")
 LONGEST = 7  # numbers a line
 
@@ -40,6 +43,8 @@ def format_line(record: Mapping[str, Any] | str) -> str:
         parts.append(f"{_number(record['s_per_step'])} s/step")
     if "eta_s" in record:
         parts.append(f"{duration(record['eta_s'])} left")
+    if any(key.startswith("val/") for key in record):
+        parts.append("validation")
     parts += [f"{name} {_number(value)}" for name, value in _main_terms(record)]
     if record.get("message"):
         parts.append(str(record["message"]))
@@ -50,6 +55,8 @@ def _main_terms(record: Mapping[str, Any]) -> list[tuple[str, float]]:
     """Means over the passes: the main terms in their order, then others while there is room."""
     found: dict[str, list[float]] = {}
     for key, value in record.items():
+        if key.startswith("d/"):  # the discriminators' terms are left to metrics.jsonl
+            continue
         if isinstance(value, int | float) and not isinstance(value, bool):
             name = key.rsplit("/", 1)[-1]
             if name not in BOOKKEEPING:

@@ -105,7 +105,7 @@ def files(folder: str | PathLike[str], *, pattern: str = "**/*") -> Html:
     root = Path(folder)
     groups: dict[Path, list[Path]] = {}
     for path in sorted(root.glob(pattern)):
-        if path.is_file():
+        if path.is_file() and not path.name.startswith("."):
             groups.setdefault(path.parent, []).append(path)
     rows = []
     for parent, paths in groups.items():

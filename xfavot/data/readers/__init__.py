@@ -125,7 +125,7 @@ class _Module:
         return cast("Reader", importlib.import_module(f"{__name__}.{self.corpus}"))
 
     @property
-    def LAYOUT(self) -> str:  # noqa: N802 - the constant of the module
+    def LAYOUT(self) -> str:
         """The layout that the reader expects, in words."""
         return str(self._module().LAYOUT)
 

@@ -28,15 +28,15 @@ LAYOUT = "sN/video/*.mpg or sN/*.mpg, with sN/align/*.align or alignments/sN/*.a
 WOMEN = frozenset({4, 7, 11, 15, 16, 18, 20, 22, 23, 24, 25, 29, 31, 33, 34})
 SPEAKERS = range(1, 35)
 SECONDS = 3.0  # of every film (75 frames at 25 a second); a shorter one was cut off
+_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SLOTS: tuple[dict[str, str], ...] = (
     {"b": "bin", "l": "lay", "p": "place", "s": "set"},
     {"b": "blue", "g": "green", "r": "red", "w": "white"},
     {"a": "at", "b": "by", "i": "in", "w": "with"},
     {letter: letter for letter in "abcdefghijklmnopqrstuvxyz"},  # no w
-    dict(zip("z123456789", "zero one two three four five six seven eight nine".split(),
-             strict=True)),
+    dict(zip("z123456789", _DIGITS, strict=True)),
     {"a": "again", "n": "now", "p": "please", "s": "soon"},
-)  # fmt: skip
+)
 _SPEAKER = re.compile(r"^s(\d{1,2})(?:[_.\- ].*)?$", re.IGNORECASE)
 
 

@@ -93,10 +93,8 @@ def _talk(
     for path in voices:
         if path.stem in taken:  # the film's own sound track as a file
             continue
-        if path.stem in named:
-            images = (named[path.stem],)
-        else:
-            images = tuple(faces) if talk else ()
+        same = [named[path.stem]] if path.stem in named else []
+        images = tuple(same or (faces if talk else []))
         used.update(images)
         yield Clip(
             id=(place / path.stem).as_posix(),

@@ -1,0 +1,157 @@
+"""Terms against hand-computed values, the objectives' signs and weights, Table 1."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from xfavot.config import LossConfig
+from xfavot.errors import ConfigError, ShapeError
+from xfavot.losses import objective, terms
+
+
+def test_adversarial_terms_are_binary_cross_entropies() -> None:
+    logits = torch.tensor([0.0, 2.0])
+    real = (math.log(2) + math.log(1 + math.exp(-2))) / 2
+    fake = (math.log(2) + math.log(1 + math.exp(2))) / 2
+    assert terms.adversarial_real(logits).item() == pytest.approx(real, rel=1e-6)
+    assert terms.adversarial_fake(logits).item() == pytest.approx(fake, rel=1e-6)
+    assert terms.adversarial_generator(logits).item() == pytest.approx(real, rel=1e-6)
+
+
+def test_r1_of_a_linear_discriminator_is_half_its_squared_norm() -> None:
+    weight = torch.tensor([1.0, -2.0, 3.0], requires_grad=True)
+    x = torch.randn(5, 3, requires_grad=True)
+    penalty = terms.r1(x @ weight, x)
+    assert penalty.item() == pytest.approx(7.0, rel=1e-6)
+    penalty.backward()
+    assert weight.grad is not None
+    torch.testing.assert_close(weight.grad, weight.detach())
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        terms.style_reconstruction,
+        terms.style_diversification,
+        terms.cycle_consistency,
+        terms.speech_consistency,
+        terms.norm_consistency,
+        terms.self_reconstruction,
+    ],
+)
+def test_l1_terms(term: object) -> None:
+    a, b = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, 0.0], [0.0, 5.0]])
+    assert term(a, b).item() == pytest.approx(1.5)  # type: ignore[operator]
+    assert term(a, a).item() == 0  # type: ignore[operator]
+    with pytest.raises(ShapeError, match="same shape"):
+        term(a, b[:1])  # type: ignore[operator]
+
+
+def test_f0_consistency_ignores_the_register_and_survives_silence() -> None:
+    source = torch.tensor([[100.0, 200.0, 300.0]])
+    assert terms.f0_consistency(source, 2 * source).item() == pytest.approx(0, abs=1e-7)
+    flat = torch.full((1, 3), 150.0)
+    assert terms.f0_consistency(source, flat).item() == pytest.approx(1 / 3, rel=1e-6)
+    silent = torch.zeros(1, 3, requires_grad=True)
+    value = terms.f0_consistency(source, silent)
+    value.backward()
+    assert torch.isfinite(value)
+    assert silent.grad is not None
+    assert torch.isfinite(silent.grad).all()
+
+
+def test_frame_energy_is_the_log_norm_over_the_bands() -> None:
+    amplitude = torch.tensor([[3.0, 4.0], [1e-10, 1e-10]]).T  # two bands, two frames
+    energy = terms.frame_energy(amplitude.log10()[None, None])
+    assert energy[0, 0].item() == pytest.approx(math.log10(5.0), abs=1e-6)
+    assert energy[0, 1].item() == pytest.approx(-10 + math.log10(math.sqrt(2)), abs=1e-5)
+
+
+def test_classification_guards_the_empty_mask() -> None:
+    logits = torch.tensor([[0.0, 0.0], [5.0, 0.0]], requires_grad=True)
+    target = torch.tensor([1, -1])
+    only_first = terms.classification(logits, target, torch.tensor([True, False]))
+    assert only_first.item() == pytest.approx(math.log(2), rel=1e-6)
+    none = terms.classification(logits, target, torch.tensor([False, False]))
+    none.backward()
+    assert none.item() == 0
+    assert logits.grad is not None
+    assert logits.grad.abs().sum() == 0
+    with pytest.raises(ShapeError, match="do not fit"):
+        terms.classification(logits, target[:1], torch.tensor([True]))
+
+
+def test_xm_of_two_orthogonal_pairs() -> None:
+    face = torch.tensor([[1.0, 0.0], [0.0, 3.0]])
+    voice = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    speaker = torch.tensor([4, 7])
+    tau = 0.5
+    one_way = math.log(math.exp(2) + 1) - 2
+    mmv = math.log(math.exp(2) + 2) - 2
+    for form, value in (("one_way", one_way), ("mmv", mmv), ("symmetric", one_way)):
+        got = terms.cross_modality_style_consistency(face, voice, speaker, tau=tau, form=form)
+        assert got.item() == pytest.approx(value, rel=1e-5)
+
+
+def test_xm_takes_no_other_sample_of_the_speaker_as_negative() -> None:
+    face = torch.randn(3, 4)
+    speaker = torch.tensor([1, 1, 1])
+    same = terms.cross_modality_style_consistency(face, face, speaker, tau=0.07, form="mmv")
+    assert same.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_xm_of_fewer_than_two_pairs_is_zero_with_a_gradient() -> None:
+    for n in (0, 1):
+        face = torch.randn(n, 4, requires_grad=True)
+        value = terms.cross_modality_style_consistency(
+            face, torch.randn(n, 4), torch.arange(n), tau=0.07, form="symmetric"
+        )
+        value.backward()
+        assert value.item() == 0
+
+
+def test_xm_refuses_an_unknown_form() -> None:
+    with pytest.raises(ConfigError, match="symmetric"):
+        terms.cross_modality_style_consistency(
+            torch.zeros(2, 2), torch.zeros(2, 2), torch.arange(2), tau=1.0, form="clip"
+        )
+
+
+def named(**values: float) -> dict[str, torch.Tensor]:
+    return {k: torch.tensor(v) for k, v in values.items()}
+
+
+def test_objectives_carry_the_signs_and_weights() -> None:
+    w = LossConfig(sty=2, ds_image=3, ds_audio=5, cyc_image=7, cyc_audio=11, sc=13, f0=17, norm=19)
+    image = objective.generator_image(named(adv=1, sty=1, ds=1, cyc=1), w, step=0)
+    assert image.total.item() == pytest.approx(1 + 2 - 3 + 7)
+    audio = objective.generator_audio(
+        named(adv=1, sty=1, ds=1, cyc=1, sc=1, f0=1, norm=1, advcls=1), w, step=0
+    )
+    assert audio.total.item() == pytest.approx(1 + 2 - 5 + 11 + 13 + 17 + 19 + w.advcls)
+    d_image = objective.discriminator_image(named(adv_real=1, adv_fake=1, r1=1), w, r1_every=4)
+    assert d_image.total.item() == pytest.approx(2 + 4 * w.r1_image)
+    d_audio = objective.discriminator_audio(
+        named(adv_real=1, adv_fake=1, cls=1, r1=1), w, r1_every=1
+    )
+    assert d_audio.total.item() == pytest.approx(2 + w.cls + w.r1_audio)
+    pairs = objective.pairs(named(xm=2, rec_image=3, rec_audio=5), LossConfig(xm=0.5), rec=2.0)
+    assert pairs.total.item() == pytest.approx(1 + 16)
+
+
+def test_diversity_weight_decays_linearly_to_zero_or_not_at_all() -> None:
+    assert objective.ds_weight(2.0, 500, 0) == 2.0
+    assert objective.ds_weight(2.0, 25, 100) == pytest.approx(1.5)
+    assert objective.ds_weight(2.0, 200, 100) == 0.0
+
+
+def test_table_1_keeps_speaker_heads_from_image_only_faces() -> None:
+    assert objective.may_use_speaker_head("E_I", "audio-visual face")
+    assert objective.may_use_speaker_head("E_A", "audio-only voice")
+    assert not objective.may_use_speaker_head("E_I", "image-only face")
+    assert [row.xm for row in objective.TABLE_1] == [True, True, False, False, False, False]
+    with pytest.raises(KeyError, match="no row"):
+        objective.may_use_speaker_head("E_I", "audio-only voice")
