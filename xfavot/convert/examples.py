@@ -117,7 +117,7 @@ def has_any(stores: Sequence[Store], *, modality: str, split: str) -> bool:
 
 
 def _example(store: Store, item: Item, rng: np.random.Generator) -> Example:
-    name = item.speaker.rsplit("/", 1)[-1] or item.id.rsplit("/", 1)[-1]
+    name = (item.speaker.rsplit("/", 1)[-1] or Path(item.id).stem).replace("_", " ")
     frame = int(rng.integers(item.face_count)) if item.face_count else 0
     wave = store.waveform(item)[: int(LONGEST_SECONDS * MEL.sample_rate)]
     return Example(

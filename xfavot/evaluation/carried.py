@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xfavot.evaluation.judges import FaceJudge, Judges, read
+from xfavot.evaluation.judges import Judges, read
 from xfavot.evaluation.rows import AT_MOST, Row, row
 
 GOAL_SEX = 0.95
@@ -61,7 +61,7 @@ def measures(grid: Grid, judges: Judges, *, pose: Tensor, random_pose: float) ->
         grid: the conversions.
         judges: of faces and voices, on the grid's device.
         pose: (S, 2) true pose of source faces; NaN where unknown; (S, 0) for voices.
-        random_pose: mean difference of pose between random real faces.
+        random_pose: mean difference of pose between random real faces, used where it is known.
 
     Returns:
         Rows for sex, identity, pose and diversity.
@@ -89,9 +89,10 @@ def measures(grid: Grid, judges: Judges, *, pose: Tensor, random_pose: float) ->
                 chance=1 / seen.speaker.shape[1], judge=judges.accuracy[f"{grid.output}/speaker"],
                 goal=GOAL_IDENTITY[grid.output] if grid.sought else None)
         )  # fmt: skip
-    if grid.output == "face" and bool(pose.isfinite().all()):
+    posed = other & pose.isfinite().all(1)[:, None] if pose.shape[1] else other & False
+    if bool(posed.any()):
         error = (seen.pose.view(*shape, 2) - pose[:, None]).abs().mean(2)
-        rows += _pose_rows(grid, error[other], judges.accuracy["face/pose"], random_pose)
+        rows += _pose_rows(grid, error[posed], judges.accuracy["face/pose"], random_pose)
     features = seen.features.view(*shape, -1)
     return rows + _diversity_rows(grid, features, read(judge, grid.reference.x).features)
 
@@ -148,6 +149,9 @@ def spread(x: Tensor, pairs: Tensor, source: Tensor, reference: Tensor) -> tuple
 
 
 def random_difference(pose: Tensor) -> float:
-    """Mean absolute difference of pose (n, 2) between two different faces."""
+    """Mean absolute difference between the poses (n, 2) of two faces; NaN with less than two."""
+    pose = pose[pose.isfinite().all(1)]
+    if len(pose) < 2:
+        return float("nan")
     distance = torch.cdist(pose, pose, p=1.0) / pose.shape[1]
     return float(distance.sum() / (len(pose) * (len(pose) - 1)))

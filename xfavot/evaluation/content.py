@@ -16,7 +16,8 @@ from xfavot.convert.windows import pad_frames
 from xfavot.evaluation.rows import Row, row
 from xfavot.models.content import SYMBOLS
 from xfavot.training.checkpoint import LoadedModel
-from xfavot.training.labels import decode, edit_distance, encode
+from xfavot.training.labels import decode, encode
+from xfavot.training.measures import edit_distance
 
 MOST_CLIPS = 16
 REFERENCES = 4  # a clip
@@ -53,7 +54,7 @@ def kept(
         style: (R, S) of the references; each clip meets some of them in turn.
 
     Returns:
-        Rows without goals; `chance` is what the unconverted source gives.
+        Rows without goals.
     """
     heard = Heard(correlations=[])
     chosen = range(0, len(clips), -(-len(clips) // MOST_CLIPS))
@@ -63,10 +64,10 @@ def kept(
     rows = []
     if heard.characters:
         rows.append(
-            row(task, guidance, "character error (source's in column chance)",
-                heard.edits / heard.characters, heard.clips,
-                chance=heard.source_edits / heard.source_characters)
-        )  # fmt: skip
+            row(task, guidance, "character error", heard.edits / heard.characters, heard.clips)
+        )
+        error = heard.source_edits / heard.source_characters
+        rows.append(row(task, guidance, "character error of the sources", error, len(chosen)))
     if heard.correlations:
         mean = sum(heard.correlations) / len(heard.correlations)
         rows.append(
@@ -76,16 +77,12 @@ def kept(
     return rows
 
 
-def _hear(
-    model: LoadedModel, clip: Tensor, transcript: str, style: Tensor, heard: Heard
-) -> None:
+def _hear(model: LoadedModel, clip: Tensor, transcript: str, style: Tensor, heard: Heard) -> None:
     """Convert one clip after some styles (R, S) and add what is heard."""
     x = pad_frames(model.standardiser.standardise(clip))[None, None]  # (1, 1, 80, T)
     features = model.f0.features(x)
     count = len(style)
-    outputs = model.nets.G_A(
-        x.expand(count, -1, -1, -1), style, features.expand(count, -1, -1, -1)
-    )
+    outputs = model.nets.G_A(x.expand(count, -1, -1, -1), style, features.expand(count, -1, -1, -1))
     said = "".join(SYMBOLS[code] for code in encode(transcript))
     heard.clips += count
     if said:

@@ -58,8 +58,9 @@ def ensure_judges(
     """Load the judges of a corpus and size, or train them and keep them.
 
     Args:
-        stores: where the people come from; their manifests go into the key.
-        train, held_out: the same speakers in the training split and in one not trained on.
+        stores: where the people come from; their mel statistics are taken.
+        train, held_out: the same speakers in the training split and in one not trained on; all
+            their samples go into the key.
         frames: length of a crop of a voice.
         folder: of kept networks, usually `<run_root>/auxiliary`.
         device: where they are trained and returned.
@@ -80,26 +81,24 @@ def ensure_judges(
         "image_size": size,
         "frames": frames,
         "steps": STEPS,
-        "manifests": {store.corpus: store.manifest_hash for store in stores},
-        "faces": [len(train.faces.x), len(held_out.faces.x)],
+        "seed": SEED,
+        "people": [train.digest(), held_out.digest()],
     }
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
     place = folder / f"judge_{key}"
-    face = FaceJudge(image_size=size, speakers=len(train.speakers))
-    voice = VoiceJudge(speakers=len(train.speakers))
-    both = nn.ModuleDict({"face": face, "voice": voice})
-    if place.is_dir():
-        record = _load(place, both)
-        both.requires_grad_(False).eval().to(device)
-        return Judges(face, voice, record["accuracy"], key)
     say = on_log if on_log is not None else _silent
-    with torch.random.fork_rng(devices=[]):
+    index = torch.device(device)
+    with torch.random.fork_rng(devices=[index] if index.type == "cuda" else []):
         torch.manual_seed(SEED)
-        for module in both.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                module.reset_parameters()
-        both.to(device)
+        face = FaceJudge(image_size=size, speakers=len(train.speakers))
+        voice = VoiceJudge(speakers=len(train.speakers))
+        both = nn.ModuleDict({"face": face, "voice": voice})
+        if place.is_dir():
+            record = _load(place, both)
+            both.requires_grad_(False).eval().to(device)
+            return Judges(face, voice, record["accuracy"], key)
         voice.calibrate(mel_statistics(list(stores), split="train"))
+        both.to(device)
         for name, judge, loss in (
             ("face", face, face_loss(train, device)),
             ("voice", voice, voice_loss(train, frames, device)),

@@ -121,7 +121,7 @@ class Judges:
 @torch.no_grad()
 def read(judge: nn.Module, x: Tensor) -> Reading:
     """Let a judge read samples (n, ...) in portions; the result is on the samples' device."""
-    parts = [judge(part) for part in x.split(AT_ONCE)]
+    parts = [judge(part) for part in torch.split(x, AT_ONCE)]
     names = ("speaker", "gender", "pose", "features")
     return Reading(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
@@ -131,7 +131,9 @@ def share(logits: Tensor, codes: Tensor) -> float:
     return float((logits.argmax(1) == codes).float().mean())
 
 
-def own_accuracy(face: FaceJudge, voice: VoiceJudge, faces: Faces, voices: Voices) -> dict[str, float]:
+def own_accuracy(
+    face: FaceJudge, voice: VoiceJudge, faces: Faces, voices: Voices
+) -> dict[str, float]:
     """How well judges read real samples; see :class:`Judges`."""
     seen, heard = read(face, faces.x), read(voice, voices.log_mel)
     found = {

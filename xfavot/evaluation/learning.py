@@ -28,7 +28,7 @@ from xfavot.evaluation.retrieval import retrieval
 from xfavot.evaluation.rows import AT_MOST, Row, markdown, row, save
 from xfavot.training.checkpoint import LoadedModel, load_model
 
-__all__ = ["evaluate_learning", "markdown", "save"]
+__all__ = ["evaluate_learning", "markdown", "results_folder", "save"]
 
 SPLIT = "val"
 SOURCES, REFERENCES = 16, 32
@@ -83,15 +83,13 @@ def evaluate_learning(
     for module in (model.nets, model.f0, model.content):
         module.to(place)
     model = dataclasses.replace(model, standardiser=model.standardiser.to(place))
-    with torch.inference_mode(False):
-        study, stores = _prepare(model, store, seed=seed, device=place, say=say)
+    study, stores = _prepare(model, store, seed=seed, device=place, say=say)
     with torch.inference_mode():
         rows = _judge_rows(study)
         if len(study.sides) == len(KINDS):
             rows += _retrieval_rows(study)
             say("retrieval: done")
-        pose = study.people.faces.pose
-        random_pose = random_difference(pose) if bool(pose.isfinite().all()) else float("nan")
+        random_pose = random_difference(study.people.faces.pose)
         for grid, style in _grids(study):
             rows += _grid_rows(study, grid, style, random_pose)
             say(f"{grid.task}, {grid.guidance}: done")
@@ -105,6 +103,11 @@ def evaluate_learning(
         "judges": study.judges.key,
     }
     return [{**one, **said} for one in rows]
+
+
+def results_folder(model: LoadedModel) -> Path:
+    """Where the results of a checkpoint belong: the folder `evaluation` of its run."""
+    return model.path.resolve().parents[1] / "evaluation"
 
 
 def _prepare(
@@ -125,7 +128,7 @@ def _prepare(
         people_of(stores, split, speakers=names, image_size=size) for split in ("train", SPLIT)
     )
     judges = ensure_judges(
-        stores, train, people, frames=frames, folder=model.path.parents[2] / "auxiliary",
+        stores, train, people, frames=frames, folder=model.path.resolve().parents[2] / "auxiliary",
         device=device, on_log=say,
     )  # fmt: skip
     faces, voices = people.faces, people.voices(frames)
@@ -153,7 +156,7 @@ def _women_and_men_in_turn(gender: Tensor) -> Tensor:
 
 
 def draw(speaker: Tensor, order: Tensor, count: int, rng: torch.Generator) -> Tensor:
-    """(count,) rows of samples with codes (n,): speakers in order, again and again, other samples."""
+    """(count,) rows of samples with codes (n,): speakers in order, lap by lap, new samples."""
     shuffled = {int(code): _shuffled((speaker == code).nonzero().squeeze(1), rng) for code in order}
     codes = [(int(order[n % len(order)]), n // len(order)) for n in range(count)]
     return torch.stack([shuffled[code][lap % len(shuffled[code])] for code, lap in codes])
@@ -168,7 +171,7 @@ def _encode(study: Study, kind: str, rows: Tensor | None = None) -> Tensor:
     side, nets = study.sides[kind], study.model.nets
     chosen = torch.arange(len(side.x)) if rows is None else rows
     parts = []
-    for part in chosen.split(AT_ONCE):
+    for part in torch.split(chosen, AT_ONCE):
         x, gender = side.x[part], side.gender[part].to(side.x.device)
         if kind == "face":
             parts.append(nets.E_I(x, gender))
@@ -204,20 +207,23 @@ def _grids(study: Study) -> Iterator[tuple[Grid, Tensor]]:
                 for rows in (study.sources[kind], study.references[kind])
             )  # fmt: skip
             make = _faces if kind == "face" else _voices
-            yield Grid(
-                task=f"{GUIDANCES[guidance]}2{KINDS[kind][0]}",
-                guidance=guidance,
-                output=kind,
-                x=torch.stack([make(study.model, x, style) for x in source.x]),
-                source=source,
-                reference=reference,
-                named=guidance != "latent code and sex",
-                sought=guidance in KINDS,
-            ), style
+            yield (
+                Grid(
+                    task=f"{GUIDANCES[guidance]}2{KINDS[kind][0]}",
+                    guidance=guidance,
+                    output=kind,
+                    x=torch.stack([make(study.model, x, style) for x in source.x]),
+                    source=source,
+                    reference=reference,
+                    named=guidance != "latent code and sex",
+                    sought=guidance in KINDS,
+                ),
+                style,
+            )
 
 
 def _faces(model: LoadedModel, x: Tensor, style: Tensor) -> Tensor:
-    """Convert a face (3, H, W) after styles (R, S), into (R, 3, H, W) as a picture would hold it."""
+    """Convert a face (3, H, W) after styles (R, S), into pixels (R, 3, H, W) in [-1, 1]."""
     made: Tensor = model.nets.G_I(x.expand(len(style), -1, -1, -1), style)
     return made.clamp(-1, 1)
 

@@ -6,10 +6,10 @@ speech in this split. Pose comes from a made corpus's `factors.json`, where it i
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import TypeVar
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,8 +23,6 @@ from xfavot.errors import DataError
 FACTORS = "factors.json"
 POSE = ("yaw", "pitch")  # unitless, -1 to 1, as the corpus `mini` draws them
 CROP_PLACES = (0.2, 0.8)  # where crops of a clip start: 0 at its beginning, 1 as late as possible
-
-S = TypeVar("S", "Faces", "Voices")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +62,14 @@ class People:
     clip_speaker: Tensor
     transcripts: tuple[str, ...]
 
+    def digest(self) -> str:
+        """16 hex digits over all names, samples and labels."""
+        found = hashlib.sha256(repr((self.speakers, self.transcripts)).encode())
+        faces, clips = self.faces, torch.cat(self.clips, dim=1)
+        for part in (self.gender, self.clip_speaker, faces.x, faces.speaker, faces.pose, clips):
+            found.update(part.numpy().tobytes())
+        return found.hexdigest()[:16]
+
     def voices(self, frames: int, places: Sequence[float] = CROP_PLACES) -> Voices:
         """Cut crops of fixed length out of every clip.
 
@@ -77,17 +83,12 @@ class People:
 
 
 def crop(clip: Tensor, frames: int, place: float) -> Tensor:
-    """Cut (80, frames) out of a clip (80, T), starting at ``place`` (0 to 1) of what is possible."""
+    """Cut (80, frames) out of a clip (80, T); ``place`` is 0 at its beginning, 1 at its end."""
     count = clip.shape[1]
     if count < frames:
         return clip[:, torch.from_numpy(reflected(count, frames))]
     first = round(place * (count - frames))
     return clip[:, first : first + frames]
-
-
-def take(samples: S, rows: Tensor) -> S:
-    """The samples of some rows."""
-    return type(samples)(*(getattr(samples, f.name)[rows] for f in fields(samples)))
 
 
 def speakers_of(stores: Sequence[Store], splits: Sequence[str]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Tidy rows of measures: one a row, with chance, the judge's own accuracy and the goal beside it."""
+"""Tidy rows: one measure each, with chance, the judge's own accuracy and the goal beside it."""
 
 from __future__ import annotations
 

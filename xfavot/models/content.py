@@ -5,7 +5,7 @@ cepstral coefficients by a fixed cosine transform, a strided convolution, dilate
 a 1x1 convolution to the features. The parameter count up to the features (7,204,224 at width 256,
 128 channels, depth 6) is the lineage's.
 
-Deviations (A-ASR in `ASSUMPTIONS.md`): characters instead of phonemes, the CTC head alone (no
+Deviations (A37): characters instead of phonemes, the CTC head alone (no
 attention decoder), the cosine transform taken of the standardised mel.
 """
 
@@ -104,13 +104,16 @@ class ContentNetwork(nn.Module):
         )
 
     @classmethod
-    def from_config(cls, model: ModelConfig, *, depth: int = 6) -> ContentNetwork:
-        """Build with the widths of a run."""
+    def from_config(
+        cls, model: ModelConfig, *, depth: int = 6, dropout: float = DROPOUT
+    ) -> ContentNetwork:
+        """Build with the widths of a run; dropout only counts while training."""
         return cls(
             content_width=model.content_width,
             content_channels=model.content_channels,
             mel_bins=model.mel_bins,
             depth=depth,
+            dropout=dropout,
         )
 
     @staticmethod

@@ -4,7 +4,7 @@ Lineage: the joint detection and classification network of Kum & Nam (2019) as S
 (dossier, section 7). Up to the "GAN feature", which G_A takes as its F0 input, the layers and the
 parameter count (1,928,256 at width 64) are the lineage's.
 
-Deviations (A-JDC in `ASSUMPTIONS.md`): any number of frames instead of a fixed 192; the voicing
+Deviations (A36): any number of frames instead of a fixed 192; the voicing
 head reads the classifier's BiLSTM instead of a second one; the pitch is bounded and predicted on a
 logarithmic scale, then gated by the probability of voicing, where the lineage takes `abs()` of a
 linear output; frozen means `eval()`, so neither dropout nor batch statistics are live.

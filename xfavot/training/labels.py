@@ -1,25 +1,22 @@
-"""Clips, labels and held-out measures for training the F0 and the content network.
+"""Clips, labels and batches for training the F0 and the content network.
 
 A batch is a pure function of (seed, step). F0 labels are the prepared store's (WORLD, one value a
-mel frame, 0 = unvoiced); content labels are the transcripts as characters.
+mel frame, 0 = unvoiced); content labels are the transcripts as characters (A36, A37).
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from xfavot.models.content import BLANK, SYMBOLS, ContentNetwork
-from xfavot.models.f0 import F0Network
+from xfavot.models.content import BLANK, SYMBOLS
 
 if TYPE_CHECKING:
-    from xfavot.audio.mel import Standardiser
     from xfavot.data.manifest import Item, Store
 
 GAIN_DB = (-10.0, 6.0)  # random gain; a constant on the log10 magnitude mel
@@ -29,10 +26,7 @@ TEMPO = (0.85, 1.15)  # random factor on the rate of speech
 VOCAL_TRACT = (0.92, 1.08)  # random factor on the bands, as a longer or shorter vocal tract
 FLOOR_LOG10 = -10.0  # log10 of the mel contract's floor
 DB_PER_LOG10 = 20.0  # of a magnitude
-GROSS_ERROR = 0.2  # relative pitch error that counts as gross
 LONGEST_FRAMES = 1280  # 16 s; longer clips are not used for recognition
-HELD_OUT = ("val", "unseen")
-HELD_OUT_CLIPS = 200  # measured at most, evenly spread over the split
 
 CURLY_APOSTROPHE = "\N{RIGHT SINGLE QUOTATION MARK}"
 _INDEX = {symbol: index for index, symbol in enumerate(SYMBOLS)}
@@ -190,115 +184,16 @@ def encode(transcript: str) -> list[int]:
     return [_INDEX[sign] for sign in " ".join(kept.split())]
 
 
+def spell(indices: Sequence[int]) -> str:
+    """Write indices into SYMBOLS as text.
+
+    >>> spell(encode("Bin  blue!"))
+    'bin blue'
+    """
+    return "".join(SYMBOLS[index] for index in indices)
+
+
 def decode(log_probabilities: Tensor) -> str:
     """Read the likeliest path of (T, V) CTC log-probabilities: merge repeats, drop blanks."""
     path = torch.unique_consecutive(log_probabilities.argmax(-1)).tolist()
-    return "".join(SYMBOLS[index] for index in path if index != BLANK).strip()
-
-
-def edit_distance(said: str, heard: str) -> int:
-    """Count the fewest insertions, deletions and substitutions of characters (Levenshtein).
-
-    >>> edit_distance("place", "lake")
-    2
-    """
-    row = list(range(len(heard) + 1))
-    for i, a in enumerate(said, start=1):
-        diagonal, row[0] = row[0], i
-        for j, b in enumerate(heard, start=1):
-            best = min(row[j] + 1, row[j - 1] + 1, diagonal + (a != b))
-            diagonal, row[j] = row[j], best
-    return row[-1]
-
-
-@dataclass(slots=True)
-class PitchScore:
-    """Sums over frames from which the measures of pitch and voicing follow."""
-
-    frames: int = 0
-    wrong_voicing: int = 0
-    both_voiced: int = 0
-    gross: int = 0
-    pairs: list[Tensor] | None = None
-
-    def add(self, f0: Tensor, voicing: Tensor, pitch: Tensor) -> None:
-        """Count the frames of one clip: label (T,) Hz, logits (T,), pitch (T,) Hz."""
-        voiced, said = f0 > 0, voicing > 0
-        both = voiced & said
-        self.frames += f0.numel()
-        self.wrong_voicing += int((voiced != said).sum())
-        self.both_voiced += int(both.sum())
-        self.gross += int(((pitch - f0).abs() > GROSS_ERROR * f0)[both].sum())
-        self.pairs = [*(self.pairs or []), torch.stack((f0[both], pitch[both]))]
-
-    def measures(self) -> dict[str, float]:
-        """Return gross pitch error, voicing error (shares) and correlation of F0 in Hz."""
-        found = {"voicing_error": self.wrong_voicing / max(self.frames, 1)}
-        pairs = torch.cat(self.pairs or [torch.zeros(2, 0)], dim=1).double()
-        if self.both_voiced > 1 and bool((pairs.std(dim=1) > 0).all()):
-            found["gross_pitch_error"] = self.gross / self.both_voiced
-            found["f0_correlation"] = float(torch.corrcoef(pairs)[0, 1])
-        return found
-
-
-def _held_out(stores: Sequence[Store], split: str, *, needs: str) -> list[Clip]:
-    found = clips_of(stores, split, needs=needs)
-    return found[:: -(-len(found) // HELD_OUT_CLIPS)] if found else []
-
-
-@torch.no_grad()
-def f0_measures(
-    network: F0Network, stores: Sequence[Store], standardiser: Standardiser
-) -> dict[str, float]:
-    """Measure an F0 network against WORLD on clips not trained on, whole clips one by one.
-
-    Returns:
-        For each held-out split that has clips, and per sex: `val/gross_pitch_error` (share of
-        frames voiced in both that are more than 20 % off), `val/voicing_error` (share of frames),
-        `val/f0_correlation` (frames voiced in both), `val/f/...`, `val/m/...`, `val/clips`.
-    """
-    device = next(network.parameters()).device
-    found: dict[str, float] = {}
-    for split in HELD_OUT:
-        scores: dict[str, PitchScore] = {}
-        held_out = _held_out(stores, split, needs="f0")
-        for clip in held_out:
-            x = standardiser.standardise(clip.log_mel())[None, None].to(device)
-            out = network(x)
-            for group in {split, f"{split}/{clip.item.gender}".rstrip("/")}:
-                score = scores.setdefault(group, PitchScore())
-                score.add(clip.f0(), out.voicing[0].cpu(), out.pitch[0].cpu())
-        found |= _flat({group: score.measures() for group, score in scores.items()})
-        if held_out:
-            found[f"{split}/clips"] = float(len(held_out))
-    return found
-
-
-@torch.no_grad()
-def content_measures(
-    network: ContentNetwork, stores: Sequence[Store], standardiser: Standardiser
-) -> dict[str, float]:
-    """Measure the character error of a content network on clips not trained on (greedy CTC).
-
-    Returns:
-        For each held-out split that has transcripts: `val/character_error` (edits per character of
-        the transcripts) and `val/clips`.
-    """
-    device = next(network.parameters()).device
-    found: dict[str, float] = {}
-    for split in HELD_OUT:
-        edits = characters = 0
-        held_out = _held_out(stores, split, needs="transcript")
-        for clip in held_out:
-            x = standardiser.standardise(clip.log_mel())[None, None].to(device)
-            said = "".join(SYMBOLS[index] for index in encode(clip.item.transcript))
-            edits += edit_distance(said, decode(network(x)[0].cpu()))
-            characters += len(said)
-        if held_out:
-            found[f"{split}/character_error"] = edits / characters
-            found[f"{split}/clips"] = float(len(held_out))
-    return found
-
-
-def _flat(groups: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    return {f"{group}/{name}": value for group, m in groups.items() for name, value in m.items()}
+    return spell([index for index in path if index != BLANK]).strip()

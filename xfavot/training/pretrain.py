@@ -1,37 +1,35 @@
-"""The two networks that stay frozen in the GAN, F0 and content: trained here once, then kept.
+"""What `notebooks/pretrain.ipynb` calls, and the one place to import pretraining from (A28).
 
-They are trained on the run's own prepared stores, under the run's mel contract and standardiser,
-and kept in `<run_root>/auxiliary/<network>_<key>/` as safetensors with a JSON beside it. The key
-hashes everything that the weights follow from, so a second run finds them. Assumption: A28.
+The F0 and the content network are trained in `supervised.py`, kept and found by `auxiliary.py`,
+measured in `measures.py`; their clips and labels come from `labels.py`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
-import uuid
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
+import numpy as np
+from numpy.typing import NDArray
 
-from xfavot.audio.mel import MEL, Standardiser, require_contract
-from xfavot.config import Pretraining, RunConfig
+from xfavot.audio.mel import Standardiser
+from xfavot.config import Pretraining
 from xfavot.data.manifest import Store, mel_statistics
-from xfavot.errors import TrainingError, WeightsError
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
-from xfavot.training import labels
-from xfavot.training.supervised import Log, content_depth, train_content, train_f0
+from xfavot.training import labels, measures
+from xfavot.training.auxiliary import (
+    Auxiliary,
+    Trained,
+    ensure_auxiliary,
+    ensure_network,
+    load_network,
+)
+from xfavot.training.supervised import Log, train_content, train_f0
 
 __all__ = [
     "Auxiliary",
+    "Pretrained",
     "Trained",
     "ensure_auxiliary",
     "ensure_network",
@@ -41,220 +39,60 @@ __all__ = [
     "train_f0",
 ]
 
-SCHEMA = 1
-RECIPE = 1  # raise when training changes, so that kept weights are not taken for new ones
-FALLBACK_CORPUS = "mini"
-MIN_TRANSCRIBED = 100  # training clips; with fewer, the fallback stores join in
-WEIGHTS, RECORD = "model.safetensors", "network.json"
-
 
 @dataclass(frozen=True, slots=True)
-class Trained:
-    """A trained network: what it is, how good on held-out clips, and where it is kept."""
+class Pretrained:
+    """What :func:`pretrain` trained or found, with the data to show it on."""
 
-    network: F0Network | ContentNetwork
-    metrics: dict[str, float]
-    path: Path
-    from_cache: bool
+    networks: dict[str, Trained]
+    stores: tuple[Store, ...]
+    standardiser: Standardiser
 
+    def summary(self) -> str:
+        """Say each network's held-out measures in one line."""
+        return "\n".join(f"{name}: {found.summary()}" for name, found in self.networks.items())
 
-@dataclass(frozen=True, slots=True)
-class Auxiliary:
-    """The two frozen networks, and the held-out measures of each by name."""
+    def tracks(self) -> dict[str, NDArray[np.float32]]:
+        """Return F0 of one clip, held out if there is one: WORLD's and the F0 network's."""
+        clip = self._clips("f0")[0]
+        network = self.networks["f0"].network if "f0" in self.networks else None
+        return measures.example_tracks(clip, cast(F0Network | None, network), self.standardiser)
 
-    f0: F0Network
-    content: ContentNetwork
-    metrics: dict[str, dict[str, float]]
-
-
-def ensure_auxiliary(
-    cfg: RunConfig,
-    stores: Sequence[Store],
-    standardiser: Standardiser,
-    on_log: Log | None = None,
-    *,
-    fallback_stores: Sequence[Store] | None = None,
-) -> Auxiliary:
-    """Load both frozen networks of a run, training those that are not kept yet.
-
-    Args, Raises: see :func:`ensure_network`.
-
-    Returns:
-        Both networks on the CPU, frozen, and their held-out measures.
-    """
-    f0 = ensure_network("f0", cfg, stores, standardiser, on_log)
-    content = ensure_network(
-        "content", cfg, stores, standardiser, on_log, fallback_stores=fallback_stores
-    )
-    metrics = {"f0": f0.metrics, "content": content.metrics}
-    return Auxiliary(
-        f0=cast(F0Network, f0.network),
-        content=cast(ContentNetwork, content.network),
-        metrics=metrics,
-    )
-
-
-def ensure_network(
-    name: str,
-    cfg: RunConfig,
-    stores: Sequence[Store],
-    standardiser: Standardiser,
-    on_log: Log | None = None,
-    *,
-    fallback_stores: Sequence[Store] | None = None,
-) -> Trained:
-    """Load one of the two networks from `<run_root>/auxiliary/`, or train it and keep it there.
-
-    Args:
-        name: "f0" or "content".
-        cfg: run_root, seed, model widths, `pretrain` and `train.device` are read.
-        stores: prepared stores of the run.
-        standardiser: mel statistics of the run.
-        on_log: see :func:`train_f0`.
-        fallback_stores: stores with transcripts that join in when the run's own have few; None
-            looks for the prepared corpus `mini` under `cfg.data_root`.
-
-    Returns:
-        The network on the CPU, frozen.
-
-    Raises:
-        DataError: no speech to train the F0 network on.
-        WeightsError: no transcripts for the content network, or the kept files are damaged.
-        TrainingError: the loss is not finite.
-    """
-    stores = list(stores)
-    if name == "content":
-        own = len(labels.clips_of(stores, "train", needs="transcript"))
-        if own < MIN_TRANSCRIBED:
-            stores += _mini_of(cfg, stores) if fallback_stores is None else fallback_stores
-    recipe = _recipe(name, cfg, stores, standardiser)
-    key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
-    folder = Path(cfg.run_root) / "auxiliary" / f"{name}_{key}"
-    kept = folder.is_dir()
-    if not kept:
-        train: Callable[..., tuple[F0Network | ContentNetwork, dict[str, float]]]
-        train = train_f0 if name == "f0" else train_content
-        network, metrics = train(
-            stores,
-            model=cfg.model,
-            standardiser=standardiser,
-            device=_device(cfg.train.device),
-            on_log=on_log,
-            **recipe["schedule"],
+    def transcripts(self, count: int = 6) -> str:
+        """Return what is said in some clips, held out if there are any, and what is heard."""
+        network = self.networks["content"].network if "content" in self.networks else None
+        return measures.example_transcripts(
+            self._clips("transcript")[:count],
+            cast(ContentNetwork | None, network),
+            self.standardiser,
         )
-        _keep(folder, network, {**recipe, "metrics": metrics})
-    return load_network(folder, from_cache=kept)
+
+    def _clips(self, needs: str) -> list[labels.Clip]:
+        """Clips of the first of val, unseen and train that has any."""
+        splits = (*measures.HELD_OUT, "train")
+        found = (measures.held_out(self.stores, split, needs=needs) for split in splits)
+        return next((clips for clips in found if clips), [])
 
 
-def load_network(folder: Path | str, *, from_cache: bool = True) -> Trained:
-    """Load a network that :func:`ensure_network` kept.
-
-    Args:
-        folder: `<run_root>/auxiliary/<network>_<key>`.
-        from_cache: what to say in the result.
-
-    Returns:
-        The network on the CPU, frozen, with the measures written when it was trained.
-
-    Raises:
-        WeightsError: a file is missing or damaged, or the mel contract is another.
-    """
-    folder = Path(folder)
-    advice = "delete that folder and run notebooks/pretrain.ipynb again"
-    try:
-        said = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        require_contract(said["contract"], where=str(folder))
-        kind = {"f0": F0Network, "content": ContentNetwork}[said["network"]]
-        network = kind(**said["arguments"])
-        network.load_state_dict(load_file(folder / WEIGHTS), strict=True)
-        metrics = dict(said["metrics"])
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        raise WeightsError(
-            f"{folder} cannot be loaded ({type(error).__name__}: {error}); expected "
-            f"{WEIGHTS} and {RECORD} of one network; {advice}"
-        ) from error
-    network.requires_grad_(False).eval()
-    return Trained(network=network, metrics=metrics, path=folder, from_cache=from_cache)
-
-
-def pretrain(task: Pretraining, *, on_log: Log | None = None) -> dict[str, Trained]:
+def pretrain(task: Pretraining, *, on_log: Log | None = None) -> Pretrained:
     """Train what `notebooks/pretrain.ipynb` asks for, or load what is kept already.
 
     Args:
         task: networks and the run they are for, from :func:`xfavot.config.resolve_pretrain`.
-        on_log: see :func:`train_f0`.
+        on_log: as in :func:`ensure_network`.
 
     Returns:
-        One trained network a name.
+        The networks, and the stores they were trained for.
 
     Raises:
         DataError: a prepared store is missing or damaged, or none has speech.
         WeightsError: no transcripts for the content network.
-        TrainingError: the loss is not finite.
+        TrainingError: the loss is not finite, or a network cannot be written.
     """
+    from xfavot.training.setup import open_stores  # imports this one
+
     cfg = task.run
-    stores = [Store.open(Path(cfg.data_root) / c, corpus=c) for c in cfg.data.corpora]
+    stores = open_stores(cfg, lambda text: on_log({"message": text}) if on_log else None)
     standardiser = mel_statistics(stores, split="train")
-    return {n: ensure_network(n, cfg, stores, standardiser, on_log) for n in task.networks}
-
-
-def _recipe(
-    name: str, cfg: RunConfig, stores: Sequence[Store], standardiser: Standardiser
-) -> dict[str, Any]:
-    """Everything that the weights follow from, as it is hashed into the key and written beside."""
-    m, p = cfg.model, cfg.pretrain
-    sizes: dict[str, int] = {"mel_bins": m.mel_bins}
-    if name == "f0":
-        sizes |= {"f0_width": m.f0_width}
-        steps, lr = p.f0_steps, p.f0_lr
-    else:
-        sizes |= {"content_width": m.content_width, "content_channels": m.content_channels}
-        sizes |= {"depth": content_depth(m)}
-        steps, lr = p.content_steps, p.content_lr
-    return {
-        "schema": SCHEMA,
-        "recipe": RECIPE,
-        "network": name,
-        "contract": MEL.as_dict(),
-        "arguments": sizes,
-        "crop_frames": m.mel_frames if name == "f0" else 0,
-        "schedule": {"steps": steps, "lr": lr, "batch_size": p.batch_size, "seed": cfg.seed},
-        "manifests": {store.corpus: store.manifest_hash for store in stores},
-        "standardiser": {
-            "mean": standardiser.mean.tolist(),
-            "std": standardiser.std.tolist(),
-        },
-    }
-
-
-def _keep(folder: Path, network: nn.Module, record: Mapping[str, Any]) -> None:
-    """Write weights and record into a hidden folder, then give it its name in one move."""
-    staging = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        staging.mkdir(parents=True)
-        tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-        save_file(tensors, staging / WEIGHTS)
-        text = json.dumps(record, indent=1, allow_nan=False)
-        (staging / RECORD).write_text(text, encoding="utf-8")
-        staging.rename(folder)
-    except OSError as error:
-        shutil.rmtree(staging, ignore_errors=True)
-        if not folder.is_dir():  # else another run kept the same network meanwhile
-            raise TrainingError(
-                f"{folder}: cannot be written ({error}); expected a folder with room for a few "
-                "megabytes; free some space or give another run_root"
-            ) from error
-
-
-def _mini_of(cfg: RunConfig, stores: Sequence[Store]) -> list[Store]:
-    """The prepared corpus `mini` under the data root, unless the run has it or it is absent."""
-    folder = Path(cfg.data_root) / FALLBACK_CORPUS
-    absent = any(s.corpus == FALLBACK_CORPUS for s in stores) or not folder.is_dir()
-    return [] if absent else [Store.open(folder, corpus=FALLBACK_CORPUS)]
-
-
-def _device(name: str) -> torch.device:
-    """Resolve "auto"."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    networks = {n: ensure_network(n, cfg, stores, standardiser, on_log) for n in task.networks}
+    return Pretrained(networks, tuple(stores), standardiser)

@@ -1,4 +1,4 @@
-"""Supervised training of the F0 (JDC) and the content (CTC) network. Assumption: A28.
+"""Supervised training of the F0 (JDC) and the content (CTC) network (A28, A36, A37).
 
 Lineage (dossier, section 7): 0.1 SmoothL1 of F0 in Hz plus cross-entropy of silence, here L1 of the
 logarithmic F0 plus cross-entropy of voicing; CTC plus an attention decoder, here CTC alone. Labels
@@ -22,7 +22,7 @@ from xfavot.data.manifest import Store
 from xfavot.errors import DataError, TrainingError, WeightsError
 from xfavot.models.content import BLANK, ContentNetwork
 from xfavot.models.f0 import F0Network
-from xfavot.training import labels
+from xfavot.training import labels, measures
 
 LOG_EVERY = 20
 WARMUP_SHARE = 0.1  # of the steps, linear
@@ -30,7 +30,8 @@ FINAL_SHARE = 0.02  # of the rate, reached along a cosine
 WEIGHT_DECAY = 1.0e-4
 GRADIENT_NORM = 5.0
 PITCH_WEIGHT = 4.0  # on the pitch error in octaves, beside the cross-entropy of voicing
-CONTENT_DEPTHS = {256: 6, 128: 4, 64: 3}  # residual blocks by least width, else 1
+CONTENT_SHAPES = {256: (6, 0.2), 128: (4, 0.1), 64: (3, 0.05)}  # least width: depth, dropout
+SMALLEST_SHAPE = (1, 0.0)
 
 Log = Callable[[Mapping[str, Any]], None]
 N = TypeVar("N", F0Network, ContentNetwork)
@@ -62,7 +63,7 @@ def train_f0(
         on_log: called every 20 steps with network, step, steps, loss, pitch, voicing.
 
     Returns:
-        The network, frozen and in evaluation mode, and :func:`labels.f0_measures`.
+        The network, frozen and in evaluation mode, and :func:`measures.f0_measures`.
 
     Raises:
         DataError: no training clip has speech.
@@ -87,7 +88,7 @@ def train_f0(
     with _own_randomness(seed, device):
         network = F0Network.from_config(model).to(device)
         _optimise("f0", network, loss, steps=steps, lr=lr, on_log=on_log)
-    return network, labels.f0_measures(network, stores, standardiser)
+    return network, measures.f0_measures(network, stores, standardiser)
 
 
 def train_content(
@@ -116,7 +117,7 @@ def train_content(
         on_log: called every 20 steps with network, step, steps, loss.
 
     Returns:
-        The network, frozen and in evaluation mode, and :func:`labels.content_measures`.
+        The network, frozen and in evaluation mode, and :func:`measures.content_measures`.
 
     Raises:
         WeightsError: no training clip has a transcript.
@@ -140,14 +141,20 @@ def train_content(
         return {"loss": ctc}
 
     with _own_randomness(seed, device):
-        network = ContentNetwork.from_config(model, depth=content_depth(model)).to(device)
+        depth, dropout = content_shape(model)
+        network = ContentNetwork.from_config(model, depth=depth, dropout=dropout).to(device)
         _optimise("content", network, loss, steps=steps, lr=lr, on_log=on_log)
-    return network, labels.content_measures(network, stores, standardiser)
+    return network, measures.content_measures(network, stores, standardiser)
 
 
-def content_depth(model: ModelConfig) -> int:
-    """Return the number of residual blocks of the content network for a run's widths."""
-    return next((d for w, d in CONTENT_DEPTHS.items() if model.content_width >= w), 1)
+def content_shape(model: ModelConfig) -> tuple[int, float]:
+    """Return depth and dropout of the content network for a run's widths.
+
+    The lineage's six blocks and dropout of 0.2 are for width 256; narrow networks underfit with so
+    much dropout and do not need so many blocks.
+    """
+    fitting = (v for width, v in CONTENT_SHAPES.items() if model.content_width >= width)
+    return next(fitting, SMALLEST_SHAPE)
 
 
 def rate(step: int, *, steps: int, lr: float) -> float:

@@ -89,8 +89,8 @@ def _legend(grid: Grid, aside: bool) -> str:
     lines = [f"Each field keeps its column's {kept} and takes its row's identity."]
     if grid.task.output == "voice":
         low, high = drawing.PITCH_RANGE_HZ
-        lines.append(f"Line: pitch ({low:.0f} to {high:.0f} Hz, log) and its median;")
-        lines[-1] += " dashed: the reference's." if grid.task.guidance == "voice" else ""
+        dashed = "; dashed: the reference's" if grid.task.guidance == "voice" else ""
+        lines.append(f"Line: pitch ({low:.0f} to {high:.0f} Hz, log) and its median{dashed}.")
     elif aside:
         lines.append("The reference is the voice; the model did not see its speaker's face.")
     return "\n".join(lines)

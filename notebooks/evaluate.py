@@ -1,0 +1,75 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Evaluate what XFaVoT has learnt
+#
+# Measures a checkpoint on utterances and faces that it was not trained on: retrieval between faces
+# and voices by their styles (paper, L_xm), and what converted faces and voices carry of the
+# reference (sex, identity) and keep of the source (pose, words, melody).
+#
+# **In:** a checkpoint under `run_root` (the newest, unless `checkpoint` names one) and prepared
+# stores of audio-visual corpora under `data_root`. **Out:** `learning.csv` and `learning.md` in the
+# run's folder `evaluation/`; the judges are kept under `run_root`, in `auxiliary/`.
+# **Time:** two minutes on one CPU core with `dataset mini`, half of them for the judges, once.
+
+# %% tags=["parameters"]
+checkpoint: str = ""  # run folder or checkpoint; empty means the newest
+dataset: str = "mini"  # mixture of corpora, see the README
+data_root: str = "data"  # folder of prepared stores
+run_root: str = "runs"  # folder of runs
+seed: int = 0  # seed of everything random
+device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
+
+# %%
+from IPython import display
+
+from xfavot import config, convert
+from xfavot.evaluation import learning
+from xfavot.training.checkpoint import load_model
+from xfavot.viz import progress
+
+# %%
+cfg = config.resolve_explore(
+    checkpoint=checkpoint, dataset=dataset, data_root=data_root, run_root=run_root, seed=seed,
+    device=device,
+)  # fmt: skip
+model = load_model(cfg.checkpoint or cfg.run_root)
+stores = convert.open_stores(cfg.data_root, cfg.corpora)
+progress.line(f"checkpoint: {model.path}, step {model.step}")
+
+# %% [markdown]
+# ## The measures
+#
+# Judges are small classifiers of real faces and voices, trained on the real training split alone.
+# How well they read real samples that they were not trained on stands in the table too: no figure
+# of a conversion can be trusted further than that.
+
+# %%
+rows = learning.evaluate_learning(
+    model, stores, seed=cfg.seed, device=cfg.device, on_log=progress.line
+)
+
+# %%
+table = learning.save(rows, learning.results_folder(model))
+progress.line(f"written: {table} and {table.stem}.csv beside it")
+
+# %% [markdown]
+# ## The table, as it was written
+#
+# A task is named guidance to output: `a2i` is a face led by a voice, `z` a latent code. Goals are
+# those of this project for `mini`; a row without one is for information. Sex is easy and passes
+# long before the pictures are good: watch identity, pose and diversity.
+
+# %%
+display.Markdown(table.read_text(encoding="utf-8"))

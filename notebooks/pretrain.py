@@ -1,0 +1,91 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Train the F0 and the content network
+#
+# Two networks listen along while XFaVoT trains and are not trained then: one says the pitch of a
+# voice (the losses on F0, and an input of the voice generator), one says what is spoken (the speech
+# consistency loss). The paper takes both from StarGANv2-VC; here they are trained on this project's
+# own mel-spectrogram (Sec. 3.2; assumptions A28, A36, A37).
+#
+# **In:** prepared stores under `data_root` (`prepare_data.ipynb` makes them; `mini` makes itself).
+# F0 is learnt from WORLD's, content from the transcripts.
+# **Out:** `auxiliary/f0_<key>` and `auxiliary/content_<key>` under `run_root`, found again by every
+# run on the same data with the same sizes and seed. `train.ipynb` makes them itself if need be.
+# **Time:** `dataset mini` two to three minutes on two CPU cores.
+
+# %% tags=["parameters"]
+network: str = "all"  # f0, content or all
+dataset: str = "mini"  # mixture of corpora, see the README
+preset: str = ""  # size; empty means mini for dataset mini, else paper
+steps: int = -1  # training steps; -1 means the preset's
+seed: int = 0  # seed of everything random
+device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
+data_root: str = "data"  # folder of prepared stores
+run_root: str = "runs"  # folder of runs
+overrides: dict = {}  # dotted settings, such as loss.xm, to values
+
+# %%
+from pathlib import Path
+
+from xfavot import config
+from xfavot.training import pretrain
+from xfavot.viz import figures, progress, widgets
+
+# %% [markdown]
+# ## What will be trained
+#
+# Values in parentheses are the paper preset's.
+
+# %%
+task = config.resolve_pretrain(
+    network=network, dataset=dataset, preset=preset, steps=steps, seed=seed, device=device,
+    data_root=data_root, run_root=run_root, overrides=overrides,
+)  # fmt: skip
+progress.line(config.describe(task.run))
+
+# %% [markdown]
+# ## Training
+
+# %%
+pretrained = pretrain.pretrain(task, on_log=progress.line)
+
+# %% [markdown]
+# ## On clips that were not trained on
+#
+# Read back from disk. `val` are other sentences of known speakers, `unseen` are speakers left out;
+# all but the correlation are shares. Voicing error: frames called voiced or unvoiced wrongly. Gross
+# pitch error: frames more than 20 % off WORLD's F0, of those voiced in both. Character error: edits
+# per character of the transcript, without a language model.
+
+# %%
+progress.line(pretrained.summary())
+
+# %% [markdown]
+# ## Pitch of one clip
+
+# %%
+figures.f0_tracks(pretrained.tracks())
+
+# %% [markdown]
+# ## What is said and what is heard
+
+# %%
+progress.line(pretrained.transcripts())
+
+# %% [markdown]
+# ## What is kept
+
+# %%
+widgets.files(Path(task.run.run_root, "auxiliary"))

@@ -1,0 +1,169 @@
+"""Faces are framed as in CelebA-HQ, wherever and however they stand in the picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+pytest.importorskip("PIL")
+
+from xfavot.errors import DataError, ShapeError
+from xfavot.image.align import (
+    ALIGNED,
+    align_face,
+    align_points,
+    align_quad,
+    detect,
+    outside_share,
+)
+from xfavot.image.io import load_frames, load_image, resize_image, save_image
+
+FACE = np.array([[40, 50], [60, 50], [50, 60], [42, 70], [58, 70]], dtype=np.float64)
+TOLERANCE = 0.06  # of the width of the crop
+
+
+def turned(points: NDArray[np.float64], degrees: float, scale: float) -> NDArray[np.float64]:
+    """Turn points about (200, 150) after scaling."""
+    angle = np.deg2rad(degrees)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return (points - points.mean(axis=0)) * scale @ turn.T + np.array([200.0, 150.0])
+
+
+def test_quad_by_hand() -> None:
+    # eyes 20 apart at y 50, mouth 20 below: half side max(2 x 20, 1.8 x 20) = 40, centre (50, 52)
+    expected = [[10, 12], [10, 92], [90, 92], [90, 12]]
+    np.testing.assert_allclose(align_quad(FACE), expected)
+
+
+@pytest.mark.parametrize("degrees", [-40.0, 0.0, 25.0, 180.0])
+@pytest.mark.parametrize("scale", [0.5, 3.0])
+def test_framing_undoes_turn_scale_and_shift(degrees: float, scale: float) -> None:
+    moved = turned(FACE, degrees, scale)
+    ours = align_points(moved, moved, 128)
+    np.testing.assert_allclose(ours, align_points(FACE, FACE, 128), atol=1e-3)
+
+
+def test_canonical_places_are_those_of_an_average_face() -> None:
+    points = align_points(ALIGNED * 100.0, ALIGNED * 100.0, 1)
+    assert np.abs(points - ALIGNED).max() < 0.02
+
+
+@pytest.mark.parametrize("degrees", [0.0, 30.0])
+def test_pixels_follow_the_landmarks(degrees: float) -> None:
+    moved = turned(FACE, degrees, 2.0)
+    image = np.zeros((300, 400, 3), np.uint8)
+    rows, columns = np.mgrid[:300, :400]
+    for k, (x, y) in enumerate(moved[[0, 1, 4]]):  # red, green, blue dots
+        image[np.hypot(columns + 0.5 - x, rows + 0.5 - y) < 6, k] = 255
+    crop = align_face(image, moved, 128).astype(float)
+    assert crop.shape == (128, 128, 3)
+    wanted = align_points(moved, moved, 128)[[0, 1, 4]]
+    rows, columns = np.mgrid[:128, :128]
+    for k in range(3):
+        weight = crop[..., k] / crop[..., k].sum()
+        centre = [(weight * (columns + 0.5)).sum(), (weight * (rows + 0.5)).sum()]
+        np.testing.assert_allclose(centre, wanted[k], atol=0.7)
+
+
+def test_a_large_picture_is_filtered_not_sampled() -> None:
+    checks = np.indices((2000, 2000)).sum(axis=0) % 2 * 255
+    image = np.repeat(checks[..., None], 3, axis=2).astype(np.uint8)
+    crop = align_face(image, FACE * 18 + 60, 64)
+    assert np.abs(crop.astype(float) - 127.5).max() < 12
+
+
+def test_the_border_fades_instead_of_repeating_the_face() -> None:
+    image = np.full((100, 100, 3), 100, np.uint8)
+    image[10:20] = 250  # a bar that a mirror would repeat above the edge
+    crop = align_face(image, FACE - [0, 40], 128)
+    assert outside_share(image.shape, FACE - [0, 40]) == pytest.approx(28 / 80, abs=0.02)
+    assert crop[:20].max() < 200
+    assert crop.shape == (128, 128, 3)
+
+
+@pytest.mark.parametrize(
+    ("points", "error"),
+    [
+        (np.zeros((4, 2)), ShapeError),
+        (np.full((5, 2), np.nan), DataError),
+        (np.ones((5, 2)), DataError),
+    ],
+)
+def test_landmarks_that_are_no_face(points: NDArray[np.float64], error: type[Exception]) -> None:
+    with pytest.raises(error, match="landmarks"):
+        align_face(np.zeros((50, 50, 3), np.uint8), points, 32)
+
+
+def test_images_are_written_and_read_back(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 30, 3)).astype(np.uint8)
+    save_image(tmp_path / "new" / "ä b.png", pixels, {"made by": "a test"})
+    np.testing.assert_array_equal(load_image(tmp_path / "new" / "ä b.png"), pixels)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["ä b.png"]
+    assert resize_image(pixels, 8).shape == (8, 8, 3)
+    with pytest.raises(DataError, match=r"float64.*expected uint8"):
+        save_image(tmp_path / "x.png", pixels.astype(float))  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="suffix"):
+        save_image(tmp_path / "x.nothing", pixels)
+
+
+def test_orientation_tag_is_applied(tmp_path: Path) -> None:
+    from PIL import Image
+
+    image = Image.fromarray(np.zeros((20, 30, 3), np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = 6  # turned by a quarter
+    image.save(tmp_path / "a.jpg", exif=exif)
+    assert load_image(tmp_path / "a.jpg").shape == (30, 20, 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"<!DOCTYPE html><html>sign in</html>", "is text, not an image"),
+        (b"\xff\xd8\xff\xe0 broken", "cannot be read as an image"),
+    ],
+)
+def test_bad_images_say_what_they_are(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "face.jpg"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        load_image(path)
+    with pytest.raises(DataError, match="cannot be opened"):
+        load_image(tmp_path / "absent.jpg")
+
+
+def test_no_face_is_none() -> None:
+    pytest.importorskip("facenet_pytorch")
+    noise = np.random.default_rng(0).integers(0, 255, (120, 120, 3)).astype(np.uint8)
+    assert detect([noise, noise[:10, :10]]) == [None, None]
+
+
+def deviations(crops: list[NDArray[np.uint8]]) -> NDArray[np.float64]:
+    """Return the largest distance of an eye or the mouth from its place, in widths, a crop."""
+    found = [points for points in detect(crops) if points is not None]
+    assert len(found) == len(crops)
+    far = []
+    for points, crop in zip(found, crops, strict=True):
+        offsets = points / crop.shape[0] - ALIGNED
+        offsets = np.stack([offsets[0], offsets[1], offsets[3:].mean(axis=0)])
+        far.append(np.hypot(*offsets.T).max())
+    return np.array(far)
+
+
+def test_real_faces_lie_at_their_places(real_corpus: Path) -> None:
+    pytest.importorskip("facenet_pytorch")
+    pytest.importorskip("av")
+    framed = sorted((real_corpus / "celeba_hq").glob("*/*/*.jpg"))[::6]
+    assert np.mean(deviations([resize_image(load_image(p), 128) for p in framed]) < TOLERANCE) > 0.9
+    pictures = [load_image(p) for p in sorted((real_corpus / "voxceleb").glob("*/*/*.jpg"))[::13]]
+    films = sorted((real_corpus / "grid").glob("s*/video/*.mpg"))[::7]
+    pictures += [frame for film in films for frame in load_frames(film, 2)]
+    crops = []
+    for picture, points in zip(pictures, detect(pictures), strict=True):
+        assert points is not None
+        crops.append(align_face(picture, points, 128))
+    assert np.mean(deviations(crops) < TOLERANCE) >= 0.95

@@ -1,0 +1,131 @@
+"""The F0 and the content network: sizes of the lineage, shapes, any length, nothing live when frozen."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from xfavot.config import ModelConfig
+from xfavot.errors import ShapeError
+from xfavot.models.content import BLANK, CEPSTRA, SYMBOLS, ContentNetwork, cosine_transform
+from xfavot.models.f0 import PITCH_MIN_HZ, PITCH_OCTAVES, F0Network
+
+
+def small_f0() -> F0Network:
+    torch.manual_seed(0)
+    return F0Network(f0_width=4)
+
+
+def small_content(**changes: object) -> ContentNetwork:
+    torch.manual_seed(0)
+    settings = {"content_width": 16, "content_channels": 6, "depth": 2} | changes
+    return ContentNetwork(**settings)  # type: ignore[arg-type]
+
+
+def count(network: nn.Module, *, without: tuple[str, ...]) -> int:
+    return sum(
+        parameter.numel()
+        for name, parameter in network.named_parameters()
+        if not name.startswith(without)
+    )
+
+
+def test_f0_network_has_the_lineage_s_size_up_to_the_gan_feature() -> None:
+    network = F0Network.from_config(ModelConfig())
+    assert count(network, without=("recurrent", "pitch_head", "voicing_head")) == 1_928_256
+    lstm = 2 * (4 * 256 * (512 + 256) + 2 * 4 * 256)
+    assert count(network.recurrent, without=()) == lstm
+
+
+def test_content_network_has_the_lineage_s_size_up_to_the_features() -> None:
+    network = ContentNetwork.from_config(ModelConfig())
+    assert count(network, without=("head",)) == 7_204_224
+    assert network.depth == 6
+
+
+@pytest.mark.parametrize("frames", [1, 2, 33, 96])
+def test_f0_network_takes_any_length(frames: int) -> None:
+    network = small_f0().eval()
+    out = network(torch.randn(2, 1, 80, frames))
+    assert out.f0.shape == out.voicing.shape == out.pitch.shape == (2, frames)
+    assert out.features.shape == (2, 16, 10, frames)
+    assert torch.equal(out.f0, torch.sigmoid(out.voicing) * out.pitch)
+    assert (out.f0 >= 0).all()
+    assert (out.pitch >= PITCH_MIN_HZ).all()
+    assert (out.pitch <= PITCH_MIN_HZ * 2**PITCH_OCTAVES).all()
+
+
+@pytest.mark.parametrize("frames", [1, 2, 33, 96])
+def test_content_network_halves_any_length_rounding_up(frames: int) -> None:
+    network = small_content().eval()
+    x = torch.randn(2, 1, 80, frames)
+    out = math.ceil(frames / 2)
+    assert network.features(x).shape == (2, 6, out)
+    log_probabilities = network(x)
+    assert log_probabilities.shape == (2, out, len(SYMBOLS))
+    assert ContentNetwork.frames_out(frames) == out
+    torch.testing.assert_close(log_probabilities.exp().sum(-1), torch.ones(2, out))
+
+
+def test_symbols_are_blank_space_letters_and_apostrophe() -> None:
+    assert len(SYMBOLS) == 29
+    assert SYMBOLS[BLANK] == ""
+    assert "".join(SYMBOLS) == " abcdefghijklmnopqrstuvwxyz'"
+
+
+@pytest.mark.parametrize("network", [small_f0(), small_content()], ids=["f0", "content"])
+def test_frozen_networks_treat_samples_alone_and_alike(network: nn.Module) -> None:
+    x = torch.randn(3, 1, 80, 20, generator=torch.Generator().manual_seed(1))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network.eval()
+    together = network.features(x)  # type: ignore[operator]
+    assert torch.equal(together, network.features(x))  # type: ignore[operator]
+    alone = network.features(x[1:2])  # type: ignore[operator]
+    torch.testing.assert_close(together[1:2], alone, rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_features_are_those_of_the_whole_network_and_skip_the_recurrence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = small_f0().eval()
+    x = torch.randn(1, 1, 80, 12)
+    full = network(x).features
+    monkeypatch.setattr(network.recurrent, "forward", None)
+    assert torch.equal(network.features(x), full)
+
+
+def test_frozen_f0_network_lets_gradients_through_to_the_mel() -> None:
+    network = small_f0().requires_grad_(False).eval()
+    assert network.recurrent.training  # cuDNN refuses the backward pass otherwise
+    assert not network.dropout.training
+    assert not network.norm.training
+    x = torch.randn(1, 1, 80, 12, requires_grad=True)
+    network(x).f0.sum().backward()
+    assert x.grad is not None
+    assert (x.grad.abs().sum(dim=(0, 1, 2)) > 0).all()
+
+
+def test_f0_looks_at_both_directions_of_time() -> None:
+    network = small_f0().eval()
+    x = torch.randn(1, 1, 80, 40)
+    changed = x.clone()
+    changed[..., 39] += 3.0
+    assert not torch.equal(network(x).voicing[0, 0], network(changed).voicing[0, 0])
+
+
+def test_cosine_transform_is_orthonormal_and_starts_with_the_mean() -> None:
+    matrix = cosine_transform(CEPSTRA, 80)
+    torch.testing.assert_close(matrix @ matrix.T, torch.eye(CEPSTRA), rtol=0, atol=1e-6)
+    torch.testing.assert_close(matrix[0], torch.full((80,), 1 / math.sqrt(80)))
+    assert not any("cepstra" in name for name in small_content().state_dict())
+
+
+@pytest.mark.parametrize("shape", [(1, 80, 12), (1, 1, 64, 12), (1, 2, 80, 12)])
+def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    for network in (small_f0(), small_content()):
+        with pytest.raises(ShapeError, match="80"):
+            network.features(torch.zeros(shape))

@@ -1,0 +1,341 @@
+"""Originals become a store: splits, order, resuming, mixtures, the report, pitch."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+for package in ("PIL", "soundfile", "soxr", "pyworld"):
+    pytest.importorskip(package)
+
+from tests.unit.store_factory import face, tone
+from xfavot.audio.io import save_waveform
+from xfavot.audio.mel import MEL
+from xfavot.data import clip as clip_module
+from xfavot.data import plan as plan_module
+from xfavot.data import prepare as prepare_module
+from xfavot.data.clip import Settings
+from xfavot.data.f0 import world_f0
+from xfavot.data.manifest import Store
+from xfavot.data.pack import assign_splits
+from xfavot.data.prepare import compare_counts, prepare, prepare_dataset
+from xfavot.data.prepare_report import preview, summary
+from xfavot.data.progress import Progress, clock_text
+from xfavot.data.readers import Clip
+from xfavot.errors import ConfigError, DataError
+from xfavot.image.io import save_image
+
+LANDMARKS = np.array([[70, 80], [100, 80], [85, 95], [73, 110], [97, 110]], np.float32)
+
+
+def write_vctk(root: Path, *, speakers: int = 2, clips: int = 3, seconds: float = 0.6) -> Path:
+    """Write originals in VCTK's layout; women and men in turn, every clip of another pitch."""
+    rng = np.random.default_rng(0)
+    lines = ["ID AGE GENDER"]
+    for s in range(speakers):
+        name = f"p{225 + s}"
+        lines.append(f"{name} 20 {'FM'[s % 2]}")
+        for k in range(clips):
+            wave = tone((210.0, 110.0)[s % 2] + 5 * k, seconds, rng)
+            save_waveform(root / "vctk" / "wav48" / name / f"{name}_{k:03d}.wav", wave)
+            text = root / "vctk" / "txt" / name / f"{name}_{k:03d}.txt"
+            text.parent.mkdir(parents=True, exist_ok=True)
+            text.write_text(f"sentence {k}\n", encoding="utf-8")
+    (root / "vctk" / "speaker-info.txt").write_text("\n".join(lines), encoding="utf-8")
+    return root
+
+
+def write_celeba(root: Path) -> Path:
+    """Write originals in StarGAN v2's tree, eight faces."""
+    for n, (split, gender) in enumerate((s, g) for s in ("train", "val") for g in ("female", "male")):
+        for i in range(2):
+            save_image(root / "celeba_hq" / split / gender / f"{i}.png", face((9 * n, 9 * i, 7), 160))
+    return root
+
+
+def write_film(path: Path, *, seconds: float = 3.0, sound: bool = True) -> Path:
+    """Write an MPEG film as GRID's, 25 frames a second, with a tone of 200 Hz."""
+    av = pytest.importorskip("av")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w", format="mpeg") as film:
+        pictures = film.add_stream("mpeg1video", rate=25)
+        pictures.width, pictures.height, pictures.pix_fmt = 176, 144, "yuv420p"
+        track = film.add_stream("mp2", rate=44100, layout="mono") if sound else None
+        for number in range(round(25 * seconds)):
+            pixels = face((2 * number, 90, 120), 176)[:144]
+            for packet in pictures.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")):
+                film.mux(packet)
+        film.mux(pictures.encode(None))
+        if track is not None:
+            wave = np.interp(np.arange(round(44100 * seconds)) / 44100,
+                             np.arange(round(24000 * seconds)) / 24000,
+                             tone(200.0, seconds, rng))  # fmt: skip
+            pcm = (wave * 32767).astype(np.int16)[None]
+            for start in range(0, pcm.shape[1] - 1151, 1152):
+                frame = av.AudioFrame.from_ndarray(
+                    np.ascontiguousarray(pcm[:, start : start + 1152]), format="s16", layout="mono"
+                )
+                frame.sample_rate, frame.pts = 44100, start
+                film.mux(track.encode(frame))
+            film.mux(track.encode(None))
+    return path
+
+
+def found_at(landmarks: NDArray[Any] | None) -> Any:
+    """Stand in for face detection: the same place in every picture, or no face."""
+    return lambda images: [landmarks for _ in images]
+
+
+def make(corpus: str, source: Path, root: Path, workers: int = 0, **more: Any) -> Store:
+    return prepare(corpus, source=source, data_root=root, workers=workers, seed=0, **more)
+
+
+@pytest.fixture(scope="module")
+def vctk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_vctk(tmp_path_factory.mktemp("originals"))
+
+
+@pytest.fixture(scope="module")
+def prepared(vctk: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return make("vctk", vctk, tmp_path_factory.mktemp("prepared"))
+
+
+def test_a_store_of_voices(prepared: Store, vctk: Path) -> None:
+    assert [item.id for item in prepared.items] == [
+        f"p{s}/p{s}_{k:03d}" for s in (225, 226) for k in range(3)
+    ]
+    item = prepared.items[3]
+    assert (item.speaker, item.gender, item.kind) == ("vctk/p226", "m", "audio")
+    assert (item.transcript, item.source) == ("sentence 0", "wav48/p226/p226_000.wav")
+    assert len(item.sha256) == 64
+    assert prepared.waveform(item).shape == (14400,)
+    assert prepared.log_mel(item).shape == (80, 49)
+    f0 = prepared.f0_hz(item)
+    assert np.median(f0[f0 > 0]) == pytest.approx(110.0, rel=0.02)
+    assert not (prepared.path.parent / ".staging").exists()
+    record = json.loads((prepared.path / "prepare.json").read_text(encoding="utf-8"))
+    assert (record["clips"], record["seed"], record["source"]) == (6, 0, str(vctk / "vctk"))
+
+
+def test_every_gender_has_training_and_validation(prepared: Store) -> None:
+    for gender in "fm":
+        splits = [item.split for item in prepared.items if item.gender == gender]
+        assert set(splits) == {"train", "val"}
+
+
+def test_workers_do_not_change_the_store(prepared: Store, vctk: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    ours = make("vctk", vctk, tmp_path, workers=2, on_log=lines.append)
+    assert ours.manifest_hash == prepared.manifest_hash
+    for name in ("audio", "mel", "f0"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(prepared, name))
+    assert any("6 of 6 clips" in line and "left" in line for line in lines)
+    assert any("6 accepted, 0 rejected" in line for line in lines)
+
+
+def test_a_finished_store_is_opened_again(
+    prepared: Store, vctk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare_module, "stage", None)  # no work may be done
+    lines: list[str] = []
+    before = (prepared.path / "manifest.csv").stat().st_mtime_ns
+    again = make("vctk", vctk, prepared.path.parent, on_log=lines.append)
+    assert again.manifest_hash == prepared.manifest_hash
+    assert (prepared.path / "manifest.csv").stat().st_mtime_ns == before
+    assert "nothing to do" in lines[-1]
+
+
+def test_held_out_speakers_are_unseen(vctk: Path, tmp_path: Path) -> None:
+    store = make("vctk", vctk, tmp_path, held_out=["p225"])
+    assert {i.split for i in store.items if i.speaker == "vctk/p225"} == {"unseen"}
+    assert {i.split for i in store.items if i.speaker == "vctk/p226"} == {"train", "val"}
+    (line,) = compare_counts(store, {"speakers": 109, "unseen": 1})
+    assert line == "vctk: speakers 2, in the paper 109"
+
+
+def test_splits_keep_groups_and_what_a_corpus_prescribes() -> None:
+    def clip(name: str, **more: Any) -> Clip:
+        return Clip(id=name, kind="image", images=(Path(name),), **more)
+
+    grouped = [clip(f"{g}/{i}", extra={"group": g}) for g in "abcdefghij" for i in range(5)]
+    splits = assign_splits(grouped, seed=3, held_out=[])
+    for group in "abcdefghij":
+        assert len({splits[f"{group}/{i}"] for i in range(5)}) == 1
+    assert set(splits.values()) == {"train", "val"}
+    alone = assign_splits([clip("x")], seed=0, held_out=[])
+    assert alone == {"x": "train"}
+    given = [clip("x", split="val"), clip("y", split="train"), clip("z")]
+    assert assign_splits(given, seed=0, held_out=[])["x"] == "val"
+    many = assign_splits([clip(str(i)) for i in range(3000)], seed=0, held_out=[])
+    assert list(many.values()).count("val") == pytest.approx(300, abs=60)
+
+
+def test_a_film_gives_frames_sound_and_landmarks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_film(tmp_path / "grid" / "s1" / "bbaf2n.mpg")
+    write_film(tmp_path / "grid" / "s4" / "lwbz9s.mpg")
+    monkeypatch.setattr(clip_module, "detect", found_at(LANDMARKS))
+    store = make("grid", tmp_path, tmp_path / "data")
+    assert len(store.items) == 2
+    assert {item.face_count for item in store.items} == {4}
+    assert store.items[0].sample_count == pytest.approx(3 * 24000, rel=0.03)
+    assert store.items[0].transcript == "bin blue at f two now"
+    eyes = store.landmarks[:, :2].mean(axis=(0, 1)) / 128
+    np.testing.assert_allclose(eyes, [0.5, 0.472], atol=0.01)
+    reds = [float(store.face(store.items[0], i)[..., 0].mean()) for i in range(4)]
+    assert np.all(np.diff(reds) > 5)  # frames spread over the film, which grows redder
+
+
+def test_one_bad_frame_costs_that_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_film(tmp_path / "s1" / "bbaf2n.mpg")
+    answers = iter([None, LANDMARKS, LANDMARKS, None])
+    monkeypatch.setattr(clip_module, "detect", lambda images: [next(answers)])
+    store = make("grid", tmp_path, tmp_path / "data")
+    assert store.items[0].face_count == 2
+
+
+def test_a_mixture_is_a_list_of_stores(vctk: Path, tmp_path: Path) -> None:
+    write_celeba(write_vctk(tmp_path / "in", clips=2))
+    lines: list[str] = []
+    stores = prepare_dataset("celebahq_vctk", tmp_path / "in", tmp_path, 0, 0, lines.append)
+    assert [store.corpus for store in stores] == ["celeba_hq", "vctk"]
+    faces = stores[0]
+    assert [item.split for item in faces.items] == ["train"] * 4 + ["val"] * 4
+    assert faces.faces.shape == (8, 128, 128, 3)
+    assert np.isnan(faces.landmarks).all()
+    assert "vctk: speakers 2, in the paper 109" in lines
+    text = summary(stores)
+    assert "celeba_hq: 8 accepted, 0 rejected" in text
+    assert "speakers: 1 women, 1 men" in text
+    html = preview(stores)
+    assert html.count("<img") == 1
+    assert html.count("<audio") == 3
+
+
+def test_an_absent_corpus_of_a_mixture_is_reported(vctk: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    (store,) = prepare_dataset("paper", vctk, tmp_path, 0, 0, lines.append)
+    assert store.corpus == "vctk"
+    missing = [line for line in lines if line.startswith("MISSING from paper: ")]
+    assert [line.split(": ")[1] for line in missing] == ["grid", "lip2wav", "lrs3", "celeba_hq"]
+    assert "zenodo.org" in missing[0]
+    with pytest.raises(DataError, match=r"nothing to prepare.*lrs3.*robots\.ox"):
+        prepare_dataset("lrs3_lip2wav", vctk, tmp_path, 0, 0)
+
+
+def test_mini_makes_its_own_originals_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generate = pytest.importorskip("xfavot.data.mini.generate")
+    calls: list[Any] = []
+
+    def small(folder: Path, *, seed: int, workers: int, on_log: Any) -> Path:
+        calls.append(folder)
+        wave, rng = tone(150.0, 0.6, np.random.default_rng(0)), np.random.default_rng(0)
+        people = {}
+        for name, gender in (("s01", "f"), ("s02", "m")):
+            for sentence in ("bbaf2n", "lwbz9s"):
+                save_waveform(folder / name / f"{sentence}.wav", wave)
+                (folder / name / f"{sentence}.txt").write_text("bin blue", encoding="utf-8")
+                pixels = rng.integers(0, 255, (128, 128, 3)).astype(np.uint8)
+                save_image(folder / name / f"{sentence}_0.png", pixels)
+            people[name] = {"age": 0.5}
+            with (folder / "speakers.csv").open("a", encoding="utf-8") as file:
+                file.write(("" if file.tell() else "speaker,gender\n") + f"{name},{gender}\n")
+        factors = {"seed": seed, "people": people, "faces": {"s01/bbaf2n_0": {"yaw": 3.0}}}
+        (folder / "factors.json").write_text(json.dumps(factors), encoding="utf-8")
+        return folder
+
+    monkeypatch.setattr(generate, "generate", small)
+    (store,) = prepare_dataset("mini", "", tmp_path, 0, 5)
+    assert len(store.items) == 4
+    factors = json.loads((store.path / "factors.json").read_text(encoding="utf-8"))
+    assert factors["people"]["mini/s02"] == {"age": 0.5}
+    assert factors["faces"][0] == {"yaw": 3.0}
+    assert len(factors["faces"]) == len(store.faces)
+    prepare_dataset("mini", "", tmp_path, 0, 5)
+    assert calls == [tmp_path / "originals" / "mini"]
+    with pytest.raises(DataError, match="seed is 5, now 6"):
+        prepare_dataset("mini", "", tmp_path, 0, 6)
+
+
+def test_the_report_counts_and_shows(prepared: Store) -> None:
+    page = (prepared.path / "report.html").read_text(encoding="utf-8")
+    assert "6 items accepted, 0 files rejected" in page
+    assert page.count("<audio") == 6
+    assert "vctk/p225" in page
+    assert "http" not in page  # a local page that asks nobody for anything
+    with (prepared.path / "quarantine.csv").open(encoding="utf-8") as file:
+        assert list(csv.DictReader(file)) == []
+
+
+def test_progress_tells_rate_and_time_left() -> None:
+    times = iter([0.0, *(float(i) for i in range(1, 101))])
+    lines: list[str] = []
+    progress = Progress("grid", 100, lines.append, clock=lambda: next(times))
+    for i in range(100):
+        progress.step(rejected=i == 3)
+    assert lines[0] == "grid: 5 of 100 clips, 1.0 a second, 1:35 left, 1 rejected"
+    assert lines[-1].startswith("grid: 100 of 100 clips")
+    assert len(lines) == 20
+    assert clock_text(3725.4) == "1:02:05"
+
+
+@pytest.mark.parametrize("samples", [12000, 12299, 12300, 24007])
+def test_pitch_lies_on_the_frames_of_the_mel(samples: int) -> None:
+    f0 = world_f0(tone(180.0, 1.2, np.random.default_rng(0))[:samples])
+    assert f0.shape == (samples // MEL.hop + 1,)
+    assert np.median(f0[f0 > 0]) == pytest.approx(180.0, rel=0.01)
+    assert world_f0(np.zeros(samples, np.float32)).max() == 0.0
+
+
+def test_pitch_has_the_time_of_the_mel() -> None:
+    silence = np.zeros(12000, np.float32)
+    wave = np.concatenate([silence, tone(150.0, 0.5, np.random.default_rng(0)), silence])
+    voiced = np.flatnonzero(world_f0(wave))
+    assert abs(voiced[0] - 12000 / MEL.hop) <= 3
+    assert abs(voiced[-1] - 24000 / MEL.hop) <= 3
+
+
+def test_wrong_arguments_and_missing_packages(
+    vctk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="'vctk'"):
+        make("vctc", vctk, tmp_path)
+    with pytest.raises(ConfigError, match="workers is -1"):
+        make("vctk", vctk, tmp_path, workers=-1)
+    monkeypatch.setattr(plan_module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"pyworld.*xfavot\[data\]"):
+        make("vctk", vctk, tmp_path)
+
+
+def test_settings_have_a_hash() -> None:
+    assert Settings().hash == Settings().hash
+    assert Settings().hash != Settings(faces_per_clip=2).hash
+
+
+def test_real_clips_of_every_corpus(real_corpus: Path, tmp_path: Path) -> None:
+    pytest.importorskip("facenet_pytorch")
+    pytest.importorskip("av")
+    for corpus, parts in {
+        "grid": ["s4", "s5/video"],
+        "voxceleb": ["Zoe_Saldana", "Alfre_Woodard", "Daniel_Craig"],
+        "lrs3": ["trainval/01GWGmg5jn8"],
+    }.items():
+        folder = tmp_path / "in" / corpus
+        folder.mkdir(parents=True)
+        for part in parts:
+            if (real_corpus / corpus / part).is_dir():
+                (folder / part).parent.mkdir(parents=True, exist_ok=True)
+                (folder / part).symlink_to(real_corpus / corpus / part)
+        (folder / "speakers.csv").symlink_to(real_corpus / corpus / "speakers.csv")
+        store = make(corpus, tmp_path / "in", tmp_path / "data")
+        assert store.items
+        assert {item.kind for item in store.items} == {"av"}
+        assert {item.gender for item in store.items} <= {"f", "m"}

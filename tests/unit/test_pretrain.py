@@ -1,0 +1,300 @@
+"""Training, keeping and finding the F0 and the content network, on small synthetic stores."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.unit.store_factory import PITCH_HZ, make_store
+from xfavot import config
+from xfavot.audio.mel import MEL, Standardiser
+from xfavot.config import RunConfig
+from xfavot.data.manifest import Store, mel_statistics
+from xfavot.errors import DataError, TrainingError, WeightsError
+from xfavot.models.content import SYMBOLS, ContentNetwork
+from xfavot.training import auxiliary, labels, measures, pretrain, supervised
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    root = tmp_path_factory.mktemp("data")
+    return make_store(root, corpus="grid", kind="audio", genders="fm", seconds=[0.6, 0.7, 1.0])
+
+
+@pytest.fixture
+def cfg(store: Store, tmp_path: Path) -> RunConfig:
+    return config.resolve(
+        dataset="grid", preset="smoke", device="cpu",
+        data_root=str(store.path.parent), run_root=str(tmp_path / "runs"),
+    )  # fmt: skip
+
+
+def statistics(store: Store) -> Standardiser:
+    return mel_statistics([store], split="train")
+
+
+# Labels and batches
+
+
+def test_text_is_spelt_in_known_symbols() -> None:
+    spelt = labels.encode("  Élan, it’s 2-fold! ")
+    assert labels.spell(spelt) == "elan it's fold"
+    assert 0 not in spelt
+    assert labels.encode("  ?") == []
+
+
+def test_decoding_merges_repeats_and_drops_blanks() -> None:
+    path = [SYMBOLS.index(s) for s in ("a", "a", "", "a", "b", " ", " ", "c", "")]
+    scores = torch.full((len(path), len(SYMBOLS)), -9.0)
+    scores[torch.arange(len(path)), path] = 0.0
+    assert labels.decode(scores) == "aab c"
+
+
+@pytest.mark.parametrize(
+    ("said", "heard", "edits"),
+    [("", "", 0), ("abc", "", 3), ("", "ab", 2), ("kitten", "sitting", 3), ("place", "lake", 2)],
+)
+def test_edit_distance(said: str, heard: str, edits: int) -> None:
+    assert measures.edit_distance(said, heard) == edits
+
+
+def test_gain_is_exact_and_noise_only_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+    mel = torch.randn(4, 80, 9)
+    monkeypatch.setattr(labels, "NOISE_SHARE", 0.0)
+    louder = labels.augment(mel, torch.Generator().manual_seed(0))
+    gain = (louder - mel).flatten(1)
+    torch.testing.assert_close(gain, gain[:, :1].expand_as(gain), rtol=0, atol=1e-5)
+    low, high = (bound / labels.DB_PER_LOG10 for bound in labels.GAIN_DB)
+    assert ((gain >= low - 1e-5) & (gain <= high + 1e-5)).all()
+    monkeypatch.setattr(labels, "NOISE_SHARE", 1.0)
+    monkeypatch.setattr(labels, "GAIN_DB", (0.0, 0.0))
+    noisy = labels.augment(mel, torch.Generator().manual_seed(0))
+    assert (noisy >= mel - 1e-5).all()
+    assert torch.isfinite(noisy).all()
+    silence = torch.full((1, 80, 3), -10.0)
+    assert (labels.augment(silence, torch.Generator()) >= labels.FLOOR_LOG10).all()
+
+
+def test_batches_are_functions_of_seed_and_step(store: Store) -> None:
+    clips = labels.clips_of([store], "train", needs="f0")
+    settings: dict[str, Any] = {"batch_size": 3, "frames": 80, "seed": 4}
+    mel, f0 = labels.f0_batch(clips, step=1, **settings)
+    again, _ = labels.f0_batch(clips, step=1, **settings)
+    other, _ = labels.f0_batch(clips, step=2, **settings)
+    assert mel.shape == (3, 80, 80)  # longer than a clip: continued by its mirror image
+    assert torch.equal(mel, again)
+    assert not torch.equal(mel, other)
+    known = {round(PITCH_HZ["f"]), round(PITCH_HZ["m"] * 1.03)}
+    assert {round(value) for value in f0.flatten().tolist()} == known
+
+
+def test_content_batches_hold_whole_clips_and_their_text(store: Store) -> None:
+    clips = labels.clips_of([store], "train", needs="transcript")
+    batch = labels.content_batch(clips, batch_size=3, seed=0, step=1)
+    assert batch.log_mel.shape == (3, 80, int(batch.frames.max()))
+    text = labels.encode("bin blue at f two now")
+    assert batch.targets.tolist() == text * 3
+    assert batch.lengths.tolist() == [len(text)] * 3
+
+
+def test_stretching_reads_between_frames() -> None:
+    x = torch.tensor([[0.0, 2.0, 4.0]])
+    places = torch.tensor([0.0, 0.5, 1.5, 2.0, 3.0])
+    assert labels._stretch(x, places).tolist() == [[0.0, 1.0, 3.0, 4.0, 4.0]]
+
+
+def test_clips_without_a_label_are_left_out(tmp_path: Path) -> None:
+    silent = make_store(tmp_path, corpus="silent", kind="audio", genders="f", transcript="?!")
+    long = make_store(
+        tmp_path, corpus="long", kind="audio", genders="f", transcript="much too long " * 9
+    )
+    faces = make_store(tmp_path, corpus="faces", kind="image", genders="f")
+    stores = [silent, long, faces]
+    assert labels.clips_of(stores, "train", needs="transcript") == []
+    assert len(labels.clips_of(stores, "train", needs="f0")) == 4
+    unknown = dataclasses.replace(silent, f0=np.full_like(silent.f0, np.nan))
+    assert labels.clips_of([unknown], "train", needs="f0") == []
+
+
+# Measures
+
+
+def test_pitch_score_by_hand() -> None:
+    score = measures.PitchScore()
+    f0 = torch.tensor([0.0, 0.0, 100.0, 100.0, 200.0])
+    voicing = torch.tensor([-1.0, 1.0, -1.0, 1.0, 1.0])
+    score.add(f0, voicing, torch.tensor([90.0, 90.0, 90.0, 125.0, 210.0]))
+    found = score.measures()
+    assert found["voicing_error"] == pytest.approx(2 / 5)
+    assert found["gross_pitch_error"] == pytest.approx(1 / 2)
+    assert found["f0_correlation"] == pytest.approx(1.0)
+    assert measures.PitchScore().measures() == {"voicing_error": 0.0}
+
+
+def test_character_error_counts_against_the_transcript(store: Store) -> None:
+    network = ContentNetwork(content_width=8, content_channels=4, depth=1).eval()
+    torch.nn.init.constant_(network.head[-1].weight, 0.0)
+    torch.nn.init.constant_(network.head[-1].bias, 0.0)
+    network.head[-1].bias.data[SYMBOLS.index("b")] = 9.0  # always hears one "b"
+    found = measures.content_measures(network, [store], statistics(store))
+    assert found["val/clips"] == 2
+    text = "bin blue at f two now"
+    assert found["val/character_error"] == pytest.approx((len(text) - 1) / len(text))
+
+
+# Training
+
+
+def test_rate_rises_and_falls() -> None:
+    rates = [supervised.rate(step, steps=100, lr=1.0) for step in range(1, 101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == 1.0
+    assert rates[-1] == pytest.approx(supervised.FINAL_SHARE)
+    assert supervised.rate(1, steps=1, lr=1.0) == 1.0
+
+
+def test_f0_network_learns_two_tones(store: Store) -> None:
+    said: list[dict[str, Any]] = []
+    model = config.ModelConfig(f0_width=4, mel_frames=80)
+    state = torch.get_rng_state()
+    network, found = supervised.train_f0(
+        [store], model=model, standardiser=statistics(store), steps=60, batch_size=4, lr=1.0e-2,
+        seed=0, device="cpu", on_log=said.append,
+    )  # fmt: skip
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [record["step"] for record in said] == [20, 40, 60]
+    assert said[-1]["network"] == "f0"
+    assert not network.training
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert found["val/voicing_error"] == 0.0
+    assert found["val/gross_pitch_error"] < 0.1
+    assert found["val/f0_correlation"] > 0.9
+    assert {"val/f/voicing_error", "val/m/voicing_error"} <= set(found)
+
+
+def test_content_network_learns(store: Store) -> None:
+    said: list[dict[str, Any]] = []
+    model = config.ModelConfig(content_width=16, content_channels=8)
+    supervised.train_content(
+        [store], model=model, standardiser=statistics(store), steps=60, batch_size=4, lr=1.0e-2,
+        seed=0, device="cpu", on_log=said.append,
+    )  # fmt: skip
+    assert all(math.isfinite(record["loss"]) for record in said)
+    assert said[-1]["loss"] < 0.9 * said[0]["loss"]
+
+
+def test_a_loss_that_is_not_finite_stops_training(store: Store) -> None:
+    broken = Standardiser(torch.full((80,), 1e38), torch.full((80,), 1e-6))
+    with pytest.raises(TrainingError, match=r"step 1;.*f0_lr"):
+        supervised.train_f0(
+            [store], model=config.ModelConfig(f0_width=4, mel_frames=80), standardiser=broken,
+            steps=1, batch_size=2, lr=1e-3, seed=0, device="cpu",
+        )  # fmt: skip
+
+
+# Keeping and finding
+
+
+def test_networks_are_kept_and_found(store: Store, cfg: RunConfig) -> None:
+    said: list[Any] = []
+    first = pretrain.ensure_auxiliary(cfg, [store], statistics(store), said.append)
+    folders = sorted(p.name for p in Path(cfg.run_root, "auxiliary").iterdir())
+    assert [name.rsplit("_", 1)[0] for name in folders] == ["content", "f0"]
+    steps = len([record for record in said if "step" in record])
+    second = pretrain.ensure_auxiliary(cfg, [store], statistics(store), said.append)
+    assert len([record for record in said if "step" in record]) == steps
+    for name in ("f0", "content"):
+        kept, found = getattr(first, name), getattr(second, name)
+        assert all(torch.equal(v, found.state_dict()[k]) for k, v in kept.state_dict().items())
+        assert not found.training
+    assert first.metrics == second.metrics
+
+
+def test_record_says_what_the_weights_follow_from(store: Store, cfg: RunConfig) -> None:
+    kept = pretrain.ensure_network("f0", cfg, [store], statistics(store))
+    record = json.loads((kept.path / auxiliary.RECORD).read_text(encoding="utf-8"))
+    assert record["contract"] == MEL.as_dict()
+    assert record["manifests"] == {"grid": store.manifest_hash}
+    assert record["arguments"] == {"f0_width": cfg.model.f0_width, "mel_bins": 80}
+    assert record["metrics"] == kept.metrics
+    np.testing.assert_allclose(record["standardiser"]["mean"], statistics(store).mean)
+
+
+@pytest.mark.parametrize("change", ["seed", "steps", "width", "standardiser"])
+def test_another_recipe_is_another_network(store: Store, cfg: RunConfig, change: str) -> None:
+    standardiser = statistics(store)
+    first = pretrain.ensure_network("f0", cfg, [store], standardiser)
+    if change == "seed":
+        cfg = dataclasses.replace(cfg, seed=cfg.seed + 1)
+    elif change == "steps":
+        cfg = dataclasses.replace(cfg, pretrain=dataclasses.replace(cfg.pretrain, f0_steps=3))
+    elif change == "width":
+        cfg = dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, f0_width=8))
+    else:
+        standardiser = Standardiser(standardiser.mean + 0.1, standardiser.std)
+    assert pretrain.ensure_network("f0", cfg, [store], standardiser).path != first.path
+
+
+def test_damaged_weights_are_refused(store: Store, cfg: RunConfig) -> None:
+    kept = pretrain.ensure_network("content", cfg, [store], statistics(store))
+    weights = kept.path / auxiliary.WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-40])
+    with pytest.raises(WeightsError, match="delete that folder"):
+        pretrain.ensure_network("content", cfg, [store], statistics(store))
+    record = json.loads((kept.path / auxiliary.RECORD).read_text(encoding="utf-8"))
+    record["contract"]["fmin"] = 0.0
+    (kept.path / auxiliary.RECORD).write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(Exception, match="fmin"):
+        pretrain.load_network(kept.path)
+
+
+def test_a_full_disk_leaves_nothing(
+    store: Store, cfg: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(auxiliary, "save_file", full)
+    with pytest.raises(TrainingError, match="No space left"):
+        pretrain.ensure_network("f0", cfg, [store], statistics(store))
+    assert list(Path(cfg.run_root, "auxiliary").iterdir()) == []
+
+
+def test_no_transcripts(store: Store, cfg: RunConfig, tmp_path: Path) -> None:
+    mute = make_store(tmp_path / "data", corpus="voxceleb", kind="av", transcript="")
+    arguments = (cfg, [mute], statistics(mute))
+    with pytest.raises(WeightsError, match=r"no training clip with a transcript.*-p dataset mini"):
+        pretrain.ensure_network("content", *arguments, fallback_stores=())
+    said: list[Any] = []
+    kept = pretrain.ensure_network("content", *arguments, said.append, fallback_stores=[store])
+    record = json.loads((kept.path / auxiliary.RECORD).read_text(encoding="utf-8"))
+    assert set(record["manifests"]) == {"voxceleb", "grid"}
+    assert any("grid joins in" in record.get("message", "") for record in said)
+
+
+def test_no_speech_at_all(cfg: RunConfig, store: Store, tmp_path: Path) -> None:
+    faces = make_store(tmp_path / "data", corpus="celeba_hq", kind="image")
+    with pytest.raises(DataError, match="no training clip with speech"):
+        pretrain.ensure_network("f0", cfg, [faces], statistics(store))
+
+
+def test_what_the_notebook_calls(store: Store, cfg: RunConfig) -> None:
+    task = config.resolve_pretrain(
+        network="f0", dataset="grid", preset="smoke", steps=2, device="cpu",
+        data_root=cfg.data_root, run_root=cfg.run_root,
+    )  # fmt: skip
+    pretrained = pretrain.pretrain(task)
+    assert set(pretrained.networks) == {"f0"}
+    assert "val/voicing_error" in pretrained.summary()
+    tracks = pretrained.tracks()
+    assert set(tracks) == {"WORLD", "network"}
+    assert tracks["WORLD"].shape == tracks["network"].shape
+    lines = pretrained.transcripts().splitlines()
+    assert lines[0].endswith(": bin blue at f two now")

@@ -1,0 +1,128 @@
+"""One training step: which modules each pass moves, Table 1 on a batch, the update rules."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.unit.training_factory import small_run
+from xfavot.config import RunConfig
+from xfavot.training import setup, step
+from xfavot.training.setup import Session
+
+GENERATORS, ENCODERS, DISCRIMINATORS = {"G_I", "G_A"}, {"E_I", "E_A"}, {"D_I", "D_A", "C_A"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("step")
+
+
+def opened(cfg: RunConfig) -> Iterator[Session]:
+    with setup.open_session(cfg, resume="auto", on_log=None) as session:
+        yield session
+
+
+def moved(session: Session, number: int) -> set[str]:
+    """The modules whose parameters a step changed."""
+    before = {k: [p.clone() for p in m.parameters()] for k, m in modules(session)}
+    session.updater(session.batches_of(number).batch(number), number)
+    return {
+        k
+        for k, m in modules(session)
+        if any(not torch.equal(p, q) for p, q in zip(m.parameters(), before[k], strict=True))
+    }
+
+
+def modules(session: Session) -> list[tuple[str, nn.Module]]:
+    n = session.updater.n
+    return [*n.nets.named_children(), ("f0", n.f0), ("content", n.content)]
+
+
+@pytest.mark.parametrize("rule", ["alternate", "fused"])
+@pytest.mark.parametrize("guidance", ["z", "i", "a"])
+def test_a_pass_moves_the_intended_modules(root: Path, rule: str, guidance: str) -> None:
+    overrides = {"loss.xm": 0.0, "train.update_rule": rule}
+    for session in opened(small_run(root, overrides=overrides)):
+        session.updater.guidances = (guidance,)
+        expected = GENERATORS | DISCRIMINATORS
+        if guidance == "z":  # the latent pass alone trains encoders and M
+            expected = expected | ENCODERS | {"M"}
+        assert moved(session, 1) == expected
+
+
+def test_xm_moves_the_encoders_in_a_reference_pass(root: Path) -> None:
+    for session in opened(small_run(root)):
+        session.updater.guidances = ("i",)
+        assert moved(session, 1) == GENERATORS | ENCODERS | DISCRIMINATORS
+
+
+def test_the_warm_up_moves_generators_and_encoders_only(root: Path) -> None:
+    cfg = small_run(root, overrides={"train.warmup_steps": 2})
+    for session in opened(cfg):
+        assert moved(session, 1) == GENERATORS | ENCODERS
+
+
+@pytest.mark.parametrize(
+    ("modalities", "passes"),
+    [(["image"], {"z2i", "i2i"}), (["audio"], {"z2a", "a2a"})],
+)
+def test_one_modality_trains_its_own_passes(
+    root: Path, modalities: list[str], passes: set[str]
+) -> None:
+    overrides = {"train.modalities": modalities, "loss.xm": 0.0, "train.sources": "all"}
+    for session in opened(small_run(root, overrides=overrides)):
+        terms = session.updater(session.batches.batch(1), 1)
+        assert {k.split("/")[1] for k in terms if k.startswith("g/")} == passes
+
+
+def test_all_sources_log_every_term_of_every_pass(root: Path) -> None:
+    for session in opened(small_run(root, overrides={"train.sources": "all"})):
+        terms = session.updater(session.batches.batch(1), 1)
+        image = {"adv", "sty", "ds", "cyc"}
+        audio = image | {"sc", "f0", "norm", "advcls"}
+        for guidance in "zia":
+            for output, names in (("i", image), ("a", audio)):
+                found = {k.split("/")[2] for k in terms if k.startswith(f"g/{guidance}2{output}/")}
+                assert found == names
+        assert "g/xm" in terms
+        assert all(torch.isfinite(v) for v in terms.values())
+
+
+def test_image_only_references_never_reach_the_speaker_heads(root: Path) -> None:
+    for session in opened(small_run(root)):
+        batch = session.batches.batch(3)
+        unpaired = dataclasses.replace(batch, paired=torch.zeros_like(batch.paired))
+        d = dataclasses.replace(step.draw(session.cfg, 1, 2, ("i",)), speaker_family=True)
+        target = step.make_target(session.updater.n.nets, unpaired, "i", d)
+        assert target.speaker.tolist() == [-1, -1]
+        domain = step.audio_domain(target.gender, target.speaker, True, 2)
+        assert torch.equal(domain, target.gender)
+        paired = step.make_target(session.updater.n.nets, batch, "i", d)
+        assert (step.audio_domain(paired.gender, paired.speaker, True, 2) >= 2).all()
+
+
+def test_draws_are_a_function_of_seed_and_step(root: Path) -> None:
+    cfg = small_run(root)
+    a, b = (step.draw(cfg, 7, 4, ("z", "i", "a")) for _ in range(2))
+    other = step.draw(cfg, 8, 4, ("z", "i", "a"))
+    assert torch.equal(a.z1, b.z1)
+    assert a.guidances == b.guidances
+    assert not torch.equal(a.z1, other.z1)
+    gender_only = dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, dual_domain=False))
+    assert not any(step.draw(gender_only, n, 2, ("z",)).speaker_family for n in range(20))
+
+
+def test_the_frozen_networks_pass_gradients_but_keep_none(root: Path) -> None:
+    for session in opened(small_run(root)):
+        n = session.updater.n
+        x = torch.randn(1, 1, 80, 80, requires_grad=True)
+        (n.f0(x).f0.sum() + n.content.features(x).sum()).backward()
+        assert x.grad is not None
+        assert x.grad.abs().sum() > 0
+        assert all(p.grad is None for p in [*n.f0.parameters(), *n.content.parameters()])
