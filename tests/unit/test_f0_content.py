@@ -1,4 +1,4 @@
-"""The F0 and the content network: sizes of the lineage, shapes, any length, nothing live when frozen."""
+"""The F0 and the content network: the lineage's sizes, any length, nothing live when frozen."""
 
 from __future__ import annotations
 
@@ -113,8 +113,9 @@ def test_f0_looks_at_both_directions_of_time() -> None:
     network = small_f0().eval()
     x = torch.randn(1, 1, 80, 40)
     changed = x.clone()
-    changed[..., 39] += 3.0
-    assert not torch.equal(network(x).voicing[0, 0], network(changed).voicing[0, 0])
+    changed[..., 20] += 3.0
+    moved = (network(x).voicing - network(changed).voicing).abs()[0] > 0
+    assert moved[[8, 32]].all()  # further away than the convolutions reach
 
 
 def test_cosine_transform_is_orthonormal_and_starts_with_the_mean() -> None:

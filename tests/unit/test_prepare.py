@@ -53,9 +53,13 @@ def write_vctk(root: Path, *, speakers: int = 2, clips: int = 3, seconds: float 
 
 def write_celeba(root: Path) -> Path:
     """Write originals in StarGAN v2's tree, eight faces."""
-    for n, (split, gender) in enumerate((s, g) for s in ("train", "val") for g in ("female", "male")):
+    for n, (split, gender) in enumerate(
+        (s, g) for s in ("train", "val") for g in ("female", "male")
+    ):
         for i in range(2):
-            save_image(root / "celeba_hq" / split / gender / f"{i}.png", face((9 * n, 9 * i, 7), 160))
+            save_image(
+                root / "celeba_hq" / split / gender / f"{i}.png", face((9 * n, 9 * i, 7), 160)
+            )
     return root
 
 
@@ -325,17 +329,16 @@ def test_real_clips_of_every_corpus(real_corpus: Path, tmp_path: Path) -> None:
     pytest.importorskip("av")
     for corpus, parts in {
         "grid": ["s4", "s5/video"],
-        "voxceleb": ["Zoe_Saldana", "Alfre_Woodard", "Daniel_Craig"],
+        "voxceleb": ["Brett_Davern"],
         "lrs3": ["trainval/01GWGmg5jn8"],
     }.items():
         folder = tmp_path / "in" / corpus
         folder.mkdir(parents=True)
         for part in parts:
-            if (real_corpus / corpus / part).is_dir():
-                (folder / part).parent.mkdir(parents=True, exist_ok=True)
-                (folder / part).symlink_to(real_corpus / corpus / part)
+            (folder / part).parent.mkdir(parents=True, exist_ok=True)
+            (folder / part).symlink_to(real_corpus / corpus / part)
         (folder / "speakers.csv").symlink_to(real_corpus / corpus / "speakers.csv")
         store = make(corpus, tmp_path / "in", tmp_path / "data")
-        assert store.items
+        assert len(store.items) >= len(parts)
         assert {item.kind for item in store.items} == {"av"}
         assert {item.gender for item in store.items} <= {"f", "m"}

@@ -44,7 +44,9 @@ def statistics(store: Store) -> Standardiser:
 
 
 def test_text_is_spelt_in_known_symbols() -> None:
-    spelt = labels.encode("  Élan, it’s 2-fold! ")
+    spelt = labels.encode(
+        "  \N{LATIN CAPITAL LETTER E WITH ACUTE}lan, it\N{RIGHT SINGLE QUOTATION MARK}s 2-fold! "
+    )
     assert labels.spell(spelt) == "elan it's fold"
     assert 0 not in spelt
     assert labels.encode("  ?") == []

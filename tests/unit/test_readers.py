@@ -126,7 +126,12 @@ def test_voxceleb_pairs_by_segment_or_by_video(tmp_path: Path) -> None:
     assert set(found) == {"id10003/v 1/001", "id10002/vid/00001", "id10002/vid/00002"}
     bob = found["id10002/vid/00002"]
     assert [image.name for image in bob.images] == ["0000010.jpg", "0000020.jpg"]
-    assert (bob.kind, bob.gender, bob.split, bob.speaker) == ("av", "m", "unseen", "voxceleb/id10002")
+    assert (bob.kind, bob.gender, bob.split, bob.speaker) == (
+        "av",
+        "m",
+        "unseen",
+        "voxceleb/id10002",
+    )
     assert found["id10003/v 1/001"].gender == "f"
     assert rejects("voxceleb", tmp_path) == {"lost.jpg": "no speaker"}
 

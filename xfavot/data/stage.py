@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait as wait_for_any
 from pathlib import Path
 
 import numpy as np
@@ -130,11 +132,11 @@ def _pool(
 ) -> Iterator[tuple[Clip, Reject | None]]:
     """Work off `waiting` from its end; clips in flight when a worker dies go to `lost`."""
     pool = ProcessPoolExecutor(
-        min(workers, len(waiting)), mp_context=get_context("spawn"), initializer=_one_thread
+        min(workers, len(waiting)), mp_context=get_context("spawn"), initializer=_start_worker
     )
     flying: dict[Future[Reject | None], Clip] = {}
     try:
-        pool.submit(_one_thread).result()
+        pool.submit(_ready).result()
     except BrokenProcessPool as error:
         pool.shutdown(wait=False)
         raise DataError(
@@ -158,9 +160,25 @@ def _pool(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _one_thread() -> None:
-    """Keep a worker to one core; the processes share the machine."""
+def _start_worker() -> None:
+    """Keep a worker to one core, and let it end with the process that started it.
+
+    A worker waits for clips on a pipe that it holds open itself, so that without a watch it would
+    outlive a killed parent for ever.
+    """
     torch.set_num_threads(1)
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    wait_for_any([sentinel])
+    os._exit(1)
+
+
+def _ready() -> None:
+    """Do nothing, in a worker."""
 
 
 def _files(clip: Clip) -> list[Path]:

@@ -84,6 +84,16 @@ def newest(run: Path | str) -> Path:
     return found[-1]
 
 
+def locate(path: Path | str) -> Path:
+    """A checkpoint's folder, given it, its run's folder or a folder of runs.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    path = Path(path)
+    return path if (path / STATE).exists() or path.name.startswith("step_") else newest(path)
+
+
 def save(
     run: Path, updater: Updater, *, step: int, speakers: tuple[str, ...], fingerprint: str
 ) -> Path:
@@ -272,8 +282,7 @@ def load_model(path: Path | str, *, device: str = "cpu") -> LoadedModel:
     Raises:
         CheckpointError: it is missing, damaged, or of another mel contract.
     """
-    path = Path(path)
-    path = path if (path / STATE).exists() else newest(path)
+    path = locate(path)
     state = read_state(path)
     config = from_dict(state["config"])
     nets = XFaVoT.from_config(config.model)

@@ -47,7 +47,7 @@ def fit(cfg: RunConfig, *, resume: str = "", on_log: Log | None = None) -> Run:
     Args:
         cfg: the run.
         resume: "" starts a new run, "auto" goes on from the newest checkpoint of this run (or
-            starts it), a path goes on from that checkpoint.
+            starts it), a path goes on from that checkpoint, or that run's newest one.
         on_log: receives records with ``step`` and terms, or ``message``, for people to read.
 
     Returns:

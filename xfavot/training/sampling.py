@@ -60,7 +60,7 @@ def validate(s: Session) -> dict[str, float]:
                 for k, v in terms.items():
                     sums.setdefault(f"val/{guidance}2a/{k}", []).append(v)
         if batch.ref_image is not None and batch.ref_audio is not None:
-            xm = steps.cross_modal_terms(n, batch, d, s.cfg)["xm"]
+            xm = steps.pair_terms(n, batch, d, s.cfg, rec=False)["xm"]
             sums.setdefault("val/xm", []).append(xm)
     means = {k: float(torch.stack(v).mean()) for k, v in sums.items()}
     means["val/total"] = sum(

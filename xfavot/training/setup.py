@@ -127,7 +127,7 @@ def open_session(cfg: RunConfig, *, resume: str, on_log: Log | None) -> Iterator
         if on_log is not None:
             on_log({"message": message})
 
-    start = None if resume in ("", "auto") else Path(resume)
+    start = None if resume in ("", "auto") else checkpoint.locate(resume)
     run = start.resolve().parents[1] if start is not None else Path(cfg.run_root) / cfg.name
     _refuse_existing(run, resume)
     device = pick_device(cfg.train.device)

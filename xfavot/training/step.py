@@ -24,6 +24,7 @@ from xfavot.losses.objective import Terms, may_use_speaker_head
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
 from xfavot.models.xfavot import XFaVoT
+from xfavot.training.disguise import Disguise, draw_disguise
 
 GENERATOR_SIDE = ("G_I", "G_A", "E_I", "E_A", "M")
 DISCRIMINATOR_SIDE = ("D_I", "D_A", "C_A")
@@ -47,7 +48,8 @@ class Draw:
     speaker_family: bool
     z1: Tensor  # (B, L)
     z2: Tensor  # (B, L)
-    warmup_cross: Tensor  # (2,) bool: whether faces, voices take the other modality's style
+    cross: Tensor  # (2,) bool: whether faces, voices are regenerated from the other's style
+    disguise: Disguise
 
 
 @dataclass(slots=True)
@@ -91,7 +93,8 @@ def draw(cfg: RunConfig, step: int, batch_size: int, guidances: tuple[str, ...])
         speaker_family=family and cfg.train.dual_domain,
         z1=torch.randn(shape, generator=rng),
         z2=torch.randn(shape, generator=rng),
-        warmup_cross=torch.rand(2, generator=rng) < 0.5,
+        cross=torch.rand(2, generator=rng) < 0.5,
+        disguise=draw_disguise(rng, batch_size),
     )
 
 
@@ -208,28 +211,46 @@ def generator_audio_terms(
         "cyc": terms.cycle_consistency(x.x, nets.G_A(fake, source_style, f0.features)),
         "sc": terms.speech_consistency(v.content, n.content.features(fake)),
         "f0": terms.f0_consistency(v.f0, f0.f0),
-        "norm": terms.norm_consistency(
-            v.energy, terms.frame_energy(n.standardiser.restore(fake))
-        ),
+        "norm": terms.norm_consistency(v.energy, terms.frame_energy(n.standardiser.restore(fake))),
         "advcls": terms.classification(class_logits(nets, fake, by_speaker), reference, rows),
     }, fake
 
 
-def cross_modal_terms(n: Networks, batch: Batch, d: Draw, cfg: RunConfig) -> Terms:
-    """L_xm on the audio-visual pairs of the batch (0 where it has fewer than two)."""
-    face, voice = batch.ref_image, batch.ref_audio
-    assert face is not None and voice is not None
-    rows = batch.paired.nonzero().squeeze(1)
-    s_face = n.nets.E_I(face.x[rows], face.gender[rows])
-    s_voice = n.nets.E_A(voice.x[rows], voice.gender[rows])
-    return {
-        "xm": terms.cross_modality_style_consistency(
-            s_face, s_voice, voice.speaker[rows], tau=cfg.loss.tau, form=cfg.loss.xm_form
-        )
-    }
+def pair_terms(n: Networks, batch: Batch, d: Draw, cfg: RunConfig, *, rec: bool) -> Terms:
+    """Terms of the reference pairs: L_xm, and self-reconstruction where asked for (A20).
+
+    For the latter a face (a voice) comes back from a disguised copy of itself and a style of the same
+    person: its own, or for half of the steps the other modality's.
+    """
+    nets, face, voice = n.nets, batch.ref_image, batch.ref_audio
+    result: Terms = {}
+    s_face = nets.E_I(face.x, face.gender) if face is not None else None
+    s_voice = nets.E_A(voice.x, voice.gender) if voice is not None else None
+    paired = batch.paired[:, None]
+    if s_face is not None and s_voice is not None and voice is not None:
+        rows = batch.paired.nonzero().squeeze(1)
+        result["xm"] = terms.cross_modality_style_consistency(
+            s_face[rows], s_voice[rows], voice.speaker[rows],
+            tau=cfg.loss.tau, form=cfg.loss.xm_form,
+        )  # fmt: skip
+    if rec and face is not None and s_face is not None:
+        crossed = s_voice is not None and d.cross[0]
+        style = torch.where(paired, s_voice, s_face) if crossed else s_face
+        made = nets.G_I(d.disguise.faces(face.x), style)
+        result["rec_image"] = terms.self_reconstruction(face.x, made)
+    if rec and voice is not None and s_voice is not None:
+        crossed = s_face is not None and d.cross[1]
+        style = torch.where(paired, s_face, s_voice) if crossed else s_voice
+        with torch.no_grad():
+            features = n.f0.features(voice.x)
+        made = nets.G_A(d.disguise.voices(voice.x), style, features)
+        result["rec_audio"] = terms.self_reconstruction(voice.x, made)
+    return result
 
 
-def r1_term(discriminator: nn.Module, x: Samples, domain: Tensor, due: bool) -> tuple[Tensor, Tensor]:
+def r1_term(
+    discriminator: nn.Module, x: Samples, domain: Tensor, due: bool
+) -> tuple[Tensor, Tensor]:
     """Logits of the real samples and their R1 penalty (0 where it is not due), in float32."""
     if not due:
         logits = discriminator(x.x, domain)
@@ -277,39 +298,6 @@ def discriminator_terms(
             "cls": torch.stack(cls).mean(),
             "r1": penalty,
         }
-    return result
-
-
-
-
-def warmup_terms(n: Networks, batch: Batch, d: Draw, cfg: RunConfig) -> Terms:
-    """Terms of the warm-up (A20): references regenerated from a style of the same person.
-
-    The style is the sample's own, or, for half of the steps, that of the other modality.
-    """
-    nets, face, voice = n.nets, batch.ref_image, batch.ref_audio
-    result: Terms = {}
-    s_face = nets.E_I(face.x, face.gender) if face is not None else None
-    s_voice = nets.E_A(voice.x, voice.gender) if voice is not None else None
-    paired = batch.paired[:, None]
-    if face is not None and s_face is not None:
-        style = s_face
-        if s_voice is not None and d.warmup_cross[0]:
-            style = torch.where(paired, s_voice, s_face)
-        result["rec_image"] = terms.self_reconstruction(face.x, nets.G_I(face.x, style))
-    if voice is not None and s_voice is not None:
-        style = s_voice
-        if s_face is not None and d.warmup_cross[1]:
-            style = torch.where(paired, s_face, s_voice)
-        with torch.no_grad():
-            features = n.f0.features(voice.x)
-        result["rec_audio"] = terms.self_reconstruction(voice.x, nets.G_A(voice.x, style, features))
-    if s_face is not None and s_voice is not None and voice is not None:
-        rows = batch.paired.nonzero().squeeze(1)
-        result["xm"] = terms.cross_modality_style_consistency(
-            s_face[rows], s_voice[rows], voice.speaker[rows],
-            tau=cfg.loss.tau, form=cfg.loss.xm_form,
-        )  # fmt: skip
     return result
 
 

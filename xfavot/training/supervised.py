@@ -183,8 +183,8 @@ def _optimise(
         terms = loss(network, step)
         if not bool(torch.isfinite(terms["loss"])):
             raise TrainingError(
-                f"{name} network: the loss is {float(terms['loss'])} at step {step}; expected a "
-                f"finite number; lower pretrain.{name}_lr"
+                f"{name} network: the loss is {terms['loss'].detach():g} at step {step}; expected "
+                f"a finite number; lower pretrain.{name}_lr"
             )
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(terms["loss"])

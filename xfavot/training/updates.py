@@ -49,9 +49,12 @@ def make_optimizers(nets: XFaVoT, cfg: TrainConfig) -> dict[str, Optimizer]:
 class Ema:
     """Exponential moving averages of the parameters of G_I, G_A, E_I, E_A and M.
 
+    The weight of the past starts small, ``(1 + step) / (10 + step)``, so that the averages of a short
+    run hold nothing of its first weights (A19).
+
     Args:
         nets: the eight modules; their parameters are copied.
-        decay: weight of the past, in [0, 1).
+        decay: weight of the past in a long run, in [0, 1).
     """
 
     def __init__(self, nets: XFaVoT, decay: float) -> None:
@@ -61,11 +64,12 @@ class Ema:
         self.modules.requires_grad_(False).eval()
 
     @torch.no_grad()
-    def update(self, nets: XFaVoT) -> None:
+    def update(self, nets: XFaVoT, step: int) -> None:
         """Move every average towards the present weights."""
-        own = list(self.modules.parameters())
-        new = [p for k in AVERAGED for p in getattr(nets, k).parameters()]
-        torch._foreach_lerp_(own, new, 1.0 - self.decay)
+        decay = min(self.decay, (1 + step) / (10 + step))
+        own: list[Tensor] = list(self.modules.parameters())
+        new: list[Tensor] = [p for k in AVERAGED for p in getattr(nets, k).parameters()]
+        torch._foreach_lerp_(own, new, 1.0 - decay)
 
 
 class Updater:
@@ -104,7 +108,7 @@ class Updater:
             terms = self._fused(batch, d, step)
         else:
             terms = self._alternate(batch, d, step)
-        self.ema.update(self.n.nets)
+        self.ema.update(self.n.nets, step)
         return steps.named(terms)
 
     def _autocast(self) -> torch.autocast:
@@ -119,7 +123,7 @@ class Updater:
 
     def _warmup(self, batch: Batch, d: Draw) -> dict[str, Terms]:
         with self._autocast():
-            terms = steps.warmup_terms(self.n, batch, d, self.cfg)
+            terms = steps.pair_terms(self.n, batch, d, self.cfg, rec=True)
             total = objective.pairs(terms, self.cfg.loss, rec=1.0).total
         total.backward()  # type: ignore[no-untyped-call]
         self._apply(("G_I", "G_A", "E_I", "E_A"))
@@ -200,8 +204,7 @@ class Updater:
         both = batch.ref_image is not None and batch.ref_audio is not None
         if with_xm and (w.rec > 0 or (w.xm > 0 and both)):
             with self._autocast():
-                compute = steps.warmup_terms if w.rec > 0 else steps.cross_modal_terms
-                logged["g"] = compute(self.n, batch, d, self.cfg)
+                logged["g"] = steps.pair_terms(self.n, batch, d, self.cfg, rec=w.rec > 0)
                 total = objective.pairs(logged["g"], w, rec=w.rec).total
             total.backward()  # type: ignore[no-untyped-call]
         held = [nets.D_I, nets.D_A, nets.C_A]
