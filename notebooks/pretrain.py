@@ -23,7 +23,7 @@
 # F0 is learnt from WORLD's, content from the transcripts.
 # **Out:** `auxiliary/f0_<key>` and `auxiliary/content_<key>` under `run_root`, found again by every
 # run on the same data with the same sizes and seed. `train.ipynb` makes them itself if need be.
-# **Time:** `dataset mini` two to three minutes on two CPU cores.
+# **Time:** `dataset mini` about two minutes on two CPU cores; `preset paper` hours on one GPU.
 
 # %% tags=["parameters"]
 network: str = "all"  # f0, content or all

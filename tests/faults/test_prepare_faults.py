@@ -1,4 +1,4 @@
-"""Bad input while preparing: the file is listed with its reason, the rest goes on, nothing is lost."""
+"""Bad input while preparing: the file is listed with its reason and the rest goes on."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-for package in ("PIL", "soundfile", "soxr", "pyworld"):
-    pytest.importorskip(package)
+pytest.importorskip("PIL")
+pytest.importorskip("soundfile")
+pytest.importorskip("soxr")
+pytest.importorskip("pyworld")
 
 from tests.unit.store_factory import face, tone
 from tests.unit.test_prepare import (

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-for package in ("PIL", "soundfile", "soxr", "pyworld"):
-    pytest.importorskip(package)
+pytest.importorskip("PIL")
+pytest.importorskip("soundfile")
+pytest.importorskip("soxr")
+pytest.importorskip("pyworld")
 
 from tests.unit.store_factory import face, tone
 from xfavot.audio.io import save_waveform

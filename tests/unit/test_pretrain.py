@@ -171,7 +171,7 @@ def test_f0_network_learns_two_tones(store: Store) -> None:
         seed=0, device="cpu", on_log=said.append,
     )  # fmt: skip
     assert torch.equal(torch.get_rng_state(), state)
-    assert [record["step"] for record in said] == [20, 40, 60]
+    assert [record["step"] for record in said] == list(range(3, 61, 3))
     assert said[-1]["network"] == "f0"
     assert not network.training
     assert not any(parameter.requires_grad for parameter in network.parameters())
@@ -279,6 +279,25 @@ def test_no_transcripts(store: Store, cfg: RunConfig, tmp_path: Path) -> None:
     record = json.loads((kept.path / auxiliary.RECORD).read_text(encoding="utf-8"))
     assert set(record["manifests"]) == {"voxceleb", "grid"}
     assert any("grid joins in" in record.get("message", "") for record in said)
+
+
+def test_mini_stands_in_where_nothing_has_a_transcript(
+    store: Store, cfg: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mute = make_store(tmp_path / "data", corpus="voxceleb", kind="av", transcript="")
+    cfg = dataclasses.replace(cfg, data_root=str(tmp_path / "data"))
+    asked: list[str] = []
+
+    def open_stores(asked_for: RunConfig, say: Any) -> list[Store]:
+        asked.append(asked_for.data.dataset)
+        return [store]
+
+    monkeypatch.setattr("xfavot.training.setup.open_stores", open_stores)
+    pretrain.ensure_network("content", cfg, [mute], statistics(mute))
+    assert asked == ["mini"]
+    few = make_store(tmp_path / "data", corpus="grid", kind="av")
+    pretrain.ensure_network("content", cfg, [few], statistics(few))
+    assert asked == ["mini"]  # few transcripts do; mini is not made for more
 
 
 def test_no_speech_at_all(cfg: RunConfig, store: Store, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def f0_measures(
         for clip in clips:
             x = standardiser.standardise(clip.log_mel())[None, None].to(device)
             out = network(x)
-            for group in {split, f"{split}/{clip.item.gender}".rstrip("/")}:
+            for group in dict.fromkeys((split, f"{split}/{clip.item.gender}".rstrip("/"))):
                 score = scores.setdefault(group, PitchScore())
                 score.add(clip.f0(), out.voicing[0].cpu(), out.pitch[0].cpu())
         found |= _flat({group: score.measures() for group, score in scores.items()})

@@ -24,7 +24,7 @@ from xfavot.models.content import BLANK, ContentNetwork
 from xfavot.models.f0 import F0Network
 from xfavot.training import labels, measures
 
-LOG_EVERY = 20
+LINES = 20  # records of progress a training
 WARMUP_SHARE = 0.1  # of the steps, linear
 FINAL_SHARE = 0.02  # of the rate, reached along a cosine
 WEIGHT_DECAY = 1.0e-4
@@ -60,7 +60,7 @@ def train_f0(
         lr: peak learning rate.
         seed: of the initial weights and the batches.
         device: where to train.
-        on_log: called every 20 steps with network, step, steps, loss, pitch, voicing.
+        on_log: called about 20 times with network, step, steps, loss, pitch, voicing.
 
     Returns:
         The network, frozen and in evaluation mode, and :func:`measures.f0_measures`.
@@ -114,7 +114,7 @@ def train_content(
         lr: peak learning rate.
         seed: of the initial weights, the batches and the dropout.
         device: where to train.
-        on_log: called every 20 steps with network, step, steps, loss.
+        on_log: called about 20 times with network, step, steps, loss.
 
     Returns:
         The network, frozen and in evaluation mode, and :func:`measures.content_measures`.
@@ -178,6 +178,7 @@ def _optimise(
     """Minimise `loss(network, step)["loss"]`, then freeze the network."""
     network.train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=WEIGHT_DECAY)
+    every = max(1, steps // LINES)
     for step in range(1, steps + 1):
         optimizer.param_groups[0]["lr"] = rate(step, steps=steps, lr=lr)
         terms = loss(network, step)
@@ -190,7 +191,7 @@ def _optimise(
         torch.autograd.backward(terms["loss"])
         nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
         optimizer.step()
-        if on_log is not None and (step % LOG_EVERY == 0 or step == steps):
+        if on_log is not None and (step % every == 0 or step == steps):
             values = {key: float(value.detach()) for key, value in terms.items()}
             on_log({"network": name, "step": step, "steps": steps, **values})
     network.requires_grad_(False).eval()
