@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def real_corpus() -> Path:
-    """The folder of real samples beside the checkout; tests that need it skip where it is absent."""
+    """The folder of real samples beside the checkout; tests skip where it is absent."""
     folder = REPOSITORY.parent / "shared" / "corpus"
     if not folder.is_dir():
         pytest.skip("no folder of real samples beside the checkout")

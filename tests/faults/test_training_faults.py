@@ -19,7 +19,7 @@ import torch
 from tests.unit.training_factory import small_run
 from xfavot import training
 from xfavot.errors import CheckpointError, ConfigError, DataError, TrainingError
-from xfavot.training import checkpoint, setup
+from xfavot.training import checkpoint, setup, stores
 from xfavot.training.loop import Run
 
 STEPS = 12
@@ -165,4 +165,4 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(ConfigError, match="no GPU"):
-        setup.pick_device("cuda")
+        stores.pick_device("cuda")

@@ -19,6 +19,7 @@ PARAMETERS = {
     "prepare_data": config.PREPARE_PARAMETERS,
     "pretrain": config.PRETRAIN_PARAMETERS,
     "explore": config.EXPLORE_PARAMETERS,
+    "evaluate": config.EXPLORE_PARAMETERS,
 }
 MOST_LINES = 300
 MOST_CELL_LINES = 10

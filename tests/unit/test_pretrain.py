@@ -292,7 +292,7 @@ def test_mini_stands_in_where_nothing_has_a_transcript(
         asked.append(asked_for.data.dataset)
         return [store]
 
-    monkeypatch.setattr("xfavot.training.setup.open_stores", open_stores)
+    monkeypatch.setattr("xfavot.training.stores.open_stores", open_stores)
     pretrain.ensure_network("content", cfg, [mute], statistics(mute))
     assert asked == ["mini"]
     few = make_store(tmp_path / "data", corpus="grid", kind="av")

@@ -117,4 +117,3 @@ def discriminator_audio(t: Terms, w: LossConfig, *, r1_every: int) -> Objective:
     """What D_A and C_A minimise: minus L_adv, the weighted L_cls, and R1 as for D_I."""
     total = t["adv_real"] + t["adv_fake"] + w.cls * t["cls"] + r1_every * w.r1_audio * t["r1"]
     return Objective(total, t)
-

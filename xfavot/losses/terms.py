@@ -1,8 +1,8 @@
 """Every term of the objective, in the paper's order (Sec. 3.2). Pure functions of tensors.
 
 No weight, sign, schedule or clamp in here: :mod:`xfavot.losses.objective` alone adds them.
-Symbols follow the paper; B batch, S style, M mel bins, T frames, N speakers. Status words: STATED (in the
-paper), CODE (in StarGAN v2 or StarGANv2-VC), INFERRED.
+Symbols follow the paper; B batch, S style, M mel bins, T frames, N speakers. Status words: STATED
+(in the paper), CODE (in StarGAN v2 or StarGANv2-VC), INFERRED.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def up(x: Tensor, resample: Resample) -> Tensor:
 
 def _full_precision(device: torch.device) -> AbstractContextManager[object]:
     """Switch autocast off where the device has it ("meta", which traces shapes, has none)."""
-    if torch.amp.is_autocast_available(device.type):
+    if device.type != "meta":
         return torch.autocast(device_type=device.type, enabled=False)
     return nullcontext()
 
@@ -91,7 +91,7 @@ class _ResampledConv(nn.Conv2d):
         high, wide = self.factors
         with _full_precision(self.weight.device):
             kernel = self.weight.flatten(2) @ self.window_sums
-        return kernel.unflatten(2, (2 + high, 2 + wide))
+        return kernel.view(*kernel.shape[:2], 2 + high, 2 + wide)
 
 
 class ConvDown(_ResampledConv):
@@ -231,7 +231,8 @@ class ResBlk(nn.Module):
         shortcut = down(x, self.resample)
         if self.shortcut is not None:
             shortcut = self.shortcut(shortcut)
-        return h.add_(shortcut).mul_(RESIDUAL_SCALE)
+        out: Tensor = h.add_(shortcut).mul_(RESIDUAL_SCALE)
+        return out
 
 
 class AdaINResBlk(nn.Module):
@@ -260,7 +261,8 @@ class AdaINResBlk(nn.Module):
         h = self.conv1(self.norm1(x, s))
         h = self.conv2(self.norm2(h, s))
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        return h.add_(up(shortcut, self.resample)).mul_(RESIDUAL_SCALE)
+        out: Tensor = h.add_(up(shortcut, self.resample)).mul_(RESIDUAL_SCALE)
+        return out
 
 
 def widths(first: int, largest: int, levels: int) -> list[int]:

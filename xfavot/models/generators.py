@@ -121,7 +121,9 @@ class F0Path(nn.Module):
 
     def forward(self, content: Tensor, f0_features: Tensor) -> Tensor:
         """Stack (B, C, m, t) and the features (B, Cf, 2m, 4t), reduced, to (B, C + F, m, t)."""
-        reduced = F.adaptive_avg_pool2d(self.block(f0_features), content.shape[2:])
+        reduced = F.adaptive_avg_pool2d(
+            self.block(f0_features), (content.shape[2], content.shape[3])
+        )
         return torch.cat([content, reduced.to(content.dtype)], dim=1)
 
 

@@ -94,7 +94,7 @@ def _group(domain: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
     batch = torch.arange(len(domain), device=domain.device)
     if domain.device.type != "cpu":
         return domain, batch, torch.zeros_like(domain), 1
-    heads, group, counts = domain.unique(return_inverse=True, return_counts=True)
+    heads, group, counts = torch.unique(domain, return_inverse=True, return_counts=True)
     order = group.argsort(stable=True)
     place = torch.empty_like(group)
     place[order] = batch - (counts.cumsum(0) - counts)[group[order]]

@@ -16,7 +16,7 @@ from xfavot.models.mapping import pick
 IMAGE_END = 4  # pixels a side before the closing convolution, STATED
 AUDIO_END = 5  # mel bins and frames the closing convolution covers, STATED
 AUDIO_LEVELS = 4  # halvings of both axes, STATED
-AUDIO_RESAMPLES: tuple[Resample, ...] = ("half",) * AUDIO_LEVELS
+AUDIO_RESAMPLES: tuple[Resample, ...] = ("half", "half", "half", "half")
 MIN_FRAMES = AUDIO_END * 2**AUDIO_LEVELS  # 80 frames, 1.0 s
 
 

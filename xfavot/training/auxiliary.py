@@ -136,7 +136,7 @@ def ensure_network(
     folder = Path(cfg.run_root) / "auxiliary" / f"{name}_{key}"
     kept = folder.is_dir()
     if not kept:
-        from xfavot.training.setup import pick_device  # imports this one
+        from xfavot.training.stores import pick_device
 
         train: Callable[..., tuple[F0Network | ContentNetwork, dict[str, float]]]
         train = train_f0 if name == "f0" else train_content
@@ -246,7 +246,7 @@ def _fallback(
         there = Path(cfg.data_root, FALLBACK_CORPUS, "store.json").is_file()
         if not there and own > 0:
             return []
-        from xfavot.training.setup import open_stores  # imports this one
+        from xfavot.training.stores import open_stores
 
         data = DataConfig(dataset=FALLBACK_CORPUS, corpora=(FALLBACK_CORPUS,))
         try:

@@ -1,9 +1,10 @@
 """Checkpoints: a folder with all weights, optimisers and the exact state, written atomically.
 
-``checkpoints/step_00000100/`` holds ``model.safetensors`` (eight modules), ``ema.safetensors`` (averages
-of G, E, M), ``f0.safetensors`` and ``content.safetensors`` (frozen), ``optimizer.pt`` (tensors and plain
-values only) and ``state.json``. Every random choice of training is a function of (seed, step), so the
-step is the whole state of the generators. Nothing in a checkpoint is ever executed.
+``checkpoints/step_00000100/`` holds ``model.safetensors`` (eight modules), ``ema.safetensors``
+(averages of G, E, M), ``f0.safetensors`` and ``content.safetensors`` (frozen), ``optimizer.pt``
+(tensors and plain values only) and ``state.json``. Every random choice of training is a function
+of (seed, step), so the step is the whole state of the random generators. Nothing in a checkpoint
+is ever executed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import pickle
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +35,6 @@ from xfavot.training.updates import Updater
 SCHEMA = 1
 STATE = "state.json"
 WEIGHT_FILES = ("model", "ema", "f0", "content")
-MAY_DIFFER_ON_RESUME = ("name", "data_root", "run_root", "steps", "device") + (
-    "log_every", "sample_every", "checkpoint_every", "keep_checkpoints",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +197,12 @@ def read_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def _load_strict(module: nn.Module, file: Path) -> None:
+def load_strict(module: nn.Module, file: Path) -> None:
+    """Load safetensors into a module; every tensor has to be there and to fit.
+
+    Raises:
+        CheckpointError: the file is damaged or of other networks.
+    """
     try:
         module.load_state_dict(load_file(file), strict=True)
     except (RuntimeError, SafetensorError, OSError) as error:
@@ -213,63 +215,6 @@ def _load_strict(module: nn.Module, file: Path) -> None:
 def standardiser_of(state: dict[str, Any]) -> Standardiser:
     """The mel statistics kept in a checkpoint's state."""
     return Standardiser(torch.tensor(state["mel_mean"]), torch.tensor(state["mel_std"]))
-
-
-def require_same_run(path: Path, state: dict[str, Any], cfg: RunConfig, fingerprint: str) -> None:
-    """Refuse to resume from a checkpoint of another configuration or of other data.
-
-    Raises:
-        CheckpointError: naming each setting that differs.
-    """
-    differing = _differences(state["config"], to_dict(cfg))
-    if differing:
-        raise CheckpointError(
-            f"{path} is of another configuration: " + "; ".join(differing) + "; resume with the "
-            "parameters of that run, or start a new run without resume"
-        )
-    if state["data"] != fingerprint:
-        raise CheckpointError(
-            f"{path} was trained on prepared data {state['data']}; found {fingerprint}; "
-            "give the data_root of that run, or start a new run without resume"
-        )
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    found: list[str] = []
-    for key in sorted(old.keys() | new.keys()):
-        if key in MAY_DIFFER_ON_RESUME:
-            continue
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += _differences(a, b, f"{prefix}{key}.")
-        elif json.dumps(a) != json.dumps(b):
-            found.append(f"{prefix}{key} was {a!r}, now {b!r}")
-    return found
-
-
-def restore(path: Path, updater: Updater) -> int:
-    """Load weights, averages and optimisers of a checkpoint into an updater.
-
-    Returns:
-        The number of finished steps.
-
-    Raises:
-        CheckpointError: a file is damaged or does not fit.
-    """
-    state = read_state(path)
-    _load_strict(updater.n.nets, path / "model.safetensors")
-    _load_strict(updater.ema.modules, path / "ema.safetensors")
-    _load_strict(updater.n.f0, path / "f0.safetensors")
-    _load_strict(updater.n.content, path / "content.safetensors")
-    try:
-        optimizers = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
-        for name, optimizer in updater.optimizers.items():
-            optimizer.load_state_dict(optimizers[name])
-    except (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        raise CheckpointError(
-            f"{path / 'optimizer.pt'} cannot be read ({error}); use an older checkpoint"
-        ) from error
-    return int(state["step"])
 
 
 def load_model(path: Path | str, *, device: str = "cpu") -> LoadedModel:
@@ -286,13 +231,13 @@ def load_model(path: Path | str, *, device: str = "cpu") -> LoadedModel:
     state = read_state(path)
     config = from_dict(state["config"])
     nets = XFaVoT.from_config(config.model)
-    _load_strict(nets, path / "model.safetensors")
+    load_strict(nets, path / "model.safetensors")
     averaged = nn.ModuleDict({k: getattr(nets, k) for k in ("G_I", "G_A", "E_I", "E_A", "M")})
-    _load_strict(averaged, path / "ema.safetensors")
+    load_strict(averaged, path / "ema.safetensors")
     f0 = F0Network.from_config(config.model)
-    _load_strict(f0, path / "f0.safetensors")
+    load_strict(f0, path / "f0.safetensors")
     content = ContentNetwork.from_config(config.model, depth=state["content_depth"])
-    _load_strict(content, path / "content.safetensors")
+    load_strict(content, path / "content.safetensors")
     for module in (nets, f0, content):
         module.requires_grad_(False).eval().to(device)
     return LoadedModel(

@@ -1,8 +1,8 @@
 """Disguises for the self-reconstruction of the small presets (A20): the source hides who it is.
 
-A face whose colours are mixed, or a voice whose bands are stretched, can only be brought back with what
-the style says about hair, skin and vocal tract; a plain copy would teach the generators to ignore
-the style. The idea of perturbing what the style has to supply follows NANSY (voices).
+A face whose colours are mixed, or a voice whose bands are stretched, can only be brought back with
+what the style says about hair, skin and vocal tract; a plain copy would teach the generators to
+ignore the style. The idea of perturbing what the style has to supply follows NANSY (voices).
 """
 
 from __future__ import annotations

@@ -54,9 +54,7 @@ class Journal:
         self.path, self.timing = run / "metrics.jsonl", run / "timing.jsonl"
         cut(self.path, step)
         cut(self.timing, step)
-        self.events = SummaryWriter(  # type: ignore[no-untyped-call]
-            str(run / "events"), purge_step=step + 1 if step else None
-        )
+        self.events = SummaryWriter(str(run / "events"), purge_step=step + 1 if step else None)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append a record with its ``step``.
@@ -67,7 +65,7 @@ class Journal:
         self._append(self.path, record)
         for name, value in record.items():
             if name != "step":
-                self.events.add_scalar(name, value, record["step"])  # type: ignore[no-untyped-call]
+                self.events.add_scalar(name, value, record["step"])
 
     def write_timing(self, record: Mapping[str, Any]) -> None:
         """Append a record to ``timing.jsonl``."""
@@ -75,7 +73,7 @@ class Journal:
 
     def close(self) -> None:
         """Close the event file."""
-        self.events.close()  # type: ignore[no-untyped-call]
+        self.events.close()
 
     def _append(self, path: Path, record: Mapping[str, Any]) -> None:
         try:

@@ -1,8 +1,9 @@
 """Training from a configuration to a run directory.
 
-A run directory holds ``config.json``, ``metrics.jsonl`` (every term by step; no clock in it, so that a
-resumed run writes the same bytes), ``timing.jsonl``, ``events/`` (TensorBoard), ``samples/`` and
-``checkpoints/``. An interrupt or SIGTERM is obeyed between two steps: save, then stop.
+A run directory holds ``config.json``, ``metrics.jsonl`` (every term by step; no clock in it, so
+that a resumed run writes the same bytes), ``timing.jsonl``, ``events/`` (TensorBoard),
+``samples/`` and ``checkpoints/``. An interrupt or SIGTERM is obeyed between two steps: save, then
+stop.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor
 from xfavot.config import RunConfig
 from xfavot.data.batches import Batch, Batches
 from xfavot.errors import TrainingError
-from xfavot.training import checkpoint, journal, sampling, setup
+from xfavot.training import journal, sampling, setup
 from xfavot.training.setup import Session
 
 Log = Callable[[Mapping[str, Any]], None]

@@ -89,7 +89,7 @@ def pretrain(task: Pretraining, *, on_log: Log | None = None) -> Pretrained:
         WeightsError: no transcripts for the content network.
         TrainingError: the loss is not finite, or a network cannot be written.
     """
-    from xfavot.training.setup import open_stores  # imports this one
+    from xfavot.training.stores import open_stores
 
     cfg = task.run
     stores = open_stores(cfg, lambda text: on_log({"message": text}) if on_log else None)

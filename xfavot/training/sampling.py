@@ -16,6 +16,7 @@ from torch import Tensor
 from xfavot.errors import DataError
 from xfavot.models.xfavot import XFaVoT
 from xfavot.training import step as steps
+from xfavot.training import targets
 from xfavot.training.step import Networks
 from xfavot.training.updates import Updater
 
@@ -47,10 +48,10 @@ def validate(s: Session) -> dict[str, float]:
     sums: dict[str, list[Tensor]] = {}
     for number in range(VALIDATION_BATCHES):
         batch = s.validation.batch(number).to(s.device)
-        d = steps.draw(s.cfg, number, batch.paired.shape[0], u.guidances)
+        d = targets.draw(s.cfg, number, batch.paired.shape[0], u.guidances)
         voices = steps.analyse_voices(n, batch.source_audio) if batch.source_audio else None
         for guidance in u.guidances:
-            t = steps.make_target(n.nets, batch, guidance, d)
+            t = targets.make_target(n.nets, batch, guidance, d)
             if "i" in u.outputs:
                 terms = steps.generator_image_terms(n, batch, t)[0]
                 for k, v in terms.items():
@@ -77,13 +78,13 @@ def write(s: Session, step: int) -> None:
     u = s.updater
     nets, folder = averaged(u), s.path / "samples"
     folder.mkdir(exist_ok=True)
-    d = steps.draw(s.cfg, 0, batch.paired.shape[0], u.guidances)
-    targets = [steps.make_target(nets, batch, g, d) for g in u.guidances]
+    d = targets.draw(s.cfg, 0, batch.paired.shape[0], u.guidances)
+    aims = [targets.make_target(nets, batch, g, d) for g in u.guidances]
     if batch.source_image is not None and "i" in u.outputs:
         x = batch.source_image.x[:COLUMNS]
         blank = torch.ones_like(x[:1])
         sheet = [torch.cat([blank, x])]
-        for t in targets:
+        for t in aims:
             for row in range(min(ROWS, t.s1.shape[0])):
                 face = blank
                 if t.guidance != "z" and batch.ref_image is not None:
@@ -95,7 +96,7 @@ def write(s: Session, step: int) -> None:
         x = batch.source_audio.x[:1]
         features = u.n.f0.features(x)
         _save_voice(s, x, f"step_{step:08d}_source.wav")
-        for t in targets:
+        for t in aims:
             for row in range(min(VOICES, t.s1.shape[0])):
                 fake = nets.G_A(x, t.s1[row : row + 1], features)
                 _save_voice(s, fake, f"step_{step:08d}_{t.guidance}2a_{row}.wav")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fcntl
 import json
 import os
@@ -21,11 +20,12 @@ import torch
 from xfavot.config import RunConfig, config_id, to_dict
 from xfavot.data.batches import Batches
 from xfavot.data.manifest import Store
-from xfavot.errors import CheckpointError, ConfigError, DataError
+from xfavot.errors import CheckpointError, DataError
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
 from xfavot.models.xfavot import XFaVoT
-from xfavot.training import checkpoint, journal, pretrain
+from xfavot.training import checkpoint, journal, pretrain, resuming
+from xfavot.training import stores as run_data
 from xfavot.training.step import Networks
 from xfavot.training.updates import Updater
 
@@ -130,21 +130,19 @@ def open_session(cfg: RunConfig, *, resume: str, on_log: Log | None) -> Iterator
     start = None if resume in ("", "auto") else checkpoint.locate(resume)
     run = start.resolve().parents[1] if start is not None else Path(cfg.run_root) / cfg.name
     _refuse_existing(run, resume)
-    device = pick_device(cfg.train.device)
-    stores = open_stores(cfg, say)
-    cfg, batches = _open_batches(cfg, stores, "train", cfg.train.batch_size)
+    device = run_data.pick_device(cfg.train.device)
+    stores = run_data.open_stores(cfg, say)
+    cfg, batches = run_data.open_batches(cfg, stores, "train", cfg.train.batch_size)
     run.mkdir(parents=True, exist_ok=True)
     with _locked(run), Stop().listening() as stop:
         if resume == "auto" and checkpoint.checkpoints_of(run):
             start = checkpoint.newest(run)
         if start is not None:
-            checkpoint.require_same_run(
-                start, checkpoint.read_state(start), cfg, batches.fingerprint
-            )
+            resuming.require_same_run(start, checkpoint.read_state(start), cfg, batches.fingerprint)
         outputs = _outputs(cfg, batches)
         n = checkpoint.place(_networks(cfg, stores, batches, outputs, on_log), device)
         updater = Updater(n, cfg, guidances=("z", *outputs), outputs=outputs)
-        step = checkpoint.restore(start, updater) if start is not None else 0
+        step = resuming.restore(start, updater) if start is not None else 0
         _write_config(run, cfg)
         session = Session(
             cfg=cfg,
@@ -152,8 +150,10 @@ def open_session(cfg: RunConfig, *, resume: str, on_log: Log | None) -> Iterator
             device=device,
             stores=stores,
             batches=batches,
-            warmup_batches=_open_batches(cfg, stores, "train", cfg.train.warmup_batch_size)[1],
-            validation=_validation(cfg, stores, batches, say),
+            warmup_batches=run_data.open_batches(cfg, stores, "train", cfg.train.warmup_batch_size)[
+                1
+            ],
+            validation=run_data.open_validation(cfg, stores, batches, say),
             updater=updater,
             journal=journal.Journal(run, step=step),
             stop=stop,
@@ -166,66 +166,6 @@ def open_session(cfg: RunConfig, *, resume: str, on_log: Log | None) -> Iterator
             yield session
         finally:
             session.journal.close()
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of a name; "auto" is a GPU where there is one.
-
-    Raises:
-        ConfigError: the device is not there; nothing else is taken in its place.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(
-            f"train.device is '{name}', but torch finds no GPU; use -p device auto or cpu"
-        )
-    return torch.device(name)
-
-
-def open_stores(cfg: RunConfig, say: Callable[[str], None]) -> list[Store]:
-    """Open the prepared stores of the run's corpora; ``mini`` is made where it is missing.
-
-    Raises:
-        DataError: a store is missing or damaged.
-    """
-    root = Path(cfg.data_root)
-    if cfg.data.dataset == "mini" and not (root / "mini" / "store.json").exists():
-        from xfavot.data.prepare import prepare_dataset
-
-        say(f"the corpus mini is not in {root} yet: drawing and speaking it")
-        return prepare_dataset("mini", "", root, os.cpu_count() or 1, 0, say)
-    present = [c for c in cfg.data.corpora if (root / c / "store.json").exists()]
-    missing = [c for c in cfg.data.corpora if c not in present]
-    if not present:
-        raise DataError(
-            f"data_root '{root}' holds no prepared store of {', '.join(missing)} (dataset "
-            f"{cfg.data.dataset}); prepare it with: papermill notebooks/prepare_data.ipynb "
-            f"runs/prepare.ipynb -p dataset {cfg.data.dataset} -p source <folder of the originals>"
-        )
-    if missing:
-        say(f"WARNING: {', '.join(missing)} of dataset {cfg.data.dataset} not in {root}; going on")
-    return [Store.open(root / c, corpus=c) for c in present]
-
-
-def _open_batches(
-    cfg: RunConfig, stores: list[Store], split: str, batch_size: int
-) -> tuple[RunConfig, Batches]:
-    """Batches of a split, and the configuration with the number of speakers filled in."""
-    batches = Batches(
-        stores, split=split, image_size=cfg.model.image_size, mel_frames=cfg.model.mel_frames,
-        batch_size=batch_size, seed=cfg.seed, augment=cfg.data.augment,
-    )  # fmt: skip
-    found = len(batches.speakers)
-    if cfg.model.speakers == 0:
-        model = dataclasses.replace(cfg.model, speakers=max(found, 1))
-        cfg = dataclasses.replace(cfg, model=model)
-    elif found > cfg.model.speakers:
-        raise ConfigError(
-            f"model.speakers is {cfg.model.speakers}, but the training data has {found} speakers "
-            "with audio; set it to that number or to 0 in overrides"
-        )
-    return cfg, batches
 
 
 def _outputs(cfg: RunConfig, batches: Batches) -> str:
@@ -260,21 +200,6 @@ def _networks(
         content = ContentNetwork.from_config(cfg.model, depth=1)
     torch.manual_seed(cfg.seed)
     return Networks(XFaVoT.from_config(cfg.model), f0, content, batches.standardiser)
-
-
-def _validation(
-    cfg: RunConfig, stores: list[Store], train: Batches, say: Callable[[str], None]
-) -> Batches | None:
-    """Batches of the validation split; None, with a word about it, where it is empty."""
-    try:
-        return Batches(
-            stores, split="val", image_size=cfg.model.image_size,
-            mel_frames=cfg.model.mel_frames, batch_size=cfg.train.batch_size, seed=cfg.seed,
-            speakers=train.speakers, standardiser=train.standardiser,
-        )  # fmt: skip
-    except DataError as error:
-        say(f"WARNING: no validation: {error}")
-        return None
 
 
 def _refuse_existing(run: Path, resume: str) -> None:

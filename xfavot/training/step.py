@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from xfavot.audio.mel import Standardiser
 from xfavot.config import RunConfig
 from xfavot.data.batches import Batch, Samples
-from xfavot.losses import objective, terms
-from xfavot.losses.objective import Terms, may_use_speaker_head
+from xfavot.losses import terms
+from xfavot.losses.objective import Terms
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
 from xfavot.models.xfavot import XFaVoT
-from xfavot.training.disguise import Disguise, draw_disguise
+from xfavot.training.targets import Draw, Target, audio_domain
 
 GENERATOR_SIDE = ("G_I", "G_A", "E_I", "E_A", "M")
 DISCRIMINATOR_SIDE = ("D_I", "D_A", "C_A")
@@ -40,29 +40,6 @@ class Networks:
     standardiser: Standardiser
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """The random choices of one step; a function of (seed, step) alone."""
-
-    guidances: tuple[str, ...]
-    speaker_family: bool
-    z1: Tensor  # (B, L)
-    z2: Tensor  # (B, L)
-    cross: Tensor  # (2,) bool: whether faces, voices are regenerated from the other's style
-    disguise: Disguise
-
-
-@dataclass(slots=True)
-class Target:
-    """Two styles of one domain and the codes of the reference that they stand for."""
-
-    guidance: str
-    s1: Tensor  # (B, S)
-    s2: Tensor  # (B, S)
-    gender: Tensor  # (B,)
-    speaker: Tensor  # (B,), -1 where the speaker heads may not be used (Table 1)
-
-
 @dataclass(slots=True)
 class Voices:
     """What is computed once a step from the real source voices."""
@@ -71,31 +48,6 @@ class Voices:
     f0_features: Tensor  # (B, C, M', T)
     content: Tensor  # (B, C, T')
     energy: Tensor  # (B, T)
-
-
-def draw(cfg: RunConfig, step: int, batch_size: int, guidances: tuple[str, ...]) -> Draw:
-    """Draw the latent codes, the head family and the style sources of a step.
-
-    Args:
-        cfg: the run's configuration.
-        step: number of the step, from 1.
-        batch_size: B.
-        guidances: the style sources that the data allow.
-    """
-    rng = torch.Generator().manual_seed(cfg.seed * 1_000_003 + step)
-    family = bool(torch.rand((), generator=rng) < cfg.train.speaker_head_probability)
-    chosen = guidances
-    if cfg.train.sources == "one":
-        chosen = (guidances[int(torch.randint(len(guidances), (), generator=rng))],)
-    shape = (batch_size, cfg.model.latent_dim)
-    return Draw(
-        guidances=chosen,
-        speaker_family=family and cfg.train.dual_domain,
-        z1=torch.randn(shape, generator=rng),
-        z2=torch.randn(shape, generator=rng),
-        cross=torch.rand(2, generator=rng) < 0.5,
-        disguise=draw_disguise(rng, batch_size),
-    )
 
 
 @contextmanager
@@ -109,44 +61,6 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
     finally:
         for p in parameters:
             p.requires_grad_(True)
-
-
-def audio_domain(target_gender: Tensor, speaker: Tensor, family: bool, genders: int) -> Tensor:
-    """Head index of D_A and M: the speaker's where it may be used, else the gender's.
-
-    Args:
-        target_gender, speaker: (B,) codes; speaker -1 where unknown.
-        family: whether the speaker heads were drawn for this step.
-        genders: number of gender heads, which come first.
-
-    Returns:
-        (B,) long.
-    """
-    if not family:
-        return target_gender
-    return torch.where(speaker >= 0, speaker + genders, target_gender)
-
-
-def make_target(nets: XFaVoT, batch: Batch, guidance: str, d: Draw) -> Target:
-    """Compute the two styles of one pass from M, E_I or E_A (Table 1)."""
-    reference = batch.ref_audio if batch.ref_audio is not None else batch.ref_image
-    if guidance == "z":
-        assert reference is not None
-        domain = audio_domain(reference.gender, reference.speaker, d.speaker_family, nets.genders)
-        s1, s2 = nets.M(d.z1.to(domain.device), domain), nets.M(d.z2.to(domain.device), domain)
-        return Target(guidance, s1, s2, reference.gender, reference.speaker)
-    encoder, first, second = (
-        (nets.E_I, batch.ref_image, batch.ref2_image)
-        if guidance == "i"
-        else (nets.E_A, batch.ref_audio, batch.ref2_audio)
-    )
-    assert first is not None and second is not None
-    with torch.no_grad():
-        s1, s2 = encoder(first.x, first.gender), encoder(second.x, second.gender)
-    speaker = first.speaker
-    if guidance == "i" and not may_use_speaker_head("E_I", "image-only face"):
-        speaker = torch.where(batch.paired, speaker, torch.full_like(speaker, -1))
-    return Target(guidance, s1, s2, first.gender, speaker)
 
 
 def analyse_voices(n: Networks, source: Samples) -> Voices:
@@ -179,8 +93,9 @@ def generator_image_terms(n: Networks, batch: Batch, t: Target) -> tuple[Terms, 
 
 def class_logits(nets: XFaVoT, x: Tensor, by_speaker: bool) -> Tensor:
     """Logits of the classifier's group that the step uses: (B, 2) or (B, speakers)."""
-    by_gender, speakers = nets.C_A(x)
-    return speakers if by_speaker else by_gender
+    by_gender, by_name = nets.C_A(x)
+    logits: Tensor = by_name if by_speaker else by_gender
+    return logits
 
 
 def class_rows(batch: Batch, t: Target, by_speaker: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -219,13 +134,13 @@ def generator_audio_terms(
 def pair_terms(n: Networks, batch: Batch, d: Draw, cfg: RunConfig, *, rec: bool) -> Terms:
     """Terms of the reference pairs: L_xm, and self-reconstruction where asked for (A20).
 
-    For the latter a face (a voice) comes back from a disguised copy of itself and a style of the same
-    person: its own, or for half of the steps the other modality's.
+    For the latter a face (a voice) comes back from a disguised copy of itself and a style of the
+    same person: its own, or for half of the steps the other modality's.
     """
     nets, face, voice = n.nets, batch.ref_image, batch.ref_audio
     result: Terms = {}
-    s_face = nets.E_I(face.x, face.gender) if face is not None else None
-    s_voice = nets.E_A(voice.x, voice.gender) if voice is not None else None
+    s_face: Tensor | None = nets.E_I(face.x, face.gender) if face is not None else None
+    s_voice: Tensor | None = nets.E_A(voice.x, voice.gender) if voice is not None else None
     paired = batch.paired[:, None]
     if s_face is not None and s_voice is not None and voice is not None:
         rows = batch.paired.nonzero().squeeze(1)
@@ -234,13 +149,13 @@ def pair_terms(n: Networks, batch: Batch, d: Draw, cfg: RunConfig, *, rec: bool)
             tau=cfg.loss.tau, form=cfg.loss.xm_form,
         )  # fmt: skip
     if rec and face is not None and s_face is not None:
-        crossed = s_voice is not None and d.cross[0]
-        style = torch.where(paired, s_voice, s_face) if crossed else s_face
+        crossed = s_voice if s_voice is not None and d.cross[0] else s_face
+        style = torch.where(paired, crossed, s_face)
         made = nets.G_I(d.disguise.faces(face.x), style)
         result["rec_image"] = terms.self_reconstruction(face.x, made)
     if rec and voice is not None and s_voice is not None:
-        crossed = s_face is not None and d.cross[1]
-        style = torch.where(paired, s_face, s_voice) if crossed else s_voice
+        crossed = s_face if s_face is not None and d.cross[1] else s_voice
+        style = torch.where(paired, crossed, s_voice)
         with torch.no_grad():
             features = n.f0.features(voice.x)
         made = nets.G_A(d.disguise.voices(voice.x), style, features)

@@ -19,7 +19,9 @@ from xfavot.losses import objective
 from xfavot.losses.objective import Terms
 from xfavot.models.xfavot import XFaVoT
 from xfavot.training import step as steps
-from xfavot.training.step import Draw, Networks, Target, Voices
+from xfavot.training import targets
+from xfavot.training.step import Networks, Voices
+from xfavot.training.targets import Draw, Target
 
 ADAM = ("G_I", "E_I", "D_I", "M")
 ADAMW = ("G_A", "E_A", "D_A", "C_A")
@@ -49,8 +51,8 @@ def make_optimizers(nets: XFaVoT, cfg: TrainConfig) -> dict[str, Optimizer]:
 class Ema:
     """Exponential moving averages of the parameters of G_I, G_A, E_I, E_A and M.
 
-    The weight of the past starts small, ``(1 + step) / (10 + step)``, so that the averages of a short
-    run hold nothing of its first weights (A19).
+    The weight of the past starts small, ``(1 + step) / (10 + step)``, so that the averages of a
+    short run hold nothing of its first weights (A19).
 
     Args:
         nets: the eight modules; their parameters are copied.
@@ -101,7 +103,7 @@ class Updater:
             Every term of every pass by log key, detached scalars.
         """
         size = batch.paired.shape[0]
-        d = steps.draw(self.cfg, step, size, self.guidances)
+        d = targets.draw(self.cfg, step, size, self.guidances)
         if step <= self.cfg.train.warmup_steps:
             terms = self._warmup(batch, d)
         elif self.cfg.train.update_rule == "fused":
@@ -133,7 +135,7 @@ class Updater:
         logged: dict[str, Terms] = {}
         for guidance in d.guidances:
             with torch.no_grad(), self._autocast():
-                t = steps.make_target(self.n.nets, batch, guidance, d)
+                t = targets.make_target(self.n.nets, batch, guidance, d)
                 fakes = self._fakes(batch, t)
             for output, ts in self._discriminate(batch, fakes, d, step).items():
                 logged[f"d/{guidance}2{output}"] = ts
@@ -214,7 +216,7 @@ class Updater:
             for output in self.outputs:
                 with self._autocast():
                     if t is None or guidance == "z":  # M's graph is spent with each backward
-                        t = steps.make_target(nets, batch, guidance, d)
+                        t = targets.make_target(nets, batch, guidance, d)
                     if output == "i" and batch.source_image is not None:
                         terms, fake = steps.generator_image_terms(self.n, batch, t)
                         total = objective.generator_image(terms, w, step=step).total
