@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -20,7 +22,8 @@
 # **In:** prepared stores under `data_root` (`prepare_data.ipynb` makes them; `mini` makes itself).
 # **Out:** a run under `run_root`: `config.json`, `metrics.jsonl`, `checkpoints/`, `samples/` with
 # labelled grids and the converted voices as WAV.
-# **Time:** `dataset mini` some minutes on two CPU cores; `preset paper` days on one GPU.
+# **Time:** preset `mini` about a second a step on one CPU core, so an hour or more for all 4,000
+# steps; `preset paper` days on one GPU.
 #
 # A run that was stopped goes on with the same parameters and `-p resume auto`.
 

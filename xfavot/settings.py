@@ -162,6 +162,11 @@ class TrainConfig:
     checkpoint_every: int = 1000
     keep_checkpoints: int = 3
 
+    @property
+    def warmup(self) -> int:
+        """Steps of the warm-up: ``warmup_steps``, but at most a quarter of a short run (A20)."""
+        return min(self.warmup_steps, self.steps // 4)
+
     def __post_init__(self) -> None:
         """Check lengths, rates and names."""
         for name in ("steps", "batch_size", "warmup_batch_size", "r1_every", *BOOKKEEPING[1:]):

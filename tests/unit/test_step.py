@@ -47,7 +47,7 @@ def modules(session: Session) -> list[tuple[str, nn.Module]]:
 @pytest.mark.parametrize("rule", ["alternate", "fused"])
 @pytest.mark.parametrize("guidance", ["z", "i", "a"])
 def test_a_pass_moves_the_intended_modules(root: Path, rule: str, guidance: str) -> None:
-    overrides = {"loss.xm": 0.0, "train.update_rule": rule}
+    overrides = {"loss.xm": 0.0, "loss.rec": 0.0, "train.update_rule": rule}
     for session in opened(small_run(root, overrides=overrides)):
         session.updater.guidances = (guidance,)
         expected = GENERATORS | DISCRIMINATORS
@@ -57,13 +57,13 @@ def test_a_pass_moves_the_intended_modules(root: Path, rule: str, guidance: str)
 
 
 def test_xm_moves_the_encoders_in_a_reference_pass(root: Path) -> None:
-    for session in opened(small_run(root)):
+    for session in opened(small_run(root, overrides={"loss.rec": 0.0})):
         session.updater.guidances = ("i",)
         assert moved(session, 1) == GENERATORS | ENCODERS | DISCRIMINATORS
 
 
 def test_the_warm_up_moves_generators_and_encoders_only(root: Path) -> None:
-    cfg = small_run(root, overrides={"train.warmup_steps": 2})
+    cfg = small_run(root, steps=8, overrides={"train.warmup_steps": 2})
     for session in opened(cfg):
         assert moved(session, 1) == GENERATORS | ENCODERS
 
@@ -75,7 +75,9 @@ def test_the_warm_up_moves_generators_and_encoders_only(root: Path) -> None:
 def test_one_modality_trains_its_own_passes(
     root: Path, modalities: list[str], passes: set[str]
 ) -> None:
-    overrides = {"train.modalities": modalities, "loss.xm": 0.0, "train.sources": "all"}
+    overrides = {
+        "train.modalities": modalities, "loss.xm": 0.0, "loss.rec": 0.0, "train.sources": "all"
+    }  # fmt: skip
     for session in opened(small_run(root, overrides=overrides)):
         terms = session.updater(session.batches.batch(1), 1)
         assert {k.split("/")[1] for k in terms if k.startswith("g/")} == passes

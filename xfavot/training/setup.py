@@ -81,7 +81,7 @@ class Session:
 
     def batches_of(self, step: int) -> Batches:
         """The batches that a step draws from: larger ones in the warm-up (A20)."""
-        return self.warmup_batches if step <= self.cfg.train.warmup_steps else self.batches
+        return self.warmup_batches if step <= self.cfg.train.warmup else self.batches
 
     def say(self, message: str) -> None:
         """Tell people something."""

@@ -104,7 +104,7 @@ class Updater:
         """
         size = batch.paired.shape[0]
         d = targets.draw(self.cfg, step, size, self.guidances)
-        if step <= self.cfg.train.warmup_steps:
+        if step <= self.cfg.train.warmup:
             terms = self._warmup(batch, d)
         elif self.cfg.train.update_rule == "fused":
             terms = self._fused(batch, d, step)
