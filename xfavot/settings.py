@@ -154,6 +154,7 @@ class TrainConfig:
     speaker_head_probability: float = 0.5  # A2
     warmup_steps: int = 0  # A20: self-reconstruction steps before adversarial training
     warmup_batch_size: int = 16  # A20
+    warmup_lr: float = 1.0e-3  # A20, with beta1 0.9
     r1_every: int = 1  # A3: R1 on every n-th step, weighed n times
     precision: str = "float32"  # "float32" | "bf16"
     device: str = "auto"  # "auto" | "cpu" | "cuda" | "cuda:N" | "mps"
@@ -172,7 +173,7 @@ class TrainConfig:
         for name in ("steps", "batch_size", "warmup_batch_size", "r1_every", *BOOKKEEPING[1:]):
             value = getattr(self, name)
             require(value >= 1, f"train.{name}", value, "1 or more", "raise it")
-        for name in ("lr", "lr_mapping"):
+        for name in ("lr", "lr_mapping", "warmup_lr"):
             value = getattr(self, name)
             require(value > 0, f"train.{name}", value, "more than 0", "use 1.0e-4")
         for name in ("beta1", "beta2", "ema_decay"):

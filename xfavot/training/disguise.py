@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SHARE = 0.8  # of the samples are disguised; the rest stay as they are, like sources in use
 MIXING = 1.5  # spread of the logits of the colour mix
 GAIN, SHIFT = 0.4, 0.4  # of the mixed colours, in units of [-1, 1]
 STRETCH = 0.18  # largest relative stretch of the mel axis
@@ -50,9 +49,4 @@ def draw_disguise(rng: torch.Generator, batch_size: int) -> Disguise:
     mix = mix * (1 + GAIN * (2 * torch.rand(b, 1, 1, generator=rng) - 1))
     shift = SHIFT * (2 * torch.rand(b, 3, 1, generator=rng) - 1)
     stretch = 1 + STRETCH * (2 * torch.rand(b, generator=rng) - 1)
-    plain = torch.rand(b, generator=rng) >= SHARE
-    return Disguise(
-        mix=torch.where(plain[:, None, None], torch.eye(3), mix),
-        shift=torch.where(plain[:, None, None], torch.zeros(1), shift),
-        stretch=torch.where(plain, torch.ones(1), stretch),
-    )
+    return Disguise(mix=mix, shift=shift, stretch=stretch)

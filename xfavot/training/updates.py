@@ -25,6 +25,7 @@ from xfavot.training.targets import Draw, Target
 
 ADAM = ("G_I", "E_I", "D_I", "M")
 ADAMW = ("G_A", "E_A", "D_A", "C_A")
+WARMUP_BETA1 = 0.9  # A20
 AVERAGED = ("G_I", "G_A", "E_I", "E_A", "M")  # A19
 
 
@@ -104,6 +105,7 @@ class Updater:
         """
         size = batch.paired.shape[0]
         d = targets.draw(self.cfg, step, size, self.guidances)
+        self._schedule(step)
         if step <= self.cfg.train.warmup:
             terms = self._warmup(batch, d)
         elif self.cfg.train.update_rule == "fused":
@@ -117,6 +119,16 @@ class Updater:
         device = next(self.n.nets.parameters()).device.type
         bf16 = self.cfg.train.precision == "bf16"
         return torch.autocast(device, torch.bfloat16, enabled=bf16)
+
+    def _schedule(self, step: int) -> None:
+        """Set rates and momenta: those of the warm-up, or those of the paper."""
+        t = self.cfg.train
+        for name, optimizer in self.optimizers.items():
+            lr, beta1 = (t.lr_mapping if name == "M" else t.lr), t.beta1
+            if step <= t.warmup:
+                lr, beta1 = t.warmup_lr, WARMUP_BETA1
+            for group in optimizer.param_groups:
+                group["lr"], group["betas"] = lr, (beta1, t.beta2)
 
     def _apply(self, names: Iterable[str]) -> None:
         for name in names:
