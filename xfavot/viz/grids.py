@@ -33,7 +33,7 @@ def conversion_grid(grid: Grid) -> Drawing:
     """Draw the conversions of one task: sources on top, references on the left.
 
     A voice is a small spectrogram with its pitch. Beside a reference voice stands the face of its
-    speaker where the corpus has one; the model did not see it.
+    speaker where the corpus has one, for comparison.
 
     Args:
         grid: what :func:`xfavot.convert.sample_grids` made.
@@ -92,7 +92,7 @@ def _legend(grid: Grid, aside: bool) -> str:
         dashed = "; dashed: the reference's" if grid.task.guidance == "voice" else ""
         lines.append(f"Line: pitch ({low:.0f} to {high:.0f} Hz, log) and its median{dashed}.")
     elif aside:
-        lines.append("The reference is the voice; the model did not see its speaker's face.")
+        lines.append("The reference is the voice alone; its speaker's face is for comparison.")
     return "\n".join(lines)
 
 
