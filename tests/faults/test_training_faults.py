@@ -111,7 +111,7 @@ def test_a_checkpoint_of_another_configuration_names_what_differs(
     finished: Run, tmp_path: Path
 ) -> None:
     other = small_run(tmp_path, overrides={"loss.sty": 3.0})
-    with pytest.raises(CheckpointError, match=r"loss\.sty was 1\.0, now 3\.0"):
+    with pytest.raises(CheckpointError, match=r"loss\.sty was 2\.0, now 3\.0"):
         training.fit(other, resume=str(finished.checkpoint))
 
 
