@@ -35,7 +35,7 @@ demo: setup
 	@mkdir -p $(DEMO)
 	$(PAPERMILL) notebooks/prepare_data.ipynb $(DEMO)/prepare_data.ipynb -p dataset mini
 	$(PAPERMILL) notebooks/pretrain.ipynb $(DEMO)/pretrain.ipynb -p dataset mini
-	$(PAPERMILL) notebooks/train.ipynb $(DEMO)/train.ipynb -p dataset mini -p steps 500 -p resume auto
+	$(PAPERMILL) notebooks/train.ipynb $(DEMO)/train.ipynb -p dataset mini -p steps 300 -p resume auto
 	$(PAPERMILL) notebooks/explore.ipynb $(DEMO)/explore.ipynb -p dataset mini
 	@echo 'done: open $(DEMO)/explore.ipynb, or look into runs/'
 
