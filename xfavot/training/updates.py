@@ -145,20 +145,19 @@ class Updater:
 
     def _alternate(self, batch: Batch, d: Draw, step: int) -> dict[str, Terms]:
         logged: dict[str, Terms] = {}
+        with self._autocast():
+            voices = self._voices(batch)
         for guidance in d.guidances:
             with torch.no_grad(), self._autocast():
                 t = targets.make_target(self.n.nets, batch, guidance, d)
-                fakes = self._fakes(batch, t)
+                fakes = self._fakes(batch, t, voices)
             for output, ts in self._discriminate(batch, fakes, d, step).items():
                 logged[f"d/{guidance}2{output}"] = ts
             self._apply(steps.DISCRIMINATOR_SIDE)
-        with self._autocast():
-            voices = self._voices(batch)
         for n, guidance in enumerate(d.guidances):
             made = self._generate(batch, d, guidance, voices, step, with_xm=n == 0)
             logged |= made[0]
-            self._apply(("G_I", "G_A"))
-            self._apply(("E_I", "E_A", "M"))
+            self._apply(steps.GENERATOR_SIDE)
         return logged
 
     def _fused(self, batch: Batch, d: Draw, step: int) -> dict[str, Terms]:
@@ -182,13 +181,15 @@ class Updater:
             return None
         return steps.analyse_voices(self.n, batch.source_audio)
 
-    def _fakes(self, batch: Batch, t: Target) -> dict[str, list[tuple[Target, Tensor]]]:
+    def _fakes(
+        self, batch: Batch, t: Target, voices: Voices | None
+    ) -> dict[str, list[tuple[Target, Tensor]]]:
         fakes: dict[str, list[tuple[Target, Tensor]]] = {"i": [], "a": []}
         if "i" in self.outputs and batch.source_image is not None:
             fakes["i"].append((t, self.n.nets.G_I(batch.source_image.x, t.s1)))
-        if "a" in self.outputs and batch.source_audio is not None:
+        if voices is not None and batch.source_audio is not None:
             x = batch.source_audio.x
-            fakes["a"].append((t, self.n.nets.G_A(x, t.s1, self.n.f0.features(x))))
+            fakes["a"].append((t, self.n.nets.G_A(x, t.s1, voices.f0_features)))
         return fakes
 
     def _discriminate(
