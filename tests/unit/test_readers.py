@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from xfavot import presets
+from xfavot.data.corpora import corpus
 from xfavot.data.readers import (
     FOLDERS,
     READERS,
@@ -205,16 +206,15 @@ def test_splits_are_a_function_of_key_and_seed() -> None:
     assert 0.08 < first.count("val") / len(first) < 0.12
 
 
-def test_dataset_files_agree_and_name_readers() -> None:
-    held: dict[str, list[str]] = {}
-    for name in presets.names("datasets"):
-        described = presets.load("datasets", name)
-        for corpus in described["corpora"]:
-            assert corpus in READERS
-            assert described["obtain"][corpus]["licence"]
-            names = described["held_out"].get(corpus, [])
-            assert held.setdefault(corpus, names) == names
-            assert len(names) == described["paper_counts"].get(corpus, {}).get("unseen", len(names))
+def test_every_corpus_is_described_and_has_a_reader() -> None:
+    assert set(presets.names("corpora")) == set(READERS)
+    for name in READERS:
+        known = corpus(name)
+        assert known.paper.get("unseen", 0) == len(set(known.held_out))
+    used = {
+        name for d in presets.names("datasets") for name in presets.load("datasets", d)["corpora"]
+    }
+    assert used == set(READERS)
 
 
 def test_real_samples_are_all_placed(real_corpus: Path) -> None:

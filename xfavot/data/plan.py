@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from xfavot import presets
 from xfavot.audio.mel import MEL
 from xfavot.data.clip import Settings
+from xfavot.data.corpora import describe
 from xfavot.data.manifest import Store
 from xfavot.data.pack import RECORD
 from xfavot.data.readers import READERS, Clip, Reject, corpus_folder
@@ -80,7 +80,7 @@ def store_record(
     corpus: str, seed: int, held_out: Sequence[str] | None, settings: Settings
 ) -> dict[str, Any]:
     """Describe a store by what was asked for, apart from its source."""
-    names = sorted(held_out_speakers(corpus) if held_out is None else held_out)
+    names = sorted(describe(corpus).held_out if held_out is None else held_out)
     return {
         "corpus": corpus,
         "seed": seed,
@@ -88,15 +88,6 @@ def store_record(
         "mel": MEL.hash,
         "settings": asdict(settings),
     }
-
-
-def held_out_speakers(corpus: str) -> tuple[str, ...]:
-    """Return the unseen speakers of a corpus, as the dataset files list them."""
-    for name in presets.names("datasets"):
-        described = presets.load("datasets", name)
-        if corpus in described["held_out"]:
-            return tuple(described["held_out"][corpus])
-    return ()
 
 
 def existing(target: Path, wanted: Mapping[str, Any]) -> Store | None:

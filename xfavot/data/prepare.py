@@ -16,6 +16,7 @@ from pathlib import Path
 
 from xfavot import presets
 from xfavot.data.clip import Settings
+from xfavot.data.corpora import compare_counts, describe
 from xfavot.data.manifest import Store
 from xfavot.data.pack import pack
 from xfavot.data.plan import Plan, existing, require_packages, scan, store_record
@@ -50,7 +51,7 @@ def prepare(
         workers: processes; 0 works in this one.
         seed: of the splits.
         on_log: receives plain lines of progress.
-        held_out: names of unseen speakers; ``None`` takes those of `presets/datasets`.
+        held_out: names of unseen speakers; ``None`` takes those of `presets/corpora`.
         settings: sizes and thresholds.
 
     Returns:
@@ -139,11 +140,10 @@ def prepare_dataset(
     stores: list[Store] = []
     missing: list[str] = []
     for corpus in described["corpora"]:
-        held_out = described["held_out"].get(corpus, ())
         originals = source
         if corpus == "mini" and not str(source):
             # the originals are the package's own: a finished store does not need them again
-            wanted = store_record(corpus, seed, held_out, Settings())
+            wanted = store_record(corpus, seed, None, Settings())
             ready = existing(Path(data_root) / corpus, wanted)
             if ready is not None:
                 log(f"mini: {ready.path} is ready ({len(ready.items)} items); nothing to do")
@@ -153,8 +153,8 @@ def prepare_dataset(
         try:
             scan(corpus, originals, seed)
         except DataError as error:
-            obtain = described["obtain"][corpus]
-            missing.append(f"{corpus}: {error}. To get it ({obtain['licence']}): {obtain['how']}")
+            known = describe(corpus)
+            missing.append(f"{corpus}: {error}. To get it ({known.licence}): {known.how}")
             continue
         stores.append(
             prepare(
@@ -164,7 +164,6 @@ def prepare_dataset(
                 workers=workers,
                 seed=seed,
                 on_log=log,
-                held_out=held_out,
             )
         )
     if not stores:
@@ -172,26 +171,9 @@ def prepare_dataset(
     for line in missing:
         log(f"MISSING from {dataset}: {line}")
     for store in stores:
-        for line in compare_counts(store, described["paper_counts"].get(store.corpus, {})):
+        for line in compare_counts(store):
             log(line)
     return stores
-
-
-def compare_counts(store: Store, paper: dict[str, int]) -> list[str]:
-    """Say what a store holds beside what the paper used, one line for each count that differs."""
-    items = store.items
-    ours = {
-        "speakers": len({item.speaker for item in items if item.speaker}),
-        "unseen": len({item.speaker for item in items if item.split == "unseen"}),
-        "images": sum(item.face_count for item in items),
-        "val_female": sum(item.split == "val" and item.gender == "f" for item in items),
-        "val_male": sum(item.split == "val" and item.gender == "m" for item in items),
-    }
-    return [
-        f"{store.corpus}: {name} {ours[name]}, in the paper {count}"
-        for name, count in paper.items()
-        if ours[name] != count
-    ]
 
 
 def _mini_originals(data_root: Path, *, workers: int, seed: int, log: Log) -> Path:

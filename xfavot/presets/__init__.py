@@ -1,7 +1,7 @@
-"""Presets, configurations and datasets as YAML files, and the strict reader of them.
+"""Presets, configurations, datasets and corpora as YAML files, and the strict reader of them.
 
 `sizes/` holds how large a run is, `configurations/` the rows of the paper's tables, `datasets/`
-the mixtures of corpora. A file may name one base of its own kind with `extends:`.
+the mixtures of corpora, `corpora/` what is known of each corpus. A file may name one base of its own kind with `extends:`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ from xfavot.errors import ConfigError
 from xfavot.strict import describe_value, merge, nearest
 
 FOLDER = Path(__file__).resolve().parent
-KINDS = {"sizes": "preset", "configurations": "configuration", "datasets": "dataset"}
+KINDS = {
+    "sizes": "preset",
+    "configurations": "configuration",
+    "datasets": "dataset",
+    "corpora": "corpus",
+}
 ANNOUNCED = ("sgsim", "adain_vc", "fragment_vc", "adain_cvc")  # baselines, not built yet
 
 
@@ -67,7 +72,7 @@ def parse(text: str, where: str) -> dict[str, Any]:
 
 
 def names(kind: str) -> tuple[str, ...]:
-    """List what exists of a kind: `sizes`, `configurations` or `datasets`."""
+    """List what exists of a kind: one of `KINDS`."""
     return tuple(sorted(path.stem for path in (FOLDER / kind).glob("*.yaml")))
 
 
@@ -75,7 +80,7 @@ def load(kind: str, name: str) -> dict[str, Any]:
     """Read one preset file with the base it extends laid under it.
 
     Args:
-        kind: `sizes`, `configurations` or `datasets`.
+        kind: one of `KINDS`.
         name: the file's name without its ending.
 
     Returns:

@@ -112,6 +112,7 @@ FOLDERS: dict[str, tuple[str, ...]] = {
     "lip2wav": (),
     "voxceleb": ("voxceleb1", "vox1"),
     "avatars": (),
+    "clips": ("talking_clips",),
 }
 
 
