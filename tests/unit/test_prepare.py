@@ -162,8 +162,10 @@ def test_held_out_speakers_are_unseen(vctk: Path, tmp_path: Path) -> None:
     store = make("vctk", vctk, tmp_path, held_out=["p225"])
     assert {i.split for i in store.items if i.speaker == "vctk/p225"} == {"unseen"}
     assert {i.split for i in store.items if i.speaker == "vctk/p226"} == {"train", "val"}
-    (line,) = compare_counts(store, {"speakers": 109, "unseen": 1})
-    assert line == "vctk: speakers 2, in the paper 109"
+    speakers, unseen, absent = compare_counts(store)
+    assert speakers == "vctk: speakers 2, in the paper 109"
+    assert unseen == "vctk: unseen 1, in the paper 30"
+    assert absent.startswith("vctk: held-out speakers not present: p228, p231, ")
 
 
 def test_splits_keep_groups_and_what_a_corpus_prescribes() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from xfavot import presets
-from xfavot.data.corpora import corpus
+from xfavot.data.corpora import describe
 from xfavot.data.readers import (
     FOLDERS,
     READERS,
@@ -209,12 +209,10 @@ def test_splits_are_a_function_of_key_and_seed() -> None:
 def test_every_corpus_is_described_and_has_a_reader() -> None:
     assert set(presets.names("corpora")) == set(READERS)
     for name in READERS:
-        known = corpus(name)
+        known = describe(name)
         assert known.paper.get("unseen", 0) == len(set(known.held_out))
-    used = {
-        name for d in presets.names("datasets") for name in presets.load("datasets", d)["corpora"]
-    }
-    assert used == set(READERS)
+    mixtures = [presets.load("datasets", name) for name in presets.names("datasets")]
+    assert {name for mixture in mixtures for name in mixture["corpora"]} == set(READERS)
 
 
 def test_real_samples_are_all_placed(real_corpus: Path) -> None:

@@ -1,7 +1,8 @@
 """Presets, configurations, datasets and corpora as YAML files, and the strict reader of them.
 
 `sizes/` holds how large a run is, `configurations/` the rows of the paper's tables, `datasets/`
-the mixtures of corpora, `corpora/` what is known of each corpus. A file may name one base of its own kind with `extends:`.
+the mixtures of corpora, `corpora/` what is known of each corpus. A file may name one base of its
+own kind with `extends:`.
 """
 
 from __future__ import annotations
