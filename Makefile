@@ -1,7 +1,8 @@
 # make setup     everything into .venv (Linux, Python 3.11 to 3.13, a C++ compiler; 6 GB)
 # make demo      data, pretraining, training and pictures of dataset mini, into runs/
 # make test      the test suite; make lint: style, types, import order, notebooks in step
-# make notebooks write the .ipynb of every py:percent source; make clean: remove build leftovers
+# make notebooks write the .ipynb of every py:percent source; make cards: DATASETS.md of the presets
+# make clean     remove build leftovers
 
 PYTHON ?= python3
 PY ?= .venv/bin/python
@@ -11,7 +12,7 @@ DEMO ?= runs/demo
 PAPERMILL := $(PY) -m papermill --log-output --no-progress-bar
 WITHOUT_PINS := parallel-wavegan==0.6.1 facenet-pytorch==2.6.0
 
-.PHONY: setup extras demo test lint types format notebooks clean
+.PHONY: setup extras demo test lint types format notebooks cards clean
 
 setup: $(STAMP)
 
@@ -54,6 +55,9 @@ types: setup
 format: setup
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+cards: setup
+	$(PY) -c 'from pathlib import Path; from xfavot.data.cards import all_cards; Path("DATASETS.md").write_text(all_cards(), encoding="utf-8")'
 
 notebooks: setup
 	$(PY) -m jupytext --sync notebooks/*.py

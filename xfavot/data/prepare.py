@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from xfavot import presets
+from xfavot.data.cards import CARD, write_card
 from xfavot.data.clip import Settings
 from xfavot.data.corpora import compare_counts, describe
 from xfavot.data.manifest import Store
@@ -71,8 +72,9 @@ def prepare(
     plan = scan(corpus, source, seed)
     ready = existing(target, {**record, "fingerprint": plan.fingerprint})
     if ready is not None:
-        if not (target / "report.html").is_file():
+        if not (target / "report.html").is_file() or not (target / CARD).is_file():
             write_report(ready)
+            write_card(ready)
         log(f"{corpus}: {target} is ready ({len(ready.items)} items); nothing to do")
         return ready
     require_packages(plan.clips)
@@ -109,7 +111,7 @@ def prepare(
             folder.rmdir()
     counts = ", ".join(f"{n} {r}" for r, n in Counter(r.reason for r in rejects).most_common())
     log(f"{corpus}: {len(store.items)} accepted, {len(rejects)} rejected ({counts or 'none'})")
-    log(f"{corpus}: report in {write_report(store)}")
+    log(f"{corpus}: report in {write_report(store)}, card in {write_card(store)}")
     return store
 
 
