@@ -111,6 +111,7 @@ FOLDERS: dict[str, tuple[str, ...]] = {
     "lrs3": ("lrs3-ted", "lrs3_ted"),
     "lip2wav": (),
     "voxceleb": ("voxceleb1", "vox1"),
+    "librispeech": (),
     "avatars": (),
     "clips": ("talking_clips",),
 }
