@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -19,7 +21,7 @@
 # splits. What cannot be used is listed with the reason and never stops the rest.
 #
 # **In:** the originals, in the layout in which their owners ship them; `mini` makes its own.
-# **Out:** one store a corpus under `data_root`, each with a page `report.html`.
+# **Out:** one store a corpus under `data_root`, with a page `report.html` and a card `CARD.md`.
 # **Time:** `mini` some minutes on two CPU cores; about 0.6 s of one core a clip of 3 s, so GRID's
 # 33,000 films take about 20 minutes on 16 cores. A run that was stopped goes on where it was.
 #
@@ -31,14 +33,24 @@
 # | `lrs3_lip2wav` | LRS3, Lip2Wav |
 # | `voxceleb` | VoxCeleb |
 # | `avatars` | a folder of stylised faces |
+# | `clips` | films, or voices with faces, of your own |
+# | `speech` | mini, VCTK, LibriSpeech: voices for the F0, content and vocoder networks |
 # | `paper` | GRID, Lip2Wav, LRS3, CelebA-HQ, VCTK |
 #
 # `source` is the corpus's own folder, or a folder that holds one folder a corpus (`grid`, `vctk`,
-# `celeba_hq`, `lrs3`, `lip2wav`, `voxceleb`, `avatars`). Nothing has to be renamed.
+# `celeba_hq`, `lrs3`, `lip2wav`, `voxceleb`, `librispeech`, `avatars`, `clips`). Nothing has to be
+# renamed.
+#
+# With `download` the originals of GRID, VCTK and CelebA-HQ are first fetched from their owners into
+# `source` (`<data_root>/originals` if that is empty): terms and sizes are shown, a transfer that
+# was cut goes on, checksums are compared. LRS3, Lip2Wav and VoxCeleb have to be asked for; the
+# notebook says where.
 
 # %% tags=["parameters"]
 dataset: str = "mini"  # mixture of corpora, see the README
 source: str = ""  # folder of originals; not needed for mini
+download: bool = False  # first fetch what the owners let anyone download
+speakers: int = 16  # people in mini
 data_root: str = "data"  # folder of prepared stores
 workers: int = 0  # processes; 0 means one a core
 seed: int = 0  # seed of everything random
@@ -50,7 +62,13 @@ from xfavot.viz import progress, widgets
 
 # %%
 cfg = config.resolve_prepare(
-    dataset=dataset, source=source, data_root=data_root, workers=workers, seed=seed
+    dataset=dataset,
+    source=source,
+    download=download,
+    speakers=speakers,
+    data_root=data_root,
+    workers=workers,
+    seed=seed,
 )
 progress.line(f"{cfg.dataset}: {', '.join(cfg.corpora)}; {cfg.workers} processes")
 
@@ -59,7 +77,14 @@ progress.line(f"{cfg.dataset}: {', '.join(cfg.corpora)}; {cfg.workers} processes
 
 # %%
 stores = prepare.prepare_dataset(
-    cfg.dataset, cfg.source, cfg.data_root, cfg.workers, cfg.seed, on_log=progress.line
+    cfg.dataset,
+    cfg.source,
+    cfg.data_root,
+    cfg.workers,
+    cfg.seed,
+    on_log=progress.line,
+    download=cfg.download,
+    speakers=cfg.speakers,
 )
 
 # %% [markdown]

@@ -8,15 +8,16 @@ name, type or value is refused with a message (papermill itself only warns).
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from xfavot import parameters, presets
 from xfavot.errors import ConfigError
+from xfavot.identity import config_id, describe, from_dict, to_dict
 from xfavot.parameters import (
+    BENCHMARK_PARAMETERS,
     EXPLORE_PARAMETERS,
     FROM_PRESET,
     PREPARE_PARAMETERS,
@@ -24,10 +25,9 @@ from xfavot.parameters import (
     TRAIN_PARAMETERS,
 )
 from xfavot.settings import (
-    BOOKKEEPING,
     NETWORKS,
-    PLACES,
     TERMS_WITHOUT_WEIGHT,
+    Benchmark,
     DataConfig,
     ExploreConfig,
     LossConfig,
@@ -43,12 +43,14 @@ from xfavot.settings import (
 from xfavot.strict import build, merge, require, typed
 
 __all__ = [
+    "BENCHMARK_PARAMETERS",
     "EXPLORE_PARAMETERS",
     "NETWORKS",
     "PREPARE_PARAMETERS",
     "PRETRAIN_PARAMETERS",
     "TERMS_WITHOUT_WEIGHT",
     "TRAIN_PARAMETERS",
+    "Benchmark",
     "DataConfig",
     "ExploreConfig",
     "LossConfig",
@@ -63,6 +65,7 @@ __all__ = [
     "describe",
     "from_dict",
     "resolve",
+    "resolve_benchmark",
     "resolve_explore",
     "resolve_prepare",
     "resolve_pretrain",
@@ -100,16 +103,22 @@ def resolve_prepare(**given: Any) -> PrepareConfig:
     """
     parameters.refuse_undeclared(PREPARE_PARAMETERS)
     values = parameters.check(PREPARE_PARAMETERS, given)
-    corpora = corpora_of(values["dataset"])
+    dataset = values["dataset"]
+    corpora = corpora_of(dataset)
+    require(values["speakers"] >= 2, "speakers", values["speakers"], "2 or more", "use 16")
+    made = "mini" in corpora or values["speakers"] == 16
+    require(made, "speakers", values["speakers"], f"16 for {dataset}", "it sizes mini alone")
     for name in ("workers", "seed"):
         require(values[name] >= 0, name, values[name], "0 or more", "use 0")
     values["data_root"] = parameters.place("data_root", values["data_root"])
     needs = [corpus for corpus in corpora if corpus != "mini"]
     if needs and not values["source"]:
-        raise ConfigError(
-            f"source is empty; expected the folder of originals of {', '.join(needs)}; "
-            "give it with -p source <folder>"
-        )
+        if not values["download"]:
+            raise ConfigError(
+                f"source is empty; expected the folder of originals of {', '.join(needs)}; give it "
+                "with -p source <folder>, or -p download True to fetch what may be fetched"
+            )
+        values["source"] = str(Path(values["data_root"]) / "originals")
     workers = values.pop("workers") or os.cpu_count() or 1
     return PrepareConfig(corpora=corpora, workers=workers, **values)
 
@@ -158,6 +167,26 @@ def resolve_explore(**given: Any) -> ExploreConfig:
     values["data_root"] = parameters.place("data_root", values["data_root"])
     values["run_root"] = parameters.place("run_root", values["run_root"])
     return ExploreConfig(corpora=corpora_of(values["dataset"]), **values)
+
+
+def resolve_benchmark(**given: Any) -> Benchmark:
+    """Turn the parameters of `notebooks/benchmark.ipynb` into a checked task.
+
+    Args:
+        **given: any of `BENCHMARK_PARAMETERS`.
+
+    Returns:
+        The task; its run has the sizes of preset `paper`.
+
+    Raises:
+        ConfigError: an unknown name, a wrong type or value.
+    """
+    parameters.refuse_undeclared(BENCHMARK_PARAMETERS)
+    values = parameters.check(BENCHMARK_PARAMETERS, given)
+    rounds, out = values.pop("rounds"), parameters.place("out", values.pop("out"))
+    require(rounds >= 1, "rounds", rounds, "1 or more", "use 5")
+    run = _run({**_DEFAULTS, **values, "preset": "paper"})
+    return Benchmark(rounds=rounds, out=out, run=run)
 
 
 _DEFAULTS = {parameter.name: parameter.default for parameter in TRAIN_PARAMETERS}
@@ -229,67 +258,3 @@ def _require_count(name: str, value: int) -> None:
     """Refuse 0 and negative numbers other than the neutral one."""
     fits = value == FROM_PRESET or value >= 1
     require(fits, name, value, f"1 or more, or {FROM_PRESET} for the preset's", "correct it")
-
-
-def to_dict(cfg: RunConfig) -> dict[str, Any]:
-    """Write a run as plain values, ready for JSON; `from_dict` reads it back equal."""
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(cfg)))
-    return plain
-
-
-def from_dict(mapping: Mapping[str, Any]) -> RunConfig:
-    """Read a run as strictly as a preset; a setting newer than the file takes its default.
-
-    Raises:
-        ConfigError: an unknown key, a wrong type or value.
-    """
-    return build(RunConfig, mapping)
-
-
-def config_id(cfg: RunConfig) -> str:
-    """Hash everything that can change a run's numbers.
-
-    Names, folders, the device and how often things are logged or saved do not count.
-
-    Returns:
-        The first 8 hexadecimal digits of the SHA-256 of the canonical JSON.
-    """
-    plain = to_dict(cfg)
-    for key in PLACES:
-        del plain[key]
-    for key in BOOKKEEPING:
-        del plain["train"][key]
-    canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:8]
-
-
-def describe(cfg: RunConfig) -> str:
-    """Say in plain lines what a run is, with the defaults it leaves in parentheses.
-
-    Args:
-        cfg: the run.
-
-    Returns:
-        Several lines, without a guess of the time it will take.
-    """
-    train, model = cfg.train, cfg.model
-    lines = [
-        f"run            {cfg.run_root}/{cfg.name}",
-        f"dataset        {cfg.data.dataset} ({', '.join(cfg.data.corpora)}) in {cfg.data_root}",
-        f"configuration  {cfg.configuration}, preset {cfg.preset}, seed {cfg.seed}",
-        f"sizes          faces {model.image_size} x {model.image_size}, "
-        f"mels {model.mel_bins} x {model.mel_frames}",
-        f"training       {train.steps} steps of {train.batch_size} on {train.device}, "
-        f"{train.precision}, {' and '.join(train.modalities)}",
-    ]
-    ours, defaults = to_dict(cfg), to_dict(RunConfig())
-    skip = {"dataset", "corpora", "steps", "batch_size", *BOOKKEEPING}
-    for section in ("data", "model", "loss", "pretrain", "train"):
-        changed = [
-            f"{name} {value} ({defaults[section][name]})"
-            for name, value in ours[section].items()
-            if value != defaults[section][name] and name not in skip
-        ]
-        if changed:
-            lines.append(f"{section:<15}{', '.join(changed)}")
-    return "\n".join(lines)

@@ -74,6 +74,8 @@ TRAIN_PARAMETERS: tuple[Parameter, ...] = (
 PREPARE_PARAMETERS: tuple[Parameter, ...] = (
     DATASET,
     Parameter("source", str, "", "folder of originals; not needed for mini"),
+    Parameter("download", bool, False, "first fetch what the owners let anyone download"),
+    Parameter("speakers", int, 16, "people in mini"),
     DATA_ROOT,
     Parameter("workers", int, 0, "processes; 0 means one a core"),
     SEED,
@@ -98,6 +100,15 @@ EXPLORE_PARAMETERS: tuple[Parameter, ...] = (
     RUN_ROOT,
     SEED,
     DEVICE,
+)
+
+BENCHMARK_PARAMETERS: tuple[Parameter, ...] = (
+    DATASET,
+    DATA_ROOT,
+    DEVICE,
+    SEED,
+    Parameter("rounds", int, 5, "times that each thing is timed"),
+    Parameter("out", str, "runs/benchmark", "folder of the tables and figures"),
 )
 
 

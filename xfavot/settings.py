@@ -226,12 +226,28 @@ class Pretraining:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark:
+    """How often `benchmark` measures, where it writes, and the run with the sizes measured."""
+
+    rounds: int
+    out: str
+    run: RunConfig
+
+    @property
+    def tier(self) -> str:
+        """Of what it writes; a median of less than five rounds is for tests."""
+        return "smoke" if self.rounds < 5 else "reduced"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareConfig:
     """What `prepare_data` reads and where it writes."""
 
     dataset: str
     corpora: tuple[str, ...]
     source: str
+    download: bool
+    speakers: int
     data_root: str
     workers: int
     seed: int

@@ -32,7 +32,6 @@ from tests.unit.test_prepare import (
 )
 from xfavot.audio.io import save_waveform
 from xfavot.data import clip as clip_module
-from xfavot.data import prepare as prepare_module
 from xfavot.data import stage as stage_module
 from xfavot.data.clip import Settings
 from xfavot.data.manifest import Store
@@ -220,20 +219,55 @@ def test_a_disk_full_while_staging_keeps_what_is_finished(
     assert len(store.items) == 4
 
 
+@pytest.mark.parametrize("place", ["fsync", "open"])
 def test_a_disk_full_while_packing_keeps_the_staging_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_vctk(tmp_path / "in", clips=2)
+    open_file = Path.open
 
-    def full(*args: Any, **keywords: Any) -> None:
-        raise DataError("prepared store: cannot be written (No space left on device)")
+    def full(*arguments: Any, **keywords: Any) -> Any:
+        if place == "fsync" or arguments[0].name == "mel.npy":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return open_file(*arguments, **keywords)
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_module, "pack", full)
-        with pytest.raises(DataError, match="No space left"):
-            make("vctk", tmp_path / "in", tmp_path)
-    assert len(list((tmp_path / ".staging").rglob("*.npz"))) == 4
-    assert len(make("vctk", tmp_path / "in", tmp_path).items) == 4
+        patch.setattr(*{"fsync": (os, "fsync", full), "open": (Path, "open", full)}[place])
+        with pytest.raises(DataError, match=r"No space left.*free space"):
+            make("vctk", tmp_path / "in", tmp_path / "data")
+    assert [path.name for path in (tmp_path / "data").iterdir()] == [".staging"]
+    assert len(list((tmp_path / "data").rglob("*.npz"))) == 4
+    lines: list[str] = []
+    store = make("vctk", tmp_path / "in", tmp_path / "data", on_log=lines.append)
+    assert "4 of them finished before" in lines[0]
+    assert len(store.items) == 4
+    assert not (tmp_path / "data" / ".staging").exists()
+
+
+ORPHANS = """
+import sys, threading, time
+from multiprocessing import active_children
+from xfavot.data.prepare import prepare
+def tell():
+    while not active_children():
+        time.sleep(0.02)
+    print("working", flush=True)
+threading.Thread(target=tell, daemon=True).start()
+prepare("vctk", source=sys.argv[1], data_root=sys.argv[2], workers=1, seed=0)
+"""
+
+
+def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    source = write_vctk(tmp_path / "in", clips=40)  # more than it can do before it is killed
+    command = [sys.executable, "-c", ORPHANS, str(source), str(tmp_path / "killed")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"working\n"
+        process.send_signal(signal.SIGKILL)
+        # workers hold the pipe open: its end comes when the last of them is gone
+        assert process.communicate(timeout=60)[0] == b""
+    assert len(list((tmp_path / "killed").rglob("*.npz"))) < 80
 
 
 KILLED = """
@@ -311,6 +345,26 @@ def test_a_damaged_staging_file_is_made_anew(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+def test_a_resumed_run_knows_what_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = [Clip(id=name, kind="audio", audio=tmp_path / f"{name}.wav") for name in ("a", "b")]
+    save_waveform(clips[0].source, np.zeros(24000, np.float32))
+    save_waveform(clips[1].source, tone(200.0, 0.6, np.random.default_rng(0)))
+    ((_, silent),) = _staged(clips[0], tmp_path)
+    assert silent.reason == "silent"
+    with monkeypatch.context() as patch:
+        patch.setattr(clip_module, "load_waveform", None)
+        ((_, odd),) = _staged(clips[1], tmp_path)
+        assert odd.reason == "cannot be read"
+        assert _staged(clips[0], tmp_path) == [(clips[0], silent)]  # not decoded again
+    assert not any(is_staged(tmp_path, clip) for clip in clips)
+    assert _staged(clips[1], tmp_path) == [(clips[1], None)]  # may have been no fault of the file
+    time.sleep(0.01)
+    save_waveform(clips[0].source, tone(200.0, 0.6, np.random.default_rng(0)))
+    assert _staged(clips[0], tmp_path) == [(clips[0], None)]
+
+
 def _staged(clip: Clip, folder: Path) -> list[Any]:
     return list(stage([clip], folder=folder, settings=Settings(), workers=0))
 
@@ -318,7 +372,7 @@ def _staged(clip: Clip, folder: Path) -> list[Any]:
 def test_a_clip_that_kills_its_process_costs_itself_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths = [tmp_path / f"{name}.wav" for name in ("a", "killer")]
+    paths = [tmp_path / f"{name}.wav" for name in ("a", "killer", "b")]
     for path in paths:
         save_waveform(path, tone(200.0, 0.6, np.random.default_rng(0)))
     # the workers import the package anew, so the fault is planted through their start-up
@@ -337,8 +391,8 @@ def test_a_clip_that_kills_its_process_costs_itself_alone(
     (tmp_path / "staging").mkdir()
     done = list(stage(clips, folder=tmp_path / "staging", settings=Settings(), workers=1))
     reasons = {clip.id: reject.reason if reject else "" for clip, reject in done}
-    assert reasons == {"a": "", "killer": "decoder died"}
-    assert len(done) == 2
+    assert reasons == {"a": "", "killer": "decoder died", "b": ""}
+    assert len(done) == 3
 
 
 def test_an_interrupted_run_leaves_a_store_record_only_when_whole(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,10 @@ from numpy.typing import NDArray
 
 pytest.importorskip("PIL")
 
+from xfavot.data.mini.draw import draw_face
+from xfavot.data.mini.factors import nuisance, people
 from xfavot.errors import DataError, ShapeError
+from xfavot.image import mtcnn
 from xfavot.image.align import (
     ALIGNED,
     align_face,
@@ -20,6 +25,7 @@ from xfavot.image.align import (
     outside_share,
 )
 from xfavot.image.io import load_frames, load_image, resize_image, save_image
+from xfavot.image.mtcnn import find_faces
 
 FACE = np.array([[40, 50], [60, 50], [50, 60], [42, 70], [58, 70]], dtype=np.float64)
 TOLERANCE = 0.06  # of the width of the crop
@@ -140,6 +146,86 @@ def test_no_face_is_none() -> None:
     pytest.importorskip("facenet_pytorch")
     noise = np.random.default_rng(0).integers(0, 255, (120, 120, 3)).astype(np.uint8)
     assert detect([noise, noise[:10, :10]]) == [None, None]
+
+
+def scene() -> NDArray[np.uint8]:
+    """Draw a large face in the middle, a middling one and a small one to the right of it."""
+    noise = np.random.default_rng(0).integers(90, 130, (300, 500, 3)).astype(np.uint8)
+    places = ((50, 60, 200), (20, 320, 100), (180, 390, 80))  # top, left, side
+    for number, (top, left, side) in enumerate(places):
+        drawn, _ = draw_face(people(8, seed=0)[2 * number], nuisance(0, 2 * number, 0, 0))
+        noise[top : top + side, left : left + side] = resize_image(drawn, side)
+    return noise
+
+
+def test_the_main_face_is_the_large_one_near_the_middle() -> None:
+    pytest.importorskip("facenet_pytorch")
+    picture = scene()
+    (points,) = detect([picture])
+    assert points is not None
+    assert points.dtype == np.float32
+    expected = ALIGNED * 200 + [60, 50]
+    assert np.abs(points - expected).max() < 25
+    shifted = detect([picture[:, 260:]])[0]  # without the large face
+    assert shifted is not None
+    assert shifted[:, 0].min() > 60
+    twice = detect([np.repeat(np.repeat(picture, 3, axis=0), 3, axis=1)])[0]  # scaled down inside
+    assert twice is not None
+    np.testing.assert_allclose(twice / 3, points, atol=3)
+
+
+def test_faces_are_those_of_facenet_pytorch() -> None:
+    package = pytest.importorskip("facenet_pytorch")
+    from PIL import Image
+
+    picture = scene()
+    theirs = package.MTCNN(keep_all=True, min_face_size=24, device="cpu")
+    boxes, chances, points = theirs.detect(Image.fromarray(picture), landmarks=True)
+    ours = find_faces(picture, smallest=24)
+    assert len(boxes) == 3
+    order = np.argsort(ours.boxes[:, 0])
+    other = np.argsort(boxes[:, 0].astype(float))
+    for found, wanted in zip(ours, (boxes, chances, points), strict=True):
+        np.testing.assert_allclose(found[order], wanted[other].astype(float), atol=0.01)
+
+
+def test_detection_holds_no_more_than_it_needs() -> None:
+    pytest.importorskip("facenet_pytorch")
+    program = (
+        "import sys, numpy as np\n"
+        "from xfavot.image.align import detect\n"
+        "assert detect([np.zeros((100, 100, 3), np.uint8)]) == [None]\n"
+        "heavy = {'torchvision', 'facenet_pytorch', 'torch._dynamo'} & {*sys.modules}\n"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stderr.strip(), done.returncode) == ("", 0)
+
+
+def test_detection_without_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    mtcnn._networks.cache_clear()
+    monkeypatch.setattr(mtcnn.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"facenet-pytorch==2\.6\.0"):
+        detect([np.zeros((100, 100, 3), np.uint8)])
+
+
+def test_of_overlapping_boxes_the_better_one_stays() -> None:
+    boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [0, 0, 5, 10], [20, 0, 30, 10]], np.float32)
+    score = np.array([0.8, 0.9, 0.7, 0.6], np.float32)
+    # shares of the union: 90/110 of the first two, 50/100 and 40/110 of the third with them
+    assert mtcnn._distinct(boxes, score, 0.7).tolist() == [1, 2, 3]
+    assert mtcnn._distinct(boxes, score, 0.9).tolist() == [1, 0, 2, 3]
+    assert mtcnn._distinct(boxes, score, 0.3).tolist() == [1, 3]
+    # of the smaller: 40/50 of the third
+    assert mtcnn._distinct(boxes, score, 0.7, of_smaller=True).tolist() == [1, 3]
+    assert mtcnn._distinct(boxes[:0], score[:0], 0.5).tolist() == []
+
+
+def test_boxes_are_corrected_and_made_square() -> None:
+    box = np.array([[10, 20, 30, 60]], np.float32)
+    moved = mtcnn._moved(box, np.array([[0.1, 0.0, -0.1, 0.5]], np.float32))
+    np.testing.assert_allclose(moved, [[12, 20, 28, 80]])
+    np.testing.assert_allclose(mtcnn._square(box), [[0, 20, 40, 60]])
 
 
 def deviations(crops: list[NDArray[np.uint8]]) -> NDArray[np.float64]:

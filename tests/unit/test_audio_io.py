@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import tracemalloc
 import wave
 from fractions import Fraction
 from pathlib import Path
@@ -51,7 +52,10 @@ def write_video(path: Path, *, codec: str = "mp2", rate: int = 44_100, sound: bo
 
 @pytest.mark.parametrize(
     ("subtype", "step"),
-    [("PCM_U8", 1 / 128), ("PCM_16", 1 / 32768), ("PCM_24", 1e-6), ("FLOAT", 1e-7)],
+    [
+        *(("PCM_U8", 1 / 128), ("PCM_16", 1 / 32768), ("PCM_24", 1e-6), ("PCM_32", 1e-7)),
+        *(("FLOAT", 1e-7), ("DOUBLE", 1e-7), ("ULAW", 0.02)),
+    ],
 )
 def test_depths(tmp_path: Path, subtype: str, step: float) -> None:
     soundfile.write(tmp_path / "a.wav", sine(), RATE, subtype=subtype)
@@ -66,9 +70,79 @@ def test_flac_and_a_path_as_text(tmp_path: Path) -> None:
     np.testing.assert_allclose(load_waveform(str(tmp_path / "a.flac")), sine(), atol=1e-4)
 
 
-def test_stereo_is_averaged(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.wav", np.tile([0.5, 0.1], (100, 1)), RATE, subtype="FLOAT")
+@pytest.mark.parametrize("levels", [[0.3], [0.5, 0.1], [0.9, 0.5, 0.1, 0.0, 0.0]])
+def test_channels_are_averaged(tmp_path: Path, levels: list[float]) -> None:
+    soundfile.write(tmp_path / "a.wav", np.tile(levels, (100, 1)), RATE, subtype="FLOAT")
     np.testing.assert_allclose(load_waveform(tmp_path / "a.wav"), np.full(100, 0.3), rtol=1e-6)
+
+
+def test_content_decides_not_the_name(tmp_path: Path) -> None:
+    pytest.importorskip("soxr")
+    for kind, names in (
+        ("wav", ("a.flac", "a.mp4", "a.mp3", "bare")),
+        ("flac", ("b.wav", "b.m4a")),
+        ("mp3", ("c.wav", "c.flac")),
+        ("ogg", ("d.wav",)),
+        ("aiff", ("e.wav",)),
+    ):
+        for name in names:
+            soundfile.write(tmp_path / name, sine(), RATE, format=kind)
+            got = load_waveform(tmp_path / name)
+            assert got.shape == (12_000,)
+            np.testing.assert_allclose(got[2000:-2000], sine()[2000:-2000], atol=0.05)
+    for suffix, codec in ((".mp4", "aac"), (".mpg", "mp2"), (".avi", "mp3"), (".mkv", "aac")):
+        write_video(tmp_path / f"f{suffix}", codec=codec)
+        (tmp_path / f"f{suffix}").rename(tmp_path / "film.wav")
+        assert abs(len(load_waveform(tmp_path / "film.wav")) - RATE) < 0.1 * RATE
+
+
+def write_raw_aac(path: Path, rate: int) -> Path:
+    av = pytest.importorskip("av")
+    write_video(path.with_suffix(".mp4"), codec="aac", rate=rate)
+    with av.open(str(path.with_suffix(".mp4"))) as film, av.open(str(path), "w") as raw:
+        track = raw.add_stream_from_template(film.streams.audio[0])
+        for packet in film.demux(film.streams.audio[0]):
+            packet.stream = track
+            if packet.dts is not None:
+                raw.mux(packet)
+    return path
+
+
+def test_raw_aac_is_read(tmp_path: Path) -> None:
+    pytest.importorskip("soxr")
+    first, second = (write_raw_aac(tmp_path / f"{rate}.aac", rate) for rate in (24_000, 48_000))
+    assert first.read_bytes()[:1] == b"\xff"
+    for path in (first, second):
+        assert abs(len(load_waveform(path)) - RATE) < 0.1 * RATE
+    both = tmp_path / "both.aac"
+    both.write_bytes(first.read_bytes() + second.read_bytes())
+    refused(both, "a sampling rate that changes")
+
+
+@pytest.mark.parametrize("kind", ["wav", "mp4"])
+def test_memory_holds_the_result_and_little_else(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("soxr")
+    path = tmp_path / f"a.{kind}"
+    long = np.tile(0.5 * sine(1.0, 48_000), 30)
+    if kind == "wav":
+        soundfile.write(path, np.stack([long, long], axis=1), 48_000)
+    else:
+        av = pytest.importorskip("av")
+        with av.open(str(path), "w") as film:
+            track = film.add_stream("aac", rate=48_000, layout="stereo")
+            for start in range(0, len(long) - 1023, 1024):
+                pair = np.ascontiguousarray(np.stack([long[start : start + 1024]] * 2))
+                frame = av.AudioFrame.from_ndarray(pair, format="fltp", layout="stereo")
+                frame.sample_rate, frame.pts = 48_000, start
+                film.mux(track.encode(frame))
+            film.mux(track.encode(None))
+    load_waveform(path)  # imports
+    tracemalloc.start()
+    got = load_waveform(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert abs(len(got) - 30 * RATE) < RATE
+    assert peak < 2.7 * got.nbytes  # whole stereo at 48 kHz alone would take 4
 
 
 def test_levels_above_full_scale_stay(tmp_path: Path) -> None:
@@ -76,7 +150,7 @@ def test_levels_above_full_scale_stay(tmp_path: Path) -> None:
     assert (load_waveform(tmp_path / "a.wav") == 1.5).all()
 
 
-@pytest.mark.parametrize("rate", [16_000, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize("rate", [8000, 16_000, 22_050, 44_100, 48_000, 96_000, 192_000])
 def test_other_rates_are_resampled(tmp_path: Path, rate: int) -> None:
     pytest.importorskip("soxr")
     soundfile.write(tmp_path / "a.wav", sine(1.0, rate), rate, subtype="FLOAT")
@@ -111,8 +185,15 @@ def refused(path: Path, message: str) -> None:
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("rate", [1, 2_000_000])
+def test_a_rate_of_a_damaged_header_is_refused(tmp_path: Path, rate: int) -> None:
+    soundfile.write(tmp_path / "a.wav", sine(), rate)
+    refused(tmp_path / "a.wav", f"a sampling rate of {rate} Hz")
+
+
 def test_missing_empty_and_disguised_files(tmp_path: Path) -> None:
     refused(tmp_path / "absent.wav", "no such file")
+    refused(tmp_path, "a folder or a device")
     contents = {
         "empty": (b"", "the file is empty"),
         "page": (b"\n<!DOCTYPE html><html>403 Forbidden</html>", "a web page"),

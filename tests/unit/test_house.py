@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "xfavot").rglob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PARAMETERS = {
+    "benchmark": config.BENCHMARK_PARAMETERS,
     "train": config.TRAIN_PARAMETERS,
     "prepare_data": config.PREPARE_PARAMETERS,
     "pretrain": config.PRETRAIN_PARAMETERS,

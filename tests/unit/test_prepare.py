@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import csv
+import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from tests.unit.store_factory import face, tone
 from xfavot.audio.io import save_waveform
 from xfavot.audio.mel import MEL
 from xfavot.data import clip as clip_module
+from xfavot.data import f0 as f0_module
 from xfavot.data import plan as plan_module
 from xfavot.data import prepare as prepare_module
-from xfavot.data.clip import Settings
+from xfavot.data.clip import Settings, content_sha256
 from xfavot.data.f0 import world_f0
 from xfavot.data.manifest import Store
 from xfavot.data.pack import assign_splits
@@ -235,7 +237,7 @@ def test_an_absent_corpus_of_a_mixture_is_reported(vctk: Path, tmp_path: Path) -
     missing = [line for line in lines if line.startswith("MISSING from paper: ")]
     assert [line.split(": ")[1] for line in missing] == ["grid", "lip2wav", "lrs3", "celeba_hq"]
     assert "zenodo.org" in missing[0]
-    with pytest.raises(DataError, match=r"nothing to prepare.*lrs3.*robots\.ox"):
+    with pytest.raises(DataError, match=r"nothing to prepare[\s\S]*lrs3[\s\S]*robots\.ox"):
         prepare_dataset("lrs3_lip2wav", vctk, tmp_path, 0, 0)
 
 
@@ -243,7 +245,7 @@ def test_mini_makes_its_own_originals_once(tmp_path: Path, monkeypatch: pytest.M
     generate = pytest.importorskip("xfavot.data.mini.generate")
     calls: list[Any] = []
 
-    def small(folder: Path, *, seed: int, workers: int, on_log: Any) -> Path:
+    def small(folder: Path, *, speakers: int, seed: int, workers: int, on_log: Any) -> Path:
         calls.append(folder)
         wave, rng = tone(150.0, 0.6, np.random.default_rng(0)), np.random.default_rng(0)
         people = {}
@@ -261,26 +263,16 @@ def test_mini_makes_its_own_originals_once(tmp_path: Path, monkeypatch: pytest.M
         return folder
 
     monkeypatch.setattr(generate, "generate", small)
-    (store,) = prepare_dataset("mini", "", tmp_path, 0, 5)
+    (store,) = prepare_dataset("mini", "", tmp_path, 0, 5, speakers=2)
     assert len(store.items) == 4
     factors = json.loads((store.path / "factors.json").read_text(encoding="utf-8"))
     assert factors["people"]["mini/s02"] == {"age": 0.5}
     assert factors["faces"][0] == {"yaw": 3.0}
     assert len(factors["faces"]) == len(store.faces)
-    prepare_dataset("mini", "", tmp_path, 0, 5)
+    prepare_dataset("mini", "", tmp_path, 0, 5, speakers=2)
     assert calls == [tmp_path / "originals" / "mini"]
     with pytest.raises(DataError, match="seed is 5, now 6"):
-        prepare_dataset("mini", "", tmp_path, 0, 6)
-
-
-def test_the_report_counts_and_shows(prepared: Store) -> None:
-    page = (prepared.path / "report.html").read_text(encoding="utf-8")
-    assert "6 items accepted, 0 files rejected" in page
-    assert page.count("<audio") == 6
-    assert "vctk/p225" in page
-    assert "http" not in page  # a local page that asks nobody for anything
-    with (prepared.path / "quarantine.csv").open(encoding="utf-8") as file:
-        assert list(csv.DictReader(file)) == []
+        prepare_dataset("mini", "", tmp_path, 0, 6, speakers=2)
 
 
 def test_progress_tells_rate_and_time_left() -> None:
@@ -293,6 +285,45 @@ def test_progress_tells_rate_and_time_left() -> None:
     assert lines[-1].startswith("grid: 100 of 100 clips")
     assert len(lines) == 20
     assert clock_text(3725.4) == "1:02:05"
+
+
+def test_progress_after_a_resume_and_a_slow_start_tells_the_rate_of_now() -> None:
+    now = [0.0]
+    lines: list[str] = []
+    progress = Progress("grid", 1000, lines.append, clock=lambda: now[0], before=700)
+    now[0] = 60.0  # workers that take a minute to start
+    progress.step(rejected=False)
+    assert lines == ["grid: 701 of 1000 clips, 0 rejected"]
+    for _ in range(50):  # one clip a second, then four
+        now[0] += 1.0
+        progress.step(rejected=False)
+    assert lines[-1] == "grid: 739 of 1000 clips, 1.0 a second, 4:21 left, 0 rejected"
+    for _ in range(249):
+        now[0] += 0.25
+        progress.step(rejected=False)
+    found = re.fullmatch(r"grid: 1000 of 1000 clips, (.*) a second, 0:00 left, .*", lines[-1])
+    assert found
+    assert float(found[1]) > 3.0  # the mean over the whole run would be 1.9
+
+
+def test_the_digest_of_a_clip_covers_all_its_files(tmp_path: Path) -> None:
+    names = ("voice.wav", "one.png", "two.png")
+    paths = [tmp_path / name for name in names]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    alone = Clip(id="a", kind="audio", audio=paths[0])
+    assert content_sha256(alone) == hashlib.sha256(b"voice.wav").hexdigest()
+    clip = Clip(id="a", kind="av", audio=paths[0], images=tuple(paths[1:]))
+    lines = "".join(f"{hashlib.sha256(name.encode()).hexdigest()}\n" for name in names)
+    assert content_sha256(clip) == hashlib.sha256(lines.encode()).hexdigest()
+    paths[2].write_bytes(b"TWO.png")
+    changed = content_sha256(clip)
+    assert changed != hashlib.sha256(lines.encode()).hexdigest()
+    paths[2].unlink()  # one bad picture does not cost the clip
+    assert content_sha256(clip) not in (changed, content_sha256(alone))
+    paths[0].unlink()
+    with pytest.raises(OSError, match=r"voice\.wav"):
+        content_sha256(clip)
 
 
 @pytest.mark.parametrize("samples", [12000, 12299, 12300, 24007])
@@ -309,6 +340,28 @@ def test_pitch_has_the_time_of_the_mel() -> None:
     voiced = np.flatnonzero(world_f0(wave))
     assert abs(voiced[0] - 12000 / MEL.hop) <= 3
     assert abs(voiced[-1] - 24000 / MEL.hop) <= 3
+
+
+def test_pitch_of_a_long_voice_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    pause = np.zeros(6000, np.float32)
+    wave = np.concatenate(
+        [part for hz in (110.0, 190.0, 240.0) for part in (tone(hz, 0.5, rng), pause)]
+    )
+    whole = world_f0(wave)
+    monkeypatch.setattr(f0_module, "WHOLE_FRAMES", 80)
+    monkeypatch.setattr(f0_module, "BLOCK_FRAMES", 80)
+    sizes: list[int] = []
+    block = f0_module._block
+    monkeypatch.setattr(
+        f0_module, "_block", lambda x, frames: sizes.append(frames) or block(x, frames)
+    )
+    blocks = world_f0(wave)
+    assert sizes == [62 + 32, 62 + 64, 57 + 32]  # three even blocks with their overlaps
+    assert np.mean((whole > 0) == (blocks > 0)) > 0.99
+    voiced = (whole > 0) & (blocks > 0)
+    assert voiced.mean() > 0.5
+    assert np.mean(np.abs(blocks[voiced] / whole[voiced] - 1) < 0.01) > 0.98
 
 
 def test_wrong_arguments_and_missing_packages(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from xfavot import presets
 from xfavot.data.corpora import describe
 from xfavot.data.readers import (
     FOLDERS,
+    NOT_NEEDED,
     READERS,
     Clip,
     Reject,
@@ -19,7 +21,6 @@ from xfavot.data.readers import (
     split_of,
     walk,
 )
-from xfavot.data.readers.celeba_hq import read_attributes
 from xfavot.data.readers.grid import sentence_of
 from xfavot.errors import DataError
 
@@ -38,8 +39,17 @@ def clips(corpus: str, source: Path, seed: int = 0) -> dict[str, Clip]:
 
 
 def rejects(corpus: str, source: Path) -> dict[str, str]:
+    """Reason by name of the file, or by name of the folder of a class that is left out."""
     found = [r for r in READERS[corpus].scan(source, seed=0) if isinstance(r, Reject)]
     return {reject.source.name: reject.reason for reject in found}
+
+
+def left_out(corpus: str, source: Path) -> dict[str, int]:
+    """Number of files by the first words of each class that is left out."""
+    found = [r for r in READERS[corpus].scan(source, seed=0) if isinstance(r, Reject)]
+    details = [r.detail for r in found if r.reason == NOT_NEEDED]
+    counted = [re.match(r"([\d,]+) files?: (.*?), for example", text) for text in details]
+    return {match[2]: int(match[1].replace(",", "")) for match in counted if match}
 
 
 def test_grid_reads_every_layout_of_the_archives(tmp_path: Path) -> None:
@@ -55,7 +65,19 @@ def test_grid_reads_every_layout_of_the_archives(tmp_path: Path) -> None:
     assert found["s20/prwx1a"].transcript == "place red with x one again"
     assert [found[i].gender for i in ("s1/bbaf2n", "s4/lwbz9s", "s20/prwx1a")] == ["m", "f", "f"]
     assert found["s4/lwbz9s"].speaker == "grid/s4"
-    assert rejects("grid", tmp_path) == {"bbal4n.mpg": "no speaker", "swwa1a.wav": "no film"}
+    assert rejects("grid", tmp_path) == {
+        "bbal4n.mpg": "no speaker",
+        "swwa1a.wav": "no film",
+        "bbaf2n.wav": NOT_NEEDED,
+    }
+
+
+def test_grid_speaker_written_in_two_ways_is_one(tmp_path: Path) -> None:
+    put(tmp_path, "s1/bbaf2n.mpg", "S01/bbaf2n.mpg", "S01/bbaf3s.mpg")
+    found = clips("grid", tmp_path)
+    assert set(found) == {"s1/bbaf2n", "s1/bbaf3s"}
+    assert {clip.speaker for clip in found.values()} == {"grid/s1"}
+    assert rejects("grid", tmp_path) == {"bbaf2n.mpg": "second copy"}
 
 
 def test_grid_speakers_csv_goes_before_the_list(tmp_path: Path) -> None:
@@ -76,7 +98,7 @@ def test_grid_names_spell_sentences(name: str, sentence: str) -> None:
 def test_vctk_takes_an_utterance_once_at_its_best_rate(tmp_path: Path) -> None:
     root = tmp_path / "VCTK-Corpus"
     put(root, "wav22/p225/p225_001.wav", "wav48/p225/p225_001.wav", "wav16/p226/p226_002.wav")
-    put(root, "wav48_silence_trimmed/p227/p227_003_mic2.flac")
+    put(root, "wav48_silence_trimmed/p227/p227_003_mic2.flac", "elsewhere/wav16/p226/p226_002.wav")
     put(root, "wav48_silence_trimmed/p227/p227_003_mic1.flac", "wav48/readme.wav")
     put(root, "txt/p225/p225_001.txt", text="Please call Stella.\n")
     put(root, "speaker-info.txt", text="ID  AGE  GENDER\n225  23  F  English\np226 22 M Surrey\n")
@@ -87,34 +109,33 @@ def test_vctk_takes_an_utterance_once_at_its_best_rate(tmp_path: Path) -> None:
     assert found["p227/p227_003"].source.name == "p227_003_mic1.flac"
     assert found["p225/p225_001"].transcript == "Please call Stella."
     assert [clip.gender for clip in found.values()] == ["f", "m", ""]
-    assert rejects("vctk", tmp_path) == {"readme.wav": "no speaker"}
+    assert rejects("vctk", tmp_path)["readme.wav"] == "no speaker"
+    assert left_out("vctk", tmp_path) == {
+        "takes that are there in another folder too (rate or release)": 2,
+        "takes of the second microphone": 1,
+    }
+
+
+def test_vctk_two_files_of_one_take(tmp_path: Path) -> None:
+    put(tmp_path, "wav48/p225/p225_001.wav", "wav48/p225/p225_001.flac")
+    assert clips("vctk", tmp_path)["p225/p225_001"].source.suffix == ".flac"
+    assert rejects("vctk", tmp_path) == {"p225_001.wav": "second copy"}
 
 
 def test_celeba_hq_tree_prescribes_the_split(tmp_path: Path) -> None:
-    put(tmp_path, "train/female/1.jpg", "train/male/2.png", "val/female/3.jpg", "val/male/4.jpg")
-    put(tmp_path, "elsewhere/5.jpg")
+    put(tmp_path, "train/female/000001.jpg", "train/male/2.png", "val/female/3.jpg")
+    put(tmp_path, "val/male/4.jpg", "elsewhere/5.jpg")
     found = clips("celeba_hq", tmp_path)
     assert [clip.split for clip in found.values()] == ["train", "train", "val", "val"]
     assert [clip.gender for clip in found.values()] == ["f", "m", "f", "m"]
     assert all(clip.aligned and clip.kind == "image" for clip in found.values())
-    assert rejects("celeba_hq", tmp_path) == {"5.jpg": "no gender folder"}
-
-
-def test_celeba_hq_raw_with_attributes_that_miss_rows(tmp_path: Path) -> None:
-    put(tmp_path, *(f"CelebA-HQ-img/{i}.jpg" for i in range(40)))
-    rows = "".join(f"{i}.jpg  1 {-1 if i % 2 else 1}\n" for i in range(38)) + "38.jpg 1\n"
-    put(tmp_path, "CelebAMask-HQ-attribute-anno.txt", text=f"40\nSmiling Male\n{rows}")
-    found = list(clips("celeba_hq", tmp_path).values())
-    assert len(found) == 40
-    for gender, count, held in (("f", 19, 2), ("m", 19, 2), ("", 2, 0)):
-        group = [clip for clip in found if clip.gender == gender]
-        assert len(group) == count
-        assert sum(clip.split == "val" for clip in group) == held
-
-
-def test_celeba_attribute_list_with_commas(tmp_path: Path) -> None:
-    put(tmp_path, "list_attr.txt", text="image_id,Male,Young\n1.jpg,1,-1\n2.jpg,-1,1\n")
-    assert read_attributes(tmp_path / "list_attr.txt") == {"1.jpg": "m", "2.jpg": "f"}
+    assert left_out("celeba_hq", tmp_path) == {
+        "images outside female/ and male/, which are taken": 1
+    }
+    (tmp_path / "raw").mkdir()
+    put(tmp_path, "raw/6.jpg")
+    with pytest.raises(DataError, match=r"6\.jpg: no gender folder"):
+        clips("celeba_hq", tmp_path / "raw")
 
 
 def test_voxceleb_pairs_by_segment_or_by_video(tmp_path: Path) -> None:
@@ -161,12 +182,57 @@ def test_lip2wav_and_avatars(tmp_path: Path) -> None:
     assert (first.gender, first.aligned, second.gender, second.aligned) == ("f", False, "m", True)
 
 
+def test_clips_of_ones_own(tmp_path: Path) -> None:
+    put(tmp_path, "Anna/a.mp4", "Anna/a.mov", "Anna/a.wav", "Anna/a.jpg", "Anna/b/c.mp4")
+    put(tmp_path, "anna/a.mp4", "bob/x.wav", "bob/x.png", "bob/y.wav", "loose.mp4", "face.gif")
+    put(tmp_path, "Anna/a.txt", text=" hello\n there ")
+    put(tmp_path, "speakers.csv", text="speaker,gender\nAnna,F\nanna,M\nBOB,M\nloose,F\n")
+    found = clips("clips", tmp_path)
+    assert {i: (c.kind, c.speaker, c.gender) for i, c in found.items()} == {
+        "Anna/a": ("av", "clips/Anna", "f"),
+        "Anna/b/c": ("av", "clips/Anna", "f"),
+        "anna/a": ("av", "clips/anna", "m"),
+        "bob/x": ("av", "clips/bob", "m"),
+        "bob/y": ("audio", "clips/bob", "m"),
+        "loose": ("av", "", "f"),
+        "face": ("image", "", ""),
+    }
+    assert found["Anna/a"].transcript == "hello there"
+    assert [path.name for path in found["Anna/a"].files] == ["a.mov", "a.wav"]
+    assert rejects("clips", tmp_path) == {"a.mp4": "second copy", "a.jpg": NOT_NEEDED}
+
+
+def test_every_media_file_is_accounted_for(tmp_path: Path) -> None:
+    names = ["p225/p225_001.wav", "p225/face.jpg", "film.mp4", "p225/._p225_001.wav", "notes.txt"]
+    put(tmp_path, *(f"wav48/{name}" for name in names), ".trash/old.wav")
+    assert set(clips("vctk", tmp_path)) == {"p225/p225_001"}
+    assert left_out("vctk", tmp_path) == {
+        "picture files that this corpus's reader leaves out": 1,
+        "film files that this corpus's reader leaves out": 1,
+        "hidden files (a dot begins the name)": 1,
+        "hidden folders (a dot begins the name)": 1,
+    }
+
+
+def test_a_second_folder_of_a_corpus_is_named(tmp_path: Path) -> None:
+    put(tmp_path, "VCTK-Corpus/wav48/p225/a.wav", "VCTK-Corpus-0.92/wav48/p226/b.wav")
+    assert set(clips("vctk", tmp_path)) == {"p225/a"}
+    assert rejects("vctk", tmp_path) == {"VCTK-Corpus-0.92": NOT_NEEDED}
+
+
+def test_archives_that_were_not_unpacked_are_named(tmp_path: Path) -> None:
+    put(tmp_path, "s1.zip", "s2.zip", "alignments.zip")
+    with pytest.raises(DataError, match=r"3 archives, .*s1\.zip.*: unpack them first; expected sN"):
+        clips("grid", tmp_path)
+
+
 def test_a_loop_of_links_ends(tmp_path: Path) -> None:
     put(tmp_path, "s1/bbaf2n.mpg")
     (tmp_path / "s1" / "again").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "s1" / "self.mpg").symlink_to(tmp_path / "s1" / "self.mpg")
+    (tmp_path / "best").symlink_to(tmp_path / "s1", target_is_directory=True)
     assert len(list(walk(tmp_path))) == 2
-    assert "s1/bbaf2n" in clips("grid", tmp_path)
+    assert "s1/bbaf2n" in clips("grid", tmp_path)  # not through best, which names no speaker
 
 
 def test_hidden_files_are_left_out(tmp_path: Path) -> None:
@@ -191,11 +257,16 @@ def test_a_folder_of_other_corpora_is_not_taken_for_this_one(tmp_path: Path) -> 
 
 
 def test_speaker_tables(tmp_path: Path) -> None:
-    put(tmp_path, "speakers.csv", text="\ufeffspeaker,gender,age\na b,W,3\nc,male,4\nd,?,5\n")
-    assert read_speakers(tmp_path) == {"a b": "f", "c": "m", "d": ""}
-    put(tmp_path, "speakers.csv", text="name,sex\na,F\n")
-    with pytest.raises(DataError, match="expected speaker, gender"):
-        read_speakers(tmp_path)
+    text = '\ufeffSpeaker, gender ,age\na b,W,3\n"c",male,4\nd,?,5\n\ne,mujer\n,F\na b,F,3\n'
+    put(tmp_path, "speakers.csv", text=text)
+    table = read_speakers(tmp_path)
+    assert table.genders == {"a b": "f", "c": "m", "d": ""}
+    assert [table.gender(name) for name in ("A B", "d", "x")] == ["f", "", ""]
+    assert [note.detail for note in table.notes()] == [
+        "2 rows are not speaker, F or M, for example line 6 ('e', 'mujer'), line 7 ('', 'F')",
+        "1 speakers have no clip here, for example c",
+    ]
+    assert read_speakers(tmp_path / "absent").notes() == []
     assert gender_code(None) == ""
 
 
@@ -213,13 +284,3 @@ def test_every_corpus_is_described_and_has_a_reader() -> None:
         assert known.paper.get("unseen", 0) == len(set(known.held_out))
     mixtures = [presets.load("datasets", name) for name in presets.names("datasets")]
     assert {name for mixture in mixtures for name in mixture["corpora"]} == set(READERS)
-
-
-def test_real_samples_are_all_placed(real_corpus: Path) -> None:
-    counts = {"grid": 75, "vctk": 78, "celeba_hq": 52, "voxceleb": 254, "lrs3": 37}
-    for corpus, count in counts.items():
-        found = clips(corpus, real_corpus)
-        assert len(found) == count
-        assert rejects(corpus, real_corpus) == {}
-    assert all(clip.transcript for clip in clips("grid", real_corpus).values())
-    assert {clip.gender for clip in clips("voxceleb", real_corpus).values()} == {"f", "m"}

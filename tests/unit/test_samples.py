@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from tests.unit.store_factory import make_batches as batches
 from tests.unit.store_factory import role
 from xfavot.audio.mel import Standardiser
 from xfavot.data.manifest import Store, StoreWriter
-from xfavot.data.samples import block_sums, flip_and_crop, reflected
+from xfavot.data.samples import block_sums, draw_changes, planes, reflected
 
 
 def test_reflection() -> None:
@@ -30,18 +31,54 @@ def test_block_sums_by_hand() -> None:
     assert one == 1
 
 
-def test_augmentation_by_hand() -> None:
-    ramp = torch.arange(32, dtype=torch.uint8).repeat(3, 32, 1).permute(1, 2, 0) * 8
-    x = ramp.repeat(400, 1, 1, 1)
-    flip_and_crop(x, np.random.default_rng(0))
-    first, last = x[:, 16, 0, 0].int(), x[:, 16, -1, 0].int()
-    untouched = x.eq(ramp).flatten(1).all(dim=1).float().mean()
-    mirrored = x.eq(ramp.flip(1)).flatten(1).all(dim=1).float().mean()
-    assert abs(float((first > last).float().mean()) - 0.5) < 0.1
-    assert abs(float(untouched) - 0.25) < 0.09
-    assert abs(float(mirrored) - 0.25) < 0.09
-    span = (last - first).abs() / (31 * 8)  # the share of the width that is left
-    assert float(span.min()) > (0.8 * 0.9) ** 0.5 - 0.05
+def test_block_sums_of_planes() -> None:
+    x = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 9, 6, 3), dtype=np.uint8))
+    expected = x.int().reshape(2, 3, 3, 2, 3, 3).sum((2, 4))
+    assert block_sums(x, factor=3)[0].equal(expected)
+    of_planes, area = block_sums(x.permute(0, 3, 1, 2), factor=3, dims=(2, 3))
+    assert of_planes.equal(expected.permute(0, 3, 1, 2).to(of_planes.dtype))
+    assert area == 9
+
+
+def test_changes_are_drawn_as_documented() -> None:
+    count, size = 4000, 128
+    changes = draw_changes(np.random.default_rng(0), count, size)
+    mirrored = np.array([flip for flip, _ in changes])
+    top, left, height, width = np.array([box for _, box in changes]).T
+    cropped = (height < size) | (width < size)
+    four = 4 * 0.5 / count**0.5  # four deviations of a share
+    assert abs(mirrored.mean() - 0.5) < four
+    assert abs(cropped.mean() - 0.5) < four
+    assert abs((mirrored & cropped).mean() - 0.25) < four
+    assert min(top.min(), left.min()) == 0
+    assert max((top + height).max(), (left + width).max()) == size
+    area = (height * width / size**2)[cropped]
+    assert area.min() > 0.8 - 2 / size  # whole pixels
+    assert abs(area.mean() - 0.895) < 0.01  # below 0.9: a side is never longer than the face
+    ratio = (width / height)[cropped]
+    assert ratio.min() > 0.9 - 2 / size
+    assert ratio.max() < 1.1 + 2 / size
+    assert abs(np.log(ratio).mean()) < 4 * 0.06 / (count / 2) ** 0.5
+    room = cropped & (size - width > 4)
+    assert abs((left / (size - width).clip(1))[room].mean() - 0.5) < 0.05
+
+
+def test_changed_faces_by_hand() -> None:
+    face = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    face = face.repeat(4, 0).repeat(4, 1)
+    whole = (0, 0, 32, 32)
+    upright = face.transpose(2, 0, 1)
+    assert np.array_equal(planes(face), upright)
+    assert np.array_equal(planes(face, (False, whole)), upright)
+    assert np.array_equal(planes(face, (True, whole)), upright[:, :, ::-1])
+    for box in ((3, 1, 28, 31), (0, 4, 32, 28), (2, 0, 29, 32)):
+        top, left, height, width = box
+        part = torch.from_numpy(upright[:, top : top + height, left : left + width].copy())
+        exact = functional.interpolate(part[None].float(), size=(32, 32), mode="bilinear")[0]
+        for mirrored in (False, True):
+            got = torch.from_numpy(planes(face, (mirrored, box)).copy()).float()
+            assert float((got - (exact.flip(2) if mirrored else exact)).abs().max()) <= 1.0
+    assert float((got - torch.from_numpy(upright.copy()).float()).abs().max()) > 20.0
 
 
 def test_short_clips_are_reflected(tmp_path: Path) -> None:

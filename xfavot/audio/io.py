@@ -1,8 +1,7 @@
 """Waveforms from and to files: mono float32 at 24 kHz inside, 16-bit WAV outside.
 
-Sound files are read with soundfile, videos (GRID's MPEG with 44.1 kHz stereo, MP4) with PyAV, other
-rates go through soxr; these three are imported on first use. Writing needs none of them. Levels are
-never changed: no peak normalisation, no gain.
+Reading goes through `xfavot.audio.decode`, which needs the extra "data"; writing needs no library.
+Levels are never changed: no peak normalisation, no gain.
 """
 
 from __future__ import annotations
@@ -16,19 +15,17 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from xfavot.audio.decode import Wave, decode, refusal
 from xfavot.audio.mel import MEL
 from xfavot.errors import DataError
 
-Wave = NDArray[np.float32]
-
-VIDEO_SUFFIXES = (".mpg", ".mpeg", ".mp4", ".m4a", ".mkv", ".mov", ".avi", ".webm", ".3gp")
 SILENT_PEAK = 1e-4  # full scale 1; -80 dB
-DURATION_SLACK = 0.1  # share of the declared duration that may be missing
 PCM_SCALE = 32768.0  # int16 steps in a full-scale sample
 OPEN_ENDED = 0x7FFF0000  # chunk sizes from here up stand for "unknown", written by streams
 WEB_PAGE = (b"<!doctype html", b"<html", b"<?xml")
+PLAYLIST = (b"#extm3u", b"ffconcat")  # these name other files, which would be opened
 POINTER = b"version https://git-lfs"
 
 
@@ -48,30 +45,36 @@ def load_waveform(path: Path | str) -> Wave:
     """
     path = Path(path)
     if not path.is_file():
-        raise _refusal(path, "no such file", "correct the path")
-    with path.open("rb") as file:
-        start = file.read(512).lstrip().lower()
-        if not start:
-            raise _refusal(path, "the file is empty (0 bytes or blank)", "download it again")
-        if start.startswith(WEB_PAGE):
-            raise _refusal(path, "a web page (HTML), not sound", "log in and download it again")
-        if start.startswith(POINTER):
-            raise _refusal(path, "a Git LFS pointer, not sound", "fetch the file with git lfs pull")
-        missing = _missing_bytes(file)
+        found = "a folder or a device, not a file" if path.exists() else "no such file"
+        raise refusal(path, found, "correct the path")
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+            missing = _missing_bytes(file)
+    except OSError as error:
+        raise refusal(path, f"cannot be opened ({error})", "correct its permissions") from error
+    text = start.lstrip().lower()
+    if not text:
+        raise refusal(path, "the file is empty (0 bytes or blank)", "download it again")
+    if text.startswith(WEB_PAGE):
+        raise refusal(path, "a web page (HTML), not sound", "log in and download it again")
+    if text.startswith(POINTER):
+        raise refusal(path, "a Git LFS pointer, not sound", "fetch the file with git lfs pull")
+    if text.startswith(PLAYLIST):
+        raise refusal(path, "a playlist, not sound", "use the files that it names")
     if missing:
-        raise _refusal(path, f"truncated, at least {missing} bytes missing", "download it again")
-    video = path.suffix.lower() in VIDEO_SUFFIXES
-    channels, rate = _read_video(path) if video else _read_sound(path)  # (N, C)
-    if not channels.size:
-        raise _refusal(path, "no samples in it", "download it again")
-    wave = channels.mean(axis=1, dtype=np.float32)
-    if not np.isfinite(wave).all():
-        raise _refusal(path, "samples that are not finite", "export it again")
-    if np.abs(wave).max() < SILENT_PEAK:
-        raise _refusal(
+        raise refusal(path, f"truncated, at least {missing} bytes missing", "download it again")
+    wave = decode(path, start)
+    if not wave.size:
+        raise refusal(path, "no samples in it", "download it again")
+    low, high = float(wave.min()), float(wave.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise refusal(path, "samples that are not finite", "export it again")
+    if max(-low, high) < SILENT_PEAK:
+        raise refusal(
             path, f"silent, its peak is below {SILENT_PEAK:g} of full scale", "record it again"
         )
-    return _resample(wave, rate)
+    return wave
 
 
 def save_waveform(
@@ -138,7 +141,7 @@ def read_provenance(path: Path | str) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise _refusal(path, "no such file", "correct the path")
+        raise refusal(path, "no such file", "correct the path")
     with path.open("rb") as file:
         for name, start, size in _riff_chunks(file):
             file.seek(start)
@@ -154,70 +157,6 @@ def read_provenance(path: Path | str) -> dict[str, Any]:
                         return {}
                     return found if isinstance(found, dict) else {}
     return {}
-
-
-def _read_sound(path: Path) -> tuple[Wave, int]:
-    """(N, C) float32 and the rate of a sound file."""
-    try:
-        import soundfile
-    except ImportError as error:
-        raise _without("soundfile", path) from error
-    try:
-        with soundfile.SoundFile(path) as file:
-            declared, rate = file.frames, int(file.samplerate)
-            samples: Wave = file.read(dtype="float32", always_2d=True)
-    except (RuntimeError, OSError) as error:
-        raise _refusal(
-            path, f"damaged or not a sound file ({error})", "download it again"
-        ) from error
-    if len(samples) < declared:
-        raise _refusal(
-            path, f"truncated, {len(samples)} of {declared} samples are there", "download it again"
-        )
-    return samples, rate
-
-
-def _read_video(path: Path) -> tuple[Wave, int]:
-    """(N, C) float32 and the rate of a video's first sound track."""
-    try:
-        import av
-    except ImportError as error:
-        raise _without("av", path) from error
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.audio:
-                raise _refusal(path, "a video without sound track", "use the one with sound")
-            stream = container.streams.audio[0]
-            rate = int(stream.rate)
-            declared = float((stream.duration or 0) * (stream.time_base or 0))  # seconds
-            planar = av.AudioResampler(format="fltp")
-            frames = [
-                part.to_ndarray()
-                for frame in container.decode(stream)
-                for part in planar.resample(frame)
-            ]
-    except av.FFmpegError as error:
-        raise _refusal(path, f"damaged or not a video ({error})", "download it again") from error
-    samples: Wave = np.concatenate(frames or [np.zeros((1, 0))], axis=1, dtype=np.float32).T
-    if len(samples) < (1.0 - DURATION_SLACK) * declared * rate:
-        raise _refusal(
-            path,
-            f"truncated, {len(samples) / rate:.2f} s of {declared:.2f} s of sound are there",
-            "download it again",
-        )
-    return samples, rate
-
-
-def _resample(wave: Wave, rate: int) -> Wave:
-    """(N,) to 24 kHz, soxr's high quality."""
-    if rate == MEL.sample_rate:
-        return np.ascontiguousarray(wave)
-    try:
-        import soxr
-    except ImportError as error:
-        raise _without("soxr", f"sound at {rate} Hz") from error
-    resampled: Wave = soxr.resample(wave, rate, MEL.sample_rate, quality="HQ")
-    return resampled.astype(np.float32, copy=False)
 
 
 def _missing_bytes(file: BinaryIO) -> int:
@@ -271,17 +210,3 @@ def _programme_end(file: BinaryIO, total: int) -> int:
 def _chunk(name: bytes, body: bytes) -> bytes:
     """One RIFF chunk, padded to an even length."""
     return name + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
-
-
-def _refusal(path: Path, reason: str, advice: str) -> DataError:
-    """The error for a file that cannot be used as sound."""
-    return DataError(
-        f"sound file {path}: {reason}; expected a readable recording; {advice} or leave it out"
-    )
-
-
-def _without(library: str, what: object) -> DataError:
-    """The error for a missing optional library."""
-    return DataError(
-        f'{what}: reading it needs {library}, which is not installed; pip install "xfavot[data]"'
-    )

@@ -1,16 +1,25 @@
 """Batches for training and evaluation: who is in them, which crop, as tensors.
 
 Paper: Sec. 4 (128x128 faces, 80x192 mels, batch 32). How a batch is spread over corpora, genders
-and speakers is not published: here genders are balanced, every corpus of a role is as likely as the
-others, every speaker inside it too, and a reference pair is one audio-visual speaker, or, where a
-corpus lacks a side, a face beside a voice of the same gender. A batch is a pure function of (seed,
-step), so that a resumed run sees what an uninterrupted one would have seen.
+and speakers is not published. Here (A27):
+
+- Genders are balanced. Among the clips of a gender, every corpus that has the role's side is as
+  likely as the others, and so is every speaker of that gender inside the corpus.
+- First references are one audio-visual speaker in half of the rows, a face beside a voice of the
+  same gender in the other half, or whichever of the two the stores allow; corpora are equally
+  likely within each half.
+- The second reference is drawn like a source; where that gives the first one, it is any other
+  clip of the gender, so that in tiny stores speakers with many clips are second a little oftener.
+
+A batch is a pure function of (seed, step), so that a resumed run sees what an uninterrupted one
+would have seen.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -29,12 +38,22 @@ from xfavot.data.draws import (
 )
 from xfavot.data.items import GENDERS, SPLITS, Item
 from xfavot.data.manifest import Store, mel_statistics
-from xfavot.data.samples import Batch, Samples, block_sums, flip_and_crop, reflected
+from xfavot.data.samples import (
+    Batch,
+    Change,
+    Samples,
+    block_sums,
+    draw_changes,
+    planes,
+    reflected,
+)
 from xfavot.errors import ConfigError, DataError
 
 __all__ = ["Batch", "Batches", "Samples"]
 
 STREAMS = ("genders", "sources", "references", "others", "faces", "crops", "augment")
+BLOCK_FACES = 8  # faces converted together, so that they stay in the cache of a core
+_reflected = lru_cache(maxsize=4096)(reflected)  # clips have few lengths; never written to
 
 Streams = Mapping[str, np.random.Generator]
 
@@ -157,42 +176,46 @@ class Batches:
             for part, rows in zip(x, (source, first, second), strict=True)
         ]
 
-    def _by_store(self, rows: Rows) -> list[tuple[Store, Rows]]:
-        """The stores that hold some clips, each with the positions in ``rows`` that it holds."""
+    def _owners(self, rows: Rows) -> list[Store]:
+        """The store that holds each clip."""
         owner = np.searchsorted(self._firsts, rows, side="right") - 1
-        return [(self.stores[n], np.flatnonzero(owner == n)) for n in np.unique(owner)]
+        return [self.stores[n] for n in owner.tolist()]
 
     def _faces(self, rows: Rows, rng: Streams) -> Tensor:
         """(n, 3, H, W) float32 in [-1, 1], a random face of each clip."""
         start, count = self._parts[rows, 0], self._parts[rows, 1]
         which = start + np.floor(rng["faces"].random(len(rows)) * count).astype(np.int64)
-        pixels = np.empty((len(rows), self._stored_size, self._stored_size, 3), np.uint8)
-        for store, here in self._by_store(rows):
-            pixels[here] = store.faces[which[here]]
-        x = torch.from_numpy(pixels)
+        stored, owners = self._stored_size, self._owners(rows)
+        changes: Sequence[Change | None] = [None] * len(rows)
         if self.augment:
-            flip_and_crop(x, rng["augment"])
-        x, area = block_sums(x, factor=self._stored_size // self.image_size)
-        x = x.permute(0, 3, 1, 2).contiguous().float()  # (n, 3, H, W)
-        return x.mul_(1.0 / (127.5 * area)).sub_(1.0)
+            changes = draw_changes(rng["augment"], len(rows), stored)
+        x = torch.empty((len(rows), 3, self.image_size, self.image_size))
+        pixels = np.empty((BLOCK_FACES, 3, stored, stored), np.uint8)
+        for first in range(0, len(rows), BLOCK_FACES):
+            block = range(first, min(first + BLOCK_FACES, len(rows)))
+            for i, n in enumerate(block):
+                pixels[i] = planes(owners[n].faces[which[n]], changes[n])
+            part = torch.from_numpy(pixels[: len(block)])
+            sums, area = block_sums(part, factor=stored // self.image_size, dims=(2, 3))
+            x[block.start : block.stop].copy_(sums).mul_(1.0 / (127.5 * area)).sub_(1.0)
+        return x
 
     def _mels(self, rows: Rows, rng: Streams) -> Tensor:
         """(n, 1, 80, T) float32 standardised, a random crop of each clip."""
-        length = self.mel_frames
+        length, owners = self.mel_frames, self._owners(rows)
         start, count = self._parts[rows, 2], self._parts[rows, 3]
         room = np.maximum(count - length, 0) + 1
         first = np.floor(rng["crops"].random(len(rows)) * room).astype(np.int64)
         frames = np.empty((len(rows), length, MEL.n_mels), np.float16)
-        for store, here in self._by_store(rows):
-            for n in here.tolist():
-                begin = int(start[n] + first[n])
-                if count[n] >= length:
-                    frames[n] = store.mel[begin : begin + length]
-                else:
-                    frames[n] = store.mel[begin + reflected(int(count[n]), length)]
-        x = torch.from_numpy(frames).float()  # (n, T, M)
-        x = x.sub_(self.standardiser.mean).div_(self.standardiser.std)
-        return x.transpose(1, 2).contiguous().unsqueeze(1)  # (n, 1, M, T)
+        for n, (store, begin) in enumerate(zip(owners, (start + first).tolist(), strict=True)):
+            clip = store.mel[begin : begin + min(int(count[n]), length)]
+            if len(clip) == length:
+                frames[n] = clip
+            else:  # mode "clip" only because "raise" would go through a copy
+                clip.take(_reflected(len(clip), length), axis=0, out=frames[n], mode="clip")
+        x = torch.empty((len(rows), 1, MEL.n_mels, length))
+        x[:, 0] = torch.from_numpy(frames).transpose(1, 2)  # (n, M, T)
+        return x.sub_(self.standardiser.mean[:, None]).div_(self.standardiser.std[:, None])
 
     def _index(self) -> None:
         """Group the usable clips by role, gender, corpus and speaker."""

@@ -25,12 +25,14 @@ from xfavot.errors import DataError
 from xfavot.image.align import align_face, align_points, align_quad, detect, outside_share
 from xfavot.image.io import load_frames, load_image, resize_image
 
-STAGING_SCHEMA = 1  # of a staging file; another number is not resumed from
+STAGING_SCHEMA = 2  # of a staging file; another number is not resumed from
 HASH_BLOCK_BYTES = 1 << 20
+CANNOT_BE_OPENED, CANNOT_BE_READ = "cannot be opened", "cannot be read"  # perhaps not for ever
 
 # Words of a message (of `audio.io`, `image.io`) to the class of a fault, for counting.
 _SOUND_REASONS = (
     ("web page", "not media"),
+    ("a playlist", "not media"),
     ("LFS pointer", "not media"),
     ("is empty", "empty file"),
     ("without sound track", "no sound track"),
@@ -79,11 +81,11 @@ def process(clip: Clip, settings: Settings) -> Arrays | Reject:
     Returns:
         `faces` (F, H, W, 3) uint8 and `landmarks` (F, 5, 2) float32 in pixels of the crop, `audio`
         (N,) int16, `mel` (80, T) float16, `f0` (T,) float32 Hz, `kept` (F,) the numbers of the
-        images or frames kept, `sha256`; or why the clip cannot be used. Nothing is raised for
-        what a file may hold.
+        images or frames kept, `sha256` of the content; or why the clip cannot be used. Nothing is
+        raised for what a file may hold.
     """
     try:
-        arrays: Arrays = {"sha256": np.array(file_sha256(clip.source))}
+        arrays: Arrays = {"sha256": np.array(content_sha256(clip))}
         if clip.kind in ("av", "audio"):
             arrays |= _voice(clip, settings)
         if clip.kind in ("av", "image"):
@@ -91,10 +93,10 @@ def process(clip: Clip, settings: Settings) -> Arrays | Reject:
     except _Unusable as error:
         return Reject(source=clip.source, reason=error.reason, detail=error.detail)
     except OSError as error:
-        return Reject(source=clip.source, reason="cannot be opened", detail=str(error))
+        return Reject(source=clip.source, reason=CANNOT_BE_OPENED, detail=str(error))
     except Exception as error:  # decoders raise anything; a bad file must never stop the rest
         detail = f"{type(error).__name__}: {error}"
-        return Reject(source=clip.source, reason="cannot be read", detail=detail)
+        return Reject(source=clip.source, reason=CANNOT_BE_READ, detail=detail)
     return arrays
 
 
@@ -199,6 +201,28 @@ def _framed(
     if outside > settings.most_outside:
         raise _Unusable("face cut off", f"{outside:.0%} of the framed square lies outside")
     return align_face(picture, landmarks, size), align_points(landmarks, landmarks, size)
+
+
+def content_sha256(clip: Clip) -> str:
+    """Return the sha256 of what a clip's files hold, as 64 hex digits.
+
+    That of the one file; of several (film, sound, images, in this order), that of their sha256 as
+    hex digits, each with a newline. A file beside the first that cannot be read counts as an empty
+    line, because one bad picture does not cost the clip.
+
+    Raises:
+        OSError: the first file cannot be read.
+    """
+    first, *others = clip.files
+    lines = [file_sha256(first)]
+    for path in others:
+        try:
+            lines.append(file_sha256(path))
+        except OSError:
+            lines.append("")
+    if not others:
+        return lines[0]
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

@@ -8,14 +8,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 from xfavot import presets
 from xfavot.data.manifest import Store
 from xfavot.errors import ConfigError
-from xfavot.strict import nearest
+from xfavot.strict import build, nearest, require
 
 COUNTS = ("speakers", "unseen", "images", "val_female", "val_male")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Download:
+    """What can be fetched of a corpus: one file, or some of a Zenodo record.
+
+    Attributes:
+        url, mirrors: addresses of one file, tried in order.
+        file: its name.
+        bytes, checksum: as its owners publish them; 0 and ``""`` if they do not.
+        record: address of a record in Zenodo's API, which tells names, sizes and checksums.
+        files: names wanted of the record; ``*``, ``?`` and ``[1-9]`` as in a shell.
+        terms: where its terms of use stand.
+    """
+
+    url: str = ""
+    mirrors: tuple[str, ...] = ()
+    file: str = ""
+    bytes: int = 0
+    checksum: str = ""
+    record: str = ""
+    files: tuple[str, ...] = ()
+    terms: str = ""
+
+    def __post_init__(self) -> None:
+        """Check that it is one of the two."""
+        one = bool(self.url and self.file) and not (self.record or self.files)
+        some = bool(self.record and self.files) and not (self.url or self.file)
+        got, step = self.url or self.record, "give these and none of the other two"
+        require(one or some, "downloads", got, "url with file, or record with files", step)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +72,7 @@ class Corpus:
     how: str
     held_out: tuple[str, ...] = ()
     paper: Mapping[str, int] = field(default_factory=dict)
-    downloads: tuple[Mapping[str, Any], ...] = ()
+    downloads: tuple[Download, ...] = ()
 
 
 def describe(name: str) -> Corpus:
@@ -60,8 +89,11 @@ def describe(name: str) -> Corpus:
             raise ConfigError(f"{where}: {key!r} is unknown; {nearest(key, known)}")
     for key in set(described.get("paper", {})) - set(COUNTS):
         raise ConfigError(f"{where}: paper: {key!r} is unknown; {nearest(key, COUNTS)}")
-    for key in ("held_out", "downloads"):
-        described[key] = tuple(described.get(key, ()))
+    described["held_out"] = tuple(described.get("held_out", ()))
+    described["downloads"] = tuple(
+        build(Download, entry, f"{where}: downloads[{i}]")
+        for i, entry in enumerate(described.get("downloads", ()))
+    )
     try:
         return Corpus(name=name, **described)
     except TypeError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xfavot.data.manifest import StoreWriter
-from xfavot.data.readers import VAL_SHARE, Clip, Reject, fraction
+from xfavot.data.readers import VAL_SHARE, Clip, Reject, fraction, printable
 from xfavot.data.stage import load_staged
 from xfavot.errors import DataError
 
@@ -111,7 +111,8 @@ def pack(
             )
             _add_factors(factors, clip, arrays)
         for reject in rejects:
-            writer.quarantine(_relative(reject.source, root), reject.reason, reject.detail)
+            source = _relative(reject.source, root)
+            writer.quarantine(source, reject.reason, printable(reject.detail))
         try:
             if factors["people"]:
                 _write_json(writer.folder / "factors.json", factors)
@@ -137,4 +138,4 @@ def _write_json(path: Path, value: object) -> None:
 
 
 def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+    return printable(path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path))

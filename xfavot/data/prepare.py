@@ -18,18 +18,22 @@ from xfavot import presets
 from xfavot.data.cards import CARD, write_card
 from xfavot.data.clip import Settings
 from xfavot.data.corpora import compare_counts, describe
+from xfavot.data.download import download as fetch_corpus
+from xfavot.data.download import offer
 from xfavot.data.manifest import Store
 from xfavot.data.pack import pack
 from xfavot.data.plan import Plan, existing, require_packages, scan, store_record
 from xfavot.data.prepare_report import write_report
 from xfavot.data.progress import Progress
-from xfavot.data.readers import READERS, Reject
+from xfavot.data.readers import NOT_NEEDED, READERS, Reject
 from xfavot.data.stage import is_staged, stage
 from xfavot.errors import ConfigError, DataError
 from xfavot.strict import nearest
 
 Log = Callable[[str], None]
 STAGING = ".staging"
+ORIGINALS = "originals"  # below data_root: what the package makes or fetches itself
+SPEAKERS = 16  # people in `mini`
 
 
 def prepare(
@@ -109,8 +113,9 @@ def prepare(
     for folder in (staging.parent, staging.parent.parent):
         with contextlib.suppress(OSError):  # other corpora or settings still have clips there
             folder.rmdir()
-    counts = ", ".join(f"{n} {r}" for r, n in Counter(r.reason for r in rejects).most_common())
-    log(f"{corpus}: {len(store.items)} accepted, {len(rejects)} rejected ({counts or 'none'})")
+    unfit = [reject.reason for reject in rejects if reject.reason != NOT_NEEDED]
+    counts = ", ".join(f"{n} {reason}" for reason, n in Counter(unfit).most_common())
+    log(f"{corpus}: {len(store.items)} accepted, {len(unfit)} rejected ({counts or 'none'})")
     log(f"{corpus}: report in {write_report(store)}, card in {write_card(store)}")
     return store
 
@@ -122,6 +127,9 @@ def prepare_dataset(
     workers: int,
     seed: int,
     on_log: Log | None = None,
+    *,
+    download: bool = False,
+    speakers: int = SPEAKERS,
 ) -> list[Store]:
     """Prepare every corpus of a mixture; those that are absent from the source are reported.
 
@@ -129,34 +137,38 @@ def prepare_dataset(
         dataset: one of `presets/datasets`.
         source: folder of originals; may be empty for `mini`, which makes its own.
         data_root, workers, seed, on_log: as in `prepare`.
+        download: first fetch into `source` what the owners let anyone download.
+        speakers: people in `mini`, if it is made.
 
     Returns:
         The stores that are ready, in the order of the mixture.
 
     Raises:
         ConfigError: no such dataset.
-        DataError: no corpus of the mixture could be prepared, or one that is present fails.
+        DataError: no corpus of the mixture could be prepared, one that is present fails, or a
+            download fails.
     """
     log: Log = on_log or (lambda line: None)
-    described = presets.load("datasets", dataset)
     stores: list[Store] = []
     missing: list[str] = []
-    for corpus in described["corpora"]:
-        originals = source
-        if corpus == "mini" and not str(source):
+    for corpus in presets.load("datasets", dataset)["corpora"]:
+        originals = Path(source)
+        if corpus == "mini" and not _holds_mini(source):
             # the originals are the package's own: a finished store does not need them again
-            wanted = store_record(corpus, seed, None, Settings())
-            ready = existing(Path(data_root) / corpus, wanted)
+            ready = existing(Path(data_root) / corpus, store_record(corpus, seed, None, Settings()))
             if ready is not None:
+                _require_people(ready, speakers)
                 log(f"mini: {ready.path} is ready ({len(ready.items)} items); nothing to do")
                 stores.append(ready)
                 continue
-            originals = _mini_originals(Path(data_root), workers=workers, seed=seed, log=log)
+            originals = _mini_originals(Path(data_root), speakers, workers, seed, log)
+        elif download and describe(corpus).downloads:
+            fetch_corpus(corpus, originals, on_log=log)
         try:
             scan(corpus, originals, seed)
         except DataError as error:
-            known = describe(corpus)
-            missing.append(f"{corpus}: {error}. To get it ({known.licence}): {known.how}")
+            more = "\nGive download True to fetch it." if describe(corpus).downloads else ""
+            missing.append(f"{corpus}: {error}\n{offer(corpus)}{more}")
             continue
         stores.append(
             prepare(
@@ -169,7 +181,7 @@ def prepare_dataset(
             )
         )
     if not stores:
-        raise DataError(f"dataset {dataset!r}: nothing to prepare. " + " ".join(missing))
+        raise DataError(f"dataset {dataset!r}: nothing to prepare.\n" + "\n".join(missing))
     for line in missing:
         log(f"MISSING from {dataset}: {line}")
     for store in stores:
@@ -178,22 +190,38 @@ def prepare_dataset(
     return stores
 
 
-def _mini_originals(data_root: Path, *, workers: int, seed: int, log: Log) -> Path:
+def _holds_mini(source: Path | str) -> bool:
+    """Say whether somebody's own originals of `mini` lie in a source."""
+    places = (Path(source), Path(source) / "mini") if str(source) else ()
+    return any((place / "factors.json").is_file() for place in places)
+
+
+def _require_people(store: Store, speakers: int) -> None:
+    found = len({item.speaker for item in store.items})
+    if found != speakers:
+        raise DataError(
+            f"prepared store {store.path} holds {found} people; expected {speakers}; remove it and "
+            f"the originals beside it, choose another data_root, or give speakers {found}"
+        )
+
+
+def _mini_originals(data_root: Path, speakers: int, workers: int, seed: int, log: Log) -> Path:
     """Make the originals of `mini`, or find them made."""
     from xfavot.data.mini.generate import generate
 
-    folder = data_root / "originals" / "mini"
+    folder = data_root / ORIGINALS / "mini"
     made = folder / "factors.json"
     if made.is_file():
-        found = json.loads(made.read_text(encoding="utf-8")).get("seed")
-        if found == seed:
+        record = json.loads(made.read_text(encoding="utf-8"))
+        found = {"seed": record.get("seed"), "speakers": len(record.get("people", ()))}
+        if found == {"seed": seed, "speakers": speakers}:
             log(f"mini: originals in {folder} are ready")
             return folder
         raise DataError(
-            f"{folder} holds the originals of seed {found}; expected seed {seed}; remove the "
-            "folder or choose another data_root"
+            f"{folder} holds originals of {found}; expected seed {seed} and {speakers} speakers; "
+            "remove the folder or choose another data_root"
         )
-    return generate(folder, seed=seed, workers=max(workers, 1), on_log=log)
+    return generate(folder, speakers=speakers, seed=seed, workers=max(workers, 1), on_log=log)
 
 
 def _require_arguments(corpus: str, workers: int, seed: int) -> None:

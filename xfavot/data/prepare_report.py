@@ -1,40 +1,37 @@
 """What a prepared store tells people: a report page, a summary, a preview for a notebook.
 
-The page is one HTML file beside the store, for local use: counts by speaker and split, rejects with
-reasons, durations, a contact sheet and a few players. It holds media of the corpus and must not be
-published.
+The page is one HTML file beside the store, for local use: counts, durations and pitch, a contact
+sheet and a few players, speakers, rejects with reasons. It holds media of the corpus and must not
+be published. It stays below 2 MB however large the corpus is.
 """
 
 from __future__ import annotations
 
-import base64
 import csv
 import html
-import io
-import wave
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xfavot.audio.mel import MEL
 from xfavot.data.items import SPLITS, Item
 from xfavot.data.manifest import Store
+from xfavot.data.prepare_charts import STYLE, bars, folded, histogram, table, tiles
+from xfavot.data.prepare_gallery import players, sheet
+from xfavot.data.readers import NOT_NEEDED
 from xfavot.errors import DataError
 
-SHEET_FACES = 60
-SHEET_COLUMNS = 12
+SHEET_FACES, PREVIEW_FACES = 60, 24
 PLAYERS = 6
-PLAYER_SECONDS = 5.0
-LISTED_REJECTS = 500
-_STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:72em;padding:0 1em;"
-    "color:#222}table{border-collapse:collapse;margin:1em 0}td,th{padding:.15em .8em;text-align:"
-    "right;border-bottom:1px solid #ddd}td:first-child,th:first-child{text-align:left}"
-    ".left td{text-align:left;overflow-wrap:anywhere}img{max-width:100%}figure{margin:1em 0}"
-)
+LISTED_REJECTS = 20  # of one reason
+LISTED_SPEAKERS = 1000
+UNFOLDED_SPEAKERS = 20
+LEAST_BARS = 3  # fewer need no chart
+PITCH_CLIPS = 2000  # whose pitch is read for the page
+KIND_WORDS = {"av": "face and voice", "audio": "voice", "image": "face"}
+WORDS = {"f": "female", "m": "male", "": "gender unknown"}
 
 
 def write_report(store: Store) -> Path:
@@ -51,24 +48,38 @@ def write_report(store: Store) -> Path:
     """
     path = store.path / "report.html"
     title = html.escape(f"Prepared corpus {store.corpus}")
-    rejects = read_quarantine(store)
+    items, listed = store.items, read_quarantine(store)
+    rejects = [reject for reject in listed if reject[1] != NOT_NEEDED]
+    left_out = [reject for reject in listed if reject[1] == NOT_NEEDED]
+    hours = sum(item.sample_count for item in items) / MEL.sample_rate / 3600
+    numbers = {
+        "items": len(items),
+        "speakers": len({item.speaker for item in items if item.speaker}),
+        "faces": len(store.faces),
+        "hours of speech": f"{hours:.2f}",
+        "files rejected": len(rejects),
+    }
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>",
-        f"<style>{_STYLE}</style><h1>{title}</h1>",
-        f"<p>{len(store.items)} items accepted, {len(rejects)} files rejected. This page holds "
-        "media of the corpus: keep it to yourself.</p>",
-        _counts(store.items),
-        _durations(store.items),
-        _sheet(store, SHEET_FACES),
-        _players(store, PLAYERS),
+        '<meta name=viewport content="width=device-width">',
+        f"<style>{STYLE}</style><h1>{title}</h1>",
+        f"<p>{len(items):,} items accepted, {len(rejects):,} files rejected.</p>",
+        "<p class=note>This page holds media of the corpus: keep it to yourself.</p>",
+        tiles({name: number for name, number in numbers.items() if number != "0.00"}),
+        _counts(items),
+        _faces(store),
+        _voices(store),
+        _speakers(items),
         _rejects(rejects),
-        _speakers(store.items),
+        _left_out(left_out),
+        f"<p class=note>Manifest {store.manifest_hash}, seed {store.seed}.</p>",
     ]
     part = path.with_suffix(".part")
     try:
         part.write_text("\n".join(text for text in parts if text) + "</html>\n", "utf-8")
         part.replace(path)
     except OSError as error:
+        part.unlink(missing_ok=True)
         raise DataError(
             f"{path} cannot be written ({error}); expected free space; the store itself is "
             "whole: free some space and run again for the page"
@@ -85,8 +96,8 @@ def preview(stores: Sequence[Store]) -> str:
     share = max(1, PLAYERS // max(len(stores), 1))
     parts = []
     for store in stores:
-        sheet, voices = _sheet(store, 2 * SHEET_COLUMNS), _players(store, share)
-        parts.append(f"<h3>{html.escape(store.corpus)}</h3>{sheet}{voices}")
+        shown = sheet(store, PREVIEW_FACES) + players(store, share)
+        parts.append(f"<h3>{html.escape(store.corpus)}</h3>{shown}")
     return "".join(parts)
 
 
@@ -128,133 +139,93 @@ def read_quarantine(store: Store) -> list[tuple[str, str, str]]:
         return [(row["source"], row["reason"], row["detail"]) for row in csv.DictReader(stream)]
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]], style: str = "") -> str:
-    cells = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
-        for row in rows
-    )
-    return f'<table class="{style}"><tr>{cells}</tr>{body}</table>'
-
-
 def _counts(items: Sequence[Item]) -> str:
-    rows = []
-    for kind in ("av", "audio", "image"):
-        for gender, word in (("f", "female"), ("m", "male"), ("", "gender unknown")):
+    rows: list[list[object]] = []
+    for kind, what in KIND_WORDS.items():
+        for gender, word in WORDS.items():
             group = [item for item in items if (item.kind, item.gender) == (kind, gender)]
             if group:
                 counts = Counter(item.split for item in group)
                 speakers = len({item.speaker for item in group if item.speaker})
-                rows.append([f"{kind}, {word}", speakers, *(counts[name] for name in SPLITS)])
-    return "<h2>Items</h2>" + _table(["", "speakers", *SPLITS], rows)
+                rows.append([f"{what}, {word}", speakers, *(counts[name] for name in SPLITS)])
+    return "<h2>Items</h2>" + table(["", "speakers", *SPLITS], rows)
 
 
-def _durations(items: Sequence[Item]) -> str:
-    seconds = np.array([item.sample_count / MEL.sample_rate for item in items if item.sample_count])
-    if not len(seconds):
+def _voices(store: Store) -> str:
+    """Durations, pitch and a few players."""
+    voices = [item for item in store.items if item.sample_count]
+    if not voices:
         return ""
+    seconds = np.array([item.sample_count for item in voices]) / MEL.sample_rate
     low, middle, high = np.percentile(seconds, [5, 50, 95])
-    row = [len(seconds), f"{seconds.sum() / 3600:.2f}", *(f"{s:.2f}" for s in (low, middle, high))]
-    head = ["voices", "hours", "5 % below, s", "median, s", "95 % below, s"]
-    return "<h2>Durations</h2>" + _table(head, [row])
-
-
-def _spread(items: Sequence[Item], count: int, *, faces: bool) -> list[int]:
-    """Choose rows evenly over those that have a face (or a voice), speakers in turn."""
-    rows = [i for i, item in enumerate(items) if (item.face_count if faces else item.sample_count)]
-    turn: Counter[str] = Counter()
-    order = []
-    for row in rows:
-        order.append((turn[items[row].speaker], row))
-        turn[items[row].speaker] += 1
-    ranked = [row for _, row in sorted(order)]
-    if len(turn) == 1 and len(ranked) > count:
-        ranked = [ranked[int((i + 0.5) * len(ranked) / count)] for i in range(count)]
-    return ranked[:count]
-
-
-def _sheet(store: Store, count: int) -> str:
-    rows = _spread(store.items, count, faces=True)
-    if not rows:
-        return ""
-    from PIL import Image
-
-    stream = io.BytesIO()
-    faces = [store.face(store.items[row]) for row in rows]
-    Image.fromarray(contact_sheet(faces)).save(stream, "JPEG", quality=88)
-    data = base64.b64encode(stream.getvalue()).decode()
+    few = [voices[i] for i in np.linspace(0, len(voices) - 1, PITCH_CLIPS).astype(int)]
+    pitch: dict[str, list[float]] = defaultdict(list)
+    for item in few if len(voices) > PITCH_CLIPS else voices:
+        f0 = store.f0_hz(item)
+        if (f0 > 0).any():
+            pitch[WORDS[item.gender]].append(float(np.median(f0[f0 > 0])))
+    said = f"median {middle:.2f} s, 5 % below {low:.2f} s, 5 % above {high:.2f} s"
+    charts = [
+        histogram({"": seconds}, title=f"Durations: {said}", unit="s"),
+        histogram(pitch, title="Median pitch of a clip:", unit="Hz"),
+    ]
     return (
-        f"<figure><img alt='contact sheet' src='data:image/jpeg;base64,{data}'><figcaption>"
-        f"{len(faces)} of {len(store.faces)} faces, speakers in turn</figcaption></figure>"
+        f"<h2>Voices</h2><div class=charts>{''.join(charts)}</div>"
+        f"<div class=players>{players(store, PLAYERS)}</div>"
     )
 
 
-def contact_sheet(faces: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Lay faces of one size out in rows of `SHEET_COLUMNS`.
-
-    Args:
-        faces: each (H, W, 3) uint8.
-
-    Returns:
-        (rows H, columns W, 3) uint8, white where there is none.
-    """
-    height, width = faces[0].shape[:2]
-    columns = min(SHEET_COLUMNS, len(faces))
-    rows = -(-len(faces) // columns)
-    sheet = np.full((rows * height, columns * width, 3), 255, np.uint8)
-    for i, face in enumerate(faces):
-        top, left = i // columns * height, i % columns * width
-        sheet[top : top + height, left : left + width] = face
-    return sheet
+def _faces(store: Store) -> str:
+    return f"<h2>Faces</h2>{sheet(store, SHEET_FACES)}" if len(store.faces) else ""
 
 
-def _players(store: Store, count: int) -> str:
-    parts = []
-    for row in _spread(store.items, count, faces=False):
-        item = store.items[row]
-        length = min(item.sample_count, int(PLAYER_SECONDS * MEL.sample_rate))
-        samples = store.audio[item.sample_start : item.sample_start + length]
-        stream = io.BytesIO()
-        with wave.open(stream, "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(MEL.sample_rate)
-            file.writeframes(np.ascontiguousarray(samples, "<i2").tobytes())
-        data = base64.b64encode(stream.getvalue()).decode()
-        text = html.escape(f"{item.id} {item.transcript}")
-        parts.append(
-            f"<p>{text}<br><audio controls src='data:audio/wav;base64,{data}'></audio></p>"
-        )
-    return "".join(parts)
+def _speakers(items: Sequence[Item]) -> str:
+    counts = Counter((item.speaker, item.split) for item in items)
+    genders = {item.speaker: WORDS[item.gender] for item in items if item.speaker}
+    samples: Counter[str] = Counter()
+    for item in items:
+        samples[item.speaker] += item.sample_count
+    rows = [
+        [
+            name or "(unknown)",
+            genders.get(name, ""),
+            *(counts[name, split] for split in SPLITS),
+            f"{samples[name] / MEL.sample_rate / 60:.1f}",
+        ]
+        for name in sorted(samples)
+    ]
+    listed = table(["speaker", "gender", *SPLITS, "minutes"], rows[:LISTED_SPEAKERS])
+    if len(rows) > LISTED_SPEAKERS:
+        listed += f"<p>{len(rows) - LISTED_SPEAKERS:,} more in manifest.csv.</p>"
+    if len(rows) <= UNFOLDED_SPEAKERS:
+        return f"<h2>Speakers</h2>{listed}"
+    each: dict[str, list[int]] = defaultdict(list)
+    for name, gender in genders.items():
+        each[gender].append(sum(counts[name, split] for split in SPLITS))
+    several = len({count for group in each.values() for count in group}) > LEAST_BARS
+    chart = histogram(each, title="Clips of a speaker:", unit="clips") if several else ""
+    return f"<h2>Speakers</h2>{chart}{folded(f'All {len(rows):,} speakers', listed)}"
 
 
 def _rejects(rejects: Sequence[tuple[str, str, str]]) -> str:
     if not rejects:
         return "<h2>Rejected</h2><p>Nothing.</p>"
-    counts = Counter(reason for _, reason, _ in rejects)
-    more = len(rejects) - LISTED_REJECTS
-    return (
-        "<h2>Rejected</h2>"
-        + _table(["reason", "count"], counts.most_common())
-        + _table(["source", "reason", "detail"], rejects[:LISTED_REJECTS], "left")
-        + (f"<p>{more} more in quarantine.csv.</p>" if more > 0 else "")
-    )
+    classes: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for source, reason, detail in rejects:
+        classes[reason].append((source, detail))
+    counts = Counter({reason: len(files) for reason, files in classes.items()}).most_common()
+    parts = []
+    for reason, count in counts:
+        shown = table(["file", "why"], classes[reason][:LISTED_REJECTS], "left")
+        if count > LISTED_REJECTS:
+            shown += f"<p>{count - LISTED_REJECTS:,} more in quarantine.csv.</p>"
+        few = len(rejects) <= LISTED_REJECTS
+        parts.append(folded(f"{reason}: {count:,}", shown, unfolded=few))
+    return f"<h2>Rejected</h2>{bars(counts)}{''.join(parts)}"
 
 
-def _speakers(items: Sequence[Item]) -> str:
-    names = sorted({item.speaker for item in items})
-    counts = Counter((item.speaker, item.split) for item in items)
-    genders = {item.speaker: item.gender for item in items}
-    seconds: Counter[str] = Counter()
-    for item in items:
-        seconds[item.speaker] += item.sample_count
-    rows = [
-        [
-            name or "(unknown)",
-            genders[name] if name else "",
-            *(counts[name, split] for split in SPLITS),
-            f"{seconds[name] / MEL.sample_rate / 60:.1f}",
-        ]
-        for name in names
-    ]
-    return "<h2>Speakers</h2>" + _table(["speaker", "gender", *SPLITS, "minutes"], rows)
+def _left_out(notes: Sequence[tuple[str, str, str]]) -> str:
+    if not notes:
+        return ""
+    rows = [(source, detail) for source, _, detail in notes]
+    return "<h2>Left out on purpose</h2>" + table(["folder", "what"], rows, "left")

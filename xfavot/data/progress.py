@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 
 LINE_SECONDS = 5.0  # least time between two lines of progress ...
-LINE_SHARE = 0.05  # ... or this share of the whole time, up to
+LINE_SHARE = 0.05  # ... or this share of the time left, up to
 LINE_MOST_SECONDS = 60.0
+FIRST_LINES = 3  # come after the least time
+RATE_LINES = 10  # the rate is that since the tenth line before
 
 
 class Progress:
-    """Counts clips and writes a line now and then, with the rate and the time left."""
+    """Counts clips and writes a line now and then, with the rate and the time left.
+
+    The rate is that of late, and counts from the first clip on: neither the start of the workers
+    nor clips of an earlier run blur it.
+    """
 
     def __init__(
         self,
@@ -19,6 +26,8 @@ class Progress:
         total: int,
         log: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
+        *,
+        before: int = 0,
     ) -> None:
         """Start the clock.
 
@@ -27,25 +36,33 @@ class Progress:
             total: how many there are.
             log: receives the lines.
             clock: seconds.
+            before: how many of them were finished in an earlier run.
         """
         self._name, self._total, self._log, self._clock = name, total, log, clock
-        self._done = self._rejected = 0
-        self._start = self._last = clock()
+        self._done, self._rejected = before, 0
+        self._marks: deque[tuple[float, int]] = deque(maxlen=RATE_LINES)  # seconds, clips done
+        self._last = clock()
 
     def step(self, *, rejected: bool) -> None:
         """Count one clip."""
         self._done += 1
         self._rejected += rejected
         now = self._clock()
-        rate = self._done / max(now - self._start, 1e-6)
-        left = (self._total - self._done) / rate
-        pause = min(max(LINE_SECONDS, LINE_SHARE * self._total / rate), LINE_MOST_SECONDS)
-        if now - self._last >= pause or self._done == self._total:
-            self._last = now
-            self._log(
-                f"{self._name}: {self._done} of {self._total} clips, {rate:.1f} a second, "
-                f"{clock_text(left)} left, {self._rejected} rejected"
-            )
+        if not self._marks:
+            self._marks.append((now, self._done))
+        since, done = self._marks[0]
+        rate = (self._done - done) / max(now - since, 1e-6)
+        left = (self._total - self._done) / rate if rate else 0.0
+        share = LINE_SHARE if len(self._marks) > FIRST_LINES else 0.0
+        pause = min(max(LINE_SECONDS, share * left), LINE_MOST_SECONDS)
+        if now - self._last < pause and self._done < self._total:
+            return
+        self._last = now
+        self._marks.append((now, self._done))
+        pace = f"{rate:.1f} a second, {clock_text(left)} left, " if rate else ""
+        self._log(
+            f"{self._name}: {self._done} of {self._total} clips, {pace}{self._rejected} rejected"
+        )
 
 
 def clock_text(seconds: float) -> str:

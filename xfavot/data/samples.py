@@ -79,48 +79,69 @@ def reflected(count: int, length: int) -> NDArray[np.int64]:
     return np.minimum(place, period - place) if count > 1 else np.zeros(length, np.int64)
 
 
-def block_sums(x: Tensor, *, factor: int) -> tuple[Tensor, int]:
+def block_sums(x: Tensor, *, factor: int, dims: tuple[int, int] = (1, 2)) -> tuple[Tensor, int]:
     """Sums over square blocks of pixels; divided by the second value they are the area average.
 
     Args:
-        x: (B, H, W, C) uint8, H and W multiples of ``factor``.
+        x: (B, H, W, C) or, with dims (2, 3), (B, C, H, W); uint8, H and W multiples of ``factor``.
         factor: pixels a side of a block.
+        dims: which axes are H and W.
 
     Returns:
-        (B, H / factor, W / factor, C) of integers, exact, and the pixels of a block.
+        The same axes, H / factor and W / factor long, of exact integers, and the pixels of a block.
     """
     if factor == 1:
         return x, 1
-    places = [(i, j) for i in range(factor) for j in range(factor)]
-    total = x[:, ::factor, ::factor].to(torch.int32)
-    for i, j in places[1:]:
-        total += x[:, i::factor, j::factor]
-    return total, factor**2
+    for dim in dims:
+        every: list[Any] = [slice(None)] * x.dim()
+        parts = [x[(*every[:dim], slice(i, None, factor))] for i in range(factor)]
+        x = sum(parts[1:], start=parts[0].to(torch.int32))
+    return x, factor**2
 
 
-def flip_and_crop(x: Tensor, rng: np.random.Generator) -> None:
-    """Random horizontal flip and random resized crop of each image, in place.
+Change = tuple[bool, tuple[int, int, int, int]]  # mirrored; top, left, height, width kept
 
-    Lineage: StarGAN v2's training transform (crop of 0.8 to 1 of the area, ratio 0.9 to 1.1, in
-    half of the images), resampled bilinearly.
+
+def draw_changes(rng: np.random.Generator, count: int, size: int) -> list[Change]:
+    """Draw a horizontal flip and a resized crop for each of some square faces.
+
+    Lineage: StarGAN v2's training transform: half of the faces are mirrored, and half of them keep
+    only 0.8 to 1 of their area, of ratio 0.9 to 1.1.
 
     Args:
-        x: (B, H, W, 3) uint8, changed.
         rng: the generator of the step.
+        count: faces.
+        size: pixels a side.
     """
-    count, height, width = x.shape[:3]
-    flipped = np.flatnonzero(rng.random(count) < FLIP_PROBABILITY)
-    x[flipped] = x[flipped].flip(2)
-    cropped = np.flatnonzero(rng.random(count) < CROP_PROBABILITY)
+    mirrored = rng.random(count) < FLIP_PROBABILITY
+    whole = rng.random(count) >= CROP_PROBABILITY
     area = rng.uniform(*CROP_AREA, count)
     ratio = np.exp(rng.uniform(*CROP_LOG_RATIO, count))
-    across, down = rng.random((2, count))
-    for n in cropped.tolist():
-        w = min(round(width * math.sqrt(area[n] * ratio[n])), width)
-        h = min(round(height * math.sqrt(area[n] / ratio[n])), height)
-        left, top = round(across[n] * (width - w)), round(down[n] * (height - h))
-        part = x[n, top : top + h, left : left + w].permute(2, 0, 1)[None]  # (1, 3, h, w)
+    sides = np.sqrt(np.stack([area / ratio, area * ratio]))  # height, width
+    kept = np.where(whole, size, np.minimum(np.rint(size * sides), size))
+    corner = np.rint(rng.random((2, count))[::-1] * (size - kept))  # top, left
+    boxes = np.concatenate([corner, kept]).astype(np.int64).T.tolist()
+    return [(flip, tuple(box)) for flip, box in zip(mirrored.tolist(), boxes, strict=True)]
+
+
+def planes(face: NDArray[np.uint8], change: Change | None = None) -> NDArray[np.uint8]:
+    """A face as three planes of colour, changed as drawn.
+
+    Args:
+        face: (H, W, 3).
+        change: of :func:`draw_changes`; crops are brought back to the size bilinearly.
+
+    Returns:
+        (3, H, W), a view of ``face`` where nothing is resampled.
+    """
+    if change is None:
+        return face.transpose(2, 0, 1)
+    mirrored, (top, left, height, width) = change
+    if (height, width) != face.shape[:2]:
+        # a copy of one image in channels-last order, which PyTorch resamples twice as fast
+        part = torch.from_numpy(np.array(face[None, top : top + height, left : left + width]))
         resized = functional.interpolate(
-            part, size=(height, width), mode="bilinear", align_corners=False
+            part.permute(0, 3, 1, 2), size=face.shape[:2], mode="bilinear", align_corners=False
         )
-        x[n] = resized[0].permute(1, 2, 0)
+        face = resized[0].permute(1, 2, 0).numpy()
+    return (face[:, ::-1] if mirrored else face).transpose(2, 0, 1)

@@ -1,8 +1,8 @@
 """Many clips made ready, in this process or in several, resumable.
 
 Every finished clip is kept in a staging file of its own, written atomically, so that a run that was
-killed goes on where it was. Memory holds a few clips at a time, however many there are. A file that
-kills its decoder costs that clip alone.
+killed goes on where it was; so is the reason why a clip cannot be used. Memory holds a few clips at
+a time, however many there are. A file that kills its decoder costs that clip alone.
 """
 
 from __future__ import annotations
@@ -22,11 +22,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from xfavot.data.clip import Arrays, Settings, file_sha256, process
+from xfavot.data.clip import (
+    CANNOT_BE_OPENED,
+    CANNOT_BE_READ,
+    Arrays,
+    Settings,
+    content_sha256,
+    process,
+)
 from xfavot.data.readers import Clip, Reject
 from xfavot.errors import DataError
 
 IN_FLIGHT = 4  # clips given out per worker
+COMPILED_KEPT = "16"  # convolutions; face detection gains nothing from more
+KEPT_TEXTS = ("stamp", "sha256", "reason", "detail")
+UNSETTLED = (CANNOT_BE_OPENED, CANNOT_BE_READ)  # may not be the file's fault: tried again
 
 
 def staging_path(folder: Path, clip: Clip) -> Path:
@@ -36,21 +46,29 @@ def staging_path(folder: Path, clip: Clip) -> Path:
 
 
 def is_staged(folder: Path, clip: Clip) -> bool:
-    """Tell whether a clip was finished before, from files that have not changed since."""
+    """Tell whether a clip was made ready before, from files that have not changed since."""
+    return _before(folder, clip) == (True, None)
+
+
+def _before(folder: Path, clip: Clip) -> tuple[bool, Reject | None]:
+    """Tell whether an earlier run has settled a clip, and the reason if it cannot be used."""
     path = staging_path(folder, clip)
     if not path.is_file():
-        return False
+        return False, None
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            stamp, digest = str(arrays["stamp"]), str(arrays["sha256"])
+            kept = {name: str(arrays[name]) for name in KEPT_TEXTS if name in arrays.files}
         found = _stamp(clip)
-        if stamp == found:
-            return True
-        # Same sizes at other times, as after a copy: the content of the main file decides.
-        same_sizes = _sizes(stamp) == _sizes(found)
-        return same_sizes and digest == file_sha256(clip.source)
+        # Same sizes at other times, as after a copy: the content of the files decides.
+        if kept["stamp"] != found and (
+            _sizes(kept["stamp"]) != _sizes(found) or kept["sha256"] != content_sha256(clip)
+        ):
+            return False, None
+        if "reason" not in kept:
+            return True, None
+        return True, Reject(source=clip.source, reason=kept["reason"], detail=kept["detail"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return False
+        return False, None
 
 
 def load_staged(folder: Path, clip: Clip) -> Arrays:
@@ -87,10 +105,13 @@ def _save_staged(folder: Path, clip: Clip, arrays: Arrays) -> None:
 def _work(clip: Clip, settings: Settings, folder: Path) -> Reject | None:
     """Make one clip ready and keep it; an `OSError` here is the staging disk's, not the clip's."""
     done = process(clip, settings)
-    if isinstance(done, Reject):
-        return done
-    _save_staged(folder, clip, done)
-    return None
+    if not isinstance(done, Reject):
+        _save_staged(folder, clip, done)
+        return None
+    if done.reason not in UNSETTLED:
+        texts = {"reason": np.array(done.reason), "detail": np.array(done.detail)}
+        _save_staged(folder, clip, texts)
+    return done
 
 
 def stage(
@@ -110,29 +131,41 @@ def stage(
     Raises:
         OSError: a staging file cannot be written.
     """
+    todo: list[Clip] = []
+    for clip in clips:
+        settled, reject = _before(folder, clip)
+        if settled:
+            yield clip, reject
+        else:
+            todo.append(clip)
     if workers == 0:
-        for clip in clips:
+        for clip in todo:
             yield clip, _work(clip, settings, folder)
         return
-    waiting = list(reversed(clips))
-    while waiting:
+    todo.reverse()  # lists are worked off from their ends
+    while todo:
         lost: list[Clip] = []
-        yield from _pool(waiting, lost, folder=folder, settings=settings, workers=workers)
-        for clip in lost:  # a worker died: find the clip that kills it, one process for each
-            alone = [clip]
-            again: list[Clip] = []
-            yield from _pool(alone, again, folder=folder, settings=settings, workers=1)
-            if again:
+        yield from _pool(todo, lost, IN_FLIGHT, folder=folder, settings=settings, workers=workers)
+        while lost:  # a worker died: find the clip that killed it, one at a time
+            killers: list[Clip] = []
+            yield from _pool(lost, killers, 1, folder=folder, settings=settings, workers=1)
+            for clip in killers:
                 detail = "the process that decoded it died (a fault of a decoder, or no memory)"
                 yield clip, Reject(source=clip.source, reason="decoder died", detail=detail)
 
 
 def _pool(
-    waiting: list[Clip], lost: list[Clip], *, folder: Path, settings: Settings, workers: int
+    todo: list[Clip],
+    lost: list[Clip],
+    ahead: int,
+    *,
+    folder: Path,
+    settings: Settings,
+    workers: int,
 ) -> Iterator[tuple[Clip, Reject | None]]:
-    """Work off `waiting` from its end; clips in flight when a worker dies go to `lost`."""
+    """Work off `todo`, `ahead` clips a worker; those in flight when a worker dies go to `lost`."""
     pool = ProcessPoolExecutor(
-        min(workers, len(waiting)), mp_context=get_context("spawn"), initializer=_start_worker
+        min(workers, len(todo)), mp_context=get_context("spawn"), initializer=_start_worker
     )
     flying: dict[Future[Reject | None], Clip] = {}
     try:
@@ -144,29 +177,33 @@ def _pool(
             "script guarded by if __name__ == '__main__'; guard it, or use workers=0"
         ) from error
     try:
-        while waiting or flying:
-            while waiting and len(flying) < IN_FLIGHT * workers:
-                clip = waiting.pop()
-                flying[pool.submit(_work, clip, settings, folder)] = clip
+        while todo or flying:
+            while todo and len(flying) < ahead * workers:
+                flying[pool.submit(_work, todo[-1], settings, folder)] = todo[-1]
+                todo.pop()
             for future in wait(flying, return_when=FIRST_COMPLETED).done:
                 outcome = future.result()
                 yield flying.pop(future), outcome
     except BrokenProcessPool:
-        lost += [clip for clip in flying.values() if not is_staged(folder, clip)]
-        done = [clip for clip in flying.values() if clip not in lost]
-        for clip in done:
-            yield clip, None
+        for clip in flying.values():
+            settled, reject = _before(folder, clip)
+            if settled:
+                yield clip, reject
+            else:
+                lost.append(clip)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _start_worker() -> None:
-    """Keep a worker to one core, and let it end with the process that started it.
+    """Keep a worker to one core and little memory; let it end with the process that started it.
 
-    A worker waits for clips on a pipe that it holds open itself, so that without a watch it would
-    outlive a killed parent for ever.
+    oneDNN compiles a convolution anew for every size of picture and number of crops and would keep
+    a thousand of them. A worker waits for clips on a pipe that it holds open itself, so that
+    without a watch it would outlive a killed parent for ever.
     """
     torch.set_num_threads(1)
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", COMPILED_KEPT)
     parent = parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
@@ -181,13 +218,9 @@ def _ready() -> None:
     """Do nothing, in a worker."""
 
 
-def _files(clip: Clip) -> list[Path]:
-    return [path for path in (clip.video, clip.audio, *clip.images) if path is not None]
-
-
 def _stamp(clip: Clip) -> str:
     stamps = []
-    for path in _files(clip):
+    for path in clip.files:
         try:
             state = path.stat()
             stamps.append([state.st_size, state.st_mtime_ns])

@@ -82,9 +82,13 @@ class StoreWriter:
         self._items: list[Item] = []
         self._quarantined: list[tuple[str, str, str]] = []
         self._open = True
-        for name in ARRAYS:
-            self._files[name] = (self.folder / f"{name}.npy").open("wb")
-            self._files[name].write(bytes(HEADER_BYTES))
+        try:
+            for name in ARRAYS:
+                self._files[name] = (self.folder / f"{name}.npy").open("wb")
+                self._files[name].write(bytes(HEADER_BYTES))
+        except OSError as error:
+            self.abort()
+            raise _unwritable(self.path, error) from error
 
     def add(
         self,
@@ -280,5 +284,5 @@ def _unwritable(path: Path, error: OSError) -> DataError:
     """The error for a store that could not be written."""
     return DataError(
         f"prepared store {path}: cannot be written ({error}); nothing was left behind; free space "
-        "or change data_root, then prepare again"
+        "and prepare again, which goes on from the clips that are ready"
     )

@@ -8,19 +8,19 @@ leaves the picture, the original mirrors the picture and blurs what it mirrored;
 carried on outward under a growing blur, because faces cut off at the forehead (VoxCeleb, LRS3)
 would get a second pair of eyes above the first. No super-resolution is applied.
 
-Landmarks come from MTCNN as facenet-pytorch ships it, with its weights inside the wheel.
+Landmarks come from MTCNN with the weights that facenet-pytorch ships (`image.mtcnn`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xfavot.errors import DataError, ShapeError
+from xfavot.image.mtcnn import find_faces
 
 # Where the landmarks of an aligned frontal face lie, in widths of the crop (x, y): left eye, right
 # eye, nose, left and right corner of the mouth, as the picture shows them. Eyes and mouth follow
@@ -155,7 +155,7 @@ def detect(images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32] | No
         right corner of the mouth as the picture shows them; ``None`` where there is no face.
 
     Raises:
-        DataError: facenet-pytorch is not installed.
+        DataError: facenet-pytorch, whose wheel carries the weights, is not installed.
     """
     return [_detect_one(image) for image in images]
 
@@ -171,35 +171,17 @@ def _detect_one(image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
     shorter = min(picture.size)
     if shorter < 24:
         return None
-    network = _detector()
-    network.min_face_size = max(20, int(SMALLEST_FACE * shorter))
-    boxes, probabilities, points = network.detect(picture, landmarks=True)
-    if boxes is None:
-        return None
-    boxes = np.asarray(boxes, dtype=np.float64)  # (faces, 4)
-    sizes = np.sqrt(np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1))
-    middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+    faces = find_faces(np.asarray(picture), smallest=max(20, int(SMALLEST_FACE * shorter)))
+    corners = faces.boxes.astype(np.float64)  # (F, 4)
+    sizes = np.sqrt(np.prod(np.maximum(corners[:, 2:] - corners[:, :2], 0), axis=1))
+    middles = (corners[:, :2] + corners[:, 2:]) / 2
     away = np.hypot(*(middles - np.array(picture.size) / 2).T)
-    score = sizes - 0.5 * away
-    score[np.asarray(probabilities, dtype=np.float64) < LEAST_PROBABILITY] = -np.inf
-    best = int(score.argmax())
-    if not np.isfinite(score[best]):
+    score = np.where(faces.probabilities < LEAST_PROBABILITY, -np.inf, sizes - 0.5 * away)
+    if not np.isfinite(score).any():
         return None
-    found: NDArray[np.float32] = np.asarray(points[best], dtype=np.float32)
     back = np.array([width / picture.size[0], height / picture.size[1]], dtype=np.float32)
-    return np.multiply(found, back)
-
-
-@lru_cache(maxsize=1)
-def _detector() -> Any:
-    try:
-        from facenet_pytorch import MTCNN
-    except ImportError as error:
-        raise DataError(
-            "face detection needs facenet-pytorch, which is not installed; run: "
-            'pip install "xfavot[data]", or give aligned images'
-        ) from error
-    return MTCNN(keep_all=True, device="cpu")
+    found: NDArray[np.float32] = faces.landmarks[int(score.argmax())] * back
+    return found
 
 
 def _left_of(vector: NDArray[np.float64]) -> NDArray[np.float64]:

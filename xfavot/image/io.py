@@ -1,7 +1,7 @@
 """Reading and writing still images, and reading frames of films.
 
-Everything is uint8 RGB, (H, W, 3), upright (the camera's orientation tag is applied). Pillow and
-PyAV are imported where they are used; without them the error names the extra ``data``.
+Everything is uint8 RGB, (H, W, 3), upright (the orientation tag of pictures and films is applied).
+Pillow and PyAV are imported where they are used; without them the error names the extra ``data``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,18 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 MAX_PIXELS = 100_000_000  # a larger picture is refused, not decoded
-_TEXT_STARTS = (b"<!doctype", b"<html", b"<?xml", b"{", b"version https://git-lfs")
+SEEK_SECONDS = 4.0  # farther apart, frames of a film are sought rather than decoded up to
+SIXTEEN_BITS = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})  # Pillow's modes of grey
+_TEXT_STARTS = (
+    *(b"<!doctype", b"<html", b"<?xml", b"<svg", b"{", b"version https://git-lfs"),
+    *(b"#extm3u", b"ffconcat"),  # playlists, which name other files
+)
 
 
 def load_image(path: str | PathLike[str]) -> NDArray[np.uint8]:
     """Read an image file of any common format; the suffix does not matter.
+
+    Of an animation the first picture is taken; what is transparent becomes white.
 
     Args:
         path: the file.
@@ -54,8 +61,11 @@ def load_image(path: str | PathLike[str]) -> NDArray[np.uint8]:
                     "scale it down"
                 )
             upright = _pillow("ImageOps").exif_transpose(image)
-            return np.asarray(upright.convert("RGB"), dtype=np.uint8)
-    except (OSError, SyntaxError, ValueError, image_module.DecompressionBombError) as error:
+            return np.asarray(_to_rgb(upright), dtype=np.uint8)
+    except (
+        *(OSError, SyntaxError, ValueError),
+        *(image_module.DecompressionBombError, image_module.DecompressionBombWarning),
+    ) as error:
         raise DataError(
             f"{path} cannot be read as an image ({error}); expected a whole JPEG or PNG; "
             "fetch the file again"
@@ -103,17 +113,33 @@ def save_image(
         ) from error
 
 
+def _to_rgb(image: Any) -> Any:
+    """Bring a picture of any mode to RGB: 16 bits scaled to 8, transparency laid on white."""
+    image_module = _pillow("Image")
+    if image.mode in SIXTEEN_BITS:
+        steps = np.asarray(image).astype(np.int64)
+        return image_module.fromarray((steps.clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers; save it with 8 bits a channel")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    overlay = image.convert("RGBA")
+    white = image_module.new("RGBA", overlay.size, (255, 255, 255, 255))
+    return image_module.alpha_composite(white, overlay).convert("RGB")
+
+
 def load_frames(path: str | PathLike[str], count: int) -> list[NDArray[np.uint8]]:
     """Read frames of a film, evenly spaced: the middles of `count` equal parts.
 
-    A first pass counts packets without decoding, so that memory does not grow with the film.
+    A first pass reads the packets without decoding them, so that memory does not grow with the
+    film; a long film is decoded only near the frames that are wanted.
 
     Args:
         path: the film.
         count: how many frames; a film with fewer gives all it has.
 
     Returns:
-        At least one frame, each (H, W, 3) uint8, RGB.
+        At least one frame, each (H, W, 3) uint8, RGB, upright.
 
     Raises:
         DataError: missing, empty, no film, no picture track, nothing decodes, or PyAV is missing.
@@ -123,18 +149,15 @@ def load_frames(path: str | PathLike[str], count: int) -> list[NDArray[np.uint8]
     head = _head(path)
     if head.lstrip().lower().startswith(_TEXT_STARTS):
         raise DataError(f"{path} is text, not a film (it begins {head[:24]!r}); fetch it again")
-    frames: list[NDArray[np.uint8]] = []
     try:
-        total = _count_packets(av, path)
-        wanted = {int((part + 0.5) * total / count) for part in range(count)}
-        last = max(wanted, default=-1)
-        with av.open(str(path)) as container:
-            container.streams.video[0].thread_type = "NONE"
-            for index, frame in enumerate(container.decode(video=0)):
-                if index in wanted:
-                    frames.append(frame.to_ndarray(format="rgb24"))
-                if index >= last:
-                    break
+        with path.open("rb") as file:  # opened here, lest a name be taken for an address
+            times, seconds = _packets(av, file)
+            places = sorted({int((part + 0.5) * len(times) / count) for part in range(count)})
+            frames: list[NDArray[np.uint8]] = []
+            if None not in times and seconds > SEEK_SECONDS * count:
+                frames = _sought(av, file, [sorted(times)[place] for place in places])
+            if len(frames) < len(places):
+                frames = _counted(av, file, set(places))
     except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
         raise DataError(
             f"{path} cannot be read as a film ({error}); expected a whole film with a picture "
@@ -143,6 +166,60 @@ def load_frames(path: str | PathLike[str], count: int) -> list[NDArray[np.uint8]
     if not frames:
         raise DataError(f"{path} has no picture that decodes; fetch the file again")
     return frames
+
+
+def _packets(av: ModuleType, file: BinaryIO) -> tuple[list[Any], float]:
+    """Presentation times of a film's pictures, in its own unit and order, and its length."""
+    file.seek(0)
+    with av.open(file, "r") as container:
+        if not container.streams.video:
+            raise ValueError("it has no picture track")
+        times = [packet.pts for packet in container.demux(video=0) if packet.size]
+        base = container.streams.video[0].time_base or 0
+    known = [time for time in times if time is not None]
+    return times, float((max(known) - min(known)) * base) if known else 0.0
+
+
+def _counted(av: ModuleType, file: BinaryIO, places: set[int]) -> list[NDArray[np.uint8]]:
+    """Decode a film from its start and keep the frames at some places."""
+    frames: list[NDArray[np.uint8]] = []
+    last = max(places, default=-1)
+    file.seek(0)
+    with av.open(file, "r") as container:
+        container.streams.video[0].thread_type = "NONE"
+        for index, frame in enumerate(container.decode(video=0)):
+            if index in places:
+                frames.append(_upright(frame))
+            if index >= last:
+                break
+    return frames
+
+
+def _sought(av: ModuleType, file: BinaryIO, times: list[int]) -> list[NDArray[np.uint8]]:
+    """Decode the frames of some times, each from a key frame before it; fewer if one is missed."""
+    frames: list[NDArray[np.uint8]] = []
+    file.seek(0)
+    with av.open(file, "r") as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "NONE"
+        second = int(1 / stream.time_base) if stream.time_base else 0
+        for time in times:
+            # a second earlier: the order of decoding runs ahead of that of showing
+            container.seek(time - second, stream=stream, backward=True)
+            for frame in container.decode(stream):
+                if frame.pts is None or frame.pts > time:
+                    return frames  # the place was missed
+                if frame.pts == time:
+                    frames.append(_upright(frame))
+                    break
+    return frames
+
+
+def _upright(frame: Any) -> NDArray[np.uint8]:
+    """(H, W, 3) of a frame, turned as the film's metadata say (telephones write it)."""
+    pixels: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
+    quarters = round(getattr(frame, "rotation", 0) / 90)  # anticlockwise; PyAV 14 and later
+    return np.ascontiguousarray(np.rot90(pixels, quarters)) if quarters else pixels
 
 
 def resize_image(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -166,15 +243,12 @@ def resize_image(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return np.asarray(image.resize((size, size), image_module.Resampling.LANCZOS), dtype=np.uint8)
 
 
-def _count_packets(av: ModuleType, path: Path) -> int:
-    with av.open(str(path)) as container:
-        if not container.streams.video:
-            raise ValueError("it has no picture track")
-        return sum(1 for packet in container.demux(video=0) if packet.size)
-
-
 def _head(path: Path) -> bytes:
-    """Return the first bytes of a file that must exist and not be empty."""
+    """Return the first bytes of a plain file that must exist and not be empty."""
+    if path.exists() and not path.is_file():
+        raise DataError(
+            f"{path} is a folder or a device, not a file; expected an image or film; check the path"
+        )
     try:
         with path.open("rb") as stream:
             head = stream.read(64)

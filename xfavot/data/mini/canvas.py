@@ -23,6 +23,9 @@ Paint = tuple[float, float, float]  # sRGB, 0..255; what is out of range is clip
 SIZE = 128  # pixels of a finished picture
 SCALE = 3  # canvas pixels per finished pixel
 _SEGMENTS = 7  # points a spline segment is drawn with
+# Pillow cuts coordinates to whole pixels: rounded, 63.9999999999 of one processor and 64.0 of
+# another are the same place.
+_DECIMALS = 4
 
 
 def _basis() -> Array:
@@ -56,6 +59,12 @@ def smooth(points: Array, *, closed: bool) -> Array:
     return curve if closed else np.concatenate([curve, points[-1:]])
 
 
+def ellipse(x: float, y: float, rx: float, ry: float, *, points: int = 24) -> Array:
+    """Points (N, 2) around (x, y), clockwise from the right."""
+    angle = np.linspace(0, 2 * np.pi, points + 1)[:-1]
+    return np.column_stack([x + rx * np.cos(angle), y + ry * np.sin(angle)])
+
+
 def image_of(array: NDArray[np.floating]) -> Image.Image:
     """An RGB image of the canvas's size from floats (h, w, 3) in 0..255."""
     small = Image.fromarray(np.clip(array + 0.5, 0, 255).astype(np.uint8))
@@ -80,7 +89,7 @@ class Canvas:
     ) -> tuple[Image.Image, tuple[int, int]] | None:
         """Alpha mask of the shapes and the canvas place of its corner; None when outside."""
         pad = 3 * blur + width + 1
-        stacked = np.concatenate(shapes)
+        stacked = np.concatenate(shapes).round(_DECIMALS)
         limit = SIZE * SCALE
         low = np.clip(np.floor((stacked.min(axis=0) - pad) * SCALE), 0, limit).astype(int)
         high = np.clip(np.ceil((stacked.max(axis=0) + pad) * SCALE), 0, limit).astype(int)
@@ -94,7 +103,7 @@ class Canvas:
         factor = SCALE * np.array(work) / np.array(size)
         level = round(255 * alpha)
         for shape in shapes:
-            flat = ((shape - low / SCALE) * factor).ravel().tolist()
+            flat = ((shape - low / SCALE) * factor).round(_DECIMALS).ravel().tolist()
             if width > 0:
                 pixels = max(1, round(width * float(factor.mean())))
                 draw.line(flat, fill=level, width=pixels, joint="curve")
@@ -136,7 +145,7 @@ class Canvas:
         mask, (left, top) = made
         if inside is not None:
             limit = Image.new("L", mask.size, 0)
-            flat = (inside * SCALE - (left, top)).ravel().tolist()
+            flat = (inside * SCALE - (left, top)).round(_DECIMALS).ravel().tolist()
             ImageDraw.Draw(limit).polygon(flat, fill=255)
             mask = ImageChops.multiply(mask, limit)
         box = (left, top, left + mask.size[0], top + mask.size[1])

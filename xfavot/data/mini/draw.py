@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xfavot.data.mini import extras, features, hair
-from xfavot.data.mini.canvas import SIZE, Array, Canvas, image_of, smooth, tint
+from xfavot.data.mini.canvas import SIZE, Array, Canvas, ellipse, image_of, smooth, tint
 from xfavot.data.mini.factors import Nuisance, Person, stream
 from xfavot.data.mini.head import EYE, Blob, Head
 
@@ -60,7 +60,7 @@ def _skin(head: Head, person: Person, pose: Nuisance) -> Image.Image:
     colour = base * (SHADE + (1.05 - SHADE) * np.clip(light, 0, 1.15)[..., None])
     chin = head.on([[0.0, head.chin]])[0][1]
     under = np.clip((np.arange(SIZE) - chin + 13) / 13, 0.0, 1.0) ** 2
-    colour *= (1 - under[:, None, None] * np.array([0.16, 0.22, 0.22]))
+    colour *= 1 - under[:, None, None] * np.array([0.16, 0.22, 0.22])
     half = head.light + np.array([0.0, 0.0, 1.0])
     gloss = np.clip(normal @ (half / np.linalg.norm(half)), 0, 1) ** 26
     return image_of(colour + (34 * gloss * (0.4 + 0.6 * head.strength))[..., None])
@@ -70,13 +70,13 @@ def _body(canvas: Canvas, head: Head, person: Person) -> None:
     """Neck, shoulders and clothes."""
     base = head.place([[0.0, 40.0, -6.0]])[0]
     x = 0.8 * base[0] + 0.2 * 64.0
-    width = (0.44 + 0.10 * (person.gender == "m") + 0.08 * person.size) * head.half
-    shoulder = 50 + 12 * person.size + 5 * (person.gender == "m")
-    top, dark = 117.0, tint(person.clothes, 0.62)
-    body = smooth(np.array([[x - shoulder - 12, 140], [x - shoulder, 126],
-        [x - 0.62 * shoulder, top + 2], [x - width, top - 4], [x + width, top - 4],
-        [x + 0.62 * shoulder, top + 2], [x + shoulder, 126], [x + shoulder + 12, 140]]),
-        closed=True)  # fmt: skip
+    width = (0.41 + 0.10 * (person.gender == "m") + 0.14 * person.size) * head.half
+    shoulder = 46 + 20 * person.size + 5 * (person.gender == "m")
+    top, slope, dark = 117.0, 3.0 - 6.0 * person.size, tint(person.clothes, 0.62)
+    body = smooth(np.array([[x - shoulder - 12, 140], [x - shoulder, 126 + slope],
+        [x - 0.62 * shoulder, top + 2 + slope], [x - width, top - 4], [x + width, top - 4],
+        [x + 0.62 * shoulder, top + 2 + slope], [x + shoulder, 126 + slope],
+        [x + shoulder + 12, 140]]), closed=True)  # fmt: skip
     neck = np.array([[base[0] - 1.04 * width, 78], [base[0] + 1.04 * width, 78], [x + width, 112],
                      [x + width * 1.15, 119], [x, 130], [x - width * 1.15, 119],
                      [x - width, 112]])  # fmt: skip
@@ -87,19 +87,38 @@ def _body(canvas: Canvas, head: Head, person: Person) -> None:
     outline, away = head.outline(), -float(head.light[0])
     canvas.fill(outline, (20, 10, 14), alpha=0.35, blur=4.0, shift=(4 * away, 14.0),
                 inside=body)  # fmt: skip
+    dressed = canvas.image.copy()
     canvas.fill(smooth(neck, closed=True), tint(person.skin, 0.80 * light, 0.05))
     canvas.fill(outline, tint(person.skin, 0.42, 0.1), alpha=0.75, blur=2.6, shift=(3 * away, 7.0),
                 inside=smooth(neck, closed=True))  # fmt: skip
-    _collar(canvas, person, x, width)
+    _collar(canvas, dressed, person, x, width, float(np.sign(head.light[0])))
 
 
-def _collar(canvas: Canvas, person: Person, x: float, width: float) -> None:
+def _collar(
+    canvas: Canvas, dressed: Image.Image, person: Person, x: float, width: float, lit: float
+) -> None:
+    """Where the clothes end: at the neck, `width` to both sides of `x`.
+
+    `dressed` is the picture before the neck was drawn; the sign of `lit` is the side of the light.
+    """
     cloth = person.clothes
+
+    def from_here(line: Array) -> None:
+        """Lay the clothes over the neck from a line down."""
+        corners = np.array([[x + width + 20, 134], [x - width - 20, 134]])
+        canvas.fill(np.concatenate([line, corners]), dressed)
+
     if person.collar == "high":
-        shape = np.array([[x - width - 1, 111], [x, 116], [x + width + 1, 111],
-                          [x + width + 4, 132], [x - width - 4, 132]])  # fmt: skip
-        canvas.fill(smooth(shape, closed=True), tint(cloth, 0.9))
-        rim = smooth(shape[:3], closed=False)
+        rim, seam = (
+            smooth(np.array([[x - half, y], [x, y + 4.5], [x + half, y]]), closed=False)
+            for half, y in ((width + 1.5, 109.5), (1.08 * width + 3.0, 120.0))
+        )
+        from_here(seam)
+        canvas.fill(seam, tint(cloth, 0.5), width=2.0, alpha=0.45, blur=1.0, shift=(0.0, 0.8))
+        band = np.concatenate([rim, seam[::-1]])
+        canvas.fill(band, tint(cloth, 0.95))
+        canvas.fill(band, tint(cloth, 0.55), alpha=0.45, blur=3.5, inside=band,
+                    shift=(-lit * 1.5 * width, 0.0))  # fmt: skip
         canvas.fill(rim, tint(cloth, 0.6), width=1.2, alpha=0.7, blur=0.4)
     elif person.collar == "shirt":
         for s in (-1.0, 1.0):
@@ -110,11 +129,10 @@ def _collar(canvas: Canvas, person: Person, x: float, width: float) -> None:
     else:
         low = 127.0 if person.collar == "v" else 121.0
         mid = 0.4 * 113 + 0.6 * low
-        rim = np.array([[x - width - 4, 113], [x - 0.5 * width, mid], [x, low],
-                        [x + 0.5 * width, mid], [x + width + 4, 113]])  # fmt: skip
-        line = rim if person.collar == "v" else smooth(rim, closed=False)
-        below = np.concatenate([line, [[x + width + 20, 134], [x - width - 20, 134]]])
-        canvas.fill(below, cloth)
+        neckline = np.array([[x - width - 4, 113], [x - 0.5 * width, mid], [x, low],
+                             [x + 0.5 * width, mid], [x + width + 4, 113]])  # fmt: skip
+        line = neckline if person.collar == "v" else smooth(neckline, closed=False)
+        from_here(line)
         canvas.fill(line, tint(cloth, 0.7), width=1.6, alpha=0.9, blur=0.3)
 
 
@@ -130,8 +148,7 @@ def _ear(canvas: Canvas, head: Head, person: Person, skin: Image.Image, side: fl
                 alpha=0.55, blur=1.0)  # fmt: skip
     if person.earrings and not hair.STYLES[person.hair_style].locks:
         x, y = head.place([[side * 0.99 * head.half, 14.5, 0.0]])[0]
-        angle = np.linspace(0, 2 * np.pi, 17)[:-1]
-        stud = np.column_stack([x + 1.9 * np.cos(angle), y + 1.9 * np.sin(angle)])
+        stud = ellipse(x, y, 1.9, 1.9, points=16)
         canvas.fill(stud, (222, 184, 96))
         canvas.fill(stud * 0.5 + np.array([x - 0.5, y - 0.5]) * 0.5, (255, 246, 214), blur=0.3)
 
@@ -176,4 +193,3 @@ def draw_face(person: Person, pose: Nuisance) -> tuple[NDArray[np.uint8], Array]
     warm = np.array([1 + 0.03 * pose.warmth, 1.0, 1 - 0.04 * pose.warmth])
     picture = canvas.finished().astype(np.float64) * warm
     return np.clip(picture + 0.5, 0, 255).astype(np.uint8), head.landmarks()
-

@@ -7,6 +7,7 @@ from PIL import Image
 
 from xfavot.data.mini.canvas import Canvas, Paint, smooth, tint
 from xfavot.data.mini.factors import Person, stream
+from xfavot.data.mini.hair import STYLES
 from xfavot.data.mini.head import EYE, Head
 
 
@@ -39,7 +40,8 @@ def beard(canvas: Canvas, head: Head, person: Person, paint: Image.Image) -> Non
     draw = stream(person.texture, "beard")
     for shape in parts[person.beard]:
         outline = head.curve(shape)
-        canvas.fill(outline, tint(person.hair, 0.75), alpha=0.24 if thin else 0.45, blur=1.5)
+        canvas.fill(outline, tint(person.hair, 0.75), alpha=0.24 if thin else 0.45, blur=1.5,
+                    inside=head.outline() if thin else None)  # fmt: skip
         if not thin:
             canvas.fill(outline, paint, alpha=0.85, blur=0.8)
             canvas.fill(outline, tint(person.hair, 0.5), alpha=0.35, blur=2.0,
@@ -47,7 +49,8 @@ def beard(canvas: Canvas, head: Head, person: Person, paint: Image.Image) -> Non
         xy = np.array(shape)
         roots = draw.uniform(xy.min(axis=0), xy.max(axis=0), size=(240, 2))
         lean = 0.07 * roots[:, 0] + draw.normal(size=240) * 0.5
-        ends = head.on(np.concatenate([roots, roots + np.column_stack([lean, np.full(240, 2.4)])]))
+        hairs = (0.4 if thin else 1.0) * np.column_stack([lean, np.full(240, 2.4)])
+        ends = head.on(np.concatenate([roots, roots + hairs]))
         strands = [ends[[i, i + 240]] for i in range(240)]
         for part, factor in ((strands[::2], 0.55), (strands[1::2], 1.35)):
             canvas.fill(part, tint(person.hair, factor), width=0.4, alpha=0.28, inside=outline)
@@ -62,6 +65,7 @@ def glasses(canvas: Canvas, head: Head, person: Person) -> None:
     power = 2.0 if is_round else 4.5
     rx, ry = (10.6, 10.2) if is_round else (11.8, 8.4)
     outline = head.outline()
+    end = (0.84, 14.0) if STYLES[person.hair_style].locks else (1.0, 2.0)  # at hair or ear
     angle = np.linspace(0, 2 * np.pi, 41)
     unit = np.column_stack(
         [np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** (2 / power),
@@ -76,7 +80,9 @@ def glasses(canvas: Canvas, head: Head, person: Person) -> None:
         shade = tint(person.skin, 0.5)
         canvas.fill(lens, shade, width=1.4, alpha=0.3, blur=0.8, shift=(0.4, 1.3))
         canvas.fill(lens, frame, width=1.9 if not is_round else 1.5)
-        arm = head.place([[s * (EYE[0] + rx), EYE[1] - 2.5, 42.0], [s * head.half, -3.0, 2.0]])
-        canvas.fill(arm, frame, width=1.7, inside=outline if s == head.side else None)
+        if s != head.side or head.turned < 0.2:  # the other arm is behind the lens
+            arm = head.place([[s * (EYE[0] + rx), EYE[1] - 2.5, 42.0],
+                              [s * end[0] * head.half, -3.0, end[1]]])  # fmt: skip
+            canvas.fill(arm, frame, width=1.7, inside=outline if s == head.side else None)
     bridge = head.place([[-5.2, -2.6, 46.0], [0.0, -4.2, 47.0], [5.2, -2.6, 46.0]])
     canvas.fill(smooth(bridge, closed=False), frame, width=1.6)

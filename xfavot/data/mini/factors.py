@@ -4,6 +4,11 @@ Four factors are shared by both modalities: sex, age, size and liveliness. The r
 (skin, hair, glasses, beard, features) shows in the face alone and makes sixteen people easy to tell
 apart. Every random number comes from a stream of its own, keyed by (seed, what, speaker, clip), so
 nothing depends on the number of workers or on the order of the work.
+
+A speaker's number says who it is, whatever the size of the corpus: of every sixteen numbers the
+first eight are women and the others men, and a corpus takes the lowest of both. So s01 and s09 are
+the first woman and the first man of any corpus of a seed, and there are gaps in the names where the
+number of speakers is no multiple of sixteen.
 """
 
 from __future__ import annotations
@@ -67,6 +72,8 @@ MEN: tuple[tuple[int, str, str, str, str], ...] = (
     (3, "brown", "buzz", "round", "moustache"),
 )
 _STEPS = (0.8191725133961645, 0.6710436067037893, 0.5497004779019703)  # R3 sequence (plastic root)
+_ROW = 8  # numbers of one sex in a row
+MOST_SPEAKERS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,24 +143,45 @@ def _greying(hair: Colour, amount: float) -> Colour:
     return _mix(_mix(hair, (level, level, level), min(1.0, 1.7 * amount)), GREY, amount)
 
 
-def _person(seed: int, speaker: int, woman: bool, rank: int) -> Person:
-    draw = stream(seed, "person", speaker)
+def numbers(speakers: int) -> list[int]:
+    """Numbers of the speakers of a corpus, from 0, rising; one more woman where it is odd."""
+    ranks = [(woman, rank) for rank in range((speakers + 1) // 2) for woman in (True, False)]
+    return sorted(
+        2 * _ROW * (rank // _ROW) + rank % _ROW + (0 if woman else _ROW)
+        for woman, rank in ranks[:speakers]
+    )
+
+
+def sex_and_rank(number: int) -> tuple[str, int]:
+    """Gender ("f" or "m") of a speaker's number and the rank, from 0, among those of that sex."""
+    row, place = divmod(number, _ROW)
+    return ("m" if row % 2 else "f"), _ROW * (row // 2) + place
+
+
+def person(number: int, *, seed: int) -> Person:
+    """The speaker of a number, from 0, a pure function of number and seed."""
+    gender, rank = sex_and_rank(number)
+    woman = gender == "f"
+    draw = stream(seed, "person", number)
     shift = stream(seed, "hidden", int(woman)).uniform(size=3)
     hidden = [float((shift[i] + (rank + 1) * _STEPS[i]) % 1.0) for i in range(3)]
     age, size, liveliness = hidden
     looks = WOMEN if woman else MEN
     order = stream(seed, "looks", int(woman)).permutation(len(looks))
-    lap, place = divmod(rank, len(looks))  # every further lap joins another cut to skin and hair
+    # every further lap joins another cut to skin and hair; every twelfth, other glasses and beard
+    lap, place = divmod(rank, len(looks))
     skin, hair, _, _, _ = looks[int(order[place])]
-    _, _, style, glasses, beard = looks[int(order[(place + 5 * lap) % len(looks)])]
+    cut = place + 5 * lap
+    style = looks[int(order[cut % len(looks)])][2]
+    _, _, _, glasses, beard = looks[int(order[(cut + 7 * (lap // len(looks))) % len(looks)])]
     grey = float(np.clip((age - 0.74) / 0.14, 0.0, 1.0)) * 0.92
     wardrobe = stream(seed, "clothes", int(woman)).permutation(len(VIVID))
     colour = int(wardrobe[rank % len(wardrobe)])
     any_eyes = int(draw.integers(len(EYES)))
     eyes = 0 if skin >= 5 else any_eyes if skin < 3 else 3
     return Person(
-        speaker=f"s{speaker + 1:02d}",
-        gender="f" if woman else "m",
+        speaker=f"s{number + 1:02d}",
+        gender=gender,
         age=round(age, 4),
         size=round(size, 4),
         liveliness=round(liveliness, 4),
@@ -178,26 +206,22 @@ def _person(seed: int, speaker: int, woman: bool, rank: int) -> Person:
 
 
 def people(speakers: int, *, seed: int) -> tuple[Person, ...]:
-    """The speakers of a corpus, the women first (one more of them where the number is odd).
+    """The speakers of a corpus, half of them women (one more where the number is odd).
 
     Args:
         speakers: how many, at least 2.
         seed: of the corpus.
 
     Returns:
-        One :class:`Person` each. The hidden factors of one sex fill the unit cube evenly.
+        One :class:`Person` each, in the order of their numbers. The hidden factors of one sex fill
+        the unit cube evenly.
     """
-    women = (speakers + 1) // 2
-    cast = []
-    for index in range(speakers):
-        woman = index < women
-        cast.append(_person(seed, index, woman, index if woman else index - women))
-    return tuple(cast)
+    return tuple(person(number, seed=seed) for number in numbers(speakers))
 
 
-def nuisance(seed: int, speaker: int, clip: int, face: int) -> Nuisance:
+def nuisance(seed: int, number: int, clip: int, face: int) -> Nuisance:
     """Pose, gaze, mouth, light and background of one picture, a pure function of its key."""
-    draw = stream(seed, "face", speaker, clip, face)
+    draw = stream(seed, "face", number, clip, face)
     values = {
         "yaw": draw.uniform(-1, 1),
         "pitch": draw.uniform(-1, 1),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xfavot.data.mini.canvas import Array, Canvas, Paint, smooth, tint
+from xfavot.data.mini.canvas import Array, Canvas, Paint, ellipse, smooth, tint
 from xfavot.data.mini.factors import Nuisance, Person
 from xfavot.data.mini.head import EYE, MOUTH_Y, Head
 
@@ -14,9 +14,7 @@ DARK: Paint = (34, 22, 24)
 
 def ring(head: Head, x: float, y: float, rx: float, ry: float, lift: float = 0.0) -> Array:
     """An ellipse on the face around (x, y), in picture coordinates."""
-    angle = np.linspace(0, 2 * np.pi, 25)[:-1]
-    points = np.column_stack([x + rx * np.cos(angle), y + ry * np.sin(angle)])
-    return head.on(points, lift=lift)
+    return head.on(ellipse(x, y, rx, ry), lift=lift)
 
 
 def eye(canvas: Canvas, head: Head, person: Person, pose: Nuisance, side: float) -> None:
@@ -49,18 +47,17 @@ def eye(canvas: Canvas, head: Head, person: Person, pose: Nuisance, side: float)
     canvas.fill(opening, tint(WHITE, 0.97))
     centre = (1.9 * pose.gaze_x * side, -0.4 + 1.2 * -pose.gaze_y)
     radius = 4.1 * big
-    angle = np.linspace(0, 2 * np.pi, 25)[:-1]
 
     def disc(r: float, dx: float = 0.0, dy: float = 0.0) -> Array:
-        points = [
-            (centre[0] + side * dx + r * np.cos(a), centre[1] + dy + r * np.sin(a)) for a in angle
-        ]
-        return at(points)
+        return at(ellipse(centre[0] + side * dx, centre[1] + dy, r, r).tolist())
 
     canvas.fill(disc(radius), tint(person.eyes, 0.58), inside=opening)
     canvas.fill(disc(radius * 0.86), person.eyes, inside=opening)
     canvas.fill(
-        disc(radius * 0.55, dy=radius * 0.35), tint(person.eyes, 1.5), alpha=0.7, blur=0.7,
+        disc(radius * 0.55, dy=radius * 0.35),
+        tint(person.eyes, 1.5),
+        alpha=0.7,
+        blur=0.7,
         inside=opening,
     )
     canvas.fill(disc(radius * 0.42), (14, 11, 13), inside=opening)
@@ -117,12 +114,12 @@ def nose(canvas: Canvas, head: Head, person: Person) -> None:
         canvas.fill(hole, tint(person.skin, 0.30, 0.1), alpha=0.8, blur=0.35)
         wing = head.curve(
             [[s * 0.92 * wide, drop - 2.6], [s * 1.06 * wide, drop], [s * 0.86 * wide, drop + 2]],
-            closed=False, lift=4.5,
+            closed=False,
+            lift=4.5,
         )
         canvas.fill(wing, dark, width=0.9, alpha=0.5, blur=0.4)
     light = head.on([[-side * 0.7, drop - 2.5]], lift=11.0)[0]
-    angle = np.linspace(0, 2 * np.pi, 17)[:-1]
-    spot = light + np.column_stack([1.5 * np.cos(angle), 1.2 * np.sin(angle)])
+    spot = ellipse(light[0], light[1], 1.5, 1.2, points=16)
     canvas.fill(spot, (255, 246, 236), alpha=0.25 + 0.3 * head.strength, blur=0.8)
     bridge = head.on([[-side * 0.4, -1.0], [-side * 0.5, drop - 5]], lift=np.array([5.0, 9.0]))
     canvas.fill(bridge, (255, 246, 236), width=1.4, alpha=0.20, blur=0.9)
@@ -208,9 +205,7 @@ def lines_of_age(canvas: Canvas, head: Head, person: Person, pose: Nuisance) -> 
             [[s * 6.8, 17.0], [s * 11.0, 22.5], [s * 13.8, 29.5], [s * 13.6, 34.0]], closed=False
         )
         canvas.fill(line, dark, width=1.1, alpha=float(np.clip(fold, 0.05, 0.8)), blur=0.7)
-        bag = head.curve(
-            [[s * 9.0, 4.0], [s * 14.5, 6.8], [s * 21.0, 4.0]], closed=False
-        )
+        bag = head.curve([[s * 9.0, 4.0], [s * 14.5, 6.8], [s * 21.0, 4.0]], closed=False)
         canvas.fill(bag, dark, width=1.2, alpha=0.12 + 0.5 * old, blur=0.7)
         if old > 0.15:
             for k in (-1.0, 0.0, 1.0):

@@ -3,12 +3,13 @@
 Layout: `speakers.csv` (speaker, gender), `factors.json` (hidden factors and voice of every speaker,
 nuisance of every picture), `<speaker>/<sentence>.wav` (24 kHz, 16 bit), `<sentence>.txt`,
 `<sentence>_0.png` and so on. Each speaker is made by a process of its own
-(`python -m xfavot.data.mini.generate`), because espeak-ng keeps a state; so the bytes do not depend
-on the number of workers.
+(`python -m xfavot.data.mini.generate`), because espeak-ng keeps a state; so the bytes depend on
+neither the number of workers nor what the caller's process did before.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -24,10 +25,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xfavot.data.mini.factors import Person, nuisance, people, stream
+from xfavot.data.mini.factors import (
+    MOST_SPEAKERS,
+    nuisance,
+    numbers,
+    person,
+    sex_and_rank,
+    stream,
+)
+from xfavot.data.mini.speak import MOST_SENTENCES
 from xfavot.errors import DataError
 
 SCHEMA = 1
+LIMITS = {
+    "speakers": (2, MOST_SPEAKERS),
+    "utterances": (1, MOST_SENTENCES),
+    "faces_per_clip": (1, sys.maxsize),
+    "seed": (0, sys.maxsize),
+    "workers": (1, sys.maxsize),
+}
 
 
 def _write_wave(path: Path, samples: NDArray[np.float64], rate_hz: int) -> None:
@@ -38,20 +54,15 @@ def _write_wave(path: Path, samples: NDArray[np.float64], rate_hz: int) -> None:
         file.writeframes(np.round(samples * 32767).astype("<i2").tobytes())
 
 
-def _rank(cast: tuple[Person, ...], speaker: int) -> int:
-    gender = cast[speaker].gender
-    return sum(person.gender == gender for person in cast[:speaker])
-
-
 def make_speaker(
-    folder: Path, *, speaker: int, speakers: int, utterances: int, faces_per_clip: int, seed: int
+    folder: Path, *, number: int, utterances: int, faces_per_clip: int, seed: int
 ) -> dict[str, Any]:
     """Speak and draw everything of one speaker; meant for a fresh process.
 
     Args:
         folder: root of the corpus; the speaker's own folder is made in it.
-        speaker: index, 0 .. speakers - 1.
-        speakers, utterances, faces_per_clip, seed: as in :func:`generate`.
+        number: the speaker's, from 0; see :func:`xfavot.data.mini.factors.numbers`.
+        utterances, faces_per_clip, seed: as in :func:`generate`.
 
     Returns:
         The speaker's entry of `factors.json`: `hidden`, `voice` and `faces`.
@@ -64,45 +75,56 @@ def make_speaker(
     from xfavot.data.mini.draw import draw_face
     from xfavot.data.mini.speak import SAMPLE_RATE_HZ, Espeak, become, code, sentences, voice_of
 
-    cast = people(speakers, seed=seed)
-    person = cast[speaker]
-    voice = voice_of(person, _rank(cast, speaker))
-    own = folder / person.speaker
+    who = person(number, seed=seed)
+    voice = voice_of(who, sex_and_rank(number)[1])
+    own = folder / who.speaker
     own.mkdir()
     espeak = Espeak()
     faces: dict[str, Any] = {}
-    for clip, words in enumerate(sentences(seed, speaker, utterances)):
+    for clip, words in enumerate(sentences(seed, number, utterances)):
         name = code(words)
         said = espeak.say(words, voice=voice.base, words_per_minute=voice.words_per_minute)
-        samples = become(said, espeak.rate_hz, voice, stream(seed, "voice", speaker, clip))
+        samples = become(said, espeak.rate_hz, voice, stream(seed, "voice", number, clip))
         _write_wave(own / f"{name}.wav", samples, SAMPLE_RATE_HZ)
         (own / f"{name}.txt").write_text(" ".join(words) + "\n", encoding="utf-8")
         for face in range(faces_per_clip):
-            pose = nuisance(seed, speaker, clip, face)
-            picture, points = draw_face(person, pose)
+            pose = nuisance(seed, number, clip, face)
+            picture, points = draw_face(who, pose)
             Image.fromarray(picture).save(own / f"{name}_{face}.png")
             faces[f"{name}_{face}"] = {**asdict(pose), "landmarks": points.round(2).tolist()}
-    return {"hidden": asdict(person), "voice": asdict(voice), "faces": faces}
+    return {"hidden": asdict(who), "voice": asdict(voice), "faces": faces}
 
 
 def _in_own_process(folder: Path, job: dict[str, int]) -> dict[str, Any]:
-    root = str(Path(__file__).resolve().parents[3])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    """Run :func:`make_speaker` where nothing of this process, its folder or threads is seen."""
+    root = Path(__file__).resolve().parents[3]
+    paths = [root, *(Path(path).resolve() for path in sys.path if path)]
+    one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     done = subprocess.run(
         [sys.executable, "-m", "xfavot.data.mini.generate", str(folder), json.dumps(job)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+        cwd=folder,  # where no file can hide a module
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), **one},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         check=False,
     )
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise DataError(
-            f"speaker {job['speaker']} of `mini` could not be made: {last}; expected exit status "
-            f'0, got {done.returncode}; pip install "xfavot[mini]" if a module is missing'
+            f"speaker s{job['number'] + 1:02d} of `mini` could not be made: {last}; expected exit "
+            f'status 0, got {done.returncode}; pip install "xfavot[mini]" if a module is missing'
         )
     entry: dict[str, Any] = json.loads(done.stdout)
     return entry
+
+
+def _require(**got: int) -> None:
+    for name, value in got.items():
+        least, most = LIMITS[name]
+        if not least <= value <= most:
+            wanted = f"at least {least}" if most == sys.maxsize else f"{least} to {most}"
+            raise DataError(f"mini: {name} is {value}; expected {wanted}; choose another number")
 
 
 def generate(
@@ -117,9 +139,16 @@ def generate(
 ) -> Path:
     """Make the embedded audio-visual corpus.
 
+    A speaker of a seed is the same in a corpus of any size, and the clips and pictures of a smaller
+    corpus are among those of a larger one. Bytes depend on the arguments alone on one machine; on
+    another x86-64 machine with the same versions of the packages, the same holds of the pixels (a
+    PNG may be compressed otherwise) and of nearly all sounds: WORLD's pitch depends on the last bit
+    of the C library's functions, and without their FMA code 2 of 384 clips differed, by at most 65
+    steps of 16 bits.
+
     Args:
         folder: where to; must not exist yet, or be an empty folder.
-        speakers: how many, at least 2; the women come first.
+        speakers: how many, 2 to 1,000, half of them women.
         utterances: sentences a speaker.
         faces_per_clip: pictures a sentence.
         seed: equal seeds give equal corpora.
@@ -130,14 +159,11 @@ def generate(
         `folder`, which appears only when it is complete.
 
     Raises:
-        DataError: a number is too small, the folder is taken, or an extra is missing.
+        DataError: a number is too small or too large, the folder is taken, or an extra is missing.
     """
-    numbers = {"speakers": (speakers, 2), "utterances": (utterances, 1), "workers": (workers, 1),
-               "faces_per_clip": (faces_per_clip, 1), "seed": (seed, 0)}  # fmt: skip
-    for name, (got, least) in numbers.items():
-        if got < least:
-            raise DataError(f"mini: {name} is {got}; expected at least {least}; choose more")
-    folder = Path(folder)
+    shared = {"utterances": utterances, "faces_per_clip": faces_per_clip, "seed": seed}
+    _require(speakers=speakers, workers=workers, **shared)
+    folder = Path(folder).resolve()
     if folder.exists() and any(folder.iterdir()):
         raise DataError(
             f"{folder} is not empty; expected a new folder for the corpus `mini`; "
@@ -146,22 +172,22 @@ def generate(
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    shared = {"speakers": speakers, "utterances": utterances, "faces_per_clip": faces_per_clip,
-              "seed": seed}  # fmt: skip
+    done = itertools.count(1)
 
-    def make(speaker: int) -> dict[str, Any]:
-        entry = _in_own_process(partial, {**shared, "speaker": speaker})
+    def make(number: int) -> dict[str, Any]:
+        entry = _in_own_process(partial, {**shared, "number": number})
         if on_log is not None:
-            on_log(f"mini: {entry['hidden']['speaker']} made ({speaker + 1} of {speakers})")
+            on_log(f"mini: {entry['hidden']['speaker']} made ({next(done)} of {speakers})")
         return entry
 
     try:
         with ThreadPoolExecutor(workers) as pool:
-            entries = list(pool.map(make, range(speakers)))
+            entries = list(pool.map(make, numbers(speakers)))
         rows = [f"{e['hidden']['speaker']},{e['hidden']['gender']}\n" for e in entries]
         (partial / "speakers.csv").write_text("speaker,gender\n" + "".join(rows), encoding="utf-8")
         factors = {
             "schema": SCHEMA,
+            "speakers": speakers,
             **shared,
             "people": {
                 e["hidden"]["speaker"]: {**e["hidden"], "voice": e["voice"]} for e in entries

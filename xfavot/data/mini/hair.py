@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from xfavot.data.mini.canvas import SIZE, Array, Canvas, image_of, smooth, tint
+from xfavot.data.mini.canvas import SIZE, Array, Canvas, ellipse, image_of, smooth, tint
 from xfavot.data.mini.factors import Person, stream
 from xfavot.data.mini.head import Head
 
@@ -122,6 +122,8 @@ def _edge(head: Head, style: Style, person: Person) -> Array:
     grow = style.sides + (style.top - style.sides) * upward**1.3
     if style.part:
         grow = grow * (1 - 0.20 * np.sin(angle) * np.sign(style.part) * upward)
+    if not style.locks:  # it meets the skull before the ears
+        grow = grow * (1 - 0.8 * np.clip((np.abs(angle) / np.pi - 0.38) / 0.14, 0, 1) ** 2)
     draw = stream(person.texture, "edge")
     phase = draw.uniform(0, 6, 4)
     if style.curl:
@@ -173,7 +175,7 @@ def _hanging(head: Head, style: Style, inner: float) -> list[Array]:
         inside = head.place(solid) + np.column_stack([0.7 * wave, np.zeros_like(wave)])
         tip = 0.5 * (outer[-1] + inside[-1]) + (0.0, 2.0 if long else 0.0)
         edge = np.concatenate([outer, [tip], inside[::-1]])
-        shapes.append(smooth(edge, closed=True))
+        shapes.append(smooth(edge, closed=False))  # closed, the spline would bulge at its top
     return shapes
 
 
@@ -184,18 +186,19 @@ def behind(
     style = STYLES[person.hair_style]
     cx, cy, width, height = head.skull(style.sides)
     if style.bun:
-        angle = np.linspace(0, 2 * np.pi, 33)[:-1]
         x, y = head.place([[0.0, -54.0, -12.0]])[0]
-        knot = np.column_stack([x + 14 * np.cos(angle), y + 3 + 10 * np.sin(angle)])
+        knot = ellipse(x, y + 3, 14, 10, points=32)
         canvas.fill(knot, paint)
         canvas.fill(knot, (0, 0, 0), alpha=0.4, blur=2.5, shift=(0.0, 9.0), inside=knot)
     back = head.place([[0.0, -4.0, -14.0]])[0]
-    nape = head.place([[0.0, 34.0, -16.0]])[0]
+    short = not style.length and not style.bun
+    nape = head.place([[0.0, 25.0 if short else 34.0, -16.0]])[0]
+    low, round_off = (11.0, 0.86) if short else (14.0, 0.93)
     shape = smooth(np.array([
         [cx, cy - height], [cx + 0.8 * width, cy - 0.6 * height], [back[0] + width, back[1]],
-        [back[0] + 0.93 * width, back[1] + 14], [nape[0] + 0.66 * width, nape[1] - 6],
+        [back[0] + round_off * width, back[1] + low], [nape[0] + 0.66 * width, nape[1] - 6],
         [nape[0], nape[1]], [nape[0] - 0.66 * width, nape[1] - 6],
-        [back[0] - 0.93 * width, back[1] + 14], [back[0] - width, back[1]],
+        [back[0] - round_off * width, back[1] + low], [back[0] - width, back[1]],
         [cx - 0.8 * width, cy - 0.6 * height]]), closed=True)  # fmt: skip
     if style.alpha < 1:
         canvas.fill(shape, skin)

@@ -39,8 +39,8 @@ class Head:
     def __init__(self, person: Person, pose: Nuisance) -> None:
         """Shape the head of a person and turn it."""
         man = person.gender == "m"
-        self.half = 33.5 + 4.5 * person.size + 1.2 * man  # half width at the temples, pixels
-        self.jaw = (0.67 + 0.07 * man + 0.09 * person.size + 0.10 * person.jaw) * self.half
+        self.half = 33.0 + 5.5 * person.size + 1.2 * man  # half width at the temples, pixels
+        self.jaw = (0.66 + 0.07 * man + 0.11 * person.size + 0.10 * person.jaw) * self.half
         self.chin_width = (0.24 + 0.10 * man + 0.10 * person.jaw) * self.half
         self.chin = 51.0 + 2.0 * man + 2.5 * person.size - 1.5 * person.jaw
         self.side = float(np.sign(pose.yaw) or 1.0)

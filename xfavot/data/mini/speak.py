@@ -31,6 +31,7 @@ PREPOSITIONS = ("at", "by", "in", "with")
 LETTERS = "abcdefghijklmnopqrstuvxyz"  # without w, as in GRID
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 ADVERBS = ("again", "now", "please", "soon")
+MOST_SENTENCES = 10_000  # a speaker, of the 64,000 of the grammar
 WOMEN = ("f2", "f1", "Annie", "f3", "linda", "steph", "f4", "anika", "Alicia", "belinda")
 MEN = ("m3", "m1", "michel", "m7", "m2", "ed", "m4", "Lee", "m8", "adam")
 ACCENTS = ("en-us", "en-gb-x-rp", "en-us-nyc", "en-gb-scotland", "en", "en-us", "en-us", "en")
@@ -93,9 +94,9 @@ def code(words: tuple[str, ...]) -> str:
     return command[0] + colour[0] + preposition[0] + letter + number + adverb[0]
 
 
-def sentences(seed: int, speaker: int, count: int) -> list[tuple[str, ...]]:
+def sentences(seed: int, number: int, count: int) -> list[tuple[str, ...]]:
     """Different sentences for one speaker, in the order in which they are spoken."""
-    draw = stream(seed, "sentences", speaker)
+    draw = stream(seed, "sentences", number)
     chosen: dict[str, tuple[str, ...]] = {}
     while len(chosen) < count:
         words = sentence(draw)

@@ -5,87 +5,76 @@ quick and a broken file is met later, in `xfavot.data.prepare`, where it is quar
 to be renamed: every reader accepts the corpus's original layout. `source` is the corpus's own
 folder or a folder that holds one folder a corpus.
 
+Every media file below the corpus's folder ends up as (part of) a clip, as a `Reject` of its own, or
+in a `Reject` that counts a class of files which are left out on purpose (`LeftOut`).
+
 Lineage: design of this project; the layouts are those of the corpora's owners.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import importlib
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Protocol, cast
 
+from xfavot.data.readers.folders import archives, left_over, walk
+from xfavot.data.readers.records import (
+    AUDIO_SUFFIXES,
+    EXAMPLES,
+    IMAGE_SUFFIXES,
+    MEDIA_SUFFIXES,
+    NOT_NEEDED,
+    VIDEO_SUFFIXES,
+    Clip,
+    LeftOut,
+    Reject,
+    Tally,
+    media_kind,
+    note,
+    printable,
+)
+from xfavot.data.readers.tables import (
+    MALFORMED,
+    UNUSED,
+    Speakers,
+    gender_code,
+    read_speakers,
+    read_text,
+)
 from xfavot.errors import DataError
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "FOLDERS",
+    "IMAGE_SUFFIXES",
+    "MALFORMED",
+    "MEDIA_SUFFIXES",
+    "NOT_NEEDED",
+    "READERS",
+    "UNUSED",
+    "VAL_SHARE",
+    "VIDEO_SUFFIXES",
+    "Clip",
+    "LeftOut",
+    "Reader",
+    "Reject",
+    "Speakers",
+    "corpus_folder",
+    "fraction",
+    "gender_code",
+    "media_kind",
+    "note",
+    "printable",
+    "read_speakers",
+    "read_text",
+    "split_of",
+    "walk",
+]
 
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac"})
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
-VIDEO_SUFFIXES = frozenset({".mpg", ".mpeg", ".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm"})
-MEDIA_SUFFIXES = AUDIO_SUFFIXES | IMAGE_SUFFIXES | VIDEO_SUFFIXES
 VAL_SHARE = 0.1  # of the utterances or images, STATED
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Clip:
-    """One item of a corpus as its files name it, before anything is decoded.
-
-    Attributes:
-        id: unique within the corpus and stable, for example ``s1/bbaf2n``.
-        kind: ``"av"`` (face and voice of one person), ``"audio"`` or ``"image"``.
-        speaker: ``"grid/s1"``; ``""`` if unknown.
-        gender: ``"f"``, ``"m"`` or ``""`` if unknown.
-        transcript: the words, or ``""``.
-        split: ``"train"``, ``"val"``, ``"unseen"``; ``""`` lets `xfavot.data.prepare` decide by a
-            hash of the id (or of ``extra["group"]``, so that one video stays in one split).
-        audio: file with the voice; ``None`` takes the track of `video`.
-        images: faces as still images.
-        video: film from which frames are taken, instead of `images`.
-        aligned: the images are face crops in CelebA-HQ's framing and are only resized.
-        landmarks: eyes, nose, mouth corners known beforehand, (images, 5, 2) in pixels (x, y).
-        extra: anything more the corpus knows: `group` (see `split`), `seconds` (the length that
-            every clip of the corpus has; a shorter one is truncated), `hidden` and `faces` (the
-            factors of `mini`: of the speaker, and one mapping an image).
-    """
-
-    id: str
-    kind: str
-    speaker: str = ""
-    gender: str = ""
-    transcript: str = ""
-    split: str = ""
-    audio: Path | None = None
-    images: tuple[Path, ...] = ()
-    video: Path | None = None
-    aligned: bool = False
-    landmarks: NDArray[np.float32] | None = field(default=None, compare=False)
-    extra: dict[str, Any] = field(default_factory=dict, compare=False)
-
-    @property
-    def source(self) -> Path:
-        """The file that stands for the clip in messages, the manifest and the quarantine."""
-        first = self.video or self.audio or (self.images[0] if self.images else None)
-        if first is None:
-            raise DataError(
-                f"clip {self.id!r} names no file; expected audio, images or a video; "
-                "this is a fault of the corpus's reader"
-            )
-        return first
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reject:
-    """A media file that a reader saw and could not place; it goes to the quarantine list."""
-
-    source: Path
-    reason: str
-    detail: str = ""
 
 
 class Reader(Protocol):
@@ -97,8 +86,8 @@ class Reader(Protocol):
 
     LAYOUT: str
 
-    def scan(self, source: Path, *, seed: int) -> Iterator[Clip | Reject]:
-        """Yield every clip below `source` in a stable order."""
+    def scan(self, source: Path, *, seed: int) -> Iterator[Clip | Reject | LeftOut]:
+        """Yield every clip below `source` in a stable order, and what is no clip."""
         ...
 
 
@@ -132,10 +121,11 @@ class _Module:
         return str(self._module().LAYOUT)
 
     def scan(self, source: Path, *, seed: int) -> Iterator[Clip | Reject]:
-        """Yield every clip below `source` in a stable order.
+        """Yield every clip below `source` in a stable order, then whatever is no clip.
 
         Raises:
-            DataError: the folder is missing or holds nothing in the corpus's layout.
+            DataError: the folder is missing or holds nothing in the corpus's layout, or a table
+                beside the corpus contradicts itself.
         """
         source = Path(source)
         if not source.is_dir():
@@ -145,22 +135,69 @@ class _Module:
             )
         clips = 0
         rejects: list[Reject] = []
+        tally = Tally()
+        taken: set[Path] = set()
         for record in self._module().scan(source, seed=seed):
             if isinstance(record, Clip):
                 clips += 1
-            elif len(rejects) < 3:
-                rejects.append(record)
-            yield record
+                taken.update(record.files)
+                yield _storable(record)
+            else:
+                taken.add(record.source)
+                rejects += _kept(record, tally)
+        root = corpus_folder(source, self.corpus)
+        for rest in left_over(root, taken):
+            rejects += _kept(rest, tally)
+        rejects += [*tally.notes(), *self._other_folders(source, root)]
         if clips == 0:
-            seen = "".join(f"; {reject.source}: {reject.reason}" for reject in rejects)
-            raise DataError(
-                f"source folder {str(source)!r} holds no clip of {self.corpus}{seen}; expected "
-                f"{self.LAYOUT}; set `source` to that folder or to one that holds "
-                f"{self.corpus!r} as a folder"
-            )
+            raise DataError(self._nothing(source, root, rejects))
+        yield from rejects
+
+    def _other_folders(self, source: Path, root: Path) -> Iterator[Reject]:
+        """Name the folders of `source` that bear the corpus's name too."""
+        for folder in sorted(source.iterdir() if source != root else ()):
+            named = folder.name.casefold() in (self.corpus, *FOLDERS[self.corpus])
+            if named and folder != root and folder.is_dir():
+                detail = f"a second folder of {self.corpus}; {root.name} is taken"
+                yield Reject(source=folder, reason=NOT_NEEDED, detail=detail)
+
+    def _nothing(self, source: Path, root: Path, rejects: list[Reject]) -> str:
+        """Say that a folder holds nothing that could be used, and what it holds instead."""
+        seen = "".join(f"; {r.source}: {r.reason} ({r.detail})" for r in rejects[:EXAMPLES])
+        packed = archives(root)
+        if packed:
+            seen += f"; {note(len(packed), 'archives', packed)}: unpack them first"
+        return (
+            f"source folder {str(source)!r} holds no clip of {self.corpus}{seen}; expected "
+            f"{self.LAYOUT}; set `source` to that folder or to one that holds "
+            f"{self.corpus!r} as a folder"
+        )
 
 
 READERS: dict[str, _Module] = {corpus: _Module(corpus) for corpus in FOLDERS}
+
+
+def _kept(record: Reject | LeftOut, tally: Tally) -> list[Reject]:
+    """Count what is left out on purpose; return the others."""
+    if isinstance(record, Reject):
+        return [record]
+    tally.add(record)
+    return []
+
+
+def _storable(clip: Clip) -> Clip:
+    """Spell out what is not UTF-8 in the names that a clip has from its files."""
+    names = (clip.id, clip.speaker, clip.transcript, str(clip.extra.get("group", "")))
+    if all(name.isascii() or printable(name) == name for name in names):
+        return clip
+    extra = clip.extra | ({"group": printable(names[3])} if "group" in clip.extra else {})
+    return replace(
+        clip,
+        id=printable(names[0]),
+        speaker=printable(names[1]),
+        transcript=printable(names[2]),
+        extra=extra,
+    )
 
 
 def corpus_folder(source: Path, corpus: str) -> Path:
@@ -171,9 +208,15 @@ def corpus_folder(source: Path, corpus: str) -> Path:
         corpus: its name.
 
     Raises:
-        DataError: `source` holds folders of other corpora and none of this one.
+        DataError: `source` cannot be read, or holds folders of other corpora and none of this one.
     """
-    children = {child.name.casefold(): child for child in sorted(source.iterdir())}
+    try:
+        children = {child.name.casefold(): child for child in sorted(source.iterdir())}
+    except OSError as error:
+        raise DataError(
+            f"source folder {str(source)!r} cannot be read ({error}); expected the {corpus} "
+            "originals; correct its permissions"
+        ) from error
     for name in (corpus, *FOLDERS[corpus]):
         if name in children and children[name].is_dir():
             return children[name]
@@ -191,61 +234,9 @@ def corpus_folder(source: Path, corpus: str) -> Path:
     return source
 
 
-def walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """Yield each folder below `folder` with its files, sorted, hidden ones left out.
-
-    Links are followed, every folder is entered once, so that a loop of links ends.
-    """
-    seen: set[tuple[int, int]] = set()
-    for here, folders, files in os.walk(folder, followlinks=True):
-        state = os.stat(here)
-        key = (state.st_dev, state.st_ino)
-        if key in seen:
-            folders.clear()
-            continue
-        seen.add(key)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        path = Path(here)
-        yield path, [path / name for name in sorted(files) if not name.startswith(".")]
-
-
-def read_speakers(folder: Path) -> dict[str, str]:
-    """Read ``speakers.csv`` (speaker, gender) beside a corpus; an absent file is an empty table.
-
-    Raises:
-        DataError: the file has no column `speaker` or `gender`.
-    """
-    path = folder / "speakers.csv"
-    if not path.is_file():
-        return {}
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        rows = csv.DictReader(stream)
-        columns = rows.fieldnames or []
-        if not {"speaker", "gender"} <= set(columns):
-            raise DataError(
-                f"{path} has the columns {list(columns)}; expected speaker, gender; "
-                "write one row a speaker, gender F or M"
-            )
-        return {row["speaker"].strip(): gender_code(row["gender"]) for row in rows}
-
-
-def gender_code(word: str | None) -> str:
-    """Return ``"f"``, ``"m"`` or ``""`` for the ways in which tables write a gender."""
-    first = (word or "").strip().casefold()[:1]
-    return {"f": "f", "w": "f", "m": "m"}.get(first, "")
-
-
-def read_text(path: Path) -> str:
-    """Read a small text file of unknown encoding; an unreadable one gives ``""``."""
-    try:
-        return path.read_bytes().decode("utf-8-sig", errors="replace")
-    except OSError:
-        return ""
-
-
 def fraction(key: str, *, seed: int) -> float:
     """Return a number in [0, 1) that depends on the key and the seed alone."""
-    digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}:{printable(key)}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2.0**64
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from xfavot.data.readers import IMAGE_SUFFIXES, Clip, Reject, corpus_folder, walk
+from xfavot.data.readers import Clip, corpus_folder, media_kind, walk
 
 LAYOUT = "female/*.png and male/*.png, or below aligned/ where the faces are cropped already"
 
 
-def scan(source: Path, *, seed: int) -> Iterator[Clip | Reject]:
+def scan(source: Path, *, seed: int) -> Iterator[Clip]:
     """Yield every picture."""
     del seed  # the split of a picture is its hash; see `Clip.split`
     root = corpus_folder(source, "avatars")
@@ -23,7 +23,7 @@ def scan(source: Path, *, seed: int) -> Iterator[Clip | Reject]:
         parts = {part.casefold() for part in folder.relative_to(root).parts}
         gender = "f" if "female" in parts else "m" if "male" in parts else ""
         for path in files:
-            if path.suffix.casefold() in IMAGE_SUFFIXES:
+            if media_kind(path) == "picture":
                 yield Clip(
                     id=path.relative_to(root).as_posix(),
                     kind="image",

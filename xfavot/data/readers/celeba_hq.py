@@ -1,9 +1,10 @@
 """CelebA-HQ: aligned faces, images only.
 
 Layouts: StarGAN v2's tree ``{train,val}/{female,male}/*.jpg``, whose ``val`` is the validation
-split; or the raw images in one folder with an attribute list that has a column `Male` (CelebA's
-``list_attr_celeba.txt`` form, as CelebAMask-HQ ships it), where up to 1,000 images a gender are put
-aside for validation, as the paper has it. The faces are aligned already and are only resized.
+split; or the raw images in one folder with an attribute list that has a column `Male` (see
+`xfavot.data.readers.attributes`), where up to 1,000 images a gender are put aside for validation,
+as the paper has it. The segmentation masks of CelebAMask-HQ are no faces and are left out. The
+faces are aligned already and are only resized.
 """
 
 from __future__ import annotations
@@ -12,75 +13,107 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from xfavot.data.readers import (
-    IMAGE_SUFFIXES,
+    MALFORMED,
+    UNUSED,
     VAL_SHARE,
     Clip,
+    LeftOut,
     Reject,
     corpus_folder,
     fraction,
-    read_text,
+    media_kind,
+    note,
     walk,
 )
+from xfavot.data.readers.attributes import AttributeList, read_attributes, read_mapping
 
 LAYOUT = (
     "{train,val}/{female,male}/*.jpg (StarGAN v2's tree), or a folder of *.jpg with an attribute "
-    "list *attr*.txt that has a column Male"
+    "list *attr*.txt or *attr*.csv that has a column Male"
 )
 VAL_PER_GENDER = 1000  # STATED
+MASKS = "mask-anno"  # in the name of CelebAMask-HQ's folder of segmentation masks
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "val"}
 _GENDERS = {"female": "f", "male": "m"}
 
 
-def read_attributes(path: Path) -> dict[str, str]:
-    """Read image name to gender of an attribute list; lines that do not fit are left out."""
-    lines = read_text(path).splitlines()
-    for number, line in enumerate(lines[:3]):
-        names = line.replace(",", " ").split()
-        if "Male" not in names:
-            continue
-        rows = [row.replace(",", " ").split() for row in lines[number + 1 :]]
-        full = [row for row in rows if len(row) > len(names) - names.count("image_id")]
-        offset = names.index("Male") - len(names)  # from the right: the name may have no title
-        return {row[0]: "m" if row[offset] == "1" else "f" for row in full}
-    return {}
-
-
-def scan(source: Path, *, seed: int) -> Iterator[Clip | Reject]:
+def scan(source: Path, *, seed: int) -> Iterator[Clip | Reject | LeftOut]:
     """Yield every image."""
     root = corpus_folder(source, "celeba_hq")
     raw: list[Path] = []
-    attributes: dict[str, str] = {}
+    lists: list[AttributeList] = []
+    mapping: dict[int, str] = {}
+    tree = False
     for folder, files in walk(root):
         for path in files:
-            if path.suffix.casefold() == ".txt" and "attr" in path.name.casefold():
-                attributes |= read_attributes(path)
-        images = [path for path in files if path.suffix.casefold() in IMAGE_SUFFIXES]
+            name = path.name.casefold()
+            if name.endswith((".txt", ".csv")) and "attr" in name:
+                lists.append(read_attributes(path))
+            elif name.endswith(".txt") and "mapping" in name:
+                mapping |= read_mapping(path)
+        images = [path for path in files if media_kind(path) == "picture"]
         parts = [part.casefold() for part in folder.relative_to(root).parts]
         gender = _GENDERS.get(parts[-1], "") if parts else ""
-        if not gender:
+        if any(MASKS in part for part in parts):
+            for path in images:
+                yield LeftOut(source=path, why="segmentation masks")
+        elif gender:
+            tree = tree or bool(images)
+            split = _SPLITS.get(parts[-2], "") if len(parts) > 1 else ""
+            for path in images:
+                yield _clip(path, root, gender=gender, split=split)
+        else:
             raw += images
-            continue
-        split = _SPLITS.get(parts[-2], "") if len(parts) > 1 else ""
-        for path in images:
-            yield _clip(path, root, gender=gender, split=split)
-    if raw and not attributes:
+    lists = [table for table in lists if table.genders or table.malformed]
+    for table in lists:
+        if table.malformed:
+            detail = note(len(table.malformed), "rows have no name or no Male", table.malformed)
+            yield Reject(source=table.path, reason=MALFORMED, detail=detail)
+    if tree:
+        for path in raw:
+            yield LeftOut(source=path, why="images outside female/ and male/, which are taken")
+    elif not lists:
         for path in raw:
             yield Reject(
                 source=path,
                 reason="no gender folder",
                 detail="neither female/ or male/ above it nor an attribute list beside it",
             )
-        return
-    held = _held_out({path: attributes.get(path.name, "") for path in raw}, seed=seed)
+    else:
+        yield from _listed(raw, lists, mapping, root, seed=seed)
+
+
+def _listed(
+    raw: list[Path], lists: list[AttributeList], mapping: dict[int, str], root: Path, *, seed: int
+) -> Iterator[Clip | Reject]:
+    """Yield the images that an attribute list names, each once; say what it does not name."""
+    taken: dict[str, Path] = {}
+    genders: dict[Path, str] = {}
     for path in raw:
-        gender = attributes.get(path.name, "")
+        gender = next(filter(None, (table.gender(path.stem, mapping) for table in lists)), "")
+        if not gender:
+            detail = "no row of it gives this image a gender"
+            yield Reject(source=path, reason="not in the attribute list", detail=detail)
+        elif path.stem in taken:
+            detail = f"{taken[path.stem]} is taken"
+            yield Reject(source=path, reason="second copy", detail=detail)
+        else:
+            taken[path.stem] = path
+            genders[path] = gender
+    held = _held_out(genders, seed=seed)
+    for path, gender in genders.items():
         yield _clip(path, root, gender=gender, split="val" if path in held else "train")
+    for table in lists:
+        unused = table.unused()
+        if unused:
+            detail = note(len(unused), f"of {len(table.genders):,} rows have no image", unused)
+            yield Reject(source=table.path, reason=UNUSED, detail=detail)
 
 
 def _held_out(genders: dict[Path, str], *, seed: int) -> set[Path]:
     """Choose the validation images of a raw folder: a tenth, at most 1,000, of each gender."""
     held: set[Path] = set()
-    for code in ("f", "m", ""):
+    for code in ("f", "m"):
         group = sorted(
             (path for path, gender in genders.items() if gender == code),
             key=lambda path: fraction(path.name, seed=seed),

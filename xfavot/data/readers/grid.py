@@ -1,8 +1,9 @@
 """GRID: films of 33 speakers, each sentence in six slots, the name of a file spells it.
 
-Layouts: ``sN/video/*.mpg``, ``sN/*.mpg`` (as the archives unpack), anything between; alignments in
-``sN/align/*.align``, ``align/sN/``, ``alignments/sN/``. The transcript comes from the alignment,
-else from the file's name (``bbaf2n``: bin blue at f two now). Audio is the film's own track.
+Layouts: ``sN/*.mpg`` (as the archives of Zenodo unpack), ``sN/video/mpg_6000/*.mpg`` (those of the
+corpus's site), anything between; alignments in ``alignments/sN/``, ``sN/align/``. The transcript
+comes from the alignment, else from the file's name (``bbaf2n``: bin blue at f two now). Audio is
+the film's own track; the sound files of ``audio_25k/`` are counted and left out.
 """
 
 from __future__ import annotations
@@ -12,12 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from xfavot.data.readers import (
-    AUDIO_SUFFIXES,
-    IMAGE_SUFFIXES,
-    VIDEO_SUFFIXES,
     Clip,
+    LeftOut,
     Reject,
     corpus_folder,
+    media_kind,
     read_speakers,
     read_text,
     walk,
@@ -56,30 +56,34 @@ def read_align(path: Path) -> str:
     return " ".join(word for word in words if word not in {"sil", "sp"})
 
 
-def scan(source: Path, *, seed: int) -> Iterator[Clip | Reject]:
-    """Yield every film; a sound file or image without a film is rejected by name."""
+def scan(source: Path, *, seed: int) -> Iterator[Clip | Reject | LeftOut]:
+    """Yield every film once, at its best quality; sound files and pictures are left out."""
     del seed  # GRID prescribes no split
     root = corpus_folder(source, "grid")
-    genders = read_speakers(root)
+    speakers = read_speakers(root)
     films: dict[tuple[str, str], Path] = {}
     aligns: dict[tuple[str, str], Path] = {}
-    others: list[Path] = []
+    sounds: list[Path] = []
     for folder, files in walk(root):
         speaker = _speaker(folder, root)
         for path in files:
-            suffix = path.suffix.casefold()
             key = (speaker, path.stem)
-            if suffix == ".align":
+            kind = media_kind(path)
+            if path.suffix.casefold() == ".align":
                 aligns[key] = path
-            elif suffix in AUDIO_SUFFIXES or suffix in IMAGE_SUFFIXES:
-                others.append(path)
-            elif suffix not in VIDEO_SUFFIXES:
-                continue
-            elif not speaker:
+            elif kind == "sound":
+                sounds.append(path)
+            elif kind == "film" and not speaker:
                 yield Reject(source=path, reason="no speaker", detail="no folder sN above it")
-            elif key in films:
-                yield Reject(source=path, reason="second copy", detail=f"taken: {films[key]}")
-            else:
+            elif kind == "film" and key in films:
+                better, other = sorted((films[key], path), key=_is_small)
+                films[key] = better
+                if _is_small(other) and not _is_small(better):
+                    yield LeftOut(source=other, why="films that are there at a higher rate too")
+                else:
+                    detail = f"{better} is taken"
+                    yield Reject(source=other, reason="second copy", detail=detail)
+            elif kind == "film":
                 films[key] = path
     for (speaker, name), path in sorted(films.items()):
         align = aligns.get((speaker, name)) or aligns.get(("", name))
@@ -89,14 +93,23 @@ def scan(source: Path, *, seed: int) -> Iterator[Clip | Reject]:
             id=f"{speaker}/{name}",
             kind="av",
             speaker=f"grid/{speaker}",
-            gender=genders.get(speaker) or known,
+            gender=speakers.gender(speaker) or known,
             transcript=(read_align(align) if align else "") or sentence_of(name),
             video=path,
             extra={"seconds": SECONDS},
         )
-    for path in others:
-        if (_speaker(path.parent, root), path.stem) not in films:
-            yield Reject(source=path, reason="no film", detail="GRID clips are read from films")
+    for path in sounds:
+        if (_speaker(path.parent, root), path.stem) in films:
+            yield LeftOut(source=path, why="sounds of films as files (the films' own are read)")
+        else:
+            why = "sound files without their film; GRID is read from films (s21 has none)"
+            yield LeftOut(source=path, why=why, reason="no film")
+    yield from speakers.notes()
+
+
+def _is_small(path: Path) -> bool:
+    """Tell a film of the video CD's rate, which GRID's site offers beside 6,000 kbit/s."""
+    return any("mpg_vcd" in part.casefold() for part in path.parts[-3:-1])
 
 
 def _speaker(folder: Path, root: Path) -> str:

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from xfavot.data.readers import (
-    AUDIO_SUFFIXES,
     Clip,
     Reject,
     corpus_folder,
     gender_code,
+    media_kind,
     read_speakers,
     read_text,
     walk,
@@ -40,9 +40,9 @@ def scan(source: Path, *, seed: int) -> Iterator[Clip | Reject]:
     del seed  # the split of a chapter is its hash; see `Clip.split`
     root = corpus_folder(source, "librispeech")
     genders = read_speaker_table(_table(root))
-    genders |= {name: code for name, code in read_speakers(root).items() if code}
+    table = read_speakers(root)
     for folder, files in walk(root):
-        voices = [path for path in files if path.suffix.casefold() in AUDIO_SUFFIXES]
+        voices = [path for path in files if media_kind(path) == "sound"]
         parts = folder.relative_to(root).parts
         if len(parts) < 2 or not parts[-2].isdecimal():
             for path in voices:
@@ -58,16 +58,17 @@ def scan(source: Path, *, seed: int) -> Iterator[Clip | Reject]:
                 id=f"{speaker}/{path.stem}",
                 kind="audio",
                 speaker=f"librispeech/{speaker}",
-                gender=genders.get(speaker, ""),
+                gender=table.gender(speaker) or genders.get(speaker, ""),
                 transcript=texts.get(path.stem, ""),
                 audio=path,
                 extra={"group": f"{speaker}/{parts[-1]}"},
             )
+    yield from table.notes()
 
 
 def _table(root: Path) -> Path:
-    """Find the table of speakers beside or above the subsets, in either case of its name."""
-    for folder in (root, root.parent):
+    """Find the table of speakers beside, above or below the subsets, in either case of its name."""
+    for folder in (root, root.parent, root / "LibriSpeech"):
         for name in ("SPEAKERS.TXT", "speakers.txt"):
             if (folder / name).is_file():
                 return folder / name

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from xfavot.data.readers import (
-    AUDIO_SUFFIXES,
+    MALFORMED,
     Clip,
+    LeftOut,
     Reject,
     corpus_folder,
     gender_code,
+    media_kind,
+    note,
     read_speakers,
     read_text,
     walk,
@@ -26,61 +30,97 @@ LAYOUT = (
     "wav48/pNNN/*.wav or wav48_silence_trimmed/pNNN/*_mic1.flac, "
     "with txt/pNNN/*.txt and speaker-info.txt"
 )
+INFO = "speaker-info.txt"
+UNLISTED = {"p280": "f"}  # absent from the list of 0.80, a woman in that of 0.92
 _SPEAKER = re.compile(r"^[ps]\d+$", re.IGNORECASE)
 _RATE = re.compile(r"^wav(\d+)?", re.IGNORECASE)
 _MICROPHONE = re.compile(r"_mic(\d)$", re.IGNORECASE)
 
 
-def read_speaker_info(path: Path) -> dict[str, str]:
-    """Read ``speaker-info.txt`` of either release (ids with or without ``p``)."""
+@dataclass(frozen=True, slots=True, order=True)
+class _Take:
+    """One file of an utterance; the least is the best."""
+
+    rate: int  # minus kHz
+    microphone: int
+    path: Path
+
+    def why_not(self, best: _Take) -> str:
+        """Say why the best take goes before this one; empty if nothing tells them apart."""
+        if self.path.parents[1] != best.path.parents[1]:
+            return "takes that are there in another folder too (rate or release)"
+        return "takes of the second microphone" if self.microphone != best.microphone else ""
+
+
+def read_speaker_info(path: Path) -> tuple[dict[str, str], list[str]]:
+    """Read ``speaker-info.txt`` of either release (ids with or without ``p``).
+
+    Returns:
+        Speaker to gender, and the lines that do not fit.
+    """
     genders: dict[str, str] = {}
-    for line in read_text(path).splitlines():
+    malformed: list[str] = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         words = line.split()
-        if len(words) >= 3 and words[0].casefold() != "id":
-            name = words[0] if words[0][:1].isalpha() else f"p{words[0]}"
-            genders[name.casefold()] = gender_code(words[2])
-    return genders
+        if not words or words[0].casefold() == "id":
+            continue
+        name = (words[0] if words[0][:1].isalpha() else f"p{words[0]}").casefold()
+        code = gender_code(words[2]) if len(words) > 2 else ""
+        if not code or genders.get(name, code) != code:
+            malformed.append(f"line {number} ({line.strip()[:40]!r})")
+        else:
+            genders[name] = code
+    return genders, malformed
 
 
-def scan(source: Path, *, seed: int) -> Iterator[Clip | Reject]:
+def scan(source: Path, *, seed: int) -> Iterator[Clip | Reject | LeftOut]:
     """Yield every utterance once."""
     del seed  # VCTK prescribes no split
     root = corpus_folder(source, "vctk")
-    genders: dict[str, str] = {}
+    speakers = read_speakers(root)
+    genders = dict(UNLISTED)
     texts: dict[tuple[str, str], Path] = {}
-    best: dict[tuple[str, str], tuple[tuple[int, int, str], Path]] = {}
+    takes: dict[tuple[str, str], list[_Take]] = {}
     for folder, files in walk(root):
         speaker = folder.name.casefold()
         if not _SPEAKER.match(speaker):
             for path in files:
-                if path.name.casefold() == "speaker-info.txt":
-                    genders = read_speaker_info(path)
-                elif path.suffix.casefold() in AUDIO_SUFFIXES:
+                if path.name.casefold() == INFO:
+                    listed, malformed = read_speaker_info(path)
+                    genders |= listed
+                    if malformed:
+                        detail = note(len(malformed), "lines are not id, age, F or M", malformed)
+                        yield Reject(source=path, reason=MALFORMED, detail=detail)
+                elif media_kind(path) == "sound":
                     yield Reject(source=path, reason="no speaker", detail="no folder pNNN above")
             continue
-        rate = _rate(folder.parent.name)
         for path in files:
-            suffix = path.suffix.casefold()
-            if suffix == ".txt":
+            if path.suffix.casefold() == ".txt":
                 texts[speaker, path.stem.casefold()] = path
-            elif suffix in AUDIO_SUFFIXES:
-                microphone = _MICROPHONE.search(path.stem)
-                name = path.stem[: microphone.start()] if microphone else path.stem
-                rank = (-rate, int(microphone[1]) if microphone else 0, str(path))
-                key = (speaker, name.casefold())
-                if key not in best or rank < best[key][0]:
-                    best[key] = (rank, path)
-    genders |= {name.casefold(): code for name, code in read_speakers(root).items() if code}
-    for (speaker, name), (_, path) in sorted(best.items()):
+            elif media_kind(path) == "sound":
+                found = _MICROPHONE.search(path.stem)
+                name = path.stem[: found.start()] if found else path.stem
+                take = _Take(-_rate(folder.parent.name), int(found[1]) if found else 0, path)
+                takes.setdefault((speaker, name.casefold()), []).append(take)
+    for (speaker, name), found_takes in sorted(takes.items()):
+        best = min(found_takes)
         text = texts.get((speaker, name))
         yield Clip(
             id=f"{speaker}/{name}",
             kind="audio",
             speaker=f"vctk/{speaker}",
-            gender=genders.get(speaker, ""),
+            gender=speakers.gender(speaker) or genders.get(speaker, ""),
             transcript=" ".join(read_text(text).split()) if text else "",
-            audio=path,
+            audio=best.path,
         )
+        for take in sorted(found_takes)[1:]:
+            why = take.why_not(best)
+            if why:
+                yield LeftOut(source=take.path, why=why)
+            else:
+                detail = f"{best.path} is taken"
+                yield Reject(source=take.path, reason="second copy", detail=detail)
+    yield from speakers.notes()
 
 
 def _rate(name: str) -> int:

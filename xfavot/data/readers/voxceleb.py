@@ -2,24 +2,26 @@
 
 Layouts: ``Name/video/segment.{flac,jpg}`` (one face a segment); or VoxCeleb1's ``wav/idNNNNN/
 video/*.wav`` beside face frames ``unzippedFaces/Name/1.6/video/*.jpg``. Gender, and the official
-test speakers, come from ``vox1_meta.csv`` (tab-separated); ``speakers.csv`` completes it. One
-video stays in one split, since its segments share the face.
+test speakers, come from ``vox1_meta.csv`` (tab-separated); ``speakers.csv``, by id or by name,
+completes it. One video stays in one split, since its segments share the face.
 """
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from xfavot.data.readers import (
-    AUDIO_SUFFIXES,
-    IMAGE_SUFFIXES,
+    MALFORMED,
     Clip,
+    LeftOut,
     Reject,
     corpus_folder,
     gender_code,
+    media_kind,
+    note,
     read_speakers,
     read_text,
     walk,
@@ -37,86 +39,103 @@ _SCALES = frozenset({"1.6", "1.3", "2.0"})  # crop factors, a folder level of th
 class _Speaker:
     """A row of the metadata."""
 
+    id: str
     name: str
     gender: str
     test: bool
 
 
-def read_meta(path: Path) -> dict[str, _Speaker]:
-    """Read VoxCeleb's metadata: id and name of every speaker to one record."""
+@dataclass(frozen=True, slots=True)
+class _Video:
+    """The files of one video by their place in it, without suffix (``00001``, ``1/07``)."""
+
+    voices: dict[str, Path] = field(default_factory=dict)
+    faces: dict[str, Path] = field(default_factory=dict)
+
+
+def read_meta(path: Path) -> tuple[dict[str, _Speaker], list[str]]:
+    """Read VoxCeleb's metadata.
+
+    Returns:
+        Id, and name, of every speaker to one record; and the rows that do not fit.
+    """
     speakers: dict[str, _Speaker] = {}
+    malformed: list[str] = []
     lines = [line for line in read_text(path).splitlines() if line.strip()]
     if not lines:
-        return speakers
+        return speakers, malformed
     rows = csv.reader(lines[1:], delimiter="\t" if "\t" in lines[0] else ",")
-    for row in rows:
+    for number, row in enumerate(rows, 2):
         cells = [cell.strip() for cell in row]
-        if len(cells) >= 3:
-            test = any(cell.casefold() == "test" for cell in cells[3:])
-            known = _Speaker(name=cells[0], gender=gender_code(cells[2]), test=test)
-            speakers[cells[0]] = speakers[cells[1]] = known
-    return speakers
+        code = gender_code(cells[2]) if len(cells) >= 3 and cells[0] else ""
+        if not code or (cells[0] in speakers and speakers[cells[0]].gender != code):
+            malformed.append(f"row {number} ({' '.join(cells)[:40]!r})")
+            continue
+        test = any(cell.casefold() == "test" for cell in cells[3:])
+        known = _Speaker(id=cells[0], name=cells[1], gender=code, test=test)
+        speakers[cells[0]] = speakers[cells[1]] = known
+    return speakers, malformed
 
 
-def scan(source: Path, *, seed: int) -> Iterator[Clip | Reject]:
+def scan(source: Path, *, seed: int) -> Iterator[Clip | Reject | LeftOut]:
     """Yield every segment with its face, and voices or faces that stand alone."""
     del seed  # the split of a video is its hash; see `Clip.split`
     root = corpus_folder(source, "voxceleb")
     meta: dict[str, _Speaker] = {}
-    for name in META:
-        meta |= read_meta(root / name)
-    genders = read_speakers(root)
-    voices: dict[tuple[str, str], list[Path]] = {}
-    faces: dict[tuple[str, str], list[Path]] = {}
+    for path in sorted(path for name in META for path in (root / name, *root.glob(f"*/{name}"))):
+        known, malformed = read_meta(path)
+        meta |= known
+        if malformed:
+            detail = note(len(malformed), "rows are not id, name, m or f", malformed)
+            yield Reject(source=path, reason=MALFORMED, detail=detail)
+    speakers = read_speakers(root)
+    videos: dict[tuple[str, str], _Video] = {}
     for folder, files in walk(root):
-        kinds = {path.suffix.casefold() for path in files}
-        if not kinds & (AUDIO_SUFFIXES | IMAGE_SUFFIXES):
-            continue
-        parts = [part for part in folder.relative_to(root).parts if part not in _SCALES]
-        if len(parts) < 2:
-            for path in files:
-                if path.suffix.casefold() in AUDIO_SUFFIXES | IMAGE_SUFFIXES:
-                    yield Reject(source=path, reason="no speaker", detail="no Name/video/ above")
-            continue
-        known = meta.get(parts[-2])
-        key = (known.name if known else parts[-2], parts[-1])
-        if kinds & AUDIO_SUFFIXES:
-            voices.setdefault(key, []).append(folder)
-        if kinds & IMAGE_SUFFIXES:
-            faces.setdefault(key, []).append(folder)
-    for key in sorted(voices.keys() | faces.keys()):
-        known = meta.get(key[0])
-        gender = genders.get(key[0]) or (known.gender if known else "")
-        test = known.test if known else False
-        yield from _video(
-            key,
-            _files(voices.get(key, []), AUDIO_SUFFIXES),
-            _files(faces.get(key, []), IMAGE_SUFFIXES),
-            gender=gender,
-            split="unseen" if test else "",
-        )
+        media = [path for path in files if media_kind(path) in ("sound", "picture")]
+        key, below = _place(folder.relative_to(root).parts, meta) if media else ((), ())
+        for path in media:
+            if len(key) < 2:
+                yield Reject(source=path, reason="no speaker", detail="no Name/video/ above")
+                continue
+            video = videos.setdefault((key[0], key[1]), _Video())
+            known_files = video.voices if media_kind(path) == "sound" else video.faces
+            name = "/".join((*below, path.stem))
+            if name in known_files:
+                detail = f"{known_files[name]} is taken"
+                yield Reject(source=path, reason="second copy", detail=detail)
+            else:
+                known_files[name] = path
+    for (speaker, name), video in sorted(videos.items(), key=lambda entry: entry[0]):
+        person = meta.get(speaker)
+        names = (person.id, person.name) if person else (speaker,)
+        gender = speakers.gender(*names) or (person.gender if person else "")
+        split = "unseen" if person and person.test else ""
+        yield from _segments(speaker, name, video, gender=gender, split=split)
+    yield from speakers.notes()
 
 
-def _files(folders: list[Path], suffixes: frozenset[str]) -> list[Path]:
-    return [
-        path
-        for folder in folders
-        for path in sorted(folder.iterdir())
-        if path.suffix.casefold() in suffixes and not path.name.startswith(".")
-    ]
+def _place(
+    parts: tuple[str, ...], meta: dict[str, _Speaker]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return speaker and video of a folder, if it names both, and what lies below the video."""
+    parts = tuple(part for part in parts if part not in _SCALES)
+    for number, part in enumerate(parts[:-1]):
+        if part in meta:
+            return (meta[part].id, parts[number + 1]), parts[number + 2 :]
+    return parts[-2:], ()
 
 
-def _video(
-    key: tuple[str, str], voices: list[Path], faces: list[Path], *, gender: str, split: str
-) -> Iterator[Clip]:
-    """Pair the segments of one video: the face of the same name, else all faces of the video."""
-    speaker, video = key
-    named = {path.stem: path for path in faces}
-    lone = [path for path in faces if path.stem not in {voice.stem for voice in voices}]
-    for voice in voices:
-        images = (named[voice.stem],) if voice.stem in named else tuple(lone)
+def _segments(
+    speaker: str, video: str, files: _Video, *, gender: str, split: str
+) -> Iterator[Clip | LeftOut]:
+    """Pair the segments of one video: the face of the same name, else all lone faces."""
+    lone = tuple(path for name, path in sorted(files.faces.items()) if name not in files.voices)
+    shared = False
+    for name, voice in sorted(files.voices.items()):
+        images = (files.faces[name],) if name in files.faces else lone
+        shared = shared or images is lone
         yield Clip(
-            id=f"{speaker}/{video}/{voice.stem}",
+            id=f"{speaker}/{video}/{name}",
             kind="av" if images else "audio",
             speaker=f"voxceleb/{speaker}",
             gender=gender,
@@ -125,14 +144,16 @@ def _video(
             images=images,
             extra={"group": f"{speaker}/{video}"},
         )
-    if not voices:
-        for face in faces:
-            yield Clip(
-                id=f"{speaker}/{video}/{face.stem}",
-                kind="image",
-                speaker=f"voxceleb/{speaker}",
-                gender=gender,
-                split=split,
-                images=(face,),
-                extra={"group": f"{speaker}/{video}"},
-            )
+    for face in () if shared else lone:
+        if files.voices:
+            yield LeftOut(source=face, why="faces without a segment in a video that has segments")
+            continue
+        yield Clip(
+            id=f"{speaker}/{video}/{face.stem}",
+            kind="image",
+            speaker=f"voxceleb/{speaker}",
+            gender=gender,
+            split=split,
+            images=(face,),
+            extra={"group": f"{speaker}/{video}"},
+        )

@@ -1,0 +1,110 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What it costs on this machine
+#
+# Times the loader at the paper's sizes (Sec. 4: batch 32, 128 x 128 faces, 80 x 192 mels) beside
+# decoding the same samples from files, times full training steps at the small presets, and counts
+# the operations of every network at preset `paper`.
+#
+# **In:** prepared stores under `data_root` (`mini` makes itself). **Out:** the tables `benchmark`
+# and `benchmark_networks` and the figure `benchmark` under `out`.
+# **Time:** a minute on one CPU core; busy neighbours change it, which is why everything that is
+# compared takes turns and CPU time is counted.
+
+# %% tags=["parameters"]
+dataset: str = "mini"  # mixture of corpora, see the README
+data_root: str = "data"  # folder of prepared stores
+device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
+seed: int = 0  # seed of everything random
+rounds: int = 5  # times that each thing is timed
+out: str = "runs/benchmark"  # folder of the tables and figures
+
+# %%
+from pathlib import Path
+
+from IPython import display
+
+from xfavot import config, report
+from xfavot.evaluation import speed
+from xfavot.report import provenance, tidy
+from xfavot.training.stores import open_stores
+from xfavot.viz import bars, progress
+
+# %%
+began = report.begin()
+cfg = config.resolve_benchmark(
+    dataset=dataset, data_root=data_root, device=device, seed=seed, rounds=rounds, out=out
+)
+stores = open_stores(cfg.run, progress.line)
+
+# %% [markdown]
+# ## The machine
+
+# %%
+display.Markdown(tidy.listing(provenance.machine(device)))
+
+# %% [markdown]
+# ## The loader
+#
+# A batch of the paper holds 3 x 32 faces and 3 x 32 voices. *Prepared store* is what training
+# reads: memory-mapped arrays. The other rows decode the same clips from JPEG (quality 95; faces are
+# stored at 128 pixels, so larger files are enlarged faces, which decode faster than photographs)
+# and WAV (whole clip, spectrogram, crop). Files and arrays are in the page cache; one thread.
+
+# %%
+loading = speed.loader(stores, cfg.run, rounds=cfg.rounds, on_log=progress.line)
+
+# %%
+drawing = bars.timings(loading, label="CPU time of a batch (ms)", title="Loading a batch")
+
+# %% [markdown]
+# ## Training steps
+#
+# Full steps on random inputs: discriminators, generators, averages of the weights. Wall time with
+# all of torch's threads, so this one does depend on what else runs.
+
+# %%
+steps = speed.training_steps(cfg.run, rounds=cfg.rounds, on_log=progress.line)
+
+# %% [markdown]
+# ## The networks at preset `paper`
+
+# %%
+networks = speed.forward_passes(cfg.run)
+
+# %% [markdown]
+# ## What was written, read back from disk
+
+# %%
+origin = report.collect(began, cfg.run, tier=cfg.tier, stores=stores, notebook="benchmark")
+table = report.write_table(
+    "benchmark", [*loading, *steps], provenance=origin, root=Path(cfg.out, "paper_tables"),
+    caption="Loading a batch (one thread, page cache warm) and training steps on random inputs.",
+)  # fmt: skip
+report.read_table(table)
+
+# %%
+figure = report.write_figure(
+    "benchmark", drawing, data=loading, provenance=origin, root=Path(cfg.out, "figures")
+)
+display.Image(Path(figure, "benchmark.png"), width=700)
+
+# %%
+table = report.write_table(
+    "benchmark_networks", networks, provenance=origin, root=Path(cfg.out, "paper_tables")
+)
+report.read_table(table)

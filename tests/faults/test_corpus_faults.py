@@ -1,0 +1,323 @@
+"""Bad and odd originals: each is taken, or refused with its reason; none hangs, none vanishes."""
+
+from __future__ import annotations
+
+import csv
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("PIL")
+pytest.importorskip("soundfile")
+pytest.importorskip("soxr")
+pytest.importorskip("pyworld")
+pytest.importorskip("av")
+
+import av
+from PIL import Image
+
+from tests.unit.store_factory import face, tone
+from tests.unit.test_prepare import LANDMARKS, found_at, make, write_film, write_vctk
+from xfavot.audio.io import load_waveform, save_waveform
+from xfavot.data import clip as clip_module
+from xfavot.data.manifest import Store
+from xfavot.data.readers import NOT_NEEDED, READERS, Clip, Reject
+from xfavot.errors import DataError
+from xfavot.image import io as image_io
+from xfavot.image.io import load_frames, load_image, save_image
+
+
+def quarantine(store: Store) -> dict[str, str]:
+    with (store.path / "quarantine.csv").open(encoding="utf-8", newline="") as file:
+        return {row["source"]: row["reason"] for row in csv.DictReader(file)}
+
+
+def voice(path: Path, hz: float = 200.0) -> Path:
+    save_waveform(path, tone(hz, 0.6, np.random.default_rng(0)))
+    return path
+
+
+def test_what_is_no_plain_file_is_never_opened(tmp_path: Path) -> None:
+    wavs = write_vctk(tmp_path, speakers=1, clips=1) / "vctk" / "wav48" / "p225"
+    os.mkfifo(wavs / "p225_010.wav")  # opening it would wait for ever
+    (wavs / "p225_011.wav").symlink_to("/dev/zero")
+    (wavs / "p225_012.wav").mkdir()
+    (wavs / "p225_013.wav").symlink_to(tmp_path / "gone.wav")
+    (wavs / "p225_014.wav").symlink_to(wavs / "p225_014.wav")
+    os.mkfifo(tmp_path / "vctk" / "speakers.csv")
+    os.mkfifo(tmp_path / "vctk" / "txt" / "p225" / "p225_000.txt.fifo")
+    store = make("vctk", tmp_path, tmp_path / "data")
+    assert [item.id for item in store.items] == ["p225/p225_000"]
+    assert quarantine(store) == {
+        "wav48/p225/p225_010.wav": "not a plain file",
+        "wav48/p225/p225_011.wav": "not a plain file",
+        "wav48/p225/p225_012.wav": "a folder, not a file",
+        "wav48/p225/p225_013.wav": "cannot be opened",
+        "wav48/p225/p225_014.wav": "cannot be opened",
+    }
+    for load in (load_waveform, load_image, lambda path: load_frames(path, 1)):
+        with pytest.raises(DataError, match="a folder or a device"):
+            load(wavs / "p225_010.wav")
+
+
+def test_files_and_folders_without_permission(tmp_path: Path) -> None:
+    wavs = write_vctk(tmp_path, speakers=2, clips=1) / "vctk" / "wav48"
+    shut = (voice(wavs / "p225" / "p225_010.wav"), wavs / "p226")
+    for path in shut:
+        path.chmod(0)
+    if os.access(shut[0], os.R_OK):
+        pytest.skip("nothing is unreadable for root")
+    try:
+        store = make("vctk", tmp_path, tmp_path / "data")
+    finally:
+        for path in shut:
+            path.chmod(0o755)
+    assert [item.id for item in store.items] == ["p225/p225_000"]
+    assert quarantine(store) == {
+        "wav48/p225/p225_010.wav": "cannot be opened",
+        "wav48/p226": "cannot be opened",
+    }
+
+
+def test_a_loop_of_links_and_a_second_way_in(tmp_path: Path) -> None:
+    root = write_vctk(tmp_path, speakers=1, clips=2) / "vctk"
+    (root / "again").symlink_to(root, target_is_directory=True)
+    (root / "p999").symlink_to(root / "wav48" / "p225", target_is_directory=True)
+    assert [i.id for i in make("vctk", tmp_path, tmp_path / "data").items] == [
+        "p225/p225_000", "p225/p225_001"
+    ]  # fmt: skip
+
+
+NAMES = ("with space.wav", "quote'\"&<b>.wav", "line\nbreak.wav", "日本 Zoë.wav", "a,b;c%d.wav")
+
+
+def test_odd_names_survive_manifest_quarantine_and_report(tmp_path: Path) -> None:
+    wavs = write_vctk(tmp_path, speakers=1, clips=1) / "vctk" / "wav48" / "p225"
+    for name in NAMES:
+        voice(wavs / name)
+        (wavs / f"bad {name}").write_bytes(b"")
+    store = make("vctk", tmp_path, tmp_path / "data")
+    assert Store.open(store.path).items == store.items
+    assert {item.source for item in store.items} >= {f"wav48/p225/{name}" for name in NAMES}
+    assert quarantine(store) == {f"wav48/p225/bad {name}": "empty file" for name in NAMES}
+    page = (store.path / "report.html").read_text(encoding="utf-8")
+    assert "bad 日本 Zoë.wav" in page
+    assert "&lt;b&gt;.wav" in page
+    assert "<b>.wav" not in page
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    wavs = write_vctk(tmp_path, speakers=1, clips=1) / "vctk" / "wav48" / "p225"
+    for name, whole in ((b"caf\xe9.wav", True), (b"bad\xff.wav", False)):
+        made = voice(tmp_path / "made.wav")
+        os.replace(made, os.fsencode(wavs) + b"/" + name)
+        if not whole:
+            Path(os.fsdecode(os.fsencode(wavs) + b"/" + name)).write_bytes(b"\0" * 99)
+    store = make("vctk", tmp_path, tmp_path / "data")
+    assert [item.id for item in store.items] == ["p225/caf\\xe9", "p225/p225_000"]
+    assert Store.open(store.path).items[0].source == "wav48/p225/caf\\xe9.wav"
+    assert quarantine(store) == {"wav48/p225/bad\\xff.wav": "sound unreadable"}
+    assert "bad\\xff.wav" in (store.path / "report.html").read_text(encoding="utf-8")
+
+
+def test_films_of_odd_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clip_module, "detect", found_at(LANDMARKS))
+    film = write_film(tmp_path / "film.mpg", seconds=1.0)
+    folder = tmp_path / "clips" / "Anna"
+    folder.mkdir(parents=True)
+    for name in (b"a b.mpg", b"caf\xe9.mpg", b"%03d.mpg", b"concat:x.mpg"):
+        os.link(film, os.fsencode(folder) + b"/" + name)
+    monkeypatch.chdir(folder)
+    assert len(load_waveform("concat:x.mpg")) > 20_000
+    assert load_frames("%03d.mpg", 1)[0].shape == (144, 176, 3)
+    items = [r for r in READERS["clips"].scan(tmp_path, seed=0) if isinstance(r, Clip)]
+    assert len(items) == 4
+    done = [clip_module.process(clip, clip_module.Settings()) for clip in items]
+    assert [isinstance(outcome, dict) for outcome in done] == [True] * 4
+
+
+def test_a_table_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
+    write_vctk(tmp_path, speakers=1, clips=1)
+    table = tmp_path / "vctk" / "speakers.csv"
+    table.write_text("speaker,gender\np225,F\np300,M\np225,F\np225,M\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"lines 2 and 5 give 'p225' the genders 'f' and 'm'"):
+        make("vctk", tmp_path, tmp_path / "data")
+    table.write_bytes("speaker,gender\nZoë,F\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"cannot be read .*expected a table in UTF-8"):
+        make("vctk", tmp_path, tmp_path / "data")
+
+
+def test_rows_of_an_attribute_list_that_miss_or_do_not_fit(tmp_path: Path) -> None:
+    folder = tmp_path / "celeba_hq"
+    for n in range(4):
+        save_image(folder / "img" / f"{n}.png", face((9 * n, 90, 90), 160))
+    rows = "0.png 1\n1.png -1\n3.png male\n9.png 1\n"
+    (folder / "list_attr.txt").write_text(f"5\nMale\n{rows}", encoding="utf-8")
+    store = make("celeba_hq", tmp_path, tmp_path / "data")
+    assert {item.id: item.gender for item in store.items} == {"img/0.png": "m", "img/1.png": "f"}
+    assert quarantine(store) == {
+        "img/2.png": "not in the attribute list",
+        "img/3.png": "not in the attribute list",
+        "list_attr.txt": "rows without a clip",
+    }
+    reasons = [r.reason for r in READERS["celeba_hq"].scan(folder, seed=0) if isinstance(r, Reject)]
+    assert "rows that do not fit" in reasons
+
+
+def test_classes_that_are_left_out_are_counted_in_the_store(tmp_path: Path) -> None:
+    wavs = write_vctk(tmp_path, speakers=1, clips=2) / "vctk" / "wav48" / "p225"
+    for n in range(2):
+        voice(wavs / f"p225_00{n}_mic2.wav")
+    store = make("vctk", tmp_path, tmp_path / "data")
+    assert quarantine(store) == {"wav48/p225": NOT_NEEDED}
+    page = (store.path / "report.html").read_text(encoding="utf-8")
+    assert "2 files: takes of the second microphone" in page
+
+
+def grey(level: int = 100) -> Any:
+    return Image.new("L", (8, 6), level)
+
+
+@pytest.mark.parametrize(
+    ("name", "picture", "options", "expected"),
+    [
+        ("grey.png", grey(), {}, (100, 100, 100)),
+        ("bilevel.png", Image.new("1", (8, 6), 1), {}, (255, 255, 255)),
+        ("deep.png", Image.fromarray(np.full((6, 8), 100 * 257, np.uint16)), {}, (100,) * 3),
+        ("clear.png", Image.new("RGBA", (8, 6), (9, 9, 9, 0)), {}, (255, 255, 255)),
+        ("half.png", Image.new("LA", (8, 6), (0, 127)), {}, (128, 128, 128)),
+        ("palette.png", Image.new("RGB", (8, 6), (9, 99, 199)).quantize(), {}, (9, 99, 199)),
+        ("cmyk.jpg", Image.new("CMYK", (8, 6), (0, 255, 255, 0)), {}, (254, 0, 0)),
+        ("wrong.png", Image.new("RGB", (8, 6), (9, 99, 199)), {"format": "BMP"}, (9, 99, 199)),
+    ],
+)
+def test_pictures_of_every_mode(
+    tmp_path: Path, name: str, picture: Any, options: Any, expected: tuple[int, ...]
+) -> None:
+    picture.save(tmp_path / name, **options)
+    got = load_image(tmp_path / name)
+    assert (got.shape, got.dtype) == ((6, 8, 3), np.uint8)
+    np.testing.assert_allclose(got.reshape(-1, 3).mean(0), expected, atol=1)
+
+
+def test_a_picture_of_floats_is_refused(tmp_path: Path) -> None:
+    Image.new("F", (8, 6), 0.5).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match="save it with 8 bits a channel"):
+        load_image(tmp_path / "a.tif")
+
+
+def test_pictures_are_turned_upright(tmp_path: Path) -> None:
+    pixels = np.zeros((6, 8, 3), np.uint8)
+    pixels[:3] = 255  # the upper half as the camera saw it
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it a quarter clockwise
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    got = load_image(tmp_path / "a.png")
+    assert got.shape == (8, 6, 3)
+    assert (got[:, 3:] == 255).all()
+    assert (got[:, :3] == 0).all()
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_of_an_animation_the_first_picture_is_taken(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    grey(200).save(path, save_all=True, append_images=[grey(20)], duration=40)
+    assert abs(float(load_image(path).mean()) - 200) < 4
+    (tmp_path / "avatars").mkdir()
+    os.link(path, tmp_path / "avatars" / path.name)
+    assert [r.source.name for r in READERS["avatars"].scan(tmp_path, seed=0)] == [path.name]
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that promises many pixels."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", b"x") + chunk(b"IEND", b"")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [10_001, 30_000])
+def test_a_picture_that_is_huge_is_not_decoded(tmp_path: Path, side: int) -> None:
+    (tmp_path / "a.png").write_bytes(bomb(side, side))
+    with pytest.raises(DataError, match=r"pixels"):
+        load_image(tmp_path / "a.png")
+
+
+def test_films_are_turned_upright(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as film:
+        track = film.add_stream("mpeg4", rate=25)
+        track.width, track.height, track.pix_fmt = 96, 64, "yuv420p"
+        pixels = np.zeros((64, 96, 3), np.uint8)
+        pixels[:32, :48] = 255  # the upper left quarter
+        for _ in range(3):
+            film.mux(track.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        film.mux(track.encode(None))
+    data = bytearray(path.read_bytes())
+    place = data.index(b"tkhd") + 44  # the matrix of the track's header
+    data[place : place + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    (got,) = load_frames(path, 1)
+    assert got.shape == (96, 64, 3)
+    assert got[:48, 32:].mean() > 250  # a quarter clockwise: the upper right one
+    assert got[:48, :32].mean() < 5
+    assert got[48:].mean() < 5
+
+
+def test_a_film_without_pictures_or_frames(tmp_path: Path) -> None:
+    path = tmp_path / "clips" / "Anna" / "a.mkv"
+    path.parent.mkdir(parents=True)
+    for pictures, message in ((True, "no picture that decodes"), (False, "no picture track")):
+        with av.open(str(path), "w") as film:
+            if pictures:
+                track = film.add_stream("mpeg4", rate=25)
+                track.width, track.height, track.pix_fmt = 96, 64, "yuv420p"
+            sound = film.add_stream("flac", rate=24_000, layout="mono")
+            pcm = (tone(200.0, 0.6, np.random.default_rng(0)) * 32_767).astype(np.int16)[None]
+            frame = av.AudioFrame.from_ndarray(pcm, format="s16", layout="mono")
+            frame.sample_rate, frame.pts = 24_000, 0
+            film.mux(sound.encode(frame))
+            film.mux(sound.encode(None))
+        with pytest.raises(DataError, match=message):
+            load_frames(path, 4)
+        with pytest.raises(DataError, match=r"1 picture unreadable.*no picture"):
+            make("clips", tmp_path, tmp_path / "data")
+
+
+def test_of_a_long_film_the_same_frames_are_sought_as_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as film:
+        track = film.add_stream("mpeg4", rate=25, options={"g": "12", "bf": "2"})
+        track.width, track.height, track.pix_fmt = 64, 48, "yuv420p"
+        for level in range(200):
+            pixels = np.full((48, 64, 3), level, np.uint8)
+            film.mux(track.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        film.mux(track.encode(None))
+    counted = load_frames(path, 4)
+    monkeypatch.setattr(image_io, "SEEK_SECONDS", 0.5)
+    monkeypatch.setattr(image_io, "_counted", None)  # not to be used
+    sought = load_frames(path, 4)
+    for expected, got in zip(counted, sought, strict=True):
+        np.testing.assert_array_equal(got, expected)
+    np.testing.assert_allclose([f.mean() for f in sought], [25, 75, 125, 175], atol=3)
+
+
+def test_a_playlist_is_no_film(tmp_path: Path) -> None:
+    for name in ("a.mp4", "a.wav"):
+        (tmp_path / name).write_text("#EXTM3U\n#EXTINF:9,\n/etc/passwd\n", encoding="utf-8")
+        with pytest.raises(DataError, match="playlist"):
+            load_waveform(tmp_path / name)
+        with pytest.raises(DataError, match="is text"):
+            load_frames(tmp_path / name, 1)

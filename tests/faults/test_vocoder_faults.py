@@ -1,0 +1,297 @@
+"""Weights of a vocoder that are foreign, damaged, dangerous, or not there."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from tests.unit.vocoder_factory import make_weights, speech_like, write_stats
+from xfavot.audio import parallel_wavegan
+from xfavot.audio.vocoder import vocoder
+from xfavot.errors import DataError, WeightsError
+
+CHECKPOINT = "checkpoint-400000steps.pkl"
+NAME = "vctk_multi_band_melgan.v2"
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_weights(tmp_path_factory.mktemp("sound") / "w", "multi_band_melgan", thin=True)
+
+
+@pytest.fixture
+def folder(sound: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sound, tmp_path / "w"))
+
+
+def change_config(folder: Path, **settings: Any) -> None:
+    file = folder / "config.yml"
+    config = yaml.safe_load(file.read_text())
+    config.update(settings)
+    file.write_text(yaml.safe_dump({k: v for k, v in config.items() if v != "(leave out)"}))
+
+
+def change_weights(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    whole = torch.load(folder / CHECKPOINT, weights_only=True)
+    change(whole)
+    torch.save(whole, folder / CHECKPOINT)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "shown"),
+    [
+        ("sampling_rate", 22050, r"sampling_rate is 22050, ours is 24000"),
+        ("fft_size", 1024, r"fft_size is 1024, ours is 2048"),
+        ("hop_size", 256, r"hop_size is 256, ours is 300"),
+        ("win_length", None, r"win_length is 2048, ours is 1200"),
+        ("window", "hamming", r"window is 'hamming', ours is 'hann'"),
+        ("num_mels", 40, r"num_mels is 40, ours is 80"),
+        ("fmin", None, r"fmin is 0, ours is 80\.0"),
+        ("fmin", "80", r"fmin is '80', ours is 80\.0"),
+        ("fmax", None, r"fmax is 12000\.0, ours is 7600\.0"),
+        ("fmax", "(leave out)", r"fmax is '\(absent\)', ours is 7600\.0"),
+        ("log_base", None, r"log_base is 'e', ours is 10"),
+        ("eps", 1e-5, r"eps is 1e-05, ours is 1e-10"),
+        ("global_gain_scale", 0.5, r"global_gain_scale is 0\.5, ours is 1\.0"),
+        ("sampling_rate_for_feats", 16000, r"sampling_rate_for_feats is 16000, ours is 24000"),
+    ],
+)
+def test_each_setting_of_another_mel_is_refused(
+    folder: Path, setting: str, value: object, shown: str
+) -> None:
+    change_config(folder, **{setting: value})
+    with pytest.raises(DataError, match=shown) as caught:
+        vocoder(folder)
+    assert str(caught.value).count("ours is") == 1
+
+
+def test_every_difference_is_named(folder: Path) -> None:
+    ljspeech = {"sampling_rate": 22050, "fft_size": 1024, "hop_size": 256, "win_length": None}
+    change_config(folder, **ljspeech)
+    with pytest.raises(DataError) as caught:
+        vocoder(folder)
+    assert all(f"{word} is " in str(caught.value) for word in ljspeech)
+    assert str(caught.value).count("ours is") == 4
+
+
+@pytest.mark.parametrize("missing", [CHECKPOINT, "config.yml", "stats.h5"])
+def test_missing_file(folder: Path, missing: str) -> None:
+    (folder / missing).unlink()
+    with pytest.raises(WeightsError, match=r"no (such )?file|No such file"):
+        vocoder(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a: [", "cannot be read"),
+        ("just words", "instead of settings"),
+        ("a: !!python/object/apply:os.system ['touch ran']", "cannot be read"),
+        (b"\xff\xfe\x00", "cannot be read"),
+    ],
+)
+def test_config_that_is_none(folder: Path, text: str | bytes, shown: str) -> None:
+    (folder / "config.yml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(WeightsError, match=shown):
+        vocoder(folder)
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("kept", [0, 100, 0.5, 0.99])
+@pytest.mark.parametrize("zip_file", [True, False])
+def test_truncated_checkpoint(tmp_path: Path, kept: float, zip_file: bool) -> None:
+    folder = make_weights(tmp_path / "w", "multi_band_melgan", thin=True, zip_file=zip_file)
+    size = (folder / CHECKPOINT).stat().st_size
+    os.truncate(folder / CHECKPOINT, int(kept * size if isinstance(kept, float) else kept))
+    with pytest.raises(WeightsError, match="damaged"):
+        vocoder(folder)
+
+
+class Runs:
+    """A pickle that writes a file when it is loaded carelessly."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.target,))
+
+
+def test_nothing_in_a_checkpoint_is_executed(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "ran"
+    pickle.loads(pickle.dumps(Runs(target)))
+    assert target.exists()  # so the trap works
+    target.unlink()
+    torch.save({"model": {"generator": {}}, "more": Runs(target)}, folder / CHECKPOINT)
+    with pytest.raises(WeightsError, match="more than tensors, which is not run"):
+        vocoder(folder)
+    assert not target.exists()
+
+
+def test_no_generator_in_a_checkpoint(folder: Path) -> None:
+    for wrong in ({}, {"model": {}}, {"model": {"generator": {}}}, [1], {"model": torch.ones(2)}):
+        torch.save(wrong, folder / CHECKPOINT)
+        with pytest.raises(WeightsError, match="no weights under model, generator"):
+            vocoder(folder)
+
+
+def spoil(value: object) -> Callable[[dict[str, Any]], object]:
+    def change(whole: dict[str, Any]) -> None:
+        state = whole["model"]["generator"]
+        name = next(name for name in state if name.endswith("weight_v"))
+        if value is None:
+            del state[name]
+        elif isinstance(value, float):
+            state[name].view(-1)[3] = value
+        else:
+            state[name] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, r"1 tensors do not fit: melgan\.1\.weight_v is missing, wanted \(80, 80, 7\)"),
+        (torch.ones(4, 4), r"melgan\.1\.weight_v is \(4, 4\), wanted \(80, 80, 7\)"),
+        (torch.ones(80, 80, 7, dtype=torch.int64), "no tensor of numbers"),
+        ("text", "no tensor of numbers"),
+        (float("nan"), r"melgan\.1\.weight_v has values that are not finite"),
+        (float("inf"), "not finite"),
+    ],
+)
+def test_weights_that_do_not_fit(folder: Path, value: object, shown: str) -> None:
+    change_weights(folder, spoil(value))
+    with pytest.raises(WeightsError, match=shown):
+        vocoder(folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [
+        (
+            {"generator_type": "StyleMelGANGenerator"},
+            "is 'StyleMelGANGenerator'; expected Parallel",
+        ),
+        ({"generator_type": "__doc__"}, "generator_type is '__doc__'"),
+        ({"generator_params": None}, "generator_params is None"),
+        ({"generator_params": {"upsample_scales": [5, 5, 3], "odd": 1}}, "do not fit"),
+        ({"generator_params": {"upsample_scales": [8, 8, 4]}}, r"\(80, 256, 'ConvIn"),
+        ({"pqmf_params": {"taps": 61}}, "no generator has its settings"),
+        ({"pqmf_params": {"odd": 1}}, "no generator has its settings"),
+    ],
+)
+def test_generators_that_are_none(folder: Path, settings: dict[str, Any], shown: str) -> None:
+    change_config(folder, **settings)
+    with pytest.raises(WeightsError, match=shown):
+        vocoder(folder)
+
+
+ODD_SIZES = ({"channels": 8}, {"kernel_size": 4}, {"upsample_scales": ["a"]}, {"in_channels": 40})
+
+
+@pytest.mark.parametrize("change", [{"nonlinear_activation": "NoSuchThing"}, *ODD_SIZES])
+def test_generator_settings_that_fit_no_network(folder: Path, change: dict[str, Any]) -> None:
+    params = yaml.safe_load((folder / "config.yml").read_text())["generator_params"]
+    change_config(folder, generator_params=params | change)
+    with pytest.raises(WeightsError, match="vocoder weights w/checkpoint-400000steps"):
+        vocoder(folder)
+
+
+def test_other_statistics(folder: Path) -> None:
+    file = folder / "stats.h5"
+    good = np.ones(80)
+    few = np.ones(64)
+    for mean, scale in ((few, few), (good * np.nan, good), (good, good * 0.0), (good, -good)):
+        file.unlink()
+        write_stats(file, mean, scale)
+        with pytest.raises(WeightsError, match="does not hold 80 means and scales"):
+            vocoder(folder)
+    file.write_bytes(b"no HDF5")
+    with pytest.raises(WeightsError, match=r"stats\.h5: cannot be read"):
+        vocoder(folder)
+    file.unlink()
+    np.save(folder / "stats.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(WeightsError, match=r"stats\.npy: cannot be read"):
+        vocoder(folder)
+
+
+def test_the_checkpoint_with_the_most_steps_is_taken(folder: Path) -> None:
+    (folder / "checkpoint-5000steps.pkl").write_bytes(b"damaged")
+    assert "checkpoint-400000steps.pkl" in vocoder(folder).name
+    with pytest.raises(WeightsError, match="damaged"):
+        vocoder(folder / "checkpoint-5000steps.pkl")
+
+
+def test_the_package_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parallel_wavegan._package.cache_clear()
+    monkeypatch.setitem(sys.modules, "parallel_wavegan", None)
+    with pytest.raises(WeightsError, match=r"parallel-wavegan 0\.6\.1.*xfavot\[vocoder\]"):
+        vocoder(folder)
+    monkeypatch.undo()
+    parallel_wavegan._package.cache_clear()
+    assert vocoder(folder).contract.n_mels == 80
+    assert not hasattr(sys.modules["scipy.signal"], "kaiser")  # the alias does not stay
+
+
+def fetching(monkeypatch: pytest.MonkeyPatch, act: Callable[[str], object]) -> list[str]:
+    """Replace the network under the package's downloader; returns what was asked for."""
+    gdown = pytest.importorskip("gdown")
+    asked: list[str] = []
+
+    def download(url: str, output: str, **_: object) -> None:
+        asked.append(url)
+        act(output)
+
+    monkeypatch.setattr(gdown, "download", download)
+    return asked
+
+
+def test_published_weights_are_fetched_only_when_asked(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+
+    def pack(output: str) -> None:
+        with tarfile.open(output, "w:gz") as tar:
+            tar.add(folder, arcname=f"train_nodev/{NAME}")
+
+    asked = fetching(monkeypatch, pack)
+    with pytest.raises(WeightsError, match=r"nothing is fetched unasked.*put its checkpoint") as no:
+        vocoder(NAME, cache=cache)
+    assert str(cache / NAME) in str(no.value)
+    assert asked == []
+    made = vocoder(NAME, cache=cache, download=True)
+    assert len(asked) == 1
+    assert f"({NAME}/{CHECKPOINT} " in made.name
+    np.testing.assert_array_equal(made(speech_like(20)), vocoder(folder)(speech_like(20)))
+    vocoder(NAME, cache=cache, download=True)
+    vocoder(NAME, cache=cache)
+    assert len(asked) == 1
+
+
+def test_a_failed_download_says_what_to_do_and_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(output: str) -> None:
+        raise ConnectionError("no route to host")
+
+    def stop_half_way(output: str) -> None:
+        Path(output).write_bytes(b"<html>quota exceeded</html>")
+
+    for act in (fail, stop_half_way, lambda output: None):
+        fetching(monkeypatch, act)
+        with pytest.raises(WeightsError, match=r"could not be fetched.*put its checkpoint\*\.pkl"):
+            vocoder(NAME, cache=tmp_path, download=True)
+        assert not (tmp_path / f"{NAME}.tar.gz").exists()

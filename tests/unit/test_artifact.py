@@ -1,0 +1,291 @@
+"""Tables and figures on disk: what is written, what is refused, that nothing is half there."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.unit.store_factory import make_store
+from xfavot import config, report
+from xfavot.errors import DataError
+from xfavot.report import artifact, provenance, tidy
+from xfavot.report.provenance import Provenance
+
+RECORDED = {
+    *("schema", "item", "tier", "config", "config_id", "seeds", "git_revision", "git_dirty"),
+    *("lock", "dataset", "data", "weights", "checkpoint", "device", "started_at", "wall_s"),
+    *("notebook", "command", "files"),
+}
+
+
+def origin(tier: str = "reduced", **changes: Any) -> Provenance:
+    fields: dict[str, Any] = {
+        "tier": tier,
+        "config": {"preset": "smoke"},
+        "config_id": "01234567",
+        "seeds": (0,),
+        "git_revision": "a" * 40,
+        "git_dirty": True,
+        "lock": "f" * 16,
+        "dataset": "mini",
+        "data": (report.Data(corpus="mini", split="val", manifest="0" * 16, count=3),),
+        "weights": {"judge": "1" * 64},
+        "checkpoint": report.Checkpoint(step=7, sha256="2" * 64),
+        "device": {"cpu": "a processor", "threads": 1, "torch": "2.12.1"},
+        "started_at": "2026-01-02T03:04:05+00:00",
+        "wall_s": 1.5,
+        "notebook": "tables",
+        "command": "papermill notebooks/tables.ipynb out.ipynb",
+    }
+    return Provenance(**(fields | changes))
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "system": "ours", "task": "a2i", "dataset": "mini", "metric": "fid", "value": 12.3456789012,
+        "ci_low": None, "ci_high": None, "n": 20, "seed": 0,
+    }  # fmt: skip
+    return fields | changes
+
+
+def test_a_table_is_read_back_with_every_digit(tmp_path: Path) -> None:
+    third = 1 / 3
+    rows = [
+        row(value=third, ci_low=np.float64(0.3), ci_high=0.4, note="a | b"),
+        row(system="peer", value=np.int64(5), n=np.int64(3), seed="0, 1", good=True),
+    ]
+    folder = report.write_table(
+        "table2", rows, provenance=origin(), root=tmp_path, caption="Faces."
+    )
+    assert folder == tmp_path / "table2"
+    assert {f.name for f in folder.iterdir()} == {"table2.csv", "table2.md", "table2.json"}
+    table = report.read_table(folder)
+    assert table.rows[0]["value"] == third
+    assert table.rows[0] == rows[0] | {"good": None}
+    assert table.rows[1] == rows[1] | {"note": None}
+    assert list(table.rows[0]) == [*tidy.COLUMNS, "note", "good"]
+    assert set(table.record) == RECORDED
+    assert table.record["item"] == "table2"
+    assert table.record["checkpoint"] == {"step": 7, "sha256": "2" * 64}
+    assert table.record["data"][0]["count"] == 3
+    text = table._repr_markdown_()
+    assert text.startswith("Faces.\n\nAll rows: task a2i, dataset mini, metric fid.")
+    assert "| ours | 0.333 | 0.300 | 0.400 | 20 | 0 | a \\| b |  |" in text
+    assert "aaaaaaaa (changed)" in text
+    assert "SMOKE" not in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0.00"), (1234.56, "1235"), (12.345, "12.3"), (0.0012345, "0.00123"), (-9.876, "-9.88"),
+     (123456, "123456"), (None, ""), ("x", "x"), (True, "True")],
+)  # fmt: skip
+def test_rounding(value: object, text: str) -> None:
+    assert tidy.rounded(value) == text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"value": math.nan}, r"row 2: value is nan; expected text or a finite number"),
+        ({"extra": math.inf}, r"row 2: extra is inf"),
+        ({"extra": [1]}, r"row 2: extra is \[1\]"),
+        ({"value": "12"}, r"row 2: value '12'"),
+        ({"value": True}, r"row 2: value True"),
+        ({"n": 0}, r"row 2: .*n 0"),
+        ({"seed": None}, r"row 2: .*seed None"),
+        ({"ci_low": 1.0}, r"row 2: .*ci_low 1.0, ci_high None"),
+        ({"ci_low": 13.0, "ci_high": 14.0}, r"row 2: .*inside both bounds"),
+        ({"system": ""}, r"row 2: system missing"),
+        ({"tier": "paper"}, r"row 2: tier 'paper' in an artifact of tier 'reduced'"),
+    ],
+)
+def test_rows_that_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        report.write_table("t", [row(), row(**change)], provenance=origin(), root=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_columns_and_rows(tmp_path: Path) -> None:
+    short = [{k: v for k, v in row().items() if k != "dataset"}]
+    with pytest.raises(DataError, match="row 1: dataset missing; expected all of"):
+        report.write_table("t", short, provenance=origin(), root=tmp_path)
+    with pytest.raises(DataError, match="t: no row to write"):
+        report.write_table("t", [], provenance=origin(), root=tmp_path)
+    with pytest.raises(DataError, match=r"'\.\./t': expected a plain name"):
+        report.write_table("../t", [row()], provenance=origin(), root=tmp_path / "in")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"config_id": ""}, "config_id missing"),
+        ({"seeds": ()}, "seeds missing"),
+        ({"data": ()}, "data missing"),
+        ({"lock": "", "dataset": ""}, "lock, dataset missing"),
+        ({"device": {"cpu": "x", "threads": 1}}, r"device\.torch missing"),
+        ({"notebook": "", "command": ""}, "notebook or command missing"),
+        ({"tier": "final"}, "tier 'final'; expected one of smoke, reduced, paper"),
+        ({"wall_s": math.nan}, "wall_s is nan"),
+    ],
+)
+def test_provenance_has_no_gaps(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        origin(**change)
+    assert origin(git_revision="", git_dirty=False, weights={}, checkpoint=None).checkpoint is None
+
+
+def test_a_higher_tier_is_never_replaced_by_a_lower_one(tmp_path: Path) -> None:
+    for tier, value in (("smoke", 1.0), ("reduced", 2.0), ("reduced", 3.0), ("paper", 4.0)):
+        report.write_table("t", [row(value=value)], provenance=origin(tier), root=tmp_path)
+        assert report.read_table(tmp_path / "t").rows[0]["value"] == value
+    for tier in ("smoke", "reduced"):
+        with pytest.raises(DataError, match=f"tier 'paper', this one is of tier '{tier}'.*delete"):
+            report.write_table("t", [row(value=5.0)], provenance=origin(tier), root=tmp_path)
+    assert report.read_table(tmp_path / "t").rows[0]["value"] == 4.0
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+def test_a_failed_write_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report.write_table("t", [row(value=1.0)], provenance=origin(), root=tmp_path)
+    before = (tmp_path / "t" / "t.json").read_bytes()
+    write, replace = Path.write_bytes, artifact.os.replace
+
+    def full(self: Path, content: bytes) -> int:
+        if self.name == "t.json":
+            raise OSError(28, "No space left on device")
+        return write(self, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(DataError, match=r"No space left.*unchanged"):
+            report.write_table("t", [row(value=2.0)], provenance=origin(), root=tmp_path)
+
+    def stuck(source: Path, target: Path) -> None:
+        if source.name.endswith(".new"):
+            raise OSError(5, "Input/output error")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifact.os, "replace", stuck)
+        with pytest.raises(DataError, match="Input/output error"):
+            report.write_table("t", [row(value=2.0)], provenance=origin(), root=tmp_path)
+    assert (tmp_path / "t" / "t.json").read_bytes() == before
+    assert report.read_table(tmp_path / "t").rows[0]["value"] == 1.0
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+def test_edited_files_are_noticed(tmp_path: Path) -> None:
+    folder = report.write_table("t", [row()], provenance=origin(), root=tmp_path)
+    text = (folder / "t.csv").read_text()
+    (folder / "t.csv").write_text(text.replace("12.3", "11.3"))
+    with pytest.raises(DataError, match=r"t\.csv is missing or not the file that was written"):
+        report.read_table(folder)
+    (folder / "t.json").write_text("{")
+    with pytest.raises(DataError, match=r"t\.json is missing or damaged"):
+        report.write_table("t", [row()], provenance=origin(), root=tmp_path)
+    with pytest.raises(DataError, match="missing or damaged"):
+        report.read_table(tmp_path / "nothing")
+
+
+class Sketch:
+    """A figure as `write_figure` needs it."""
+
+    def __init__(self) -> None:
+        from matplotlib.figure import Figure
+
+        self.figure = Figure(figsize=(2, 2))
+
+    def render(self, kind: str = "png") -> bytes:
+        texts = "".join(text.get_text() for text in self.figure.texts)
+        return f"{kind} {texts}".encode()
+
+
+def test_figures_are_stamped_only_for_smoke(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    sketch, data = Sketch(), [{"x": 1, "y": 0.1 + 0.2}]
+    for tier, stamp in (("smoke", b"png SMOKE"), ("reduced", b"png ")):
+        given = origin(tier)
+        folder = report.write_figure("fig", sketch, data=data, provenance=given, root=tmp_path)
+        assert (folder / "fig.png").read_bytes() == stamp
+        assert not sketch.figure.texts
+    assert {f.suffix for f in folder.iterdir()} == {".png", ".pdf", ".csv", ".json"}
+    assert (folder / "fig.csv").read_text() == "x,y\n1,0.30000000000000004\n"
+    record = json.loads((folder / "fig.json").read_text())
+    assert record["files"]["fig.pdf"] == hashlib.sha256(b"pdf ").hexdigest()
+    bad = [{"y": math.nan}]
+    with pytest.raises(DataError, match="y is nan"):
+        report.write_figure("fig", sketch, data=bad, provenance=origin(), root=tmp_path)
+    with pytest.raises(DataError, match="holds no table"):
+        report.read_table(folder)
+
+
+def test_smoke_tables_say_so(tmp_path: Path) -> None:
+    folder = report.write_table("t", [row()], provenance=origin("smoke"), root=tmp_path)
+    assert (folder / "t.md").read_text().startswith("**SMOKE: a test of the machinery")
+
+
+def test_provenance_is_collected(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "data", corpus="grid", seconds=0.5, image_size=8)
+    cfg = config.resolve(dataset="grid", preset="smoke", seed=3, data_root=str(tmp_path / "data"))
+    began = report.begin()
+    found = report.collect(began, cfg, tier="smoke", stores=[store], split="val", notebook="tables")
+    assert found.seeds == (3,)
+    assert found.config_id == config.config_id(cfg)
+    assert found.config["train"]["lr"] == cfg.train.lr
+    assert found.data == (report.Data(corpus="grid", split="val", manifest=store.manifest_hash,
+                                      count=4),)  # fmt: skip
+    assert found.dataset == "grid"
+    assert found.wall_s >= 0
+    assert found.started_at.endswith("+00:00")
+    assert found.device["threads"] >= 1
+    assert found.command == "papermill notebooks/tables.ipynb out.ipynb"
+    assert str(tmp_path) not in json.dumps(found.record()), "a folder of this machine"
+    other = report.collect(began, dataclasses.replace(cfg, run_root="elsewhere"), tier="smoke",
+                           stores=[store], seeds=(1, 2), command="a command")  # fmt: skip
+    assert (other.lock, other.config_id) == (found.lock, found.config_id)
+    assert (other.seeds, other.command, other.notebook) == ((1, 2), "a command", "")
+
+
+def test_the_command_repeats_what_papermill_injected() -> None:
+    cell = '# Parameters\nrounds = 2\ndata_root = "/home/me/data"\noverrides = {"loss.xm": 0.5}\n'
+    found = provenance._papermill("train", ["1 + 1", cell, "cfg = ..."])
+    assert found == (
+        "papermill notebooks/train.ipynb out.ipynb -p rounds 2 -p overrides '{\"loss.xm\": 0.5}'"
+    )
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git here")
+def test_the_revision_is_that_of_the_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provenance, "CHECKOUT", tmp_path)
+    assert provenance._git() == ("", False)
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org",
+           "-c", "commit.gpgsign=false"]  # fmt: skip
+    subprocess.run([*git, "init", "-q"], check=True)
+    assert provenance._git() == ("", False)  # no commit yet
+    code = tmp_path / "xfavot" / "a.py"
+    code.parent.mkdir()
+    code.write_text("x = 1\n")
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "one"], check=True)
+    (tmp_path / "paper_tables").mkdir()
+    (tmp_path / "paper_tables" / "t.csv").write_text("1\n")  # what is made does not count
+    revision, dirty = provenance._git()
+    assert len(revision) == 40
+    assert not dirty
+    code.write_text("x = 2\n")
+    assert provenance._git() == (revision, True)

@@ -1,0 +1,185 @@
+"""Who is in the batches, by statistics: a mixture of three corpora of very different sizes."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.unit.store_factory import make_batches, make_store, role
+from xfavot.data.batches import Batch, Batches
+from xfavot.data.manifest import Store, StoreWriter
+
+# How many clips each speaker has; uneven inside the corpora too.
+PEOPLE = {
+    "av": {"f": [2, 2], "m": [2, 1]},
+    "faces": {"f": [1] * 30, "m": [1] * 10},
+    "voices": {"f": [12, 1, 1], "m": [6, 1]},
+}
+KINDS = {"av": "av", "faces": "image", "voices": "audio", "more": "image", "still": "image"}
+ROLES = ("source_image", "source_audio", "ref_image", "ref_audio", "ref2_image", "ref2_audio")
+STEPS, ROWS = 200, 16
+DEVIATIONS = 4.5  # of a share; the chance that one of some 200 checks fails is about 0.001
+
+
+def uneven(root: Path, corpus: str, people: dict[str, list[int]]) -> Store:
+    """A store of tiny clips, with as many for each speaker as told."""
+    image = {"faces": np.zeros((1, 8, 8, 3), np.uint8)}
+    sound = {"waveform": np.zeros(1200, np.float32), "log_mel": np.zeros((80, 5), np.float32)}
+    parts = {"av": image | sound, "image": image, "audio": sound}[KINDS[corpus]]
+    with StoreWriter(root / corpus, corpus=corpus, seed=0, image_size=8) as writer:
+        for gender, counts in people.items():
+            for number, clips in enumerate(counts):
+                for clip in range(clips):
+                    fields = {
+                        "id": f"{corpus}-{gender}{number}-{clip}",
+                        "kind": KINDS[corpus],
+                        "speaker": f"{corpus}/{gender}{number}",
+                        "gender": gender,
+                        "split": "train",
+                    }
+                    writer.add(fields, **parts)
+    return Store.open(root / corpus)
+
+
+@pytest.fixture(scope="module")
+def lopsided(tmp_path_factory: pytest.TempPathFactory) -> Batches:
+    root = tmp_path_factory.mktemp("lopsided")
+    stores = [uneven(root, corpus, people) for corpus, people in PEOPLE.items()]
+    return make_batches(stores, image_size=8, mel_frames=4, batch_size=ROWS)
+
+
+@pytest.fixture(scope="module")
+def drawn(lopsided: Batches) -> list[Batch]:
+    return [lopsided.batch(step) for step in range(STEPS)]
+
+
+def clip_chances(name: str, gender: str) -> dict[str, list[float]]:
+    """Speaker to the chance of each clip: corpus, then speaker, then clip, each uniform."""
+    corpora = ("av", "faces" if name.endswith("image") else "voices")
+    return {
+        f"{corpus}/{gender}{number}": [1 / 2 / len(PEOPLE[corpus][gender]) / clips] * clips
+        for corpus in corpora
+        for number, clips in enumerate(PEOPLE[corpus][gender])
+    }
+
+
+def speaker_chances(name: str, gender: str) -> dict[str, float]:
+    """Speaker to its chance in a role."""
+    chances = clip_chances(name, gender)
+    if not name.startswith("ref2"):
+        return {speaker: sum(clips) for speaker, clips in chances.items()}
+    # The second reference is another clip: where it would be the same, any other is taken instead.
+    every = [p for clips in chances.values() for p in clips]
+    spread = [p * p / (len(every) - 1) for p in every]
+    return {
+        speaker: sum(p * (1 - p) + sum(spread) - p * p / (len(every) - 1) for p in clips)
+        for speaker, clips in chances.items()
+    }
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_corpora_and_speakers_are_balanced_whatever_their_sizes(
+    name: str, lopsided: Batches, drawn: list[Batch]
+) -> None:
+    rows = torch.cat([role(batch, name).row for batch in drawn]).tolist()
+    surprise = 0.0  # the same distance for clips drawn alike, in bounds
+    for gender in "fm":
+        items = [lopsided.items[row] for row in rows if lopsided.items[row].gender == gender]
+        assert len(items) == STEPS * ROWS / 2
+        found = Counter(item.speaker for item in items)
+        chances = speaker_chances(name, gender)
+        assert set(found) == set(chances)
+        assert sum(chances.values()) == pytest.approx(1.0)
+        clips = {speaker: len(c) for speaker, c in clip_chances(name, gender).items()}
+        for speaker, chance in chances.items():
+            bound = DEVIATIONS * (chance * (1 - chance) / len(items)) ** 0.5
+            assert abs(found[speaker] / len(items) - chance) < bound, speaker
+            alike = clips[speaker] / sum(clips.values())
+            surprise = max(surprise, abs(alike - chance) / bound)
+        if not name.startswith("ref2"):
+            half = sum(found[speaker] for speaker in found if speaker.startswith("av/"))
+            assert abs(half / len(items) - 0.5) < DEVIATIONS * 0.5 / len(items) ** 0.5
+    assert surprise > 2.0, "a sampler of clips would pass"
+
+
+def test_every_clip_of_a_speaker_is_as_likely(lopsided: Batches, drawn: list[Batch]) -> None:
+    rows = torch.cat([role(batch, "source_audio").row for batch in drawn]).tolist()
+    clips = [r for r, item in enumerate(lopsided.items) if item.speaker == "voices/f0"]
+    counts = np.array([rows.count(row) for row in clips])
+    expected = counts.sum() / len(clips)
+    assert expected > 12
+    # chi-squared with 11 degrees of freedom: 11 on average, deviation 4.7
+    assert float(((counts - expected) ** 2 / expected).sum()) < 11 + 5 * 4.7
+
+
+def test_half_of_the_references_are_pairs_however_many_corpora_lack_a_side(tmp_path: Path) -> None:
+    names = ("av", "faces", "voices", "more", "still")
+    stores = [uneven(tmp_path, corpus, {"f": [1], "m": [1]}) for corpus in names]
+    source = make_batches(stores, image_size=8, mel_frames=4, batch_size=32)
+    steps = [source.batch(step) for step in range(60)]
+    rows = torch.cat([role(batch, "ref_image").row for batch in steps]).tolist()
+    found = Counter(source.items[row].corpus for row in rows)
+    for corpus, share in (("av", 1 / 2), ("faces", 1 / 6), ("more", 1 / 6), ("still", 1 / 6)):
+        bound = DEVIATIONS * (share * (1 - share) / len(rows)) ** 0.5
+        assert abs(found[corpus] / len(rows) - share) < bound, corpus
+    assert found["av"] == sum(int(batch.paired.sum()) for batch in steps)
+
+
+def test_neighbouring_steps_share_clips_only_by_chance(drawn: list[Batch]) -> None:
+    for name in ("source_image", "ref_audio"):
+        rows = [role(batch, name).row for batch in drawn]
+        same = sum(int(a.eq(b).sum()) for a, b in itertools.pairwise(rows))
+        squares = [p * p for g in "fm" for clips in clip_chances(name, g).values() for p in clips]
+        chance, count = sum(squares) / 4, ROWS * (STEPS - 1)  # a quarter: both of that gender
+        assert abs(same / count - chance) < 5 * (chance / count) ** 0.5
+
+
+def digest(batch: Batch) -> str:
+    """Hash of every byte of a batch."""
+    tensors = [batch.paired]
+    for samples in batch.roles().values():
+        tensors += [samples.x, samples.gender, samples.speaker, samples.row]
+    return hashlib.sha256(b"".join(t.numpy().tobytes() for t in tensors)).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Store]:
+    """Stores whose samples differ, so that bytes tell clips and crops apart."""
+    root = tmp_path_factory.mktemp("pictures")
+    return [
+        make_store(root, corpus="av", genders="fmfm", clips=2, seconds=0.5, image_size=32),
+        make_store(root, corpus="faces", kind="image", genders="fm", clips=2, image_size=32),
+    ]
+
+
+def test_a_batch_depends_on_seed_and_step_alone(pictures: list[Store]) -> None:
+    forward = [digest(make_batches(pictures, augment=True).batch(step)) for step in range(6)]
+    assert len(set(forward)) == 6
+    torch.manual_seed(5)
+    one, order = make_batches(pictures, augment=True), (5, 3, 4, 0, 0, 2, 1)
+    assert [digest(one.batch(step)) for step in order] == [forward[step] for step in order]
+    seeds = [make_batches(pictures, augment=True, seed=seed) for seed in range(3)]
+    several = {digest(batches.batch(step)) for batches in seeds for step in range(3)}
+    assert len(several) == 9  # also: step 1 of seed 0 is not step 0 of seed 1
+
+
+def test_another_process_draws_the_same_bytes(pictures: list[Store]) -> None:
+    code = (
+        "import sys; from tests.unit.test_balance import digest, make_batches, Store;"
+        "stores = [Store.open(path) for path in sys.argv[1:]];"
+        "sys.stdout.write(digest(make_batches(stores, augment=True, seed=4).batch(17)))"
+    )
+    root = str(Path(__file__).resolve().parents[2])
+    environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": root}
+    command = [sys.executable, "-c", code, *(str(store.path) for store in pictures)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == digest(make_batches(pictures, augment=True, seed=4).batch(17))

@@ -1,0 +1,197 @@
+"""The benchmark: turns, medians, the loader beside files, steps, operation counts."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.unit.store_factory import make_store
+from xfavot import config
+from xfavot.audio.mel import Standardiser, log_mel
+from xfavot.config import RunConfig
+from xfavot.data.samples import draw_changes
+from xfavot.errors import ConfigError, DataError
+from xfavot.evaluation import speed
+from xfavot.report import tidy
+
+pytest.importorskip("soundfile")
+pytest.importorskip("PIL")
+from xfavot.evaluation import on_the_fly
+
+
+@pytest.fixture
+def cfg() -> RunConfig:
+    return config.resolve(dataset="grid", preset="smoke", batch_size=2, seed=3)
+
+
+def test_calls_take_turns_on_one_thread() -> None:
+    log, clock = [], itertools.count()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        calls = {name: lambda name=name: log.append((name, torch.get_num_threads()))
+                 for name in ("a", "b")}  # fmt: skip
+        found = speed.take_turns(calls, rounds=2, clock=lambda: float(next(clock)) ** 2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert log == [("a", 1), ("b", 1)] * 3
+    # each call reads the clock twice; the first round (0, 1, 4, 9) does not count
+    assert found == {"a": (25.0 - 16.0, 81.0 - 64.0), "b": (49.0 - 36.0, 121.0 - 100.0)}
+    busy = speed.take_turns({"x": lambda: sum(range(200_000)), "y": lambda: None}, rounds=3)
+    assert min(busy["x"]) > 10 * max(busy["y"]) >= 0.0
+
+
+def test_a_row_of_timings_by_hand(cfg: RunConfig) -> None:
+    row = speed.timing(cfg, ("x", "y"), "cpu_ms", (0.3, 0.1, 0.2), base=(0.1, 0.05, 0.6))
+    assert (row["value"], row["lowest"], row["highest"]) == pytest.approx((200.0, 100.0, 300.0))
+    assert (row["per_second"], row["ratio"], row["n"]) == pytest.approx((5.0, 2.0, 3))
+    assert (row["system"], row["task"], row["dataset"], row["seed"]) == ("x", "y", "grid", 3)
+    assert speed.timing(cfg, ("x", "y"), "cpu_ms", (0.3,))["ratio"] is None
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An own place for temporary files, and little to do."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setattr(speed, "JPEG_PIXELS", (64, 32))
+    monkeypatch.setattr(speed, "BATCHES_A_ROUND", 2)
+    return folder
+
+
+def test_the_loader_is_timed_beside_files(tmp_path: Path, temporary: Path, cfg: RunConfig) -> None:
+    store = make_store(tmp_path, image_size=32, clips=1, seconds=0.5, splits=("train",))
+    said: list[str] = []
+    rows = speed.loader([store], cfg, rounds=2, on_log=said.append)
+    found = {(row["system"], row["task"]): row for row in rows}
+    plain, changed = "32 px, 80 frames", "32 px, 80 frames, augmented"
+    half = ["16 px, 40 frames", "16 px, 40 frames, augmented"]
+    files = [(f"JPEG {p} px and WAV", task) for p in (64, 32) for task in (plain, changed)]
+    parts = [(f"JPEG {p} px", t) for p in (64, 32) for t in ("faces", "faces, augmented")]
+    store_rows = [("prepared store", task) for task in (plain, changed, *half)]
+    assert list(found) == [*store_rows, *files, *parts, ("WAV", "voices")]
+    for row in rows:
+        tidy.require_columns("row", row)
+        assert row["n"] == 2
+        assert 0 < row["lowest"] <= row["value"] <= row["highest"]
+    first = found["prepared store", plain]["value"]
+    voices = found["WAV", "voices"]
+    assert first == rows[0]["value"]
+    assert voices["ratio"] == pytest.approx(voices["value"] / first)
+    both, faces = found["JPEG 64 px and WAV", changed], found["JPEG 64 px", "faces, augmented"]
+    assert both["value"] == pytest.approx(faces["value"] + voices["value"])  # means of two rounds
+    assert said[1] == "timing 9 ways, 2 rounds"
+    assert not list(temporary.iterdir())
+
+
+def test_one_sided_stores(tmp_path: Path, temporary: Path, cfg: RunConfig) -> None:
+    faces = make_store(tmp_path, kind="image", image_size=32, clips=1, splits=("train",))
+    systems = {row["system"] for row in speed.loader([faces], cfg, rounds=1)}
+    assert systems == {"prepared store", "JPEG 64 px", "JPEG 32 px"}
+    voices = make_store(tmp_path, corpus="v", kind="audio", clips=1, splits=("train",))
+    systems = {row["system"] for row in speed.loader([voices], cfg, rounds=1)}
+    assert systems == {"prepared store", "WAV"}
+
+
+def test_files_hold_the_same_faces(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 255, 64).astype(np.uint8)
+    faces = [np.stack([np.tile(ramp, (64, 1))] * 3, axis=-1)] * 6  # dark on the left
+    expected = torch.from_numpy(faces[0]).permute(2, 0, 1) / 127.5 - 1.0
+    for pixels in (64, 256):
+        files = on_the_fly.write_faces(faces, tmp_path / str(pixels), pixels=pixels)
+        x = on_the_fly.load_faces(files, size=64)
+        assert x.shape == (6, 3, 64, 64)
+        assert float((x - expected).abs().mean()) < 0.02
+    changed = on_the_fly.load_faces(files, size=64, rng=np.random.default_rng(0))
+    mirrored = [bool(face[0, :, 0].mean() > face[0, :, -1].mean()) for face in changed]
+    drawn = draw_changes(np.random.default_rng(0), 6, 256)
+    assert mirrored == [flip for flip, _ in drawn]
+    assert 0 < sum(mirrored) < 6
+
+
+def test_files_hold_the_same_voices(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    voices = [(0.1 * rng.standard_normal(n)).astype(np.float32) for n in (9000, 3000)]
+    files = on_the_fly.write_voices(voices, tmp_path)
+    plain = Standardiser(torch.zeros(80), torch.full((80,), 2.0))
+    x = on_the_fly.load_voices(files, frames=31, standardiser=plain, rng=np.random.default_rng(0))
+    assert x.shape == (2, 1, 80, 31)
+    whole = log_mel(torch.from_numpy(voices[0])) / 2.0
+    torch.testing.assert_close(x[0, 0], whole, atol=2e-3, rtol=0.0)
+    short = log_mel(torch.from_numpy(voices[1])) / 2.0  # 11 frames: forth and back
+    forth = [*range(11), *range(9, -1, -1), *range(1, 11)]
+    torch.testing.assert_close(x[1, 0], short[:, forth], atol=2e-3, rtol=0.0)
+
+
+def test_training_steps_leave_out_the_first(
+    cfg: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def fake(run: RunConfig, *, steps: int) -> Any:
+        asked.append((run.preset, run.seed, run.model.speakers, steps))
+        return SimpleNamespace(seconds=[9.0, *[0.1, 0.3, 0.2][: steps - 1]])
+
+    monkeypatch.setattr(speed, "measure_step", fake)
+    rows = speed.training_steps(cfg, rounds=3)
+    assert asked == [(preset, 3, speed.SPEAKERS, 4) for preset in ("smoke", "mini")]
+    assert [row["system"] for row in rows] == ["preset smoke", "preset mini"]
+    assert rows[1]["task"] == "training step, batch 8, float32"
+    assert rows[0]["value"] == pytest.approx(200.0)
+    assert rows[0]["highest"] == pytest.approx(300.0)
+
+
+def test_operations_are_counted_without_computing() -> None:
+    rows = speed.forward_passes(config.resolve(dataset="mini", preset="paper"))
+    found = {row["system"]: row for row in rows}
+    assert len(found) == 10
+    # M: 16 x 512, three shared and three own layers of 512 x 512, 512 x 64
+    macs = 16 * 512 + 6 * 512 * 512 + 512 * 64
+    assert found["M"]["value"] == pytest.approx(2 * macs / 1e9)
+    assert found["M"]["parameters_m"] == pytest.approx(107.500672)
+    assert found["C_A"]["value"] == found["D_A"]["value"] < found["D_I"]["value"]
+    for row in rows:
+        tidy.require_columns("row", row)
+
+
+def test_the_parameters_of_the_notebook(tmp_path: Path) -> None:
+    cfg = config.resolve_benchmark(dataset="grid", rounds=2, out=str(tmp_path), seed=4)
+    assert (cfg.rounds, cfg.out, cfg.tier) == (2, str(tmp_path), "smoke")
+    assert (cfg.run.preset, cfg.run.seed, cfg.run.data.dataset) == ("paper", 4, "grid")
+    assert config.resolve_benchmark().tier == "reduced"
+    with pytest.raises(ConfigError, match="rounds is 0; expected 1 or more"):
+        config.resolve_benchmark(rounds=0)
+    with pytest.raises(ConfigError, match="out is ' '"):
+        config.resolve_benchmark(out=" ")
+    with pytest.raises(ConfigError, match="preset is not a parameter"):
+        config.resolve_benchmark(preset="mini")
+
+
+def test_timings_are_drawn(cfg: RunConfig) -> None:
+    pytest.importorskip("matplotlib")
+    from xfavot.viz import bars
+
+    base = (0.01, 0.02, 0.03)
+    rows = [speed.timing(cfg, (s, "a task"), "cpu_ms", base, base=base) for s in ("ours", "theirs")]
+    drawing = bars.timings(rows, label="CPU time (ms)", title="A title")
+    (axes,) = drawing.figure.axes
+    assert [text.get_text() for text in axes.texts] == ["20.0  (1.00 x)"] * 2
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == [
+        "ours: a task",
+        "theirs: a task",
+    ]
+    first, second = axes.patches
+    assert first.get_width() == pytest.approx(20.0)
+    assert first.get_facecolor() != second.get_facecolor()
+    assert drawing.render("png").startswith(b"\x89PNG")
+    with pytest.raises(DataError, match="timings: got no row"):
+        bars.timings([], label="x")

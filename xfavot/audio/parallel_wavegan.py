@@ -1,0 +1,275 @@
+"""Trained vocoders: Parallel WaveGAN, (multi-band) MelGAN, HiFi-GAN of `parallel_wavegan`.
+
+Paper: Sec. 4 names Parallel WaveGAN (Yamamoto, Song and Kim 2020). The networks are that package's
+(MIT), the weights come from a folder or from the project's own store; nothing of either is here.
+This is the only file that imports the package, and the only one with the alias that it needs: it
+asks SciPy for a window under a name that SciPy has dropped.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import warnings
+from functools import lru_cache
+from os import PathLike
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xfavot.audio.mel import MEL
+from xfavot.audio.mel_decoder import MelDecoder
+from xfavot.audio.vocoder_checkpoint import (
+    WEIGHTS,
+    VocoderCheckpoint,
+    first_line,
+    read_checkpoint,
+)
+from xfavot.errors import WeightsError
+
+GENERATORS = {
+    "ParallelWaveGANGenerator": "parallel_wavegan",
+    "MelGANGenerator": "melgan",
+    "HiFiGANGenerator": "hifigan",
+}
+CHUNK_FRAMES = 240  # 3 s; bounds the memory for any length
+SHORTEST_FRAMES = 16  # the reflections of MelGAN need 6 at least
+CACHE = Path("~/.cache/parallel_wavegan")  # where the package itself keeps its downloads
+PAGE = "https://github.com/kan-bayashi/ParallelWaveGAN#results"
+
+
+class TrainedVocoder(MelDecoder):
+    """A generator with its trained weights.
+
+    The input is standardised with the statistics that belong to the weights. A long spectrogram is
+    done in chunks with as much context on both sides as the network sees, so that the result does
+    not depend on the chunks and memory does not grow with the length.
+
+    Args:
+        checkpoint: what :func:`xfavot.audio.vocoder_checkpoint.read_checkpoint` returns.
+        device: where the network runs.
+        seed: seed of Parallel WaveGAN's noise; the others draw nothing.
+
+    Raises:
+        WeightsError: the package is missing, the network is of another kind, or the weights do not
+            fit it.
+    """
+
+    def __init__(
+        self, checkpoint: VocoderCheckpoint, *, device: str = "cpu", seed: int = 0
+    ) -> None:
+        """Build the network; see the class."""
+        kind, params = _arguments(checkpoint)
+        shown = "multi_band_melgan" if params["out_channels"] > 1 else kind
+        super().__init__(
+            name=f"{shown} ({checkpoint.name})", contract=MEL, device=device, seed=seed
+        )
+        self._network = _network(checkpoint, copy.deepcopy(params)).to(self.device)
+        self._features = checkpoint.features.to(self.device)
+        self._context = context_frames(kind, params)
+        self._noisy = kind == "parallel_wavegan"
+
+    @classmethod
+    def load(
+        cls, path: str | PathLike[str], *, device: str = "cpu", seed: int = 0
+    ) -> TrainedVocoder:
+        """Read a folder as the ParallelWaveGAN project publishes it, or one checkpoint file in it.
+
+        Raises:
+            WeightsError: see the class; or a file is missing or damaged.
+            DataError: the weights were trained on another mel-spectrogram.
+        """
+        return cls(read_checkpoint(path), device=device, seed=seed)
+
+    def _decode(self, log_mel: Tensor, samples: int) -> Tensor:
+        """Go through the chunks of one spectrogram (80, T)."""
+        short = max(SHORTEST_FRAMES - log_mel.shape[1], 0)
+        log_mel = torch.cat([log_mel, log_mel[:, -1:].expand(-1, short)], dim=1)
+        x = self._features.standardise(log_mel).T  # (T, 80)
+        frames, hop = len(x), self.hop
+        noise: dict[str, Tensor] = {}
+        if self._noisy:
+            generator = torch.Generator().manual_seed(self.seed)
+            noise["x"] = torch.randn(frames * hop, 1, generator=generator).to(self.device)
+        out = torch.zeros(frames * hop)
+        for start in range(0, frames, CHUNK_FRAMES):
+            stop = min(start + CHUNK_FRAMES, frames)
+            first, last = max(start - self._context, 0), min(stop + self._context, frames)
+            drawn = {key: value[first * hop : last * hop] for key, value in noise.items()}
+            wave = self._network.inference(x[first:last], **drawn)[:, 0]  # ((last - first) * hop,)
+            out[start * hop : stop * hop] = wave[(start - first) * hop : (stop - first) * hop].cpu()
+        return out[:samples]
+
+
+def context_frames(kind: str, params: dict[str, Any]) -> int:
+    """Frames on each side of a frame that a generator's output there depends on, rounded up.
+
+    Args:
+        kind: one of the values of :data:`GENERATORS`.
+        params: all arguments of the generator.
+
+    Returns:
+        The sum of half the kernels' widths, each in frames: at the rate r (samples a frame) a
+        convolution reaches (kernel - 1) / 2 * dilation / r, an upsampling at most 2 / r.
+    """
+    half: float = (params["kernel_size"] - 1) / 2
+    frames: float
+    rate = 1
+    if kind == "parallel_wavegan":
+        frames = params["aux_context_window"]
+        for scale in params["upsample_params"]["upsample_scales"]:
+            frames += 2 / rate
+            rate *= scale
+        layers = params["layers"] // params["stacks"]
+        frames += half * params["stacks"] * (2**layers - 1) / rate
+    else:
+        frames = half
+        for scale in params["upsample_scales"]:
+            frames += 2 / rate
+            rate *= scale
+            frames += _stage(kind, params) / rate
+        frames += half / rate + 1  # the filterbank of the bands is shorter than a frame
+    return math.ceil(frames * (2 if params["use_causal_conv"] else 1))
+
+
+def _stage(kind: str, params: dict[str, Any]) -> float:
+    """Samples that the residual blocks after one upsampling reach, at their own rate."""
+    if kind == "melgan":
+        kernel = params["stack_kernel_size"]
+        return float(sum((kernel - 1) / 2 * kernel**block for block in range(params["stacks"])))
+    blocks = zip(params["resblock_kernel_sizes"], params["resblock_dilations"], strict=True)
+    more = 1 if params["use_additional_convs"] else 0
+    return float(max((kernel - 1) / 2 * sum(d + more for d in wide) for kernel, wide in blocks))
+
+
+def published_folder(name: str, *, cache: str | PathLike[str] = CACHE, download: bool) -> Path:
+    """Find the weights that the project published under a name, fetching them if asked to.
+
+    Args:
+        name: the project's name for the weights.
+        cache: the folder that holds, or shall hold, a folder of that name.
+        download: fetch them with the package's own downloader if they are not there.
+
+    Raises:
+        WeightsError: they are not there and shall not or cannot be fetched.
+    """
+    cache = Path(cache).expanduser()
+    folder = cache / name
+    if any(folder.glob(WEIGHTS)):
+        return folder
+    by_hand = (
+        f"download {name} from the table at {PAGE} and put its {WEIGHTS}, config.yml and stats.h5 "
+        f"into {folder}"
+    )
+    if not download:
+        raise WeightsError(
+            f"vocoder {name!r}: its weights are not here, and nothing is fetched unasked; expected "
+            f"them in {folder}; pass download=True, or {by_hand}"
+        )
+    archive = cache / f"{name}.tar.gz"
+    archive.unlink(missing_ok=True)  # a broken one would be taken for the whole
+    try:
+        _package().utils.download_pretrained_model(name, str(cache))
+    except WeightsError:
+        raise
+    except Exception as error:  # the network, its proxy, the store's quota, a broken archive
+        archive.unlink(missing_ok=True)
+        raise WeightsError(
+            f"vocoder {name!r}: its weights could not be fetched ({first_line(error)}); "
+            f"expected a connection to the project's store; try again, or "
+            f"{by_hand}"
+        ) from error
+    return folder
+
+
+def _arguments(checkpoint: VocoderCheckpoint) -> tuple[str, dict[str, Any]]:
+    """Return the kind and all arguments of a generator, its defaults included."""
+    kind = GENERATORS.get(checkpoint.generator_type)
+    if kind is None:
+        raise _refusal(
+            checkpoint, f"generator_type is {checkpoint.generator_type!r}", ", ".join(GENERATORS)
+        )
+    # the published settings of HiFi-GAN spell one name wrongly
+    given = {k.replace("kernal", "kernel"): v for k, v in checkpoint.generator_params.items()}
+    known = inspect.signature(getattr(_package().models, checkpoint.generator_type))
+    try:
+        bound = known.bind(**given)
+        bound.apply_defaults()
+        params = copy.deepcopy(dict(bound.arguments))
+        aux = params["upsample_params"] if kind == "parallel_wavegan" else params
+        bands = params["aux_channels" if kind == "parallel_wavegan" else "in_channels"]
+        hop = math.prod(aux["upsample_scales"]) * params["out_channels"]
+    except (TypeError, KeyError) as error:
+        raise _refusal(checkpoint, f"generator_params do not fit ({error})", str(known)) from error
+    found = (bands, hop, params.get("upsample_net", "ConvInUpsampleNetwork"))
+    wanted = (MEL.n_mels, MEL.hop, "ConvInUpsampleNetwork")
+    if found != wanted or (params["out_channels"] != 1 and kind != "melgan"):
+        raise _refusal(
+            checkpoint,
+            f"the generator has (bands in, samples a frame, upsampling) {found} and "
+            f"{params['out_channels']} channels out",
+            f"{wanted} and 1 channel (of a MelGAN, any number)",
+        )
+    return kind, params
+
+
+def _network(checkpoint: VocoderCheckpoint, params: dict[str, Any]) -> Any:
+    """Build a generator with its weights, ready to run."""
+    package = _package()
+    try:
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):  # it draws weights
+            warnings.simplefilter("ignore", FutureWarning)  # the package's older weight norm
+            network: Any = getattr(package.models, checkpoint.generator_type)(**params)
+        if params["out_channels"] > 1:
+            joined = package.layers.PQMF(params["out_channels"], **checkpoint.pqmf_params)
+    except Exception as error:  # whatever strange settings lead to
+        raise _refusal(
+            checkpoint, f"no generator has its settings ({error!r})", "the published settings"
+        ) from error
+    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in checkpoint.state.items()}
+    if wanted != found:
+        odd = sorted({name for name, _ in wanted.items() ^ found.items()})
+        named = "; ".join(
+            f"{name} is {found.get(name, 'missing')}, wanted {wanted.get(name, 'absent')}"
+            for name in odd[:3]
+        )
+        raise _refusal(checkpoint, f"{len(odd)} tensors do not fit: {named}", "all of them to fit")
+    network.load_state_dict(checkpoint.state)
+    if params["out_channels"] > 1:
+        network.pqmf = joined
+    network.remove_weight_norm()
+    return network.eval().requires_grad_(False)
+
+
+def _refusal(checkpoint: VocoderCheckpoint, reason: str, expected: str) -> WeightsError:
+    return WeightsError(
+        f"vocoder weights {checkpoint.name}: {reason}; expected {expected}; use weights of "
+        "Parallel WaveGAN, MelGAN or HiFi-GAN as the ParallelWaveGAN project publishes them"
+    )
+
+
+@lru_cache(maxsize=1)
+def _package() -> SimpleNamespace:
+    """Import the package; SciPy's old name for the window is there meanwhile only."""
+    try:
+        from scipy import signal
+
+        alias = not hasattr(signal, "kaiser")
+        if alias:
+            signal.kaiser = signal.windows.kaiser
+        try:
+            from parallel_wavegan import layers, models, utils
+        finally:
+            if alias:
+                del signal.kaiser
+    except ImportError as error:
+        raise WeightsError(
+            f"trained vocoders need parallel-wavegan 0.6.1 and what it imports; got {error}; "
+            'pip install "xfavot[vocoder]", then make extras'
+        ) from error
+    return SimpleNamespace(layers=layers, models=models, utils=utils)

@@ -1,0 +1,1 @@
+"""Files from the web: fetched with resume and checks, archives unpacked without trust."""

@@ -1,0 +1,23 @@
+"""Tables and figures on disk, each with a record of where it comes from.
+
+started = report.begin()
+origin = report.collect(started, cfg, tier="reduced", stores=stores, notebook="benchmark")
+folder = report.write_table("benchmark", rows, provenance=origin, root="paper_tables")
+report.read_table(folder)
+"""
+
+from xfavot.report.artifact import Table, read_table, write_figure, write_table
+from xfavot.report.provenance import Beginning, Checkpoint, Data, Provenance, begin, collect
+
+__all__ = [
+    "Beginning",
+    "Checkpoint",
+    "Data",
+    "Provenance",
+    "Table",
+    "begin",
+    "collect",
+    "read_table",
+    "write_figure",
+    "write_table",
+]
