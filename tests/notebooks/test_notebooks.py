@@ -119,3 +119,20 @@ def test_an_undeclared_parameter_stops_the_notebook(tmp_path: Path) -> None:
     with pytest.raises(papermill.PapermillExecutionError, match=r"stepz.*not a parameter"):
         execute("train", tmp_path, stepz=3, run_root=str(tmp_path / "runs"))
     assert not (tmp_path / "runs").exists()
+
+
+def test_benchmark_writes_a_table_and_a_figure(roots: dict[str, str], tmp_path: Path) -> None:
+    text = execute(
+        "benchmark", tmp_path, dataset="grid", data_root=roots["data_root"], device="cpu", rounds=1,
+        out=str(tmp_path / "out"),
+    )  # fmt: skip
+    folder = tmp_path / "out" / "paper_tables" / "benchmark"
+    record = json.loads((folder / "benchmark.json").read_text(encoding="utf-8"))
+    assert (record["tier"], record["dataset"], record["notebook"]) == ("smoke", "grid", "benchmark")
+    assert record["command"] == (
+        "papermill notebooks/benchmark.ipynb out.ipynb -p dataset grid -p device cpu -p rounds 1"
+    )
+    assert str(tmp_path) not in json.dumps(record)
+    assert "SMOKE: a test of the machinery" in text
+    assert "| prepared store | 128 px, 192 frames |" in text
+    assert (tmp_path / "out" / "figures" / "benchmark" / "benchmark.png").stat().st_size > 10_000
