@@ -16,7 +16,7 @@ from tests.unit.store_factory import face, make_store
 from xfavot.data.manifest import Store
 from xfavot.data.prepare_charts import bars, histogram, table
 from xfavot.data.prepare_gallery import contact_sheet, sheet
-from xfavot.data.prepare_report import LISTED_REJECTS, preview, write_report
+from xfavot.data.prepare_report import LISTED_REJECTS, preview, summary, write_report
 from xfavot.data.readers import NOT_NEEDED
 from xfavot.errors import DataError
 
@@ -52,6 +52,7 @@ def test_rejects_are_told_by_class_with_examples(tmp_path: Path) -> None:
     assert f"a/&lt;b&gt;{LISTED_REJECTS}.wav" not in page
     assert "5 more in quarantine.csv" in page
     assert page.index("Left out on purpose") < page.index("second microphone")
+    assert "1 accepted, 26 rejected (25 silent, 1 truncated)" in summary([store])
     assert page.count("<details>") == 2  # many rejects are folded ...
     assert page_of(store, rejects[-2:]).count("<details open>") == 1  # ... one is not
 

@@ -114,10 +114,8 @@ def summary(stores: Sequence[Store]) -> str:
         speakers = {item.speaker: item.gender for item in items if item.speaker}
         genders = Counter(speakers.values())
         hours = sum(item.sample_count for item in items) / MEL.sample_rate / 3600
-        rejects = read_quarantine(store)
-        reasons = ", ".join(
-            f"{count} {reason}" for reason, count in Counter(r[1] for r in rejects).most_common()
-        )
+        rejects = [reason for _, reason, _ in read_quarantine(store) if reason != NOT_NEEDED]
+        reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(rejects).most_common())
         lines += [
             f"{store.corpus}: {len(items)} accepted, {len(rejects)} rejected"
             + (f" ({reasons})" if reasons else ""),
