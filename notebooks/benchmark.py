@@ -61,7 +61,8 @@ display.Markdown(tidy.listing(provenance.machine(device)))
 # ## The loader
 #
 # A batch of the paper holds 3 x 32 faces and 3 x 32 voices. *Prepared store* is what training
-# reads: memory-mapped arrays. The other rows decode the same clips from JPEG (quality 95; faces are
+# reads: memory-mapped arrays; faces go to the device as bytes and become float32 there. Where that
+# is the CPU itself, its time is in the rows *float32 on the CPU*. The other rows decode the same clips from JPEG (quality 95; faces are
 # stored at 128 pixels, so larger files are enlarged faces, which decode faster than photographs)
 # and WAV (whole clip, spectrogram, crop). Files and arrays are in the page cache; one thread.
 

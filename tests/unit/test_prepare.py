@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,14 @@ from xfavot.data import prepare as prepare_module
 from xfavot.data.clip import Settings, content_sha256
 from xfavot.data.f0 import world_f0
 from xfavot.data.manifest import Store
+from xfavot.data.mini.factors import SCHEMA
 from xfavot.data.pack import assign_splits
 from xfavot.data.prepare import compare_counts, prepare, prepare_dataset
 from xfavot.data.prepare_report import preview, summary
-from xfavot.data.progress import Progress, clock_text
+from xfavot.data.progress import Progress
 from xfavot.data.readers import Clip
 from xfavot.errors import ConfigError, DataError
+from xfavot.fetch.progress import clock_text
 from xfavot.image.io import save_image
 
 LANDMARKS = np.array([[70, 80], [100, 80], [85, 95], [73, 110], [97, 110]], np.float32)
@@ -258,7 +261,8 @@ def test_mini_makes_its_own_originals_once(tmp_path: Path, monkeypatch: pytest.M
             people[name] = {"age": 0.5}
             with (folder / "speakers.csv").open("a", encoding="utf-8") as file:
                 file.write(("" if file.tell() else "speaker,gender\n") + f"{name},{gender}\n")
-        factors = {"seed": seed, "people": people, "faces": {"s01/bbaf2n_0": {"yaw": 3.0}}}
+        head = {"schema": SCHEMA, "seed": seed, "speakers": speakers}
+        factors = head | {"people": people, "faces": {"s01/bbaf2n_0": {"yaw": 3.0}}}
         (folder / "factors.json").write_text(json.dumps(factors), encoding="utf-8")
         return folder
 
@@ -273,6 +277,13 @@ def test_mini_makes_its_own_originals_once(tmp_path: Path, monkeypatch: pytest.M
     assert calls == [tmp_path / "originals" / "mini"]
     with pytest.raises(DataError, match="seed is 5, now 6"):
         prepare_dataset("mini", "", tmp_path, 0, 6, speakers=2)
+    monkeypatch.setattr(plan_module, "SCHEMA", SCHEMA + 1)  # a generator that draws otherwise
+    with pytest.raises(DataError, match=f"generator is {SCHEMA}, now {SCHEMA + 1}"):
+        prepare_dataset("mini", "", tmp_path, 0, 5, speakers=2)
+    monkeypatch.setattr(prepare_module, "SCHEMA", SCHEMA + 1)
+    shutil.rmtree(store.path)
+    with pytest.raises(DataError, match=f"'schema': {SCHEMA}, .* expected .'schema': {SCHEMA + 1}"):
+        prepare_dataset("mini", "", tmp_path, 0, 5, speakers=2)
 
 
 def test_progress_tells_rate_and_time_left() -> None:

@@ -31,7 +31,7 @@ def opened(cfg: RunConfig) -> Iterator[Session]:
 def moved(session: Session, number: int) -> set[str]:
     """The modules whose parameters a step changed."""
     before = {k: [p.clone() for p in m.parameters()] for k, m in modules(session)}
-    session.updater(session.batches_of(number).batch(number), number)
+    session.updater(session.batches_of(number).batch(number).to("cpu"), number)
     return {
         k
         for k, m in modules(session)
@@ -79,13 +79,13 @@ def test_one_modality_trains_its_own_passes(
         "train.modalities": modalities, "loss.xm": 0.0, "loss.rec": 0.0, "train.sources": "all"
     }  # fmt: skip
     for session in opened(small_run(root, overrides=overrides)):
-        terms = session.updater(session.batches.batch(1), 1)
+        terms = session.updater(session.batches.batch(1).to("cpu"), 1)
         assert {k.split("/")[1] for k in terms if k.startswith("g/")} == passes
 
 
 def test_all_sources_log_every_term_of_every_pass(root: Path) -> None:
     for session in opened(small_run(root, overrides={"train.sources": "all"})):
-        terms = session.updater(session.batches.batch(1), 1)
+        terms = session.updater(session.batches.batch(1).to("cpu"), 1)
         image = {"adv", "sty", "ds", "cyc"}
         audio = image | {"sc", "f0", "norm", "advcls"}
         for guidance in "zia":
@@ -98,7 +98,7 @@ def test_all_sources_log_every_term_of_every_pass(root: Path) -> None:
 
 def test_image_only_references_never_reach_the_speaker_heads(root: Path) -> None:
     for session in opened(small_run(root)):
-        batch = session.batches.batch(3)
+        batch = session.batches.batch(3).to("cpu")
         unpaired = dataclasses.replace(batch, paired=torch.zeros_like(batch.paired))
         d = dataclasses.replace(targets.draw(session.cfg, 1, 2, ("i",)), speaker_family=True)
         target = targets.make_target(session.updater.n.nets, unpaired, "i", d)

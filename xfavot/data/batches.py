@@ -46,13 +46,14 @@ from xfavot.data.samples import (
     draw_changes,
     planes,
     reflected,
+    scaled,
 )
 from xfavot.errors import ConfigError, DataError
 
 __all__ = ["Batch", "Batches", "Samples"]
 
 STREAMS = ("genders", "sources", "references", "others", "faces", "crops", "augment")
-BLOCK_FACES = 8  # faces converted together, so that they stay in the cache of a core
+BLOCK = 16  # samples converted together, so that they stay in a core's cache
 _reflected = lru_cache(maxsize=4096)(reflected)  # clips have few lengths; never written to
 
 Streams = Mapping[str, np.random.Generator]
@@ -182,22 +183,23 @@ class Batches:
         return [self.stores[n] for n in owner.tolist()]
 
     def _faces(self, rows: Rows, rng: Streams) -> Tensor:
-        """(n, 3, H, W) float32 in [-1, 1], a random face of each clip."""
+        """(n, 3, H, W), a random face of each clip; uint8, or in [-1, 1] if made smaller."""
         start, count = self._parts[rows, 0], self._parts[rows, 1]
         which = start + np.floor(rng["faces"].random(len(rows)) * count).astype(np.int64)
         stored, owners = self._stored_size, self._owners(rows)
         changes: Sequence[Change | None] = [None] * len(rows)
         if self.augment:
             changes = draw_changes(rng["augment"], len(rows), stored)
+        pixels = np.empty((len(rows), 3, stored, stored), np.uint8)
+        for n, store in enumerate(owners):
+            planes(store.faces[which[n]], changes[n], pixels[n])
+        whole = torch.from_numpy(pixels)
+        if stored == self.image_size:
+            return whole
         x = torch.empty((len(rows), 3, self.image_size, self.image_size))
-        pixels = np.empty((BLOCK_FACES, 3, stored, stored), np.uint8)
-        for first in range(0, len(rows), BLOCK_FACES):
-            block = range(first, min(first + BLOCK_FACES, len(rows)))
-            for i, n in enumerate(block):
-                pixels[i] = planes(owners[n].faces[which[n]], changes[n])
-            part = torch.from_numpy(pixels[: len(block)])
-            sums, area = block_sums(part, factor=stored // self.image_size, dims=(2, 3))
-            x[block.start : block.stop].copy_(sums).mul_(1.0 / (127.5 * area)).sub_(1.0)
+        for block in _blocks(len(rows)):
+            sums, area = block_sums(whole[block], factor=stored // self.image_size, dims=(2, 3))
+            scaled(sums, x[block], area=area)
         return x
 
     def _mels(self, rows: Rows, rng: Streams) -> Tensor:
@@ -206,16 +208,20 @@ class Batches:
         start, count = self._parts[rows, 2], self._parts[rows, 3]
         room = np.maximum(count - length, 0) + 1
         first = np.floor(rng["crops"].random(len(rows)) * room).astype(np.int64)
-        frames = np.empty((len(rows), length, MEL.n_mels), np.float16)
-        for n, (store, begin) in enumerate(zip(owners, (start + first).tolist(), strict=True)):
-            clip = store.mel[begin : begin + min(int(count[n]), length)]
-            if len(clip) == length:
-                frames[n] = clip
-            else:  # mode "clip" only because "raise" would go through a copy
-                clip.take(_reflected(len(clip), length), axis=0, out=frames[n], mode="clip")
+        frames = np.empty((BLOCK, length, MEL.n_mels), np.float16)
         x = torch.empty((len(rows), 1, MEL.n_mels, length))
-        x[:, 0] = torch.from_numpy(frames).transpose(1, 2)  # (n, M, T)
-        return x.sub_(self.standardiser.mean[:, None]).div_(self.standardiser.std[:, None])
+        mean, std = self.standardiser.mean[:, None], self.standardiser.std[:, None]
+        begins = (start + first).tolist()
+        for block in _blocks(len(rows)):
+            for n, (store, begin) in enumerate(zip(owners[block], begins[block], strict=True)):
+                clip = store.mel[begin : begin + min(int(count[block.start + n]), length)]
+                if len(clip) == length:
+                    frames[n] = clip
+                else:  # mode "clip" only because "raise" would go through a copy
+                    clip.take(_reflected(len(clip), length), axis=0, out=frames[n], mode="clip")
+            part = x[block, 0]  # (n, M, T)
+            part.copy_(torch.from_numpy(frames[: len(part)]).transpose(1, 2)).sub_(mean).div_(std)
+        return x
 
     def _index(self) -> None:
         """Group the usable clips by role, gender, corpus and speaker."""
@@ -274,3 +280,7 @@ class Batches:
                 "sizes and an image size that divides the one stored size; change the preset or "
                 "prepare the corpora again at one size"
             )
+
+
+def _blocks(count: int) -> list[slice]:
+    return [slice(first, min(first + BLOCK, count)) for first in range(0, count, BLOCK)]

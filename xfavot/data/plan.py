@@ -14,6 +14,7 @@ from xfavot.audio.mel import MEL
 from xfavot.data.clip import Settings
 from xfavot.data.corpora import describe
 from xfavot.data.manifest import Store
+from xfavot.data.mini.factors import SCHEMA
 from xfavot.data.pack import RECORD
 from xfavot.data.readers import READERS, Clip, Reject, corpus_folder
 from xfavot.errors import DataError
@@ -81,13 +82,14 @@ def store_record(
 ) -> dict[str, Any]:
     """Describe a store by what was asked for, apart from its source."""
     names = sorted(describe(corpus).held_out if held_out is None else held_out)
-    return {
+    record = {
         "corpus": corpus,
         "seed": seed,
         "held_out": names,
         "mel": MEL.hash,
         "settings": asdict(settings),
     }
+    return record | ({"generator": SCHEMA} if corpus == "mini" else {})
 
 
 def existing(target: Path, wanted: Mapping[str, Any]) -> Store | None:

@@ -21,6 +21,7 @@ from xfavot.data.corpora import compare_counts, describe
 from xfavot.data.download import download as fetch_corpus
 from xfavot.data.download import offer
 from xfavot.data.manifest import Store
+from xfavot.data.mini.factors import SCHEMA
 from xfavot.data.pack import pack
 from xfavot.data.plan import Plan, existing, require_packages, scan, store_record
 from xfavot.data.prepare_report import write_report
@@ -213,12 +214,13 @@ def _mini_originals(data_root: Path, speakers: int, workers: int, seed: int, log
     made = folder / "factors.json"
     if made.is_file():
         record = json.loads(made.read_text(encoding="utf-8"))
-        found = {"seed": record.get("seed"), "speakers": len(record.get("people", ()))}
-        if found == {"seed": seed, "speakers": speakers}:
+        wanted = {"schema": SCHEMA, "seed": seed, "speakers": speakers}
+        found = {key: record.get(key) for key in wanted}
+        if found == wanted:
             log(f"mini: originals in {folder} are ready")
             return folder
         raise DataError(
-            f"{folder} holds originals of {found}; expected seed {seed} and {speakers} speakers; "
+            f"{folder} holds originals of {found}; expected {wanted}; "
             "remove the folder or choose another data_root"
         )
     return generate(folder, speakers=speakers, seed=seed, workers=max(workers, 1), on_log=log)

@@ -6,6 +6,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from xfavot.fetch.progress import clock_text
+
 LINE_SECONDS = 5.0  # least time between two lines of progress ...
 LINE_SHARE = 0.05  # ... or this share of the time left, up to
 LINE_MOST_SECONDS = 60.0
@@ -63,10 +65,3 @@ class Progress:
         self._log(
             f"{self._name}: {self._done} of {self._total} clips, {pace}{self._rejected} rejected"
         )
-
-
-def clock_text(seconds: float) -> str:
-    """Write seconds as minutes and seconds, or hours too."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

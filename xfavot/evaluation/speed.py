@@ -33,6 +33,7 @@ from xfavot.training.supervised import content_shape
 JPEG_PIXELS = (1024, 256, 128)
 BATCHES_A_ROUND = 10  # of the store, whose batches are short
 FACES, AUGMENTED = "faces", ", augmented"
+FLOATS = "prepared store, float32 on the CPU"
 WAV = ("WAV", "voices")
 SPEAKERS = 16  # in the training steps that are timed
 STEP_PRESETS = ("smoke", "mini")  # those that any machine can run
@@ -124,12 +125,17 @@ def loader(
         on_log: told what happens.
 
     Returns:
-        One row for each way; the ratio is to the first, the store's batch at the sizes of ``cfg``.
+        One row for each way. The store's batches come as they travel to a device, faces as bytes,
+        and once more turned into float32 here; the ratio is to the latter, at the sizes of ``cfg``,
+        since that is what reading the files gives.
     """
     say = on_log or (lambda _: None)
     kinds = _kinds(stores, cfg)
-    drawing = {what: _drawing(batches) for what, batches in kinds.items()}
     first = next(iter(kinds))
+    whole = (FLOATS, first[1])
+    drawing = {what: _drawing(batches) for what, batches in kinds.items()}
+    drawing |= {(FLOATS, task): _drawing(kinds[store, task], device="cpu")
+                for store, task in (first, (first[0], first[1] + AUGMENTED))}  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         say("writing the same faces and voices to temporary files")
         decoding = _decoding(kinds[first], Path(folder))
@@ -141,7 +147,7 @@ def loader(
             both = [a + b for a, b in zip(seconds, found[WAV], strict=True)]
             shown[f"{system} and WAV", first[1] + task.removeprefix(FACES)] = tuple(both)
     shown |= {what: found[what] for what in decoding}
-    return [timing(cfg, what, "cpu_ms", seconds, base=shown[first])
+    return [timing(cfg, what, "cpu_ms", seconds, base=shown[whole])
             for what, seconds in shown.items()]  # fmt: skip
 
 
@@ -159,13 +165,15 @@ def _kinds(stores: Sequence[Store], cfg: RunConfig) -> dict[What, Batches]:
     }  # fmt: skip
 
 
-def _drawing(batches: Batches) -> Callable[[], object]:
-    """A call that draws the next batches."""
+def _drawing(batches: Batches, *, device: str | None = None) -> Callable[[], object]:
+    """A call that draws the next batches, and brings them to a device."""
     steps = itertools.count()
 
     def draw() -> None:
         for _ in range(BATCHES_A_ROUND):
-            batches.batch(next(steps))
+            batch = batches.batch(next(steps))
+            if device is not None:
+                batch.to(device)
 
     return draw
 

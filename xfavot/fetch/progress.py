@@ -52,7 +52,7 @@ class Meter:
             line += f" of {size_text(self._total)} ({self._done / self._total:.0%})"
         line += f", {size_text(rate)} a second"
         if self._total and rate:
-            line += f", {_clock_text((self._total - self._done) / rate)} left"
+            line += f", {clock_text((self._total - self._done) / rate)} left"
         self._log(line)
 
 
@@ -66,7 +66,8 @@ def size_text(count: float) -> str:
     )
 
 
-def _clock_text(seconds: float) -> str:
+def clock_text(seconds: float) -> str:
+    """Write seconds as minutes and seconds, or hours too."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+SCHEMA = 2  # raise when pictures or sounds change, so that old ones are not taken for new
+
 Colour = tuple[int, int, int]
 
 SKINS: tuple[Colour, ...] = (

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from xfavot.data.mini.factors import (
     MOST_SPEAKERS,
+    SCHEMA,
     nuisance,
     numbers,
     person,
@@ -36,7 +37,6 @@ from xfavot.data.mini.factors import (
 from xfavot.data.mini.speak import MOST_SENTENCES
 from xfavot.errors import DataError
 
-SCHEMA = 1
 LIMITS = {
     "speakers": (2, MOST_SPEAKERS),
     "utterances": (1, MOST_SENTENCES),
