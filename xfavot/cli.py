@@ -1,0 +1,75 @@
+"""The command line: `python -m xfavot.cli fetch-weights [NAME ...|all] [--cache DIR] [--list]`.
+
+Thin: every command is one call into the package. Progress goes to the standard output, errors to
+the standard error; the status is 0, or 1 if something could not be done, or 2 for a wrong call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from xfavot.errors import XFaVoTError
+from xfavot.evaluation import weights
+from xfavot.evaluation.pinned import names
+from xfavot.evaluation.weights_card import listing
+
+ALL = "all"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: of the command line; ``None`` takes those of the process.
+
+    Returns:
+        The status of the process.
+    """
+    given = _parser().parse_args(arguments)
+    if given.list or not given.names:
+        return _try(lambda: _write(listing(given.cache)))
+    wanted = names() if ALL in given.names else tuple(dict.fromkeys(given.names))
+    failed = [name for name in wanted if _try(partial(_fetch, name, given.cache))]
+    if failed and len(wanted) > 1:
+        sys.stderr.write(f"{len(failed)} of {len(wanted)} failed: {', '.join(failed)}\n")
+    return 1 if failed else 0
+
+
+def _fetch(name: str, cache: str | None) -> None:
+    weights.fetch(name, cache, on_log=_write)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="xfavot", description="XFaVoT's commands")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    fetch = commands.add_parser(
+        "fetch-weights",
+        help="fetch weights of vocoders and metrics that the package does not ship",
+        description="Without a name it lists what there is. Each licence is shown first.",
+    )
+    fetch.add_argument("names", nargs="*", metavar="NAME", help=f"sets of weights, or {ALL!r}")
+    fetch.add_argument("--cache", metavar="DIR", help=f"folder; usually {weights.CACHE}")
+    fetch.add_argument("--list", action="store_true", help="list them and fetch nothing")
+    return parser
+
+
+def _try(command: Callable[[], None]) -> int:
+    """Run a command; an error of the package is told without a traceback."""
+    try:
+        command()
+    except XFaVoTError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""Checkpoints of other projects: read without executing anything that they hold.
+
+What a file is shows in its bytes, not in its name: safetensors, PyTorch's zip or its older pickle
+(NISQA's `.tar` is such a zip). A pickle that names anything beyond tensors and plain containers is
+refused, and so are PyTorch's tar of before 2017 and TorchScript, which cannot be read this way.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import reprlib
+import struct
+import warnings
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from xfavot.errors import WeightsError
+from xfavot.fetch.exchange import looks_like_page
+
+SHOWN = 3  # tensors that a message names
+_GLOBAL = re.compile(r"(?:GLOBAL|global:?|Unsupported class)\s+(?:GLOBAL\s+)?([\w.]+\.[\w.]+)")
+_DAMAGE = (
+    *(RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError, OverflowError),
+    *(pickle.UnpicklingError, struct.error, SafetensorError, AssertionError, RecursionError),
+)
+
+
+def read(path: str | PathLike[str]) -> Any:
+    """Read a checkpoint onto the CPU.
+
+    Args:
+        path: a file of safetensors or PyTorch, whatever its ending.
+
+    Returns:
+        What it holds: tensors by name, or containers and plain values around them.
+
+    Raises:
+        WeightsError: it is missing or damaged, or holds more than tensors and plain containers;
+            the refused name is told and nothing of it is run.
+    """
+    file = Path(path)
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            head = stream.read(200)
+    except OSError as error:
+        raise _refusal(file, f"cannot be read ({error})") from error
+    if looks_like_page(head):
+        raise _refusal(file, "is a web page")
+    try:
+        if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
+            return load_file(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the older formats
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except (*_DAMAGE, OSError, MemoryError) as error:
+        raise _refusal(file, _reason(error)) from error
+
+
+def read_state(
+    path: str | PathLike[str],
+    *,
+    at: Sequence[str] = (),
+    expected: Mapping[str, Tensor | Sequence[int]] | None = None,
+) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint by name.
+
+    Args:
+        path: see `read`.
+        at: the names that lead to them, from the outside; NISQA: ``("model_state_dict",)``.
+        expected: tensors or shapes by name, such as a network's own `state_dict()`; all of them
+            and no others must be there.
+
+    Returns:
+        Tensors by name, on the CPU; those of floating point are finite.
+
+    Raises:
+        WeightsError: see `read`; or nothing lies there, something else than tensors does, or they
+            are others than expected.
+    """
+    held = read(path)
+    for depth, key in enumerate(at):
+        if not isinstance(held, Mapping) or key not in held:
+            inside = ", ".join(map(str, held)) if isinstance(held, Mapping) else reprlib.repr(held)
+            raise _refusal(
+                Path(path), f"has no {' > '.join(at[: depth + 1])!r}, only {inside:.200}"
+            )
+        held = held[key]
+    if not isinstance(held, Mapping) or not held:
+        raise _refusal(Path(path), f"holds {reprlib.repr(held)} instead of tensors by name")
+    state = {str(name): value for name, value in held.items()}
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise _refusal(Path(path), f"{name} is {reprlib.repr(value)}, no tensor")
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise _refusal(Path(path), f"{name} has values that are not finite")
+    if expected is not None:
+        require_tensors(path, state, expected)
+    return state
+
+
+def require_tensors(
+    path: str | PathLike[str],
+    state: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor | Sequence[int]],
+) -> None:
+    """Refuse tensors that are not exactly those expected.
+
+    Args:
+        path: where they came from, for the message.
+        state: tensors by name.
+        expected: tensors or shapes by name.
+
+    Raises:
+        WeightsError: some are missing, too many, or of another shape; the first are named.
+    """
+    wanted = {
+        name: tuple(value.shape) if isinstance(value, Tensor) else tuple(value)
+        for name, value in expected.items()
+    }
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    odd = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
+    if odd:
+        shown = "; ".join(
+            f"{name} is {found.get(name, 'missing')}, expected {wanted.get(name, 'none')}"
+            for name in odd[:SHOWN]
+        )
+        raise _refusal(
+            Path(path), f"{len(odd)} of {len(wanted)} expected tensors do not fit: {shown}"
+        )
+
+
+def _reason(error: BaseException) -> str:
+    """Say why a file was refused: what it would run, or that it is damaged."""
+    text = str(error)
+    refused = _GLOBAL.search(text)
+    if refused:
+        return f"names {refused[1]!r}, which loading would run; it was not run"
+    if "TorchScript" in text or "legacy .tar" in text:
+        kind = "TorchScript" if "TorchScript" in text else "PyTorch's tar of before 2017"
+        return f"is {kind}, which cannot be read without running it; it was not run"
+    if isinstance(error, pickle.UnpicklingError):
+        why = text.rpartition("WeightsUnpickler error: ")[2].strip().partition("\n")[0]
+        return f"is damaged, or a pickle that may run anything ({why:.150}); it was not run"
+    line = text.partition("\n")[0]
+    return f"is damaged or no checkpoint ({type(error).__name__}: {line:.150})"
+
+
+def _refusal(file: Path, reason: str) -> WeightsError:
+    return WeightsError(
+        f"weights {file}: {reason}; expected tensors by name in safetensors or PyTorch's format, "
+        "and the file that belongs to this network; remove it and fetch it again, or name another"
+    )
