@@ -17,11 +17,12 @@
 # # What it costs on this machine
 #
 # Times the loader at the paper's sizes (Sec. 4: batch 32, 128 x 128 faces, 80 x 192 mels) beside
-# decoding the same samples from files, times full training steps at the small presets, and counts
-# the operations of every network at preset `paper`.
+# decoding the same samples from files, times full training steps at the small presets and every
+# vocoder, and counts the operations of every network at preset `paper`.
 #
-# **In:** prepared stores under `data_root` (`mini` makes itself). **Out:** the tables `benchmark`
-# and `benchmark_networks` and the figure `benchmark` under `out`.
+# **In:** prepared stores under `data_root` (`mini` makes itself). **Out:** the tables `benchmark`,
+# `benchmark_vocoders` and `benchmark_networks` and the figures `benchmark` and `benchmark_vocoders`
+# under `out`.
 # **Time:** a minute on one CPU core; busy neighbours change it, which is why everything that is
 # compared takes turns and CPU time is counted.
 
@@ -39,7 +40,7 @@ from pathlib import Path
 from IPython import display
 
 from xfavot import config, report
-from xfavot.evaluation import speed
+from xfavot.evaluation import speed, vocoder_speed
 from xfavot.report import provenance, tidy
 from xfavot.training.stores import open_stores
 from xfavot.viz import bars, progress
@@ -62,9 +63,10 @@ display.Markdown(tidy.listing(provenance.machine(device)))
 #
 # A batch of the paper holds 3 x 32 faces and 3 x 32 voices. *Prepared store* is what training
 # reads: memory-mapped arrays; faces go to the device as bytes and become float32 there. Where that
-# is the CPU itself, its time is in the rows *float32 on the CPU*. The other rows decode the same clips from JPEG (quality 95; faces are
-# stored at 128 pixels, so larger files are enlarged faces, which decode faster than photographs)
-# and WAV (whole clip, spectrogram, crop). Files and arrays are in the page cache; one thread.
+# is the CPU itself, its time is in the rows *float32 on the CPU*. The other rows decode the same
+# clips from JPEG (quality 95; faces are stored at 128 pixels, so larger files are enlarged faces,
+# which decode faster than photographs) and WAV (whole clip, spectrogram, crop). Files and arrays
+# are in the page cache; one thread.
 
 # %%
 loading = speed.loader(stores, cfg.run, rounds=cfg.rounds, on_log=progress.line)
@@ -80,6 +82,18 @@ drawing = bars.timings(loading, label="CPU time of a batch (ms)", title="Loading
 
 # %%
 steps = speed.training_steps(cfg.run, rounds=cfg.rounds, on_log=progress.line)
+
+# %% [markdown]
+# ## Vocoders
+#
+# CPU time for a second of sound, on one core. Published networks have their published sizes and
+# random weights: their time does not depend on what they learnt.
+
+# %%
+vocoders = vocoder_speed.real_time_factors(cfg.run, rounds=cfg.rounds, on_log=progress.line)
+
+# %%
+heard = bars.timings(vocoders, label="CPU time for a second of sound (s)", title="Vocoders")
 
 # %% [markdown]
 # ## The networks at preset `paper`
@@ -109,3 +123,16 @@ table = report.write_table(
     "benchmark_networks", networks, provenance=origin, root=Path(cfg.out, "paper_tables")
 )
 report.read_table(table)
+
+# %%
+table = report.write_table(
+    "benchmark_vocoders", vocoders, provenance=origin, root=Path(cfg.out, "paper_tables"),
+    caption="Seconds of CPU time for a second of sound, on one core (rtf: real-time factor).",
+)  # fmt: skip
+report.read_table(table)
+
+# %%
+figure = report.write_figure(
+    "benchmark_vocoders", heard, data=vocoders, provenance=origin, root=Path(cfg.out, "figures")
+)
+display.Image(Path(figure, "benchmark_vocoders.png"), width=700)

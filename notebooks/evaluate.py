@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -30,19 +32,21 @@ data_root: str = "data"  # folder of prepared stores
 run_root: str = "runs"  # folder of runs
 seed: int = 0  # seed of everything random
 device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
+vocoder: str = "source_filter"  # a vocoder's name, or its weights on disk
 
 # %%
 from IPython import display
 
 from xfavot import config, convert
-from xfavot.evaluation import learning
+from xfavot.audio import vocoder as vocoders
+from xfavot.evaluation import copy_synthesis, learning
 from xfavot.training.checkpoint import load_model
-from xfavot.viz import progress
+from xfavot.viz import copies, progress
 
 # %%
 cfg = config.resolve_explore(
     checkpoint=checkpoint, dataset=dataset, data_root=data_root, run_root=run_root, seed=seed,
-    device=device,
+    device=device, vocoder=vocoder,
 )  # fmt: skip
 model = load_model(cfg.checkpoint or cfg.run_root)
 stores = convert.open_stores(cfg.data_root, cfg.corpora)
@@ -73,3 +77,14 @@ progress.line(f"written: {table} and {table.stem}.csv beside it")
 
 # %%
 display.Markdown(table.read_text(encoding="utf-8"))
+
+# %% [markdown]
+# ## What the vocoder alone changes
+#
+# The measures above read converted voices from their mel-spectrograms. Who listens hears the
+# vocoder too: recordings sent through it, held against themselves (log mel within 60 dB of the
+# loudest value; F0 by WORLD; speaker by Resemblyzer). No conversion can sound better.
+
+# %%
+made = copy_synthesis.copies([vocoders.vocoder(cfg.vocoder, seed=cfg.seed)], stores)
+copies.table(copy_synthesis.measure(made, on_log=progress.line, seed=cfg.seed))

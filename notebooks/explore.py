@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -30,6 +32,7 @@ data_root: str = "data"  # folder of prepared stores
 run_root: str = "runs"  # folder of runs
 seed: int = 0  # seed of everything random
 device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
+vocoder: str = "source_filter"  # a vocoder's name, or its weights on disk
 
 # %%
 from xfavot import config, convert
@@ -38,11 +41,14 @@ from xfavot.viz import figures, progress, widgets
 # %%
 cfg = config.resolve_explore(
     checkpoint=checkpoint, dataset=dataset, data_root=data_root, run_root=run_root, seed=seed,
-    device=device,
+    device=device, vocoder=vocoder,
 )  # fmt: skip
-converter = convert.Converter.load(cfg.checkpoint or cfg.run_root, device=cfg.device)
+converter = convert.Converter.load(
+    cfg.checkpoint or cfg.run_root, device=cfg.device, vocoder=cfg.vocoder
+)
 stores = convert.open_stores(cfg.data_root, cfg.corpora)
 progress.line(f"checkpoint: {converter.name}, on {converter.device}")
+progress.line(f"vocoder: {converter.vocoder.name}")
 
 # %% [markdown]
 # ## Every task at a glance

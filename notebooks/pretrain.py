@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -12,21 +14,28 @@
 # ---
 
 # %% [markdown]
-# # Train the F0 and the content network
+# # Train the F0 network, the content network, the vocoder
 #
 # Two networks listen along while XFaVoT trains and are not trained then: one says the pitch of a
 # voice (the losses on F0, and an input of the voice generator), one says what is spoken (the speech
 # consistency loss). The paper takes both from StarGANv2-VC; here they are trained on this project's
 # own mel-spectrogram (Sec. 3.2; assumptions A28, A36, A37).
 #
+# The vocoder makes a voice of a mel-spectrogram. The paper uses Parallel WaveGAN (Sec. 4), which
+# takes days of a GPU; a small source-filter vocoder comes with the package, and
+# `-p network vocoder` trains another one, with `-p dataset speech` on the speech under open
+# licences that the one that ships was trained on.
+#
 # **In:** prepared stores under `data_root` (`prepare_data.ipynb` makes them; `mini` makes itself).
 # F0 is learnt from WORLD's, content from the transcripts.
-# **Out:** `auxiliary/f0_<key>` and `auxiliary/content_<key>` under `run_root`, found again by every
-# run on the same data with the same sizes and seed. `train.ipynb` makes them itself if need be.
-# **Time:** `dataset mini` about two minutes on two CPU cores; `preset paper` hours on one GPU.
+# **Out:** `auxiliary/f0_<key>`, `auxiliary/content_<key>` and `auxiliary/vocoder_<key>` under
+# `run_root`, found again by every run on the same data with the same sizes and seed. `train.ipynb`
+# makes the first two itself if need be. A training of the vocoder that was stopped goes on.
+# **Time:** `dataset mini` about two minutes on two CPU cores; `preset paper` hours on one GPU; the
+# vocoder 26 minutes on one CPU core (4,000 steps of 0.39 s), a quarter of it with `dataset mini`.
 
 # %% tags=["parameters"]
-network: str = "all"  # f0, content or all
+network: str = "all"  # f0, content, vocoder, or all: the first two
 dataset: str = "mini"  # mixture of corpora, see the README
 preset: str = ""  # size; empty means mini for dataset mini, else paper
 steps: int = -1  # training steps; -1 means the preset's
@@ -40,8 +49,9 @@ overrides: dict = {}  # dotted settings, such as loss.xm, to values
 from pathlib import Path
 
 from xfavot import config
+from xfavot.evaluation import copy_synthesis
 from xfavot.training import pretrain
-from xfavot.viz import figures, progress, widgets
+from xfavot.viz import copies, figures, progress, widgets
 
 # %% [markdown]
 # ## What will be trained
@@ -67,7 +77,8 @@ pretrained = pretrain.pretrain(task, on_log=progress.line)
 # Read back from disk. `val` are other sentences of known speakers, `unseen` are speakers left out;
 # all but the correlation are shares. Voicing error: frames called voiced or unvoiced wrongly. Gross
 # pitch error: frames more than 20 % off WORLD's F0, of those voiced in both. Character error: edits
-# per character of the transcript, without a language model.
+# per character of the transcript, without a language model. Of the vocoder: mean absolute distance
+# of the log10 mels, and the distance that its loss is made of.
 
 # %%
 progress.line(pretrained.summary())
@@ -83,6 +94,33 @@ figures.f0_tracks(pretrained.tracks())
 
 # %%
 progress.line(pretrained.transcripts())
+
+# %% [markdown]
+# ## The vocoder's losses
+#
+# Score: distance of two outputs from the recording, less their distance from each other. Pitch and
+# voicing: cross-entropies against WORLD.
+
+# %%
+copies.losses(pretrained.losses())
+
+# %% [markdown]
+# ## The vocoder against Griffin-Lim
+#
+# Mel-spectrograms of recordings, made audible again and held against the recordings: `unseen` are
+# speakers left out of training. Log mel: mean distance within 60 dB of the loudest value; voicing,
+# gross errors (more than 20 %) and median error of F0 by WORLD on both sounds; similarity of the
+# speaker by Resemblyzer. Griffin-Lim is built to fit the mel, so that it wins there.
+
+# %%
+made = copy_synthesis.copies(pretrained.vocoders(), pretrained.stores)
+copies.table(copy_synthesis.measure(made, on_log=progress.line))
+
+# %%
+copies.spectrograms(made)
+
+# %%
+copies.sounds(made)
 
 # %% [markdown]
 # ## What is kept

@@ -27,6 +27,7 @@ from xfavot.parameters import (
 from xfavot.settings import (
     NETWORKS,
     TERMS_WITHOUT_WEIGHT,
+    VOCODER,
     Benchmark,
     DataConfig,
     ExploreConfig,
@@ -50,6 +51,7 @@ __all__ = [
     "PRETRAIN_PARAMETERS",
     "TERMS_WITHOUT_WEIGHT",
     "TRAIN_PARAMETERS",
+    "VOCODER",
     "Benchmark",
     "DataConfig",
     "ExploreConfig",
@@ -130,7 +132,8 @@ def resolve_pretrain(**given: Any) -> Pretraining:
         **given: any of `PRETRAIN_PARAMETERS`; `steps` counts for each network trained.
 
     Returns:
-        The networks to train and the run that holds their sizes and lengths.
+        The networks to train and the run that holds their sizes and lengths; "all" are the two
+        that training needs, since a vocoder comes with the package.
 
     Raises:
         ConfigError: an unknown name, a wrong type or value.
@@ -138,7 +141,7 @@ def resolve_pretrain(**given: Any) -> Pretraining:
     parameters.refuse_undeclared(PRETRAIN_PARAMETERS)
     values = parameters.check(PRETRAIN_PARAMETERS, given)
     network, steps = values.pop("network"), values.pop("steps")
-    require_choice("network", network, (*NETWORKS, "all"))
+    require_choice("network", network, (*NETWORKS, VOCODER, "all"))
     networks = NETWORKS if network == "all" else (network,)
     _require_count("steps", steps)
     run = _run({**_DEFAULTS, **values})
@@ -164,6 +167,8 @@ def resolve_explore(**given: Any) -> ExploreConfig:
     values = parameters.check(EXPLORE_PARAMETERS, given)
     require_device("device", values["device"])
     require(values["seed"] >= 0, "seed", values["seed"], "0 or more", "use 0")
+    named = values["vocoder"]
+    require(bool(named.strip()), "vocoder", named, "a name or weights", "use source_filter")
     values["data_root"] = parameters.place("data_root", values["data_root"])
     values["run_root"] = parameters.place("run_root", values["run_root"])
     return ExploreConfig(corpora=corpora_of(values["dataset"]), **values)

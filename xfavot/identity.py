@@ -33,7 +33,8 @@ def from_dict(mapping: Mapping[str, Any]) -> RunConfig:
 def config_id(cfg: RunConfig) -> str:
     """Hash everything that can change a run's numbers.
 
-    Names, folders, the device and how often things are logged or saved do not count.
+    Names, folders, the device and how often things are logged or saved do not count, nor how a
+    vocoder is trained, of which training knows nothing.
 
     Returns:
         The first 8 hexadecimal digits of the SHA-256 of the canonical JSON.
@@ -43,6 +44,8 @@ def config_id(cfg: RunConfig) -> str:
         del plain[key]
     for key in BOOKKEEPING:
         del plain["train"][key]
+    for key in [name for name in plain["pretrain"] if name.startswith("vocoder_")]:
+        del plain["pretrain"][key]
     canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
 

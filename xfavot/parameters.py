@@ -82,7 +82,7 @@ PREPARE_PARAMETERS: tuple[Parameter, ...] = (
 )
 
 PRETRAIN_PARAMETERS: tuple[Parameter, ...] = (
-    Parameter("network", str, "all", "f0, content or all"),
+    Parameter("network", str, "all", "f0, content, vocoder, or all: the first two"),
     DATASET,
     PRESET,
     STEPS,
@@ -100,6 +100,7 @@ EXPLORE_PARAMETERS: tuple[Parameter, ...] = (
     RUN_ROOT,
     SEED,
     DEVICE,
+    Parameter("vocoder", str, "source_filter", "a vocoder's name, or its weights on disk"),
 )
 
 BENCHMARK_PARAMETERS: tuple[Parameter, ...] = (

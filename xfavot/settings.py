@@ -1,8 +1,7 @@
-"""The settings of a run: frozen dataclasses that check themselves.
+"""The settings of a run: frozen dataclasses that check themselves; `xfavot.config` has them all.
 
 Every default lives here once and is that of preset `paper`. The trailing words give the status of
-a value (STATED in the paper, CODE of its ancestors) or the id in `ASSUMPTIONS.md` (`A7`). Import
-these names from `xfavot.config`.
+a value (STATED in the paper, CODE of its ancestors) or the id in `ASSUMPTIONS.md` (`A7`).
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from xfavot.strict import nearest, require
 
 TERMS_WITHOUT_WEIGHT = ("adv",)
 NETWORKS = ("f0", "content")  # the two frozen networks, in the order they are trained
+VOCODER = "vocoder"  # trained like them when asked for; one comes with the package
 MODALITIES = ("image", "audio")
 BOOKKEEPING = ("device", "log_every", "sample_every", "checkpoint_every", "keep_checkpoints")
 PLACES = ("name", "data_root", "run_root")
@@ -120,19 +120,23 @@ class LossConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainConfig:
-    """Training of the F0 and the content network, which stay frozen afterwards. A28."""
+    """Training of the F0 and the content network (A28), and of a vocoder where one is asked for."""
 
+    source: str = "auto"  # kept, else shipped if of these widths, else "train"; or "shipped"
     f0_steps: int = 40_000
     content_steps: int = 40_000
     f0_lr: float = 3.0e-4  # CODE
     content_lr: float = 5.0e-4  # CODE
     batch_size: int = 64  # CODE
+    vocoder_steps: int = 4_000  # the schedule of the weights that ship
+    vocoder_lr: float = 2.0e-3
+    vocoder_batch_size: int = 8  # crops of 0.8 s
 
     def __post_init__(self) -> None:
-        """Check that every value is positive."""
-        for entry in dataclasses.fields(self):
-            value = getattr(self, entry.name)
-            require(value > 0, f"pretrain.{entry.name}", value, "more than 0", "raise it")
+        """Check that the source is known and every number positive."""
+        require_choice("pretrain.source", self.source, ("auto", "shipped", "train"))
+        for name, value in list(dataclasses.asdict(self).items())[1:]:
+            require(value > 0, f"pretrain.{name}", value, "more than 0", "raise it")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +223,7 @@ class RunConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pretraining:
-    """Which of the frozen networks to train, and the run that they are for."""
+    """Which of the frozen networks and the vocoder to train, and the run that they are for."""
 
     networks: tuple[str, ...]
     run: RunConfig
@@ -264,6 +268,7 @@ class ExploreConfig:
     run_root: str
     seed: int
     device: str
+    vocoder: str
 
 
 def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

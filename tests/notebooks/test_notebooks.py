@@ -82,6 +82,7 @@ def test_explore_shows_the_newest_checkpoint(
 ) -> None:
     text = execute("explore", tmp_path, dataset="grid", device="cpu", **roots)
     assert f"{trained[0].name} at step 4" in text
+    assert "vocoder: source_filter" in text
     assert text.count("<img") >= 7
     assert 1 <= text.count("<audio") <= 6
 
@@ -90,6 +91,16 @@ def test_pretrain_runs(roots: dict[str, str], tmp_path: Path) -> None:
     execute("pretrain", tmp_path, **SMOKE, **roots)
     assert list(Path(roots["run_root"], "auxiliary").glob("f0_*"))
     assert list(Path(roots["run_root"], "auxiliary").glob("content_*"))
+
+
+def test_pretrain_trains_a_vocoder_and_lets_it_be_heard(
+    roots: dict[str, str], tmp_path: Path
+) -> None:
+    text = execute("pretrain", tmp_path, **SMOKE, **roots, network="vocoder")
+    assert list(Path(roots["run_root"], "auxiliary").glob("vocoder_*/source_filter.safetensors"))
+    assert "vocoder: val/mel_l1 " in text
+    assert "grid, val, griffin_lim, 2, " in text
+    assert text.count("<audio") == 6
 
 
 def test_prepare_data_makes_stores(tmp_path: Path) -> None:
@@ -135,4 +146,5 @@ def test_benchmark_writes_a_table_and_a_figure(roots: dict[str, str], tmp_path: 
     assert str(tmp_path) not in json.dumps(record)
     assert "SMOKE: a test of the machinery" in text
     assert "| prepared store | 128 px, 192 frames |" in text
+    assert "| griffin_lim | no weights |" in text
     assert (tmp_path / "out" / "figures" / "benchmark" / "benchmark.png").stat().st_size > 10_000

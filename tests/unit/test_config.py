@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from xfavot import config, parameters, presets
+from xfavot.audio import vocoder
 from xfavot.errors import ConfigError
 from xfavot.strict import merge
 
@@ -167,7 +168,8 @@ def test_config_id_is_blind_to_places_and_bookkeeping_only() -> None:
     cfg = config.resolve()
     same = config.resolve(
         run_root="elsewhere", data_root="other", device="cpu",
-        overrides={"train.log_every": 3, "train.keep_checkpoints": 9, "name": "x"},
+        overrides={"train.log_every": 3, "train.keep_checkpoints": 9, "name": "x",
+                   "pretrain.vocoder_steps": 7},
     )  # fmt: skip
     assert config.config_id(same) == config.config_id(cfg)
     for other in ({"steps": 5}, {"seed": 1}, {"overrides": {"loss.xm": 0.5}}, {"dataset": "grid"}):
@@ -203,6 +205,9 @@ def test_pretrain() -> None:
     assert task.run.pretrain.f0_steps == 5
     assert task.run.pretrain.content_steps == config.resolve().pretrain.content_steps
     assert task.run.train == config.resolve().train
+    task = config.resolve_pretrain(network="vocoder", dataset="speech", steps=7)
+    assert (task.networks, task.run.pretrain.vocoder_steps) == (("vocoder",), 7)
+    assert task.run.pretrain.f0_steps == config.resolve(dataset="speech").pretrain.f0_steps
     with pytest.raises(ConfigError, match="network is 'asr'"):
         config.resolve_pretrain(network="asr")
     with pytest.raises(ConfigError, match="steps is 0"):
@@ -210,6 +215,9 @@ def test_pretrain() -> None:
 
 
 def test_explore() -> None:
+    assert config.resolve_explore().vocoder == vocoder.DEFAULT
+    with pytest.raises(ConfigError, match="vocoder is ''"):
+        config.resolve_explore(vocoder="")
     task = config.resolve_explore(checkpoint="runs/x", device="cpu")
     assert (task.checkpoint, task.corpora, task.device) == ("runs/x", ("mini",), "cpu")
     with pytest.raises(ConfigError, match="device is 'tpu'"):

@@ -85,12 +85,23 @@ def test_a_reference_changes_the_outcome_and_a_repetition_does_not(converter: Co
     assert not np.array_equal(one, two)
 
 
-@pytest.mark.parametrize("seconds", [0.1, 0.3, 1.0, 1.26, 13.1])
-def test_speech_of_any_length_keeps_its_length(converter: Converter, seconds: float) -> None:
-    wave = np.resize(VOICE, int(seconds * MEL.sample_rate))
+@pytest.mark.parametrize("samples", [2400, 7200, 7201, 24_299, 314_401])
+def test_speech_of_any_length_keeps_its_length(converter: Converter, samples: int) -> None:
+    wave = np.resize(VOICE, samples)
     done = converter.convert_voice(wave, latent=0, gender="m")
-    assert done.log_mel.shape[1] == len(wave) // MEL.hop + 1
-    assert len(done.waveform) == len(wave) // MEL.hop * MEL.hop
+    assert done.log_mel.shape[1] == samples // MEL.hop + 1
+    assert len(done.waveform) == samples
+
+
+def test_the_vocoder_is_a_name_or_a_vocoder() -> None:
+    usual = Converter(loaded())
+    assert usual.vocoder.name == "source_filter"
+    done = usual.convert_voice(VOICE[:9001], latent=0, gender="f")
+    assert done.provenance["vocoder"] == "source_filter"
+    assert (len(done.waveform), bool(np.isfinite(done.waveform).all())) == (9001, True)
+    assert Converter(loaded(), vocoder="griffin_lim").vocoder.name == "griffin_lim"
+    with pytest.raises(ConfigError, match="vocoder is 'wavenet'"):
+        Converter(loaded(), vocoder="wavenet")
 
 
 @pytest.mark.parametrize("frames", [1, 2, 25, 79, 80, 81, 203])

@@ -11,7 +11,14 @@ from torch import nn
 from xfavot.config import ModelConfig
 from xfavot.errors import ShapeError
 from xfavot.models.content import BLANK, CEPSTRA, SYMBOLS, ContentNetwork, cosine_transform
-from xfavot.models.f0 import PITCH_MIN_HZ, PITCH_OCTAVES, F0Network
+from xfavot.models.f0 import (
+    PITCH_CLASSES,
+    PITCH_MIN_HZ,
+    PITCH_OCTAVES,
+    F0Network,
+    class_of,
+    pitch_of,
+)
 
 
 def small_f0() -> F0Network:
@@ -56,6 +63,7 @@ def test_f0_network_takes_any_length(frames: int) -> None:
     assert (out.f0 >= 0).all()
     assert (out.pitch >= PITCH_MIN_HZ).all()
     assert (out.pitch <= PITCH_MIN_HZ * 2**PITCH_OCTAVES).all()
+    assert out.classes.shape == (2, frames, PITCH_CLASSES)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 33, 96])
@@ -116,6 +124,38 @@ def test_f0_looks_at_both_directions_of_time() -> None:
     changed[..., 20] += 3.0
     moved = (network(x).voicing - network(changed).voicing).abs()[0] > 0
     assert moved[[8, 32]].all()  # further away than the convolutions reach
+
+
+def test_pitch_lies_between_the_likeliest_classes() -> None:
+    hz = torch.tensor([55.0, 61.0, 123.4, 440.0, 600.0, 880.0])
+    number = torch.arange(PITCH_CLASSES)
+    logits = -0.5 * (number - class_of(hz).unsqueeze(-1)).square()
+    torch.testing.assert_close(pitch_of(logits)[1:5], hz[1:5], rtol=2e-3, atol=0)
+    assert 55.0 <= pitch_of(logits)[0] < 57.0  # the neighbours lie on one side only
+    assert 850.0 < pitch_of(logits)[5] <= 880.001
+    logits[:, 5] = -1e9  # a class far from the likeliest has no say
+    far = logits.clone()
+    far[2, 150] = logits[2].max() - 1.0
+    assert pitch_of(far)[2] == pitch_of(logits)[2]
+    logits.requires_grad_(True)
+    pitch_of(logits).sum().backward()
+    assert logits.grad is not None
+    assert logits.grad[2].abs().sum() > 0
+
+
+@pytest.mark.parametrize("network", [small_f0(), small_content()], ids=["f0", "content"])
+def test_input_buffers_undo_other_statistics(network: nn.Module) -> None:
+    network.eval()
+    x = torch.randn(1, 1, 80, 20, generator=torch.Generator().manual_seed(2))
+    std, mean = 0.5 + torch.rand(80), torch.randn(80)
+    other = (x - mean[:, None]) / std[:, None]
+    wanted = network.features(x)  # type: ignore[operator]
+    assert not torch.allclose(network.features(other), wanted, atol=1e-2)  # type: ignore[operator]
+    network.input_scale.copy_(std)  # type: ignore[operator]
+    network.input_shift.copy_(mean)  # type: ignore[operator]
+    torch.testing.assert_close(network.features(other), wanted, rtol=1e-3, atol=1e-4)  # type: ignore[operator]
+    network.input_scale.fill_(1.0)  # type: ignore[operator]
+    network.input_shift.fill_(0.0)  # type: ignore[operator]
 
 
 def test_cosine_transform_is_orthonormal_and_starts_with_the_mean() -> None:

@@ -15,7 +15,7 @@ from tests.unit.vocoder_factory import KINDS, make_weights, speech_like
 from xfavot.audio import griffin_lim, parallel_wavegan
 from xfavot.audio.mel import MEL, log_mel
 from xfavot.audio.parallel_wavegan import TrainedVocoder
-from xfavot.audio.vocoder import PUBLISHED, GriffinLim, Vocoder, vocoder
+from xfavot.audio.vocoder import DEFAULT, PUBLISHED, GriffinLim, Vocoder, vocoder
 from xfavot.errors import ConfigError, DataError, ShapeError, WeightsError
 
 
@@ -42,7 +42,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def every_vocoder(weights: dict[str, Path]) -> list[Vocoder]:
-    return [GriffinLim(iterations=2), *(TrainedVocoder.load(path) for path in weights.values())]
+    return [
+        vocoder(DEFAULT),
+        GriffinLim(iterations=2),
+        *(TrainedVocoder.load(path) for path in weights.values()),
+    ]
 
 
 def test_any_number_of_frames_gives_exactly_its_samples(weights: dict[str, Path]) -> None:
@@ -189,6 +193,9 @@ def test_names(weights: dict[str, Path], tmp_path: Path) -> None:
     made = vocoder("griffin_lim", seed=4)
     assert isinstance(made, GriffinLim)
     assert (made.name, made.seed, made.contract) == ("griffin_lim", 4, MEL)
+    shipped = vocoder(DEFAULT, seed=4)
+    assert isinstance(shipped, Vocoder)
+    assert (shipped.name, shipped.seed, shipped.contract) == ("source_filter", 4, MEL)
     for kind, path in weights.items():
         for given in (path, str(path), path / "checkpoint-400000steps.pkl"):
             made = vocoder(given, seed=5)
@@ -200,7 +207,9 @@ def test_names(weights: dict[str, Path], tmp_path: Path) -> None:
 
 
 def test_names_that_are_none() -> None:
-    with pytest.raises(WeightsError, match=r"says not which; available: griffin_lim, vctk_"):
+    with pytest.raises(
+        WeightsError, match=r"not which; available: source_filter, griffin_lim, vctk_"
+    ):
         vocoder("parallel_wavegan")
     for name in ("wavenet", "", "no/such/folder"):
         with pytest.raises(ConfigError, match="griffin_lim, vctk_parallel_wavegan"):
@@ -211,5 +220,5 @@ def test_names_that_are_none() -> None:
 
 def test_the_table_of_names_is_complete() -> None:
     table = inspect.getdoc(vocoder) or ""
-    for name in PUBLISHED:
+    for name in (DEFAULT, *PUBLISHED):
         assert name in table or (name.startswith("libritts_") and "libritts_..." in table)

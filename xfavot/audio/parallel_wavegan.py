@@ -9,6 +9,7 @@ asks SciPy for a window under a name that SciPy has dropped.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 import math
 import warnings
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xfavot.audio.mel import MEL
+from xfavot.audio.mel import MEL, Standardiser
 from xfavot.audio.mel_decoder import MelDecoder
 from xfavot.audio.vocoder_checkpoint import (
     WEIGHTS,
@@ -103,6 +104,27 @@ class TrainedVocoder(MelDecoder):
             wave = self._network.inference(x[first:last], **drawn)[:, 0]  # ((last - first) * hop,)
             out[start * hop : stop * hop] = wave[(start - first) * hop : (stop - first) * hop].cpu()
         return out[:samples]
+
+
+def untrained(generator_type: str, generator_params: dict[str, Any]) -> TrainedVocoder:
+    """Return a vocoder of a published size with random weights, which can be timed.
+
+    Args:
+        generator_type, generator_params: as in a published config.yml.
+
+    Raises:
+        WeightsError: the package is missing, or it has no such generator.
+    """
+    features = Standardiser(torch.zeros(MEL.n_mels), torch.ones(MEL.n_mels))
+    empty = VocoderCheckpoint(
+        name="random weights", generator_type=generator_type, generator_params=generator_params,
+        pqmf_params={}, features=features, state={},
+    )  # fmt: skip
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore", FutureWarning)  # the package's older weight norm
+        torch.manual_seed(0)
+        network = getattr(_package().models, generator_type)(**_arguments(empty)[1])
+    return TrainedVocoder(dataclasses.replace(empty, state=network.state_dict()))
 
 
 def context_frames(kind: str, params: dict[str, Any]) -> int:

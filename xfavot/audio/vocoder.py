@@ -1,9 +1,10 @@
 """Vocoders by name: from a log10 mel-spectrogram back to a waveform.
 
 The paper uses Parallel WaveGAN (Sec. 4). Its weights are not part of this package; where they are
-at hand, :func:`vocoder` runs them, and Griffin-Lim stands beside them under its own name. Every
-vocoder carries the mel contract that it understands, and a spectrogram or weights made under
-another one are refused. Nothing is put in another's place silently.
+at hand, :func:`vocoder` runs them. What comes with the package is a small source-filter vocoder,
+trained by this project and the default, and Griffin-Lim. Every vocoder carries the mel contract
+that it understands, and a spectrogram or weights made under another one are refused. Nothing is put
+in another's place silently.
 """
 
 from __future__ import annotations
@@ -19,10 +20,22 @@ from torch import Tensor
 from xfavot.audio.griffin_lim import GriffinLim
 from xfavot.audio.mel import MelContract
 from xfavot.audio.parallel_wavegan import CACHE, TrainedVocoder, published_folder
+from xfavot.audio.source_filter_vocoder import NAME, SourceFilterVocoder
 from xfavot.errors import ConfigError, WeightsError
 from xfavot.strict import nearest
+from xfavot.weights import shipped
 
-__all__ = ["PUBLISHED", "GriffinLim", "TrainedVocoder", "Vocoder", "vocoder"]
+__all__ = [
+    "DEFAULT",
+    "PUBLISHED",
+    "GriffinLim",
+    "SourceFilterVocoder",
+    "TrainedVocoder",
+    "Vocoder",
+    "vocoder",
+]
+
+DEFAULT = NAME  # the name that is used where none is given
 
 PUBLISHED = tuple(
     f"{corpus}_{network}"
@@ -70,13 +83,14 @@ def vocoder(
     cache: str | PathLike[str] = CACHE,
     download: bool = False,
 ) -> Vocoder:
-    """Return a vocoder by its name, or from a folder of weights.
+    """Return a vocoder by its name, or from weights on disk.
 
     All of them understand the package's one mel contract (24 kHz, hop 300, 80 bands):
 
     ============================  ===========================  =================================
     name                          what it is                   licence of the weights
     ============================  ===========================  =================================
+    source_filter                 pulses and noise; default    MIT, as the package
     griffin_lim                   phase estimate, no weights   none needed
     vctk_parallel_wavegan.v1      the paper's, 400k steps      not stated; trained on VCTK
     vctk_parallel_wavegan.v1.long the same, 1M steps           not stated; trained on VCTK
@@ -84,6 +98,7 @@ def vocoder(
     vctk_hifigan.v1               2.5M steps                   not stated; trained on VCTK
     libritts_...                  the same four                not stated; trained on LibriTTS
     a folder, or its checkpoint   what its config.yml says     whatever came with it
+    a file `*.safetensors`        source_filter, trained here  whatever came with it
     ============================  ===========================  =================================
 
     The ParallelWaveGAN project's code is MIT; for its weights it states no licence of their own and
@@ -91,10 +106,12 @@ def vocoder(
     recipe takes an older VCTK, whose terms are in its archive.
 
     Args:
-        name: "griffin_lim", one of :data:`PUBLISHED`, or a folder (or a checkpoint file in it) laid
-            out as that project publishes its models.
+        name: "source_filter", "griffin_lim", one of :data:`PUBLISHED`, a folder (or a checkpoint
+            file in it) laid out as that project publishes its models, or a file of weights that
+            `notebooks/pretrain.ipynb` trained with `-p network vocoder`.
         device: where it runs, as torch names it.
-        seed: seed of what the vocoder draws (Griffin-Lim's first phase, Parallel WaveGAN's noise).
+        seed: seed of what the vocoder draws (Griffin-Lim's first phase, Parallel WaveGAN's noise,
+            the source-filter vocoder's noise and first phase).
         cache: folder of the published weights, one folder a name.
         download: fetch published weights that are not in the cache; never done unasked.
 
@@ -104,21 +121,26 @@ def vocoder(
         DataError: the weights were trained on another mel-spectrogram.
     """
     asked = fspath(name)
+    if asked == NAME:
+        return SourceFilterVocoder.load(shipped(NAME), name=NAME, device=device, seed=seed)
     if asked == "griffin_lim":
         return GriffinLim(device=device, seed=seed)
     if asked in PUBLISHED:
         folder = published_folder(asked, cache=cache, download=download)
         return TrainedVocoder.load(folder, device=device, seed=seed)
-    if asked and Path(asked).expanduser().exists():
-        return TrainedVocoder.load(Path(asked).expanduser(), device=device, seed=seed)
-    names = ("griffin_lim", *PUBLISHED)
-    choices = f"{', '.join(names)}, or a folder with weights"
+    path = Path(asked).expanduser()
+    if path.suffix == ".safetensors":
+        return SourceFilterVocoder.load(path, device=device, seed=seed)
+    if asked and path.exists():
+        return TrainedVocoder.load(path, device=device, seed=seed)
+    names = (NAME, "griffin_lim", *PUBLISHED)
+    choices = f"{', '.join(names)}, a folder with weights or a file *.safetensors"
     if asked in KINDS:
         raise WeightsError(
             f"vocoder {asked!r} needs trained weights, and the name says not which; available: "
             f"{choices}; nothing is put in its place silently, so name one of these"
         )
     raise ConfigError(
-        f"vocoder is {asked!r}, neither a name nor a folder; {nearest(asked, names)}; "
+        f"vocoder is {asked!r}, neither a name nor weights on disk; {nearest(asked, names)}; "
         "or give the folder of a checkpoint"
     )

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfavot.audio.mel import require_contract
-from xfavot.audio.vocoder import GriffinLim, Vocoder
+from xfavot.audio.vocoder import DEFAULT, Vocoder
+from xfavot.audio.vocoder import vocoder as vocoder_of
 from xfavot.convert import inputs, windows
 from xfavot.convert.results import ConvertedFace, ConvertedVoice, Style, Task, provenance
 from xfavot.convert.styles import StyleMaker
@@ -33,9 +34,12 @@ class Converter(StyleMaker):
         model: what :func:`xfavot.training.checkpoint.load_model` returns.
         name: name of the checkpoint, written into every result.
         device: where the networks run.
-        vocoder: turns converted spectrograms into sound; Griffin-Lim if left out.
+        vocoder: turns converted spectrograms into sound: a vocoder, or what
+            :func:`xfavot.audio.vocoder.vocoder` makes one of, on the CPU.
 
     Raises:
+        ConfigError: no vocoder has this name.
+        WeightsError: the vocoder's weights are missing or damaged.
         DataError: the vocoder or the checkpoint was made for another mel-spectrogram.
     """
 
@@ -45,11 +49,13 @@ class Converter(StyleMaker):
         *,
         name: str = "",
         device: str = "cpu",
-        vocoder: Vocoder | None = None,
+        vocoder: str | PathLike[str] | Vocoder = DEFAULT,
     ) -> None:
         """Move the networks to the device; see the class."""
         super().__init__(model, name=name, device=device)
-        self.vocoder: Vocoder = GriffinLim() if vocoder is None else vocoder
+        if isinstance(vocoder, str | PathLike):
+            vocoder = vocoder_of(vocoder)
+        self.vocoder: Vocoder = vocoder
         require_contract(self.vocoder.contract, where=f"vocoder {self.vocoder.name}")
 
     @classmethod
@@ -58,7 +64,7 @@ class Converter(StyleMaker):
         checkpoint: str | PathLike[str],
         *,
         device: str = "cpu",
-        vocoder: Vocoder | None = None,
+        vocoder: str | PathLike[str] | Vocoder = DEFAULT,
     ) -> Converter:
         """Load the networks of a checkpoint.
 
@@ -66,11 +72,12 @@ class Converter(StyleMaker):
             checkpoint: the folder of a checkpoint; of a run, whose newest is taken; or of runs,
                 whose newest is taken.
             device: where the networks run, as torch names it; "auto" is a GPU if there is one.
-            vocoder: turns converted spectrograms into sound; Griffin-Lim if left out.
+            vocoder: as in the class: "source_filter", "griffin_lim", another name, or weights.
 
         Raises:
             CheckpointError: there is no checkpoint, or it cannot be used.
-            ConfigError: there is no such device.
+            ConfigError: there is no such device or vocoder.
+            WeightsError: the vocoder's weights are missing or damaged.
         """
         model = load_model(Path(checkpoint))
         name = f"{model.config.name or model.config.configuration} at step {model.step}"
@@ -109,13 +116,17 @@ class Converter(StyleMaker):
             voice: a path of a sound or video file, or samples (N,) at 24 kHz, of 0.1 s or more.
             guidance: as for :meth:`convert_face`.
 
+        Returns:
+            A voice of exactly as many samples as the source has.
+
         Raises:
             ConfigError: not exactly one guidance, or one that cannot be used.
             DataError: a picture or a clip cannot be used.
         """
         self._require("voice")
         style = self.style(**guidance)
-        mel, frames = self._mel(inputs.read_voice(voice, name="source voice"))  # (1, 1, 80, T')
+        wave = inputs.read_voice(voice, name="source voice")
+        mel, frames = self._mel(wave)  # (1, 1, 80, T')
         with torch.inference_mode():
             converted = windows.joined(
                 mel, lambda x: self.nets.G_A(x, style.vector, self.f0_net.features(x))
@@ -125,8 +136,8 @@ class Converter(StyleMaker):
         task = style.task("voice")
         provenance = self._provenance(voice, style, task)
         return ConvertedVoice(
-            task=task, waveform=self.vocoder(result), log_mel=result.numpy(), f0=f0,
-            source_log_mel=source.numpy(), source_f0=source_f0, style=style,
+            task=task, waveform=self.vocoder(result, length=len(wave)), style=style,
+            log_mel=result.numpy(), f0=f0, source_log_mel=source.numpy(), source_f0=source_f0,
             provenance=provenance | {"vocoder": self.vocoder.name},
         )  # fmt: skip
 

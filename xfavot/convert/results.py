@@ -113,8 +113,8 @@ class ConvertedVoice:
 
     Args:
         task: the task done.
-        waveform: (N,) float32 at 24 kHz.
-        log_mel: (80, T) float32, log10 magnitude, N = (T - 1) * 300.
+        waveform: (N,) float32 at 24 kHz, N as the source's.
+        log_mel: (80, T) float32, log10 magnitude, T = N // 300 + 1.
         f0: (T,) float32, Hz, by the checkpoint's own F0 network, 0 where unvoiced.
         source_log_mel, source_f0: the same of the source.
         style: the style that led the conversion.

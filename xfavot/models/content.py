@@ -73,7 +73,14 @@ class ContentNetwork(nn.Module):
         depth: number of residual blocks of three dilated pairs each.
         mel_bins: bands of the mel-spectrogram.
         dropout: probability in the blocks while training.
+
+    `input_scale` and `input_shift` (mel_bins,) are ones and zeros unless the network was trained
+    with other statistics of the mel-spectrogram than it is used with (`weights/`).
     """
+
+    to_cepstra: Tensor
+    input_scale: Tensor
+    input_shift: Tensor
 
     def __init__(
         self,
@@ -88,7 +95,8 @@ class ContentNetwork(nn.Module):
         super().__init__()
         self.content_width, self.content_channels = content_width, content_channels
         self.depth, self.mel_bins = depth, mel_bins
-        self.to_cepstra: Tensor
+        self.register_buffer("input_scale", torch.ones(mel_bins))
+        self.register_buffer("input_shift", torch.zeros(mel_bins))
         self.register_buffer("to_cepstra", cosine_transform(CEPSTRA, mel_bins), persistent=False)
         self.stem = nn.Conv1d(CEPSTRA, content_width, KERNEL, stride=STRIDE, padding=KERNEL // 2)
         blocks: list[nn.Module] = []
@@ -134,7 +142,8 @@ class ContentNetwork(nn.Module):
             ShapeError: x has other axes.
         """
         require_shape("mel of the content network", x, (None, 1, self.mel_bins, None))
-        cepstra = torch.matmul(self.to_cepstra, x.squeeze(1))  # (B, 40, T)
+        x = x.squeeze(1) * self.input_scale[:, None] + self.input_shift[:, None]
+        cepstra = torch.matmul(self.to_cepstra, x)  # (B, 40, T)
         out: Tensor = self.projection(self.blocks(self.stem(cepstra)))
         return out
 

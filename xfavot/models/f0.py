@@ -4,9 +4,9 @@ Lineage: the joint detection and classification network of Kum & Nam (2019) as S
 (dossier, section 7). Up to the "GAN feature", which G_A takes as its F0 input, the layers and the
 parameter count (1,928,256 at width 64) are the lineage's.
 
-Deviations (A36): any number of frames instead of a fixed 192; the voicing
-head reads the classifier's BiLSTM instead of a second one; the pitch is bounded and predicted on a
-logarithmic scale, then gated by the probability of voicing, where the lineage takes `abs()` of a
+Deviations (A36): any number of frames instead of a fixed 192; the voicing head reads the
+classifier's BiLSTM instead of a second one; the pitch is a mean over classes near the likeliest,
+gated by the probability of voicing, where Kum & Nam take a class and StarGANv2-VC `abs()` of a
 linear output; frozen means `eval()`, so neither dropout nor batch statistics are live.
 """
 
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from xfavot.config import ModelConfig
 
 PITCH_MIN_HZ = 55.0
-PITCH_OCTAVES = 4.0  # 55 to 880 Hz; the middle of the scale is 220 Hz
+PITCH_OCTAVES = 4.0  # 55 to 880 Hz
+PITCH_CLASSES = 160  # of 30 cents
+CLASSES_PER_OCTAVE = (PITCH_CLASSES - 1) / PITCH_OCTAVES
+PITCH_NEIGHBOURS = 4  # classes either side of the likeliest that are averaged
 LEAKY_SLOPE = 0.01
 HALVINGS = 3  # of the mel axis, 80 to 10
 POOL_BEFORE_RECURRENCE = 4  # of the mel axis
@@ -40,12 +43,14 @@ class F0Output:
         voicing: (B, T) logits of being voiced.
         features: (B, 4 * f0_width, mel_bins // 8, T), what :meth:`F0Network.features` returns.
         pitch: (B, T) Hz in [55, 880], the pitch whether voiced or not.
+        classes: (B, T, 160) logits of the classes of pitch.
     """
 
     f0: Tensor
     voicing: Tensor
     features: Tensor
     pitch: Tensor
+    classes: Tensor
 
 
 class PoolingBlock(nn.Module):
@@ -75,11 +80,19 @@ class F0Network(nn.Module):
         f0_width: channels after the stem; the blocks have 2, 3 and 4 times as many.
         mel_bins: bands of the mel-spectrogram, a multiple of 32.
         dropout: probability on the pooled features while training.
+
+    `input_scale` and `input_shift` (mel_bins,) are ones and zeros unless the network was trained
+    with other statistics of the mel-spectrogram than it is used with (`weights/`).
     """
+
+    input_scale: Tensor
+    input_shift: Tensor
 
     def __init__(self, *, f0_width: int = 64, mel_bins: int = 80, dropout: float = 0.2) -> None:
         """Build the layers; see the class."""
         super().__init__()
+        self.register_buffer("input_scale", torch.ones(mel_bins))
+        self.register_buffer("input_shift", torch.zeros(mel_bins))
         w = f0_width
         self.f0_width, self.mel_bins = f0_width, mel_bins
         self.stem = nn.Sequential(
@@ -95,7 +108,7 @@ class F0Network(nn.Module):
         self.dropout = nn.Dropout(dropout)
         rows = mel_bins // 2**HALVINGS // POOL_BEFORE_RECURRENCE
         self.recurrent = nn.LSTM(4 * w * rows, 4 * w, batch_first=True, bidirectional=True)
-        self.pitch_head = nn.Linear(8 * w, 1)
+        self.pitch_head = nn.Linear(8 * w, PITCH_CLASSES)
         self.voicing_head = nn.Linear(8 * w, 1)
 
     @classmethod
@@ -126,6 +139,7 @@ class F0Network(nn.Module):
             ShapeError: x has other axes.
         """
         require_shape("mel of the F0 network", x, (None, 1, self.mel_bins, None))
+        x = x * self.input_scale[:, None] + self.input_shift[:, None]
         x = self.blocks(self.stem(x))  # (B, 4w, M / 8, T)
         return functional.leaky_relu(self.norm(x), LEAKY_SLOPE)
 
@@ -145,9 +159,27 @@ class F0Network(nn.Module):
         pooled = functional.max_pool2d(self.dropout(features), (POOL_BEFORE_RECURRENCE, 1))
         sequence = pooled.flatten(1, 2).transpose(1, 2)  # (B, T, 4w * M / 32)
         hidden, _ = self.recurrent(sequence)  # (B, T, 8w)
-        height = torch.sigmoid(self.pitch_head(hidden).squeeze(-1))  # (B, T) in (0, 1)
-        pitch = PITCH_MIN_HZ * torch.exp2(PITCH_OCTAVES * height)
+        classes = self.pitch_head(hidden)  # (B, T, classes)
+        pitch = pitch_of(classes)
         voicing = self.voicing_head(hidden).squeeze(-1)
-        return F0Output(
-            f0=torch.sigmoid(voicing) * pitch, voicing=voicing, features=features, pitch=pitch
-        )
+        return F0Output(torch.sigmoid(voicing) * pitch, voicing, features, pitch, classes)
+
+
+def pitch_of(classes: Tensor) -> Tensor:
+    """Average the classes near the likeliest one by their probability.
+
+    Args:
+        classes: (..., 160) logits.
+
+    Returns:
+        (...) Hz, differentiable.
+    """
+    number = torch.arange(PITCH_CLASSES, device=classes.device)
+    near = (number - classes.argmax(-1, keepdim=True)).abs() <= PITCH_NEIGHBOURS
+    share = classes.masked_fill(~near, -torch.inf).softmax(-1)
+    return PITCH_MIN_HZ * torch.exp2((share * number).sum(-1) / CLASSES_PER_OCTAVE)
+
+
+def class_of(pitch: Tensor) -> Tensor:
+    """Place a pitch (...) in Hz on the scale of the classes, between two of them as a rule."""
+    return (pitch.clamp(min=PITCH_MIN_HZ) / PITCH_MIN_HZ).log2() * CLASSES_PER_OCTAVE

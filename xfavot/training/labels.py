@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from xfavot.audio.mel import MEL
 from xfavot.models.content import BLANK, SYMBOLS
+from xfavot.training.augment import Versions, another_recording
 
 if TYPE_CHECKING:
     from xfavot.data.manifest import Item, Store
@@ -26,6 +28,7 @@ TEMPO = (0.85, 1.15)  # random factor on the rate of speech
 VOCAL_TRACT = (0.92, 1.08)  # random factor on the bands, as a longer or shorter vocal tract
 FLOOR_LOG10 = -10.0  # log10 of the mel contract's floor
 DB_PER_LOG10 = 20.0  # of a magnitude
+F0_ROOMS, CONTENT_ROOMS = 0.1, 0.3  # share of the samples; few, for WORLD's tails are voiced
 LONGEST_FRAMES = 1280  # 16 s; longer clips are not used for recognition
 
 CURLY_APOSTROPHE = "\N{RIGHT SINGLE QUOTATION MARK}"
@@ -73,6 +76,29 @@ def clips_of(stores: Sequence[Store], split: str, *, needs: str) -> list[Clip]:
     ]
 
 
+def data_of(store: Store, clips: Sequence[Clip]) -> dict[str, Any]:
+    """Say what of a store a network was trained on, and which speakers were left out.
+
+    Args:
+        store: one of those that the network was trained on.
+        clips: those that it learnt from, of any store.
+
+    Returns:
+        manifest, clips, speakers, minutes, held_out.
+    """
+    used = [clip.item for clip in clips if clip.store is store]
+    speakers = {item.speaker for item in used}
+    others = {item.speaker for item in store.items if item.frame_count} - speakers
+    seconds = sum(item.sample_count for item in used) / MEL.sample_rate
+    return {
+        "manifest": store.manifest_hash,
+        "clips": len(used),
+        "speakers": len(speakers),
+        "minutes": round(seconds / 60, 1),
+        "held_out": sorted(others),
+    }
+
+
 def generator_of(seed: int, step: int) -> torch.Generator:
     """Return the random source of one step; steps and seeds do not share streams."""
     words = np.random.SeedSequence((seed, step)).generate_state(2, np.uint32)
@@ -115,7 +141,7 @@ def augment(log_mel: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def f0_batch(
-    clips: Sequence[Clip], *, batch_size: int, frames: int, seed: int, step: int
+    speech: Versions, *, batch_size: int, frames: int, seed: int, step: int
 ) -> tuple[Tensor, Tensor]:
     """Draw augmented crops; a clip shorter than a crop is continued by its mirror image.
 
@@ -124,15 +150,15 @@ def f0_batch(
     """
     generator = generator_of(seed, step)
     mels, labels = [], []
-    for clip in _draw(clips, batch_size, generator):
-        mel, f0 = clip.log_mel(), clip.f0()
+    for mel, f0 in speech.draw(batch_size, generator):
         count = len(f0)
         first = int(torch.randint(max(count - frames, 0) + 1, (), generator=generator))
         places = (first + torch.arange(frames)) % (2 * count)
         places = torch.minimum(places, 2 * count - 1 - places)
         mels.append(mel[:, places])
         labels.append(f0[places])
-    return augment(torch.stack(mels), generator), torch.stack(labels)
+    heard = another_recording(torch.stack(mels), generator, rooms=F0_ROOMS)
+    return augment(heard, generator), torch.stack(labels)
 
 
 class ContentBatch(NamedTuple):
@@ -153,7 +179,7 @@ def _stretch(x: Tensor, places: Tensor) -> Tensor:
 
 
 def content_batch(clips: Sequence[Clip], *, batch_size: int, seed: int, step: int) -> ContentBatch:
-    """Draw whole clips; vary rate of speech, vocal tract, level and noise at random."""
+    """Draw whole clips; vary rate of speech, vocal tract and recording at random."""
     generator = generator_of(seed, step)
     drawn = _draw(clips, batch_size, generator)
     tempi = _uniform(TEMPO, batch_size, generator).flatten().tolist()
@@ -168,7 +194,8 @@ def content_batch(clips: Sequence[Clip], *, batch_size: int, seed: int, step: in
     padded = torch.stack([m[:, places.clamp(max=m.shape[1] - 1)] for m in mels])
     targets = [torch.tensor(encode(clip.item.transcript)) for clip in drawn]
     lengths = torch.tensor([len(target) for target in targets])
-    return ContentBatch(augment(padded, generator), frames, torch.cat(targets), lengths)
+    heard = augment(another_recording(padded, generator, rooms=CONTENT_ROOMS), generator)
+    return ContentBatch(heard, frames, torch.cat(targets), lengths)
 
 
 def encode(transcript: str) -> list[int]:

@@ -40,6 +40,7 @@ def edit_distance(said: str, heard: str) -> int:
 class PitchScore:
     """Sums over frames from which the measures of pitch and voicing follow."""
 
+    clips: int = 0
     frames: int = 0
     wrong_voicing: int = 0
     both_voiced: int = 0
@@ -81,22 +82,24 @@ def f0_measures(
     Returns:
         For each held-out split that has clips, and per sex: `val/gross_pitch_error` (share of
         frames voiced in both that are more than 20 % off), `val/voicing_error` (share of frames),
-        `val/f0_correlation` (frames voiced in both), `val/f/...`, `val/m/...`, `val/clips`.
+        `val/f0_correlation` (frames voiced in both), `val/f/...`, `val/m/...`, `val/clips`; with
+        several stores also per corpus, `val/vctk/...` and `val/vctk/f/...`.
     """
     device = next(network.parameters()).device
     found: dict[str, float] = {}
     for split in HELD_OUT:
         scores: dict[str, PitchScore] = {}
-        clips = held_out(stores, split, needs="f0")
-        for clip in clips:
+        for clip in _of_each(stores, split, needs="f0"):
             x = standardiser.standardise(clip.log_mel())[None, None].to(device)
             out = network(x)
-            for group in dict.fromkeys((split, f"{split}/{clip.item.gender}".rstrip("/"))):
+            wholes = _groups(split, clip, stores)
+            sexes = [f"{whole}/{clip.item.gender}" for whole in wholes if clip.item.gender]
+            for group in (*wholes, *sexes):
                 score = scores.setdefault(group, PitchScore())
                 score.add(clip.f0(), out.voicing[0].cpu(), out.pitch[0].cpu())
+                score.clips += 1
         found |= _flat({group: score.measures() for group, score in scores.items()})
-        if clips:
-            found[f"{split}/clips"] = float(len(clips))
+        found |= {f"{group}/clips": float(score.clips) for group, score in scores.items()}
     return found
 
 
@@ -108,22 +111,33 @@ def content_measures(
 
     Returns:
         For each held-out split that has transcripts: `val/character_error` (edits per character of
-        the transcripts) and `val/clips`.
+        the transcripts) and `val/clips`; with several stores also per corpus, `val/mini/...`.
     """
     device = next(network.parameters()).device
     found: dict[str, float] = {}
     for split in HELD_OUT:
-        edits = characters = 0
-        clips = held_out(stores, split, needs="transcript")
-        for clip in clips:
+        sums: dict[str, list[int]] = {}
+        for clip in _of_each(stores, split, needs="transcript"):
             x = standardiser.standardise(clip.log_mel())[None, None].to(device)
             said = spell(encode(clip.item.transcript))
-            edits += edit_distance(said, decode(network(x)[0].cpu()))
-            characters += len(said)
-        if clips:
-            found[f"{split}/character_error"] = edits / characters
-            found[f"{split}/clips"] = float(len(clips))
+            edits = edit_distance(said, decode(network(x)[0].cpu()))
+            for group in _groups(split, clip, stores):
+                counts = sums.setdefault(group, [0, 0, 0])
+                sums[group] = [a + b for a, b in zip(counts, (edits, len(said), 1), strict=True)]
+        for group, (wrong, characters, clips) in sums.items():
+            found[f"{group}/character_error"] = wrong / characters
+            found[f"{group}/clips"] = float(clips)
     return found
+
+
+def _of_each(stores: Sequence[Store], split: str, *, needs: str) -> list[Clip]:
+    """At most 200 clips of every store."""
+    return [clip for store in stores for clip in held_out([store], split, needs=needs)]
+
+
+def _groups(split: str, clip: Clip, stores: Sequence[Store]) -> tuple[str, ...]:
+    """Where a clip counts: in its split, and in its corpus's share if there are several."""
+    return (split, f"{split}/{clip.store.corpus}") if len(stores) > 1 else (split,)
 
 
 def _flat(groups: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -17,6 +17,7 @@ from xfavot.training.updates import Updater
 MAY_DIFFER_ON_RESUME = (
     *("name", "data_root", "run_root", "steps", "device"),
     *("log_every", "sample_every", "checkpoint_every", "keep_checkpoints"),
+    *("vocoder_steps", "vocoder_lr", "vocoder_batch_size"),
 )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from xfavot.audio import vocoder as vocoders
 from xfavot.errors import DataError
 from xfavot.models.xfavot import XFaVoT
 from xfavot.training import step as steps
@@ -71,8 +72,14 @@ def validate(s: Session) -> dict[str, float]:
 
 
 @torch.no_grad()
-def write(s: Session, step: int) -> None:
-    """Write ``samples/step_*.png`` and a few WAVs of the present averages."""
+def write(s: Session, step: int, *, vocoder: str = vocoders.DEFAULT) -> None:
+    """Write ``samples/step_*.png`` and a few WAVs of the present averages.
+
+    Args:
+        s: the running training.
+        step: for the names of the files.
+        vocoder: a name for :func:`xfavot.audio.vocoder.vocoder`.
+    """
     batches = s.validation or s.batches
     batch = batches.batch(0).to(s.device)
     u = s.updater
@@ -94,12 +101,12 @@ def write(s: Session, step: int) -> None:
         _save_sheet(s, torch.stack(sheet), step)
     if batch.source_audio is not None and "a" in u.outputs:
         x = batch.source_audio.x[:1]
-        features = u.n.f0.features(x)
-        _save_voice(s, x, f"step_{step:08d}_source.wav")
+        features, made = u.n.f0.features(x), vocoders.vocoder(vocoder)
+        _save_voice(s, x, made, f"step_{step:08d}_source.wav")
         for t in aims:
             for row in range(min(VOICES, t.s1.shape[0])):
                 fake = nets.G_A(x, t.s1[row : row + 1], features)
-                _save_voice(s, fake, f"step_{step:08d}_{t.guidance}2a_{row}.wav")
+                _save_voice(s, fake, made, f"step_{step:08d}_{t.guidance}2a_{row}.wav")
 
 
 def _save_sheet(s: Session, rows: Tensor, step: int) -> None:
@@ -115,10 +122,9 @@ def _save_sheet(s: Session, rows: Tensor, step: int) -> None:
         s.say(f"no sample sheet: {error}")
 
 
-def _save_voice(s: Session, x: Tensor, name: str) -> None:
-    """(1, 1, 80, T) standardised as a WAV through Griffin-Lim."""
+def _save_voice(s: Session, x: Tensor, vocoder: vocoders.Vocoder, name: str) -> None:
+    """(1, 1, 80, T) standardised as a WAV through a vocoder."""
     from xfavot.audio.io import save_waveform
-    from xfavot.audio.vocoder import GriffinLim
 
     log_mel = s.updater.n.standardiser.restore(x.float())[0, 0].cpu()
-    save_waveform(s.path / "samples" / name, GriffinLim()(log_mel))
+    save_waveform(s.path / "samples" / name, vocoder(log_mel))

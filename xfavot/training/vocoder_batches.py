@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from xfavot.audio.excitation import melody
 from xfavot.audio.mel import MEL
 from xfavot.data.items import PCM_SCALE
-from xfavot.models.excitation import continuous_pitch
 from xfavot.training import labels
 
 CROP_FRAMES = 65  # 0.8 s
@@ -84,7 +84,7 @@ def with_errors(f0: Tensor, generator: torch.Generator) -> Tensor:
     knots = torch.randn(batch, 1, frames // JITTER_FRAMES + 2, generator=generator)
     jitter = functional.interpolate(knots, size=frames, mode="linear")[:, 0]
     shift = torch.randn(batch, 1, generator=generator)
-    pitch = continuous_pitch(f0) * (PITCH_JITTER * jitter + PITCH_SHIFT * shift).exp()
+    pitch = melody(f0).pitch * (PITCH_JITTER * jitter + PITCH_SHIFT * shift).exp()
     flipped = torch.rand(batch, frames, generator=generator) < VOICING_FLIPS
     return pitch * ((f0 > 0) ^ flipped)
 

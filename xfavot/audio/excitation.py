@@ -7,6 +7,7 @@ Schafer), as WORLD uses it (Morise et al. 2016).
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,14 +22,21 @@ LIFTER = 72  # samples (3 ms) of the cepstrum that count for the phase, fading
 TINY_SINE = 1e-7
 
 
-def continuous_pitch(f0: Tensor) -> Tensor:
+class Melody(NamedTuple):
+    """A pitch without gaps, and where it is heard."""
+
+    pitch: Tensor  # (B, T) Hz, positive
+    voiced: Tensor  # (B, T) bool
+
+
+def melody(f0: Tensor) -> Melody:
     """Fill the unvoiced frames: logarithmic interpolation inside, held at both ends.
 
     Args:
         f0: (B, T) Hz, 0 where unvoiced.
 
     Returns:
-        (B, T) Hz, positive; :data:`PITCH_DEFAULT_HZ` for a clip without a voiced frame.
+        Pitch, :data:`PITCH_DEFAULT_HZ` for a clip without a voiced frame, and voicing.
     """
     frames = f0.shape[1]
     place = torch.arange(frames, device=f0.device).expand_as(f0)
@@ -41,10 +49,25 @@ def continuous_pitch(f0: Tensor) -> Tensor:
     )
     log = torch.where(voiced, f0, PITCH_DEFAULT_HZ).log2()
     share = (place - before) / (after - before).clamp(min=1)
-    return torch.lerp(log.gather(1, before), log.gather(1, after), share).exp2()
+    return Melody(torch.lerp(log.gather(1, before), log.gather(1, after), share).exp2(), voiced)
 
 
-def pulses(pitch: Tensor, first_phase: Tensor, margin: int) -> Tensor:
+def cycles_at_frames(pitch: Tensor) -> Tensor:
+    """Count the periods from the first frame to every frame.
+
+    Args:
+        pitch: (B, T) Hz, positive; linear between frames, 300 samples apart.
+
+    Returns:
+        (B, T) float64; what a sum over samples gives, so that a long clip can be made in pieces.
+    """
+    pitch = pitch.double()
+    last, here = pitch[:, :-1], pitch[:, 1:]
+    steps = (MEL.hop * last + (here - last) * (MEL.hop + 1) / 2) / MEL.sample_rate
+    return functional.pad(steps.cumsum(1), (1, 0))
+
+
+def pulses(pitch: Tensor, first_cycle: Tensor) -> Tensor:
     """Sum all cosine partials of a pitch below :data:`HIGHEST_PARTIAL_HZ`.
 
     The sum is Dirichlet's kernel in closed form; its last partial fades in and out, so that nothing
@@ -52,20 +75,20 @@ def pulses(pitch: Tensor, first_phase: Tensor, margin: int) -> Tensor:
 
     Args:
         pitch: (B, T) Hz, positive.
-        first_phase: (B,) in cycles, of the first sample.
-        margin: samples more on either side, at the pitch of the ends.
+        first_cycle: (B,) phase of the first frame, in cycles.
 
     Returns:
-        (B, (T - 1) * 300 + 2 * margin) float32, of a flat spectrum; a partial has amplitude
-        pitch / 1024.
+        (B, (T - 1) * 300 + 1) float32, from the first frame to the last, of a flat spectrum; a
+        partial has amplitude pitch / 1024.
     """
-    samples = (pitch.shape[1] - 1) * MEL.hop
     dense = functional.interpolate(
-        pitch.double().unsqueeze(1), size=samples + 1, mode="linear", align_corners=True
-    )
-    dense = functional.pad(dense, (margin, max(margin - 1, 0)), mode="replicate")
-    dense = dense[:, 0, : samples + 2 * margin]  # (B, N)
-    cycles = first_phase.double().unsqueeze(1) + (dense / MEL.sample_rate).cumsum(1)
+        pitch.double().unsqueeze(1),
+        size=(pitch.shape[1] - 1) * MEL.hop + 1,
+        mode="linear",
+        align_corners=True,
+    )[:, 0]  # (B, N)
+    turned = functional.pad((dense[:, 1:] / MEL.sample_rate).cumsum(1), (1, 0))
+    cycles = first_cycle.double().unsqueeze(1) + turned
     phase = 2 * math.pi * (cycles - cycles.round())  # [-pi, pi]
     count = HIGHEST_PARTIAL_HZ / dense
     whole = count.floor()

@@ -1,0 +1,401 @@
+"""The source-filter vocoder: its signals, network, sound, loss, batches, training, weights."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.unit.store_factory import make_store
+from xfavot import config
+from xfavot.audio import excitation, source_filter, source_filter_vocoder
+from xfavot.audio.mel import MEL, Standardiser, log_mel
+from xfavot.audio.source_filter import SourceFilterNetwork
+from xfavot.audio.source_filter_vocoder import SourceFilterVocoder
+from xfavot.audio.vocoder import Vocoder, vocoder
+from xfavot.config import RunConfig
+from xfavot.data.manifest import Store, mel_statistics
+from xfavot.errors import (
+    CheckpointError,
+    DataError,
+    ShapeError,
+    TrainingError,
+    WeightsError,
+)
+from xfavot.losses import spectral
+from xfavot.training import labels, pretrain, vocoder_batches, vocoder_keeping, vocoding
+
+SMALL = {"width": 8, "depth": 1, "pitch_width": 8, "pitch_depth": 1}
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def network() -> SourceFilterNetwork:
+    torch.manual_seed(0)
+    bands = torch.full((MEL.n_mels,), -2.0)
+    known = Standardiser(bands, -bands)
+    return SourceFilterNetwork(standardiser=known, **SMALL).requires_grad_(False).eval()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    root = tmp_path_factory.mktemp("data")
+    return make_store(root, corpus="grid", kind="audio", genders="fm", seconds=[1.1, 0.3, 0.9])
+
+
+# Signals
+
+
+def test_pitch_is_filled_in_by_ratios_and_held_at_the_ends() -> None:
+    f0 = torch.tensor([[0.0, 100.0, 0.0, 400.0, 0.0], [0.0] * 5])
+    filled, voiced = excitation.melody(f0)
+    assert voiced.tolist() == (f0 > 0).tolist()
+    assert filled[0].tolist() == pytest.approx([100, 100, 200, 400, 400])
+    assert filled[1].tolist() == pytest.approx([excitation.PITCH_DEFAULT_HZ] * 5)
+
+
+def test_pulses_are_the_sum_of_their_partials() -> None:
+    pitch = 250.0
+    wave = excitation.pulses(torch.full((1, 9), pitch), torch.tensor([0.125]))[0]
+    time = torch.arange(8 * MEL.hop + 1, dtype=torch.float64) / MEL.sample_rate
+    partials = torch.arange(1, int(11_800 / pitch) + 1, dtype=torch.float64)[:, None]
+    wanted = torch.cos(2 * math.pi * partials * (0.125 + pitch * time)).sum(0)
+    share = 11_800 / pitch - len(partials)  # of the partial that is fading
+    wanted += share * torch.cos(2 * math.pi * (len(partials) + 1) * (0.125 + pitch * time))
+    assert wave.shape == wanted.shape
+    assert torch.allclose(wave.double(), wanted * pitch / 1024, atol=1e-4)
+
+
+def test_pulses_and_noise_have_the_level_that_the_filters_count_on() -> None:
+    wave = excitation.pulses(torch.full((1, 81), 90.0), torch.zeros(1))
+    assert float(log_mel(wave).mean()) == pytest.approx(0.0, abs=0.1)
+    noise = source_filter.NOISE_LEVEL * torch.randn(24_000, generator=generator())
+    assert float(log_mel(noise).mean()) == pytest.approx(0.0, abs=0.1)
+
+
+def test_phase_stays_exact_over_a_minute() -> None:
+    wave = excitation.pulses(torch.full((1, 4801), 100.0), torch.zeros(1))[0]
+    assert torch.allclose(wave[:240], wave[-241:-1], atol=1e-3)
+
+
+def test_pulses_go_on_from_any_frame() -> None:
+    pitch = 60.0 * 10 ** torch.rand(1, 40, generator=generator())
+    whole = excitation.pulses(pitch, torch.tensor([0.3]))
+    cycles = 0.3 + excitation.cycles_at_frames(pitch)
+    rest = excitation.pulses(pitch[:, 17:], cycles[:, 17])
+    assert torch.allclose(whole[:, 17 * MEL.hop :], rest, atol=1e-4)
+
+
+def test_minimum_phase_of_a_one_pole_filter() -> None:
+    turns = torch.linspace(0.0, math.pi, 641, dtype=torch.float64)
+    response = 1 / (1 - 0.6 * torch.exp(-1j * turns))
+    phase = excitation.minimum_phase(response.abs().log())
+    assert torch.allclose(phase, response.angle(), atol=2e-3)
+
+
+# Network
+
+
+def test_network_makes_the_length_and_the_level_of_the_mel(network: SourceFilterNetwork) -> None:
+    mel = torch.full((2, 80, 41), -2.0)
+    wave = network(mel, torch.zeros(2, 41), generator())
+    assert wave.shape == (2, 40 * MEL.hop)
+    # untrained: pulses and noise each at the level of the mel
+    assert float(log_mel(wave).mean()) == pytest.approx(-2.0, abs=0.3)
+
+
+def test_output_follows_from_the_seed_alone(network: SourceFilterNetwork) -> None:
+    mel, f0 = torch.full((1, 80, 20), -2.0), torch.full((1, 20), 120.0)
+    first, again, other = (network(mel, f0, generator(seed)) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other)
+
+
+def test_given_pitch_is_heard(network: SourceFilterNetwork) -> None:
+    f0 = torch.full((1, 81), 200.0)
+    filters = network.filters(torch.full((1, 80, 81), -2.0), excitation.melody(f0))
+    silent = torch.full_like(filters[1], -30.0)
+    wave = network.render((filters[0], silent), f0, generator())[0]
+    spectrum = torch.fft.rfft(wave * torch.hann_window(len(wave))).abs()
+    assert int(spectrum[150:250].argmax()) + 150 == 200  # bins of 1 Hz
+    assert float(spectrum[200]) > 100 * float(spectrum[300])
+
+
+def test_found_pitch_is_the_likeliest_class(network: SourceFilterNetwork) -> None:
+    head = network.pitch.head
+    before = head.bias.detach().clone()
+    with torch.no_grad():
+        head.bias[60] += 50.0
+        head.bias[-1] += 50.0
+        found = network.find_f0(torch.full((1, 80, 10), -2.0))
+        head.bias[-1] -= 100.0
+        silent = network.find_f0(torch.full((1, 80, 10), -2.0))
+        head.bias.copy_(before)
+    assert found[0].tolist() == pytest.approx([60 * 10 ** (60 / 119)] * 10, rel=1e-3)
+    assert not silent.any()
+
+
+def test_network_refuses_other_shapes(network: SourceFilterNetwork) -> None:
+    with pytest.raises(ShapeError, match="log mel of the vocoder"):
+        network(torch.zeros(1, 81, 10))
+    with pytest.raises(ShapeError, match="F0 of the vocoder"):
+        network(torch.zeros(1, 80, 10), torch.zeros(1, 9))
+
+
+# Loss
+
+
+def score(first: torch.Tensor, second: torch.Tensor, truth: torch.Tensor) -> float:
+    top = torch.full((len(truth),), 12_000.0)
+    return float(spectral.energy_score(first, second, truth, top))
+
+
+def test_views_show_the_contracts_mel() -> None:
+    wave = 0.1 * torch.randn(2, 4800, generator=generator())
+    assert torch.allclose(spectral.views(wave).log_mel, log_mel(wave), atol=1e-4)
+
+
+def test_distance_is_zero_at_identity_and_symmetric() -> None:
+    a, b = (spectral.views(0.1 * torch.randn(2, 4800, generator=generator(s))) for s in (0, 1))
+    top = torch.full((2,), 12_000.0)
+    assert float(spectral.distance(a, a, top).abs().max()) == 0.0
+    assert torch.allclose(spectral.distance(a, b, top), spectral.distance(b, a, top))
+    assert float(spectral.distance(a, b, top).min()) > 0.5
+
+
+def test_distance_ignores_what_lies_above_the_band() -> None:
+    wave = 0.1 * torch.randn(1, 4800, generator=generator())
+    hiss = 0.1 * torch.cos(2 * math.pi * 11_000 / MEL.sample_rate * torch.arange(4800))
+    a, b = spectral.views(wave), spectral.views(wave + hiss)
+    narrow, wide = (float(spectral.distance(a, b, torch.tensor([hz]))) for hz in (7600.0, 12_000.0))
+    assert wide > 5 * narrow
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.6, 1.6])
+def test_noise_of_the_right_level_scores_best(gain: float) -> None:
+    first, second, truth = (
+        0.1 * torch.randn(8, 9600, generator=generator(seed)) for seed in range(3)
+    )
+    assert score(first, second, truth) < score(gain * first, gain * second, truth)
+
+
+def test_two_different_outputs_score_better_than_one_twice() -> None:
+    first, second, truth = (
+        0.1 * torch.randn(8, 9600, generator=generator(seed)) for seed in range(3)
+    )
+    assert score(first, second, truth) < score(first, first, truth) - 0.5
+
+
+# Batches
+
+
+def test_crops_are_a_function_of_seed_and_step(store: Store) -> None:
+    clips = vocoding.training_clips([store])
+    assert {clip.item.frame_count for clip in clips} == {89}
+    batch, again, other = (
+        vocoder_batches.crops(clips, batch_size=3, seed=0, step=step) for step in (1, 1, 2)
+    )
+    for a, b in zip(batch, again, strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(batch.waveform, other.waveform)
+
+
+def test_crops_are_aligned_and_at_one_level(store: Store) -> None:
+    clips = labels.clips_of([store], "train", needs="f0")[:1]
+    batch = vocoder_batches.crops(clips, batch_size=4, seed=0, step=1)
+    assert batch.waveform.shape == (4, (vocoder_batches.CROP_FRAMES - 1) * MEL.hop)
+    inside = slice(4, -4)  # the mel of the crop alone is reflected at its ends
+    difference = log_mel(batch.waveform)[..., inside] - batch.log_mel[..., inside]
+    assert float(difference.abs().max()) < 0.02  # float16 and 16 bits on disk
+
+
+def test_errors_of_pitch_are_small_and_rare() -> None:
+    f0 = torch.full((4, 200), 100.0)
+    f0[:, 150:] = 0
+    wrong = vocoder_batches.with_errors(f0, generator())
+    flipped = (wrong > 0) != (f0 > 0)
+    assert 0 < float(flipped.float().mean()) < 0.1
+    voiced = wrong[wrong > 0]
+    assert float((voiced / 100).log().abs().max()) < 0.02
+
+
+def test_band_is_narrow_where_nothing_lies_above_8_khz() -> None:
+    wide = 0.01 * torch.randn(1, 24_000, generator=generator())
+    spectrum = torch.fft.rfft(wide)
+    spectrum[:, 8000:] = 0
+    narrow = (torch.fft.irfft(spectrum) * 32768).round() / 32768
+    assert vocoder_batches.top_of_band(torch.cat((wide, narrow))).tolist() == [12_000.0, 7_600.0]
+
+
+# Training
+
+
+def train(store: Store, **changes: Any) -> vocoding.Training:
+    settings = {"steps": 3, "batch_size": 2, "lr": 3e-2, "seed": 0} | changes
+    return vocoding.train_source_filter(
+        [store], standardiser=mel_statistics([store], split="train"), **settings
+    )
+
+
+class Stopped(Exception):
+    """Stands for a run that is killed."""
+
+
+def test_training_learns_and_goes_on_where_it_stopped(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vocoding, "SAVE_EVERY", 1)
+    monkeypatch.setattr(vocoding, "SourceFilterNetwork", partial(SourceFilterNetwork, **SMALL))
+    before, whole = train(store, steps=1, lr=1e-9), train(store)
+    assert before.measures["val/clips"] == whole.measures["val/clips"] == 2
+    assert whole.measures["val/distance"] < before.measures["val/distance"]
+    assert [record["step"] for record in whole.losses] == [1, 2, 3]
+
+    def stop(record: Mapping[str, Any]) -> None:
+        if record["step"] == 2:
+            raise Stopped
+
+    file = tmp_path / "state.pt"
+    with pytest.raises(Stopped):
+        train(store, resume=file, on_log=stop)
+    resumed = train(store, resume=file)
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name]), name
+    assert (resumed.losses, resumed.measures) == (whole.losses, whole.measures)
+    with pytest.raises(CheckpointError, match="another training"):
+        train(store, resume=file, lr=2e-3)
+    for damage in (b"", b"PK\x03\x04 truncated"):
+        file.write_bytes(damage)
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            train(store, resume=file)
+
+
+def test_training_needs_speech_and_finite_losses(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = make_store(tmp_path, corpus="faces", kind="image", image_size=32, genders="f")
+    with pytest.raises(DataError, match="no training clip"):
+        vocoding.training_clips([silent])
+    monkeypatch.setattr(vocoding, "SourceFilterNetwork", partial(SourceFilterNetwork, **SMALL))
+    with pytest.raises(TrainingError, match="at step 2"):
+        train(store, lr=1e30)
+
+
+@pytest.mark.gpu
+def test_training_on_a_gpu_sees_the_same_batches(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    monkeypatch.setattr(vocoding, "SourceFilterNetwork", partial(SourceFilterNetwork, **SMALL))
+    here, there = (train(store, steps=2, lr=1e-3, device=device) for device in ("cpu", "cuda"))
+    for a, b in zip(here.losses, there.losses, strict=True):
+        assert a == pytest.approx(b, rel=1e-3)
+
+
+# Where it is kept
+
+
+@pytest.fixture
+def cfg(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+    monkeypatch.setattr(vocoding, "SourceFilterNetwork", partial(SourceFilterNetwork, **SMALL))
+    places = {"data_root": str(store.path.parent), "run_root": str(tmp_path / "runs")}
+    return config.resolve_pretrain(
+        network="vocoder", dataset="grid", preset="smoke", device="cpu", **places
+    ).run
+
+
+def test_a_trained_vocoder_is_kept_and_found(cfg: RunConfig, store: Store) -> None:
+    log: list[Mapping[str, Any]] = []
+    standardiser = mel_statistics([store], split="train")
+    kept = vocoder_keeping.ensure_vocoder(cfg, [store], standardiser, log.append)
+    assert kept.path.parent == Path(cfg.run_root) / "auxiliary"
+    assert [path.name for path in kept.path.iterdir()] == ["source_filter.safetensors"]
+    said = kept.record["training"]
+    assert said["schedule"] == {"steps": 2, "lr": 2e-3, "batch_size": 2, "seed": 0}
+    assert said["data"]["grid"]["clips"] == 2
+    assert said["data"]["grid"]["minutes"] == pytest.approx(2 * 1.1 / 60, abs=0.01)
+    assert said["data"]["grid"]["held_out_clips"] == 2
+    assert kept.metrics == vocoding.vocoder_measures(kept.vocoder, [store])  # as a fresh load gives
+    assert [record["step"] for record in kept.losses()] == [1, 2]
+    assert str(cfg.run_root) not in json.dumps(kept.record)
+    assert any(record.get("step") == 2 for record in log)
+    log.clear()
+    again = vocoder_keeping.ensure_vocoder(cfg, [store], standardiser, log.append)
+    assert again.path == kept.path
+    assert [set(record) for record in log] == [{"message"}]
+    other = dataclasses.replace(cfg, seed=1)
+    assert vocoder_keeping.ensure_vocoder(other, [store], standardiser).path != kept.path
+
+
+def test_pretraining_offers_the_vocoder_beside_griffin_lim(cfg: RunConfig) -> None:
+    done = pretrain.pretrain(config.Pretraining(networks=("vocoder",), run=cfg))
+    assert not done.networks
+    names = [made.name.partition(" ")[0] for made in done.vocoders()]
+    assert names == ["source_filter", "griffin_lim"]
+    assert set(done.tracks()) == {"WORLD", "vocoder"}
+    assert done.summary().startswith("vocoder: val/mel_l1 ")
+    assert pretrain.Pretrained({}, done.stores, done.standardiser).vocoders() == ()
+
+
+# Weights
+
+
+def test_kept_weights_sound_the_same(network: SourceFilterNetwork, tmp_path: Path) -> None:
+    path = tmp_path / "voice.safetensors"
+    source_filter_vocoder.save_weights(network, path, {"training": {"steps": 0}})
+    said = source_filter_vocoder.read_record(path)
+    assert (said["network"], said["arguments"]) == ("source_filter", SMALL)
+    assert (said["contract"], said["training"]) == (MEL.as_dict(), {"steps": 0})
+    made = vocoder(path, seed=3)
+    assert isinstance(made, Vocoder)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    assert made.name == f"source_filter (sha256 {digest})"
+    assert (made.contract, made.hop) == (MEL, 300)
+    mel = torch.randn(80, 25, generator=generator()) * 0.3 - 2
+    wave, wanted = made(mel), SourceFilterVocoder(network, seed=3)(mel)
+    assert np.abs(wave - wanted).max() < 0.02 * np.abs(wanted).max()  # half precision
+
+
+def test_weights_of_something_else_are_refused(
+    network: SourceFilterNetwork, tmp_path: Path
+) -> None:
+    path = tmp_path / "voice.safetensors"
+    for damage in (None, b"", b"not weights"):
+        if damage is not None:
+            path.write_bytes(damage)
+        with pytest.raises(WeightsError, match="source_filter"):
+            vocoder(path)
+    good = {"network": "source_filter", "contract": MEL.as_dict(), "arguments": SMALL}
+    for said, error, words in (
+        (good, WeightsError, "Missing key"),
+        (good | {"network": "f0"}, WeightsError, "network is 'f0'"),
+        (good | {"contract": MEL.as_dict() | {"hop": 256}}, DataError, "hop is 256"),
+        (good | {"arguments": {"size": 3}}, WeightsError, "unexpected keyword"),
+    ):
+        save_file({"a": torch.zeros(1)}, path, metadata={"record": json.dumps(said)})
+        with pytest.raises(error, match=words):
+            vocoder(path)
+    broken = copy.deepcopy(network)
+    broken.mean[3] = torch.nan
+    source_filter_vocoder.save_weights(broken, path, {})
+    with pytest.raises(WeightsError, match="not finite"):
+        vocoder(path)
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(TrainingError, match="cannot be written"):
+        source_filter_vocoder.save_weights(network, file / "voice.safetensors", {})
