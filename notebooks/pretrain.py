@@ -31,7 +31,7 @@
 # **Out:** `auxiliary/f0_<key>`, `auxiliary/content_<key>` and `auxiliary/vocoder_<key>` under
 # `run_root`, found again by every run on the same data with the same sizes and seed. `train.ipynb`
 # makes the first two itself if need be. A training of the vocoder that was stopped goes on.
-# **Time:** `dataset mini` about two minutes on two CPU cores; `preset paper` hours on one GPU; the
+# **Time:** `dataset mini` some minutes on two CPU cores; `preset paper` hours on one GPU; the
 # vocoder 26 minutes on one CPU core (4,000 steps of 0.39 s), a quarter of it with `dataset mini`.
 
 # %% tags=["parameters"]

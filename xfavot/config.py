@@ -22,6 +22,7 @@ from xfavot.parameters import (
     FROM_PRESET,
     PREPARE_PARAMETERS,
     PRETRAIN_PARAMETERS,
+    STUDY_PARAMETERS,
     TRAIN_PARAMETERS,
 )
 from xfavot.settings import (
@@ -42,6 +43,7 @@ from xfavot.settings import (
     require_device,
 )
 from xfavot.strict import build, merge, require, typed
+from xfavot.study_config import FORMS, NO_MODEL, StudyConfig
 
 __all__ = [
     "BENCHMARK_PARAMETERS",
@@ -49,6 +51,7 @@ __all__ = [
     "NETWORKS",
     "PREPARE_PARAMETERS",
     "PRETRAIN_PARAMETERS",
+    "STUDY_PARAMETERS",
     "TERMS_WITHOUT_WEIGHT",
     "TRAIN_PARAMETERS",
     "VOCODER",
@@ -61,6 +64,7 @@ __all__ = [
     "PretrainConfig",
     "Pretraining",
     "RunConfig",
+    "StudyConfig",
     "TrainConfig",
     "config_id",
     "default_preset",
@@ -71,6 +75,7 @@ __all__ = [
     "resolve_explore",
     "resolve_prepare",
     "resolve_pretrain",
+    "resolve_study",
     "to_dict",
 ]
 
@@ -192,6 +197,33 @@ def resolve_benchmark(**given: Any) -> Benchmark:
     require(rounds >= 1, "rounds", rounds, "1 or more", "use 5")
     run = _run({**_DEFAULTS, **values, "preset": "paper"})
     return Benchmark(rounds=rounds, out=out, run=run)
+
+
+def resolve_study(**given: Any) -> StudyConfig:
+    """Turn the parameters of `notebooks/cpr_study.ipynb` into a checked task.
+
+    Args:
+        **given: any of `STUDY_PARAMETERS`.
+
+    Returns:
+        The task; `checkpoint` has become a list, empty for the ground truth alone.
+
+    Raises:
+        ConfigError: an unknown name, a wrong type or value.
+    """
+    parameters.refuse_undeclared(STUDY_PARAMETERS)
+    values = parameters.check(STUDY_PARAMETERS, given)
+    require_device("device", values["device"])
+    require_choice("form", values["form"], FORMS)
+    require(values["seed"] >= 0, "seed", values["seed"], "0 or more", "use 0")
+    for name in ("triplets", "evaluators"):
+        require(values[name] >= 1, name, values[name], "1 or more", "leave it out")
+    for name in ("data_root", "run_root", "out", *(["answers"] if values["answers"] else [])):
+        values[name] = parameters.place(name, values[name])
+    named, runs = values.pop("checkpoint"), values.pop("run_root")
+    listed = tuple(part.strip() for part in named.split(",") if part.strip()) or (runs,)
+    checkpoints = () if named == NO_MODEL else listed
+    return StudyConfig(checkpoints=checkpoints, corpora=corpora_of(values["dataset"]), **values)
 
 
 _DEFAULTS = {parameter.name: parameter.default for parameter in TRAIN_PARAMETERS}

@@ -112,6 +112,16 @@ BENCHMARK_PARAMETERS: tuple[Parameter, ...] = (
     Parameter("out", str, "runs/benchmark", "folder of the tables and figures"),
 )
 
+STUDY_PARAMETERS: tuple[Parameter, ...] = (
+    Parameter("checkpoint", str, "", "runs or checkpoints with commas; empty: newest, none: none"),
+    *EXPLORE_PARAMETERS[1:],
+    Parameter("form", str, "faces", "faces: a voice, two faces (paper); outputs: also two voices"),
+    Parameter("triplets", int, 30, "questions a model and task"),
+    Parameter("evaluators", int, 5, "pages to make"),
+    Parameter("answers", str, "", "folder of answers to read back; empty means make the pages"),
+    Parameter("out", str, "runs/cpr_study", "folder of the study"),
+)
+
 
 def parameter_cell(parameters: Sequence[Parameter]) -> str:
     """Write the parameter cell of a notebook.

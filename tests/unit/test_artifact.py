@@ -67,7 +67,8 @@ def test_a_table_is_read_back_with_every_digit(tmp_path: Path) -> None:
         "table2", rows, provenance=origin(), root=tmp_path, caption="Faces."
     )
     assert folder == tmp_path / "table2"
-    assert {f.name for f in folder.iterdir()} == {"table2.csv", "table2.md", "table2.json"}
+    ends = ("csv", "md", "tex", "json")
+    assert {f.name for f in folder.iterdir()} == {f"table2.{end}" for end in ends}
     table = report.read_table(folder)
     assert table.rows[0]["value"] == third
     assert table.rows[0] == rows[0] | {"good": None}
@@ -289,3 +290,15 @@ def test_the_revision_is_that_of_the_checkout(
     assert not dirty
     code.write_text("x = 2\n")
     assert provenance._git() == (revision, True)
+
+
+def test_latex_escapes_what_it_would_read_as_a_command() -> None:
+    rows = [
+        {"system": "a_b", "metric": "50 % & more", "value": 0.5, "n": 3},
+        {"system": "c|d", "metric": "\\x{$#}", "value": None, "n": 3},
+    ]
+    text = tidy.to_latex(rows, ["**SMOKE.**", "Ten %."], origin())
+    assert r"a\_b & 50 \% \& more & 0.500 \\" in text
+    assert r"c\textbar{}d & \textbackslash{}x\{\$\#\} &  \\" in text
+    assert r"\caption{SMOKE. Ten \%. All rows: n 3. Tier" in text
+    assert r"\begin{tabular}{llr}" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -16,8 +17,10 @@ from xfavot.models.f0 import (
     PITCH_MIN_HZ,
     PITCH_OCTAVES,
     F0Network,
+    F0Output,
     class_of,
     pitch_of,
+    track,
 )
 
 
@@ -124,6 +127,45 @@ def test_f0_looks_at_both_directions_of_time() -> None:
     changed[..., 20] += 3.0
     moved = (network(x).voicing - network(changed).voicing).abs()[0] > 0
     assert moved[[8, 32]].all()  # further away than the convolutions reach
+
+
+def said(hz: torch.Tensor, voicing: torch.Tensor) -> F0Output:
+    """What a network says that is sure of a pitch (T,) Hz and as sure of the voice as given."""
+    logits = -0.5 * (torch.arange(PITCH_CLASSES) - class_of(hz).unsqueeze(-1)).square()
+    nothing = torch.zeros(1)
+    return F0Output(nothing, voicing[None], nothing, pitch_of(logits)[None], logits[None])
+
+
+def test_a_track_does_not_leap_in_single_frames() -> None:
+    hz, sure = torch.linspace(180.0, 220.0, 40), torch.full((40,), 6.0)
+    smooth = track(said(hz, sure))[0]
+    torch.testing.assert_close(smooth, hz, rtol=2e-2, atol=0)
+    found = said(hz, sure)
+    octave_up = said(2 * hz, sure).classes[0, 20]
+    found.classes[0, 20] = torch.logaddexp(found.classes[0, 20], octave_up + 0.5)  # one frame
+    assert pitch_of(found.classes)[0, 20] > 380
+    torch.testing.assert_close(track(found)[0], hz, rtol=2e-2, atol=0)
+    for_good = torch.where(torch.arange(40) < 20, hz, 2 * hz)
+    torch.testing.assert_close(track(said(for_good, sure))[0], for_good, rtol=2e-2, atol=0)
+
+
+def test_a_track_is_unvoiced_where_the_voice_stops() -> None:
+    hz, voicing = torch.full((60,), 150.0), torch.full((60,), 6.0)
+    voicing[20:40] = -6.0
+    voicing[10] = -0.5  # a single doubtful frame
+    found = track(said(hz, voicing))[0]
+    assert (found[20:40] == 0).all()
+    assert (found[:20] > 0).all()
+    assert (found[40:] > 0).all()
+    unsure = said(hz, torch.full((60,), 1.0))
+    flat = dataclasses.replace(unsure, classes=torch.zeros_like(unsure.classes))
+    assert (track(flat) == 0).all()  # voiced perhaps, but of no pitch
+    both = said(hz, voicing)
+    pair = dataclasses.replace(both, classes=both.classes.expand(2, -1, -1),
+                               voicing=torch.stack((voicing, -voicing)))  # fmt: skip
+    assert track(pair)[0].equal(found)
+    assert track(dataclasses.replace(both, classes=both.classes[:, :1],
+                                     voicing=both.voicing[:, :1])).shape == (1, 1)  # fmt: skip
 
 
 def test_pitch_lies_between_the_likeliest_classes() -> None:

@@ -21,6 +21,7 @@ PARAMETERS = {
     "pretrain": config.PRETRAIN_PARAMETERS,
     "explore": config.EXPLORE_PARAMETERS,
     "evaluate": config.EXPLORE_PARAMETERS,
+    "cpr_study": config.STUDY_PARAMETERS,
 }
 MOST_LINES = 300
 MOST_CELL_LINES = 10

@@ -183,8 +183,7 @@ def test_another_recording_is_a_filter_where_nothing_reverberates(
 def test_pitch_score_by_hand() -> None:
     score = measures.PitchScore()
     f0 = torch.tensor([0.0, 0.0, 100.0, 100.0, 200.0])
-    voicing = torch.tensor([-1.0, 1.0, -1.0, 1.0, 1.0])
-    score.add(f0, voicing, torch.tensor([90.0, 90.0, 90.0, 125.0, 210.0]))
+    score.add(f0, torch.tensor([0.0, 90.0, 0.0, 125.0, 210.0]))
     found = score.measures()
     assert found["voicing_error"] == pytest.approx(2 / 5)
     assert found["gross_pitch_error"] == pytest.approx(1 / 2)
@@ -226,11 +225,11 @@ def test_f0_network_learns_two_tones(store: Store, monkeypatch: pytest.MonkeyPat
     model = config.ModelConfig(f0_width=4, mel_frames=80)
     state = torch.get_rng_state()
     network, found = supervised.train_f0(
-        [store], model=model, standardiser=statistics(store), steps=100, batch_size=4, lr=2.0e-2,
+        [store], model=model, standardiser=statistics(store), steps=60, batch_size=4, lr=2.0e-2,
         seed=0, device="cpu", on_log=said.append,
     )  # fmt: skip
     assert torch.equal(torch.get_rng_state(), state)
-    assert [record["step"] for record in said] == list(range(5, 101, 5))
+    assert [record["step"] for record in said] == list(range(3, 61, 3))
     assert said[-1]["network"] == "f0"
     assert not network.training
     assert not any(parameter.requires_grad for parameter in network.parameters())

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xfavot.models.f0 import F0Network
+from xfavot.models.f0 import F0Network, track
 
 SHORTEST_FRAMES = 80  # frames, 1 s: what the style encoder covers
 FRAME_MULTIPLE = 4  # G_A halves the frames twice
@@ -107,8 +107,6 @@ def pitch(network: F0Network, mel: Tensor) -> NDArray[np.float32]:
     """
     parts, done = [], 0
     for start, stop in spans(mel.shape[-1]):
-        found = network(mel[..., start:stop])
-        track = torch.where(found.voicing > 0, found.pitch, torch.zeros_like(found.pitch))[0]
-        parts.append(track[done - start :])
+        parts.append(track(network(mel[..., start:stop]))[0, done - start :])
         done = stop
     return np.asarray(torch.cat(parts).cpu().numpy(), dtype=np.float32)

@@ -144,8 +144,7 @@ def _values(
     pitch, distances, likeness = PitchScore(), [], []
     for clip, wave, sound in members:
         distances.append(mel_distance_db(torch.from_numpy(wave), torch.from_numpy(sound)))
-        found = torch.from_numpy(world_f0(sound))
-        pitch.add(clip.f0(), found, found)
+        pitch.add(clip.f0(), torch.from_numpy(world_f0(sound)))
         if embed is not None:
             likeness.append(float(embed(wave) @ embed(sound)))
     pairs = torch.cat(pitch.pairs, dim=1)  # (2, frames voiced in both) Hz

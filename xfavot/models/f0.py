@@ -29,6 +29,8 @@ PITCH_OCTAVES = 4.0  # 55 to 880 Hz
 PITCH_CLASSES = 160  # of 30 cents
 CLASSES_PER_OCTAVE = (PITCH_CLASSES - 1) / PITCH_OCTAVES
 PITCH_NEIGHBOURS = 4  # classes either side of the likeliest that are averaged
+GLIDE_COST = 1 / 8  # nats a class of 30 cents between two frames, when a whole clip is tracked
+SWITCH_COST = 3.0  # nats for the voice to set in or to stop
 LEAKY_SLOPE = 0.01
 HALVINGS = 3  # of the mel axis, 80 to 10
 POOL_BEFORE_RECURRENCE = 4  # of the mel axis
@@ -165,19 +167,58 @@ class F0Network(nn.Module):
         return F0Output(torch.sigmoid(voicing) * pitch, voicing, features, pitch, classes)
 
 
-def pitch_of(classes: Tensor) -> Tensor:
-    """Average the classes near the likeliest one by their probability.
+def pitch_of(classes: Tensor, middle: Tensor | None = None) -> Tensor:
+    """Average the classes near one of them by their probability.
 
     Args:
         classes: (..., 160) logits.
+        middle: (...) that class; the likeliest if left out.
 
     Returns:
         (...) Hz, differentiable.
     """
     number = torch.arange(PITCH_CLASSES, device=classes.device)
-    near = (number - classes.argmax(-1, keepdim=True)).abs() <= PITCH_NEIGHBOURS
+    middle = classes.argmax(-1) if middle is None else middle
+    near = (number - middle.unsqueeze(-1)).abs() <= PITCH_NEIGHBOURS
     share = classes.masked_fill(~near, -torch.inf).softmax(-1)
     return PITCH_MIN_HZ * torch.exp2((share * number).sum(-1) / CLASSES_PER_OCTAVE)
+
+
+def track(out: F0Output) -> Tensor:
+    """Follow the likeliest pitch through a whole clip, for analysis; the losses do not use it.
+
+    The path (Viterbi 1967) runs through the classes and one state without voice, so that single
+    frames do not leap by an octave and doubtful ones count as unvoiced.
+
+    Args:
+        out: of the network.
+
+    Returns:
+        (B, T) Hz, 0 where unvoiced.
+    """
+    voiced = out.classes.log_softmax(-1) + functional.logsigmoid(out.voicing).unsqueeze(-1)
+    unvoiced = functional.logsigmoid(-out.voicing)  # (B, T)
+    number = torch.arange(PITCH_CLASSES, device=voiced.device)
+    glide = GLIDE_COST * (number[:, None] - number).abs()
+    best, rest = voiced[:, 0], unvoiced[:, 0]
+    sources = []  # where every state, the last without voice, came from
+    for t in range(1, voiced.shape[1]):
+        going, source = (best[:, :, None] - glide).max(1)  # (B, classes)
+        setting_in = (rest - SWITCH_COST).unsqueeze(1)
+        stopping, last = best.max(1)
+        stays = rest >= stopping - SWITCH_COST
+        source = torch.where(setting_in > going, PITCH_CLASSES, source)
+        sources.append(torch.cat((source, torch.where(stays, PITCH_CLASSES, last)[:, None]), 1))
+        rest = torch.maximum(rest, stopping - SWITCH_COST) + unvoiced[:, t]
+        best = torch.maximum(going, setting_in) + voiced[:, t]
+    state = torch.cat((best, rest[:, None]), 1).argmax(1)
+    path = [state]
+    for source in reversed(sources):
+        state = source.gather(1, state[:, None])[:, 0]
+        path.append(state)
+    places = torch.stack(path[::-1], 1)  # (B, T)
+    pitch = pitch_of(out.classes, places.clamp(max=PITCH_CLASSES - 1))
+    return torch.where(places < PITCH_CLASSES, pitch, torch.zeros_like(pitch))
 
 
 def class_of(pitch: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """The only writer of tables and figures: what lies in `paper_tables/` and `figures/`.
 
-A table is a folder with a tidy CSV (full precision), the same as Markdown (rounded) and a JSON with
-its provenance; a figure is a folder with PNG, PDF, the data drawn as CSV, and the JSON. A folder is
-written whole or not at all, is never edited (the JSON knows each file's hash, and reading checks
-it), and is never replaced by one of a lower tier.
+A table is a folder with a tidy CSV (full precision), the same as Markdown and LaTeX (rounded), and
+a JSON with its provenance; a figure is a folder with PNG, PDF, the data drawn as CSV, and the JSON.
+A folder is written whole or not at all, is never edited (the JSON knows each file's hash, and
+reading checks it), and is never replaced by one of a lower tier.
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ from typing import Any, Protocol
 
 from xfavot.errors import DataError
 from xfavot.report.provenance import TIERS, Provenance
-from xfavot.report.tidy import Row, from_csv, plain_rows, require_columns, to_csv, to_markdown
+from xfavot.report.tidy import (
+    Row,
+    from_csv,
+    plain_rows,
+    require_columns,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
 
 SCHEMA = 1
 SMOKE = "SMOKE: a test of the machinery, not a result"
@@ -85,6 +93,7 @@ def write_table(
     notes = [f"**{SMOKE}.**" if provenance.tier == "smoke" else "", caption]
     text = to_markdown(plain, notes, provenance)
     files = {f"{item}.csv": to_csv(plain), f"{item}.md": text.encode("utf-8")}
+    files[f"{item}.tex"] = to_latex(plain, notes, provenance).encode("utf-8")
     return _commit(Path(root, item), item, files, provenance)
 
 

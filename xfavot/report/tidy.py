@@ -131,6 +131,35 @@ def to_markdown(rows: Sequence[Row], notes: Sequence[str], provenance: Provenanc
     return "\n\n".join(filter(None, [*notes, alike, "\n".join(table), foot])) + "\n"
 
 
+def to_latex(rows: Sequence[Row], notes: Sequence[str], provenance: Provenance) -> str:
+    """Write a table for papers (package booktabs); columns with one value for all rows are told."""
+    same = {k: v for k, v in rows[0].items() if len(rows) > 1 and all(r[k] == v for r in rows)}
+    shown = [k for k in rows[0] if k not in same or k == "value"]
+    numeric = {k for k in shown if any(isinstance(row[k], int | float) for row in rows)}
+    alike = ", ".join(f"{k} {rounded(v)}" for k, v in same.items() if v not in (None, ""))
+    told = [
+        *(note.replace("**", "") for note in notes),
+        f"All rows: {alike}." if alike else "",
+        f"Tier {provenance.tier}.",
+    ]
+    lines = [" & ".join(_tex(rounded(row[k]).replace("\\|", "|")) for k in shown) for row in rows]
+    head = " & ".join(_tex(name.replace("_", " ")) for name in shown)
+    return "\n".join([
+        "\\begin{table}", f"\\caption{{{_tex(' '.join(filter(None, told)))}}}",
+        f"\\begin{{tabular}}{{{''.join('r' if k in numeric else 'l' for k in shown)}}}",
+        "\\toprule", rf"{head} \\", "\\midrule", *(rf"{line} \\" for line in lines),
+        "\\bottomrule", "\\end{tabular}", "\\end{table}",
+    ]) + "\n"  # fmt: skip
+
+
+def _tex(text: str) -> str:
+    """Escape what LaTeX would read as a command."""
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+               "|": r"\textbar{}"}  # fmt: skip
+    special |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
+    return "".join(special.get(sign, sign) for sign in text)
+
+
 def listing(values: Row) -> str:
     """Write names and values as a table in Markdown, one a line, without those that are empty."""
     lines = [f"| {k.replace('_', ' ')} | {rounded(v)} |" for k, v in values.items() if v != ""]

@@ -123,12 +123,12 @@ def ensure_network(
     folder = Path(cfg.run_root) / "auxiliary" / f"{name}_{key}"
     kept = folder.is_dir()
     if ready is not None and (source == "shipped" or not kept):
-        say(f"{name} network that comes with the package: {ready.summary()}")
+        say(f"{name} network that comes with the package: {ready.headline()}")
         return ready
     if not kept:
         _train_and_keep(folder, stores, standardiser, cfg, recipe, on_log)
     trained = load_network(folder)
-    say(f"{name} network {'found' if kept else 'kept'} in {folder}: {trained.summary()}")
+    say(f"{name} network {'found' if kept else 'kept'} in {folder}: {trained.headline()}")
     return trained
 
 
@@ -155,9 +155,10 @@ def _train_and_keep(
         **recipe["schedule"],
     )
     clips = labels.clips_of(stores, "train", needs="f0" if name == "f0" else "transcript")
+    used = [store for store in stores if any(clip.store is store for clip in clips)]
     training = {
         "software": f"xfavot {__version__}",
-        "data": {store.corpus: labels.data_of(store, clips) for store in stores},
+        "data": {store.corpus: labels.data_of(store, clips) for store in used},
     }
     keep(folder, network, {**recipe, "training": training, "measures": measures})
 

@@ -32,7 +32,7 @@ from xfavot.models.xfavot import XFaVoT
 from xfavot.training.step import Networks
 from xfavot.training.updates import Updater
 
-SCHEMA = 1
+SCHEMA = 2  # 2: the F0 network reads pitch by classes
 STATE = "state.json"
 WEIGHT_FILES = ("model", "ema", "f0", "content")
 

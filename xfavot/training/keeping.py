@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,11 +39,19 @@ class Trained:
     metrics: dict[str, float]
     path: Path
 
+    def headline(self) -> str:
+        """Say the measures of the held-out splits as a whole."""
+        return self._said(lambda name: name.count("/") == 1)
+
     def summary(self) -> str:
-        """Say the measures in one line."""
+        """Say all measures in one line, those of sexes and corpora too."""
+        return self._said(lambda name: True)
+
+    def _said(self, counts: Callable[[str], bool]) -> str:
         shown = [
             f"{name} {value:.0f}" if name.endswith("clips") else f"{name} {value:.3f}"
             for name, value in self.metrics.items()
+            if counts(name)
         ]
         return ", ".join(shown) or "no clip held out to measure it on"
 

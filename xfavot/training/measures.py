@@ -13,7 +13,7 @@ from torch import Tensor
 from xfavot.audio.mel import Standardiser
 from xfavot.data.manifest import Store
 from xfavot.models.content import ContentNetwork
-from xfavot.models.f0 import F0Network
+from xfavot.models.f0 import F0Network, track
 from xfavot.training.labels import Clip, clips_of, decode, encode, spell
 
 GROSS_ERROR = 0.2  # relative pitch error that counts as gross
@@ -47,9 +47,9 @@ class PitchScore:
     gross: int = 0
     pairs: list[Tensor] = field(default_factory=list)
 
-    def add(self, f0: Tensor, voicing: Tensor, pitch: Tensor) -> None:
-        """Count the frames of one clip: label (T,) Hz, logits (T,), pitch (T,) Hz."""
-        voiced, said = f0 > 0, voicing > 0
+    def add(self, f0: Tensor, pitch: Tensor) -> None:
+        """Count the frames of one clip: label and track (T,) Hz, 0 where unvoiced."""
+        voiced, said = f0 > 0, pitch > 0
         both = voiced & said
         self.frames += f0.numel()
         self.wrong_voicing += int((voiced != said).sum())
@@ -91,12 +91,12 @@ def f0_measures(
         scores: dict[str, PitchScore] = {}
         for clip in _of_each(stores, split, needs="f0"):
             x = standardiser.standardise(clip.log_mel())[None, None].to(device)
-            out = network(x)
+            pitch = track(network(x))[0].cpu()
             wholes = _groups(split, clip, stores)
             sexes = [f"{whole}/{clip.item.gender}" for whole in wholes if clip.item.gender]
             for group in (*wholes, *sexes):
                 score = scores.setdefault(group, PitchScore())
-                score.add(clip.f0(), out.voicing[0].cpu(), out.pitch[0].cpu())
+                score.add(clip.f0(), pitch)
                 score.clips += 1
         found |= _flat({group: score.measures() for group, score in scores.items()})
         found |= {f"{group}/clips": float(score.clips) for group, score in scores.items()}
@@ -152,7 +152,7 @@ def example_tracks(
     tracks = {"WORLD": clip.f0().numpy()}
     if network is not None:
         out = network(standardiser.standardise(clip.log_mel())[None, None])
-        tracks["network"] = (out.pitch[0] * (out.voicing[0] > 0)).numpy()
+        tracks["network"] = track(out)[0].numpy()
     return tracks
 
 

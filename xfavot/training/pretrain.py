@@ -7,6 +7,7 @@ is trained in `vocoding.py`, kept and found by `vocoder_keeping.py`.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import cast
 
@@ -106,7 +107,9 @@ def pretrain(task: Pretraining, *, on_log: Log | None = None) -> Pretrained:
     """
     from xfavot.training.stores import open_stores
 
-    cfg = task.run
+    cfg = dataclasses.replace(
+        task.run, pretrain=dataclasses.replace(task.run.pretrain, source="train")
+    )
     stores = open_stores(cfg, lambda text: on_log({"message": text}) if on_log else None)
     standardiser = mel_statistics(stores, split="train")
     frozen = [name for name in task.networks if name != VOCODER]

@@ -1,0 +1,121 @@
+"""The F0 and the content network that come with the package, on voices they were not trained on."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from xfavot import config, weights
+from xfavot.audio.io import load_waveform
+from xfavot.audio.mel import Standardiser, log_mel
+from xfavot.data.f0 import world_f0
+from xfavot.data.mini.factors import person, sex_and_rank, stream
+from xfavot.data.mini.speak import Espeak, become, sentences, voice_of
+from xfavot.losses.terms import speech_consistency
+from xfavot.models.content import ContentNetwork
+from xfavot.models.f0 import F0Network, track
+from xfavot.training import keeping
+from xfavot.training.measures import PitchScore
+
+STATISTICS = Standardiser(torch.full((80,), -2.5), torch.full((80,), 0.9))
+SEED = 7  # people of another seed than those trained on
+
+
+def shipped(name: str) -> keeping.Trained:
+    return keeping.load_network(weights.shipped(name), STATISTICS)
+
+
+@pytest.mark.parametrize("name", ["f0", "content"])
+def test_weights_fit_preset_mini_and_say_what_they_are(name: str) -> None:
+    model = config.resolve(dataset="mini", preset="mini").model
+    path = weights.shipped(name)
+    said = keeping.read_record(path)
+    for width in (key for key in said["arguments"] if key not in ("depth", "mel_bins")):
+        assert said["arguments"][width] == getattr(model, width)
+    data = said["training"]["data"]
+    assert set(data) <= {"mini", "vctk", "librispeech"}
+    assert data["mini"]["speakers"] == 64
+    assert any(key.endswith("clips") for key in said["measures"])
+    assert path.stat().st_size < 5_000_000
+    card = path.with_suffix(".md").read_text(encoding="utf-8")
+    assert "CC BY 4.0" in card
+    assert "papermill notebooks/pretrain.ipynb" in card
+
+
+def test_f0_follows_a_glide() -> None:
+    time = torch.arange(36_000) / 24_000
+    hz = 120.0 * 2.0 ** (time / 1.5)  # an octave up
+    phase = 2 * torch.pi * torch.cumsum(hz / 24_000, 0)
+    wave = sum(torch.sin(phase * h) / h for h in range(1, 25))
+    wave = torch.cat((torch.zeros(9_600), 0.1 * torch.as_tensor(wave)))
+    wave = wave + 1e-3 * torch.randn(len(wave), generator=torch.Generator().manual_seed(0))
+    network = shipped("f0").network
+    assert isinstance(network, F0Network)
+    out = network(STATISTICS.standardise(log_mel(wave))[None, None])
+    wanted = hz[::300]
+    found, voicing = out.pitch[0, 32:], out.voicing[0]
+    inside = slice(4, len(wanted) - 4)
+    cents = 1200 * (found[inside].log2() - wanted[inside].log2()).abs()
+    assert cents.median() < 50
+    assert (voicing[36:-4] > 0).float().mean() > 0.9
+    assert (voicing[:26] < 0).float().mean() > 0.9
+
+
+def test_f0_of_real_speech_agrees_with_world(real_corpus: Path) -> None:
+    network = shipped("f0").network
+    score = PitchScore()
+    for path in sorted((real_corpus / "cmu_arctic").glob("*/wav/*.wav"))[:4]:
+        wave = load_waveform(path)[:96_000]
+        f0 = torch.from_numpy(world_f0(wave))
+        out = network(STATISTICS.standardise(log_mel(torch.from_numpy(wave)))[None, None])
+        score.add(f0, track(out)[0])
+    found = score.measures()
+    assert found["voicing_error"] < 0.2
+    assert found["gross_pitch_error"] < 0.08
+    assert found["f0_correlation"] > 0.9
+
+
+def same_length(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Two features (C, T) under the warp of time that brings them closest, as pairs of frames."""
+    distance = torch.cdist(a.T[None], b.T[None], p=1.0)[0].numpy()
+    rows, columns = distance.shape
+    total = np.full((rows + 1, columns + 1), np.inf)
+    total[0, 0] = 0.0
+    for i, j in itertools.product(range(rows), range(columns)):
+        before = min(total[i, j], total[i, j + 1], total[i + 1, j])
+        total[i + 1, j + 1] = distance[i, j] + before
+    path, i, j = [], rows, columns
+    while i and j:
+        path.append((i - 1, j - 1))
+        steps = ((i - 1, j - 1), (i - 1, j), (i, j - 1))
+        i, j = min(steps, key=lambda at: total[at])
+    first, second = np.array(path[::-1]).T
+    return a[:, first], b[:, second]
+
+
+def test_content_tells_words_apart_and_voices_not() -> None:
+    pytest.importorskip("espeakng_loader")
+    network = shipped("content").network
+    assert isinstance(network, ContentNetwork)
+    espeak, said = Espeak(), {}
+    for number, (k, words) in itertools.product((1, 4, 9, 12), enumerate(sentences(SEED, 0, 4))):
+        voice = voice_of(person(number, seed=SEED), sex_and_rank(number)[1])
+        raw = espeak.say(words, voice=voice.base, words_per_minute=voice.words_per_minute)
+        wave = become(raw, espeak.rate_hz, voice, stream(SEED, "voice", number, k))
+        mel = log_mel(torch.from_numpy(np.asarray(wave, np.float32)))
+        said[number, k] = network.features(STATISTICS.standardise(mel)[None, None])[0]
+    loss: dict[bool, list[float]] = {True: [], False: []}
+    for (a, words_a), (b, words_b) in itertools.combinations(said, 2):
+        if (words_a == words_b) != (a == b):
+            pair = same_length(said[a, words_a], said[b, words_b])
+            loss[words_a == words_b].append(float(speech_consistency(*pair)))
+    same, other = (torch.tensor(loss[key]) for key in (True, False))
+    area = functional.relu(torch.sign(other[None] - same[:, None])).mean()
+    assert len(same) == len(other) == 24
+    assert area >= 0.9

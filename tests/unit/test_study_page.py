@@ -1,0 +1,229 @@
+"""The page of the study in a real browser: answered, reloaded in the middle, saved, read back."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.browser import PHONE, Browser
+from tests.unit.test_study import SYSTEMS, origin, toy_triplets
+from xfavot.report.study import Study, write_study
+from xfavot.report.study_answers import read_answers, result_rows
+
+pytest.importorskip("scipy")
+pytest.importorskip("soundfile")
+
+ENTER, SPACE, LEFT, RIGHT = "\ue007", " ", "\ue012", "\ue014"
+KEYS = {"A": ("a", LEFT, "1"), "B": ("b", RIGHT, "2")}
+COUNT = 30
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    root = tmp_path_factory.mktemp("browser")
+    with Browser(root / "profile", root / "downloads") as opened:
+        yield opened
+
+
+def shows(section: str) -> str:
+    """JavaScript that holds once a section is shown, also while the page still loads."""
+    return f"document.querySelector('#{section}') && !document.querySelector('#{section}').hidden"
+
+
+def make(folder: Path, *, listen_ms: int = 0, seconds: float = 0.3, count: int = COUNT) -> Study:
+    """Write 30 triplets of one model and task, as the paper has them, and two pages."""
+    made = toy_triplets(count, seconds=seconds)
+    drawn = [t for t in made if (t.system, t.task) == (SYSTEMS[1], "a2i")]
+    return write_study(
+        drawn, made[0], folder=folder, sheets=2, seed=0, form="faces", dataset="toy",
+        provenance=origin(), listen_ms=listen_ms,
+    )  # fmt: skip
+
+
+def start(browser: Browser, study: Study, sheet: str = "01") -> None:
+    browser.open(study.folder / "pages" / f"sheet_{sheet}.html")
+    assert browser.run("return document.querySelector('#start').disabled")
+    browser.tap("#agree")
+    browser.tap("#start")
+    assert "Example" in browser.run("return document.querySelector('#count').textContent")
+    browser.press("a", ENTER)
+
+
+def sides(study: Study, wrong: set[int], sheet: str = "01") -> list[str]:
+    """The side to choose for each question; those in `wrong` (places) get the wrong one."""
+    found = []
+    for place, (item, token_a) in enumerate(study.key["sheets"][sheet]):
+        asked = study.key["questions"][item]
+        is_a = asked["tokens"][asked["match"]] == token_a
+        found.append("A" if is_a is (place not in wrong) else "B")
+    return found
+
+
+def saved(browser: Browser, folder: Path) -> dict[str, Any]:
+    """What the page would save, written where answers are read."""
+    text = browser.run("return document.querySelector('#text').value")
+    content: dict[str, Any] = json.loads(text)
+    folder.mkdir(exist_ok=True)
+    (folder / f"sheet_{content['sheet']}.json").write_text(text, "utf-8")
+    return content
+
+
+def arrived(file: Path) -> Path:
+    """A download, once it is there."""
+    end = time.monotonic() + 20
+    while not file.is_file():
+        assert time.monotonic() < end, f"{file.name} was not saved"
+        time.sleep(0.02)
+    return file
+
+
+def kept(browser: Browser, study: Study, sheet: str = "01") -> Any:
+    key = f"xfavot-cpr:{study.key['study']}:{sheet}"
+    return json.loads(browser.run("return localStorage.getItem(arguments[0])", key) or "null")
+
+
+def test_thirty_triplets_are_answered_reloaded_saved_and_read_back(
+    browser: Browser, tmp_path: Path
+) -> None:
+    study = make(tmp_path / "study")
+    wrong = {3, 11, 17, 22, 28, 29}  # 24 of 30 are right
+    plan = sides(study, wrong)
+    start(browser, study)
+    for place, side in enumerate(plan):
+        if place == 14:
+            before = kept(browser, study)
+            assert len(before["answers"]) == 14
+            browser.run("location.reload()")
+            browser.wait(shows("again"))
+            assert "14 of 30 answered" in browser.run(
+                "return document.querySelector('main').innerText"
+            )
+            assert kept(browser, study) == before
+            browser.tap("#resume")
+            assert browser.run("return document.querySelector('#count').textContent") == "15 of 30"
+        browser.press(KEYS[side][place % 3], ENTER)
+    browser.wait(shows("end"))
+    browser.tap("#save")
+    name = f"answers_{study.key['study']}_sheet_01.json"
+    file = browser.downloads / name
+    browser.wait("true")
+    for _ in range(200):
+        if file.is_file():
+            break
+        browser.wait("true")
+    assert (
+        json.loads(file.read_text("utf-8"))["answers"] == saved(browser, tmp_path / "a")["answers"]
+    )
+    (tmp_path / "a" / "sheet_01.json").write_bytes(file.read_bytes())
+    answers = read_answers(study, tmp_path / "a")
+    assert [sheet.complete for sheet in answers.sheets] == [True]
+    row = result_rows(study, answers)[0]
+    assert (row["system"], row["task"], row["metric"]) == (SYSTEMS[1], "a2i", "CPR")
+    assert (row["value"], row["n"]) == (24 / 30, 30)
+    right = [one.right for one in answers.sheets[0].judgements]
+    assert [place for place, fine in enumerate(right) if not fine] == sorted(wrong)
+    assert browser.console() == []
+    browser.run("location.reload()")
+    browser.wait(shows("end"))
+    browser.tap("#end .forget")
+    browser.accept()
+    browser.wait(shows("welcome"))
+    assert kept(browser, study)["answers"] == []
+
+
+def test_an_answer_needs_the_voice_to_be_heard_and_a_choice(
+    browser: Browser, tmp_path: Path
+) -> None:
+    study = make(tmp_path, listen_ms=60_000, seconds=0.5, count=2)
+    browser.open(study.folder / "pages" / "sheet_01.html")
+    browser.tap("#agree")
+    browser.tap("#start")
+    browser.run("document.querySelector('.player').click()")  # stop what began by itself
+    browser.press("a", ENTER)
+    assert browser.run("return document.querySelector('#next').disabled")
+    assert "Please listen" in browser.run("return document.querySelector('#hint').textContent")
+    browser.press(SPACE)
+    browser.wait("!document.querySelector('#next').disabled")  # heard to its end
+    browser.press(ENTER)
+    assert browser.run("return document.querySelector('#count').textContent") == "1 of 2"
+    browser.wait("document.querySelector('#hint').textContent.startsWith('Choose A or B')")
+    assert browser.run("return document.querySelector('#next').disabled")
+    browser.press(ENTER)
+    assert browser.run("return document.querySelector('#count').textContent") == "1 of 2"
+    browser.press("b", ENTER)
+    (answer,) = kept(browser, study)["answers"]
+    assert answer["side"] == "B"
+    assert answer["plays"] >= 1
+    assert 400 <= answer["heard_ms"] <= answer["ms"] + 50
+
+
+def test_a_file_of_half_the_answers_goes_on_elsewhere(browser: Browser, tmp_path: Path) -> None:
+    study = make(tmp_path / "study", count=4)
+    start(browser, study, "02")
+    browser.press("a", ENTER, "b", ENTER)
+    half = kept(browser, study, "02")["answers"]
+    browser.run("document.querySelector('#pause').click()")
+    file = browser.downloads / f"answers_{study.key['study']}_sheet_02.json"
+    other = json.loads(arrived(file).read_text("utf-8"))
+    browser.run("localStorage.clear(); location.reload()")
+    browser.wait(shows("welcome"))
+    browser.run("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    for changes, told in (
+        ({"study": "x"}, "another study"),
+        ({"sheet": "01"}, "belongs to sheet 01"),
+        ({"answers": half[:1]}, "damaged or was changed"),
+        ({"format": ""}, "no file with answers"),
+    ):
+        (tmp_path / "bad.json").write_text(json.dumps(other | changes), "utf-8")
+        browser.upload("#file", tmp_path / "bad.json")
+        browser.wait(f"document.querySelector('#file-error').textContent.includes('{told}')")
+    browser.upload("#file", file)
+    browser.wait(shows("again"))
+    assert kept(browser, study, "02")["answers"] == half
+    browser.tap("#resume")
+    browser.press("a", ENTER, "a", ENTER)
+    browser.wait(shows("end"))
+    saved(browser, tmp_path / "a")
+    assert len(read_answers(study, tmp_path / "a").judgements) == 4
+
+
+def test_the_page_fits_a_phone_and_is_told_to_those_who_do_not_see(
+    browser: Browser, tmp_path: Path
+) -> None:
+    made = toy_triplets(1)
+    voices = [t for t in made if (t.system, t.task) == (SYSTEMS[1], "i2a")]
+    study = write_study(
+        voices, made[0], folder=tmp_path, sheets=1, seed=0, form="outputs", dataset="toy",
+        provenance=origin(), listen_ms=0,
+    )  # fmt: skip
+    browser.resize(**PHONE, scale=2.0, touch=True)
+    try:
+        browser.open(study.folder / "pages" / "sheet_01.html")
+        for step in ("#agree", "#start", "#choices .choice:nth-child(2)", "#next"):
+            assert browser.run("return document.documentElement.scrollWidth <= innerWidth"), step
+            browser.tap(step)
+        assert browser.run("return document.querySelectorAll('.player').length") == 2
+        assert (
+            browser.run("return document.activeElement.textContent")
+            == "Which voice fits this face?"
+        )
+        unnamed = browser.run(
+            "return [...document.querySelectorAll('button, input, img, textarea, progress')]"
+            ".filter((e) => e.offsetParent && !(e.textContent.trim() || e.ariaLabel"
+            " || (e.labels && e.labels.length && e.labels[0].textContent.trim())"
+            " || (e.tagName === 'IMG' && e.hasAttribute('alt')))).map((e) => e.outerHTML)"
+        )
+        assert unnamed == []
+        small = browser.run(
+            "return [...document.querySelectorAll('#question button, #question label')]"
+            ".filter((e) => e.offsetParent && !e.matches('.link') && e.offsetHeight < 44).length"
+        )
+        assert small == 0
+    finally:
+        browser.emulate("Emulation.clearDeviceMetricsOverride")
+        browser.emulate("Emulation.setTouchEmulationEnabled", enabled=False)

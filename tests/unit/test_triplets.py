@@ -1,0 +1,213 @@
+"""Triplets of the study and the computers that judge them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.unit.store_factory import make_store
+from xfavot.data.manifest import Store
+from xfavot.errors import DataError
+from xfavot.evaluation import automatic_cpr, triplets
+from xfavot.evaluation.automatic_cpr import FactorJudge, LikenessJudge
+from xfavot.evaluation.triplets import Triplet
+from xfavot.study_config import FORMS
+
+GENDERS = "fffmmm"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    root = tmp_path_factory.mktemp("triplets")
+    made = make_store(root, genders=GENDERS, clips=5, splits=("train", "train", "val"), seconds=0.8)
+    people = {
+        f"toy/s{n + 1}": {"gender": g, "age": n / 6, "size": (n % 3) / 3, "liveliness": (n % 2) / 2}
+        for n, g in enumerate(GENDERS)
+    }
+    (made.path / "factors.json").write_text(json.dumps({"people": people, "faces": []}), "utf-8")
+    return made
+
+
+def speaker_of(store: Store, sample: Any) -> str:
+    """Whose recorded face or voice it is."""
+    for item in store.items:
+        waves = [store.waveform(item)]
+        for real in waves + [store.face(item, i) for i in range(item.face_count)]:
+            if real.shape == sample.shape and np.array_equal(real, sample):
+                return item.speaker
+    raise AssertionError("no sample of the store")
+
+
+class Echo:
+    """A converter that returns the reference's mark and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+
+    def convert_face(self, face: Any, **guidance: Any) -> Any:
+        self.asked.append({"source": face, **guidance})
+        mark = np.full((64, 64, 3), len(self.asked) % 256, np.uint8)
+        return SimpleNamespace(image=mark)
+
+    def convert_voice(self, voice: Any, **guidance: Any) -> Any:
+        self.asked.append({"source": voice, **guidance})
+        return SimpleNamespace(waveform=np.full(len(voice), len(self.asked), np.float32))
+
+
+@pytest.mark.parametrize("task", triplets.TASKS)
+@pytest.mark.parametrize("form", FORMS)
+def test_ground_truth_is_of_the_person_and_of_somebody_else(
+    store: Store, task: str, form: str
+) -> None:
+    drawn = triplets.ground_truth([store], task=task, form=form, count=12, seed=1)
+    assert Counter(t.sexes for t in drawn) == {"one sex": 6, "both sexes": 6}
+    assert Counter(t.people[0] for t in drawn) == {f"toy/s{n}": 2 for n in range(1, 7)}
+    for one in drawn:
+        assert speaker_of(store, one.prompt) == speaker_of(store, one.match) == one.people[0]
+        assert speaker_of(store, one.other) == one.people[1] != one.people[0]
+        assert triplets.is_face(one.prompt) is (task == "i2a" and form == "outputs")
+        assert triplets.is_face(one.match) is triplets.is_face(one.other)
+        assert triplets.is_face(one.match) is not triplets.is_face(one.prompt)
+    again = triplets.ground_truth([store], task=task, form=form, count=12, seed=1)
+    assert [t.people for t in again] == [t.people for t in drawn]
+
+
+def test_a_face_is_led_by_two_voices_and_shown_with_the_first(store: Store) -> None:
+    echo = Echo()
+    drawn = list(triplets.converted(
+        echo, [store], system="m", task="a2i", form="faces", count=6, seed=0
+    ))  # type: ignore[arg-type]  # fmt: skip
+    for number, one in enumerate(drawn):
+        first, second = echo.asked[2 * number : 2 * number + 2]
+        np.testing.assert_array_equal(first["source"], second["source"])
+        np.testing.assert_array_equal(one.prompt, first["voice_reference"])
+        assert speaker_of(store, first["voice_reference"]) == one.people[0]
+        assert speaker_of(store, second["voice_reference"]) == one.people[1]
+        assert speaker_of(store, first["source"]) not in one.people
+        assert (first["gender"], second["gender"]) == one.genders
+        assert (one.match[0, 0, 0], one.other[0, 0, 0]) == (2 * number + 1, 2 * number + 2)
+
+
+def test_a_voice_is_heard_with_its_face_or_shown_beside_another_voice(store: Store) -> None:
+    found = {}
+    for form in FORMS:
+        echo = Echo()
+        how: dict[str, Any] = {"system": "m", "task": "i2a", "count": 2, "seed": 0}
+        found[form] = list(triplets.converted(echo, [store], form=form, **how))  # type: ignore[arg-type]
+    for heard, shown in zip(*found.values(), strict=True):
+        assert heard.people == shown.people  # the same questions in either form
+        np.testing.assert_array_equal(heard.prompt, shown.match)
+        np.testing.assert_array_equal(heard.match, shown.prompt)
+        assert speaker_of(store, heard.match) == heard.people[0]
+        assert speaker_of(store, heard.other) == heard.people[1]
+        assert not np.array_equal(shown.match, shown.other)
+
+
+def test_faces_and_voices_of_different_people_can_be_asked_but_have_no_truth(
+    tmp_path: Path,
+) -> None:
+    faces = make_store(tmp_path, corpus="f", kind="image", genders="fm", known_speakers=False)
+    voices = make_store(tmp_path, corpus="v", kind="audio", genders="fm")
+    both = [faces, voices]
+    assert triplets.ground_truth(both, task="a2i", form="faces", count=3, seed=0) == []
+    for task in triplets.TASKS:
+        made = triplets.converted(
+            Echo(), both, system="m", task=task, form="faces", count=3, seed=0
+        )  # type: ignore[arg-type]  # fmt: skip
+        assert len(list(made)) == 3
+    how: Any = {"system": "m", "task": "i2a", "form": "faces", "count": 1, "seed": 0}
+    with pytest.raises(DataError, match=r"0 people with a face to lead"):
+        next(triplets.converted(Echo(), [voices], **how))  # type: ignore[arg-type]
+
+
+def test_the_split_is_the_first_with_two_people(tmp_path: Path) -> None:
+    assert triplets.split_of([make_store(tmp_path, corpus="a")]) == "val"
+    lone = make_store(tmp_path, corpus="b", genders="f", splits=("val",))
+    assert triplets.split_of([lone]) == "train"
+    more = make_store(tmp_path, corpus="c", genders="fm", splits=("unseen",))
+    assert triplets.split_of([lone, more]) == "unseen"
+
+
+def toy(task: str, prompt: Any, match: Any, other: Any) -> Triplet:
+    people = ("toy/s1", "toy/s6")
+    return Triplet(system="m", task=task, prompt=prompt, match=match, other=other, people=people,
+                   genders=("f", "m"))  # fmt: skip
+
+
+def test_likeness_decides_and_equal_ones_count_half() -> None:
+    heard: list[str] = []
+
+    def likeness(face: Any, voice: Any, gender: str) -> float:
+        heard.append(gender)
+        return float(face[0, 0, 0] == voice[0])
+
+    voice, fits, odd = np.ones(9, np.float32), np.ones((2, 2, 3), np.uint8), np.zeros((2, 2, 3))
+    judge = LikenessJudge("toy", likeness)
+    drawn = [toy("a2i", voice, *pair) for pair in ((fits, odd), (odd, fits), (fits, fits))]
+    drawn.append(toy("i2a", fits, voice, voice * 0))
+    rows = automatic_cpr.automatic_rows(drawn, [judge], dataset="d", seed=0)
+    found = {(r["task"], r["metric"]): r["value"] for r in rows}
+    assert found["a2i", "automatic CPR, by toy"] == 0.5
+    assert found["i2a", "automatic CPR, a woman and a man, by toy"] == 1.0
+    assert set(heard) == {"f"}  # of the person whom the prompt follows, for both candidates
+
+
+def test_hidden_factors_judge_what_the_task_made(store: Store) -> None:
+    judge = FactorJudge(store)
+    drawn = [
+        t
+        for task in triplets.TASKS
+        for t in triplets.ground_truth([store], task=task, form="faces", count=18, seed=0)
+    ]
+    rows = automatic_cpr.automatic_rows(drawn, [judge], dataset="toy", seed=0)
+    whole = {r["task"]: r["value"] for r in rows if r["metric"].startswith("automatic CPR, by")}
+    assert whole["a2i"] > 0.9
+    assert whole["i2a"] > 0.9
+    face, far = (
+        store.face(next(i for i in store.items if i.speaker == f"toy/s{n}")) for n in (1, 6)
+    )
+    voice = store.waveform(store.items[0])
+    silent = np.zeros(24000, np.float32)
+    assert judge.prefers(toy("a2i", silent, face, far)) == 1.0  # the prompt is known, not read
+    assert judge.prefers(toy("a2i", voice, far, face)) == 0.0
+    flat = np.zeros((128, 128, 3), np.uint8)
+    assert judge.prefers(toy("i2a", voice, flat, flat)) == 1.0  # here the candidates are known
+    strange = Triplet(system="m", task="a2i", prompt=voice, match=face, other=far,
+                      people=("x", "y"), genders=("f", "f"))  # fmt: skip
+    with pytest.raises(DataError, match="hidden factors of 'x' are not known"):
+        judge.prefers(strange)
+
+
+def test_judges_are_those_that_stores_and_models_allow(store: Store, tmp_path: Path) -> None:
+    plain = make_store(tmp_path, corpus="plain")
+    model = SimpleNamespace(has=lambda kind: True)
+    silent = SimpleNamespace(has=lambda kind: kind == "face")
+    models: Any = {"m": model, "image_only": silent}
+    names = [judge.name for judge in automatic_cpr.judges_of([store], models)]
+    assert names == ["the hidden factors", "the style encoders of m"]
+    assert len(automatic_cpr.judges_of([plain], models)) == 1
+    with pytest.raises(DataError, match=r"hidden factors of .* cannot be read"):
+        FactorJudge(plain)
+
+
+def test_style_judge_encodes_both_with_the_gender_of_the_prompt() -> None:
+    calls: list[Any] = []
+
+    def style(sample: Any, **how: Any) -> Any:
+        calls.append(how)
+        return SimpleNamespace(vector=torch.tensor([[1.0, float(sample.mean())]]))
+
+    model: Any = SimpleNamespace(style_of_face=style, style_of_voice=style)
+    judge = automatic_cpr.style_judge(model, "m")
+    voice = np.full(100, 3.0, np.float32)
+    near, far = np.full((2, 2, 3), 3.0), np.full((2, 2, 3), -3.0)
+    assert judge.prefers(toy("a2i", voice, near, far)) == 1.0
+    assert judge.prefers(toy("a2i", voice, far, near)) == 0.0
+    assert {how["gender"] for how in calls} == {"f"}
