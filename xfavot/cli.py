@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from xfavot.errors import XFaVoTError
-from xfavot.evaluation import weights
-from xfavot.evaluation.pinned import names
-from xfavot.evaluation.weights_card import listing
+from xfavot.weights import fetched
+from xfavot.weights.card import listing
+from xfavot.weights.pinned import names
 
 ALL = "all"
 
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fetch(name: str, cache: str | None) -> None:
-    weights.fetch(name, cache, on_log=_write)
+    fetched.fetch(name, cache, on_log=_write)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Without a name it lists what there is. Each licence is shown first.",
     )
     fetch.add_argument("names", nargs="*", metavar="NAME", help=f"sets of weights, or {ALL!r}")
-    fetch.add_argument("--cache", metavar="DIR", help=f"folder; usually {weights.CACHE}")
+    fetch.add_argument("--cache", metavar="DIR", help=f"folder; usually {fetched.CACHE}")
     fetch.add_argument("--list", action="store_true", help="list them and fetch nothing")
     return parser
 

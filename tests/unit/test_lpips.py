@@ -111,7 +111,7 @@ def test_missing_weights(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_weights_of_another_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "weights.pth"
     torch.save({"lin0.model.1.weight": torch.ones(1, 64, 1, 1)}, file)
-    monkeypatch.setattr("xfavot.evaluation.weights.path", lambda name, cache=None: file)
+    monkeypatch.setattr("xfavot.weights.fetched.path", lambda name, cache=None: file)
     with pytest.raises(WeightsError, match="4 of 5 expected tensors do not fit"):
         lpips_distance.alex()
 
@@ -130,7 +130,7 @@ def test_weights_are_those_of_the_files(tmp_path: Path, monkeypatch: pytest.Monk
     for name, key in (("lpips_stargan_v2", "lpips_weights.{}.main.1.weight"),
                       ("lpips_alex", "lin{}.model.1.weight")):  # fmt: skip
         torch.save({key.format(n): one for n, one in enumerate(learnt)}, tmp_path / name)
-    monkeypatch.setattr("xfavot.evaluation.weights.path", lambda name, cache=None: tmp_path / name)
+    monkeypatch.setattr("xfavot.weights.fetched.path", lambda name, cache=None: tmp_path / name)
     x = faces(2, 3)
     expected = LPIPS("lpips_alex", network.features, learnt, unit_package).diversity(x)
     ours, ancestor = lpips_distance.alex(), lpips_distance.stargan_v2()

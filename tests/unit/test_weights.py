@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 from xfavot.audio.vocoder import PUBLISHED
 from xfavot.cli import main
 from xfavot.errors import ConfigError, WeightsError
-from xfavot.evaluation import foreign, weights
-from xfavot.evaluation.pinned import describe, names
-from xfavot.evaluation.weights_card import all_cards, listing
+from xfavot.evaluation import foreign
+from xfavot.weights import fetched
+from xfavot.weights.card import all_cards, listing
+from xfavot.weights.pinned import describe, names
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = {
@@ -87,7 +88,7 @@ def test_addresses_are_those_of_the_installed_packages(
 @pytest.mark.parametrize("name", ["lpips_alex", "lpips_vgg", "lpips_squeeze", "resemblyzer"])
 def test_what_an_installed_package_brings_is_found_there(name: str, tmp_path: Path) -> None:
     pytest.importorskip(describe(name).package)
-    found = weights.path(name, tmp_path)
+    found = fetched.path(name, tmp_path)
     assert found.stat().st_size == describe(name).bytes
     assert not found.is_relative_to(tmp_path)
     assert not found.with_name(f".{found.name}.json").exists()  # nothing is written there
@@ -95,7 +96,7 @@ def test_what_an_installed_package_brings_is_found_there(name: str, tmp_path: Pa
 
 def test_a_missing_set_says_everything_one_must_know(tmp_path: Path) -> None:
     with pytest.raises(WeightsError) as caught:
-        weights.path("nisqa", tmp_path)
+        fetched.path("nisqa", tmp_path)
     message = str(caught.value)
     for part in (
         *("nisqa.tar", "1.05 MB", "CC BY-NC-SA 4.0", "nothing is fetched unasked", "unset it"),
@@ -103,13 +104,13 @@ def test_a_missing_set_says_everything_one_must_know(tmp_path: Path) -> None:
         f"put it at {tmp_path / 'nisqa' / 'nisqa.tar'}",
     ):
         assert part in message
-    assert weights.here("nisqa", tmp_path) is None
+    assert fetched.here("nisqa", tmp_path) is None
     assert not list(tmp_path.iterdir())  # looking leaves nothing behind
 
 
 def test_a_set_of_a_package_that_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "find_spec", lambda name: None)
-    for call in (weights.path, weights.fetch):
+    monkeypatch.setattr(fetched, "find_spec", lambda name: None)
+    for call in (fetched.path, fetched.fetch):
         with pytest.raises(WeightsError, match=r'pip install "xfavot\[metrics\]"$'):
             call("resemblyzer", tmp_path)
 
@@ -117,15 +118,15 @@ def test_a_set_of_a_package_that_is_absent(tmp_path: Path, monkeypatch: pytest.M
 def test_the_cache_comes_from_the_argument_or_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert weights.root() == Path(weights.CACHE).expanduser()
+    assert fetched.root() == Path(fetched.CACHE).expanduser()
     monkeypatch.setenv("XFAVOT_WEIGHTS", str(tmp_path / "a"))
-    assert weights.root() == tmp_path / "a"
-    assert weights.root(tmp_path / "b") == tmp_path / "b"
+    assert fetched.root() == tmp_path / "a"
+    assert fetched.root(tmp_path / "b") == tmp_path / "b"
 
 
 def test_an_unknown_name_tells_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'nisqa'"):
-        weights.path("niqsa", tmp_path)
+        fetched.path("niqsa", tmp_path)
 
 
 def test_the_listing_tells_what_is_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,12 +158,12 @@ def test_the_real_files_are_the_pinned_ones(name: str, real_corpus: Path, tmp_pa
     folder = tmp_path / name
     folder.mkdir()
     file = Path(shutil.copy(real_corpus / "weights" / REAL[name], folder / describe(name).file))
-    assert weights.path(name, tmp_path) == file
+    assert fetched.path(name, tmp_path) == file
     body = bytearray(file.read_bytes())
     body[len(body) // 2] ^= 1
     file.write_bytes(body)
     with pytest.raises(WeightsError, match=r"expected \d+ bytes of sha256:.*fetch-weights"):
-        weights.path(name, tmp_path)
+        fetched.path(name, tmp_path)
 
 
 def test_the_real_files_are_read_without_being_run(real_corpus: Path) -> None:

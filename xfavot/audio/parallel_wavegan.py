@@ -15,7 +15,6 @@ import math
 import warnings
 from functools import lru_cache
 from os import PathLike
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,9 +24,7 @@ from torch import Tensor
 from xfavot.audio.mel import MEL, Standardiser
 from xfavot.audio.mel_decoder import MelDecoder
 from xfavot.audio.vocoder_checkpoint import (
-    WEIGHTS,
     VocoderCheckpoint,
-    first_line,
     read_checkpoint,
 )
 from xfavot.errors import WeightsError
@@ -39,8 +36,6 @@ GENERATORS = {
 }
 CHUNK_FRAMES = 240  # 3 s; bounds the memory for any length
 SHORTEST_FRAMES = 16  # the reflections of MelGAN need 6 at least
-CACHE = Path("~/.cache/parallel_wavegan")  # where the package itself keeps its downloads
-PAGE = "https://github.com/kan-bayashi/ParallelWaveGAN#results"
 
 
 class TrainedVocoder(MelDecoder):
@@ -166,46 +161,6 @@ def _stage(kind: str, params: dict[str, Any]) -> float:
     blocks = zip(params["resblock_kernel_sizes"], params["resblock_dilations"], strict=True)
     more = 1 if params["use_additional_convs"] else 0
     return float(max((kernel - 1) / 2 * sum(d + more for d in wide) for kernel, wide in blocks))
-
-
-def published_folder(name: str, *, cache: str | PathLike[str] = CACHE, download: bool) -> Path:
-    """Find the weights that the project published under a name, fetching them if asked to.
-
-    Args:
-        name: the project's name for the weights.
-        cache: the folder that holds, or shall hold, a folder of that name.
-        download: fetch them with the package's own downloader if they are not there.
-
-    Raises:
-        WeightsError: they are not there and shall not or cannot be fetched.
-    """
-    cache = Path(cache).expanduser()
-    folder = cache / name
-    if any(folder.glob(WEIGHTS)):
-        return folder
-    by_hand = (
-        f"download {name} from the table at {PAGE} and put its {WEIGHTS}, config.yml and stats.h5 "
-        f"into {folder}"
-    )
-    if not download:
-        raise WeightsError(
-            f"vocoder {name!r}: its weights are not here, and nothing is fetched unasked; expected "
-            f"them in {folder}; pass download=True, or {by_hand}"
-        )
-    archive = cache / f"{name}.tar.gz"
-    archive.unlink(missing_ok=True)  # a broken one would be taken for the whole
-    try:
-        _package().utils.download_pretrained_model(name, str(cache))
-    except WeightsError:
-        raise
-    except Exception as error:  # the network, its proxy, the store's quota, a broken archive
-        archive.unlink(missing_ok=True)
-        raise WeightsError(
-            f"vocoder {name!r}: its weights could not be fetched ({first_line(error)}); "
-            f"expected a connection to the project's store; try again, or "
-            f"{by_hand}"
-        ) from error
-    return folder
 
 
 def _arguments(checkpoint: VocoderCheckpoint) -> tuple[str, dict[str, Any]]:

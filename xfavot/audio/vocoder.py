@@ -19,11 +19,11 @@ from torch import Tensor
 
 from xfavot.audio.griffin_lim import GriffinLim
 from xfavot.audio.mel import MelContract
-from xfavot.audio.parallel_wavegan import CACHE, TrainedVocoder, published_folder
+from xfavot.audio.parallel_wavegan import TrainedVocoder
 from xfavot.audio.source_filter_vocoder import NAME, SourceFilterVocoder
 from xfavot.errors import ConfigError, WeightsError
 from xfavot.strict import nearest
-from xfavot.weights import shipped
+from xfavot.weights import fetched, shipped
 
 __all__ = [
     "DEFAULT",
@@ -80,7 +80,7 @@ def vocoder(
     *,
     device: str = "cpu",
     seed: int = 0,
-    cache: str | PathLike[str] = CACHE,
+    cache: str | PathLike[str] | None = None,
     download: bool = False,
 ) -> Vocoder:
     """Return a vocoder by its name, or from weights on disk.
@@ -126,7 +126,7 @@ def vocoder(
     if asked == "griffin_lim":
         return GriffinLim(device=device, seed=seed)
     if asked in PUBLISHED:
-        folder = published_folder(asked, cache=cache, download=download)
+        folder = fetched.path(asked, cache, download=download)
         return TrainedVocoder.load(folder, device=device, seed=seed)
     path = Path(asked).expanduser()
     if path.suffix == ".safetensors":

@@ -27,8 +27,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xfavot.errors import DataError, WeightsError
-from xfavot.evaluation import foreign, weights
+from xfavot.evaluation import foreign
 from xfavot.evaluation.feature_moments import Log, Moments, kept_moments
+from xfavot.weights import fetched
 
 STARGAN_V2, PYTORCH_FID = "fid_stargan_v2", "fid_pytorch"
 DEFINITIONS = {
@@ -126,7 +127,7 @@ def stargan_v2(
 
     Args:
         image_size: pixels a side of the model; real images pass through this size.
-        cache: the folder of weights; see `weights.root`.
+        cache: the folder of weights; see `fetched.root`.
         device: of the network.
 
     Raises:
@@ -234,7 +235,7 @@ def _loaded(
     name: str, build: Callable[[], nn.Module], cache: str | PathLike[str] | None
 ) -> nn.Module:
     """Build a network and fill it with a set of weights; the last layer goes afterwards."""
-    path: Path = weights.path(name, cache)
+    path: Path = fetched.path(name, cache)
     network = build()
     state = {k: v for k, v in foreign.read_state(path).items() if not k.endswith(COUNTERS)}
     own = {k: v for k, v in network.state_dict().items() if not k.endswith(COUNTERS)}

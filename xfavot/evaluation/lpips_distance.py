@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from xfavot.errors import DataError, ShapeError, WeightsError, require_same_shape
-from xfavot.evaluation import foreign, weights
+from xfavot.evaluation import foreign
+from xfavot.weights import fetched
 
 STARGAN_V2, ALEX = "lpips_stargan_v2", "lpips_alex"
 DEFINITIONS = {
@@ -162,7 +163,7 @@ def stargan_v2(
     """Return the ancestor's LPIPS.
 
     Args:
-        cache: the folder of weights; see `weights.root`.
+        cache: the folder of weights; see `fetched.root`.
         backbone: the set of AlexNet's weights, "alexnet" or "alexnet_older".
         device: of the networks.
 
@@ -204,7 +205,7 @@ def learnt_layers(name: str, key: str, cache: str | PathLike[str] | None) -> lis
         WeightsError: they are missing or others than expected.
     """
     shapes = {key.format(n): (1, channels, 1, 1) for n, channels in enumerate(CHANNELS)}
-    state = foreign.read_state(weights.path(name, cache), expected=shapes)
+    state = foreign.read_state(fetched.path(name, cache), expected=shapes)
     return [state[one] for one in shapes]
 
 
@@ -222,7 +223,7 @@ def alexnet_layers() -> nn.Sequential:
 
 
 def _trained_layers(name: str, cache: str | PathLike[str] | None) -> nn.Sequential:
-    path = weights.path(name, cache)
+    path = fetched.path(name, cache)
     network = _alexnet()
     state = foreign.read_state(path, expected=network.state_dict())
     network.load_state_dict(state, assign=True)

@@ -17,7 +17,6 @@ from os import PathLike
 from pathlib import Path
 
 from xfavot.errors import DataError, WeightsError
-from xfavot.evaluation.pinned import Weights, describe
 from xfavot.fetch.archives import extract
 from xfavot.fetch.exchange import looks_like_page
 from xfavot.fetch.part import CHUNK_BYTES, alone, checksum_of, on_disk
@@ -25,6 +24,7 @@ from xfavot.fetch.progress import Log
 from xfavot.fetch.remote import OFFLINE, PATIENCE, Patience, Remote, is_offline
 from xfavot.fetch.remote import fetch as fetch_file
 from xfavot.fetch.zenodo import record_files
+from xfavot.weights.pinned import Weights, describe
 
 CACHE = "~/.cache/xfavot/weights"  # unless named, or in the environment:
 CACHE_VARIABLE = "XFAVOT_WEIGHTS"
@@ -59,7 +59,7 @@ def path(
     """Find the weights of a set, checked.
 
     Args:
-        name: of the set, one of `xfavot.evaluation.pinned.names`.
+        name: of the set, one of `xfavot.weights.pinned.names`.
         cache: the folder of all sets; see `root`.
         download: fetch them if they are not here; never done unasked.
         on_log: receives plain lines of a download.

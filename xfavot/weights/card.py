@@ -5,10 +5,10 @@ from __future__ import annotations
 from os import PathLike
 
 from xfavot.errors import WeightsError
-from xfavot.evaluation.pinned import Weights, describe, names
-from xfavot.evaluation.weights import CACHE, CACHE_VARIABLE, COMMAND, here
-from xfavot.evaluation.weights import root as cache_root
 from xfavot.fetch.remote import OFFLINE
+from xfavot.weights.fetched import CACHE, CACHE_VARIABLE, COMMAND, here
+from xfavot.weights.fetched import root as cache_root
+from xfavot.weights.pinned import Weights, describe, names
 
 _INTRO = f"""# Weights
 
@@ -31,7 +31,7 @@ def listing(cache: str | PathLike[str] | None = None) -> str:
     """Write one line a set: whether it is here, its size, how it is checked, its licence.
 
     Args:
-        cache: see `xfavot.evaluation.weights.root`.
+        cache: see `xfavot.weights.fetched.root`.
 
     Raises:
         WeightsError: the cache is a file.
