@@ -1,5 +1,5 @@
 # make setup     everything into .venv (Linux, Python 3.11 to 3.13, a C++ compiler; 6 GB)
-# make demo      data, pretraining, training and pictures of dataset mini, into runs/
+# make demo      data, training and pictures of dataset mini, into runs/
 # make test      the test suite; make lint: style, types, import order, notebooks in step
 # make notebooks write the .ipynb of every py:percent source; make cards: DATASETS.md and
 #                WEIGHTS.md of the presets
@@ -36,7 +36,6 @@ extras:
 demo: setup
 	@mkdir -p $(DEMO)
 	$(PAPERMILL) notebooks/prepare_data.ipynb $(DEMO)/prepare_data.ipynb -p dataset mini
-	$(PAPERMILL) notebooks/pretrain.ipynb $(DEMO)/pretrain.ipynb -p dataset mini
 	$(PAPERMILL) notebooks/train.ipynb $(DEMO)/train.ipynb -p dataset mini -p steps 300 -p resume auto
 	$(PAPERMILL) notebooks/explore.ipynb $(DEMO)/explore.ipynb -p dataset mini
 	@echo 'done: open $(DEMO)/explore.ipynb, or look into runs/'

@@ -23,6 +23,11 @@
 # **In:** a checkpoint under `run_root` (the newest, unless `checkpoint` names one) and prepared
 # stores of audio-visual corpora under `data_root`. **Out:** `learning.csv` and `learning.md` in the
 # run's folder `evaluation/`; the judges are kept under `run_root`, in `auxiliary/`.
+# With `manifest`, a CSV file of outputs that any system made (columns task, source, reference,
+# output, model, and where known transcript, speaker, gender), these are scored instead, and a
+# `checkpoint` that is named judges what fits face to voice. **Out:** `scores.csv`, `missing.csv`,
+# `scores.md` and `scores.json` under `out`.
+#
 # **Time:** two minutes on one CPU core with `dataset mini`, half of them for the judges, once.
 
 # %% tags=["parameters"]
@@ -33,24 +38,46 @@ run_root: str = "runs"  # folder of runs
 seed: int = 0  # seed of everything random
 device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
 vocoder: str = "source_filter"  # a vocoder's name, or its weights on disk
+manifest: str = ""  # CSV file of foreign outputs; empty means the checkpoint
+recogniser: str = "espnet_librispeech"  # or pocketsphinx_grid, of GRID's sentences
+out: str = "runs/foreign"  # folder of the scores of a manifest
 
 # %%
 from IPython import display
 
-from xfavot import config, convert
+from xfavot import convert, evaluate_config
 from xfavot.audio import vocoder as vocoders
-from xfavot.evaluation import copy_synthesis, learning
+from xfavot.evaluation import copy_synthesis, foreign_outputs, foreign_results, learning
 from xfavot.training.checkpoint import load_model
 from xfavot.viz import copies, progress
 
 # %%
-cfg = config.resolve_explore(
+cfg = evaluate_config.resolve(
     checkpoint=checkpoint, dataset=dataset, data_root=data_root, run_root=run_root, seed=seed,
-    device=device, vocoder=vocoder,
+    device=device, vocoder=vocoder, manifest=manifest, recogniser=recogniser, out=out,
 )  # fmt: skip
-model = load_model(cfg.checkpoint or cfg.run_root)
-stores = convert.open_stores(cfg.data_root, cfg.corpora)
-progress.line(f"checkpoint: {model.path}, step {model.step}")
+
+# %% [markdown]
+# ## Outputs that another system made
+#
+# Only with `manifest`. The sources stand beside every system as `ground truth`; what could not be
+# measured is listed with its reason and is never replaced.
+
+# %%
+if cfg.manifest:
+    verifier = foreign_outputs.verifier_of(cfg.checkpoint, device=cfg.device)
+    scored = foreign_outputs.score(
+        cfg.manifest, recogniser=cfg.recogniser, verifier=verifier, seed=cfg.seed,
+        on_log=progress.line,
+    )  # fmt: skip
+    written = foreign_results.save(scored, cfg.manifest, cfg.out)
+    display.display(display.Markdown(written.read_text(encoding="utf-8")))
+
+# %%
+if not cfg.manifest:
+    model = load_model(cfg.checkpoint or cfg.run_root)
+    stores = convert.open_stores(cfg.data_root, cfg.corpora)
+    progress.line(f"checkpoint: {model.path}, step {model.step}")
 
 # %% [markdown]
 # ## The measures
@@ -60,13 +87,12 @@ progress.line(f"checkpoint: {model.path}, step {model.step}")
 # of a conversion can be trusted further than that.
 
 # %%
-rows = learning.evaluate_learning(
-    model, stores, seed=cfg.seed, device=cfg.device, on_log=progress.line
-)
-
-# %%
-table = learning.save(rows, learning.results_folder(model))
-progress.line(f"written: {table} and {table.stem}.csv beside it")
+if not cfg.manifest:
+    rows = learning.evaluate_learning(
+        model, stores, seed=cfg.seed, device=cfg.device, on_log=progress.line
+    )
+    table = learning.save(rows, learning.results_folder(model))
+    progress.line(f"written: {table} and {table.stem}.csv beside it")
 
 # %% [markdown]
 # ## The table, as it was written
@@ -76,7 +102,8 @@ progress.line(f"written: {table} and {table.stem}.csv beside it")
 # long before the pictures are good: watch identity, pose and diversity.
 
 # %%
-display.Markdown(table.read_text(encoding="utf-8"))
+if not cfg.manifest:
+    display.display(display.Markdown(table.read_text(encoding="utf-8")))
 
 # %% [markdown]
 # ## What the vocoder alone changes
@@ -86,5 +113,7 @@ display.Markdown(table.read_text(encoding="utf-8"))
 # loudest value; F0 by WORLD; speaker by Resemblyzer). No conversion can sound better.
 
 # %%
-made = copy_synthesis.copies([vocoders.vocoder(cfg.vocoder, seed=cfg.seed)], stores)
-copies.table(copy_synthesis.measure(made, on_log=progress.line, seed=cfg.seed))
+if not cfg.manifest:
+    made = copy_synthesis.copies([vocoders.vocoder(cfg.vocoder, seed=cfg.seed)], stores)
+    found = copy_synthesis.measure(made, on_log=progress.line, seed=cfg.seed)
+    display.display(copies.table(found))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from xfavot import config
+from xfavot import config, parameters
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "xfavot").rglob("*.py"))
@@ -20,7 +20,7 @@ PARAMETERS = {
     "prepare_data": config.PREPARE_PARAMETERS,
     "pretrain": config.PRETRAIN_PARAMETERS,
     "explore": config.EXPLORE_PARAMETERS,
-    "evaluate": config.EXPLORE_PARAMETERS,
+    "evaluate": parameters.EVALUATE_PARAMETERS,
     "cpr_study": config.STUDY_PARAMETERS,
 }
 MOST_LINES = 300
@@ -29,6 +29,7 @@ FORBIDDEN_IN_CELLS = (
     *(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda),
     *(ast.While, ast.Try, ast.BinOp, ast.AugAssign, ast.Global),
 )
+RESOLVERS = ("config.resolve", "evaluate_config.resolve")
 NOTEBOOK_IMPORTS = {"xfavot", "IPython", "pathlib"}  # the package, display, folders
 
 
@@ -132,7 +133,7 @@ def test_notebook_passes_every_parameter_to_resolve(path: Path) -> None:
         node
         for cell in code_cells(path)
         for node in ast.walk(tree_of(cell))
-        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("config.resolve")
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith(RESOLVERS)
     ]
     assert len(calls) == 1
     passed = {keyword.arg: ast.unparse(keyword.value) for keyword in calls[0].keywords}

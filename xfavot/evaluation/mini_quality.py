@@ -20,21 +20,20 @@ from numpy.typing import NDArray
 from xfavot.audio.mel import MEL
 from xfavot.data.items import Item
 from xfavot.data.manifest import Store
-from xfavot.data.mini.speak import ADVERBS, COLOURS, COMMANDS, DIGITS, LETTERS, PREPOSITIONS
-from xfavot.errors import DataError
+from xfavot.errors import DataError, WeightsError
+from xfavot.evaluation import recognisers
 from xfavot.evaluation.mini_factors import FactorTable, factor_table
 from xfavot.evaluation.rows import AT_MOST, Row, markdown, row
 
 __all__ = ["FactorTable", "factor_table", "many_people", "markdown", "recognition", "verification"]
 
-SLOTS = {
-    "command": COMMANDS,
-    "colour": COLOURS,
-    "preposition": PREPOSITIONS,
-    "letter": tuple(LETTERS),
-    "digit": DIGITS,
-    "adverb": ADVERBS,
-}
+SLOTS = dict(
+    zip(
+        ("command", "colour", "preposition", "letter", "digit", "adverb"),
+        recognisers.SLOTS,
+        strict=True,
+    )
+)
 MOST_WORD_ERROR = 0.25
 LEAST_AUC = 0.95
 JUDGED = ("all pairs", "pairs of one sex")  # what the goal is asked of
@@ -68,7 +67,7 @@ def recognition(store: Store, *, clips: int = 0, on_log: Log | None = None) -> l
     """
     jiwer = _package("jiwer", "metrics")
     chosen = _spread([item for item in store.items if item.sample_count], clips)
-    wrong = [item.id for item in chosen if not _in_grammar(item.transcript)]
+    wrong = [item.id for item in chosen if not recognisers.in_grid_grammar(item.transcript)]
     if len(chosen) < 2 or wrong:
         raise DataError(
             f"recognition on {store.path}: {len(chosen)} clips with sound, {len(wrong)} of them "
@@ -199,23 +198,6 @@ def _spread(items: Sequence[Item], count: int) -> list[Item]:
     return [items[i * len(items) // count] for i in range(count)]
 
 
-def _in_grammar(transcript: str) -> bool:
-    words = transcript.split()
-    return len(words) == len(SLOTS) and all(
-        word in allowed for word, allowed in zip(words, SLOTS.values(), strict=True)
-    )
-
-
-def _grammar() -> str:
-    """GRID's grammar in JSGF; the dictionary spells letters with a full stop."""
-    choices = [
-        " | ".join(f"{word}." if slot == "letter" else word for word in words)
-        for slot, words in SLOTS.items()
-    ]
-    body = " ".join(f"({choice})" for choice in choices)
-    return f"#JSGF V1.0;\ngrammar grid;\npublic <sentence> = {body};\n"
-
-
 def _at_16_khz(store: Store, item: Item) -> NDArray[np.float32]:
     signal = _package("scipy.signal", "metrics")
     made = signal.resample_poly(store.waveform(item), ASR_RATE_HZ // 8000, MEL.sample_rate // 8000)
@@ -224,22 +206,13 @@ def _at_16_khz(store: Store, item: Item) -> NDArray[np.float32]:
 
 def _hear(store: Store, items: Sequence[Item], on_log: Log | None) -> list[str]:
     """What pocketsphinx hears in each clip, "" for nothing."""
-    sphinx = _package("pocketsphinx", "metrics")
-    decoder = sphinx.Decoder(
-        hmm=sphinx.get_model_path("en-us/en-us"),
-        dict=sphinx.get_model_path("en-us/cmudict-en-us.dict"),
-        lm=None, samprate=float(ASR_RATE_HZ), loglevel="FATAL",
-    )  # fmt: skip
-    decoder.add_jsgf_string("grid", _grammar())
-    decoder.activate_search("grid")
+    try:
+        recogniser = recognisers.PocketsphinxGrid()
+    except WeightsError as error:
+        raise DataError(f"measuring the corpus needs pocketsphinx: {error}") from error
     heard = []
     for number, item in enumerate(items, 1):
-        pcm = np.round(_at_16_khz(store, item) * 32767).astype("<i2").tobytes()
-        decoder.start_utt()
-        decoder.process_raw(pcm, full_utt=True)
-        decoder.end_utt()
-        found = decoder.hyp()
-        heard.append(found.hypstr.replace(".", "").strip() if found is not None else "")
+        heard.append(recogniser.hear(store.waveform(item), MEL.sample_rate))
         if on_log is not None and number % 100 == 0:
             on_log(f"recognition: {number} of {len(items)} clips")
     return heard

@@ -20,19 +20,31 @@ DRAWS = 500  # of one query and one gallery sample a speaker
 
 
 def recall(
-    similarity: Tensor, query: Tensor, gallery: Tensor, allowed: Tensor | None = None
+    similarity: Tensor, query: Tensor, gallery: Tensor, allowed: Tensor | None = None, *, k: int = 1
 ) -> float:
-    """R@1: share of queries whose most similar gallery entry is of the same speaker.
+    """R@k: share of queries with their speaker among the k most similar gallery entries.
 
     Args:
         similarity: (..., Q, G).
         query: (Q,) speaker codes.
         gallery: (G,) speaker codes.
         allowed: (Q, G) bool, entries that may be found; default all.
+        k: entries that are looked at.
     """
+    return float(hits(similarity, query, gallery, allowed, k=k).float().mean())
+
+
+def hits(
+    similarity: Tensor, query: Tensor, gallery: Tensor, allowed: Tensor | None = None, *, k: int = 1
+) -> Tensor:
+    """(..., Q) bool, whether each query finds its speaker; see :func:`recall`."""
+    right = gallery == query[:, None]  # (Q, G)
     if allowed is not None:
-        similarity = similarity.masked_fill(~allowed, -torch.inf)
-    return float((gallery[similarity.argmax(-1)] == query).float().mean())
+        similarity, right = similarity.masked_fill(~allowed, -torch.inf), right & allowed
+    nearest = similarity.argmax(-1, keepdim=True)  # (..., Q, 1)
+    if k > 1:
+        nearest = similarity.topk(min(k, len(gallery)), dim=-1).indices  # (..., Q, k)
+    return right.expand_as(similarity).gather(-1, nearest).any(-1)
 
 
 def means(style: Tensor, speaker: Tensor, count: int) -> Tensor:

@@ -1,0 +1,143 @@
+"""NISQA against torchmetrics' own function and against what NISQA's own code gave."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from xfavot.errors import DataError, WeightsError
+from xfavot.evaluation import nisqa
+
+library: Any = pytest.importorskip("torchmetrics.functional.audio.nisqa")
+pytest.importorskip("librosa")
+
+MEL = {
+    "ms_sr": None, "ms_n_fft": 4096, "ms_hop_length": 0.01, "ms_win_length": 0.02, "ms_n_mels": 48,
+    "ms_seg_length": 15,
+}  # fmt: skip
+V2 = {
+    **MEL, "model": "NISQA_DIM", "ms_fmax": 20000, "ms_seg_hop_length": 4, "ms_max_segments": 1300,
+    "cnn_c_out_1": 16, "cnn_c_out_2": 32, "cnn_c_out_3": 64, "cnn_kernel_size": (3, 3),
+    "cnn_dropout": 0.2, "cnn_pool_1": [24, 7], "cnn_pool_2": [12, 5], "cnn_pool_3": [6, 3],
+    "td_sa_d_model": 64, "td_sa_nhead": 1, "td_sa_num_layers": 2, "td_sa_h": 64,
+    "td_sa_dropout": 0.1, "pool_att_h": 128, "pool_att_dropout": 0,
+}  # fmt: skip
+TTS = {
+    **MEL, "model": "NISQA", "ms_fmax": 8000, "ms_seg_hop_length": 1, "ms_max_segments": 6000,
+}  # fmt: skip
+NATURALNESS_P237_001 = 4.099590  # at 48 kHz, by revision fe84f0f
+
+
+def voice(seconds: float, rate: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    t = np.arange(int(seconds * rate)) / rate
+    tone = np.sin(2 * np.pi * 150 * t) * (1 + np.sin(2 * np.pi * 3 * t)) / 8
+    return (tone + 0.01 * rng.normal(size=t.size)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def v2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    network = library._NISQADIM(V2)
+    file = tmp_path_factory.mktemp("nisqa") / "nisqa.tar"
+    torch.save({"args": V2, "model_state_dict": network.state_dict()}, file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def tts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights under the names of NISQA's own file."""
+    torch.manual_seed(1)
+    state = {}
+    for name, value in nisqa.Naturalness(TTS).state_dict().items():
+        kind, _, rest = name.partition(".")
+        if kind in ("convolutions", "norms"):
+            number, _, rest = rest.partition(".")
+            theirs = f"cnn.model.{'conv' if kind == 'convolutions' else 'bn'}{int(number) + 1}"
+        else:
+            theirs = {"code": "cnn.model.fc_out", "lstm": "time_dependency.model.lstm",
+                      "rating": "pool.model.linear"}[kind]  # fmt: skip
+        state[f"{theirs}.{rest}"] = value
+    file = tmp_path_factory.mktemp("nisqa_tts") / "nisqa_tts.tar"
+    torch.save({"args": TTS, "model_state_dict": state}, file)
+    return file
+
+
+@pytest.mark.parametrize("rate", [16_000, 24_000, 48_000, 22_050])
+def test_scores_are_those_of_torchmetrics(
+    v2: Path, rate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "NISQA_DIR", str(v2.parent))
+    library._load_nisqa_model.cache_clear()
+    x = voice(1.3, rate)
+    wanted = library.non_intrusive_speech_quality_assessment(torch.from_numpy(x), rate)
+    library._load_nisqa_model.cache_clear()
+    found = nisqa.Nisqa(nisqa.NISQA, v2)(x, rate)
+    assert list(found)[:2] == ["nisqa", "nisqa_noisiness"]
+    assert list(found.values()) == pytest.approx(wanted.tolist(), abs=1e-5)
+
+
+def test_nothing_is_fetched(v2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "_download_weights", lambda: pytest.fail("a download"))
+    monkeypatch.setattr(library, "NISQA_DIR", str(v2.parent / "nowhere"))
+    assert len(nisqa.Nisqa(nisqa.NISQA, v2)(voice(1, 24_000), 24_000)) == 5
+    with pytest.raises(WeightsError, match="fetch-weights nisqa"):
+        nisqa.load(nisqa.NISQA, cache=v2.parent / "empty")
+
+
+def test_naturalness_reads_every_segment_and_forgets_between_files(tts: Path) -> None:
+    rate = nisqa.Nisqa(nisqa.NISQA_TTS, tts)
+    first, second = voice(0.8, 24_000), voice(1.6, 24_000)
+    alone = rate(first, 24_000)
+    rate(second, 24_000)
+    assert rate(first, 24_000) == alone
+    assert rate.names == ("nisqa_tts",)
+    network = rate.network
+    segments = torch.randn(nisqa.AT_ONCE + 7, 48, 15)
+    whole = network(segments)
+    assert not torch.allclose(whole, network(segments[:-1]))
+    changed = segments.clone()
+    changed[-1] = 0
+    assert not torch.allclose(whole, network(changed))
+
+
+def test_naturalness_is_that_of_nisqa(real_corpus: Path) -> None:
+    """What NISQA's own code gave; over 12 files the largest difference was 1.5e-6."""
+    file = real_corpus / "weights" / "NISQA" / "weights" / "nisqa_tts.tar"
+    soundfile = pytest.importorskip("soundfile")
+    rate = nisqa.Nisqa(nisqa.NISQA_TTS, file)
+    x, hz = soundfile.read(sorted((real_corpus / "vctk" / "wav48").glob("p237/*_001.wav"))[0],
+                           dtype="float32")  # fmt: skip
+    assert rate(x, int(hz))["nisqa_tts"] == pytest.approx(NATURALNESS_P237_001, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("x", "rate", "told"),
+    [
+        (voice(0.1, 24_000), 24_000, "0.10 s; expected 0.15"),
+        (voice(60, 16_000), 16_000, "60.00 s"),
+        (np.full(24_000, np.nan, np.float32), 24_000, "24000 of them not finite"),
+        (np.zeros((2, 24_000), np.float32), 24_000, r"shape \(2, 24000\)"),
+        (voice(1, 24_000), 100, "at 100 Hz"),
+        (voice(1, 24_000), 24_000.0, "at 24000.0 Hz"),
+    ],
+)
+def test_bad_sound_is_refused(v2: Path, x: np.ndarray, rate: int, told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        nisqa.Nisqa(nisqa.NISQA, v2)(x, rate)
+
+
+def test_weights_of_the_other_network_are_refused(v2: Path, tts: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="expected NISQA_DIM"):
+        nisqa.Nisqa(nisqa.NISQA, tts)
+    with pytest.raises(WeightsError, match="expected NISQA;"):
+        nisqa.Nisqa(nisqa.NISQA_TTS, v2)
+    held = torch.load(tts, weights_only=True)
+    held["model_state_dict"].pop("pool.model.linear.bias")
+    torch.save(held, tmp_path / "cut.tar")
+    with pytest.raises(WeightsError, match=r"rating\.bias"):
+        nisqa.Nisqa(nisqa.NISQA_TTS, tmp_path / "cut.tar")

@@ -1,0 +1,152 @@
+"""Cross-modal verification against scikit-learn, the bootstrap, retrieval by hand."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from xfavot.errors import DataError
+from xfavot.evaluation import resampled_people as bootstrap
+from xfavot.evaluation.retrieval import hits, recall
+from xfavot.evaluation.verification import Curve, cross_modal_rows, pair_rows
+
+metrics = pytest.importorskip("sklearn.metrics")
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("weighed", [False, True])
+def test_area_is_that_of_scikit_learn(ties: bool, weighed: bool) -> None:
+    rng = np.random.default_rng(0)
+    same = rng.random(3000) < 0.1
+    score = rng.normal(size=3000) + same
+    score = np.round(score, 1) if ties else score
+    weight = rng.integers(0, 4, 3000).astype(float) if weighed else None
+    area, equal = Curve(score, same).measure(weight)
+    assert area == pytest.approx(
+        metrics.roc_auc_score(same, score, sample_weight=weight), abs=1e-12
+    )
+    false, true, _ = metrics.roc_curve(same, score, sample_weight=weight, drop_intermediate=False)
+    grid = np.linspace(0, 1, 200_001)
+    nearest = np.argmin(np.abs(grid - (1 - np.interp(grid, false, true))))
+    assert equal == pytest.approx(grid[nearest], abs=2e-5)
+
+
+def test_curve_by_hand() -> None:
+    curve = Curve(np.array([0.9, 0.8, 0.7, 0.1]), np.array([True, False, True, False]))
+    assert curve.measure() == (0.75, 0.5)
+    assert Curve(np.zeros(4), np.array([True, False] * 2)).measure() == (0.5, 0.5)
+    assert Curve(np.array([1.0, 0.0]), np.array([True, False])).measure() == (1.0, 0.0)
+    nothing = curve.measure(np.array([0.0, 1.0, 0.0, 1.0]))
+    assert np.isnan(nothing).all()
+
+
+@pytest.mark.parametrize(
+    ("score", "same"),
+    [([0.1, 0.2], [True, True]), ([0.1, 0.2], [False, False]), ([np.nan, 0.2], [True, False])],
+)
+def test_curve_refuses_what_it_cannot_measure(score: list[float], same: list[bool]) -> None:
+    with pytest.raises(DataError, match="pairs of one person"):
+        Curve(np.array(score), np.array(same))
+
+
+def test_recall_at_k_by_hand() -> None:
+    similarity = torch.tensor([[0.9, 0.5, 0.1], [0.9, 0.5, 0.1], [0.9, 0.5, 0.1]])
+    who, gallery = torch.tensor([0, 1, 2]), torch.tensor([0, 1, 2])
+    assert recall(similarity, who, gallery) == pytest.approx(1 / 3)
+    assert recall(similarity, who, gallery, k=2) == pytest.approx(2 / 3)
+    assert recall(similarity, who, gallery, k=9) == 1.0
+    allowed = torch.tensor([[True, True, True], [False, True, True], [True, False, False]])
+    assert hits(similarity, who, gallery, allowed).tolist() == [True, True, False]
+    assert hits(similarity, who, gallery, allowed, k=3).tolist() == [True, True, False]
+    assert recall(similarity[None].expand(4, -1, -1), who, gallery) == pytest.approx(1 / 3)
+
+
+def people_of(count: int, each: int) -> list[str]:
+    return [f"p{number:02}" for number in range(count) for _ in range(each)]
+
+
+def test_perfect_and_blind_vectors() -> None:
+    who = people_of(12, 3)
+    gender = {name: "fm"[int(name[1:]) % 2] for name in who}
+    rng = torch.Generator().manual_seed(0)
+    centre = torch.randn(12, 32, generator=rng).repeat_interleave(3, 0)
+    good = cross_modal_rows(centre, centre, who, who, gender, seed=0, draws=50)
+    value = {(row["direction"], row["metric"]): row["value"] for row in good}
+    assert value["", "verification AUC, all pairs"] == 1.0
+    assert value["", "verification EER, pairs of one sex"] == 0.0
+    assert value["face to voice", "R@1"] == value["voice to face", "R@5 within one sex"] == 1.0
+    faces, voices = torch.randn(2, 36, 32, generator=rng)
+    for row in cross_modal_rows(faces, voices, who, who, gender, seed=0, draws=100):
+        assert row["ci_low"] <= row["value"] <= row["ci_high"]
+        assert row["ci_low"] < row["chance"] + 0.15
+        assert row["people"] == 12
+    chance = {r["metric"]: r["chance"] for r in good if r["direction"] == "face to voice"}
+    assert chance == pytest.approx(
+        {"R@1": 1 / 12, "R@5": 5 / 12, "R@1 within one sex": 1 / 6, "R@5 within one sex": 5 / 6}
+    )
+
+
+def test_sex_alone_separates_all_pairs_but_none_of_one_sex() -> None:
+    who = people_of(8, 2)
+    gender = {name: "fm"[int(name[1:]) % 2] for name in who}
+    vector = torch.tensor([[1.0, 0.0] if gender[name] == "f" else [0.0, 1.0] for name in who])
+    rows = cross_modal_rows(vector, vector, who, who, gender, seed=0, draws=20)
+    value = {row["metric"]: row["value"] for row in rows}
+    assert value["verification AUC, all pairs"] > 0.75
+    assert value["verification AUC, pairs of one sex"] == 0.5
+
+
+def test_without_genders_only_all_pairs() -> None:
+    score = np.eye(4) + 0.1 * np.arange(16).reshape(4, 4) / 16
+    rows = pair_rows(score, list("abcd"), list("abcd"), None, seed=0, draws=20)
+    assert [row["metric"] for row in rows] == [
+        "verification AUC, all pairs", "verification EER, all pairs",
+    ]  # fmt: skip
+    assert (rows[0]["value"], rows[0]["n"]) == (1.0, 16)
+
+
+def test_seed_decides_the_interval() -> None:
+    rng = np.random.default_rng(1)
+    who = people_of(6, 4)
+    score = rng.normal(size=(24, 24))
+    low = [pair_rows(score, who, who, None, seed=s, draws=50)[0]["ci_low"] for s in (0, 0, 1)]
+    assert low[0] == low[1] != low[2]
+
+
+@pytest.mark.parametrize("faces", [torch.zeros(3, 4), torch.full((4, 4), torch.nan)])
+def test_bad_vectors_are_refused(faces: torch.Tensor) -> None:
+    with pytest.raises(DataError, match="expected finite vectors"):
+        cross_modal_rows(faces, torch.zeros(4, 4), list("aabb"), list("aabb"), seed=0)
+
+
+def test_people_with_a_face_alone_are_named() -> None:
+    with pytest.raises(DataError, match=r"1 people with one of them alone \(c\)"):
+        cross_modal_rows(torch.ones(3, 4), torch.ones(2, 4), list("abc"), list("ab"), seed=0)
+
+
+def test_interval_of_a_mean_covers_and_grows_with_likeness_inside_people() -> None:
+    rng = np.random.default_rng(0)
+    who = people_of(20, 10)
+    own = dict(zip(sorted(set(who)), rng.normal(size=20), strict=True))
+    alike = [own[name] for name in who]
+    apart = list(rng.normal(size=200))
+    ones = [1.0] * 200
+    widths = []
+    for values in (alike, apart):
+        low, high = bootstrap.ratio_interval(values, ones, who, seed=0)
+        assert low is not None
+        assert high is not None
+        assert low < np.mean(values) < high
+        widths.append(high - low)
+    assert widths[0] > 2 * widths[1]
+    assert bootstrap.ratio_interval([1.0, 2.0], [1.0, 1.0], ["a", "a"], seed=0) == (None, None)
+
+
+def test_people_are_drawn_with_replacement() -> None:
+    drawn = bootstrap.draws_of(5, seed=0, draws=40)
+    assert Counter(drawn.sum(axis=1)) == {5.0: 40}
+    assert drawn.max() > 1
+    assert (drawn == 0).any()

@@ -1,0 +1,201 @@
+"""Speaker similarity, word error, melody, content: against their packages and by hand."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from xfavot.errors import DataError, WeightsError
+from xfavot.evaluation import content_preservation as content
+from xfavot.evaluation import f0_agreement as f0
+from xfavot.evaluation import recognisers
+from xfavot.evaluation.speaker_similarity import SpeakerEncoder, similarity
+from xfavot.evaluation.word_error import CER, WER, count_errors, normalise, rates
+
+RATE = 24_000
+
+
+def voice(hz: float = 120.0, seconds: float = 2.0, rate: int = RATE) -> np.ndarray:
+    """A buzz through three formants, loud and quiet in turn: voiced to WORLD and to a detector."""
+    t = np.arange(int(seconds * rate)) / rate
+    buzz = sum(
+        np.exp(-(((k * hz - f) / 300) ** 2)) * np.sin(2 * np.pi * k * hz * t)
+        for k in range(1, 25)
+        for f in (600, 1200, 2500)
+    )
+    return (0.05 * buzz * (1 + 0.5 * np.sin(2 * np.pi * 4 * t))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> SpeakerEncoder:
+    pytest.importorskip("webrtcvad")
+    return SpeakerEncoder()
+
+
+@pytest.mark.parametrize("rate", [16_000, 24_000, 44_100])
+def test_embedding_is_that_of_resemblyzer(encoder: SpeakerEncoder, rate: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import resemblyzer
+    x = voice(rate=rate)
+    theirs = resemblyzer.VoiceEncoder("cpu", verbose=False)
+    wanted = theirs.embed_utterance(resemblyzer.preprocess_wav(x, source_sr=rate))
+    assert np.array_equal(encoder.embed(x, rate), wanted.astype(np.float64))
+
+
+def test_similarity_of_one_and_of_several(encoder: SpeakerEncoder) -> None:
+    low, high = encoder.embed(voice(100), RATE), encoder.embed(voice(240), RATE)
+    assert similarity(low, low) == pytest.approx(1, abs=1e-6)
+    assert similarity(low, high) < 0.95
+    assert similarity(low, low, high) == pytest.approx((1 + similarity(low, high)) / 2, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "x", [np.zeros(RATE), np.full(RATE, np.nan), np.zeros((2, 9)), np.zeros(0)]
+)
+def test_no_voice_no_embedding(encoder: SpeakerEncoder, x: np.ndarray) -> None:
+    with pytest.raises(DataError, match="speaker similarity"):
+        encoder.embed(x.astype(np.float32), RATE)
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("Ask her to bring these things, with her.", "ask her to bring these things with her"),
+        ("It\u2019s WELL-known -- 'Please', call_Stella!", "it's well known please call stella"),
+        ("\ufeff\ufb01sh  & chips\n", "fish chips"),
+        ("naïve Łódź, 24", "naïve łódź 24"),
+        ("cats' rock 'n' roll", "cats rock n roll"),
+        (" ... ", ""),
+    ],
+)
+def test_normalisation(text: str, plain: str) -> None:
+    assert normalise(text) == plain
+    assert normalise(plain) == plain
+
+
+def test_error_rates_by_hand_and_by_jiwer() -> None:
+    jiwer = pytest.importorskip("jiwer")
+    said = ["Place blue in A two, now!", "lay red"]
+    heard = ["place blue at two now please", ""]
+    errors = [count_errors(a, b) for a, b in zip(said, heard, strict=True)]
+    # in -> at, a is lost, please is added; then two words are lost
+    assert [(e.word_errors, e.words) for e in errors] == [(3, 6), (2, 2)]
+    found = rates(errors)
+    truth, guess = [normalise(x) for x in said], [normalise(x) for x in heard]
+    assert found[WER] == pytest.approx(5 / 8) == pytest.approx(jiwer.wer(truth, guess))
+    assert found[CER] == pytest.approx(jiwer.cer(truth, guess))
+    assert rates([count_errors("It's red.", "its red")])[WER] == 0.5
+
+
+def test_transcript_without_words_is_refused() -> None:
+    with pytest.raises(DataError, match="has no word"):
+        count_errors(" ?! ", "hello")
+
+
+def test_grammar_knows_grid_alone() -> None:
+    assert recognisers.in_grid_grammar("Bin blue at A two now")
+    assert recognisers.in_grid_grammar("set white with z zero please")
+    assert not recognisers.in_grid_grammar("set white with w zero please")  # GRID has no w
+    assert not recognisers.in_grid_grammar("please call stella")
+    assert "| z.)" in recognisers.grid_grammar()
+
+
+def test_pocketsphinx_hears_grid_sentences_only() -> None:
+    pytest.importorskip("pocketsphinx")
+    heard = recognisers.load(recognisers.SPHINX_GRID).hear(voice(seconds=1.0), RATE)
+    assert not heard or recognisers.in_grid_grammar(heard) or len(heard.split()) < 6
+
+
+def test_unknown_recogniser_and_absent_weights(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="expected one of espnet_librispeech, pocketsphinx_grid"):
+        recognisers.load("whisper")
+    with pytest.raises(WeightsError, match="fetch-weights espnet_librispeech"):
+        recognisers.load(recognisers.ESPNET, cache=tmp_path)
+
+
+def espnet_model(folder: Path, **files: str) -> dict[str, Path]:
+    names = {"asr_model_file": "exp/a.pth", **files}
+    meta = {"yaml_files": {"asr_train_config": "exp/config.yaml"}, "files": names}
+    (folder / "exp").mkdir(exist_ok=True)
+    (folder / "meta.yaml").write_text(yaml.safe_dump(meta), encoding="utf-8")
+    (folder / "exp" / "config.yaml").write_text("bpemodel: exp/bpe.model\nvocab: [a, b]\n")
+    (folder / "exp" / "bpe.model").write_text("x")
+    torch.save({"w": torch.zeros(1)}, folder / "exp" / "a.pth")
+    return recognisers.espnet_files(folder)
+
+
+def test_files_of_an_espnet_model(tmp_path: Path) -> None:
+    files = espnet_model(tmp_path)
+    assert {key: file.name for key, file in files.items()} == {
+        "asr_train_config": "config.yaml", "asr_model_file": "a.pth",
+    }  # fmt: skip
+    copy = recognisers._located(files["asr_train_config"], tmp_path, tmp_path / "copies")
+    found: Any = yaml.safe_load(Path(copy).read_text(encoding="utf-8"))
+    assert found == {"bpemodel": str(tmp_path / "exp" / "bpe.model"), "vocab": ["a", "b"]}
+    torch.save(torch.nn.Linear(1, 1), files["asr_model_file"])  # a pickle that names a class
+    with pytest.raises(WeightsError, match="was not run"):
+        recognisers._located(files["asr_model_file"], tmp_path, tmp_path / "copies")
+
+
+@pytest.mark.parametrize("outside", ["../secret.pth", "exp/absent.pth"])
+def test_files_that_are_missing_or_elsewhere(tmp_path: Path, outside: str) -> None:
+    home = tmp_path / "model"
+    home.mkdir()
+    (tmp_path / "secret.pth").write_text("x")
+    with pytest.raises(WeightsError, match=Path(outside).name):
+        espnet_model(home, lm_file=outside)
+
+
+def track(*values: float) -> np.ndarray:
+    return np.array(values, dtype=np.float32)
+
+
+def test_agreement_by_hand() -> None:
+    source = track(0, 0, *np.linspace(100, 200, 20))
+    same = f0.agreement(source, 2 * source)  # an octave up keeps the melody
+    assert (same.voicing, same.voiced) == (1.0, 20)
+    assert same.correlation == pytest.approx(1)
+    turned = f0.agreement(source, track(0, 100, *np.linspace(200, 100, 20)))
+    assert turned.voicing == pytest.approx(21 / 22)
+    assert turned.correlation is not None
+    assert turned.correlation < -0.9
+    flat = f0.agreement(source, np.where(source > 0, 120, 0).astype(np.float32))
+    assert flat.correlation is None
+    assert f0.agreement(source, 0 * source).voicing == pytest.approx(2 / 22)
+
+
+def test_other_rhythm_is_not_compared() -> None:
+    source = np.full(100, 120, np.float32)
+    assert f0.agreement(source, source[:96]).voicing == 1.0
+    with pytest.raises(DataError, match="100 and 90 frames"):
+        f0.agreement(source, source[:90])
+    with pytest.raises(DataError, match="0 and 3"):
+        f0.agreement(source[:0], source[:3])
+
+
+def test_sex_by_pitch() -> None:
+    assert f0.gender_by_pitch(np.full(20, 120, np.float32)) == "m"
+    assert f0.gender_by_pitch(np.full(20, 210, np.float32)) == "f"
+    assert f0.gender_by_pitch(np.full(9, 210, np.float32)) == ""
+
+
+def test_content_reader_and_likeness() -> None:
+    reader = content.ContentReader()
+    heard, features = reader.read(voice(seconds=1.0))
+    assert isinstance(heard, str)
+    assert features.dim() == 2
+    assert content.likeness(features, features) == pytest.approx(1, abs=1e-5)
+    _, noise = reader.read(np.random.default_rng(0).normal(0, 0.1, RATE).astype(np.float32))
+    assert content.likeness(features, noise) < 0.95
+    with pytest.raises(DataError, match="changes the rhythm"):
+        content.likeness(features, features[:, :20])
+    assert content.character_errors("Bin blue!", "bin glue") == (1, 8)
+    with pytest.raises(DataError, match="no letter"):
+        content.character_errors("?", "a")
