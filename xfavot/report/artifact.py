@@ -74,8 +74,9 @@ def write_table(
     Args:
         item: what it is, such as "table2"; names the folder and its files.
         rows: one number each, with the columns of :data:`xfavot.report.tidy.COLUMNS`, of which
-            ``ci_low`` and ``ci_high`` are ``None`` where there is no interval; further columns
-            follow in the order in which they appear.
+            ``ci_low`` and ``ci_high`` are ``None`` where there is no interval; a row that says in
+            a column ``missing`` why it has no value has none; further columns follow in the order
+            in which they appear.
         provenance: where the numbers come from.
         root: folder of tables.
         caption: a sentence above the table in Markdown.

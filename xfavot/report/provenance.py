@@ -48,6 +48,9 @@ class Data:
     count: int
 
 
+NO_DATA = Data(corpus="none", split="none", manifest="none", count=0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """The trained weights that were measured."""
@@ -159,7 +162,7 @@ def collect(
         began: of :func:`begin`.
         cfg: the configuration.
         tier: see :data:`TIERS`.
-        stores: the prepared stores read.
+        stores: the prepared stores read; without any, the record says that no data were.
         split: which part of them.
         seeds: default, the configuration's.
         weights: name to sha256 of the networks that judge.
@@ -182,7 +185,7 @@ def collect(
         git_dirty=dirty,
         lock=_installed(),
         dataset=cfg.data.dataset,
-        data=tuple(_part(store, split) for store in stores),
+        data=tuple(_part(store, split) for store in stores) or (NO_DATA,),
         weights=dict(weights or {}),
         checkpoint=checkpoint,
         device=machine(cfg.train.device),

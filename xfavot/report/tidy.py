@@ -18,6 +18,7 @@ from xfavot.report.provenance import Provenance
 
 COLUMNS = ("system", "task", "dataset", "metric", "value", "ci_low", "ci_high", "n", "seed")
 NAMES = ("system", "metric")  # never empty
+MISSING = "missing"  # column: why a row has no value
 DIGITS = 3  # significant, in Markdown
 WHOLE, NUMBER = re.compile(r"-?\d+"), re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
 
@@ -65,15 +66,21 @@ def require_columns(where: str, row: Row) -> None:
 
     Raises:
         DataError: one of :data:`COLUMNS` is missing, or the value, its interval, the number of
-            samples or the seed makes no sense.
+            samples or the seed makes no sense; all five may be ``None`` where the column
+            ``missing`` gives a reason.
     """
     absent = [name for name in COLUMNS if name not in row or (name in NAMES and not row[name])]
     if absent:
         raise DataError(f"{where}: {', '.join(absent)} missing; expected all of {list(COLUMNS)}")
     value, low, high, n = (row[name] for name in ("value", "ci_low", "ci_high", "n"))
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    interval = (low is None and high is None) or (None not in (low, high) and low <= value <= high)
-    if not (number and interval and type(n) is int and n >= 1 and row["seed"] not in (None, "")):
+    if row.get(MISSING) and (value, low, high, n, row["seed"]) == (None,) * 5:
+        return  # a cell that nobody measured, with its reason
+    given = [one for one in (value, low, high) if one is not None]
+    number = value is not None and all(
+        isinstance(one, int | float) and not isinstance(one, bool) for one in given
+    )
+    interval = number and (len(given) == 1 or (len(given) == 3 and low <= value <= high))
+    if not (interval and type(n) is int and n >= 1 and row["seed"] not in (None, "")):
         raise DataError(
             f"{where}: value {value!r}, ci_low {low!r}, ci_high {high!r}, n {n!r}, seed "
             f"{row['seed']!r}; expected a number, inside both bounds or without any, from at least "

@@ -1,0 +1,272 @@
+"""The paper's tables: what is read, what stands beside what, what is missing and why."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xfavot import report, tables_config
+from xfavot.config import ModelConfig
+from xfavot.errors import ConfigError, DataError
+from xfavot.report import evaluation_rows, module_tables, published, tables, tidy
+from xfavot.report.evaluation_rows import Evaluations
+
+FID, NISQA = published.FID, published.NISQA
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "system": "xfavot", "task": "a2a", "dataset": "mini", "metric": NISQA, "value": 3.25,
+        "ci_low": 3.0, "ci_high": 3.5, "n": 140, "seed": 0, "direction": "", "sex": "",
+    }  # fmt: skip
+    return fields | changes
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]), restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def run(
+    root: Path, rows: list[dict[str, Any]], *, name: str = "r1", preset: str = "mini",
+    step: int = 3500, conversions: int = 24, at: int = 1_000_000_000,
+) -> Path:  # fmt: skip
+    folder = root / name
+    file = folder / "evaluation" / "evaluation.csv"
+    write(file, rows)
+    os.utime(file, (at, at))
+    config = {"name": name, "configuration": "xfavot", "preset": preset, "train": {}}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    told = {"step": step, "conversions": conversions}
+    file.with_suffix(".json").write_text(json.dumps(told), encoding="utf-8")
+    return folder
+
+
+def cell(rows: list[dict[str, Any]], **asked: str) -> dict[str, Any]:
+    (found,) = [one for one in rows if all(one[name] == value for name, value in asked.items())]
+    return found
+
+
+def test_without_runs_every_cell_is_there_with_its_reason() -> None:
+    for item in tables.LAYOUTS:
+        rows = tables.compared(item, Evaluations(), dataset="mini")
+        assert rows
+        for one in rows:
+            assert one["value"] is None
+            assert one["missing"]
+    rows = tables.compared("table3", Evaluations(), dataset="mini")
+    found = cell(rows, system="XFaVoT", task="a2a", metric=NISQA)
+    assert (found["published_grid"], found["published_celebahq_vctk"]) == (4.65, 4.56)
+    assert "train.ipynb -p configuration xfavot" in found["missing"]
+    assert "manifest" in cell(rows, system="Fragment-VC", metric=NISQA)["missing"]
+
+
+def test_a_dataset_of_the_paper_stands_beside_its_own_column_alone() -> None:
+    rows = tables.compared("table3", Evaluations(), dataset="grid")
+    assert "published_celebahq_vctk" not in rows[0]
+    assert cell(rows, system="AdaIN-CVC", metric=NISQA)["published_grid"] == 3.45
+    both = tables.compared("table3", Evaluations(), dataset="paper")
+    found = cell(both, system="AdaIN-CVC", metric=NISQA, dataset="celebahq_vctk")
+    assert (found["published_grid"], found["published_celebahq_vctk"]) == (None, 2.63)
+
+
+def test_measured_values_stand_beside_the_published(tmp_path: Path) -> None:
+    run(tmp_path, [
+        row(system="r1", definition=""),
+        row(direction="female to male", value=9.0, ci_low=None, ci_high=None),
+        row(metric="nisqa_tts", value=2.0, ci_low=None, ci_high=None),
+        row(system="ground truth", task="sources", value=4.0, ci_low=None, ci_high=None,
+            definition="as rated"),
+        row(dataset="grid", value=1.0, ci_low=None, ci_high=None),
+    ])  # fmt: skip
+    found = evaluation_rows.read(tmp_path, ("mini",))
+    assert (found.tier, len(found.rows)) == ("reduced", 4)
+    rows = tables.compared("table3", found, dataset="mini")
+    ours = cell(rows, system="XFaVoT", task="a2a", metric=NISQA)
+    assert (ours["value"], ours["ci_low"], ours["n"]) == (3.25, 3.0, 140)
+    assert ours["evaluation"].startswith("r1, step 3500, sha256 ")
+    assert (ours["published_grid"], ours["missing"]) == (4.65, None)
+    assert cell(rows, system="ground truth", metric=NISQA)["value"] == 4.0
+    assert cell(rows, metric="nisqa_tts")["value"] == 2.0
+    assert not [one for one in rows if one["value"] in (9.0, 1.0)]
+    assert "has no such row" in cell(rows, system="XFaVoT", task="a2a",
+                                           metric=published.WER)["missing"]  # fmt: skip
+    assert "definition" not in rows[0]
+    assert tables.caption("table3", rows, found).endswith(f"data. {NISQA}: as rated.")
+    apart = tables.by_direction_and_sex(found, dataset="mini")
+    assert [(one["value"], one["direction"]) for one in apart] == [(9.0, "female to male")]
+
+
+def test_real_faces_stand_beside_faces_and_real_voices_beside_voices(tmp_path: Path) -> None:
+    real = {"system": "ground truth", "task": "", "ci_low": None, "ci_high": None}
+    run(tmp_path, [row(**real, metric="frechet, judge", value=1.5),
+                   row(**real, metric="character_error", value=0.25)])  # fmt: skip
+    found = evaluation_rows.read(tmp_path, ("mini",))
+    for item, value in (("table2", 1.5), ("table3", 0.25)):
+        rows = tables.compared(item, found, dataset="mini")
+        assert [one["value"] for one in rows if one["value"] is not None] == [value]
+
+
+def test_ablations_have_tables_of_their_own(tmp_path: Path) -> None:
+    run(tmp_path, [row(system="joint", task="a2i", metric=FID, value=80.0, ci_low=None,
+                       ci_high=None)])  # fmt: skip
+    found = evaluation_rows.read(tmp_path, ("mini",))
+    ours = cell(tables.compared("table4", found, dataset="mini"),
+                system="joint training", task="a2i", metric=FID)  # fmt: skip
+    assert (ours["value"], ours["published_grid"]) == (80.0, 107.2)
+    assert not [one for one in tables.compared("table2", found, dataset="mini") if one["value"]]
+
+
+def test_reasons_of_the_evaluation_come_first_and_name_no_folder(tmp_path: Path) -> None:
+    folder = run(tmp_path, [row(metric="word_error", value=0.5, ci_low=None, ci_high=None)])
+    said = (
+        "weights nisqa are not in /home/me/.cache/xfavot/nisqa.tar (1 MB) or ~/w/nisqa.tar; "
+        "expected them; fetch https://example.org/a/b.tar or see notebooks/evaluate.ipynb"
+    )
+    reasons = [{"system": "XFaVoT", "task": "a2a", "metric": NISQA, "reason": said}]
+    write(folder / "evaluation" / "missing.csv", reasons)
+    found = evaluation_rows.read(tmp_path, ("mini",))
+    rows = tables.compared("table3", found, dataset="mini")
+    assert cell(rows, system="XFaVoT", task="a2a", metric=NISQA)["missing"] == (
+        "weights nisqa are not in nisqa.tar (1 MB) or nisqa.tar; "
+        "fetch https://example.org/a/b.tar or see notebooks/evaluate.ipynb"
+    )
+    assert "has no such row" in cell(rows, system="XFaVoT", task="i2a", metric=NISQA)["missing"]
+    long = evaluation_rows.public("what is wrong " * 40)
+    assert long.endswith(" ...")
+    assert len(long) <= evaluation_rows.LONGEST_REASON + 4
+
+
+def test_tiers_are_never_mixed_and_the_latest_counts(tmp_path: Path) -> None:
+    run(tmp_path, [row(value=1.0, ci_low=None, ci_high=None)], name="old", at=1)
+    run(tmp_path, [row(value=2.0, ci_low=None, ci_high=None)], name="new", at=2)
+    run(tmp_path, [row(value=3.0, ci_low=None, ci_high=None)], name="test", preset="smoke", at=3)
+    found = evaluation_rows.read(tmp_path, ("mini",))
+    assert [(one["value"], one["evaluation"][:4]) for one in found.rows] == [(2.0, "new,")]
+    assert "xfavot in evaluation.csv of old: a later file has them" in found.left_out
+    assert any("of test is of tier smoke" in one for one in found.left_out)
+    run(tmp_path, [row()], name="whole", preset="paper", step=20_000, conversions=0, at=0)
+    found = evaluation_rows.read(tmp_path, ("mini",))
+    assert (found.tier, [one["evaluation"][:6] for one in found.rows]) == ("paper", ["whole,"])
+
+
+@pytest.mark.parametrize(("step", "conversions"), [(19_999, 0), (20_000, 24)])
+def test_less_than_the_papers_steps_or_counts_is_reduced(
+    tmp_path: Path, step: int, conversions: int
+) -> None:
+    run(tmp_path, [row()], preset="paper", step=step, conversions=conversions)
+    found = evaluation_rows.read(tmp_path, ("mini",))
+    assert (found.tier, len(found.rows)) == ("reduced", 1)
+
+
+def test_foreign_scores_are_read_and_preferences_apart(tmp_path: Path) -> None:
+    write(tmp_path / "foreign" / "scores.csv", [
+        row(system="AdaIN-VC"), row(system="mine", value=2.5, ci_low=None, ci_high=None),
+        row(metric="automatic CPR, by x", task="i2a", value=0.5, ci_low=None, ci_high=None),
+    ])  # fmt: skip
+    found = evaluation_rows.read(tmp_path, ("mini",))
+    rows = tables.compared("table3", found, dataset="mini")
+    assert cell(rows, system="AdaIN-VC", metric=NISQA)["value"] == 3.25
+    assert cell(rows, system="mine")["value"] == 2.5
+    study = evaluation_rows.read(tmp_path, ("mini",), study=True)
+    rows = tables.compared("correspondence", study, dataset="mini")
+    assert [one["value"] for one in rows if one["value"] is not None] == [0.5]
+    assert "cpr_study" in cell(rows, system="XFaVoT", task="i2a", metric="CPR")["missing"]
+
+
+def test_verification_stands_beside_other_work(tmp_path: Path) -> None:
+    metric = "verification AUC, all pairs"
+    run(tmp_path, [
+        row(task="", metric=metric, value=0.7, ci_low=None, ci_high=None),
+        *(row(task="", metric="R@1", value=value, ci_low=None, ci_high=None, direction=way)
+          for way, value in (("face to voice", 0.25), ("voice to face", 0.5))),
+    ])  # fmt: skip
+    found = evaluation_rows.read(tmp_path, ("mini",))
+    rows = tables.compared("verification", found, dataset="mini")
+    assert cell(rows, system="XFaVoT", metric=metric)["value"] == 0.7
+    other = cell(rows, system="Vclip")
+    assert (other["value"], other["published_voxceleb"]) == (None, 0.8963)
+    assert [one["value"] for one in rows if one["metric"] == "R@1"] == [0.25, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"value": "nan"}, "row 1: value 'nan'"), ({"n": 0}, "at least one"),
+     ({"metric": ""}, "metric missing")],
+)  # fmt: skip
+def test_damaged_rows_are_refused(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:  # fmt: skip
+    run(tmp_path, [row(**change)])
+    with pytest.raises(DataError, match=message):
+        evaluation_rows.read(tmp_path, ("mini",))
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    folder = run(tmp_path, [row()])
+    file = folder / "evaluation" / "evaluation.csv"
+    whole = file.read_text("utf-8")
+    for text, message in ((whole[:-20], "cannot be read"), (f"{whole.splitlines()[0]}\n", "no row"),
+                          (whole + "a,b,c\n", "cannot be read")):  # fmt: skip
+        file.write_text(text, "utf-8")
+        with pytest.raises(DataError, match=message):
+            evaluation_rows.read(tmp_path, ("mini",))
+    file.write_text(whole, "utf-8")
+    for text, message in (("{", "is damaged"), ("{}", ""), ("[]", "holds list"),
+                          ('{"preset": "mini"}', "lacks configuration")):  # fmt: skip
+        (folder / "config.json").write_text(text, "utf-8")
+        if not message:
+            assert evaluation_rows.read(tmp_path, ("mini",)).tier == "reduced"
+            continue
+        with pytest.raises(DataError, match=rf"config.json {message}"):
+            evaluation_rows.read(tmp_path, ("mini",))
+    (folder / "config.json").unlink()
+    write(folder / "evaluation" / "missing.csv", [{"system": "xfavot", "metric": "", "reason": ""}])
+    with pytest.raises(DataError, match=r"missing.csv, row 1"):
+        evaluation_rows.read(tmp_path, ("mini",))
+
+
+def test_unknown_tables_are_refused() -> None:
+    with pytest.raises(DataError, match="expected one of: table2"):
+        tables.compared("table1", Evaluations(), dataset="mini")
+    with pytest.raises(DataError, match="expected one of: table6"):
+        module_tables.module_table("table2", ModelConfig())
+
+
+def test_a_cell_without_value_is_written_only_with_its_reason(tmp_path: Path) -> None:
+    cfg = tables_config.resolve(dataset="grid", out=str(tmp_path))
+    origin = report.collect(report.begin(), cfg.run, tier="reduced", stores=[], notebook="tables")
+    assert origin.data[0].corpus == "none"
+    rows = tables.compared("table5", Evaluations(), dataset="grid")
+    table = report.read_table(report.write_table("t", rows, provenance=origin, root=tmp_path))
+    assert table.rows[0]["value"] is None
+    assert table.rows[0]["published_grid"] == 4.62
+    with pytest.raises(DataError, match="value None"):
+        tidy.require_columns("here", {**rows[0], "missing": None})
+    with pytest.raises(DataError, match=r"value 1.0"):
+        tidy.require_columns("here", {**rows[0], "value": 1.0})
+
+
+def test_stores_that_are_there_are_opened(tmp_path: Path) -> None:
+    from tests.unit.store_factory import make_store
+
+    make_store(tmp_path, corpus="grid", seconds=0.5, image_size=8)
+    found = tables.stores_there(str(tmp_path), ("grid", "vctk"))
+    assert [store.corpus for store in found] == ["grid"]
+
+
+def test_parameters_are_checked() -> None:
+    cfg = tables_config.resolve(dataset="grid")
+    assert (cfg.out, cfg.run.preset, cfg.run.model.image_size) == ("runs/tables", "paper", 128)
+    with pytest.raises(ConfigError, match="out is ''"):
+        tables_config.resolve(out="")
+    with pytest.raises(ConfigError, match="dataset"):
+        tables_config.resolve(dataset="gird")
