@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from xfavot import config, parameters, tables_config
+from xfavot import config, figures_config, parameters, tables_config
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "xfavot").rglob("*.py"))
@@ -22,6 +22,7 @@ PARAMETERS = {
     "explore": config.EXPLORE_PARAMETERS,
     "evaluate": parameters.EVALUATE_PARAMETERS,
     "cpr_study": config.STUDY_PARAMETERS,
+    "figures": figures_config.FIGURES_PARAMETERS,
     "tables": tables_config.TABLES_PARAMETERS,
 }
 MOST_LINES = 300
@@ -30,7 +31,10 @@ FORBIDDEN_IN_CELLS = (
     *(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda),
     *(ast.While, ast.Try, ast.BinOp, ast.AugAssign, ast.Global),
 )
-RESOLVERS = ("config.resolve", "evaluate_config.resolve", "tables_config.resolve")
+RESOLVERS = (
+    *("config.resolve", "evaluate_config.resolve"),
+    *("figures_config.resolve", "tables_config.resolve"),
+)
 NOTEBOOK_IMPORTS = {"xfavot", "IPython", "pathlib"}  # the package, display, folders
 
 
