@@ -16,19 +16,22 @@
 # %% [markdown]
 # # Evaluate what XFaVoT has learnt
 #
-# Measures a checkpoint on utterances and faces that it was not trained on: retrieval between faces
-# and voices by their styles (paper, L_xm), and what converted faces and voices carry of the
-# reference (sex, identity) and keep of the source (pose, words, melody).
+# Measures a checkpoint on utterances and faces that it was not trained on: the paper's protocol
+# (App. B; Tables 2 to 5), retrieval between faces and voices by their styles (L_xm), and what
+# converted faces and voices carry of the reference (sex, identity) and keep of the source (pose,
+# words, melody).
 #
 # **In:** a checkpoint under `run_root` (the newest, unless `checkpoint` names one) and prepared
-# stores of audio-visual corpora under `data_root`. **Out:** `learning.csv` and `learning.md` in the
-# run's folder `evaluation/`; the judges are kept under `run_root`, in `auxiliary/`.
+# stores under `data_root`. **Out:** `evaluation.csv`, `missing.csv`, `evaluation.json` and
+# `evaluation.md`, `learning.csv` and `learning.md` in the run's folder `evaluation/`; judges and
+# statistics of real faces are kept under `run_root`, in `auxiliary/`.
 # With `manifest`, a CSV file of outputs that any system made (columns task, source, reference,
 # output, model, and where known transcript, speaker, gender), these are scored instead, and a
 # `checkpoint` that is named judges what fits face to voice. **Out:** `scores.csv`, `missing.csv`,
 # `scores.md` and `scores.json` under `out`.
 #
-# **Time:** two minutes on one CPU core with `dataset mini`, half of them for the judges, once.
+# **Time:** four minutes on one CPU core with `dataset mini`, one of them for the judges, once; a
+# second run reads the finished parts of the protocol.
 
 # %% tags=["parameters"]
 checkpoint: str = ""  # run folder or checkpoint; empty means the newest
@@ -41,13 +44,16 @@ vocoder: str = "source_filter"  # a vocoder's name, or its weights on disk
 manifest: str = ""  # CSV file of foreign outputs; empty means the checkpoint
 recogniser: str = "espnet_librispeech"  # or pocketsphinx_grid, of GRID's sentences
 out: str = "runs/foreign"  # folder of the scores of a manifest
+metrics: str = "all"  # or some, with commas: fid, lpips, nisqa, word_error, ...
+conversions: int = -1  # of each task; 0: the paper's; -1: few on mini
+substitute: str = ""  # judge: also the judge of faces, under its own name
 
 # %%
 from IPython import display
 
 from xfavot import convert, evaluate_config
 from xfavot.audio import vocoder as vocoders
-from xfavot.evaluation import copy_synthesis, foreign_outputs, foreign_results, learning
+from xfavot.evaluation import copy_synthesis, foreign_outputs, foreign_results, learning, protocol
 from xfavot.training.checkpoint import load_model
 from xfavot.viz import copies, progress
 
@@ -55,6 +61,7 @@ from xfavot.viz import copies, progress
 cfg = evaluate_config.resolve(
     checkpoint=checkpoint, dataset=dataset, data_root=data_root, run_root=run_root, seed=seed,
     device=device, vocoder=vocoder, manifest=manifest, recogniser=recogniser, out=out,
+    metrics=metrics, conversions=conversions, substitute=substitute,
 )  # fmt: skip
 
 # %% [markdown]
@@ -80,7 +87,26 @@ if not cfg.manifest:
     progress.line(f"checkpoint: {model.path}, step {model.step}")
 
 # %% [markdown]
-# ## The measures
+# ## The paper's protocol
+#
+# Ten outputs of every source face, both directions between women and men shown apart and averaged;
+# 140 voices led by voices and 180 led by faces, or fewer with `conversions`; seen and unseen
+# speakers. The ground truth stands beside every system. A metric whose weights are not here is
+# listed with its reason and never replaced: `substitute judge` adds this project's own judge of
+# faces under a name of its own. Finished parts are kept; a second run reads them.
+
+# %%
+if not cfg.manifest:
+    found = protocol.evaluate(
+        model, stores, dataset=cfg.dataset, vocoder=cfg.vocoder, recogniser=cfg.recogniser,
+        metrics=cfg.metrics, conversions=cfg.conversions, substitute=cfg.substitute,
+        seed=cfg.seed, device=cfg.device, on_log=progress.line,
+    )  # fmt: skip
+    written = protocol.save(found)
+    display.display(display.Markdown(written.read_text(encoding="utf-8")))
+
+# %% [markdown]
+# ## What was learnt
 #
 # Judges are small classifiers of real faces and voices, trained on the real training split alone.
 # How well they read real samples that they were not trained on stands in the table too: no figure

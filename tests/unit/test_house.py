@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from xfavot import config, figures_config, parameters, tables_config
+from xfavot import config, evaluate_config, figures_config, tables_config
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "xfavot").rglob("*.py"))
@@ -20,7 +20,7 @@ PARAMETERS = {
     "prepare_data": config.PREPARE_PARAMETERS,
     "pretrain": config.PRETRAIN_PARAMETERS,
     "explore": config.EXPLORE_PARAMETERS,
-    "evaluate": parameters.EVALUATE_PARAMETERS,
+    "evaluate": evaluate_config.PARAMETERS,
     "cpr_study": config.STUDY_PARAMETERS,
     "figures": figures_config.FIGURES_PARAMETERS,
     "tables": tables_config.TABLES_PARAMETERS,
