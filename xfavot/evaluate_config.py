@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from xfavot import config, parameters
-from xfavot.parameters import EVALUATE_PARAMETERS, FROM_PRESET, Parameter
+from xfavot.parameters import EXPLORE_PARAMETERS, FROM_PRESET, Parameter
 from xfavot.settings import ExploreConfig, require_choice
 from xfavot.strict import require
 
@@ -19,7 +19,10 @@ ALL = "all"
 SUBSTITUTES = ("", "judge")
 MINI_CONVERSIONS = 24  # voices a task, faces a direction; minutes, not hours
 PARAMETERS: tuple[Parameter, ...] = (
-    *EVALUATE_PARAMETERS,
+    *EXPLORE_PARAMETERS,
+    Parameter("manifest", str, "", "CSV file of foreign outputs; empty means the checkpoint"),
+    Parameter("recogniser", str, "espnet_librispeech", "or pocketsphinx_grid, of GRID's sentences"),
+    Parameter("out", str, "runs/foreign", "folder of the scores of a manifest"),
     Parameter("metrics", str, ALL, "or some, with commas: fid, lpips, nisqa, word_error, ..."),
     Parameter("conversions", int, FROM_PRESET, "of each task; 0: the paper's; -1: few on mini"),
     Parameter("substitute", str, "", "judge: also the judge of faces, under its own name"),

@@ -50,6 +50,11 @@ def config_id(cfg: RunConfig) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
 
 
+def key_of(record: Mapping[str, Any]) -> str:
+    """First 16 hex digits of the SHA-256 of a record as JSON, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def describe(cfg: RunConfig) -> str:
     """Say in plain lines what a run is, with the defaults it leaves in parentheses.
 

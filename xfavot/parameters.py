@@ -103,13 +103,6 @@ EXPLORE_PARAMETERS: tuple[Parameter, ...] = (
     Parameter("vocoder", str, "source_filter", "a vocoder's name, or its weights on disk"),
 )
 
-EVALUATE_PARAMETERS: tuple[Parameter, ...] = (
-    *EXPLORE_PARAMETERS,
-    Parameter("manifest", str, "", "CSV file of foreign outputs; empty means the checkpoint"),
-    Parameter("recogniser", str, "espnet_librispeech", "or pocketsphinx_grid, of GRID's sentences"),
-    Parameter("out", str, "runs/foreign", "folder of the scores of a manifest"),
-)
-
 BENCHMARK_PARAMETERS: tuple[Parameter, ...] = (
     DATASET,
     DATA_ROOT,

@@ -7,7 +7,6 @@ Whatever a file holds, `process` returns a reason instead of raising.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from xfavot.identity import key_of
 from xfavot.audio.io import load_waveform
 from xfavot.audio.mel import MEL, log_mel
 from xfavot.data.f0 import world_f0
@@ -60,7 +60,7 @@ class Settings:
     def hash(self) -> str:
         """First 16 hex digits of the sha256 of the settings, the mel contract and the schema."""
         plain = {**asdict(self), "mel": MEL.hash, "schema": STAGING_SCHEMA}
-        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+        return key_of(plain)
 
 
 class _Unusable(Exception):

@@ -31,7 +31,6 @@ from xfavot.evaluation.lpips_distance import LPIPS, unit_package
 
 TASKS = (Task.I2I, Task.A2I, Task.Z2I)
 AT_ONCE = 32  # images
-JUDGE = "judge"  # name of the substitute, as a parameter
 TRUTH = "faces"  # the task of real faces
 LATENT_STRIDE = 1_000_003  # between the codes of two seeds of a run
 

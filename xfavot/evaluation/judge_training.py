@@ -6,7 +6,6 @@ hashes everything that the weights follow from.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import uuid
@@ -25,6 +24,7 @@ from xfavot.data.manifest import Store, mel_statistics
 from xfavot.errors import TrainingError, WeightsError
 from xfavot.evaluation.judges import FaceJudge, Judges, Reading, VoiceJudge, own_accuracy
 from xfavot.evaluation.people import People, crop
+from xfavot.identity import key_of
 from xfavot.training.labels import augment, generator_of
 
 RECIPE = 1  # raise when training changes, so that kept weights are not taken for new ones
@@ -84,7 +84,7 @@ def ensure_judges(
         "seed": SEED,
         "people": [train.digest(), held_out.digest()],
     }
-    key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+    key = key_of(recipe)
     place = folder / f"judge_{key}"
     say = on_log if on_log is not None else _silent
     index = torch.device(device)

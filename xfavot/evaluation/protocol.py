@@ -10,7 +10,6 @@ cannot be had is listed with its reason; a substitute is used only when asked fo
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,6 +48,7 @@ from xfavot.evaluation.protocol_results import (
     save,
 )
 from xfavot.evaluation.voice_tools import VoiceTools
+from xfavot.identity import key_of
 from xfavot.training.checkpoint import LoadedModel
 
 __all__ = ["Evaluation", "evaluate", "save"]
@@ -160,7 +160,7 @@ def _part(
 ) -> Part:  # fmt: skip
     """Read a part that is finished, or measure it and keep it."""
     text = json.dumps(basis, sort_keys=True)
-    file = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    file = folder / f"{key_of(basis)}.json"
     found = kept(file, text)
     if found is not None:
         say(f"{task}, {speakers} speakers: {len(found.rows)} rows read from {file.name}")

@@ -66,6 +66,10 @@ class Versions:
         self.changed = {
             row for rows in self.corpora for row in rows[:: -(-len(rows) // CHANGED_CLIPS)]
         }
+        self._frames = [
+            torch.tensor([float(clips[row].item.frame_count) for row in rows])
+            for rows in self.corpora
+        ]
         self._made: dict[tuple[int, int], Speech] = {}
 
     def draw(self, count: int, generator: torch.Generator) -> list[Speech]:
@@ -73,8 +77,7 @@ class Versions:
         drawn = []
         for corpus in torch.randint(len(self.corpora), (count,), generator=generator).tolist():
             rows = self.corpora[corpus]
-            frames = torch.tensor([float(self.clips[row].item.frame_count) for row in rows])
-            row = rows[int(torch.multinomial(frames, 1, generator=generator))]
+            row = rows[int(torch.multinomial(self._frames[corpus], 1, generator=generator))]
             version = int(torch.randint(1, VERSIONS, (), generator=generator))
             keep = float(torch.rand((), generator=generator)) < AS_IT_IS or row not in self.changed
             drawn.append(self.version(row, 0 if keep else version))

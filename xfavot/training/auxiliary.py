@@ -9,8 +9,6 @@ that the weights follow from. `pretrain.source` narrows the choice.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from xfavot.audio.mel import MEL, Standardiser
 from xfavot.config import DataConfig, ModelConfig, RunConfig
 from xfavot.data.manifest import Store
 from xfavot.errors import DataError, WeightsError
+from xfavot.identity import key_of
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
 from xfavot.training import labels
@@ -119,7 +118,7 @@ def ensure_network(
     if name == "content":
         stores += _fallback(cfg, stores, fallback_stores, say if ready is None else None)
     recipe = _recipe(name, cfg, stores, standardiser)
-    key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+    key = key_of(recipe)
     folder = Path(cfg.run_root) / "auxiliary" / f"{name}_{key}"
     kept = folder.is_dir()
     if ready is not None and (source == "shipped" or not kept):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from xfavot.audio.mel import Standardiser, require_contract
 from xfavot.errors import DataError, TrainingError, WeightsError
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
+from xfavot.training.measures import in_words
 
 KINDS: dict[str, type[F0Network] | type[ContentNetwork]]
 KINDS = {"f0": F0Network, "content": ContentNetwork}
@@ -41,19 +42,11 @@ class Trained:
 
     def headline(self) -> str:
         """Say the measures of the held-out splits as a whole."""
-        return self._said(lambda name: name.count("/") == 1)
+        return in_words({k: value for k, value in self.metrics.items() if k.count("/") == 1})
 
     def summary(self) -> str:
         """Say all measures in one line, those of sexes and corpora too."""
-        return self._said(lambda name: True)
-
-    def _said(self, counts: Callable[[str], bool]) -> str:
-        shown = [
-            f"{name} {value:.0f}" if name.endswith("clips") else f"{name} {value:.3f}"
-            for name, value in self.metrics.items()
-            if counts(name)
-        ]
-        return ", ".join(shown) or "no clip held out to measure it on"
+        return in_words(self.metrics)
 
 
 def keep(folder: Path, network: F0Network | ContentNetwork, record: Mapping[str, Any]) -> None:

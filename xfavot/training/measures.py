@@ -140,6 +140,15 @@ def _groups(split: str, clip: Clip, stores: Sequence[Store]) -> tuple[str, ...]:
     return (split, f"{split}/{clip.store.corpus}") if len(stores) > 1 else (split,)
 
 
+def in_words(metrics: Mapping[str, float]) -> str:
+    """Say measures in one line."""
+    shown = [
+        f"{name} {value:.0f}" if name.endswith("clips") else f"{name} {value:.3f}"
+        for name, value in metrics.items()
+    ]
+    return ", ".join(shown) or "no clip held out to measure it on"
+
+
 def _flat(groups: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return {f"{group}/{name}": value for group, m in groups.items() for name, value in m.items()}
 

@@ -7,8 +7,6 @@ training goes on. The key hashes everything that the weights follow from.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,9 @@ from xfavot.audio.source_filter_vocoder import SourceFilterVocoder, read_record,
 from xfavot.config import RunConfig
 from xfavot.data import corpora
 from xfavot.data.manifest import Store
+from xfavot.identity import key_of
 from xfavot.training.labels import Clip
+from xfavot.training.measures import in_words
 from xfavot.training.supervised import Log
 from xfavot.training.vocoding import Training, train_source_filter, training_clips
 
@@ -48,11 +48,7 @@ class KeptVocoder:
 
     def summary(self) -> str:
         """Say the measures in one line."""
-        shown = [
-            f"{name} {value:.0f}" if name.endswith("clips") else f"{name} {value:.3f}"
-            for name, value in self.metrics.items()
-        ]
-        return ", ".join(shown) or "no clip held out to measure it on"
+        return in_words(self.metrics)
 
 
 def ensure_vocoder(
@@ -83,7 +79,7 @@ def ensure_vocoder(
         "manifests": {store.corpus: store.manifest_hash for store in used},
         "standardiser": [standardiser.mean.tolist(), standardiser.std.tolist()],
     }
-    key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+    key = key_of(recipe)
     folder = Path(cfg.run_root) / "auxiliary" / f"vocoder_{key}"
     path, state = folder / WEIGHTS, folder / STATE
     found = path.is_file()
