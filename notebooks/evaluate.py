@@ -114,11 +114,9 @@ if not cfg.manifest:
 
 # %%
 if not cfg.manifest:
-    rows = learning.evaluate_learning(
+    table = learning.measure_and_save(
         model, stores, seed=cfg.seed, device=cfg.device, on_log=progress.line
     )
-    table = learning.save(rows, learning.results_folder(model))
-    progress.line(f"written: {table} and {table.stem}.csv beside it")
 
 # %% [markdown]
 # ## The table, as it was written
@@ -128,7 +126,7 @@ if not cfg.manifest:
 # long before the pictures are good: watch identity, pose and diversity.
 
 # %%
-if not cfg.manifest:
+if not cfg.manifest and table:
     display.display(display.Markdown(table.read_text(encoding="utf-8")))
 
 # %% [markdown]

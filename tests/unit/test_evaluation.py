@@ -103,10 +103,15 @@ def test_a_model_of_faces_alone_is_measured_on_faces(store: Store, tmp_path: Pat
     assert {row["task"] for row in found} == {"judge of faces", "i2i", "z2i"}
 
 
-def test_a_store_without_both_sexes_is_refused(tmp_path: Path) -> None:
-    store = make_store(tmp_path, genders="ff", clips=3, seconds=1.1)
+def test_a_store_without_both_sexes_is_refused(store: Store, tmp_path: Path) -> None:
+    women = make_store(tmp_path, genders="ff", clips=3, seconds=1.1)
     with pytest.raises(DataError, match="women and men"):
-        speakers_of([store], ("train", "val"))
+        speakers_of([women], ("train", "val"))
+    said: list[str] = []
+    model = loaded(store, tmp_path)
+    assert learning.measure_and_save(model, [women], on_log=said.append) is None
+    assert "women and men" in said[0]
+    assert not learning.results_folder(model).exists()
 
 
 def test_people_are_those_of_the_split(store: Store) -> None:

@@ -125,6 +125,28 @@ def test_every_part_is_measured_and_kept(
     assert json.loads(table.with_suffix(".json").read_text())["step"] == 7
 
 
+def test_styles_tell_whose_face_and_voice_are_one(store: Store, tmp_path: Path) -> None:
+    model = loaded(store, tmp_path / "both")
+    found = evaluate(model, store, metrics=("verification", "word_error"))
+    for speakers in ("seen", "unseen"):
+        rows = {
+            (row["metric"], row["direction"]): row
+            for row in found.rows
+            if (row["task"], row["speakers"]) == (protocol.VERIFICATION, speakers)
+        }
+        for way in ("face to voice", "voice to face"):
+            assert rows["R@1", way]["chance"] == pytest.approx(1 / 4)
+            assert rows["R@1 within one sex", way]["chance"] == pytest.approx(1 / 2)
+        for part, pairs in (("all pairs", 8 * 4), ("pairs of one sex", 8 * 2)):  # faces, voices
+            auc = rows[f"verification AUC, {part}", ""]
+            assert 0 <= auc["ci_low"] <= auc["value"] <= auc["ci_high"] <= 1
+            assert auc["n"] == pairs
+    deaf = loaded(store, tmp_path / "deaf", modalities=("image",))
+    found = evaluate(deaf, store, metrics=("verification", "fid"), substitute="judge")
+    assert "trained without voices" in reasons(found)[protocol.VERIFICATION, "all"]
+    assert not [row for row in found.rows if row["task"] == protocol.VERIFICATION]
+
+
 def reasons(found: protocol.Evaluation) -> dict[tuple[str, str], str]:
     return {(one["task"], one["metric"]): one["reason"] for one in found.missing}
 

@@ -140,6 +140,12 @@ def test_reasons_of_the_evaluation_come_first_and_name_no_folder(tmp_path: Path)
         "fetch https://example.org/a/b.tar or see notebooks/evaluate.ipynb"
     )
     assert "has no such row" in cell(rows, system="XFaVoT", task="i2a", metric=NISQA)["missing"]
+    told = {"system": "xfavot", "task": "i2a", "metric": "all", "reason": "nobody has both"}
+    write(folder / "evaluation" / "missing.csv", [*reasons, told])
+    found = evaluation_rows.read(tmp_path, ("mini",))
+    rows = tables.compared("table3", found, dataset="mini")
+    assert cell(rows, system="XFaVoT", task="i2a", metric=NISQA)["missing"] == "nobody has both"
+    assert "nisqa.tar" in cell(rows, system="XFaVoT", task="a2a", metric=NISQA)["missing"]
     long = evaluation_rows.public("what is wrong " * 40)
     assert long.endswith(" ...")
     assert len(long) <= evaluation_rows.LONGEST_REASON + 4

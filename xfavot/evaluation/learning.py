@@ -19,6 +19,7 @@ from xfavot.audio.mel import MEL
 from xfavot.convert.converter import LOUDEST
 from xfavot.convert.styles import find_device
 from xfavot.data.manifest import Store
+from xfavot.errors import DataError
 from xfavot.evaluation.carried import Grid, Side, measures, random_difference
 from xfavot.evaluation.content import kept
 from xfavot.evaluation.judge_training import ensure_judges
@@ -28,7 +29,7 @@ from xfavot.evaluation.retrieval import retrieval
 from xfavot.evaluation.rows import AT_MOST, Row, markdown, row, save
 from xfavot.training.checkpoint import LoadedModel, load_model
 
-__all__ = ["evaluate_learning", "markdown", "results_folder", "save"]
+__all__ = ["evaluate_learning", "markdown", "measure_and_save", "results_folder", "save"]
 
 SPLIT = "val"
 SOURCES, REFERENCES = 16, 32
@@ -103,6 +104,36 @@ def evaluate_learning(
         "judges": study.judges.key,
     }
     return [{**one, **said} for one in rows]
+
+
+def measure_and_save(
+    model: LoadedModel,
+    stores: Sequence[Store],
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    on_log: Log | None = None,
+) -> Path | None:
+    """Measure what a checkpoint has learnt and write it to its run's folder `evaluation`.
+
+    Returns:
+        The table in Markdown; ``None``, with the reason in the log, where the stores have no
+        women and men with both face and voice, which is no error of a mixture of faces or voices
+        alone.
+
+    Raises:
+        See :func:`evaluate_learning`.
+    """
+    say = on_log if on_log is not None else _silent
+    try:
+        speakers_of(stores, ("train", SPLIT))
+    except DataError as error:
+        say(f"what was learnt is not measured: {error}")
+        return None
+    rows = evaluate_learning(model, stores, seed=seed, device=device, on_log=on_log)
+    table = save(rows, results_folder(model))
+    say(f"written: {table} and {table.stem}.csv beside it")
+    return table
 
 
 def results_folder(model: LoadedModel) -> Path:

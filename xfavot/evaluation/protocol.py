@@ -24,7 +24,7 @@ from xfavot.convert.results import Task
 from xfavot.data.manifest import Store
 from xfavot.errors import ConfigError, DataError, ShapeError
 from xfavot.evaluate_config import METRICS, SUBSTITUTES
-from xfavot.evaluation import checkpoint_images, checkpoint_voices, fid
+from xfavot.evaluation import checkpoint_images, checkpoint_verification, checkpoint_voices, fid
 from xfavot.evaluation.checkpoint_voices import VoiceStudy
 from xfavot.evaluation.foreign_voices import GROUND_TRUTH
 from xfavot.evaluation.held_out import SPLITS, require_held_out
@@ -54,6 +54,7 @@ from xfavot.training.checkpoint import LoadedModel
 __all__ = ["Evaluation", "evaluate", "save"]
 
 FACES, VOICES = checkpoint_images.TRUTH, "voices"  # the parts of real ones
+VERIFICATION = checkpoint_verification.TASK
 SEEN = (*(task.value for task in checkpoint_images.TASKS), FACES)
 SCHEMA = 1  # raise when a part would come out otherwise
 Log = Callable[[str], None]
@@ -138,10 +139,12 @@ def evaluate(
                 *_face_parts(converter, stores, speakers, faces, system, dataset, seed,
                              conversions, folder, metrics, say),
                 *_voice_parts(converter, study, tools, system, dataset, metrics),
+                *_verification_part(converter, stores, speakers, system, dataset, seed, metrics),
             ]  # fmt: skip
             for task, measure in plan:
                 who = GROUND_TRUTH if task in (FACES, VOICES) else system
-                own = {**(seen if task in SEEN else heard), "part": [task, speakers]}
+                by = basis if task == VERIFICATION else seen if task in SEEN else heard
+                own = {**by, "part": [task, speakers]}
                 parts.append(_part(own, folder / PARTS, who, task, speakers, measure, say))
     origin = {
         **basis, "run": model.config.name, "step": model.step, "recogniser": recogniser,
@@ -247,6 +250,24 @@ def _voice_parts(
         yield task.value, partial(measure, task)
     if converter.has("voice"):
         yield VOICES, truth
+
+
+def _verification_part(
+    converter: Converter, stores: Sequence[Store], speakers: str, system: str, dataset: str,
+    seed: int, asked: Sequence[str],
+) -> Iterator[tuple[str, Callable[[], Part]]]:  # fmt: skip
+    """Name and measurement of what the styles tell of face and voice."""
+
+    def measure() -> Part:
+        for task in (Task.I2I, Task.A2A):
+            _require_trained(converter, task)
+        rows = checkpoint_verification.score(
+            converter, stores, speakers, system=system, dataset=dataset, seed=seed
+        )
+        return Part(rows=rows, missing=[])
+
+    if VERIFICATION in asked:
+        yield VERIFICATION, measure
 
 
 def _require_trained(converter: Converter, task: Task) -> None:

@@ -25,7 +25,7 @@ PREFIXES = {  # of the names in the rows
     "fid": ("fid_", "frechet,"), "lpips": ("lpips_", "diversity,"), "nisqa": ("nisqa",),
     "speaker_similarity": ("speaker_similarity",), "word_error": ("word_error", "character_error"),
     "f0": ("f0_", "voicing_", "gender_agreement_f0"), "content": ("content_",),
-    "verification": ("speaker verification",),
+    "verification": ("speaker verification", "verification", "R@"),
 }  # fmt: skip
 NOT_ASKED = "not asked for"
 

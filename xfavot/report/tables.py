@@ -27,6 +27,7 @@ PAPER = "paper"  # the mixture of all corpora; its tables have a dataset a colum
 WHOLE = (None, "", "mean", "both", "all")  # direction or sex of a row that is about all
 ONE_VALUE = "published_{}"
 STATUS, MISSING = "published_status", "missing"
+EVERYTHING = "all"  # as the metric of a reason
 DROPPED = ("tier", "guidance", "definition")  # told in the record, the task and the caption
 OF_FACES = ("fid", "lpips", "frechet", "diversity")  # how metrics of faces begin
 
@@ -236,13 +237,14 @@ def _empty(key: Cell, dataset: str, beside: Row, reason: str) -> Row:
 def _reason(found: Evaluations, key: Cell, dataset: str) -> str:
     """Why a cell is empty: what the evaluation said, or what was not run."""
     system, task, metric = key
-    said = [
-        one.reason for one in found.missing
-        if (one.system, one.metric) == (system, metric)
-        and (task == one.task or "" in (task, one.task))
-    ]  # fmt: skip
-    if said:
-        return said[0]
+    said = {
+        one.metric: one.reason
+        for one in reversed(found.missing)
+        if one.system == system
+        and (task == one.task or task == "" or (one.task == "" and one.metric != EVERYTHING))
+    }
+    if {metric, EVERYTHING} & said.keys():
+        return said.get(metric) or said[EVERYTHING]
     own = [row for row in found.rows if (row["system"], row["dataset"]) == (system, dataset)]
     if metric == PREFERENCE:
         return "no study answered: cpr_study.ipynb"
