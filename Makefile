@@ -1,5 +1,7 @@
 # make setup     everything into .venv (Linux, Python 3.11 to 3.13, a C++ compiler; 6 GB)
 # make demo      data, training and pictures of dataset mini, into runs/
+# make paper     all tables and figures: DATASET=mini (default), PAPER="-p checkpoint runs/<run>",
+#                OUT=<folder>; what is fresh is skipped
 # make test      the test suite; make lint: style, types, import order, notebooks in step
 # make notebooks write the .ipynb of every py:percent source; make cards: DATASETS.md and
 #                WEIGHTS.md of the presets
@@ -11,9 +13,11 @@ JOBS ?= 2
 STAMP := .venv/.installed
 DEMO ?= runs/demo
 PAPERMILL := $(PY) -m papermill --log-output --no-progress-bar
+DATASET ?= mini
+OUT ?= $(if $(filter mini,$(DATASET)),.,runs/paper_$(DATASET))
 WITHOUT_PINS := parallel-wavegan==0.6.1 facenet-pytorch==2.6.0
 
-.PHONY: setup extras demo test lint types format notebooks cards clean
+.PHONY: setup extras demo paper test lint types format notebooks cards clean
 
 setup: $(STAMP)
 
@@ -39,6 +43,12 @@ demo: setup
 	$(PAPERMILL) notebooks/train.ipynb $(DEMO)/train.ipynb -p dataset mini -p steps 300 -p resume auto
 	$(PAPERMILL) notebooks/explore.ipynb $(DEMO)/explore.ipynb -p dataset mini
 	@echo 'done: open $(DEMO)/explore.ipynb, or look into runs/'
+
+# Only the pictures of mini, which are drawn, belong into the repository.
+paper: setup
+	@mkdir -p runs
+	$(PAPERMILL) notebooks/paper.ipynb runs/paper_$(DATASET).ipynb -p dataset $(DATASET) -p out $(OUT) $(PAPER)
+	@echo 'done: runs/paper_$(DATASET).ipynb shows all of it'
 
 test: setup
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS)

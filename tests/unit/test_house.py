@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from xfavot import config, evaluate_config, figures_config, tables_config
+from xfavot import config, evaluate_config, figures_config, paper_config, tables_config
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "xfavot").rglob("*.py"))
@@ -24,6 +24,7 @@ PARAMETERS = {
     "cpr_study": config.STUDY_PARAMETERS,
     "figures": figures_config.FIGURES_PARAMETERS,
     "tables": tables_config.TABLES_PARAMETERS,
+    "paper": paper_config.PARAMETERS,
 }
 MOST_LINES = 300
 MOST_CELL_LINES = 10
@@ -33,7 +34,7 @@ FORBIDDEN_IN_CELLS = (
 )
 RESOLVERS = (
     *("config.resolve", "evaluate_config.resolve"),
-    *("figures_config.resolve", "tables_config.resolve"),
+    *("figures_config.resolve", "tables_config.resolve", "paper_config.resolve"),
 )
 NOTEBOOK_IMPORTS = {"xfavot", "IPython", "pathlib"}  # the package, display, folders
 

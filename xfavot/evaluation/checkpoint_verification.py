@@ -21,8 +21,8 @@ from xfavot.evaluation.verification import cross_modal_rows
 TASK = "verification"
 PER_SPEAKER = 20  # faces, and as many voices, of everybody at most
 DEFINITION = (
-    "real faces against real voices, cosine of their styles under the heads of their own sex, up to "
-    f"{PER_SPEAKER} of either a person; galleries hold everybody's mean"
+    "real faces against real voices, cosine of their styles under the heads of their own sex, up "
+    f"to {PER_SPEAKER} of either a person; galleries hold everybody's mean"
 )
 
 
@@ -55,10 +55,12 @@ def score(
         converter, stores, split=SPLITS[speakers], per_speaker=PER_SPEAKER, seed=seed
     )
     vectors = torch.from_numpy(space.styles)
-    who = [[space.speakers[code] for code in space.speaker[space.kind == kind]] for kind in (0, 1)]
+    faces, voices = (
+        [space.speakers[code] for code in space.speaker[space.kind == kind]] for kind in (0, 1)
+    )
     rows = cross_modal_rows(
         vectors[torch.from_numpy(space.kind == 0)], vectors[torch.from_numpy(space.kind == 1)],
-        *who, dict(zip(space.speakers, space.genders, strict=True)), seed=seed,
+        faces, voices, dict(zip(space.speakers, space.genders, strict=True)), seed=seed,
     )  # fmt: skip
     names = {"system": system, "task": TASK, "dataset": dataset, "definition": DEFINITION}
     return [{**row, **names} for row in rows]

@@ -25,6 +25,7 @@ from xfavot.evaluation.content import kept
 from xfavot.evaluation.judge_training import ensure_judges
 from xfavot.evaluation.judges import AT_ONCE, Judges
 from xfavot.evaluation.people import People, people_of, speakers_of
+from xfavot.evaluation.protocol_results import results_folder
 from xfavot.evaluation.retrieval import retrieval
 from xfavot.evaluation.rows import AT_MOST, Row, markdown, row, save
 from xfavot.training.checkpoint import LoadedModel, load_model
@@ -78,7 +79,7 @@ def evaluate_learning(
         DataError: the store has not two sexes of speakers with faces and speech in both splits.
         ConfigError: there is no such device.
     """
-    say = on_log if on_log is not None else _silent
+    say = on_log or (lambda _: None)
     place = find_device(device)
     model = checkpoint if isinstance(checkpoint, LoadedModel) else load_model(checkpoint)
     for module in (model.nets, model.f0, model.content):
@@ -124,7 +125,7 @@ def measure_and_save(
     Raises:
         See :func:`evaluate_learning`.
     """
-    say = on_log if on_log is not None else _silent
+    say = on_log or (lambda _: None)
     try:
         speakers_of(stores, ("train", SPLIT))
     except DataError as error:
@@ -134,11 +135,6 @@ def measure_and_save(
     table = save(rows, results_folder(model))
     say(f"written: {table} and {table.stem}.csv beside it")
     return table
-
-
-def results_folder(model: LoadedModel) -> Path:
-    """Where the results of a checkpoint belong: the folder `evaluation` of its run."""
-    return model.path.resolve().parents[1] / "evaluation"
 
 
 def _prepare(
@@ -300,7 +296,3 @@ def _grid_rows(study: Study, grid: Grid, style: Tensor, random_pose: float) -> l
     if grid.sought:
         rows += kept(study.model, grid.task, grid.guidance, people.clips, people.transcripts, style)
     return rows
-
-
-def _silent(_: str) -> None:
-    """Receive a line and drop it."""

@@ -143,7 +143,7 @@ def read_table(path: str | os.PathLike[str]) -> Table:
         DataError: a file is missing, damaged or not the one that was written.
     """
     folder = Path(path)
-    record, advice = _record(folder), "write the table again; it is generated, never edited"
+    record, advice = read_record(folder), "write the table again; it is generated, never edited"
     contents: dict[str, bytes] = {}
     for name, digest in record["files"].items():
         file = folder / name
@@ -156,8 +156,15 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     return Table(rows=from_csv(rows), record=record, markdown=text)
 
 
-def _record(folder: Path) -> dict[str, Any]:
-    """The JSON file of an artifact."""
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read the JSON file of a table or a figure.
+
+    Args:
+        folder: of the artifact.
+
+    Raises:
+        DataError: it is missing or damaged, or of another version of this package.
+    """
     file = folder / f"{folder.name}.json"
     try:
         record: dict[str, Any] = json.loads(file.read_text("utf-8"))
@@ -176,7 +183,7 @@ def _commit(folder: Path, item: str, files: Mapping[str, bytes], provenance: Pro
     """Put all files and the record in place at once."""
     if not item or Path(item).name != item or item.startswith("."):
         raise DataError(f"artifact {item!r}: expected a plain name such as 'table2'")
-    there = _record(folder)["tier"] if folder.exists() else provenance.tier
+    there = read_record(folder)["tier"] if folder.exists() else provenance.tier
     if TIERS.index(there) > TIERS.index(provenance.tier):
         raise DataError(
             f"{folder} holds an artifact of tier {there!r}, this one is of tier "

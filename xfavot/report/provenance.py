@@ -32,7 +32,10 @@ from xfavot.errors import DataError
 from xfavot.parameters import INJECTED_HEAD
 
 TIERS = ("smoke", "reduced", "paper")  # for tests; at less than the paper's size; at its size
-FOLDERS = ("data_root", "run_root", "out", "source", "checkpoint", "resume")  # never published
+FOLDERS = (  # never published
+    *("data_root", "run_root", "out", "source", "checkpoint", "resume", "others", "study"),
+    *("answers", "manifest"),
+)
 MAY_BE_EMPTY = ("git_revision", "git_dirty", "weights", "checkpoint", "notebook", "command")
 CHECKOUT = Path(__file__).resolve().parents[2]
 CODE = ("xfavot", "notebooks", "pyproject.toml")  # what can change a number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,8 @@ from xfavot.viz.drawing import FAINT, INK, PALETTE, Drawing, styled
 TASKS = {"a2i": "face led by a voice", "i2a": "voice led by a face"}
 TRUTH_COLOUR = "#9aa3aa"
 GROUP_IN, LEFT_IN, RIGHT_IN = 2.3, 0.62, 0.2
-HEIGHT_IN = 2.9
+HEIGHT_IN, TITLE_IN, FOOT_IN = 2.75, 0.34, 0.55
+LINE_IN, MARK_IN, LETTER_IN = 0.17, 0.42, 0.062  # of the legend: a line, beside a name, in it
 
 
 @styled
@@ -38,8 +40,14 @@ def cpr(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> Drawing:
     systems = list(dict.fromkeys(row["system"] for row in drawn))
     tasks = [task for task in TASKS if any(row["task"] == task for row in drawn)]
     width = LEFT_IN + RIGHT_IN + GROUP_IN * max(len(tasks), 2)
-    figure = Figure(figsize=(width, HEIGHT_IN))
-    axes = figure.add_axes((LEFT_IN / width, 0.2, 1 - (LEFT_IN + RIGHT_IN) / width, 0.64))
+    beside = max(1, int(width / (MARK_IN + LETTER_IN * max(map(len, systems)))))
+    lines = math.ceil(len(systems) / beside)
+    height = HEIGHT_IN + LINE_IN * lines
+    body = (height - TITLE_IN - LINE_IN * lines - FOOT_IN) / height
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes(
+        (LEFT_IN / width, FOOT_IN / height, 1 - (LEFT_IN + RIGHT_IN) / width, body)
+    )
     colours = dict(zip([s for s in systems if s != TRUTH], PALETTE * len(systems), strict=False))
     bar = 0.72 / len(systems)
     for row in drawn:
@@ -60,12 +68,15 @@ def cpr(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> Drawing:
     axes.tick_params(axis="x", length=0, labelcolor=INK, labelsize=8)
     axes.grid(axis="x", visible=False)
     figure.legend(
-        loc="upper right", ncols=min(4, len(systems)), bbox_to_anchor=(1 - 0.1 / width, 1)
+        loc="upper left", ncols=min(beside, len(systems)), borderpad=0, borderaxespad=0,
+        bbox_to_anchor=(0.1 / width, 1 - (TITLE_IN - 0.06) / height),
+    )  # fmt: skip
+    figure.text(
+        0.1 / width, 1 - 0.2 / height, title or metric, fontsize=9, weight="bold", color=INK
     )
-    figure.text(0.1 / width, 0.93, title or metric, fontsize=9, weight="bold", color=INK)
     counts = sorted({row["n"] for row in drawn})
     span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     what = "answers" if metric == "CPR" else "triplets"
     note = f"{metric}; {span} {what} a bar, lines: 95 % ({drawn[0]['interval']})"
-    figure.text(0.1 / width, 0.03, note, fontsize=6.5, color=FAINT)
+    figure.text(0.1 / width, 0.08 / height, note, fontsize=6.5, color=FAINT)
     return Drawing(figure)

@@ -7,6 +7,7 @@ with the extra ``notebooks``.
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import os
 from collections.abc import Callable, Iterable
@@ -111,7 +112,8 @@ class Drawing:
             part.write_bytes(self.render(kind))
             os.replace(part, target)
         except OSError as error:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink()
             raise DataError(
                 f"figure {target} cannot be written ({error}); expected a writable folder with "
                 "free space; free some space or choose another place"

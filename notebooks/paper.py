@@ -1,0 +1,100 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # All tables and figures of the paper
+#
+# Runs the other notebooks in their order, each in a process of its own: `prepare_data`, `train`
+# (a run a configuration, unless `checkpoint` names finished ones), `evaluate`, `cpr_study`,
+# `figures`, `tables`. What is fresh is skipped: a step runs again only when its parameters, its
+# inputs, or the package have changed; training goes on where it stopped.
+#
+# **In:** a dataset; for all but `mini`, `source`, the folder of its originals. **Out:** the
+# executed notebooks in `<run_root>/paper_<dataset>/`, runs and study under `run_root`, and the
+# tables and figures under `out`. At the end stands what is in the tables, what is missing, and why.
+#
+# **Time:** on two CPU cores with `dataset mini`, an hour or more for the training, ten minutes for
+# all the rest.
+#
+#     make paper DATASET=mini
+#     papermill notebooks/paper.ipynb runs/paper.ipynb -p dataset mini -p checkpoint runs/<run>
+
+# %% tags=["parameters"]
+dataset: str = "mini"  # mixture of corpora, see the README
+source: str = ""  # folder of originals; not needed for mini
+checkpoint: str = ""  # runs or checkpoints, with commas; empty means to train
+configurations: str = "xfavot"  # rows of the paper's tables, with commas
+preset: str = ""  # size; empty means mini for dataset mini, else paper
+steps: int = -1  # training steps; -1 means the preset's
+data_root: str = "data"  # folder of prepared stores
+run_root: str = "runs"  # folder of runs
+seed: int = 0  # seed of everything random
+device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
+vocoder: str = "source_filter"  # a vocoder's name, or its weights on disk
+recogniser: str = ""  # of words; empty means pocketsphinx_grid on mini, or ESPnet
+metrics: str = "all"  # as in evaluate
+conversions: int = -1  # as in evaluate
+substitute: str = "judge"  # as in evaluate; empty means none
+triplets: int = 30  # of the study, a model and task
+answers: str = ""  # folder of people's answers to the study; empty means none
+out: str = "runs/paper"  # folder of figures/ and paper_tables/
+
+# %%
+from pathlib import Path
+
+from IPython import display
+
+from xfavot import paper_config
+from xfavot.report import companion, contents
+from xfavot.viz import progress
+
+# %%
+cfg = paper_config.resolve(
+    dataset=dataset, source=source, checkpoint=checkpoint, configurations=configurations,
+    preset=preset, steps=steps, data_root=data_root, run_root=run_root, seed=seed,
+    device=device, vocoder=vocoder, recogniser=recogniser, metrics=metrics,
+    conversions=conversions, substitute=substitute, triplets=triplets, answers=answers,
+    out=out,
+)  # fmt: skip
+
+# %% [markdown]
+# ## The notebooks
+
+# %%
+failed = companion.make(cfg, on_log=progress.line)
+
+# %% [markdown]
+# ## The tables
+
+# %%
+for folder in sorted(Path(cfg.out, "paper_tables").glob("*/*.md")):
+    display.display(display.Markdown(folder.read_text(encoding="utf-8")))
+
+# %% [markdown]
+# ## The figures
+
+# %%
+for name in contents.FIGURES:
+    for picture in Path(cfg.out, "figures", name).glob("*.png"):
+        display.display(display.Image(picture, width=900))
+
+# %% [markdown]
+# ## What is here, and what is not
+
+# %%
+contents.contents(cfg.out, failed)
+
+# %%
+companion.refuse(failed)

@@ -1,0 +1,160 @@
+"""The whole paper: which notebooks run, what is fresh, what a failure leaves, what is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.test_tables import row
+from xfavot import paper_config, report, tables_config
+from xfavot.errors import CheckpointError, ConfigError, DataError
+from xfavot.report import companion, contents
+from xfavot.report.companion import Step
+
+ORDER = ["prepare_data", "train", "evaluate", "cpr_study", "figures", "tables"]
+
+
+def asked(root: Path, **given: Any) -> paper_config.PaperConfig:
+    places = {"data_root": "data", "run_root": "runs", "out": "out"}
+    folders = {name: str(root / place) for name, place in places.items()}
+    return paper_config.resolve(**folders, steps=3, **given)
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[Step]:
+    """Notebooks that only leave their outputs."""
+    steps: list[Step] = []
+
+    def run(step: Step, out: Path, on_log: Any) -> None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        steps.append(step)
+        for folder, pattern in step.outputs:
+            file = folder / pattern.replace("*/store", "mini/store").replace("*", "state.pt")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("content")
+
+    monkeypatch.setattr(companion, "_run", run)
+    monkeypatch.setattr(companion.checkpoint, "STATE", "state.pt")
+    return steps
+
+
+def make(cfg: paper_config.PaperConfig, ran: list[Step]) -> list[str]:
+    """Names of the notebooks that ran."""
+    ran.clear()
+    assert companion.make(cfg, on_log=lambda _: None) == []
+    return [step.notebook for step in ran]
+
+
+def test_only_what_is_not_fresh_runs(
+    tmp_path: Path, ran: list[Step], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = asked(tmp_path)
+    assert make(cfg, ran) == ORDER
+    train, evaluate, study, figures = ran[1:5]
+    assert (train.parameters["configuration"], train.parameters["steps"]) == ("xfavot", 3)
+    assert train.parameters["preset"] == "mini"
+    assert Path(evaluate.parameters["checkpoint"]).name == "step_00000003"
+    assert evaluate.parameters["recogniser"] == "pocketsphinx_grid"
+    assert figures.parameters["study"] == study.parameters["out"]
+    assert make(cfg, ran) == []
+
+    (run,) = (tmp_path / "runs").glob("mini_xfavot_*")
+    (run / "evaluation" / "evaluation.csv").write_text("other figures")
+    assert make(cfg, ran) == ["tables"]
+    (tmp_path / "out" / "figures" / "fig1" / "fig1.png").unlink()
+    assert make(cfg, ran) == ["figures"]
+    (run / "checkpoints" / "step_00000003" / "state.pt").write_text("trained on")
+    assert make(cfg, ran) == ORDER[2:]
+    assert make(asked(tmp_path, substitute=""), ran) == ["evaluate"]
+    cfg = asked(tmp_path, substitute="")
+    monkeypatch.setattr(companion, "_package", lambda: [Path(__file__)])
+    assert make(cfg, ran) == ORDER[2:], "new code evaluates again and trains nothing"
+    moved = tmp_path.rename(tmp_path.with_name("elsewhere"))
+    assert make(asked(moved, substitute=""), ran) == []
+
+
+def test_several_configurations_and_named_checkpoints(tmp_path: Path, ran: list[Step]) -> None:
+    names = make(asked(tmp_path, configurations="xfavot, joint"), ran)
+    assert names == ["prepare_data", *["train"] * 2, *["evaluate"] * 2, *ORDER[3:]]
+    figures = ran[-2].parameters
+    assert "_xfavot_" in figures["checkpoint"]
+    assert "_joint_" in figures["others"]
+    (run,) = (tmp_path / "runs").glob("mini_joint_*")
+    fields = {"data_root": str(tmp_path / "data"), "run_root": str(tmp_path / "runs")}
+    out = str(tmp_path / "one")
+    assert make(paper_config.resolve(**fields, checkpoint=str(run), out=out), ran) == [
+        *("cpr_study", "figures", "tables"),  # it is evaluated already
+    ]
+    nowhere = paper_config.resolve(**fields, checkpoint=str(tmp_path / "step_1"), out=out)
+    with pytest.raises(CheckpointError, match="step_1 does not exist"):
+        companion.make(nowhere, on_log=lambda _: None)
+
+
+def test_a_failure_stops_only_what_needs_it(
+    tmp_path: Path, ran: list[Step], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works = companion._run
+
+    def fails(*names: str) -> Any:
+        def run(step: Step, out: Path, on_log: Any) -> None:
+            if step.notebook in names:
+                raise DataError(f"{step.name}: broken")
+            works(step, out, on_log)
+
+        return run
+
+    monkeypatch.setattr(companion, "_run", fails("cpr_study"))
+    failed = companion.make(asked(tmp_path), on_log=lambda _: None)
+    assert failed == ["cpr_study: broken"]
+    assert [step.notebook for step in ran] == [name for name in ORDER if name != "cpr_study"]
+    assert ran[-2].parameters["study"] == ""
+    with pytest.raises(DataError, match="1 steps failed; cpr_study: broken"):
+        companion.refuse(failed)
+    companion.refuse([])
+    monkeypatch.setattr(companion, "_run", works)
+    assert make(asked(tmp_path), ran) == ["cpr_study", "figures", "tables"]
+    monkeypatch.setattr(companion, "_run", fails("train"))
+    with pytest.raises(DataError, match="train_mini_joint_"):
+        companion.make(asked(tmp_path, configurations="joint"), on_log=lambda _: None)
+
+
+def test_a_notebook_that_fails_says_so(tmp_path: Path) -> None:
+    pytest.importorskip("papermill")
+    step = Step(name="odd", notebook="tables", parameters={"datasets": "mini"})
+    said: list[str] = []
+    with pytest.raises(DataError, match=r"odd: the notebook failed .*datasets.*odd.ipynb"):
+        companion._run(step, tmp_path / "odd.ipynb", said.append)
+    assert (tmp_path / "odd.ipynb").is_file()
+    assert said
+
+
+def test_wrong_parameters() -> None:
+    with pytest.raises(ConfigError, match="checkpoint"):
+        paper_config.resolve(checkpoint="runs/x", steps=5)
+    with pytest.raises(ConfigError, match="configurations"):
+        paper_config.resolve(configurations=" ,")
+    with pytest.raises(ConfigError, match="xfavott"):
+        paper_config.resolve(configurations="xfavott")
+    with pytest.raises(ConfigError, match="device"):
+        paper_config.resolve(device="tpu")
+    assert paper_config.resolve(dataset="grid").evaluation["recogniser"] == "espnet_librispeech"
+
+
+def test_contents_tell_what_is_missing_and_why(tmp_path: Path) -> None:
+    empty = dict.fromkeys(("value", "ci_low", "ci_high", "n", "seed"))
+    rows = [{**row(), "missing": None}, *({**row(), **empty, "missing": "no weights"},) * 2]
+    cfg = tables_config.resolve(dataset="mini", out=str(tmp_path))
+    origin = report.collect(report.begin(), cfg.run, tier="reduced", stores=[], notebook="tables")
+    report.write_table("table3", rows, provenance=origin, root=tmp_path / "paper_tables")
+    found = contents.contents(tmp_path, ["figures: broken"])
+    text = repr(found)
+    assert "| table3 | reduced | 1 | 2 |" in text
+    assert "| fig10 | not made: see the log of notebooks/figures.ipynb | | |" in text
+    assert "| table1 | not made: see the log of notebooks/tables.ipynb | | |" in text
+    assert found.reasons == (("no weights", "table3", 2), ("figures: broken", "", 0))
+    assert found._repr_markdown_() == text
+    (tmp_path / "paper_tables" / "table3" / "table3.csv").write_text("edited")
+    with pytest.raises(DataError, match="not the file that was written"):
+        contents.contents(tmp_path)

@@ -1,0 +1,239 @@
+"""The whole paper from one call: every notebook in its order, and only what is not fresh.
+
+A step is a notebook with parameters, run by papermill in a process of its own. It is fresh if it
+ended well before, with the same parameters, the same notebook and package, and the same inputs
+(checkpoints, evaluations, the study), and its outputs are still there. Data and training ask only
+for what they themselves follow from: a later version of the package trains nothing anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xfavot.config import corpora_of
+from xfavot.errors import CheckpointError, DataError
+from xfavot.identity import key_of
+from xfavot.paper_config import MINI, PaperConfig
+from xfavot.report.evaluation_rows import EVALUATION, FILES
+from xfavot.report.provenance import FOLDERS
+from xfavot.training import checkpoint
+
+PACKAGE = Path(__file__).resolve().parents[1]
+NOTEBOOKS = PACKAGE.parent / "notebooks"
+SOURCES = ("*.py", "*.yaml", "*.js", "*.html", "*.css", "*.safetensors")
+CHATTER = ("Executing ", "Ending ", "Input Notebook", "Output Notebook")  # of papermill
+TABLES, FIGURES = "paper_tables", "figures"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One notebook to run.
+
+    Args:
+        name: of the step and its files; the notebook's, and which run.
+        notebook: its name.
+        parameters: what papermill is given.
+        inputs: files and folders whose content the result follows from, beside the package.
+        outputs: what must be there afterwards; patterns below a folder.
+        code: whether the result also follows from the package and the notebook.
+        needed: whether nothing can go on without it.
+    """
+
+    name: str
+    notebook: str
+    parameters: Mapping[str, Any]
+    inputs: tuple[Path, ...] = ()
+    outputs: tuple[tuple[Path, str], ...] = ()
+    code: bool = True
+    needed: bool = False
+
+
+def make(cfg: PaperConfig, *, on_log: Say) -> list[str]:
+    """Run every step that is not fresh.
+
+    Args:
+        cfg: the task.
+        on_log: told what is run, what is fresh, and all that the notebooks say.
+
+    Returns:
+        What failed, each with its reason; the steps that could do without it were run.
+
+    Raises:
+        DataError: there are no notebooks here, or data or training failed.
+        CheckpointError: there is no checkpoint where one was named or trained.
+    """
+    folder = Path(cfg.run_root, f"paper_{cfg.dataset}")
+    if not NOTEBOOKS.is_dir():
+        raise DataError(
+            f"{NOTEBOOKS} does not exist; expected the notebooks beside the package; work in a "
+            "clone of the repository"
+        )
+    began, failed = time.monotonic(), []
+    for step in _steps(cfg):
+        if _kept(folder, step) == _key(step) and _complete(step):
+            on_log(f"{step.name}: fresh")
+            continue
+        on_log(f"{step.name}: notebooks/{step.notebook}.ipynb")
+        started = time.monotonic()
+        try:
+            _run(step, folder / f"{step.name}.ipynb", on_log)
+        except DataError as error:
+            if step.needed:
+                raise
+            failed.append(str(error))
+            on_log(str(error))
+            continue
+        seconds = time.monotonic() - started
+        record = {"key": _key(step), "seconds": round(seconds, 1)}
+        (folder / f"{step.name}.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
+        on_log(f"{step.name}: done in {seconds:.0f} s")
+    on_log(f"all steps: {time.monotonic() - began:.0f} s, {len(failed)} failed")
+    return failed
+
+
+def refuse(failed: Iterable[str]) -> None:
+    """Stop if a step failed; call it when all the rest was shown.
+
+    Raises:
+        DataError: something failed.
+    """
+    if reasons := list(failed):
+        raise DataError(f"{len(reasons)} steps failed; " + "; ".join(reasons))
+
+
+def _steps(cfg: PaperConfig) -> Iterator[Step]:
+    """The steps in their order; a later one is made when those before it have run."""
+    runs, data, out = Path(cfg.run_root), Path(cfg.data_root), Path(cfg.out)
+    shared = {"dataset": cfg.dataset, "data_root": cfg.data_root, "seed": cfg.seed}
+    model = {**shared, "run_root": cfg.run_root, "device": cfg.device}
+    heard = {**model, "vocoder": cfg.vocoder}
+    source = {"source": cfg.source} if cfg.source else {}
+    files = [data / corpus / "store.json" for corpus in corpora_of(cfg.dataset)]
+    if cfg.source or cfg.dataset == MINI or not any(file.is_file() for file in files):
+        yield Step(
+            name="prepare_data", notebook="prepare_data", parameters={**shared, **source},
+            code=False, needed=True, outputs=((data, "*/store.json"),),
+        )  # fmt: skip
+    stores = tuple(file for file in files if file.is_file())
+    for run in cfg.runs:
+        size = {"preset": run.preset, "steps": run.train.steps}
+        yield Step(
+            name=f"train_{run.name}", notebook="train", inputs=stores, code=False, needed=True,
+            parameters={**model, **size, "configuration": run.configuration, "resume": "auto"},
+            outputs=((checkpoint.folder_of(runs / run.name, run.train.steps), "*"),),
+        )  # fmt: skip
+    named = cfg.checkpoints or tuple(str(runs / run.name) for run in cfg.runs)
+    found = [checkpoint.locate(one).resolve() for one in named]
+    if missing := [one for one in found if not one.is_dir()]:
+        raise CheckpointError(
+            f"{missing[0]} does not exist; expected a run's folder or one of its checkpoints; name "
+            "another, or none to train one"
+        )
+    for path in found:
+        results = path.parents[1] / "evaluation"
+        yield Step(
+            name=f"evaluate_{path.parents[1].name}_{path.name}", notebook="evaluate",
+            inputs=(path, *stores), outputs=((results, EVALUATION),),
+            parameters={**heard, **cfg.evaluation, "checkpoint": str(path)},
+        )  # fmt: skip
+    asked = (*found, *stores)
+    told = key_of({"of": _digest(map(_files, asked)), "vocoder": cfg.vocoder, "seed": cfg.seed,
+                   "triplets": cfg.study["triplets"]})  # fmt: skip
+    study = runs / f"study_{cfg.dataset}_{told[:8]}"  # answers belong to these questions alone
+    answers = (Path(cfg.study["answers"]),) if cfg.study["answers"] else ()
+    yield Step(
+        name="cpr_study", notebook="cpr_study", inputs=(*asked, *answers),
+        parameters={**heard, **cfg.study, "checkpoint": ",".join(map(str, found)),
+                    "out": str(study)},
+        outputs=((study, f"{TABLES}/cpr/cpr.csv"),),
+    )  # fmt: skip
+    first, *others = map(str, found)
+    yield Step(
+        name="figures", notebook="figures",
+        inputs=(*asked, study, study / TABLES / "cpr", *answers),
+        parameters={**heard, **cfg.study, "checkpoint": first, "others": ",".join(others),
+                    "study": str(study) if study.is_dir() else "", "out": cfg.out},
+        outputs=((out, f"{FIGURES}/fig1/fig1.png"),),
+    )  # fmt: skip
+    measured = (path for pattern, _ in FILES.values() for path in sorted(runs.glob(pattern)))
+    yield Step(
+        name="tables", notebook="tables", inputs=(*measured, *stores),
+        parameters={**shared, "run_root": cfg.run_root, "out": cfg.out},
+        outputs=((out, f"{TABLES}/table1/table1.md"),),
+    )  # fmt: skip
+
+
+def _key(step: Step) -> str:
+    """What a step's result follows from; folders may move."""
+    given = {name: v for name, v in step.parameters.items() if name not in FOLDERS}
+    code = [NOTEBOOKS / f"{step.notebook}.py", *_package()] if step.code else []
+    return key_of(
+        {"parameters": given, "inputs": _digest(map(_files, step.inputs)), "code": _digest([code])}
+    )
+
+
+def _files(place: Path) -> list[Path]:
+    """A file, or the files of a folder but for those of its own folders."""
+    return [place] if place.is_file() else sorted(p for p in place.glob("*") if p.is_file())
+
+
+def _package() -> list[Path]:
+    return sorted(path for pattern in SOURCES for path in PACKAGE.rglob(pattern))
+
+
+def _digest(groups: Iterable[Iterable[Path]]) -> str:
+    sums = hashlib.sha256()
+    for file in (file for group in groups for file in group):
+        sums.update(f"{file.name}\0".encode())
+        sums.update(hashlib.sha256(file.read_bytes()).digest())
+    return sums.hexdigest()[:16]
+
+
+def _kept(folder: Path, step: Step) -> str:
+    """The key with which a step last ended well, "" if it did not."""
+    try:
+        record = json.loads((folder / f"{step.name}.json").read_text(encoding="utf-8"))
+        return str(record["key"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _complete(step: Step) -> bool:
+    return all(any(place.glob(pattern)) for place, pattern in step.outputs)
+
+
+def _run(step: Step, out: Path, on_log: Say) -> None:
+    """Execute a notebook; what it prints is handed on line by line."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    words = [sys.executable, "-m", "papermill", "--log-output", "--no-progress-bar"]
+    words += [str(NOTEBOOKS / f"{step.notebook}.ipynb"), str(out)]
+    words += ["-y", json.dumps(dict(step.parameters))]
+    last = ""
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8",
+        errors="replace", cwd=PACKAGE.parent,
+    ) as process:  # fmt: skip
+        try:
+            for line in process.stdout or ():
+                if line.strip() and not line.startswith(CHATTER):
+                    last = line.rstrip()
+                    on_log(last)
+        except BaseException:
+            process.terminate()
+            raise
+    if process.returncode or not _complete(step):
+        told = last if process.returncode else f"{step.outputs[0][1]} was not written"
+        raise DataError(
+            f"{step.name}: the notebook failed ({told}); expected it to end; {out.name} beside the "
+            "others holds the error; mend it and run this again: what is done is not done twice"
+        )
