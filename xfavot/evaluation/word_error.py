@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,18 +72,6 @@ def count_errors(said: str, heard: str) -> Errors:
         )
     words, characters = jiwer.process_words(truth, guess), jiwer.process_characters(truth, guess)
     return Errors(_sum(words), len(truth.split()), _sum(characters), len(truth))
-
-
-def rates(errors: Sequence[Errors]) -> dict[str, float]:
-    """Return the corpus's word and character error rate.
-
-    Args:
-        errors: of every clip, at least one.
-    """
-    return {
-        WER: sum(e.word_errors for e in errors) / sum(e.words for e in errors),
-        CER: sum(e.character_errors for e in errors) / sum(e.characters for e in errors),
-    }
 
 
 def _sum(found: Any) -> int:

@@ -124,11 +124,6 @@ class ContentNetwork(nn.Module):
             dropout=dropout,
         )
 
-    @staticmethod
-    def frames_out(frames: int) -> int:
-        """Return the number of feature frames for a number of mel frames: ceil(T / 2)."""
-        return (frames + 1) // STRIDE
-
     def features(self, x: Tensor) -> Tensor:
         """Return what the speech consistency loss L_sc compares, without the CTC head.
 
