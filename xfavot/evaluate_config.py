@@ -12,7 +12,7 @@ from xfavot.strict import require
 
 RECOGNISERS = ("espnet_librispeech", "pocketsphinx_grid")
 METRICS = (
-    *("fid", "lpips"),  # of faces; the others are of voices
+    *("fid", "lpips", "preservation"),  # of faces; the others are of voices
     *("nisqa", "speaker_similarity", "word_error", "f0", "content", "verification"),
 )
 ALL = "all"

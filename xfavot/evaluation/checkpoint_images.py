@@ -79,15 +79,18 @@ def score(
     counts = {name: len(own) for name, own in styles.items()}
     directions = _directions(faces, counts, f"{task.value}, {speakers} speakers")
 
-    def generate(direction: Direction, chosen: Tensor, references: Tensor) -> Tensor:
+    def shown(direction: Direction, chosen: Tensor) -> Tensor:
         own = [faces[direction.source][int(n)] for n in chosen]
-        x = to_range(held_out.pixels(own, maker.image_size))  # (n, 3, H, W)
+        return held_out.pixels(own, maker.image_size)
+
+    def generate(direction: Direction, chosen: Tensor, references: Tensor) -> Tensor:
+        x = to_range(shown(direction, chosen))  # (n, 3, H, W)
         style = styles[direction.target][references]  # (n, K, S)
         made = _convert(maker, x.repeat_interleave(style.shape[1], 0), style.flatten(0, 1))
         return made.view(*style.shape[:2], *made.shape[1:])
 
     return _rows(generate, directions, metrics, real, system=system, task=task.value,
-                 dataset=dataset, seed=seed)  # fmt: skip
+                 dataset=dataset, seed=seed, sources=shown)  # fmt: skip
 
 
 def score_ground_truth(
@@ -156,10 +159,11 @@ def _rows(
     """Score, with the batches that the references allow."""
     batch = min(BATCH, *(direction.references for direction in directions))
     smaller = "" if batch == BATCH else f"; batches of {batch}, not {BATCH}: few references"
+    by_batch = {one.metric for one in metrics.distances}
     sexes = {direction.name: direction.target for direction in directions}
     return [
         {**row, "sex": sexes.get(row["direction"], ""),
-         "definition": row["definition"] + (smaller if row["n_real"] is None else "")}
+         "definition": row["definition"] + (smaller if row["metric"] in by_batch else "")}
         for row in image_protocol.score(generate, directions, metrics, real, batch=batch, **named)
     ]  # fmt: skip
 
@@ -225,6 +229,7 @@ def with_judge(metrics: Metrics, judge: FaceJudge, *, name: str, device: torch.d
         extractors=[*metrics.extractors, extractor],
         distances=[*metrics.distances, distance.to(device)],
         missing=metrics.missing,
+        preserved=metrics.preserved,
     )
 
 

@@ -3,7 +3,8 @@
 FID holds the outputs of a system and task against the distinct real faces that the manifest names,
 sources and references alike, not against a training split: its rows are comparable within one
 manifest and with no table of the paper. LPIPS is the diversity of the outputs of each source that
-has two or more, mean over sources. Files of any size are cropped centrally and brought to one size.
+has two or more, mean over sources; every output is held against its source for pose and contours.
+Files of any size are cropped centrally and brought to one size.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from xfavot.errors import DataError
+from xfavot.evaluation.face_preservation import METRICS, Kept
 from xfavot.evaluation.foreign_manifest import Output
 from xfavot.evaluation.frechet import frechet_distance
 from xfavot.evaluation.image_protocol import Metrics, to_floats
@@ -65,6 +67,8 @@ def score(
         })  # fmt: skip
     for distance in metrics.distances:
         _diversity(group, good, distance, ledger, size)
+    if metrics.preserved and good:
+        _preservation(group, good, ledger, size)
 
 
 def real_faces(everything: Sequence[Output]) -> list[Path]:
@@ -96,6 +100,21 @@ def _diversity(
         ledger.lacks(group, distance.metric, f"sources with one output; expected "
                      f"{FEWEST_OUTPUTS} or more for a diversity; list more", single)  # fmt: skip
     ledger.mean(group, distance.metric, samples, f"{distance.definition}; from 8-bit files")
+
+
+def _preservation(group: Group, outputs: Sequence[Output], ledger: Ledger, size: int) -> None:
+    kept = Kept()
+    try:
+        sources = _batches([one.source for one in outputs], size)
+        made = _batches([one.output for one in outputs], size)
+        for before, after in zip(sources, made, strict=True):
+            kept.add(before, after)
+    except DataError as error:  # a source that is no picture
+        for metric in METRICS:
+            ledger.lacks(group, metric, error, len(outputs))
+        return
+    for row in kept.rows(seed=ledger.seed):
+        ledger.add(group, {**row, "seed": ledger.seed})
 
 
 def _readable(group: Group, one: Output, size: int, ledger: Ledger) -> bool:

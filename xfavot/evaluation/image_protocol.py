@@ -3,7 +3,8 @@
 Paper, App. B, after StarGAN v2: between the two domains (women, men), in both directions, every
 source of the validation split gets ten outputs; `image_draws.py` says led by which references.
 LPIPS is the diversity of the ten; FID holds all outputs of a direction against the training images
-of the target domain. Both directions are shown apart and averaged.
+of the target domain. Both directions are shown apart and averaged. What the first of the ten keeps
+of its source (`face_preservation.py`) is this project's own.
 
 A block of sources with all its outputs is made by one call of the system, and only sums are kept,
 so memory does not grow with the number of images. A system is a function, so any can be scored:
@@ -23,7 +24,8 @@ import torch
 from torch import Tensor
 
 from xfavot.errors import DataError, WeightsError
-from xfavot.evaluation import fid, lpips_distance
+from xfavot.evaluation import face_preservation, fid, lpips_distance
+from xfavot.evaluation.face_preservation import Kept
 from xfavot.evaluation.feature_moments import FEWEST, Log, Moments
 from xfavot.evaluation.fid import Extractor
 from xfavot.evaluation.frechet import frechet_distance
@@ -35,6 +37,7 @@ NORMAL_95 = 1.96  # standard errors
 
 
 Generate = Callable[[Direction, Tensor, Tensor], Tensor]
+Sources = Callable[[Direction, Tensor], Tensor]
 Row = dict[str, Any]
 
 
@@ -42,18 +45,25 @@ Row = dict[str, Any]
 class Metrics:
     """What images are measured by, and what cannot be had.
 
-    ``missing`` tells by metric why, and how to get it.
+    ``missing`` tells by metric why, and how to get it; ``preserved`` asks for what outputs keep.
     """
 
     extractors: Sequence[Extractor] = ()
     distances: Sequence[LPIPS] = ()
     missing: Mapping[str, str]
+    preserved: bool = False
+
+    @property
+    def any(self) -> bool:
+        """Whether anything can be measured."""
+        return bool(self.extractors or self.distances or self.preserved)
 
 
 @dataclass(slots=True, eq=False)
 class _Sums:
     """What is kept of one direction."""
 
+    kept: Kept
     moments: dict[str, Moments]
     diversity: dict[str, list[list[float]]]  # by metric, batch and source
     lowest: float = math.inf  # of floats
@@ -93,7 +103,13 @@ def available_metrics(
             distances.append(made)
         else:
             extractors.append(made)
-    return Metrics(extractors=extractors, distances=distances, missing=missing)
+    preserved = True
+    try:
+        face_preservation.require_detector()
+    except DataError as error:
+        missing |= dict.fromkeys(face_preservation.METRICS, str(error))
+        preserved = False
+    return Metrics(extractors=extractors, distances=distances, missing=missing, preserved=preserved)
 
 
 def score(
@@ -108,6 +124,7 @@ def score(
     seed: int,
     outputs: int = OUTPUTS,
     batch: int = BATCH,
+    sources: Sources | None = None,
 ) -> list[Row]:
     """Make all outputs of a system and measure them.
 
@@ -121,11 +138,13 @@ def score(
         seed: of the draw of sources and references; the same numbers meet for every system.
         outputs: K, of a source.
         batch: sources at once; the ancestor's LPIPS depends on it.
+        sources: takes a direction and numbers (n,) and returns the sources (n, 3, H, W), uint8;
+            without it nothing is said of what they keep.
 
     Returns:
         Tidy rows, per metric one a direction and one for the mean of all. Besides the usual columns
-        each has `direction`, `n_real` (real images; None for LPIPS) and `definition`. `n` counts
-        outputs for FID and sources for LPIPS, whose interval is 1.96 standard errors over sources.
+        each has `direction`, `n_real` (real images; None but for FID) and `definition`. `n` counts
+        outputs for FID and sources for the others; LPIPS has 1.96 standard errors over sources.
 
     Raises:
         DataError: too few sources or references, unequal numbers of references, no real
@@ -133,8 +152,10 @@ def score(
     """
     found: dict[str, list[Row]] = {}
     _require_real(directions, metrics.extractors, real)
-    for direction in directions if metrics.extractors or metrics.distances else ():
-        sums = _run(generate, direction, metrics, seed=seed, outputs=outputs, batch=batch)
+    shown = sources if metrics.preserved else None
+    measured = metrics.extractors or metrics.distances or shown
+    for direction in directions if measured else ():
+        sums = _run(generate, direction, metrics, shown, seed=seed, outputs=outputs, batch=batch)
         for extractor in metrics.extractors:
             name, fakes = extractor.metric, sums.moments[extractor.metric]
             known = real[name, direction.target]
@@ -143,6 +164,9 @@ def score(
         for distance in metrics.distances:
             row = _diversity_row(distance, direction.name, sums.diversity[distance.metric])
             found.setdefault(distance.metric, []).append(row)
+        for row in sums.kept.rows(seed=seed):
+            row |= {"direction": direction.name, "n_real": None}
+            found.setdefault(row["metric"], []).append(row)
     who = {"system": system, "task": task, "dataset": dataset, "seed": seed}
     return [{**who, **row} for rows in found.values() for row in (*rows, *_mean(rows))]
 
@@ -169,6 +193,7 @@ def _run(
     generate: Generate,
     direction: Direction,
     metrics: Metrics,
+    shown: Sources | None,
     *,
     seed: int,
     outputs: int,
@@ -176,6 +201,7 @@ def _run(
 ) -> _Sums:
     """Make and measure all outputs of a direction."""
     sums = _Sums(
+        kept=Kept(),
         moments={one.metric: Moments(one.dims) for one in metrics.extractors},
         diversity={one.metric: [] for one in metrics.distances},
     )
@@ -187,8 +213,10 @@ def _run(
         for extractor in metrics.extractors:
             sums.moments[extractor.metric].add(extractor.features(saved.flatten(0, 1)))
         for distance in metrics.distances:
-            shown = to_floats(saved) if distance.of_bytes else to_floats(images)
-            sums.diversity[distance.metric].append(distance.diversity(shown).tolist())
+            x = to_floats(saved) if distance.of_bytes else to_floats(images)
+            sums.diversity[distance.metric].append(distance.diversity(x).tolist())
+        if shown is not None:
+            sums.kept.add(shown(direction, sources), saved[:, 0])
         if images.is_floating_point():
             sums.lowest = min(sums.lowest, float(images.min()))
     if 0 <= sums.lowest < math.inf:
@@ -256,6 +284,8 @@ def _mean(rows: Sequence[Row]) -> list[Row]:
     total["n"] = sum(row["n"] for row in rows)
     if rows[0]["n_real"] is not None:
         total["n_real"] = sum(row["n_real"] for row in rows)
+    if all(row.get("chance") is not None for row in rows):
+        total["chance"] = statistics.fmean(row["chance"] for row in rows)
     if all(row["ci_high"] is not None for row in rows):
         wide = sum((row["ci_high"] - row["value"]) ** 2 for row in rows) ** 0.5 / len(rows)
         total.update(ci_low=value - wide, ci_high=value + wide)

@@ -119,7 +119,7 @@ def evaluate(
     }  # fmt: skip
     seen = {**basis, "extractors": [one.fingerprint for one in faces.extractors],
             "distances": [fid.digest(one) for one in faces.distances],
-            "missing": dict(faces.missing)}  # fmt: skip
+            "missing": dict(faces.missing), "preserved": faces.preserved}  # fmt: skip
     heard = {**basis, "vocoder": [str(getattr(vocoder, "name", vocoder)), converter.vocoder.name],
              "recogniser": recogniser, "missing": dict(tools.missing)}  # fmt: skip
     parts: list[Part] = []
@@ -207,17 +207,16 @@ def _face_parts(
         rows = checkpoint_images.score(
             task, speakers, converter, stores, metrics, real(), system=system, dataset=dataset,
             seed=seed, sources=count,
-        ) if measurable else []  # fmt: skip
+        ) if metrics.any else []  # fmt: skip
         return part(rows, system, task.value, task.guidance)
 
     def truth() -> Part:
         rows = checkpoint_images.score_ground_truth(
             speakers, stores, metrics, real(), system=GROUND_TRUTH, dataset=dataset,
             size=converter.image_size, seed=seed, sources=count,
-        ) if measurable else []  # fmt: skip
+        ) if metrics.any else []  # fmt: skip
         return part(rows, GROUND_TRUTH, FACES, "")
 
-    measurable = bool(metrics.extractors or metrics.distances)
     if not set(asked) & set(OF_FACES):
         return
     for task in checkpoint_images.TASKS:

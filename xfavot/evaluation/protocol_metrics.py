@@ -10,7 +10,7 @@ from xfavot.convert.converter import Converter
 from xfavot.data.manifest import Store
 from xfavot.errors import DataError
 from xfavot.evaluate_config import METRICS
-from xfavot.evaluation import checkpoint_images, f0_agreement, nisqa
+from xfavot.evaluation import checkpoint_images, f0_agreement, face_preservation, nisqa
 from xfavot.evaluation import speaker_similarity as speaker
 from xfavot.evaluation.held_out import SPLITS, TRAIN
 from xfavot.evaluation.image_protocol import Metrics, available_metrics
@@ -20,9 +20,10 @@ from xfavot.evaluation.protocol_results import results_folder
 from xfavot.evaluation.voice_tools import CONTENT, VoiceTools
 from xfavot.training.checkpoint import LoadedModel
 
-OF_FACES = METRICS[:2]
+OF_FACES = METRICS[:3]
 PREFIXES = {  # of the names in the rows
-    "fid": ("fid_", "frechet,"), "lpips": ("lpips_", "diversity,"), "nisqa": ("nisqa",),
+    "fid": ("fid_", "frechet,"), "lpips": ("lpips_", "diversity,"),
+    "preservation": face_preservation.METRICS, "nisqa": ("nisqa",),
     "speaker_similarity": ("speaker_similarity",), "word_error": ("word_error", "character_error"),
     "f0": ("f0_", "voicing_", "gender_agreement_f0"), "content": ("content_",),
     "verification": ("speaker verification", "verification", "R@"),
@@ -65,6 +66,7 @@ def image_metrics(
         extractors=[one for one in found.extractors if one.metric.startswith(wanted)],
         distances=[one for one in found.distances if one.metric.startswith(wanted)],
         missing={name: why for name, why in found.missing.items() if name.startswith(wanted)},
+        preserved=found.preserved and "preservation" in asked,
     )
 
 

@@ -29,7 +29,7 @@ ONE_VALUE = "published_{}"
 STATUS, MISSING = "published_status", "missing"
 EVERYTHING = "all"  # as the metric of a reason
 DROPPED = ("tier", "guidance", "definition")  # told in the record, the task and the caption
-OF_FACES = ("fid", "lpips", "frechet", "diversity")  # how metrics of faces begin
+OF_FACES = ("fid", "lpips", "frechet", "diversity", "pose", "contour", "face_found")  # beginnings
 
 REAL_FACES = "faces"  # the task of real ones
 

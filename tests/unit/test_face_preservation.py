@@ -1,0 +1,166 @@
+"""What a converted face keeps: pose against the truth of `mini`, contours against SciPy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+pytest.importorskip("facenet_pytorch", reason="the detector's weights are not installed")
+
+from xfavot.convert.results import Task
+from xfavot.data.mini import draw, factors
+from xfavot.errors import DataError, ShapeError
+from xfavot.evaluation import face_preservation, foreign_images, image_protocol
+from xfavot.evaluation.face_preservation import CONTOUR, FOUND, POSE, Kept, contour_f, edges, pose
+from xfavot.evaluation.foreign_manifest import Output
+from xfavot.evaluation.image_draws import Direction
+from xfavot.evaluation.image_protocol import Metrics
+from xfavot.evaluation.ledger import Group, Ledger
+from xfavot.image.io import save_image
+
+
+def drawn(person: int, face: int, *, of: int | None = None) -> NDArray[np.uint8]:
+    """A person in the pose and light of a face; `of` names whose."""
+    nuisance = factors.nuisance(5, of or person, 0, face)
+    return draw.draw_face(factors.person(person, seed=5), nuisance)[0]
+
+
+def stack(*images: NDArray[np.uint8]) -> torch.Tensor:
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+def test_landmarks_tell_the_pose_of_drawn_faces() -> None:
+    truth, found = [], []
+    for number in range(1, 9):
+        for face in range(3):
+            nuisance = factors.nuisance(5, number, 0, face)
+            landmarks = face_preservation.detect([drawn(number, face)])[0]
+            if landmarks is not None:
+                truth.append((nuisance.yaw, nuisance.pitch))
+                found.append(pose(landmarks))
+    assert len(found) >= 22
+    yaw, pitch = (
+        abs(np.corrcoef(a, b)[0, 1])
+        for a, b in zip(np.array(truth).T, np.array(found).T, strict=True)
+    )
+    assert yaw > 0.9
+    assert pitch > 0.4
+
+
+def test_pose_of_a_turned_picture_is_the_same() -> None:
+    face = np.array([[40, 50], [80, 50], [65, 70], [45, 95], [77, 95]], dtype=np.float32)
+    turn = np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
+    aside, down = pose(face)
+    np.testing.assert_allclose(pose(face @ turn.T * 3 + 7), (aside, down), atol=1e-6)
+    assert aside > 0.05, "the nose lies to the right"
+    assert 0.4 < down < 0.5
+    mirrored = (face * [-1, 1])[[1, 0, 2, 4, 3]]
+    np.testing.assert_allclose(pose(mirrored), (-aside, down), atol=1e-6)
+
+
+def test_contours_agree_as_by_distances_of_scipy() -> None:
+    rng = np.random.default_rng(0)
+    for size in (64, 128):
+        a, b = (ndimage.binary_dilation(rng.random((size, size)) < 0.01) for _ in range(2))
+        reach = np.ceil(0.008 * size * 2**0.5)
+        near = [ndimage.distance_transform_edt(~one) <= reach for one in (a, b)]
+        precision, recall = near[1][a].mean(), near[0][b].mean()
+        wanted = 2 * precision * recall / (precision + recall)
+        assert contour_f(a, b) == pytest.approx(wanted, abs=1e-12) == contour_f(b, a)
+    assert contour_f(a, a) == 1
+    assert contour_f(a, a & False) == 0
+    assert contour_f(a & False, a & False) == 1
+    with pytest.raises(ShapeError, match="one size"):
+        contour_f(a, a[:5])
+    square = np.zeros((64, 64, 3), np.uint8)
+    square[16:48, 16:48] = 255
+    line = edges(square)
+    assert line[30, 14:18].any()
+    assert not line[28:36, 28:36].any()
+
+
+def test_another_person_in_the_same_pose_keeps_more_than_one_in_another() -> None:
+    people, poses = (1, 2, 5, 6, 9, 10), (2, 1, 6, 5, 10, 9)
+    kept = Kept()
+    kept.add(
+        stack(*(drawn(n, 0) for n in poses)),
+        stack(*(drawn(n, 0, of=m) for n, m in zip(people, poses, strict=True))),
+    )
+    rows = {row["metric"]: row for row in kept.rows(seed=0)}
+    assert rows[POSE]["value"] < 0.7 * rows[POSE]["chance"]
+    assert rows[CONTOUR]["value"] > rows[CONTOUR]["chance"]
+    assert rows[CONTOUR]["ci_low"] <= rows[CONTOUR]["value"] <= rows[CONTOUR]["ci_high"]
+    assert rows[FOUND]["n"] == 6
+    assert rows[FOUND]["value"] >= 5 / 6
+    small = Kept()
+    x = stack(*(cv2.resize(drawn(n, 0), (64, 64), interpolation=cv2.INTER_AREA) for n in people))
+    small.add(x, x)
+    assert {r["metric"]: r["value"] for r in small.rows(seed=0)} == {POSE: 0, CONTOUR: 1, FOUND: 1}
+
+
+def test_pictures_without_faces_have_no_pose() -> None:
+    noise = torch.randint(0, 255, (3, 3, 64, 64), dtype=torch.uint8)
+    kept = Kept()
+    kept.add(noise, noise)
+    rows = {row["metric"]: row for row in kept.rows(seed=0)}
+    assert POSE not in rows
+    assert (rows[FOUND]["value"], rows[CONTOUR]["value"]) == (0.0, 1.0)
+    with pytest.raises(ShapeError, match="one output of the same size"):
+        kept.add(noise, noise[:2])
+    assert list(Kept().rows(seed=0)) == []
+
+
+def test_the_protocol_holds_the_first_output_against_its_source() -> None:
+    faces = stack(*(drawn(n, 0) for n in (1, 2, 3, 4)))
+    directions = [
+        Direction(source=a, target=b, sources=4, references=4)
+        for a, b in (("female", "male"), ("male", "female"))
+    ]
+    rows = image_protocol.score(
+        lambda _, chosen, told: faces[chosen][:, None].repeat(1, told.shape[1], 1, 1, 1),
+        directions, Metrics(missing={}, preserved=True), {}, system="copy", task="i2i",
+        dataset="toy", seed=0, outputs=2, batch=2, sources=lambda _, chosen: faces[chosen],
+    )  # fmt: skip
+    found = {(row["metric"], row["direction"]): row for row in rows}
+    for way in ("female to male", "male to female", "mean"):
+        assert found[POSE, way]["value"] == 0.0
+        assert found[CONTOUR, way]["value"] == 1.0
+        assert found[CONTOUR, way]["chance"] < 0.9
+    assert found[CONTOUR, "mean"]["n"] == 8
+
+
+def test_without_the_detector_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_: object) -> None:
+        raise DataError("facenet-pytorch is not installed")
+
+    monkeypatch.setattr(face_preservation, "detect", none)
+    found = image_protocol.available_metrics(image_size=64)
+    assert not found.preserved
+    assert "not installed" in found.missing[POSE] == found.missing[CONTOUR]
+
+
+def test_foreign_faces_are_held_against_their_sources(tmp_path: Path) -> None:
+    outputs = []
+    for n in (1, 2, 3):
+        source, made = tmp_path / f"{n}.png", tmp_path / f"{n}_made.png"
+        save_image(source, drawn(n, 0))
+        save_image(made, cv2.resize(drawn(n, 0), (200, 200)))
+        outputs.append(Output(line=n, task=Task.I2I, source=source, reference=source, output=made,
+                              model="them"))  # fmt: skip
+    group, ledger = Group(system="them", task="i2i", dataset="toy"), Ledger()
+    metrics = Metrics(missing={}, preserved=True)
+    foreign_images.score(group, outputs, outputs, metrics, ledger, size=128)
+    rows = {row["metric"]: row for row in ledger.rows}
+    assert rows[POSE]["value"] < 0.05
+    assert rows[CONTOUR]["value"] > 0.95
+    assert rows[FOUND]["n"] == 3
+    outputs[0].source.write_bytes(b"no picture")
+    ledger = Ledger()
+    foreign_images.score(group, outputs, outputs, metrics, ledger, size=128)
+    assert {one.metric for one in ledger.missing} == {POSE, CONTOUR, FOUND}
