@@ -83,6 +83,7 @@ BESIDE = "Columns `published` hold the paper's own values, measured by its autho
 OURS = ("xfavot", "")
 VERIFIED = tuple(f"verification {name}, {part}" for part in ("all pairs", "pairs of one sex")
                  for name in ("AUC", "EER"))  # fmt: skip
+RETRIEVED = tuple(f"R@{k}{part}" for part in ("", " within one sex") for k in (1, 5))
 LAYOUTS = {
     "table2": Layout(
         caption=f"Table 2: face image translation, FID (lower is better) and LPIPS. {BESIDE}",
@@ -109,7 +110,7 @@ LAYOUTS = {
         caption="Face against voice by their styles: verification and retrieval. Columns "
         "`published` hold what other works print about other data.",
         fits=_likeness,
-        asked=tuple((*OURS, metric) for metric in (*VERIFIED, "R@1", "R@5")),
+        asked=tuple((*OURS, metric) for metric in (*VERIFIED, *RETRIEVED)),
     ),
 }
 
@@ -157,13 +158,13 @@ def caption(item: str, rows: Iterable[Row], found: Evaluations) -> str:
         found: what they were made from.
     """
     shown = {row["metric"] for row in rows if row["value"] is not None}
-    defined = dict.fromkeys(
-        f"{row['metric']}: {row['definition']}."
-        for row in found.rows
-        if row["metric"] in shown and row.get("definition")
-    )
+    defined: dict[str, dict[str, None]] = {}
+    for row in found.rows:
+        if row["metric"] in shown and row.get("definition"):
+            defined.setdefault(str(row["definition"]), {})[str(row["metric"])] = None
+    told = [f"{', '.join(metrics)}: {text}." for text, metrics in defined.items()]
     title = LAYOUTS[item].caption if item in LAYOUTS else item
-    return " ".join([title, *defined])
+    return " ".join([title, *told])
 
 
 def by_direction_and_sex(found: Evaluations, *, dataset: str) -> list[Row]:
