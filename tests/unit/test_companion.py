@@ -71,6 +71,11 @@ def test_only_what_is_not_fresh_runs(
     cfg = asked(tmp_path, substitute="")
     monkeypatch.setattr(companion, "_package", lambda: [Path(__file__)])
     assert make(cfg, ran) == ORDER[2:], "new code evaluates again and trains nothing"
+    (tmp_path / "weights" / "nisqa").mkdir(parents=True)
+    (tmp_path / "weights" / "nisqa" / "nisqa.tar").write_bytes(b"weights")
+    monkeypatch.setenv("XFAVOT_WEIGHTS", str(tmp_path / "weights"))
+    assert make(cfg, ran) == ORDER[2:], "a metric can be had that was missing"
+    monkeypatch.setenv("XFAVOT_WEIGHTS", str(tmp_path.with_name("elsewhere") / "weights"))
     moved = tmp_path.rename(tmp_path.with_name("elsewhere"))
     assert make(asked(moved, substitute=""), ran) == []
 

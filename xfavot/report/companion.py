@@ -1,7 +1,7 @@
 """The whole paper from one call: every notebook in its order, and only what is not fresh.
 
 A step is a notebook with parameters, run by papermill in a process of its own. It is fresh if it
-ended well before, with the same parameters, the same notebook and package, and the same inputs
+ended well before, with the same parameters, notebook, packages, weights of metrics and inputs
 (checkpoints, evaluations, the study), and its outputs are still there. Data and training ask only
 for what they themselves follow from: a later version of the package trains nothing anew.
 """
@@ -23,8 +23,9 @@ from xfavot.errors import CheckpointError, DataError
 from xfavot.identity import key_of
 from xfavot.paper_config import MINI, PaperConfig
 from xfavot.report.evaluation_rows import EVALUATION, FILES
-from xfavot.report.provenance import FOLDERS
+from xfavot.report.provenance import FOLDERS, installed
 from xfavot.training import checkpoint
+from xfavot.weights import fetched
 
 PACKAGE = Path(__file__).resolve().parents[1]
 NOTEBOOKS = PACKAGE.parent / "notebooks"
@@ -45,7 +46,7 @@ class Step:
         parameters: what papermill is given.
         inputs: files and folders whose content the result follows from, beside the package.
         outputs: what must be there afterwards; patterns below a folder.
-        code: whether the result also follows from the package and the notebook.
+        code: whether the result also follows from the notebook, the packages and the weights.
         needed: whether nothing can go on without it.
     """
 
@@ -176,15 +177,21 @@ def _steps(cfg: PaperConfig) -> Iterator[Step]:
 def _key(step: Step) -> str:
     """What a step's result follows from; folders may move."""
     given = {name: v for name, v in step.parameters.items() if name not in FOLDERS}
-    code = [NOTEBOOKS / f"{step.notebook}.py", *_package()] if step.code else []
-    return key_of(
-        {"parameters": given, "inputs": _digest(map(_files, step.inputs)), "code": _digest([code])}
-    )
+    if step.code:
+        code = _digest([[NOTEBOOKS / f"{step.notebook}.py", *_package()]])
+        given |= {"code": code, "installed": installed(), "weights": _weights()}
+    return key_of({"parameters": given, "inputs": _digest(map(_files, step.inputs))})
 
 
 def _files(place: Path) -> list[Path]:
     """A file, or the files of a folder but for those of its own folders."""
     return [place] if place.is_file() else sorted(p for p in place.glob("*") if p.is_file())
+
+
+def _weights() -> list[str]:
+    """What was fetched, by name and size; a metric that was missing can be had with it."""
+    files = sorted(path for path in fetched.root().glob("*/*") if path.is_file())
+    return [f"{path.parent.name}/{path.name} {path.stat().st_size}" for path in files]
 
 
 def _package() -> list[Path]:

@@ -186,7 +186,7 @@ def collect(
         seeds=tuple(seeds) or (cfg.seed,),
         git_revision=revision,
         git_dirty=dirty,
-        lock=_installed(),
+        lock=installed(),
         dataset=cfg.data.dataset,
         data=tuple(_part(store, split) for store in stores) or (NO_DATA,),
         weights=dict(weights or {}),
@@ -246,7 +246,7 @@ def _git() -> tuple[str, bool]:
     return revision, bool(changed.strip())
 
 
-def _installed() -> str:
+def installed() -> str:
     """16 hex digits over the sorted `name==version` of every installed distribution."""
     found = {f"{d.name}=={d.version}".lower() for d in metadata.distributions()}
     return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:16]
