@@ -24,6 +24,7 @@ from xfavot.errors import DataError, WeightsError
 from xfavot.evaluation import recognisers
 from xfavot.evaluation.mini_factors import FactorTable, factor_table
 from xfavot.evaluation.rows import AT_MOST, Row, markdown, row
+from xfavot.evaluation.verification import Curve
 
 __all__ = ["FactorTable", "factor_table", "many_people", "markdown", "recognition", "verification"]
 
@@ -112,7 +113,6 @@ def verification(store: Store, *, clips: int = 0, on_log: Log | None = None) -> 
     Raises:
         DataError: a package is missing, too few speakers or clips, or an embedding is not finite.
     """
-    metrics = _package("sklearn.metrics", "metrics")
     known = [item for item in store.items if item.sample_count and item.speaker and item.gender]
     chosen = _spread(known, clips)
     speakers = {(item.gender, item.speaker) for item in chosen}
@@ -134,9 +134,7 @@ def verification(store: Store, *, clips: int = 0, on_log: Log | None = None) -> 
               for name, code in (("pairs of women", "f"), ("pairs of men", "m"))}  # fmt: skip
     rows = []
     for name, part in parts.items():
-        false, true, _ = metrics.roc_curve(same[part], score[part], drop_intermediate=False)
-        at = int(np.argmin(np.abs(false - (1 - true))))
-        area, equal = float(metrics.auc(false, true)), float(false[at] + 1 - true[at]) / 2
+        area, equal = Curve(score[part], same[part]).measure()
         rows.append(row("mini", "", f"verification AUC, {name}", area, int(part.sum()), chance=0.5,
                         goal=LEAST_AUC if name in JUDGED else None))  # fmt: skip
         rows.append(
