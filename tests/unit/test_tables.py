@@ -151,6 +151,18 @@ def test_reasons_of_the_evaluation_come_first_and_name_no_folder(tmp_path: Path)
     assert len(long) <= evaluation_rows.LONGEST_REASON + 4
 
 
+def test_reasons_of_another_dataset_count_for_nothing(tmp_path: Path) -> None:
+    run(tmp_path, [row(dataset="grid")], name="r1", preset="smoke")
+    other = run(tmp_path, [row()], name="r2")
+    told = {"step": 3500, "conversions": 24, "dataset": "mini"}
+    (other / "evaluation" / "evaluation.json").write_text(json.dumps(told), encoding="utf-8")
+    why = {"system": "xfavot", "task": "a2a", "metric": NISQA, "reason": "not here"}
+    write(other / "evaluation" / "missing.csv", [why])
+    found = evaluation_rows.read(tmp_path, ("grid",))
+    assert (found.tier, len(found.rows), found.missing) == ("smoke", 1, [])
+    assert len(evaluation_rows.read(tmp_path, ("mini",)).missing) == 1
+
+
 def test_tiers_are_never_mixed_and_the_latest_counts(tmp_path: Path) -> None:
     run(tmp_path, [row(value=1.0, ci_low=None, ci_high=None)], name="old", at=1)
     run(tmp_path, [row(value=2.0, ci_low=None, ci_high=None)], name="new", at=2)

@@ -151,7 +151,8 @@ def _file(path: Path, datasets: tuple[str, ...], *, study: bool) -> _File:
             rows.append({**row, "system": _system(row["system"], run, described), **own})
     tier = str(table.record["tier"]) if table else _tier(described, told)
     reasons = path.with_name(REASONS)
-    given = _rows(reasons) if not study and reasons.is_file() else []
+    ours = told.get("dataset") in (None, *datasets)
+    given = _rows(reasons) if ours and not study and reasons.is_file() else []
     missing = []
     for number, row in enumerate(given, 1):
         if any(not row.get(name) for name in REASON_COLUMNS):
