@@ -48,7 +48,8 @@ metrics: str = "all"  # as in evaluate
 conversions: int = -1  # as in evaluate
 substitute: str = "judge"  # as in evaluate; empty means none
 triplets: int = 30  # of the study, a model and task
-answers: str = ""  # folder of people's answers to the study; empty means none
+study: str = ""  # folder of a study that was answered; empty makes one
+answers: str = ""  # folder of people's answers to that study; empty means none
 out: str = "runs/paper"  # folder of figures/ and paper_tables/
 
 # %%
@@ -65,8 +66,8 @@ cfg = paper_config.resolve(
     dataset=dataset, source=source, checkpoint=checkpoint, configurations=configurations,
     preset=preset, steps=steps, data_root=data_root, run_root=run_root, seed=seed,
     device=device, vocoder=vocoder, recogniser=recogniser, metrics=metrics,
-    conversions=conversions, substitute=substitute, triplets=triplets, answers=answers,
-    out=out,
+    conversions=conversions, substitute=substitute, triplets=triplets, study=study,
+    answers=answers, out=out,
 )  # fmt: skip
 
 # %% [markdown]

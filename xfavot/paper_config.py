@@ -13,7 +13,7 @@ from xfavot.settings import RunConfig
 from xfavot.strict import require
 
 MINI = "mini"
-OWN = ("source", "checkpoint", "configurations", "preset", "steps", "out")
+OWN = ("source", "checkpoint", "configurations", "preset", "steps", "study", "out")
 EVALUATION = ("recogniser", "metrics", "conversions", "substitute")
 STUDY = ("triplets", "answers")
 PARAMETERS: tuple[Parameter, ...] = (
@@ -29,7 +29,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("conversions", int, FROM_PRESET, "as in evaluate"),
     Parameter("substitute", str, "judge", "as in evaluate; empty means none"),
     Parameter("triplets", int, 30, "of the study, a model and task"),
-    Parameter("answers", str, "", "folder of people's answers to the study; empty means none"),
+    Parameter("study", str, "", "folder of a study that was answered; empty makes one"),
+    Parameter("answers", str, "", "folder of people's answers to that study; empty means none"),
     Parameter("out", str, "runs/paper", "folder of figures/ and paper_tables/"),
 )
 
@@ -45,6 +46,7 @@ class PaperConfig:
         runs: what is trained first, one a configuration; empty with `checkpoints` given.
         evaluation: further parameters of `evaluate`.
         study: further parameters of `cpr_study`.
+        answered: folder of the study that people answered, "" to make one.
         out: folder of `figures/` and `paper_tables/`.
     """
 
@@ -59,6 +61,7 @@ class PaperConfig:
     runs: tuple[RunConfig, ...]
     evaluation: dict[str, Any]
     study: dict[str, Any]
+    answered: str
     out: str
 
 
@@ -80,8 +83,10 @@ def resolve(**given: Any) -> PaperConfig:
         "pocketsphinx_grid" if values["dataset"] == MINI else "espnet_librispeech"
     )
     own["out"] = _absolute("out", own["out"])
-    own["source"] = _absolute("source", own["source"]) if own["source"] else ""
-    study["answers"] = _absolute("answers", study["answers"]) if study["answers"] else ""
+    for name, values_of in (("source", own), ("study", own), ("answers", study)):
+        values_of[name] = _absolute(name, values_of[name]) if values_of[name] else ""
+    both = bool(own["study"]) == bool(study["answers"])
+    require(both, "study", own["study"], "a study and its answers", "give -p study, -p answers")
     checkpoints = tuple(_absolute("checkpoint", one) for one in _listed(own["checkpoint"]))
     size = {name: own[name] for name in ("preset", "steps")}
     alone = not checkpoints or (own["configurations"], *size.values()) == _UNTRAINED
@@ -98,7 +103,7 @@ def resolve(**given: Any) -> PaperConfig:
     runs = tuple(config.resolve(**shared, **size, configuration=name) for name in names)
     return PaperConfig(
         **values, source=own["source"], checkpoints=checkpoints, runs=runs, evaluation=evaluation,
-        study=study, out=own["out"],
+        study=study, answered=own["study"], out=own["out"],
     )  # fmt: skip
 
 

@@ -75,6 +75,14 @@ def test_only_what_is_not_fresh_runs(
     (tmp_path / "weights" / "nisqa" / "nisqa.tar").write_bytes(b"weights")
     monkeypatch.setenv("XFAVOT_WEIGHTS", str(tmp_path / "weights"))
     assert make(cfg, ran) == ORDER[2:], "a metric can be had that was missing"
+    pages = {Path(step.parameters["out"]) for step in ran if step.notebook == "cpr_study"}
+    people = {"study": str(*pages), "answers": str(tmp_path / "answers"), "substitute": ""}
+    (tmp_path / "answers").mkdir()
+    (tmp_path / "answers" / "01.json").write_text("answers")
+    assert make(asked(tmp_path, **people), ran) == ["cpr_study", "figures"]  # the same figures
+    assert ran[0].parameters["out"] == people["study"]
+    assert ran[0].parameters["answers"] == ran[1].parameters["answers"] == people["answers"]
+    assert make(cfg, ran) == ["cpr_study", "figures"]
     monkeypatch.setenv("XFAVOT_WEIGHTS", str(tmp_path.with_name("elsewhere") / "weights"))
     moved = tmp_path.rename(tmp_path.with_name("elsewhere"))
     assert make(asked(moved, substitute=""), ran) == []
@@ -142,6 +150,8 @@ def test_wrong_parameters() -> None:
         paper_config.resolve(configurations=" ,")
     with pytest.raises(ConfigError, match="xfavott"):
         paper_config.resolve(configurations="xfavott")
+    with pytest.raises(ConfigError, match="a study and its answers"):
+        paper_config.resolve(answers="answers")
     with pytest.raises(ConfigError, match="device"):
         paper_config.resolve(device="tpu")
     assert paper_config.resolve(dataset="grid").evaluation["recogniser"] == "espnet_librispeech"
@@ -158,7 +168,8 @@ def test_contents_tell_what_is_missing_and_why(tmp_path: Path) -> None:
     assert "| table3 | reduced | 1 | 2 |" in text
     assert "| fig10 | not made: see the log of notebooks/figures.ipynb | | |" in text
     assert "| table1 | not made: see the log of notebooks/tables.ipynb | | |" in text
-    assert found.reasons == (("no weights", "table3", 2), ("figures: broken", "", 0))
+    assert found.reasons == (("no weights", "table3", 2),)
+    assert "- failed: figures: broken" in text
     assert found._repr_markdown_() == text
     (tmp_path / "paper_tables" / "table3" / "table3.csv").write_text("edited")
     with pytest.raises(DataError, match="not the file that was written"):

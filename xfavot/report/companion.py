@@ -8,13 +8,13 @@ for what they themselves follow from: a later version of the package trains noth
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ TABLES, FIGURES = "paper_tables", "figures"
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """One notebook to run.
 
@@ -148,14 +148,14 @@ def _steps(cfg: PaperConfig) -> Iterator[Step]:
             parameters={**heard, **cfg.evaluation, "checkpoint": str(path)},
         )  # fmt: skip
     asked = (*found, *stores)
-    told = key_of({"of": _digest(map(_files, asked)), "vocoder": cfg.vocoder, "seed": cfg.seed,
-                   "triplets": cfg.study["triplets"]})  # fmt: skip
-    study = runs / f"study_{cfg.dataset}_{told[:8]}"  # answers belong to these questions alone
     answers = (Path(cfg.study["answers"]),) if cfg.study["answers"] else ()
-    yield Step(
+    pages = Step(
         name="cpr_study", notebook="cpr_study", inputs=(*asked, *answers),
-        parameters={**heard, **cfg.study, "checkpoint": ",".join(map(str, found)),
-                    "out": str(study)},
+        parameters={**heard, **cfg.study, "checkpoint": ",".join(map(str, found))},
+    )  # fmt: skip
+    study = Path(cfg.answered or runs / f"study_{cfg.dataset}_{_key(pages)[:8]}")
+    yield dataclasses.replace(
+        pages, parameters={**pages.parameters, "out": str(study)},
         outputs=((study, f"{TABLES}/cpr/cpr.csv"),),
     )  # fmt: skip
     first, *others = map(str, found)

@@ -26,10 +26,12 @@ class Contents:
         items: name, tier, values and empty cells of every table and figure; a tier "" for one that
             is not there.
         reasons: reason, tables and number of cells, most cells first.
+        failed: what could not be run.
     """
 
     items: tuple[tuple[str, str, int, int], ...]
     reasons: tuple[tuple[str, str, int], ...]
+    failed: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """The Markdown, which logs show as well."""
@@ -42,6 +44,7 @@ class Contents:
                 lines.append(f"| {name} | {NOT_MADE.format(notebook)} | | |")
         lines += ["", "Empty cells, and why:" if self.reasons else "No cell is empty.", ""]
         lines += [f"- {cells} in {where}: {reason}" for reason, where, cells in self.reasons]
+        lines += ["", *(f"- failed: {one}" for one in self.failed)]
         return "\n".join(lines).rstrip("\n") + "\n"
 
     def _repr_markdown_(self) -> str:
@@ -53,13 +56,13 @@ def contents(out: str | os.PathLike[str], failed: Sequence[str] = ()) -> Content
 
     Args:
         out: the folder with `paper_tables/` and `figures/`.
-        failed: what could not be run; told among the reasons, of no cell of its own.
+        failed: what could not be run.
 
     Raises:
         DataError: one of them is damaged or was edited.
     """
     items: list[tuple[str, str, int, int]] = []
-    told: dict[str, list[str]] = {reason: [] for reason in failed}
+    told: dict[str, list[str]] = {}
     there = sorted(path.name for path in Path(out, "paper_tables").glob("[!.]*"))
     for name in dict.fromkeys((*TABLES, *there)):
         folder = Path(out, "paper_tables", name)
@@ -79,4 +82,5 @@ def contents(out: str | os.PathLike[str], failed: Sequence[str] = ()) -> Content
     return Contents(
         tuple(items),
         tuple((why, ", ".join(dict.fromkeys(where)), len(where)) for why, where in reasons),
+        tuple(failed),
     )
