@@ -202,9 +202,9 @@ def test_foreign_scores_are_read_and_preferences_apart(tmp_path: Path) -> None:
 
 def test_verification_stands_beside_other_work(tmp_path: Path) -> None:
     metric = "verification AUC, all pairs"
-    run(tmp_path, [
-        row(task="", metric=metric, value=0.7, ci_low=None, ci_high=None),
-        *(row(task="", metric="R@1", value=value, ci_low=None, ci_high=None, direction=way)
+    folder = run(tmp_path, [
+        row(task="verification", metric=metric, value=0.7, ci_low=None, ci_high=None),
+        *(row(task="verification", metric="R@1", value=value, ci_low=None, ci_high=None, direction=way)
           for way, value in (("face to voice", 0.25), ("voice to face", 0.5))),
     ])  # fmt: skip
     found = evaluation_rows.read(tmp_path, ("mini",))
@@ -213,6 +213,13 @@ def test_verification_stands_beside_other_work(tmp_path: Path) -> None:
     other = cell(rows, system="Vclip")
     assert (other["value"], other["published_voxceleb"]) == (None, 0.8963)
     assert [one["value"] for one in rows if one["metric"] == "R@1"] == [0.25, 0.5]
+    assert "no such row" in cell(rows, system="XFaVoT", metric="R@5")["missing"]
+    told = {"system": "xfavot", "metric": "all", "reason": "why"}
+    for task, wanted in (("i2i", "no such row"), ("verification", "why")):
+        write(folder / "evaluation" / "missing.csv", [{**told, "task": task}])
+        found = evaluation_rows.read(tmp_path, ("mini",))
+        rows = tables.compared("verification", found, dataset="mini")
+        assert wanted in cell(rows, system="XFaVoT", metric="R@5")["missing"]
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def _led(output: str, *, ablations: bool) -> Fits:
 
 
 BESIDE = "Columns `published` hold the paper's own values, measured by its authors on their data."
-OURS = ("xfavot", "")
+OURS = ("xfavot", "verification")
 VERIFIED = tuple(f"verification {name}, {part}" for part in ("all pairs", "pairs of one sex")
                  for name in ("AUC", "EER"))  # fmt: skip
 RETRIEVED = tuple(f"R@{k}{part}" for part in ("", " within one sex") for k in (1, 5))
@@ -242,7 +242,7 @@ def _reason(found: Evaluations, key: Cell, dataset: str) -> str:
         one.metric: one.reason
         for one in reversed(found.missing)
         if one.system == system
-        and (task == one.task or task == "" or (one.task == "" and one.metric != EVERYTHING))
+        and (task == one.task or (one.metric != EVERYTHING and "" in (task, one.task)))
     }
     if {metric, EVERYTHING} & said.keys():
         return said.get(metric) or said[EVERYTHING]
