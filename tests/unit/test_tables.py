@@ -204,8 +204,8 @@ def test_verification_stands_beside_other_work(tmp_path: Path) -> None:
     metric = "verification AUC, all pairs"
     folder = run(tmp_path, [
         row(task="verification", metric=metric, value=0.7, ci_low=None, ci_high=None),
-        *(row(task="verification", metric="R@1", value=value, ci_low=None, ci_high=None, direction=way)
-          for way, value in (("face to voice", 0.25), ("voice to face", 0.5))),
+        *(row(task="verification", metric="R@1", value=value, ci_low=None, ci_high=None,
+              direction=way) for way, value in (("face to voice", 0.25), ("voice to face", 0.5))),
     ])  # fmt: skip
     found = evaluation_rows.read(tmp_path, ("mini",))
     rows = tables.compared("verification", found, dataset="mini")
