@@ -25,7 +25,7 @@
 # executed notebooks in `<run_root>/paper_<dataset>/`, runs and study under `run_root`, and the
 # tables and figures under `out`. At the end stands what is in the tables, what is missing, and why.
 #
-# **Time:** on two CPU cores with `dataset mini`, an hour or more for the training, ten minutes for
+# **Time:** on two CPU cores with `dataset mini`, an hour or more for the training, five minutes for
 # all the rest.
 #
 #     make paper DATASET=mini
@@ -80,8 +80,9 @@ failed = companion.make(cfg, on_log=progress.line)
 # ## The tables
 
 # %%
-for folder in sorted(Path(cfg.out, "paper_tables").glob("*/*.md")):
-    display.display(display.Markdown(folder.read_text(encoding="utf-8")))
+for name in contents.TABLES:
+    for table in Path(cfg.out, "paper_tables", name).glob("*.md"):
+        display.display(display.Markdown(table.read_text(encoding="utf-8")))
 
 # %% [markdown]
 # ## The figures
