@@ -221,7 +221,7 @@ def resolve_study(**given: Any) -> StudyConfig:
     for name in ("data_root", "run_root", "out", *(["answers"] if values["answers"] else [])):
         values[name] = parameters.place(name, values[name])
     named, runs = values.pop("checkpoint"), values.pop("run_root")
-    listed = tuple(part.strip() for part in named.split(",") if part.strip()) or (runs,)
+    listed = parameters.listed(named) or (runs,)
     checkpoints = () if named == NO_MODEL else listed
     return StudyConfig(checkpoints=checkpoints, corpora=corpora_of(values["dataset"]), **values)
 

@@ -79,7 +79,7 @@ def resolve(**given: Any) -> EvaluateConfig:
 
 def _metrics(text: str) -> tuple[str, ...]:
     """Read a list of metrics."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = parameters.listed(text)
     require(bool(names), "metrics", text, "names with commas", f"use {ALL}")
     for name in names:
         require_choice("metrics", name, (ALL, *METRICS))

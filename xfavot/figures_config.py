@@ -69,7 +69,7 @@ def resolve(**given: Any) -> FiguresConfig:
     require(own["triplets"] >= 1, "triplets", own["triplets"], "1 or more", "leave it out")
     alone = bool(own["answers"]) and not own["study"]
     require(not alone, "study", own["study"], "the study that was answered", "name its folder")
-    own["others"] = tuple(part.strip() for part in own["others"].split(",") if part.strip())
+    own["others"] = parameters.listed(own["others"])
     for name in ("out", *(folder for folder in FOLDERS if own[folder])):
         own[name] = parameters.place(name, own[name])
     shared = config.resolve_explore(**values)

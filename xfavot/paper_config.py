@@ -116,4 +116,4 @@ def _absolute(name: str, value: str) -> str:
 
 
 def _listed(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    return tuple(dict.fromkeys(parameters.listed(text)))

@@ -162,6 +162,11 @@ def check(parameters: Sequence[Parameter], given: Mapping[str, Any]) -> dict[str
     return values
 
 
+def listed(text: str) -> tuple[str, ...]:
+    """Read names separated by commas; empty ones do not count."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 def read_overrides(value: object) -> dict[str, Any]:
     """Read the `overrides` parameter: a mapping, or the text of one.
 

@@ -7,19 +7,16 @@ that could not be had with its reason, `scores.json` the hash of the manifest an
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
-import io
 import json
-import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from xfavot import __version__
 from xfavot.errors import DataError
 from xfavot.evaluation.ledger import Ledger, Missing
+from xfavot.evaluation.rows import cell, csv_text, replace_text
 from xfavot.weights.pinned import describe
 
 JUDGES = ("nisqa", "nisqa_tts", "resemblyzer")  # sets of weights with a published checksum
@@ -48,16 +45,13 @@ def save(ledger: Ledger, manifest: Path | str, folder: Path | str) -> Path:
     target = Path(folder, "scores.md")
     try:
         said = _origin(ledger, Path(manifest))
-        target.parent.mkdir(parents=True, exist_ok=True)
         for name, text in (
-            ("scores.csv", _csv(ledger.rows, list(ledger.rows[0]))),
-            ("missing.csv", _csv(missing, fields)),
+            ("scores.csv", csv_text(ledger.rows, list(ledger.rows[0]))),
+            ("missing.csv", csv_text(missing, fields)),
             ("scores.json", json.dumps(said, indent=2, sort_keys=True) + "\n"),
             ("scores.md", markdown(ledger)),
         ):
-            draft = target.with_name(f".{name}.{os.getpid()}")
-            draft.write_text(text, encoding="utf-8")
-            draft.replace(target.with_name(name))
+            replace_text(target.with_name(name), text)
     except OSError as error:
         raise DataError(
             f"scores in {folder} cannot be written ({error}); expected a writable folder with room "
@@ -70,7 +64,7 @@ def markdown(ledger: Ledger) -> str:
     """Write rows, definitions and reasons for people."""
     lines = ["| " + " | ".join(SHOWN) + " |", "|---|---|---|---:|---:|---:|---:|"]
     for row in ledger.rows:
-        lines.append("| " + " | ".join(_cell(row[name]) for name in SHOWN) + " |")
+        lines.append("| " + " | ".join(cell(row[name]) for name in SHOWN) + " |")
     definitions = {str(row["metric"]): str(row["definition"]) for row in ledger.rows}
     lines += ["", *(f"- {metric}: {text}." for metric, text in definitions.items())]
     if ledger.missing:
@@ -94,17 +88,3 @@ def _origin(ledger: Ledger, manifest: Path) -> dict[str, Any]:
         "rows": len(ledger.rows),
         "missing": len(ledger.missing),
     }
-
-
-def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
-    return text.getvalue()
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    return "" if value is None else str(value).replace("|", "/")

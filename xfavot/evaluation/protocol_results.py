@@ -8,10 +8,7 @@ measured; `evaluation.md` all of it for people, rounded.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import Any
 
 from xfavot.errors import DataError
 from xfavot.evaluation.ledger import UNUSABLE
+from xfavot.evaluation.rows import cell, csv_text, replace_text
 from xfavot.training.checkpoint import LoadedModel
 
 COLUMNS = (
@@ -140,8 +138,8 @@ def save(evaluation: Evaluation) -> Path:
     """
     target = evaluation.folder / "evaluation.md"
     origin = json.dumps(dict(evaluation.origin), indent=2, sort_keys=True) + "\n"
-    _write(target.with_suffix(".csv"), _csv(evaluation.rows, COLUMNS))
-    _write(target.with_name("missing.csv"), _csv(evaluation.missing, MISSING))
+    _write(target.with_suffix(".csv"), csv_text(evaluation.rows, COLUMNS))
+    _write(target.with_name("missing.csv"), csv_text(evaluation.missing, MISSING))
     _write(target.with_suffix(".json"), origin)
     _write(target, markdown(evaluation))
     return target
@@ -188,30 +186,13 @@ def _table(rows: Sequence[Row], columns: Sequence[str]) -> list[str]:
     return [
         "| " + " | ".join(columns) + " |",
         "|" + "|".join(rules) + "|",
-        *("| " + " | ".join(_cell(row[name]) for name in columns) + " |" for row in rows),
+        *("| " + " | ".join(cell(row[name]) for name in columns) + " |" for row in rows),
     ]
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    return "" if value is None else str(value).replace("|", "/")
-
-
-def _csv(rows: Sequence[Row], columns: Sequence[str]) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
-    return text.getvalue()
-
-
 def _write(file: Path, text: str) -> None:
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(file)
+        replace_text(file, text)
     except OSError as error:
         raise DataError(
             f"{file} cannot be written ({error}); expected a writable folder with room for a few "

@@ -51,7 +51,8 @@ def ratio_interval(
     names = sorted(set(people))
     if len(names) < FEWEST:
         return None, None
-    code = [names.index(name) for name in people]
+    numbers = {name: number for number, name in enumerate(names)}
+    code = [numbers[name] for name in people]
     sums = np.zeros((2, len(names)))
     np.add.at(sums[0], code, above)
     np.add.at(sums[1], code, below)

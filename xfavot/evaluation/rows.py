@@ -95,11 +95,42 @@ NUMBERS = ("value", "n", "chance", "judge", "goal")
 
 
 def _cell(value: Any) -> str:
-    if value is None:
-        return ""
     if isinstance(value, bool):
         return "yes" if value else "**no**"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return cell(value)
+
+
+def cell(value: Any) -> str:
+    """Write one value into a table of Markdown: floats with three digits, nothing for ``None``."""
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return "" if value is None else str(value).replace("|", "/")
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Write rows as CSV in full precision, an empty cell for ``None``.
+
+    Args:
+        rows: with no other columns than these.
+        columns: in their order.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Write a file whole or not at all, in a folder that is made if need be.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(file)
 
 
 def save(rows: Sequence[Row], folder: Path | str, *, name: str = "learning") -> Path:
@@ -116,19 +147,11 @@ def save(rows: Sequence[Row], folder: Path | str, *, name: str = "learning") -> 
     Raises:
         DataError: they cannot be written.
     """
-    text = io.StringIO(newline="")
     extra = [key for key in PROVENANCE if rows and key in rows[0]]
-    writer = csv.DictWriter(text, [*COLUMNS, *extra], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows([{k: "" if v is None else v for k, v in one.items()} for one in rows])
     target = Path(folder, f"{name}.md")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for file, content in ((target.with_suffix(".csv"), text.getvalue()),
-                              (target, markdown(rows))):  # fmt: skip
-            draft = file.with_name(f".{file.name}.draft")
-            draft.write_text(content, encoding="utf-8")
-            os.replace(draft, file)
+        replace_text(target.with_suffix(".csv"), csv_text(rows, [*COLUMNS, *extra]))
+        replace_text(target, markdown(rows))
     except OSError as error:
         raise DataError(
             f"{folder}: the table cannot be written ({error}); expected a folder with room for a "

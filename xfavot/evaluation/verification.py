@@ -104,7 +104,8 @@ def pair_rows(
         DataError: see `Curve`.
     """
     names = sorted({*first, *second})
-    a, b = (np.array([names.index(name) for name in side]) for side in (first, second))
+    number = {name: place for place, name in enumerate(names)}
+    a, b = (np.array([number[name] for name in side]) for side in (first, second))
     a, b = (one.ravel() for one in np.meshgrid(a, b, indexing="ij"))
     score, same = np.asarray(score, dtype=np.float64).ravel(), a == b
     sexes = np.array([(gender or {}).get(name, "") for name in names])
@@ -166,7 +167,8 @@ def cross_modal_rows(
         )
     unit = {name: functional.normalize(x.detach().cpu().double(), dim=1)
             for name, x in (("face", faces), ("voice", voices))}  # fmt: skip
-    code = {name: torch.tensor([people.index(one) for one in who])
+    number = {name: place for place, name in enumerate(people)}
+    code = {name: torch.tensor([number[one] for one in who])
             for name, who in (("face", face_people), ("voice", voice_people))}  # fmt: skip
     score = (unit["face"] @ unit["voice"].T).numpy()
     rows = pair_rows(score, face_people, voice_people, gender, seed=seed, draws=draws)

@@ -81,7 +81,8 @@ def make(cfg: PaperConfig, *, on_log: Say) -> list[str]:
         )
     began, failed = time.monotonic(), []
     for step in _steps(cfg):
-        if _kept(folder, step) == _key(step) and _complete(step):
+        key = _key(step)
+        if _kept(folder, step) == key and _complete(step):
             on_log(f"{step.name}: fresh")
             continue
         on_log(f"{step.name}: notebooks/{step.notebook}.ipynb")
@@ -95,7 +96,7 @@ def make(cfg: PaperConfig, *, on_log: Say) -> list[str]:
             on_log(str(error))
             continue
         seconds = time.monotonic() - started
-        record = {"key": _key(step), "seconds": round(seconds, 1)}
+        record = {"key": key, "seconds": round(seconds, 1)}
         (folder / f"{step.name}.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
         on_log(f"{step.name}: done in {seconds:.0f} s")
     on_log(f"all steps: {time.monotonic() - began:.0f} s, {len(failed)} failed")

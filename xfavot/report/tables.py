@@ -18,6 +18,7 @@ from typing import Any
 
 from xfavot.data.manifest import Store
 from xfavot.errors import DataError
+from xfavot.evaluation.protocol_results import EVERYTHING
 from xfavot.report import published
 from xfavot.report.evaluation_rows import PREFERENCE, Evaluations, Row
 from xfavot.report.published import ABLATIONS, BASELINES, SYSTEMS, Published
@@ -27,7 +28,6 @@ PAPER = "paper"  # the mixture of all corpora; its tables have a dataset a colum
 WHOLE = (None, "", "mean", "both", "all")  # direction or sex of a row that is about all
 ONE_VALUE = "published_{}"
 STATUS, MISSING = "published_status", "missing"
-EVERYTHING = "all"  # as the metric of a reason
 DROPPED = ("tier", "guidance", "definition")  # told in the record, the task and the caption
 OF_FACES = ("fid", "lpips", "frechet", "diversity", "pose", "contour", "face_found")  # beginnings
 

@@ -26,14 +26,13 @@ from xfavot.convert import Converter, Panel, open_stores
 from xfavot.convert.examples import first_split, has_any
 from xfavot.data.manifest import Store
 from xfavot.figures_config import FIGURES_PARAMETERS, FiguresConfig
-from xfavot.report.provenance import Beginning, Checkpoint, Provenance
+from xfavot.report.provenance import FOLDERS, Beginning, Checkpoint, Provenance
 from xfavot.report.study_origin import System, systems_of, tier_of
 from xfavot.viz.drawing import Album, Drawing
 from xfavot.viz.widgets import Html, players
 
 PLAYERS = 5  # a figure: 2.4 s at 24 kHz are 0.15 MB in the notebook
 KINDS = ("face", "voice")
-FOLDERS = ("checkpoint", "data_root", "run_root", "others", "study", "answers", "out")
 AVATARS = "avatars"
 CONVERTED = " converted after "
 
