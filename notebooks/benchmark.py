@@ -40,10 +40,11 @@ from pathlib import Path
 from IPython import display
 
 from xfavot import config, report
-from xfavot.evaluation import speed, vocoder_speed
-from xfavot.report import provenance, tidy
-from xfavot.training.stores import open_stores
-from xfavot.viz import bars, progress
+from xfavot.data.opening import open_stores
+from xfavot.evaluation import speed
+from xfavot.report import artifact
+from xfavot.viz import drawing as drawing_viz
+from xfavot.viz import progress
 
 # %%
 began = report.begin()
@@ -56,7 +57,7 @@ stores = open_stores(cfg.run, progress.line)
 # ## The machine
 
 # %%
-display.Markdown(tidy.listing(provenance.machine(device)))
+display.Markdown(artifact.listing(artifact.machine(device)))
 
 # %% [markdown]
 # ## The loader
@@ -72,7 +73,7 @@ display.Markdown(tidy.listing(provenance.machine(device)))
 loading = speed.loader(stores, cfg.run, rounds=cfg.rounds, on_log=progress.line)
 
 # %%
-drawing = bars.timings(loading, label="CPU time of a batch (ms)", title="Loading a batch")
+drawing = drawing_viz.timings(loading, label="CPU time of a batch (ms)", title="Loading a batch")
 
 # %% [markdown]
 # ## Training steps
@@ -90,10 +91,10 @@ steps = speed.training_steps(cfg.run, rounds=cfg.rounds, on_log=progress.line)
 # random weights: their time does not depend on what they learnt.
 
 # %%
-vocoders = vocoder_speed.real_time_factors(cfg.run, rounds=cfg.rounds, on_log=progress.line)
+vocoders = speed.real_time_factors(cfg.run, rounds=cfg.rounds, on_log=progress.line)
 
 # %%
-heard = bars.timings(vocoders, label="CPU time for a second of sound (s)", title="Vocoders")
+heard = drawing_viz.timings(vocoders, label="CPU time for a second of sound (s)", title="Vocoders")
 
 # %% [markdown]
 # ## The networks at preset `paper`

@@ -53,8 +53,8 @@ from pathlib import Path
 from IPython import display
 
 from xfavot import config, report
-from xfavot.report import study, study_answers, study_origin
-from xfavot.viz import cpr_bars, progress
+from xfavot.report import study
+from xfavot.viz import drawing, progress
 
 # %%
 began = report.begin()
@@ -82,7 +82,7 @@ made
 # reason for each. Half a page counts for what it holds.
 
 # %%
-given = study_answers.read_answers(made, cfg.answers)
+given = study.read_answers(made, cfg.answers)
 given
 
 # %% [markdown]
@@ -95,8 +95,8 @@ given
 # model's own style encoders, which were trained on the model's outputs and flatter them.
 
 # %%
-rows = study_answers.result_rows(made, given)
-origin = study_origin.answered(made.provenance, began)
+rows = study.result_rows(made, given)
+origin = study.answered(made.provenance, began)
 table = report.write_table(
     "cpr", rows, provenance=origin, root=Path(cfg.out, "paper_tables"),
     caption="Correspondence preference ratio (paper: Sec. 4.3, Fig. 5); chance is 0.5.",
@@ -105,6 +105,6 @@ report.read_table(table)
 
 # %%
 figure = report.write_figure(
-    "cpr", cpr_bars.cpr(rows), data=rows, provenance=origin, root=Path(cfg.out, "figures")
+    "cpr", drawing.cpr(rows), data=rows, provenance=origin, root=Path(cfg.out, "figures")
 )
 display.Image(Path(figure, "cpr.png"), width=640)

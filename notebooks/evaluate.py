@@ -51,14 +51,15 @@ substitute: str = ""  # judge: also the judge of faces, under its own name
 # %%
 from IPython import display
 
-from xfavot import convert, evaluate_config
+from xfavot import config, convert
 from xfavot.audio import vocoder as vocoders
-from xfavot.evaluation import copy_synthesis, foreign_outputs, foreign_results, learning, protocol
+from xfavot.evaluation import copy_synthesis, learning, protocol
+from xfavot.evaluation import manifest as manifest_evaluation
 from xfavot.training.checkpoint import load_model
-from xfavot.viz import copies, progress
+from xfavot.viz import progress, widgets
 
 # %%
-cfg = evaluate_config.resolve(
+cfg = config.resolve_evaluate(
     checkpoint=checkpoint, dataset=dataset, data_root=data_root, run_root=run_root, seed=seed,
     device=device, vocoder=vocoder, manifest=manifest, recogniser=recogniser, out=out,
     metrics=metrics, conversions=conversions, substitute=substitute,
@@ -72,12 +73,12 @@ cfg = evaluate_config.resolve(
 
 # %%
 if cfg.manifest:
-    verifier = foreign_outputs.verifier_of(cfg.checkpoint, device=cfg.device)
-    scored = foreign_outputs.score(
+    verifier = manifest_evaluation.verifier_of(cfg.checkpoint, device=cfg.device)
+    scored = manifest_evaluation.score(
         cfg.manifest, recogniser=cfg.recogniser, verifier=verifier, seed=cfg.seed,
         on_log=progress.line,
     )  # fmt: skip
-    written = foreign_results.save(scored, cfg.manifest, cfg.out)
+    written = manifest_evaluation.save(scored, cfg.manifest, cfg.out)
     display.display(display.Markdown(written.read_text(encoding="utf-8")))
 
 # %%
@@ -140,4 +141,4 @@ if not cfg.manifest and table:
 if not cfg.manifest:
     made = copy_synthesis.copies([vocoders.vocoder(cfg.vocoder, seed=cfg.seed)], stores)
     found = copy_synthesis.measure(made, on_log=progress.line, seed=cfg.seed)
-    display.display(copies.table(found))
+    display.display(widgets.table(found))

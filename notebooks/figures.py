@@ -45,17 +45,17 @@ triplets: int = 30  # of the automatic study, a model and task
 out: str = "runs/figures"  # folder of the figures and voices
 
 # %%
-from xfavot import figures_config, report
-from xfavot.viz import figure_material, paper_figures, progress
+from xfavot import config, report
+from xfavot.viz import paper_figures, progress
 
 # %%
 began = report.begin()
-cfg = figures_config.resolve(
+cfg = config.resolve_figures(
     checkpoint=checkpoint, dataset=dataset, data_root=data_root, run_root=run_root, seed=seed,
     device=device, vocoder=vocoder, others=others, study=study, answers=answers, triplets=triplets,
     out=out,
 )  # fmt: skip
-opened = figure_material.open_figures(cfg, began, on_log=progress.line)
+opened = paper_figures.open_figures(cfg, began, on_log=progress.line)
 
 # %% [markdown]
 # ## Fig. 1: both cross-modal tasks

@@ -57,12 +57,12 @@ from pathlib import Path
 
 from IPython import display
 
-from xfavot import paper_config
-from xfavot.report import companion, contents
+from xfavot import config
+from xfavot.report import paper
 from xfavot.viz import progress
 
 # %%
-cfg = paper_config.resolve(
+cfg = config.resolve_paper(
     dataset=dataset, source=source, checkpoint=checkpoint, configurations=configurations,
     preset=preset, steps=steps, data_root=data_root, run_root=run_root, seed=seed,
     device=device, vocoder=vocoder, recogniser=recogniser, metrics=metrics,
@@ -74,13 +74,13 @@ cfg = paper_config.resolve(
 # ## The notebooks
 
 # %%
-failed = companion.make(cfg, on_log=progress.line)
+failed = paper.make(cfg, on_log=progress.line)
 
 # %% [markdown]
 # ## The tables
 
 # %%
-for name in contents.TABLES:
+for name in paper.ALL_TABLES:
     for table in Path(cfg.out, "paper_tables", name).glob("*.md"):
         display.display(display.Markdown(table.read_text(encoding="utf-8")))
 
@@ -88,7 +88,7 @@ for name in contents.TABLES:
 # ## The figures
 
 # %%
-for name in contents.FIGURES:
+for name in paper.ALL_FIGURES:
     for picture in Path(cfg.out, "figures", name).glob("*.png"):
         display.display(display.Image(picture, width=900))
 
@@ -96,7 +96,7 @@ for name in contents.FIGURES:
 # ## What is here, and what is not
 
 # %%
-contents.contents(cfg.out, failed)
+paper.contents(cfg.out, failed)
 
 # %%
-companion.refuse(failed)
+paper.refuse(failed)

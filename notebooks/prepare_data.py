@@ -57,7 +57,7 @@ seed: int = 0  # seed of everything random
 
 # %%
 from xfavot import config
-from xfavot.data import prepare, prepare_report
+from xfavot.data import prepare, report
 from xfavot.viz import progress, widgets
 
 # %%
@@ -93,7 +93,7 @@ stores = prepare.prepare_dataset(
 # Read back from disk. `quarantine.csv` beside each store names every file that was left out.
 
 # %%
-progress.line(prepare_report.summary(stores))
+progress.line(report.summary(stores))
 
 # %% [markdown]
 # ## Faces and voices
@@ -103,4 +103,4 @@ progress.line(prepare_report.summary(stores))
 # copy of this notebook is as restricted as the corpus is.
 
 # %%
-widgets.Html(prepare_report.preview(stores), log="a contact sheet and players")
+widgets.Html(report.preview(stores), log="a contact sheet and players")

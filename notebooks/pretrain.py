@@ -51,7 +51,7 @@ from pathlib import Path
 from xfavot import config
 from xfavot.evaluation import copy_synthesis
 from xfavot.training import pretrain
-from xfavot.viz import copies, figures, progress, widgets
+from xfavot.viz import figures, progress, widgets
 
 # %% [markdown]
 # ## What will be trained
@@ -102,7 +102,7 @@ progress.line(pretrained.transcripts())
 # voicing: cross-entropies against WORLD.
 
 # %%
-copies.losses(pretrained.losses())
+widgets.losses(pretrained.losses())
 
 # %% [markdown]
 # ## The vocoder against Griffin-Lim
@@ -114,13 +114,13 @@ copies.losses(pretrained.losses())
 
 # %%
 made = copy_synthesis.copies(pretrained.vocoders(), pretrained.stores)
-copies.table(copy_synthesis.measure(made, on_log=progress.line))
+widgets.table(copy_synthesis.measure(made, on_log=progress.line))
 
 # %%
-copies.spectrograms(made)
+widgets.spectrograms(made)
 
 # %%
-copies.sounds(made)
+widgets.sounds(made)
 
 # %% [markdown]
 # ## What is kept

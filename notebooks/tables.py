@@ -39,12 +39,12 @@ from pathlib import Path
 
 from IPython import display
 
-from xfavot import report, tables_config
-from xfavot.report import evaluation_rows, module_tables, tables
+from xfavot import config, report
+from xfavot.report import tables
 
 # %%
 began = report.begin()
-cfg = tables_config.resolve(
+cfg = config.resolve_tables(
     dataset=dataset, run_root=run_root, data_root=data_root, seed=seed, out=out
 )
 root = Path(cfg.out, "paper_tables")
@@ -56,8 +56,8 @@ root = Path(cfg.out, "paper_tables")
 
 # %%
 wanted = tables.datasets_of(dataset)
-found = evaluation_rows.read(cfg.run.run_root, wanted)
-study = evaluation_rows.read(cfg.run.run_root, wanted, study=True)
+found = tables.read(cfg.run.run_root, wanted)
+study = tables.read(cfg.run.run_root, wanted, study=True)
 display.display(found, study)
 
 # %%
@@ -78,8 +78,8 @@ answered = report.collect(
 
 # %%
 folder = report.write_table(
-    "table1", module_tables.table_1(), provenance=program, root=root,
-    caption=module_tables.CAPTIONS["table1"],
+    "table1", tables.table_1(), provenance=program, root=root,
+    caption=tables.CAPTIONS["table1"],
 )  # fmt: skip
 report.read_table(folder)
 
@@ -138,15 +138,15 @@ report.read_table(folder)
 # `published` says how the printed table differs where that is known, with the assumption's id.
 
 # %%
-for item in module_tables.MODULES:
-    rows = module_tables.module_table(item, cfg.run.model)
-    caption = module_tables.CAPTIONS[item]
+for item in tables.MODULES:
+    rows = tables.module_table(item, cfg.run.model)
+    caption = tables.CAPTIONS[item]
     folder = report.write_table(item, rows, provenance=program, root=root, caption=caption)
     display.display(report.read_table(folder))
 
 # %%
 folder = report.write_table(
-    "modules", module_tables.modules(cfg.run.model), provenance=program, root=root,
-    caption=module_tables.CAPTIONS["modules"],
+    "modules", tables.modules(cfg.run.model), provenance=program, root=root,
+    caption=tables.CAPTIONS["modules"],
 )  # fmt: skip
 report.read_table(folder)

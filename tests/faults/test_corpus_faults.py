@@ -24,11 +24,11 @@ from PIL import Image
 from tests.unit.store_factory import face, tone
 from tests.unit.test_prepare import LANDMARKS, found_at, make, write_film, write_vctk
 from xfavot.audio.io import load_waveform, save_waveform
-from xfavot.data import clip as clip_module
-from xfavot.data.manifest import Store
+from xfavot.data import prepare
 from xfavot.data.readers import NOT_NEEDED, READERS, Clip, Reject
+from xfavot.data.store import Store
 from xfavot.errors import DataError
-from xfavot.image import io as image_io
+from xfavot.image import io
 from xfavot.image.io import load_frames, load_image, save_image
 
 
@@ -126,7 +126,7 @@ def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
 
 
 def test_films_of_odd_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clip_module, "detect", found_at(LANDMARKS))
+    monkeypatch.setattr(prepare, "detect", found_at(LANDMARKS))
     film = write_film(tmp_path / "film.mpg", seconds=1.0)
     folder = tmp_path / "clips" / "Anna"
     folder.mkdir(parents=True)
@@ -137,7 +137,7 @@ def test_films_of_odd_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert load_frames("%03d.mpg", 1)[0].shape == (144, 176, 3)
     items = [r for r in READERS["clips"].scan(tmp_path, seed=0) if isinstance(r, Clip)]
     assert len(items) == 4
-    done = [clip_module.process(clip, clip_module.Settings()) for clip in items]
+    done = [prepare.process(clip, prepare.Settings()) for clip in items]
     assert [isinstance(outcome, dict) for outcome in done] == [True] * 4
 
 
@@ -306,8 +306,8 @@ def test_of_a_long_film_the_same_frames_are_sought_as_counted(
             film.mux(track.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         film.mux(track.encode(None))
     counted = load_frames(path, 4)
-    monkeypatch.setattr(image_io, "SEEK_SECONDS", 0.5)
-    monkeypatch.setattr(image_io, "_counted", None)  # not to be used
+    monkeypatch.setattr(io, "SEEK_SECONDS", 0.5)
+    monkeypatch.setattr(io, "_counted", None)  # not to be used
     sought = load_frames(path, 4)
     for expected, got in zip(counted, sought, strict=True):
         np.testing.assert_array_equal(got, expected)

@@ -18,9 +18,8 @@ from tests.faults.download_factory import (
     small_disk,
 )
 from tests.faults.loopback import Loopback, file, status
-from xfavot.data import download as download_module
-from xfavot.data.corpora import Corpus, Download, describe
-from xfavot.data.download import download, offer
+from xfavot.data import corpora
+from xfavot.data.corpora import Corpus, Download, describe, download, offer
 from xfavot.data.readers import READERS, Clip
 from xfavot.errors import ConfigError, DataError
 from xfavot.fetch.archives import STAMP
@@ -33,7 +32,7 @@ def offering(
     known = describe(corpus)
     given = {name: getattr(known, name) for name in Corpus.__slots__}
     faked = Corpus(**{**given, "downloads": entries, **fields})
-    monkeypatch.setattr(download_module, "describe", lambda name: faked)
+    monkeypatch.setattr(corpora, "describe", lambda name: faked)
 
 
 def zip_of(*names: str) -> bytes:

@@ -31,13 +31,10 @@ from tests.unit.test_prepare import (
     write_vctk,
 )
 from xfavot.audio.io import save_waveform
-from xfavot.data import clip as clip_module
-from xfavot.data import stage as stage_module
-from xfavot.data.clip import Settings
-from xfavot.data.manifest import Store
-from xfavot.data.pack import pack
+from xfavot.data import prepare
+from xfavot.data.prepare import Settings, is_staged, load_staged, pack, stage, staging_path
 from xfavot.data.readers import Clip
-from xfavot.data.stage import is_staged, load_staged, stage, staging_path
+from xfavot.data.store import Store
 from xfavot.errors import DataError
 from xfavot.image.io import save_image
 
@@ -77,7 +74,7 @@ def test_bad_sound_files(tmp_path: Path) -> None:
 
 
 def test_bad_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clip_module, "detect", found_at(LANDMARKS))
+    monkeypatch.setattr(prepare, "detect", found_at(LANDMARKS))
     whole = write_film(tmp_path / "s1" / "bbaf2n.mpg")
     (tmp_path / "s1" / "bbaf3s.mpg").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     write_film(tmp_path / "s1" / "bbaf4p.mpg", sound=False)
@@ -110,7 +107,7 @@ def test_bad_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "half.jpg").write_bytes(b"\xff\xd8\xff\xe0" + os.urandom(300))
     places = {90: LANDMARKS, 91: None, 92: LANDMARKS * 0.1, 93: LANDMARKS - 110}
-    monkeypatch.setattr(clip_module, "detect", lambda images: [places[images[0][0, -1, 0]]])
+    monkeypatch.setattr(prepare, "detect", lambda images: [places[images[0][0, -1, 0]]])
     store = make("avatars", tmp_path, tmp_path / "data")
     assert [item.id for item in store.items] == ["female/ok.png"]
     assert quarantine(store) == {
@@ -135,14 +132,14 @@ def test_a_decoder_that_raises_anything_is_quarantined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_vctk(tmp_path, clips=2)
-    load = clip_module.load_waveform
+    load = prepare.load_waveform
 
     def odd(path: Path) -> Any:
         if path.stem == "p225_001":
             raise ZeroDivisionError("odd header")
         return load(path)
 
-    monkeypatch.setattr(clip_module, "load_waveform", odd)
+    monkeypatch.setattr(prepare, "load_waveform", odd)
     store = make("vctk", tmp_path, tmp_path / "data")
     assert len(store.items) == 3
     assert quarantine(store) == {"wav48/p225/p225_001.wav": "cannot be read"}
@@ -206,7 +203,7 @@ def test_a_disk_full_while_staging_keeps_what_is_finished(
         save(*args, **arrays)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stage_module.np, "savez", full)
+        patch.setattr(prepare.np, "savez", full)
         with pytest.raises(DataError, match=r"No space left.*run again.*kept"):
             make("vctk", tmp_path / "in", tmp_path)
     staged = sorted((tmp_path / ".staging").rglob("*.npz"))
@@ -272,15 +269,14 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
 
 KILLED = """
 import sys, time
-from xfavot.data import stage
-from xfavot.data.prepare import prepare
-save = stage._save_staged
+from xfavot.data import prepare
+save = prepare._save_staged
 def slowly(*arguments):
     save(*arguments)
     print("saved", flush=True)
     time.sleep(0.2)
-stage._save_staged = slowly
-prepare("vctk", source=sys.argv[1], data_root=sys.argv[2], workers=0, seed=0)
+prepare._save_staged = slowly
+prepare.prepare("vctk", source=sys.argv[1], data_root=sys.argv[2], workers=0, seed=0)
 """
 
 
@@ -301,9 +297,9 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     worked: list[str] = []
     lines: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        process_clip = stage_module.process
+        process_clip = prepare.process
         patch.setattr(
-            stage_module,
+            prepare,
             "process",
             lambda clip, settings: worked.append(clip.id) or process_clip(clip, settings),
         )
@@ -354,7 +350,7 @@ def test_a_resumed_run_knows_what_cannot_be_used(
     ((_, silent),) = _staged(clips[0], tmp_path)
     assert silent.reason == "silent"
     with monkeypatch.context() as patch:
-        patch.setattr(clip_module, "load_waveform", None)
+        patch.setattr(prepare, "load_waveform", None)
         ((_, odd),) = _staged(clips[1], tmp_path)
         assert odd.reason == "cannot be read"
         assert _staged(clips[0], tmp_path) == [(clips[0], silent)]  # not decoded again
@@ -381,7 +377,7 @@ def test_a_clip_that_kills_its_process_costs_itself_alone(
     (plant / "sitecustomize.py").write_text(
         "import os, sys\n"
         "if any('multiprocessing' in a or 'spawn' in a for a in sys.orig_argv):\n"
-        "    import xfavot.data.clip as c\n"
+        "    import xfavot.data.prepare as c\n"
         "    load = c.load_waveform\n"
         "    c.load_waveform = lambda p: os._exit(9) if p.stem == 'killer' else load(p)\n",
         encoding="utf-8",

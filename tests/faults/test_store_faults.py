@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.unit.store_factory import make_store
-from xfavot.data.manifest import Store, StoreWriter
+from xfavot.data.store import Store, StoreWriter
 from xfavot.errors import DataError
 
 FIELDS = {"id": "a", "kind": "audio", "speaker": "toy/s1", "gender": "f", "split": "train"}
@@ -202,7 +202,7 @@ def test_target_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
 def test_killed_writer_leaves_no_store_and_is_swept_up(tmp_path: Path) -> None:
     script = (
         "import os, sys, numpy as np\n"
-        "from xfavot.data.manifest import StoreWriter\n"
+        "from xfavot.data.store import StoreWriter\n"
         "writer = StoreWriter(sys.argv[1], corpus='toy', seed=0)\n"
         "writer.add(dict(id='a', kind='audio', split='train'), waveform=np.zeros(1500))\n"
         "os._exit(9)\n"

@@ -18,8 +18,9 @@ import torch
 
 from tests.unit.training_factory import small_run
 from xfavot import training
+from xfavot.data import opening
 from xfavot.errors import CheckpointError, ConfigError, DataError, TrainingError
-from xfavot.training import checkpoint, setup, stores
+from xfavot.training import checkpoint, loop
 from xfavot.training.loop import Run
 
 STEPS = 12
@@ -92,7 +93,7 @@ def test_a_finished_run_resumes_to_itself(finished: Run) -> None:
 def test_two_runs_in_one_directory_are_refused(tmp_path: Path) -> None:
     cfg = small_run(tmp_path)
     with (
-        setup.open_session(cfg, resume="auto", on_log=None),
+        loop.open_session(cfg, resume="auto", on_log=None),
         pytest.raises(CheckpointError, match="another process"),
     ):
         training.fit(cfg, resume="auto")
@@ -165,4 +166,4 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(ConfigError, match="no GPU"):
-        stores.pick_device("cuda")
+        opening.pick_device("cuda")

@@ -25,7 +25,7 @@ from tests.faults.loopback import Loopback, file, redirect, status
 from xfavot import presets
 from xfavot.cli import main
 from xfavot.errors import ConfigError, WeightsError
-from xfavot.evaluation import foreign
+from xfavot.evaluation import external
 from xfavot.weights import fetched
 
 OTHER = BODY[:-1] + b"x"
@@ -335,7 +335,7 @@ def test_a_malicious_pickle_is_named_and_not_run(form: str, tmp_path: Path) -> N
         torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
     match = "may run anything" if form == "plain" else r"names '\w+\.system'.*was not run"
     with pytest.raises(WeightsError, match=match):
-        foreign.read(path)
+        external.read(path)
     assert not mark.exists()
     pickle.loads(pickle.dumps(Malicious(mark)))  # it would have worked
     assert mark.exists()
@@ -350,7 +350,7 @@ def test_forms_that_cannot_be_read_safely(tmp_path: Path) -> None:
     page.write_bytes(PAGE)
     for path, match in ((script, "TorchScript"), (tar, "tar of before 2017"), (page, "web page")):
         with pytest.raises(WeightsError, match=match):
-            foreign.read(path)
+            external.read(path)
 
 
 @pytest.mark.parametrize("keep", [0, 5, 400, -1])
@@ -363,4 +363,4 @@ def test_a_truncated_checkpoint(form: str, keep: int, tmp_path: Path) -> None:
         torch.save(state, path, _use_new_zipfile_serialization=form == "zip")
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(WeightsError, match=r"damaged|cannot be read"):
-        foreign.read_state(path)
+        external.read_state(path)

@@ -13,7 +13,7 @@ pytest.importorskip("ipykernel")
 from tests.notebooks.test_notebooks import execute
 from tests.unit.training_factory import small_run
 from xfavot import training
-from xfavot.report import contents, read_table
+from xfavot.report import paper, read_table
 
 
 def test_everything_is_made_once_and_what_is_missing_is_told(tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_everything_is_made_once_and_what_is_missing_is_told(tmp_path: Path) -> 
     assert [line.split(":")[0].split("_")[0] for line in steps] == [
         *("evaluate", "cpr", "figures", "tables"),
     ]
-    assert {p.name for p in (tmp_path / "out" / "paper_tables").iterdir()} >= {*contents.TABLES}
+    assert {p.name for p in (tmp_path / "out" / "paper_tables").iterdir()} >= {*paper.ALL_TABLES}
     assert "| fig7 | not made" in text
     assert "| fig10 | smoke |" in text
     assert "fetch-weights" in text  # of LPIPS, among the reasons

@@ -9,11 +9,11 @@ import pytest
 
 from tests.notebooks.test_notebooks import execute
 from tests.unit.test_tables import cell, row, run
-from xfavot.report import module_tables, read_table, tables
+from xfavot.report import read_table, tables
 
 pytest.importorskip("papermill")
 
-OF_THE_PROGRAM = {"table1", "modules", *module_tables.MODULES}
+OF_THE_PROGRAM = {"table1", "modules", *tables.MODULES}
 ITEMS = {*OF_THE_PROGRAM, *tables.LAYOUTS, "by_direction_and_sex"}
 
 

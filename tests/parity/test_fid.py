@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from tests.unit.test_fid_extractors import pictures
 from tests.unit.test_frechet import drawn, moments_of
-from xfavot.evaluation import fid
-from xfavot.evaluation.frechet import frechet_distance
+from xfavot.evaluation import images
+from xfavot.evaluation.images import frechet_distance
 
 TOLERANCE = 1e-6  # relative
 
@@ -51,13 +51,16 @@ def networks() -> dict[str, nn.Module]:
     pytest.importorskip("torchvision")
     pytest.importorskip("pytorch_fid")
     torch.manual_seed(1)
-    return {"fid_pytorch": fid.tensorflow_inception(), "fid_stargan_v2": fid.imagenet_inception()}
+    return {
+        "fid_pytorch": images.tensorflow_inception(),
+        "fid_stargan_v2": images.imagenet_inception(),
+    }
 
 
-def ours(metric: str, network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> fid.Extractor:
+def ours(metric: str, network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> images.Extractor:
     """The extractor as a user gets it, with these weights in place of the trained ones."""
-    monkeypatch.setattr("xfavot.evaluation.fid._loaded", lambda *given: network)
-    return fid.pytorch_fid() if metric == "fid_pytorch" else fid.stargan_v2(image_size=64)
+    monkeypatch.setattr("xfavot.evaluation.images._loaded", lambda *given: network)
+    return images.pytorch_fid() if metric == "fid_pytorch" else images.fid_stargan_v2(image_size=64)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from xfavot.evaluation import lpips_distance
-from xfavot.evaluation.lpips_distance import LPIPS, alexnet_layers, learnt_layers
+from xfavot.evaluation import images as images_evaluation
+from xfavot.evaluation.images import LPIPS, alexnet_layers, learnt_layers
 from xfavot.image.io import load_image, resize_image
 
 PLACES = {
@@ -92,7 +92,7 @@ def test_community(
     layers: nn.Sequential, learnt: dict[str, list[Tensor]], faces: Tensor, real_corpus: Path
 ) -> None:
     theirs = by_package(layers, real_corpus / "weights" / PLACES["lpips_alex"])
-    made = LPIPS("lpips_alex", layers, learnt["lpips_alex"], lpips_distance.unit_package)
+    made = LPIPS("lpips_alex", layers, learnt["lpips_alex"], images_evaluation.unit_package)
     with torch.no_grad():
         expected = theirs(faces[0, :4], faces[0, 4:8]).flatten()
     torch.testing.assert_close(made(faces[0, :4], faces[0, 4:8]), expected, rtol=1e-5, atol=0)
@@ -127,7 +127,7 @@ def by_ancestor(layers: nn.Sequential, learnt: list[Tensor], x: Tensor, y: Tenso
 
 def test_ancestor(layers: nn.Sequential, learnt: dict[str, list[Tensor]], faces: Tensor) -> None:
     own = learnt["lpips_stargan_v2"]
-    made = LPIPS("lpips_stargan_v2", layers, own, lpips_distance.unit_stargan_v2)
+    made = LPIPS("lpips_stargan_v2", layers, own, images_evaluation.unit_stargan_v2)
     x, y = faces[0, :3], faces[0, 3:6]
     expected = by_ancestor(layers, own, x, y)
     torch.testing.assert_close(made(x, y).double(), expected, rtol=1e-5, atol=0)

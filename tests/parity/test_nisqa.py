@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from xfavot.errors import DataError, WeightsError
-from xfavot.evaluation import nisqa
+from xfavot.evaluation import voices
 
 library: Any = pytest.importorskip("torchmetrics.functional.audio.nisqa")
 pytest.importorskip("librosa")
@@ -53,7 +53,7 @@ def tts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights under the names of NISQA's own file."""
     torch.manual_seed(1)
     state = {}
-    for name, value in nisqa.Naturalness(TTS).state_dict().items():
+    for name, value in voices.Naturalness(TTS).state_dict().items():
         kind, _, rest = name.partition(".")
         if kind in ("convolutions", "norms"):
             number, _, rest = rest.partition(".")
@@ -76,7 +76,7 @@ def test_scores_are_those_of_torchmetrics(
     x = voice(1.3, rate)
     wanted = library.non_intrusive_speech_quality_assessment(torch.from_numpy(x), rate)
     library._load_nisqa_model.cache_clear()
-    found = nisqa.Nisqa(nisqa.NISQA, v2)(x, rate)
+    found = voices.Nisqa(voices.NISQA, v2)(x, rate)
     assert list(found)[:2] == ["nisqa", "nisqa_noisiness"]
     assert list(found.values()) == pytest.approx(wanted.tolist(), abs=1e-5)
 
@@ -84,20 +84,20 @@ def test_scores_are_those_of_torchmetrics(
 def test_nothing_is_fetched(v2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "_download_weights", lambda: pytest.fail("a download"))
     monkeypatch.setattr(library, "NISQA_DIR", str(v2.parent / "nowhere"))
-    assert len(nisqa.Nisqa(nisqa.NISQA, v2)(voice(1, 24_000), 24_000)) == 5
+    assert len(voices.Nisqa(voices.NISQA, v2)(voice(1, 24_000), 24_000)) == 5
     with pytest.raises(WeightsError, match="fetch-weights nisqa"):
-        nisqa.load(nisqa.NISQA, cache=v2.parent / "empty")
+        voices.load_nisqa(voices.NISQA, cache=v2.parent / "empty")
 
 
 def test_naturalness_reads_every_segment_and_forgets_between_files(tts: Path) -> None:
-    rate = nisqa.Nisqa(nisqa.NISQA_TTS, tts)
+    rate = voices.Nisqa(voices.NISQA_TTS, tts)
     first, second = voice(0.8, 24_000), voice(1.6, 24_000)
     alone = rate(first, 24_000)
     rate(second, 24_000)
     assert rate(first, 24_000) == alone
     assert rate.names == ("nisqa_tts",)
     network = rate.network
-    segments = torch.randn(nisqa.AT_ONCE + 7, 48, 15)
+    segments = torch.randn(voices.AT_ONCE + 7, 48, 15)
     whole = network(segments)
     assert not torch.allclose(whole, network(segments[:-1]))
     changed = segments.clone()
@@ -109,7 +109,7 @@ def test_naturalness_is_that_of_nisqa(real_corpus: Path) -> None:
     """What NISQA's own code gave; over 12 files the largest difference was 1.5e-6."""
     file = real_corpus / "weights" / "NISQA" / "weights" / "nisqa_tts.tar"
     soundfile = pytest.importorskip("soundfile")
-    rate = nisqa.Nisqa(nisqa.NISQA_TTS, file)
+    rate = voices.Nisqa(voices.NISQA_TTS, file)
     x, hz = soundfile.read(sorted((real_corpus / "vctk" / "wav48").glob("p237/*_001.wav"))[0],
                            dtype="float32")  # fmt: skip
     assert rate(x, int(hz))["nisqa_tts"] == pytest.approx(NATURALNESS_P237_001, abs=1e-5)
@@ -128,16 +128,16 @@ def test_naturalness_is_that_of_nisqa(real_corpus: Path) -> None:
 )
 def test_bad_sound_is_refused(v2: Path, x: np.ndarray, rate: int, told: str) -> None:
     with pytest.raises(DataError, match=told):
-        nisqa.Nisqa(nisqa.NISQA, v2)(x, rate)
+        voices.Nisqa(voices.NISQA, v2)(x, rate)
 
 
 def test_weights_of_the_other_network_are_refused(v2: Path, tts: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="expected NISQA_DIM"):
-        nisqa.Nisqa(nisqa.NISQA, tts)
+        voices.Nisqa(voices.NISQA, tts)
     with pytest.raises(WeightsError, match="expected NISQA;"):
-        nisqa.Nisqa(nisqa.NISQA_TTS, v2)
+        voices.Nisqa(voices.NISQA_TTS, v2)
     held = torch.load(tts, weights_only=True)
     held["model_state_dict"].pop("pool.model.linear.bias")
     torch.save(held, tmp_path / "cut.tar")
     with pytest.raises(WeightsError, match=r"rating\.bias"):
-        nisqa.Nisqa(nisqa.NISQA_TTS, tmp_path / "cut.tar")
+        voices.Nisqa(voices.NISQA_TTS, tmp_path / "cut.tar")

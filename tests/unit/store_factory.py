@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from xfavot.audio.mel import MEL
 from xfavot.data.batches import Batch, Batches, Samples
-from xfavot.data.manifest import Store, StoreWriter
+from xfavot.data.store import Store, StoreWriter
 
 PITCH_HZ = {"f": 210.0, "m": 115.0, "": 160.0}
 

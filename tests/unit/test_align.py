@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 
 pytest.importorskip("PIL")
 
-from xfavot.data.mini.draw import draw_face
-from xfavot.data.mini.factors import nuisance, people
 from xfavot.errors import DataError, ShapeError
-from xfavot.image import mtcnn
+from xfavot.image import align
 from xfavot.image.align import (
     ALIGNED,
     align_face,
     align_points,
     align_quad,
     detect,
+    find_faces,
     outside_share,
 )
 from xfavot.image.io import load_frames, load_image, resize_image, save_image
-from xfavot.image.mtcnn import find_faces
+from xfavot.mini.draw import draw_face
+from xfavot.mini.people import nuisance, people
 
 FACE = np.array([[40, 50], [60, 50], [50, 60], [42, 70], [58, 70]], dtype=np.float64)
 TOLERANCE = 0.06  # of the width of the crop
@@ -203,8 +203,8 @@ def test_detection_holds_no_more_than_it_needs() -> None:
 
 
 def test_detection_without_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    mtcnn._networks.cache_clear()
-    monkeypatch.setattr(mtcnn.importlib.util, "find_spec", lambda name: None)
+    align._networks.cache_clear()
+    monkeypatch.setattr(align.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"facenet-pytorch==2\.6\.0"):
         detect([np.zeros((100, 100, 3), np.uint8)])
 
@@ -213,19 +213,19 @@ def test_of_overlapping_boxes_the_better_one_stays() -> None:
     boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [0, 0, 5, 10], [20, 0, 30, 10]], np.float32)
     score = np.array([0.8, 0.9, 0.7, 0.6], np.float32)
     # shares of the union: 90/110 of the first two, 50/100 and 40/110 of the third with them
-    assert mtcnn._distinct(boxes, score, 0.7).tolist() == [1, 2, 3]
-    assert mtcnn._distinct(boxes, score, 0.9).tolist() == [1, 0, 2, 3]
-    assert mtcnn._distinct(boxes, score, 0.3).tolist() == [1, 3]
+    assert align._distinct(boxes, score, 0.7).tolist() == [1, 2, 3]
+    assert align._distinct(boxes, score, 0.9).tolist() == [1, 0, 2, 3]
+    assert align._distinct(boxes, score, 0.3).tolist() == [1, 3]
     # of the smaller: 40/50 of the third
-    assert mtcnn._distinct(boxes, score, 0.7, of_smaller=True).tolist() == [1, 3]
-    assert mtcnn._distinct(boxes[:0], score[:0], 0.5).tolist() == []
+    assert align._distinct(boxes, score, 0.7, of_smaller=True).tolist() == [1, 3]
+    assert align._distinct(boxes[:0], score[:0], 0.5).tolist() == []
 
 
 def test_boxes_are_corrected_and_made_square() -> None:
     box = np.array([[10, 20, 30, 60]], np.float32)
-    moved = mtcnn._moved(box, np.array([[0.1, 0.0, -0.1, 0.5]], np.float32))
+    moved = align._moved(box, np.array([[0.1, 0.0, -0.1, 0.5]], np.float32))
     np.testing.assert_allclose(moved, [[12, 20, 28, 80]])
-    np.testing.assert_allclose(mtcnn._square(box), [[0, 20, 40, 60]])
+    np.testing.assert_allclose(align._square(box), [[0, 20, 40, 60]])
 
 
 def deviations(crops: list[NDArray[np.uint8]]) -> NDArray[np.float64]:

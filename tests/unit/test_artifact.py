@@ -17,8 +17,8 @@ import pytest
 from tests.unit.store_factory import make_store
 from xfavot import config, report
 from xfavot.errors import DataError
-from xfavot.report import artifact, provenance, tidy
-from xfavot.report.provenance import Provenance
+from xfavot.report import artifact
+from xfavot.report.artifact import Provenance
 
 RECORDED = {
     *("schema", "item", "tier", "config", "config_id", "seeds", "git_revision", "git_dirty"),
@@ -73,7 +73,7 @@ def test_a_table_is_read_back_with_every_digit(tmp_path: Path) -> None:
     assert table.rows[0]["value"] == third
     assert table.rows[0] == rows[0] | {"good": None}
     assert table.rows[1] == rows[1] | {"note": None}
-    assert list(table.rows[0]) == [*tidy.COLUMNS, "note", "good"]
+    assert list(table.rows[0]) == [*artifact.COLUMNS, "note", "good"]
     assert set(table.record) == RECORDED
     assert table.record["item"] == "table2"
     assert table.record["checkpoint"] == {"step": 7, "sha256": "2" * 64}
@@ -91,7 +91,7 @@ def test_a_table_is_read_back_with_every_digit(tmp_path: Path) -> None:
      (123456, "123456"), (None, ""), ("x", "x"), (True, "True")],
 )  # fmt: skip
 def test_rounding(value: object, text: str) -> None:
-    assert tidy.rounded(value) == text
+    assert artifact.rounded(value) == text
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_provenance_is_collected(tmp_path: Path) -> None:
 
 def test_the_command_repeats_what_papermill_injected() -> None:
     cell = '# Parameters\nrounds = 2\ndata_root = "/home/me/data"\noverrides = {"loss.xm": 0.5}\n'
-    found = provenance._papermill("train", ["1 + 1", cell, "cfg = ..."])
+    found = artifact._papermill("train", ["1 + 1", cell, "cfg = ..."])
     assert found == (
         "papermill notebooks/train.ipynb out.ipynb -p rounds 2 -p overrides '{\"loss.xm\": 0.5}'"
     )
@@ -272,12 +272,12 @@ def test_the_command_repeats_what_papermill_injected() -> None:
 def test_the_revision_is_that_of_the_checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(provenance, "CHECKOUT", tmp_path)
-    assert provenance._git() == ("", False)
+    monkeypatch.setattr(artifact, "CHECKOUT", tmp_path)
+    assert artifact._git() == ("", False)
     git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org",
            "-c", "commit.gpgsign=false"]  # fmt: skip
     subprocess.run([*git, "init", "-q"], check=True)
-    assert provenance._git() == ("", False)  # no commit yet
+    assert artifact._git() == ("", False)  # no commit yet
     code = tmp_path / "xfavot" / "a.py"
     code.parent.mkdir()
     code.write_text("x = 1\n")
@@ -285,11 +285,11 @@ def test_the_revision_is_that_of_the_checkout(
     subprocess.run([*git, "commit", "-q", "-m", "one"], check=True)
     (tmp_path / "paper_tables").mkdir()
     (tmp_path / "paper_tables" / "t.csv").write_text("1\n")  # what is made does not count
-    revision, dirty = provenance._git()
+    revision, dirty = artifact._git()
     assert len(revision) == 40
     assert not dirty
     code.write_text("x = 2\n")
-    assert provenance._git() == (revision, True)
+    assert artifact._git() == (revision, True)
 
 
 def test_latex_escapes_what_it_would_read_as_a_command() -> None:
@@ -297,7 +297,7 @@ def test_latex_escapes_what_it_would_read_as_a_command() -> None:
         {"system": "a_b", "metric": "50 % & more", "value": 0.5, "n": 3},
         {"system": "c|d", "metric": "\\x{$#}", "value": None, "n": 3},
     ]
-    text = tidy.to_latex(rows, ["**SMOKE.**", "Ten %."], origin())
+    text = artifact.to_latex(rows, ["**SMOKE.**", "Ten %."], origin())
     assert r"a\_b & 50 \% \& more & 0.500 \\" in text
     assert r"c\textbar{}d & \textbackslash{}x\{\$\#\} &  \\" in text
     assert r"\caption{SMOKE. Ten \%. All rows: n 3. Tier" in text

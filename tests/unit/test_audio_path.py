@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from tests.unit.store_factory import tone
-from xfavot.audio import source_filter_vocoder
+from xfavot.audio import source_filter
 from xfavot.audio.mel import MEL, Standardiser, log_mel
-from xfavot.audio.source_filter_vocoder import SourceFilterVocoder
+from xfavot.audio.source_filter import SourceFilterVocoder
 from xfavot.audio.vocoder import DEFAULT, vocoder
 from xfavot.weights import shipped
 
@@ -32,7 +32,7 @@ def made() -> SourceFilterVocoder:
 
 def test_shipped_weights_say_where_they_come_from() -> None:
     path = shipped(DEFAULT)
-    said = source_filter_vocoder.read_record(path)
+    said = source_filter.read_record(path)
     data = said["training"]["data"]
     assert set(data) == {"mini", "vctk", "librispeech"}  # none that may not be passed on
     assert {x["licence"] for x in data.values()} == {"CC BY 4.0", "MIT, as the package"}
@@ -112,9 +112,9 @@ def test_pieces_do_not_change_the_sound(
 ) -> None:
     mel = log_mel(speech(72_000))
     whole = made(mel)
-    monkeypatch.setattr(source_filter_vocoder, "PIECE_FRAMES", 90)
+    monkeypatch.setattr(source_filter, "PIECE_FRAMES", 90)
     np.testing.assert_allclose(made(mel), whole, atol=1e-4 * np.abs(whole).max())
-    monkeypatch.setattr(source_filter_vocoder, "CONTEXT_FRAMES", 2)  # sees seams where there are
+    monkeypatch.setattr(source_filter, "CONTEXT_FRAMES", 2)  # sees seams where there are
     assert np.abs(made(mel) - whole).max() > 1e-3 * np.abs(whole).max()
 
 

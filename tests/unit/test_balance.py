@@ -16,7 +16,7 @@ import torch
 
 from tests.unit.store_factory import make_batches, make_store, role
 from xfavot.data.batches import Batch, Batches
-from xfavot.data.manifest import Store, StoreWriter
+from xfavot.data.store import Store, StoreWriter
 
 # How many clips each speaker has; uneven inside the corpora too.
 PEOPLE = {

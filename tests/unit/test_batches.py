@@ -11,7 +11,7 @@ import torch
 from tests.unit.store_factory import make_batches as batches
 from tests.unit.store_factory import make_store, role
 from xfavot.audio.mel import Standardiser
-from xfavot.data.manifest import Store
+from xfavot.data.store import Store
 from xfavot.errors import ConfigError, DataError
 
 ROLES = ("source_image", "source_audio", "ref_image", "ref_audio", "ref2_image", "ref2_audio")

@@ -7,8 +7,8 @@ from pathlib import Path
 import yaml
 
 from tests.unit.store_factory import make_store
-from xfavot.data.cards import all_cards, card, write_card
 from xfavot.data.readers import READERS
+from xfavot.data.report import all_cards, card, write_card
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 
 from tests.unit.test_tables import row
-from xfavot import paper_config, report, tables_config
+from xfavot import config, report
 from xfavot.errors import CheckpointError, ConfigError, DataError
-from xfavot.report import companion, contents
-from xfavot.report.companion import Step
+from xfavot.report import paper
+from xfavot.report.paper import Step
 
 ORDER = ["prepare_data", "train", "evaluate", "cpr_study", "figures", "tables"]
 
 
-def asked(root: Path, **given: Any) -> paper_config.PaperConfig:
+def asked(root: Path, **given: Any) -> config.PaperConfig:
     places = {"data_root": "data", "run_root": "runs", "out": "out"}
     folders = {name: str(root / place) for name, place in places.items()}
-    return paper_config.resolve(**folders, steps=3, **given)
+    return config.resolve_paper(**folders, steps=3, **given)
 
 
 @pytest.fixture
@@ -35,15 +35,15 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Step]:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text("content")
 
-    monkeypatch.setattr(companion, "_run", run)
-    monkeypatch.setattr(companion.checkpoint, "STATE", "state.pt")
+    monkeypatch.setattr(paper, "_run", run)
+    monkeypatch.setattr(paper.checkpoint, "STATE", "state.pt")
     return steps
 
 
-def make(cfg: paper_config.PaperConfig, ran: list[Step]) -> list[str]:
+def make(cfg: config.PaperConfig, ran: list[Step]) -> list[str]:
     """Names of the notebooks that ran."""
     ran.clear()
-    assert companion.make(cfg, on_log=lambda _: None) == []
+    assert paper.make(cfg, on_log=lambda _: None) == []
     return [step.notebook for step in ran]
 
 
@@ -69,7 +69,7 @@ def test_only_what_is_not_fresh_runs(
     assert make(cfg, ran) == ORDER[2:]
     assert make(asked(tmp_path, substitute=""), ran) == ["evaluate"]
     cfg = asked(tmp_path, substitute="")
-    monkeypatch.setattr(companion, "_package", lambda: [Path(__file__)])
+    monkeypatch.setattr(paper, "_package", lambda: [Path(__file__)])
     assert make(cfg, ran) == ORDER[2:], "new code evaluates again and trains nothing"
     (tmp_path / "weights" / "nisqa").mkdir(parents=True)
     (tmp_path / "weights" / "nisqa" / "nisqa.tar").write_bytes(b"weights")
@@ -97,18 +97,18 @@ def test_several_configurations_and_named_checkpoints(tmp_path: Path, ran: list[
     (run,) = (tmp_path / "runs").glob("mini_joint_*")
     fields = {"data_root": str(tmp_path / "data"), "run_root": str(tmp_path / "runs")}
     out = str(tmp_path / "one")
-    assert make(paper_config.resolve(**fields, checkpoint=str(run), out=out), ran) == [
+    assert make(config.resolve_paper(**fields, checkpoint=str(run), out=out), ran) == [
         *("cpr_study", "figures", "tables"),  # it is evaluated already
     ]
-    nowhere = paper_config.resolve(**fields, checkpoint=str(tmp_path / "step_1"), out=out)
+    nowhere = config.resolve_paper(**fields, checkpoint=str(tmp_path / "step_1"), out=out)
     with pytest.raises(CheckpointError, match="step_1 does not exist"):
-        companion.make(nowhere, on_log=lambda _: None)
+        paper.make(nowhere, on_log=lambda _: None)
 
 
 def test_a_failure_stops_only_what_needs_it(
     tmp_path: Path, ran: list[Step], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    works = companion._run
+    works = paper._run
 
     def fails(*names: str) -> Any:
         def run(step: Step, out: Path, on_log: Any) -> None:
@@ -118,19 +118,19 @@ def test_a_failure_stops_only_what_needs_it(
 
         return run
 
-    monkeypatch.setattr(companion, "_run", fails("cpr_study"))
-    failed = companion.make(asked(tmp_path), on_log=lambda _: None)
+    monkeypatch.setattr(paper, "_run", fails("cpr_study"))
+    failed = paper.make(asked(tmp_path), on_log=lambda _: None)
     assert failed == ["cpr_study: broken"]
     assert [step.notebook for step in ran] == [name for name in ORDER if name != "cpr_study"]
     assert ran[-2].parameters["study"] == ""
     with pytest.raises(DataError, match="1 steps failed; cpr_study: broken"):
-        companion.refuse(failed)
-    companion.refuse([])
-    monkeypatch.setattr(companion, "_run", works)
+        paper.refuse(failed)
+    paper.refuse([])
+    monkeypatch.setattr(paper, "_run", works)
     assert make(asked(tmp_path), ran) == ["cpr_study", "figures", "tables"]
-    monkeypatch.setattr(companion, "_run", fails("train"))
+    monkeypatch.setattr(paper, "_run", fails("train"))
     with pytest.raises(DataError, match="train_mini_joint_"):
-        companion.make(asked(tmp_path, configurations="joint"), on_log=lambda _: None)
+        paper.make(asked(tmp_path, configurations="joint"), on_log=lambda _: None)
 
 
 def test_a_notebook_that_fails_says_so(tmp_path: Path) -> None:
@@ -138,32 +138,32 @@ def test_a_notebook_that_fails_says_so(tmp_path: Path) -> None:
     step = Step(name="odd", notebook="tables", parameters={"datasets": "mini"})
     said: list[str] = []
     with pytest.raises(DataError, match=r"odd: the notebook failed .*datasets.*odd.ipynb"):
-        companion._run(step, tmp_path / "odd.ipynb", said.append)
+        paper._run(step, tmp_path / "odd.ipynb", said.append)
     assert (tmp_path / "odd.ipynb").is_file()
     assert said
 
 
 def test_wrong_parameters() -> None:
     with pytest.raises(ConfigError, match="checkpoint"):
-        paper_config.resolve(checkpoint="runs/x", steps=5)
+        config.resolve_paper(checkpoint="runs/x", steps=5)
     with pytest.raises(ConfigError, match="configurations"):
-        paper_config.resolve(configurations=" ,")
+        config.resolve_paper(configurations=" ,")
     with pytest.raises(ConfigError, match="xfavott"):
-        paper_config.resolve(configurations="xfavott")
+        config.resolve_paper(configurations="xfavott")
     with pytest.raises(ConfigError, match="a study and its answers"):
-        paper_config.resolve(answers="answers")
+        config.resolve_paper(answers="answers")
     with pytest.raises(ConfigError, match="device"):
-        paper_config.resolve(device="tpu")
-    assert paper_config.resolve(dataset="grid").evaluation["recogniser"] == "espnet_librispeech"
+        config.resolve_paper(device="tpu")
+    assert config.resolve_paper(dataset="grid").evaluation["recogniser"] == "espnet_librispeech"
 
 
 def test_contents_tell_what_is_missing_and_why(tmp_path: Path) -> None:
     empty = dict.fromkeys(("value", "ci_low", "ci_high", "n", "seed"))
     rows = [{**row(), "missing": None}, *({**row(), **empty, "missing": "no weights"},) * 2]
-    cfg = tables_config.resolve(dataset="mini", out=str(tmp_path))
+    cfg = config.resolve_tables(dataset="mini", out=str(tmp_path))
     origin = report.collect(report.begin(), cfg.run, tier="reduced", stores=[], notebook="tables")
     report.write_table("table3", rows, provenance=origin, root=tmp_path / "paper_tables")
-    found = contents.contents(tmp_path, ["figures: broken"])
+    found = paper.contents(tmp_path, ["figures: broken"])
     text = repr(found)
     assert "| table3 | reduced | 1 | 2 |" in text
     assert "| fig10 | not made: see the log of notebooks/figures.ipynb | | |" in text
@@ -173,4 +173,4 @@ def test_contents_tell_what_is_missing_and_why(tmp_path: Path) -> None:
     assert found._repr_markdown_() == text
     (tmp_path / "paper_tables" / "table3" / "table3.csv").write_text("edited")
     with pytest.raises(DataError, match="not the file that was written"):
-        contents.contents(tmp_path)
+        paper.contents(tmp_path)

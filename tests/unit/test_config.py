@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from xfavot import config, parameters, presets
+from xfavot import config, presets
 from xfavot.audio import vocoder
 from xfavot.errors import ConfigError
 from xfavot.strict import merge
@@ -288,7 +288,7 @@ def test_papermill_itself(tmp_path: Path) -> None:
     names = ", ".join(f"{p.name}={p.name}" for p in config.TRAIN_PARAMETERS)
     cells = [
         nbformat.v4.new_code_cell(
-            parameters.parameter_cell(config.TRAIN_PARAMETERS), metadata={"tags": ["parameters"]}
+            config.parameter_cell(config.TRAIN_PARAMETERS), metadata={"tags": ["parameters"]}
         ),
         nbformat.v4.new_code_cell(
             f"import sys\nsys.path.insert(0, {str(Path(config.__file__).parents[1])!r})\n"

@@ -19,7 +19,8 @@ from xfavot.audio.io import load_waveform, read_provenance
 from xfavot.audio.mel import MEL, Standardiser
 from xfavot.audio.vocoder import GriffinLim
 from xfavot.config import LossConfig, ModelConfig, RunConfig, TrainConfig
-from xfavot.convert import Converter, Task, inputs, windows
+from xfavot.convert import Converter, Task, inputs
+from xfavot.convert import converter as converter_convert
 from xfavot.errors import ConfigError, DataError
 from xfavot.models.f0 import F0Network
 from xfavot.models.xfavot import XFaVoT
@@ -107,7 +108,7 @@ def test_the_vocoder_is_a_name_or_a_vocoder() -> None:
 @pytest.mark.parametrize("frames", [1, 2, 25, 79, 80, 81, 203])
 def test_padding_reflects_and_keeps_the_start(frames: int) -> None:
     x = torch.arange(float(frames)).expand(2, frames)
-    padded = windows.pad_frames(x)
+    padded = converter_convert.pad_frames(x)
     assert padded.shape[-1] % 4 == 0
     assert padded.shape[-1] >= 80
     assert torch.equal(padded[:, :frames], x)
@@ -116,22 +117,22 @@ def test_padding_reflects_and_keeps_the_start(frames: int) -> None:
 
 @pytest.mark.parametrize("frames", [80, 960, 964, 1824, 1828, 4804])
 def test_windows_cover_and_join_without_a_change(frames: int) -> None:
-    spans = list(windows.spans(frames))
+    spans = list(converter_convert.spans(frames))
     assert spans[0][0] == 0
     assert spans[-1][1] == frames
-    assert all((b - a) % 4 == 0 and b - a <= windows.WINDOW_FRAMES for a, b in spans)
+    assert all((b - a) % 4 == 0 and b - a <= converter_convert.WINDOW_FRAMES for a, b in spans)
     overlaps = [p[1] - q[0] for p, q in itertools.pairwise(spans)]
-    assert all(overlap >= windows.OVERLAP_FRAMES for overlap in overlaps)
+    assert all(overlap >= converter_convert.OVERLAP_FRAMES for overlap in overlaps)
     mel = torch.randn(1, 1, 2, frames)
-    torch.testing.assert_close(windows.joined(mel, lambda x: x), mel)
-    ones = windows.mean(mel, lambda x: torch.ones(1, 3))
+    torch.testing.assert_close(converter_convert.joined(mel, lambda x: x), mel)
+    ones = converter_convert.mean(mel, lambda x: torch.ones(1, 3))
     torch.testing.assert_close(ones, torch.ones(1, 3))
 
 
 def test_style_is_the_mean_over_the_windows_weighted_by_length() -> None:
     mel = torch.zeros(1, 1, 2, 1828)
-    lengths = [float(b - a) for a, b in windows.spans(1828)]
-    got = windows.mean(mel, lambda x: torch.full((1, 1), float(x.shape[-1])))
+    lengths = [float(b - a) for a, b in converter_convert.spans(1828)]
+    got = converter_convert.mean(mel, lambda x: torch.full((1, 1), float(x.shape[-1])))
     assert float(got) == pytest.approx(sum(n * n for n in lengths) / sum(lengths))
 
 

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from tests.unit.store_factory import make_store
-from xfavot.audio.mel import MEL
-from xfavot.audio.mel_decoder import MelDecoder
+from xfavot.audio.mel import MEL, MelDecoder
 from xfavot.audio.vocoder import vocoder
-from xfavot.data.manifest import Store
+from xfavot.data.store import Store
 from xfavot.errors import DataError, WeightsError
 from xfavot.evaluation import copy_synthesis
-from xfavot.report import tidy
+from xfavot.report import artifact
 
 pytest.importorskip("pyworld")
 WITHOUT = {"splits": ("train", "val"), "clips": 4}
@@ -85,8 +84,8 @@ def test_measures_of_known_changes(tmp_path: Path, no_embedding: None) -> None:
     assert found["octave", "gross_pitch_error"] > 0.95
     assert found["silent", "voicing_error"] > 0.9
     assert ("silent", "f0_cents") not in found
-    for row in tidy.plain_rows("x", rows, "smoke"):
-        tidy.require_columns("x", row)
+    for row in artifact.plain_rows("x", rows, "smoke"):
+        artifact.require_columns("x", row)
 
 
 def test_distance_of_mels_by_hand() -> None:
@@ -110,7 +109,7 @@ def test_speakers_are_compared_by_resemblyzer(store: Store) -> None:
 
 def test_figures_and_tables(store: Store, no_embedding: None) -> None:
     pytest.importorskip("matplotlib")
-    copies = pytest.importorskip("xfavot.viz.copies")
+    copies = pytest.importorskip("xfavot.viz.widgets")
     made = copy_synthesis.copies([vocoder("source_filter"), Played("a", 99.0)], [store], clips=2)
     table = copies.table(copy_synthesis.measure(made))
     assert table._repr_html_().count("<tr>") == 3

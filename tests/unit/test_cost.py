@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.unit.training_factory import small_run
-from xfavot.training.cost import measure_step
+from xfavot.evaluation.speed import measure_step
 
 
 def test_a_full_step_is_timed_with_every_term(tmp_path: Path) -> None:

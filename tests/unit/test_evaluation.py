@@ -15,13 +15,21 @@ from torch import Tensor, nn
 from tests.unit.store_factory import make_store
 from xfavot.audio.mel import MEL
 from xfavot.config import ModelConfig, RunConfig
-from xfavot.data.manifest import Store
+from xfavot.data.store import Store
 from xfavot.errors import DataError, WeightsError
-from xfavot.evaluation import judge_training, learning, rows
-from xfavot.evaluation.carried import Grid, Side, measures, random_difference, spread
-from xfavot.evaluation.judges import FaceJudge, Judges, Reading, VoiceJudge
-from xfavot.evaluation.people import People, crop, people_of, speakers_of
-from xfavot.evaluation.retrieval import draw_each, means, recall, retrieval
+from xfavot.evaluation import judges, learning, rows
+from xfavot.evaluation.judges import (
+    FaceJudge,
+    Judges,
+    People,
+    Reading,
+    VoiceJudge,
+    crop,
+    people_of,
+    speakers_of,
+)
+from xfavot.evaluation.learning import Grid, Side, measures, random_difference, spread
+from xfavot.evaluation.matching import draw_each, means, recall, retrieval
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
 from xfavot.models.xfavot import XFaVoT
@@ -38,8 +46,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge_training, "STEPS", {"face": 2, "voice": 2})
-    monkeypatch.setattr(judge_training, "BATCH_SIZE", 4)
+    monkeypatch.setattr(judges, "STEPS", {"face": 2, "voice": 2})
+    monkeypatch.setattr(judges, "BATCH_SIZE", 4)
 
 
 def loaded(store: Store, path: Path, **train: Any) -> LoadedModel:
@@ -235,13 +243,13 @@ def test_judges_read_any_size_of_model() -> None:
 
 
 def test_judges_learn_what_is_plain(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge_training, "BATCH_SIZE", 16)
+    monkeypatch.setattr(judges, "BATCH_SIZE", 16)
     train = people(store, "train")
     rng_before = torch.random.get_rng_state()
     torch.manual_seed(0)
     voice = VoiceJudge(speakers=4)
     voice.calibrate(store.mel_statistics())
-    judge_training._optimise(voice, judge_training.voice_loss(train, FRAMES, "cpu"), steps=25)
+    judges._optimise(voice, judges.voice_loss(train, FRAMES, "cpu"), steps=25)
     torch.random.set_rng_state(rng_before)
     voice.eval()
     held_out = people(store, "val").voices(FRAMES)
@@ -252,7 +260,7 @@ def test_judges_learn_what_is_plain(store: Store, monkeypatch: pytest.MonkeyPatc
 
 def test_augmentation_is_a_function_of_its_generator() -> None:
     x, mel = torch.rand(3, 3, 16, 16) * 2 - 1, torch.rand(3, 80, 24) - 3
-    for change, sample in ((judge_training.augment_faces, x), (judge_training.augment_mels, mel)):
+    for change, sample in ((judges.augment_faces, x), (judges.augment_mels, mel)):
         one, two, other = (change(sample, torch.Generator().manual_seed(n)) for n in (1, 1, 2))
         assert torch.equal(one, two)
         assert not torch.equal(one, other)

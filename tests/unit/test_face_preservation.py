@@ -13,22 +13,32 @@ from scipy import ndimage
 
 pytest.importorskip("facenet_pytorch", reason="the detector's weights are not installed")
 
-from xfavot.convert.results import Task
-from xfavot.data.mini import draw, factors
+from xfavot.convert.converter import Task
 from xfavot.errors import DataError, ShapeError
-from xfavot.evaluation import face_preservation, foreign_images, image_protocol
-from xfavot.evaluation.face_preservation import CONTOUR, FOUND, POSE, Kept, contour_f, edges, pose
-from xfavot.evaluation.foreign_manifest import Output
-from xfavot.evaluation.image_draws import Direction
-from xfavot.evaluation.image_protocol import Metrics
-from xfavot.evaluation.ledger import Group, Ledger
+from xfavot.evaluation import images as images_evaluation
+from xfavot.evaluation import manifest
+from xfavot.evaluation.images import (
+    CONTOUR,
+    FOUND,
+    POSE,
+    Direction,
+    Kept,
+    Metrics,
+    contour_f,
+    edges,
+    pose,
+)
+from xfavot.evaluation.manifest import Output
+from xfavot.evaluation.rows import Group, Ledger
 from xfavot.image.io import save_image
+from xfavot.mini import draw
+from xfavot.mini import people as people_mini
 
 
 def drawn(person: int, face: int, *, of: int | None = None) -> NDArray[np.uint8]:
     """A person in the pose and light of a face; `of` names whose."""
-    nuisance = factors.nuisance(5, of or person, 0, face)
-    return draw.draw_face(factors.person(person, seed=5), nuisance)[0]
+    nuisance = people_mini.nuisance(5, of or person, 0, face)
+    return draw.draw_face(people_mini.person(person, seed=5), nuisance)[0]
 
 
 def stack(*images: NDArray[np.uint8]) -> torch.Tensor:
@@ -39,8 +49,8 @@ def test_landmarks_tell_the_pose_of_drawn_faces() -> None:
     truth, found = [], []
     for number in range(1, 9):
         for face in range(3):
-            nuisance = factors.nuisance(5, number, 0, face)
-            landmarks = face_preservation.detect([drawn(number, face)])[0]
+            nuisance = people_mini.nuisance(5, number, 0, face)
+            landmarks = images_evaluation.detect([drawn(number, face)])[0]
             if landmarks is not None:
                 truth.append((nuisance.yaw, nuisance.pitch))
                 found.append(pose(landmarks))
@@ -122,7 +132,7 @@ def test_the_protocol_holds_the_first_output_against_its_source() -> None:
         Direction(source=a, target=b, sources=4, references=4)
         for a, b in (("female", "male"), ("male", "female"))
     ]
-    rows = image_protocol.score(
+    rows = images_evaluation.score(
         lambda _, chosen, told: faces[chosen][:, None].repeat(1, told.shape[1], 1, 1, 1),
         directions, Metrics(missing={}, preserved=True), {}, system="copy", task="i2i",
         dataset="toy", seed=0, outputs=2, batch=2, sources=lambda _, chosen: faces[chosen],
@@ -139,8 +149,8 @@ def test_without_the_detector_the_reason_is_told(monkeypatch: pytest.MonkeyPatch
     def none(_: object) -> None:
         raise DataError("facenet-pytorch is not installed")
 
-    monkeypatch.setattr(face_preservation, "detect", none)
-    found = image_protocol.available_metrics(image_size=64)
+    monkeypatch.setattr(images_evaluation, "detect", none)
+    found = images_evaluation.available_metrics(image_size=64)
     assert not found.preserved
     assert "not installed" in found.missing[POSE] == found.missing[CONTOUR]
 
@@ -155,12 +165,12 @@ def test_foreign_faces_are_held_against_their_sources(tmp_path: Path) -> None:
                               model="them"))  # fmt: skip
     group, ledger = Group(system="them", task="i2i", dataset="toy"), Ledger()
     metrics = Metrics(missing={}, preserved=True)
-    foreign_images.score(group, outputs, outputs, metrics, ledger, size=128)
+    manifest.score_faces(group, outputs, outputs, metrics, ledger, size=128)
     rows = {row["metric"]: row for row in ledger.rows}
     assert rows[POSE]["value"] < 0.05
     assert rows[CONTOUR]["value"] > 0.95
     assert rows[FOUND]["n"] == 3
     outputs[0].source.write_bytes(b"no picture")
     ledger = Ledger()
-    foreign_images.score(group, outputs, outputs, metrics, ledger, size=128)
+    manifest.score_faces(group, outputs, outputs, metrics, ledger, size=128)
     assert {one.metric for one in ledger.missing} == {POSE, CONTOUR, FOUND}

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from tests.faults.loopback import Loopback, file
-from xfavot.data.corpora import Download, describe
-from xfavot.data.download import offer
+from xfavot.data.corpora import Download, describe, offer
 from xfavot.errors import ConfigError, DataError
 from xfavot.fetch import part
 from xfavot.fetch.archives import STAMP, extract, is_unpacked, stem

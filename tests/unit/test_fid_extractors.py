@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from xfavot.errors import DataError, WeightsError
-from xfavot.evaluation import fid
-from xfavot.evaluation.image_protocol import available_metrics, to_bytes, to_floats
+from xfavot.evaluation import images as images_evaluation
+from xfavot.evaluation.images import available_metrics, to_bytes, to_floats
 
 
 def pictures(count: int, side: int, *, seed: int = 0) -> Tensor:
@@ -30,7 +30,7 @@ def test_ancestors_input_is_that_of_torchvisions_transforms(side: int, size: int
     ])  # fmt: skip
     x = pictures(2, side)
     expected = [chain(image_module.fromarray(one.permute(1, 2, 0).numpy())) for one in x]
-    found = fid.stargan_v2_input(x, size)
+    found = images_evaluation.stargan_v2_input(x, size)
     torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-6)
 
 
@@ -45,11 +45,11 @@ def test_bytes_are_those_that_torchvision_saves(tmp_path: Path) -> None:
     assert ends.tolist() == [-1, 1]
 
 
-def stub(dims: int = 4) -> fid.Extractor:
+def stub(dims: int = 4) -> images_evaluation.Extractor:
     def network(x: Tensor) -> Tensor:
         return nn.functional.adaptive_avg_pool2d(x.mean(1), (1, dims)).flatten(1)
 
-    return fid.substitute("a stub", network, dims=dims, fingerprint="stub 1")
+    return images_evaluation.substitute("a stub", network, dims=dims, fingerprint="stub 1")
 
 
 def test_substitute_has_its_own_name() -> None:
@@ -109,8 +109,8 @@ def networks() -> dict[str, nn.Module]:
     pytest.importorskip("torchvision")
     pytest.importorskip("pytorch_fid")
     torch.manual_seed(0)
-    return {"inception_torchvision": fid.imagenet_inception(),
-            "inception_fid": fid.tensorflow_inception()}  # fmt: skip
+    return {"inception_torchvision": images_evaluation.imagenet_inception(),
+            "inception_fid": images_evaluation.tensorflow_inception()}  # fmt: skip
 
 
 @pytest.fixture
@@ -119,8 +119,12 @@ def weights_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def make(name: str) -> fid.Extractor:
-    return fid.stargan_v2(image_size=64) if "torchvision" in name else fid.pytorch_fid()
+def make(name: str) -> images_evaluation.Extractor:
+    return (
+        images_evaluation.fid_stargan_v2(image_size=64)
+        if "torchvision" in name
+        else images_evaluation.pytorch_fid()
+    )
 
 
 @pytest.mark.parametrize("name", ["inception_torchvision", "inception_fid"])
@@ -141,7 +145,7 @@ def test_weights_are_those_of_the_file(
     assert found.shape == (2, 2048)
     torch.testing.assert_close(found, inputs[0])
     assert float(found.std()) > 0
-    assert extractor.definition == fid.DEFINITIONS[extractor.metric]
+    assert extractor.definition == images_evaluation.FID_DEFINITIONS[extractor.metric]
     assert ("pytorch" in extractor.metric) == (name == "inception_fid")
 
 

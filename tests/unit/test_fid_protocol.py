@@ -14,12 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from xfavot.errors import DataError
-from xfavot.evaluation import fid
-from xfavot.evaluation.feature_moments import Moments
-from xfavot.evaluation.image_draws import Direction, plan
-from xfavot.evaluation.image_protocol import Metrics, score
-from xfavot.evaluation.lpips_distance import LPIPS, unit_package
-from xfavot.report.tidy import plain_rows, require_columns
+from xfavot.evaluation import images as images_evaluation
+from xfavot.evaluation.images import LPIPS, Direction, Metrics, Moments, plan, score, unit_package
+from xfavot.report.artifact import plain_rows, require_columns
 
 SIDE, DIMS, OUTPUTS, BATCH = 32, 6, 3, 4
 TO_MALE = Direction(source="female", target="male", sources=10, references=9)
@@ -30,8 +27,8 @@ def network(x: Tensor) -> Tensor:
     return nn.functional.adaptive_avg_pool2d(x, (1, DIMS // 3)).flatten(1)
 
 
-def extractor(label: str = "a stub", dims: int = DIMS) -> fid.Extractor:
-    return fid.substitute(label, network, dims=dims, fingerprint="1")
+def extractor(label: str = "a stub", dims: int = DIMS) -> images_evaluation.Extractor:
+    return images_evaluation.substitute(label, network, dims=dims, fingerprint="1")
 
 
 def distance(*, of_bytes: bool = False, over_batches: bool = False) -> LPIPS:
@@ -57,7 +54,7 @@ def generate(direction: Direction, sources: Tensor, references: Tensor) -> Tenso
     ])  # fmt: skip
 
 
-def real(*extractors: fid.Extractor) -> dict[tuple[str, str], Moments]:
+def real(*extractors: images_evaluation.Extractor) -> dict[tuple[str, str], Moments]:
     found = {}
     for seed, domain in enumerate(("male", "female")):
         x = torch.randint(0, 256, (40, 3, SIDE, SIDE), dtype=torch.uint8,
@@ -241,7 +238,7 @@ def test_features_not_finite() -> None:
     def broken(x: Tensor) -> Tensor:
         return network(x).masked_fill(x.mean((1, 2, 3), keepdim=False)[:, None] > 0, torch.nan)
 
-    spoiled = fid.substitute("a stub", broken, dims=DIMS, fingerprint="1")
+    spoiled = images_evaluation.substitute("a stub", broken, dims=DIMS, fingerprint="1")
     metrics = Metrics(extractors=[spoiled], missing={})
     with pytest.raises(DataError, match=r"features of \d+ of \d+ images are not finite"):
         run(metrics=metrics, real=real(extractor()))
@@ -290,11 +287,11 @@ def test_memory_does_not_grow_with_the_number_of_images(monkeypatch: pytest.Monk
     def inception(x: Tensor) -> Tensor:
         return nn.functional.adaptive_avg_pool2d(x.mean(1), (32, 64)).flatten(1)
 
-    stub = fid.substitute("a stub", inception, dims=2048, fingerprint="1")
+    stub = images_evaluation.substitute("a stub", inception, dims=2048, fingerprint="1")
     layers = nn.Sequential(nn.Conv2d(3, 8, 8, stride=16), nn.ReLU())
     spread = LPIPS("lpips_alex", layers, [torch.rand(8)], unit_package)
     metrics = Metrics(extractors=[stub], distances=[spread], missing={})
-    monkeypatch.setattr("xfavot.evaluation.image_protocol.frechet_distance", lambda a, b: 0.0)
+    monkeypatch.setattr("xfavot.evaluation.images.frechet_distance", lambda a, b: 0.0)
     known = Moments(2048)
     known.count = 2
     direction = Direction(source="female", target="male", sources=5 * 32, references=64)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from xfavot.convert.results import Task
+from xfavot.convert.converter import Task
 from xfavot.errors import DataError
-from xfavot.evaluation import foreign_manifest
+from xfavot.evaluation import manifest
 
 HEADER = "task,source,reference,output,model,transcript,speaker,gender"
 
@@ -31,13 +31,13 @@ def test_relative_paths_optional_columns_and_blank_lines(folder: Path) -> None:
         f'{HEADER}\r\n\r\n A2A ,s.wav,{folder / "r.wav"},o1.wav, ours ,"hello, you",p1,Female\r\n'
         "z2a,./s.wav,,o2.wav,ours,,,\r\n"
     )
-    first, second = foreign_manifest.read(write(folder, text))
+    first, second = manifest.read(write(folder, text))
     assert (first.task, first.model, first.gender) == (Task.A2A, "ours", "f")
     assert first.source == folder / "s.wav"
     assert (first.transcript, first.who, first.line) == ("hello, you", "p1", 3)
     assert (second.reference, second.speaker) == (None, "")
     assert second.who == str(folder / "s.wav")
-    assert list(foreign_manifest.groups_of([first, second])) == [
+    assert list(manifest.groups_of([first, second])) == [
         ("ours", Task.A2A), ("ours", Task.Z2A),
     ]  # fmt: skip
 
@@ -46,7 +46,7 @@ def test_byte_order_mark_and_columns_in_any_order(folder: Path) -> None:
     file = write(
         folder, "Model,output,task,reference,source\nm,o1.wav,a2a,r.wav,s.wav\n", "utf-8-sig"
     )
-    (row,) = foreign_manifest.read(file)
+    (row,) = manifest.read(file)
     assert (row.model, row.output.name, row.transcript) == ("m", "o1.wav", "")
 
 
@@ -86,16 +86,16 @@ ROW = "a2a,s.wav,r.wav,o1.wav,m,,,\n"
 )
 def test_faults_are_told(folder: Path, text: str, told: str) -> None:
     with pytest.raises(DataError, match=told):
-        foreign_manifest.read(write(folder, text))
+        manifest.read(write(folder, text))
 
 
 def test_many_faults_are_counted(folder: Path) -> None:
     with pytest.raises(DataError, match=r"8 faults: .* and 3 more"):
-        foreign_manifest.read(write(folder, f"{HEADER}\n" + "a2x,s.wav,r.wav,o1.wav,m,,,\n" * 8))
+        manifest.read(write(folder, f"{HEADER}\n" + "a2x,s.wav,r.wav,o1.wav,m,,,\n" * 8))
 
 
 def test_no_file_and_no_text(folder: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
-        foreign_manifest.read(folder / "absent.csv")
+        manifest.read(folder / "absent.csv")
     with pytest.raises(DataError, match="save it as CSV in UTF-8"):
-        foreign_manifest.read(write(folder, f"{HEADER}\nü", "utf-16"))
+        manifest.read(write(folder, f"{HEADER}\nü", "utf-16"))

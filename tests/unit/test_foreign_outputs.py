@@ -12,24 +12,14 @@ import torch
 from PIL import Image
 
 from tests.unit.test_convert import loaded
-from xfavot.audio.griffin_lim import GriffinLim
 from xfavot.audio.io import save_waveform
+from xfavot.audio.vocoder import GriffinLim
 from xfavot.convert.converter import Converter
 from xfavot.errors import CheckpointError, DataError
-from xfavot.evaluation import (
-    foreign_images,
-    foreign_manifest,
-    foreign_outputs,
-    foreign_results,
-    foreign_voices,
-    recognisers,
-    voice_tools,
-)
-from xfavot.evaluation.fid import substitute
-from xfavot.evaluation.image_protocol import Metrics
-from xfavot.evaluation.ledger import Group, Ledger, Sample
-from xfavot.evaluation.lpips_distance import LPIPS, unit_package
-from xfavot.report import tidy
+from xfavot.evaluation import manifest, voices
+from xfavot.evaluation.images import LPIPS, Metrics, substitute, unit_package
+from xfavot.evaluation.rows import Group, Ledger, Sample
+from xfavot.report import artifact
 
 HEADER = "task,source,reference,output,model,transcript,speaker,gender\n"
 PITCH = {"anna": 210.0, "berta": 240.0, "carl": 100.0, "dirk": 130.0}
@@ -70,7 +60,7 @@ class Encoder:
 
 
 class Recogniser:
-    name = recognisers.SPHINX_GRID
+    name = voices.SPHINX_GRID
 
     def hear(self, wave: np.ndarray, rate_hz: int) -> str:
         return "place blue at b two now"
@@ -78,10 +68,10 @@ class Recogniser:
 
 @pytest.fixture
 def ledger(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
-    monkeypatch.setattr(voice_tools.speaker_similarity, "SpeakerEncoder", lambda **_: Encoder())
-    monkeypatch.setattr(voice_tools.recognisers, "load", lambda *_, **__: Recogniser())
-    return foreign_outputs.score(
-        folder / "list.csv", recogniser=recognisers.SPHINX_GRID, cache=folder / "no weights"
+    monkeypatch.setattr(voices, "SpeakerEncoder", lambda **_: Encoder())
+    monkeypatch.setattr(voices, "load_recogniser", lambda *_, **__: Recogniser())
+    return manifest.score(
+        folder / "list.csv", recogniser=voices.SPHINX_GRID, cache=folder / "no weights"
     )
 
 
@@ -106,8 +96,8 @@ def test_voices(ledger: Ledger) -> None:
 
 
 def test_rows_are_the_tables_and_reasons_are_told(ledger: Ledger) -> None:
-    for row in tidy.plain_rows("foreign", ledger.rows, "smoke"):
-        tidy.require_columns(row["metric"], row)
+    for row in artifact.plain_rows("foreign", ledger.rows, "smoke"):
+        artifact.require_columns(row["metric"], row)
         assert row["definition"]
     reasons = {(m.system, m.metric): (m.reason, m.samples) for m in ledger.missing}
     assert "fetch-weights nisqa," in reasons["ours", "nisqa"][0]
@@ -118,14 +108,14 @@ def test_rows_are_the_tables_and_reasons_are_told(ledger: Ledger) -> None:
 def test_manifest_without_transcripts_or_people(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(voice_tools.speaker_similarity, "SpeakerEncoder", lambda **_: Encoder())
-    monkeypatch.setattr(voice_tools.recognisers, "load", lambda *_, **__: Recogniser())
+    monkeypatch.setattr(voices, "SpeakerEncoder", lambda **_: Encoder())
+    monkeypatch.setattr(voices, "load_recogniser", lambda *_, **__: Recogniser())
     file = folder / "bare.csv"
     file.write_text(
         "task,source,reference,output,model\na2a,source.wav,carl.wav,out_carl.wav,ours\n"
         "z2a,source.wav,,out_dirk.wav,ours\n"
     )
-    ledger = foreign_outputs.score(file, recogniser=recognisers.SPHINX_GRID, cache=tmp_path)
+    ledger = manifest.score(file, recogniser=voices.SPHINX_GRID, cache=tmp_path)
     reasons = {(m.task, m.metric): m.reason for m in ledger.missing}
     assert "no transcript" in reasons["a2a", "word_error"]
     assert "fill the column speaker" in reasons["a2a", "speaker verification"]
@@ -138,7 +128,7 @@ def test_manifest_without_transcripts_or_people(
 
 def test_recogniser_is_never_replaced(folder: Path) -> None:
     with pytest.raises(DataError, match="'whisper' is not known"):
-        foreign_outputs.score(folder / "list.csv", recogniser="whisper")
+        manifest.score(folder / "list.csv", recogniser="whisper")
 
 
 def test_face_led_voices_are_held_against_the_persons_utterances(folder: Path) -> None:
@@ -146,8 +136,8 @@ def test_face_led_voices_are_held_against_the_persons_utterances(folder: Path) -
         f"a2a,source.wav,{name}.wav,out_{name}.wav,other,,{name}," for name in ("anna", "carl")
     ] + ["i2a,source.wav,berta.wav,out_berta.wav,ours,,anna,f"]
     (folder / "faces.csv").write_text(HEADER + "\n".join(rows))
-    listed = foreign_manifest.read(folder / "faces.csv")
-    assert foreign_voices.utterances(listed) == {
+    listed = manifest.read(folder / "faces.csv")
+    assert manifest.utterances(listed) == {
         "anna": [folder / "anna.wav"], "carl": [folder / "carl.wav"],
     }  # fmt: skip
 
@@ -175,13 +165,13 @@ def faces(folder: Path) -> list[str]:
 
 def test_faces_led_by_voices(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "a2i.csv").write_text(HEADER + "\n".join(faces(folder)))
-    ledger = foreign_outputs.score(folder / "a2i.csv", verifier=Colours(), cache=folder / "none")
+    ledger = manifest.score(folder / "a2i.csv", verifier=Colours(), cache=folder / "none")
     found = values(ledger, "ours")
     assert found["cross-modal verification AUC, all pairs"] == 1.0
     assert found["unusable_outputs"] == 0
     assert {m.metric for m in ledger.missing} >= {"fid_stargan_v2", "lpips_alex"}
     assert not any(row["metric"].startswith("fid") for row in ledger.rows)
-    alone = foreign_outputs.score(folder / "a2i.csv", cache=folder / "none")
+    alone = manifest.score(folder / "a2i.csv", cache=folder / "none")
     reasons = {m.metric: m.reason for m in alone.missing}
     assert "no verifier was given" in reasons["cross-modal verification"]
 
@@ -191,18 +181,18 @@ def test_distances_of_faces_from_files(folder: Path) -> None:
         HEADER + "\n".join(line.replace("a2i", "i2i").replace(".wav", ".png").replace(
             "anna.png,", "anna.png,face_", 1) for line in faces(folder))
     )  # fmt: skip
-    listed = foreign_manifest.read(folder / "i2i.csv")
+    listed = manifest.read(folder / "i2i.csv")
     torch.manual_seed(0)
     layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
     distance = LPIPS("lpips_test", layers, [torch.ones(1, 4, 1, 1)], unit_package, definition="d")
     extractor = substitute("means", lambda x: x.mean((2, 3)), dims=3, fingerprint="means")
     metrics = Metrics(extractors=[extractor], distances=[distance], missing={"fid_x": "why"})
     ledger, group = Ledger(), Group(system="ours", task="i2i", dataset="d")
-    foreign_images.score(group, listed, listed, metrics, ledger, size=32)
+    manifest.score_faces(group, listed, listed, metrics, ledger, size=32)
     rows: dict[str, Any] = {row["metric"]: row for row in ledger.rows}
     assert rows["frechet, means"]["value"] == pytest.approx(0, abs=0.05)
     assert "against 4 faces of the manifest" in rows["frechet, means"]["definition"]
-    images = torch.stack([foreign_images._read(one.output, 32) for one in listed]).float()
+    images = torch.stack([manifest._read(one.output, 32) for one in listed]).float()
     both = [distance(images[i : i + 1] / 127.5 - 1, images[j : j + 1] / 127.5 - 1)
             for i in range(4) for j in range(i)]  # fmt: skip
     assert rows["lpips_test"]["value"] == pytest.approx(float(torch.stack(both).mean()), rel=1e-4)
@@ -213,9 +203,9 @@ def test_broken_picture_is_counted(folder: Path) -> None:
     lines = faces(folder)
     (folder / "out_face_dirk.png").write_bytes(b"<html>")
     (folder / "broken.csv").write_text(HEADER + "\n".join(lines))
-    listed = foreign_manifest.read(folder / "broken.csv")
+    listed = manifest.read(folder / "broken.csv")
     ledger, group = Ledger(), Group(system="ours", task="a2i", dataset="d")
-    foreign_images.score(group, listed, listed, Metrics(missing={}), ledger, size=32)
+    manifest.score_faces(group, listed, listed, Metrics(missing={}), ledger, size=32)
     assert ledger.rows[0]["value"] == pytest.approx(1 / 4)
     assert "text, not an image" in ledger.missing[0].reason
 
@@ -234,11 +224,11 @@ def test_ledger_counts_equal_reasons_and_ratios() -> None:
 
 
 def test_each_file_is_read_once_by_each(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(voice_tools.recognisers, "load", lambda *_, **__: Recogniser())
-    tools = voice_tools.VoiceTools(recognisers.SPHINX_GRID, cache=folder / "none")
+    monkeypatch.setattr(voices, "load_recogniser", lambda *_, **__: Recogniser())
+    tools = voices.VoiceTools(voices.SPHINX_GRID, cache=folder / "none")
     calls: list[Path] = []
-    load = voice_tools.load_waveform
-    monkeypatch.setattr(voice_tools, "load_waveform", lambda f: (calls.append(f), load(f))[1])
+    load = voices.load_waveform
+    monkeypatch.setattr(voices, "load_waveform", lambda f: (calls.append(f), load(f))[1])
     for _ in range(3):
         tools.f0(folder / "anna.wav")
         with pytest.raises(DataError, match="silent"):
@@ -247,14 +237,14 @@ def test_each_file_is_read_once_by_each(folder: Path, monkeypatch: pytest.Monkey
     for name in PITCH:
         tools.wave(folder / f"{name}.wav")
         tools.wave(folder / f"out_{name}.wav")
-    assert len(tools._waves) == voice_tools.KEPT_WAVES
+    assert len(tools._waves) == voices.KEPT_WAVES
 
 
 def test_style_encoders_as_verifier(folder: Path) -> None:
     faces(folder)
     Image.new("RGB", (64, 64), (90, 120, 30)).save(folder / "square.png")
     model = Converter(loaded(), name="toy", vocoder=GriffinLim(iterations=1))
-    verifier = foreign_outputs.StyleVerifier(model, aligned=True)
+    verifier = manifest.StyleVerifier(model, aligned=True)
     seen = verifier.embed(folder / "square.png", "face", "f")
     heard = verifier.embed(folder / "carl.wav", "voice", "")
     assert seen.shape == heard.shape == (8,)
@@ -267,10 +257,10 @@ def test_style_encoders_as_verifier(folder: Path) -> None:
 
 
 def test_scores_on_the_disk(ledger: Ledger, folder: Path, tmp_path: Path) -> None:
-    table = foreign_results.save(ledger, folder / "list.csv", tmp_path / "scores")
-    back = tidy.from_csv(table.with_name("scores.csv").read_text("utf-8"))
+    table = manifest.save(ledger, folder / "list.csv", tmp_path / "scores")
+    back = artifact.from_csv(table.with_name("scores.csv").read_text("utf-8"))
     assert [row["value"] for row in back] == [row["value"] for row in ledger.rows]
-    missing = tidy.from_csv(table.with_name("missing.csv").read_text("utf-8"))
+    missing = artifact.from_csv(table.with_name("missing.csv").read_text("utf-8"))
     assert {row["metric"] for row in missing} >= {"nisqa", "nisqa_tts", "all"}
     origin = json.loads(table.with_name("scores.json").read_text("utf-8"))
     assert len(origin["manifest_sha256"]) == 64
@@ -281,12 +271,12 @@ def test_scores_on_the_disk(ledger: Ledger, folder: Path, tmp_path: Path) -> Non
     assert not [file for file in table.parent.iterdir() if file.name.startswith(".")]
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
-        foreign_results.save(ledger, folder / "list.csv", tmp_path / "file")
+        manifest.save(ledger, folder / "list.csv", tmp_path / "file")
     with pytest.raises(DataError, match="no row to write"):
-        foreign_results.save(Ledger(), folder / "list.csv", tmp_path / "empty")
+        manifest.save(Ledger(), folder / "list.csv", tmp_path / "empty")
 
 
 def test_no_checkpoint_is_no_verifier(tmp_path: Path) -> None:
-    assert foreign_outputs.verifier_of("") is None
+    assert manifest.verifier_of("") is None
     with pytest.raises(CheckpointError):
-        foreign_outputs.verifier_of(str(tmp_path / "absent"))
+        manifest.verifier_of(str(tmp_path / "absent"))

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from xfavot.errors import DataError
-from xfavot.evaluation.feature_moments import Moments, kept_moments
-from xfavot.evaluation.frechet import frechet_distance, trace_of_root
+from xfavot.evaluation.images import Moments, frechet_distance, kept_moments, trace_of_root
 
 
 def drawn(count: int, dims: int, *, seed: int, rank: int | None = None) -> Tensor:
@@ -212,7 +211,7 @@ def test_kept_statistics_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.Monk
         draft.write_bytes(b"part")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("xfavot.evaluation.feature_moments.save_file", full)
+    monkeypatch.setattr("xfavot.evaluation.images.save_file", full)
     with pytest.raises(DataError, match="No space left on device"):
         kept_moments(tmp_path, BASIS, lambda: moments_of(drawn(9, 3, seed=4)))
     assert not list(tmp_path.iterdir())

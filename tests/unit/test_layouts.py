@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.test_readers import clips, left_out, put, rejects
 from xfavot.data.readers import MALFORMED, NOT_NEEDED, READERS, UNUSED, Reject
-from xfavot.data.readers.attributes import read_attributes
+from xfavot.data.readers.celeba_hq import read_attributes
 
 
 def test_grid_as_zenodo_and_as_the_site_unpack(tmp_path: Path) -> None:

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from xfavot.errors import DataError, ShapeError, WeightsError
-from xfavot.evaluation import lpips_distance
-from xfavot.evaluation.lpips_distance import LPIPS, alexnet_layers, unit_package, unit_stargan_v2
+from xfavot.evaluation import images
+from xfavot.evaluation.images import LPIPS, alexnet_layers, unit_package, unit_stargan_v2
 
 
 @pytest.fixture(scope="module")
 def measure() -> LPIPS:
     pytest.importorskip("torchvision")
     torch.manual_seed(0)
-    learnt = [torch.rand(1, channels, 1, 1) for channels in lpips_distance.CHANNELS]
+    learnt = [torch.rand(1, channels, 1, 1) for channels in images.CHANNELS]
     return LPIPS("lpips_alex", alexnet_layers(), learnt, unit_package)
 
 
@@ -47,7 +47,7 @@ def test_one_layer_by_hand() -> None:
 
 
 @pytest.mark.parametrize("unit", [unit_package, unit_stargan_v2])
-def test_unit_length_and_empty_places(unit: lpips_distance.Unit) -> None:
+def test_unit_length_and_empty_places(unit: images.Unit) -> None:
     maps = torch.randn(2, 5, 3, 3)
     maps[:, :, 0, 0] = 0
     length = unit(maps).square().sum(1).sqrt()
@@ -71,7 +71,7 @@ def test_diversity_does_not_depend_on_the_portion(
 ) -> None:
     x = faces(5, 3)
     whole = measure.diversity(x)
-    monkeypatch.setattr(lpips_distance, "AT_ONCE", 6)
+    monkeypatch.setattr(images, "LPIPS_AT_ONCE", 6)
     torch.testing.assert_close(measure.diversity(x), whole, rtol=1e-5, atol=0)
     assert measure.diversity(x[:0]).shape == (0,)
 
@@ -97,11 +97,11 @@ def test_images_of_another_kind(measure: LPIPS) -> None:
 
 
 def test_smallest_images(measure: LPIPS) -> None:
-    x = faces(1, 3)[..., : lpips_distance.FEWEST_PIXELS, : lpips_distance.FEWEST_PIXELS]
+    x = faces(1, 3)[..., : images.FEWEST_PIXELS, : images.FEWEST_PIXELS]
     assert float(measure.diversity(x)) > 0
 
 
-@pytest.mark.parametrize("make", [lpips_distance.stargan_v2, lpips_distance.alex])
+@pytest.mark.parametrize("make", [images.lpips_stargan_v2, images.alex])
 def test_missing_weights(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XFAVOT_OFFLINE", "1")
     with pytest.raises(WeightsError, match=r"fetch-weights (lpips_stargan_v2|alexnet)"):
@@ -113,12 +113,12 @@ def test_weights_of_another_network(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     torch.save({"lin0.model.1.weight": torch.ones(1, 64, 1, 1)}, file)
     monkeypatch.setattr("xfavot.weights.fetched.path", lambda name, cache=None: file)
     with pytest.raises(WeightsError, match="4 of 5 expected tensors do not fit"):
-        lpips_distance.alex()
+        images.alex()
 
 
 def test_weights_are_those_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     models = pytest.importorskip("torchvision.models")
-    learnt = [torch.rand(1, channels, 1, 1) for channels in lpips_distance.CHANNELS]
+    learnt = [torch.rand(1, channels, 1, 1) for channels in images.CHANNELS]
     with torch.device("meta"):
         network = models.alexnet()
         network.classifier.half()  # smaller, and not wanted
@@ -133,7 +133,7 @@ def test_weights_are_those_of_the_files(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("xfavot.weights.fetched.path", lambda name, cache=None: tmp_path / name)
     x = faces(2, 3)
     expected = LPIPS("lpips_alex", network.features, learnt, unit_package).diversity(x)
-    ours, ancestor = lpips_distance.alex(), lpips_distance.stargan_v2()
+    ours, ancestor = images.alex(), images.lpips_stargan_v2()
     torch.testing.assert_close(ours.diversity(x), expected)
     torch.testing.assert_close(ancestor.diversity(x), expected, rtol=1e-3, atol=0)
     assert (ours.of_bytes, ours.over_batches) == (True, False)

@@ -16,7 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xfavot.data.mini.factors import (
+from xfavot.data.readers import READERS
+from xfavot.errors import DataError
+from xfavot.mini.generate import generate
+from xfavot.mini.people import (
     MOST_SPEAKERS,
     Nuisance,
     nuisance,
@@ -25,10 +28,7 @@ from xfavot.data.mini.factors import (
     person,
     sex_and_rank,
 )
-from xfavot.data.mini.generate import generate
-from xfavot.data.mini.speak import code, sentences, voice_of
-from xfavot.data.readers import READERS
-from xfavot.errors import DataError
+from xfavot.mini.speak import code, sentences, voice_of
 
 SMALL = {"speakers": 2, "utterances": 2, "faces_per_clip": 2}
 GRAMMAR = re.compile(
@@ -61,7 +61,7 @@ def test_same_seed_same_bytes_whatever_the_workers(corpus: Path, tmp_path: Path)
     root = str(Path(__file__).resolve().parents[2])
     call = (
         f"import sys; sys.path.insert(0, {root!r}); from pathlib import Path; "
-        "from xfavot.data.mini.generate import generate; lines = []; "
+        "from xfavot.mini.generate import generate; lines = []; "
         f"generate(Path('b'), seed=3, workers=1, on_log=lines.append, **{SMALL!r}); "
         "sys.stdout.write(str(len(lines)))"
     )
@@ -96,7 +96,7 @@ def test_another_processor_draws_the_same_and_speaks_nearly_the_same(
            "GLIBC_TUNABLES": f"glibc.cpu.hwcaps={without}"}  # fmt: skip
     job = {"number": 8, "utterances": 1, "faces_per_clip": 1, "seed": 3}
     done = subprocess.run(
-        [sys.executable, "-m", "xfavot.data.mini.generate", str(tmp_path), json.dumps(job)],
+        [sys.executable, "-m", "xfavot.mini.generate", str(tmp_path), json.dumps(job)],
         env={**os.environ, **old}, capture_output=True, text=True, check=False,
         cwd=Path(__file__).resolve().parents[2],
     )  # fmt: skip
@@ -123,7 +123,7 @@ def test_another_processor_draws_the_same_and_speaks_nearly_the_same(
 def test_pictures_of_seed_0_are_the_committed_ones() -> None:
     """Other pixels are another corpus: a new digest belongs into the CHANGELOG."""
     pytest.importorskip("PIL")
-    from xfavot.data.mini.draw import draw_face
+    from xfavot.mini.draw import draw_face
 
     found = hashlib.sha256()
     for number in (0, 4, 9, 13, 24):
@@ -235,7 +235,7 @@ def test_hidden_factors_move_the_voice() -> None:
 
 def test_pose_keeps_eyes_and_mouth_in_place_and_changes_the_picture() -> None:
     pytest.importorskip("PIL")
-    from xfavot.data.mini.draw import draw_face
+    from xfavot.mini.draw import draw_face
 
     person = people(4, seed=0)[3]
     frontal, points = draw_face(person, FRONTAL)

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from tests.unit.store_factory import make_store
-from xfavot.data.items import Item
-from xfavot.data.manifest import Store
-from xfavot.data.mini.factors import Nuisance, people
+from tools import mini_quality
+from tools.mini_quality import FACE, VOICE, face, formant_shift, voice
+from xfavot.data.store import Item, Store
 from xfavot.errors import DataError
-from xfavot.evaluation import mini_factors, mini_measures, mini_quality
-from xfavot.evaluation.mini_measures import FACE, VOICE, face, formant_shift, voice
+from xfavot.evaluation import rows as rows_module
+from xfavot.mini.people import Nuisance, people
 
 STILL = Nuisance(
     yaw=0.0, pitch=0.0, roll=0.0, gaze_x=0.0, gaze_y=0.0, mouth=0.0, blink=False, smile=0.0,
@@ -63,7 +63,7 @@ def test_word_error_is_counted_by_hand(tmp_path: Path, monkeypatch: pytest.Monke
     assert rows[0]["n"] == rows[0]["clips"] == 20
     assert rows[0]["speakers"] == 4
     assert rows[0]["chance"] > 0.5
-    assert "1 of 1 goals met" in mini_quality.markdown(rows)
+    assert "1 of 1 goals met" in rows_module.markdown(rows)
 
 
 def test_recognition_refuses_what_it_cannot_judge(
@@ -149,7 +149,7 @@ def test_voice_measures_what_is_in_the_sound(tmp_path: Path) -> None:
 
 
 def test_formants_are_found_where_they_were_moved() -> None:
-    octaves = np.log2(mini_measures.band_hz())
+    octaves = np.log2(mini_quality.band_hz())
     moved = np.array([0.0, 0.1, -0.1, 0.0])
 
     def envelope(shift: float) -> np.ndarray:
@@ -162,7 +162,7 @@ def test_formants_are_found_where_they_were_moved() -> None:
 
 def test_faces_show_what_was_drawn() -> None:
     pytest.importorskip("PIL")
-    from xfavot.data.mini.draw import draw_face
+    from xfavot.mini.draw import draw_face
 
     who = people(16, seed=0)[9]  # bald, clean forehead
 
@@ -196,7 +196,7 @@ def known_store(tmp_path: Path, count: int) -> Store:
     genders = {item.speaker: item.gender for item in store.items}
     hidden = {name: {"gender": genders[name], **dict(zip(("age", "size", "liveliness"),
               draw.uniform(size=3).tolist(), strict=True))} for name in names}  # fmt: skip
-    faces = [{name: float(draw.uniform()) for name in mini_factors.NUISANCE} for _ in store.faces]
+    faces = [{name: float(draw.uniform()) for name in mini_quality.NUISANCE} for _ in store.faces]
     (store.path / "factors.json").write_text(json.dumps({"people": hidden, "faces": faces}))
     return store
 
@@ -206,9 +206,9 @@ def test_factor_table_finds_what_was_put_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("sklearn")
-    monkeypatch.setattr(mini_factors, "NUISANCE", {"tone": "wall"})
-    monkeypatch.setattr(mini_factors, "BOOTSTRAPS", 50)
-    monkeypatch.setattr(mini_factors, "FOLDS", 6)
+    monkeypatch.setattr(mini_quality, "NUISANCE", {"tone": "wall"})
+    monkeypatch.setattr(mini_quality, "BOOTSTRAPS", 50)
+    monkeypatch.setattr(mini_quality, "FOLDS", 6)
     store = known_store(tmp_path, 26)
     known = json.loads((store.path / "factors.json").read_text())
     draw = np.random.default_rng(1)
@@ -230,8 +230,8 @@ def test_factor_table_finds_what_was_put_in(
         noise[FACE.index("background")] += known["faces"][row]["tone"]
         return noise
 
-    monkeypatch.setattr(mini_measures, "voice", sound)
-    monkeypatch.setattr(mini_measures, "face", sight)
+    monkeypatch.setattr(mini_quality, "voice", sound)
+    monkeypatch.setattr(mini_quality, "face", sight)
     table = mini_quality.factor_table(store)
     read = {one["factor"]: one for one in table.readings}
     assert read["sex"]["voice"] > 0.95
@@ -270,7 +270,7 @@ def test_the_sheet_shows_everybody_and_says_what(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from PIL import Image
 
-    from xfavot.viz import mini_sheet
+    from tools import mini_sheet
 
     store = known_store(tmp_path, 4)
     file = store.path / "factors.json"

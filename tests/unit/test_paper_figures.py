@@ -21,19 +21,19 @@ from PIL import Image
 from tests.unit.store_factory import make_store
 from tests.unit.test_convert import loaded
 from tests.unit.test_study import make, write_answers
-from xfavot import figures_config, report
+from xfavot import config, report
 from xfavot.audio.io import read_provenance
 from xfavot.audio.vocoder import GriffinLim
 from xfavot.config import RunConfig
 from xfavot.convert import Converter, Task
-from xfavot.data.manifest import Store
+from xfavot.data.store import Store
 from xfavot.errors import ConfigError, DataError
-from xfavot.evaluation import style_space
-from xfavot.evaluation.style_space import StyleSpace
-from xfavot.report.study_origin import System
-from xfavot.viz import figure_conversions, figure_material, figure_overview, paper_figures
+from xfavot.evaluation import matching
+from xfavot.evaluation.matching import StyleSpace
+from xfavot.report.study import System
+from xfavot.viz import paper_figures
 from xfavot.viz.drawing import median_hz
-from xfavot.viz.figure_material import Missing, Opened, Shown
+from xfavot.viz.paper_figures import Missing, Opened, Shown
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def opened(converter: Converter, stores: tuple[Store, ...], out: Path, **given: Any) -> Opened:
-    cfg = figures_config.resolve(dataset="mini", device="cpu", out=str(out), triplets=2, **given)
+    cfg = config.resolve_figures(dataset="mini", device="cpu", out=str(out), triplets=2, **given)
     return Opened(
         cfg=cfg, began=report.begin(), systems=(System("toy", converter, "0" * 64),),
         stores=stores, avatars=stores, split="val", say=lambda _: None,
@@ -89,27 +89,25 @@ def test_conversions_are_drawn_written_and_heard(
 
 
 def test_a_grid_is_of_the_samples_that_were_drawn(converter: Converter, store: Store) -> None:
-    sources = figure_conversions.draw([store], "voice", split="val", count=2, seed=0)
-    references = figure_conversions.draw(
-        [store], "face", split="val", count=2, seed=1, avoid=sources
-    )
+    sources = paper_figures.draw([store], "voice", split="val", count=2, seed=0)
+    references = paper_figures.draw([store], "face", split="val", count=2, seed=1, avoid=sources)
     assert not {e.speaker for e in sources} & {e.speaker for e in references}
     assert {e.gender for e in sources} == {"f", "m"}
-    grid = figure_conversions.led_grid(converter, Task.I2A, sources, references)
+    grid = paper_figures.led_grid(converter, Task.I2A, sources, references)
     direct = converter.convert_voice(
         sources[1].waveform, face_reference=references[0].face, reference_aligned=True,
         gender=references[0].gender,
     )  # fmt: skip
     np.testing.assert_array_equal(grid.cells[0][1].log_mel, direct.log_mel)
-    row = figure_conversions.rows_of("x", grid, system="toy")[1]
+    row = paper_figures.rows_of("x", grid, system="toy")[1]
     assert (row["source"], row["reference"]) == (sources[1].label, references[0].label)
     assert row["source_f0_hz"] == median_hz(direct.source_f0)
-    latent = figure_conversions.latent_grid(converter, Task.Z2A, sources, codes=2, seed=5)
+    latent = paper_figures.latent_grid(converter, Task.Z2A, sources, codes=2, seed=5)
     assert [p.label for p in latent.rows] == [f"code {c} ({g})" for g in "fm" for c in (5, 6)]
 
 
 def test_the_overview_is_read_off_the_modules(converter: Converter) -> None:
-    facts = figure_overview.module_facts(converter.config.model)
+    facts = paper_figures.module_facts(converter.config.model)
     counted = dict(converter.nets.parameter_table())
     assert {f.name: f.parameters for f in facts} == {k: counted[k] for k in counted if k != "total"}
     found = {f.name: (f.sees, f.gives, f.role, f.heads) for f in facts}
@@ -196,7 +194,7 @@ def space_of(faces: Any, voices: Any) -> StyleSpace:
 def test_numbers_of_the_style_space() -> None:
     together = {
         (r["task"], r["metric"]): r["value"]
-        for r in style_space.measures(space_of(range(4), range(4)))
+        for r in matching.measures(space_of(range(4), range(4)))
     }
     assert together["styles", "silhouette by speaker"] == pytest.approx(1.0)
     assert together["styles", "modality gap"] == pytest.approx(0.0)
@@ -206,7 +204,7 @@ def test_numbers_of_the_style_space() -> None:
     # a point has 7 of its kind, one of them itself again: a = 6/7; of the other 8, b = 6/8
     assert together["styles", "silhouette by modality"] == pytest.approx((6 / 8 - 6 / 7) / (6 / 7))
     apart = space_of(range(4), range(4, 8))
-    rows = {(r["task"], r["metric"]): r["value"] for r in style_space.measures(apart)}
+    rows = {(r["task"], r["metric"]): r["value"] for r in matching.measures(apart)}
     assert rows["styles", "modality gap"] == pytest.approx(np.sqrt(8) / 4)
     assert rows["styles", "cosine, face and voice of one person"] == pytest.approx(0.0)
     assert rows["styles", "silhouette by modality"] == pytest.approx(1 / 7)
@@ -214,32 +212,32 @@ def test_numbers_of_the_style_space() -> None:
 
 def test_the_map_keeps_neighbours_and_repeats() -> None:
     space = space_of(range(4), range(4))
-    plane = style_space.embed(space, seed=3)
-    np.testing.assert_array_equal(plane, style_space.embed(space, seed=3))
+    plane = matching.embed(space, seed=3)
+    np.testing.assert_array_equal(plane, matching.embed(space, seed=3))
     distance = np.linalg.norm(plane[:, None] - plane[None], axis=2)
     same = space.speaker[:, None] == space.speaker[None]
     assert distance[same].max() < distance[~same].min()
     few = dataclasses.replace(space, styles=space.styles[:3])
     with pytest.raises(DataError, match=r"t-SNE: got 3 styles; expected 6"):
-        style_space.embed(few)
+        matching.embed(few)
 
 
 def test_short_names_tell_models_apart(converter: Converter) -> None:
     later = Converter(loaded(step=9), name="later", vocoder=GriffinLim(iterations=2))
     models = [System("long", one, "0") for one in (converter, later, later)]
-    names = [one.name for one in figure_material._short_names(models)]
+    names = [one.name for one in paper_figures._short_names(models)]
     assert names == ["xfavot, step 7", "xfavot, step 9, 2", "xfavot, step 9, 3"]
-    assert figure_material._short_names(models[:1])[0].name == "xfavot"
+    assert paper_figures._short_names(models[:1])[0].name == "xfavot"
 
 
 def test_parameters() -> None:
-    cfg = figures_config.resolve(others=" runs/a , runs/b", run_root="here", study="asked")
+    cfg = config.resolve_figures(others=" runs/a , runs/b", run_root="here", study="asked")
     assert cfg.asked.checkpoints == ("here", "runs/a", "runs/b")
     assert (cfg.asked.out, cfg.asked.form, cfg.asked.triplets) == ("asked", "faces", 30)
     assert cfg.corpora == ("mini",)
     with pytest.raises(ConfigError, match=r"study is ''; expected the study that was answered"):
-        figures_config.resolve(answers="folder")
+        config.resolve_figures(answers="folder")
     with pytest.raises(ConfigError, match="triplets is 0"):
-        figures_config.resolve(triplets=0)
+        config.resolve_figures(triplets=0)
     with pytest.raises(ConfigError, match="did you mean"):
-        figures_config.resolve(other="x")
+        config.resolve_figures(other="x")

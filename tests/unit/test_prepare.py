@@ -19,24 +19,29 @@ pytest.importorskip("soxr")
 pytest.importorskip("pyworld")
 
 from tests.unit.store_factory import face, tone
+from xfavot.audio import f0 as f0_module
+from xfavot.audio.f0 import world_f0
 from xfavot.audio.io import save_waveform
 from xfavot.audio.mel import MEL
-from xfavot.data import clip as clip_module
-from xfavot.data import f0 as f0_module
-from xfavot.data import plan as plan_module
+from xfavot.data import prepare as clip_module
+from xfavot.data import prepare as plan_module
 from xfavot.data import prepare as prepare_module
-from xfavot.data.clip import Settings, content_sha256
-from xfavot.data.f0 import world_f0
-from xfavot.data.manifest import Store
-from xfavot.data.mini.factors import SCHEMA
-from xfavot.data.pack import assign_splits
-from xfavot.data.prepare import compare_counts, prepare, prepare_dataset
-from xfavot.data.prepare_report import preview, summary
-from xfavot.data.progress import Progress
+from xfavot.data.corpora import compare_counts
+from xfavot.data.prepare import (
+    Progress,
+    Settings,
+    assign_splits,
+    content_sha256,
+    prepare,
+    prepare_dataset,
+)
 from xfavot.data.readers import Clip
+from xfavot.data.report import preview, summary
+from xfavot.data.store import Store
 from xfavot.errors import ConfigError, DataError
 from xfavot.fetch.progress import clock_text
 from xfavot.image.io import save_image
+from xfavot.mini.people import SCHEMA
 
 LANDMARKS = np.array([[70, 80], [100, 80], [85, 95], [73, 110], [97, 110]], np.float32)
 
@@ -245,7 +250,7 @@ def test_an_absent_corpus_of_a_mixture_is_reported(vctk: Path, tmp_path: Path) -
 
 
 def test_mini_makes_its_own_originals_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    generate = pytest.importorskip("xfavot.data.mini.generate")
+    generate = pytest.importorskip("xfavot.mini.generate")
     calls: list[Any] = []
 
     def small(folder: Path, *, speakers: int, seed: int, workers: int, on_log: Any) -> Path:

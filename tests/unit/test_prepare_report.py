@@ -13,11 +13,19 @@ import pytest
 pytest.importorskip("PIL")
 
 from tests.unit.store_factory import face, make_store
-from xfavot.data.manifest import Store
-from xfavot.data.prepare_charts import bars, histogram, table
-from xfavot.data.prepare_gallery import contact_sheet, sheet
-from xfavot.data.prepare_report import LISTED_REJECTS, preview, summary, write_report
 from xfavot.data.readers import NOT_NEEDED
+from xfavot.data.report import (
+    LISTED_REJECTS,
+    bars,
+    contact_sheet,
+    histogram,
+    preview,
+    sheet,
+    summary,
+    table,
+    write_report,
+)
+from xfavot.data.store import Store
 from xfavot.errors import DataError
 
 

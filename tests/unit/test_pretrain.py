@@ -15,11 +15,12 @@ from tests.unit.store_factory import PITCH_HZ, make_store
 from xfavot import config
 from xfavot.audio.mel import MEL, Standardiser
 from xfavot.config import RunConfig
-from xfavot.data.manifest import Store, mel_statistics
+from xfavot.data.store import Store, mel_statistics
 from xfavot.errors import DataError, TrainingError, WeightsError
 from xfavot.models.content import SYMBOLS, ContentNetwork
 from xfavot.models.f0 import PITCH_CLASSES, F0Output
-from xfavot.training import augment, keeping, labels, measures, pretrain, supervised
+from xfavot.training import keeping, pretrain
+from xfavot.training import speech as speech_training
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +45,19 @@ def statistics(store: Store) -> Standardiser:
 
 
 def test_text_is_spelt_in_known_symbols() -> None:
-    spelt = labels.encode(
+    spelt = speech_training.encode(
         "  \N{LATIN CAPITAL LETTER E WITH ACUTE}lan, it\N{RIGHT SINGLE QUOTATION MARK}s 2-fold! "
     )
-    assert labels.spell(spelt) == "elan it's fold"
+    assert speech_training.spell(spelt) == "elan it's fold"
     assert 0 not in spelt
-    assert labels.encode("  ?") == []
+    assert speech_training.encode("  ?") == []
 
 
 def test_decoding_merges_repeats_and_drops_blanks() -> None:
     path = [SYMBOLS.index(s) for s in ("a", "a", "", "a", "b", " ", " ", "c", "")]
     scores = torch.full((len(path), len(SYMBOLS)), -9.0)
     scores[torch.arange(len(path)), path] = 0.0
-    assert labels.decode(scores) == "aab c"
+    assert speech_training.decode(scores) == "aab c"
 
 
 @pytest.mark.parametrize(
@@ -64,33 +65,35 @@ def test_decoding_merges_repeats_and_drops_blanks() -> None:
     [("", "", 0), ("abc", "", 3), ("", "ab", 2), ("kitten", "sitting", 3), ("place", "lake", 2)],
 )
 def test_edit_distance(said: str, heard: str, edits: int) -> None:
-    assert measures.edit_distance(said, heard) == edits
+    assert speech_training.edit_distance(said, heard) == edits
 
 
 def test_gain_is_exact_and_noise_only_adds(monkeypatch: pytest.MonkeyPatch) -> None:
     mel = torch.randn(4, 80, 9)
-    monkeypatch.setattr(labels, "NOISE_SHARE", 0.0)
-    louder = labels.augment(mel, torch.Generator().manual_seed(0))
+    monkeypatch.setattr(speech_training, "NOISE_SHARE", 0.0)
+    louder = speech_training.augment(mel, torch.Generator().manual_seed(0))
     gain = (louder - mel).flatten(1)
     torch.testing.assert_close(gain, gain[:, :1].expand_as(gain), rtol=0, atol=1e-5)
-    low, high = (bound / labels.DB_PER_LOG10 for bound in labels.GAIN_DB)
+    low, high = (bound / speech_training.DB_PER_LOG10 for bound in speech_training.GAIN_DB)
     assert ((gain >= low - 1e-5) & (gain <= high + 1e-5)).all()
-    monkeypatch.setattr(labels, "NOISE_SHARE", 1.0)
-    monkeypatch.setattr(labels, "GAIN_DB", (0.0, 0.0))
-    noisy = labels.augment(mel, torch.Generator().manual_seed(0))
+    monkeypatch.setattr(speech_training, "NOISE_SHARE", 1.0)
+    monkeypatch.setattr(speech_training, "GAIN_DB", (0.0, 0.0))
+    noisy = speech_training.augment(mel, torch.Generator().manual_seed(0))
     assert (noisy >= mel - 1e-5).all()
     assert torch.isfinite(noisy).all()
     silence = torch.full((1, 80, 3), -10.0)
-    assert (labels.augment(silence, torch.Generator()) >= labels.FLOOR_LOG10).all()
+    assert (
+        speech_training.augment(silence, torch.Generator()) >= speech_training.FLOOR_LOG10
+    ).all()
 
 
 def test_batches_are_functions_of_seed_and_step(store: Store) -> None:
-    clips = labels.clips_of([store], "train", needs="f0")
-    speech = augment.Versions(clips, seed=0)
+    clips = speech_training.clips_of([store], "train", needs="f0")
+    speech = speech_training.Versions(clips, seed=0)
     settings: dict[str, Any] = {"batch_size": 3, "frames": 80, "seed": 4}
-    mel, f0 = labels.f0_batch(speech, step=1, **settings)
-    other, _ = labels.f0_batch(speech, step=2, **settings)
-    again, _ = labels.f0_batch(augment.Versions(clips, seed=0), step=1, **settings)
+    mel, f0 = speech_training.f0_batch(speech, step=1, **settings)
+    other, _ = speech_training.f0_batch(speech, step=2, **settings)
+    again, _ = speech_training.f0_batch(speech_training.Versions(clips, seed=0), step=1, **settings)
     assert mel.shape == (3, 80, 80)  # longer than a clip: continued by its mirror image
     assert torch.equal(mel, again)
     assert not torch.equal(mel, other)
@@ -99,10 +102,10 @@ def test_batches_are_functions_of_seed_and_step(store: Store) -> None:
 
 
 def test_content_batches_hold_whole_clips_and_their_text(store: Store) -> None:
-    clips = labels.clips_of([store], "train", needs="transcript")
-    batch = labels.content_batch(clips, batch_size=3, seed=0, step=1)
+    clips = speech_training.clips_of([store], "train", needs="transcript")
+    batch = speech_training.content_batch(clips, batch_size=3, seed=0, step=1)
     assert batch.log_mel.shape == (3, 80, int(batch.frames.max()))
-    text = labels.encode("bin blue at f two now")
+    text = speech_training.encode("bin blue at f two now")
     assert batch.targets.tolist() == text * 3
     assert batch.lengths.tolist() == [len(text)] * 3
 
@@ -110,7 +113,7 @@ def test_content_batches_hold_whole_clips_and_their_text(store: Store) -> None:
 def test_stretching_reads_between_frames() -> None:
     x = torch.tensor([[0.0, 2.0, 4.0]])
     places = torch.tensor([0.0, 0.5, 1.5, 2.0, 3.0])
-    assert labels._stretch(x, places).tolist() == [[0.0, 1.0, 3.0, 4.0, 4.0]]
+    assert speech_training._stretch(x, places).tolist() == [[0.0, 1.0, 3.0, 4.0, 4.0]]
 
 
 def test_clips_without_a_label_are_left_out(tmp_path: Path) -> None:
@@ -120,15 +123,15 @@ def test_clips_without_a_label_are_left_out(tmp_path: Path) -> None:
     )
     faces = make_store(tmp_path, corpus="faces", kind="image", genders="f")
     stores = [silent, long, faces]
-    assert labels.clips_of(stores, "train", needs="transcript") == []
-    assert len(labels.clips_of(stores, "train", needs="f0")) == 4
+    assert speech_training.clips_of(stores, "train", needs="transcript") == []
+    assert len(speech_training.clips_of(stores, "train", needs="f0")) == 4
     unknown = dataclasses.replace(silent, f0=np.full_like(silent.f0, np.nan))
-    assert labels.clips_of([unknown], "train", needs="f0") == []
+    assert speech_training.clips_of([unknown], "train", needs="f0") == []
 
 
-@pytest.mark.parametrize("change", [augment.resampled, augment.synthesised])
+@pytest.mark.parametrize("change", [speech_training.resampled, speech_training.synthesised])
 def test_a_changed_voice_has_the_pitch_of_its_label(store: Store, change: Any) -> None:
-    clip = labels.clips_of([store], "train", needs="f0")[0]
+    clip = speech_training.clips_of([store], "train", needs="f0")[0]
     wave, f0 = clip.store.waveform(clip.item), clip.f0().numpy()
     f0[20:24] = 0.0  # a voiceless stretch
     for seed in range(3):
@@ -146,8 +149,8 @@ def test_a_changed_voice_has_the_pitch_of_its_label(store: Store, change: Any) -
 
 def test_versions_are_drawn_evenly_over_corpora_and_made_once(store: Store, tmp_path: Path) -> None:
     other = make_store(tmp_path, corpus="vctk", kind="audio", genders="f", seconds=0.6)
-    clips = labels.clips_of([store, store, other], "train", needs="f0")
-    speech = augment.Versions(clips, seed=0)
+    clips = speech_training.clips_of([store, store, other], "train", needs="f0")
+    speech = speech_training.Versions(clips, seed=0)
     assert [len(rows) for rows in speech.corpora] == [8, 2]
     assert torch.equal(speech.version(0, 0)[0], clips[0].log_mel())
     mel, f0 = speech.version(0, 1)
@@ -164,14 +167,14 @@ def test_another_recording_is_a_filter_where_nothing_reverberates(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     mel, generator = torch.randn(3, 80, 50), torch.Generator().manual_seed(0)
-    monkeypatch.setattr(augment, "BAND_SHARE", 0.0)
-    change = augment.another_recording(mel, generator, rooms=0.0) - mel
+    monkeypatch.setattr(speech_training, "BAND_SHARE", 0.0)
+    change = speech_training.another_recording(mel, generator, rooms=0.0) - mel
     torch.testing.assert_close(change, change[..., :1].expand_as(change), rtol=0, atol=1e-4)
     assert (change[0, :, 0] - change[1, :, 0]).abs().max() > 0.05
-    monkeypatch.setattr(augment, "CURVE_LOG10", 0.0)
+    monkeypatch.setattr(speech_training, "CURVE_LOG10", 0.0)
     click = torch.full((2, 80, 50), -5.0)
     click[..., 10] = 0.0
-    heard = augment.another_recording(click, generator, rooms=1.0)
+    heard = speech_training.another_recording(click, generator, rooms=1.0)
     assert (heard >= click - 1e-4).all()
     assert (heard[..., 11] > -2.0).all()  # an echo, which decays
     assert (heard[..., 11:20].diff(dim=-1) <= 1e-4).all()
@@ -181,14 +184,14 @@ def test_another_recording_is_a_filter_where_nothing_reverberates(
 
 
 def test_pitch_score_by_hand() -> None:
-    score = measures.PitchScore()
+    score = speech_training.PitchScore()
     f0 = torch.tensor([0.0, 0.0, 100.0, 100.0, 200.0])
     score.add(f0, torch.tensor([0.0, 90.0, 0.0, 125.0, 210.0]))
     found = score.measures()
     assert found["voicing_error"] == pytest.approx(2 / 5)
     assert found["gross_pitch_error"] == pytest.approx(1 / 2)
     assert found["f0_correlation"] == pytest.approx(1.0)
-    assert measures.PitchScore().measures() == {"voicing_error": 0.0}
+    assert speech_training.PitchScore().measures() == {"voicing_error": 0.0}
 
 
 def test_character_error_counts_against_the_transcript(store: Store, tmp_path: Path) -> None:
@@ -197,11 +200,11 @@ def test_character_error_counts_against_the_transcript(store: Store, tmp_path: P
     torch.nn.init.constant_(network.head[-1].weight, 0.0)
     torch.nn.init.constant_(network.head[-1].bias, 0.0)
     network.head[-1].bias.data[SYMBOLS.index("b")] = 9.0  # always hears one "b"
-    found = measures.content_measures(network, [store], statistics(store))
+    found = speech_training.content_measures(network, [store], statistics(store))
     assert found["val/clips"] == 2
     text = "bin blue at f two now"
     assert set(found) == {"val/clips", "val/character_error"}
-    both = measures.content_measures(network, [store, store_of_one], statistics(store))
+    both = speech_training.content_measures(network, [store, store_of_one], statistics(store))
     assert both["val/vctk/clips"] == 1
     assert both["val/grid/character_error"] == found["val/character_error"]
     assert both["val/vctk/character_error"] == pytest.approx(2 / 3)
@@ -212,19 +215,19 @@ def test_character_error_counts_against_the_transcript(store: Store, tmp_path: P
 
 
 def test_rate_rises_and_falls() -> None:
-    rates = [supervised.rate(step, steps=100, lr=1.0) for step in range(1, 101)]
+    rates = [speech_training.rate(step, steps=100, lr=1.0) for step in range(1, 101)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[9] == 1.0
-    assert rates[-1] == pytest.approx(supervised.FINAL_SHARE)
-    assert supervised.rate(1, steps=1, lr=1.0) == 1.0
+    assert rates[-1] == pytest.approx(speech_training.FINAL_SHARE)
+    assert speech_training.rate(1, steps=1, lr=1.0) == 1.0
 
 
 def test_f0_network_learns_two_tones(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(augment, "AS_IT_IS", 1.0)  # other tones would take longer to learn
+    monkeypatch.setattr(speech_training, "AS_IT_IS", 1.0)  # other tones would take longer to learn
     said: list[dict[str, Any]] = []
     model = config.ModelConfig(f0_width=4, mel_frames=80)
     state = torch.get_rng_state()
-    network, found = supervised.train_f0(
+    network, found = speech_training.train_f0(
         [store], model=model, standardiser=statistics(store), steps=60, batch_size=4, lr=2.0e-2,
         seed=0, device="cpu", on_log=said.append,
     )  # fmt: skip
@@ -242,7 +245,7 @@ def test_f0_network_learns_two_tones(store: Store, monkeypatch: pytest.MonkeyPat
 def test_content_network_learns(store: Store) -> None:
     said: list[dict[str, Any]] = []
     model = config.ModelConfig(content_width=16, content_channels=8)
-    supervised.train_content(
+    speech_training.train_content(
         [store], model=model, standardiser=statistics(store), steps=60, batch_size=4, lr=1.0e-2,
         seed=0, device="cpu", on_log=said.append,
     )  # fmt: skip
@@ -257,7 +260,7 @@ def test_frames_where_f0_leaps_do_not_teach_the_pitch() -> None:
     classes = torch.randn(1, 20, PITCH_CLASSES, requires_grad=True)
     voicing = torch.zeros(1, 20, requires_grad=True)
     out = F0Output(voicing, voicing, voicing, voicing, classes)
-    supervised.f0_loss(out, f0)["loss"].backward()
+    speech_training.f0_loss(out, f0)["loss"].backward()
     assert classes.grad is not None
     assert voicing.grad is not None
     silent = (classes.grad[0].abs().sum(1) == 0).nonzero().flatten().tolist()
@@ -268,7 +271,7 @@ def test_frames_where_f0_leaps_do_not_teach_the_pitch() -> None:
 def test_a_loss_that_is_not_finite_stops_training(store: Store) -> None:
     broken = Standardiser(torch.full((80,), 1e38), torch.full((80,), 1e-6))
     with pytest.raises(TrainingError, match=r"step 1;.*f0_lr"):
-        supervised.train_f0(
+        speech_training.train_f0(
             [store], model=config.ModelConfig(f0_width=4, mel_frames=80), standardiser=broken,
             steps=1, batch_size=2, lr=1e-3, seed=0, device="cpu",
         )  # fmt: skip
@@ -366,7 +369,7 @@ def test_mini_stands_in_where_nothing_has_a_transcript(
         asked.append(asked_for.data.dataset)
         return [store]
 
-    monkeypatch.setattr("xfavot.training.stores.open_stores", open_stores)
+    monkeypatch.setattr("xfavot.data.opening.open_stores", open_stores)
     pretrain.ensure_network("content", cfg, [mute], statistics(mute))
     assert asked == ["mini"]
     few = make_store(tmp_path / "data", corpus="grid", kind="av")

@@ -13,27 +13,16 @@ import torch
 from tests.unit.store_factory import make_store
 from tests.unit.test_evaluation import loaded
 from tests.unit.test_foreign_outputs import Encoder, Recogniser
-from xfavot import evaluate_config
-from xfavot.audio.griffin_lim import GriffinLim
-from xfavot.convert.converter import Converter
-from xfavot.convert.results import Task
-from xfavot.data.manifest import Store
+from xfavot import config
+from xfavot.audio.vocoder import GriffinLim
+from xfavot.convert.converter import Converter, Task
+from xfavot.data.store import Store
 from xfavot.errors import ConfigError, DataError
-from xfavot.evaluation import (
-    checkpoint_images,
-    checkpoint_voices,
-    judge_training,
-    protocol,
-    protocol_metrics,
-    recognisers,
-    voice_tools,
-)
-from xfavot.evaluation.checkpoint_voices import VoiceStudy
-from xfavot.evaluation.foreign_manifest import Output
-from xfavot.evaluation.image_draws import Direction
-from xfavot.evaluation.image_protocol import Metrics
-from xfavot.evaluation.protocol_results import PARTS
-from xfavot.report import tidy
+from xfavot.evaluation import images, judges, protocol, voices
+from xfavot.evaluation.images import Direction, Metrics
+from xfavot.evaluation.manifest import Output
+from xfavot.evaluation.protocol import PARTS, VoiceStudy
+from xfavot.report import artifact
 from xfavot.training.checkpoint import LoadedModel
 
 SPLITS = ("train", "val", "unseen")
@@ -48,17 +37,17 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(judge_training, "STEPS", {"face": 1, "voice": 1})
-    monkeypatch.setattr(judge_training, "BATCH_SIZE", 4)
-    monkeypatch.setattr(voice_tools.speaker_similarity, "SpeakerEncoder", lambda **_: Encoder())
-    monkeypatch.setattr(voice_tools.recognisers, "load", lambda *_, **__: Recogniser())
-    monkeypatch.setattr(voice_tools, "world_f0", melody)  # WORLD takes seconds
+    monkeypatch.setattr(judges, "STEPS", {"face": 1, "voice": 1})
+    monkeypatch.setattr(judges, "BATCH_SIZE", 4)
+    monkeypatch.setattr(voices, "SpeakerEncoder", lambda **_: Encoder())
+    monkeypatch.setattr(voices, "load_recogniser", lambda *_, **__: Recogniser())
+    monkeypatch.setattr(voices, "world_f0", melody)  # WORLD takes seconds
 
 
 def evaluate(model: LoadedModel, *stores: Store, **given: Any) -> protocol.Evaluation:
     options: dict[str, Any] = {
         "dataset": "toy", "vocoder": GriffinLim(iterations=1), "conversions": 2,
-        "recogniser": recognisers.SPHINX_GRID, "weights": model.path / "no weights",
+        "recogniser": voices.SPHINX_GRID, "weights": model.path / "no weights",
     }  # fmt: skip
     return protocol.evaluate(model, stores, **(options | given))
 
@@ -86,8 +75,8 @@ def test_every_part_is_measured_and_kept(
         "metrics": ("fid", "speaker_similarity", "word_error", "f0"), "substitute": "judge",
     }  # fmt: skip
     found = evaluate(model, store, **options)
-    for row in tidy.plain_rows("evaluation", found.rows, "smoke"):
-        tidy.require_columns(row["metric"], row)
+    for row in artifact.plain_rows("evaluation", found.rows, "smoke"):
+        artifact.require_columns(row["metric"], row)
     for speakers in ("seen", "unseen"):
         own = [row for row in found.rows if row["speakers"] == speakers]
         assert {row["task"] for row in own} == {
@@ -111,7 +100,7 @@ def test_every_part_is_measured_and_kept(
     assert not list(found.folder.glob(".voices_*"))
 
     monkeypatch.setattr(Converter, "convert_voice", None)  # a second run converts nothing
-    monkeypatch.setattr(checkpoint_images, "_convert", None)
+    monkeypatch.setattr(protocol, "_convert", None)
     again = evaluate(model, store, **options)
     assert again.rows == found.rows
     with pytest.raises(TypeError):
@@ -119,7 +108,7 @@ def test_every_part_is_measured_and_kept(
 
     table = protocol.save(found)
     assert "Reduced: 2 voices a task" in table.read_text("utf-8")
-    back = tidy.from_csv(table.with_suffix(".csv").read_text("utf-8"))
+    back = artifact.from_csv(table.with_suffix(".csv").read_text("utf-8"))
     assert [row["value"] for row in back] == [row["value"] for row in found.rows]
     assert table.with_name("missing.csv").read_text("utf-8").startswith("system,task,speakers,")
     assert json.loads(table.with_suffix(".json").read_text())["step"] == 7
@@ -156,12 +145,10 @@ def test_an_image_is_that_of_the_converter(
 ) -> None:
     converter = Converter(loaded(store, tmp_path), vocoder=GriffinLim(iterations=1))
     caught: list[Any] = []
-    monkeypatch.setattr(
-        checkpoint_images.image_protocol, "score", lambda *a, **k: caught.append((a, k)) or []
-    )
+    monkeypatch.setattr(images, "score", lambda *a, **k: caught.append((a, k)) or [])
     named = {"system": "toy", "dataset": "toy", "seed": 0}
     for task in (Task.I2I, Task.A2I):
-        checkpoint_images.score(task, "seen", converter, [store], Metrics(missing={}), {}, **named)
+        protocol.score_faces(task, "seen", converter, [store], Metrics(missing={}), {}, **named)
     women = [i for i in store.items if (i.split, i.gender) == ("val", "f")]
     men = [i for i in store.items if (i.split, i.gender) == ("val", "m")]
     for (generate, directions, *_), options in caught:
@@ -177,12 +164,10 @@ def test_an_image_is_that_of_the_converter(
         wanted = converter.convert_face(
             store.face(men[1], 1), aligned=True, gender="f", **guidance
         ).image
-        pixels = checkpoint_images.image_protocol.to_bytes(made)[0, 0].permute(1, 2, 0).numpy()
+        pixels = images.to_bytes(made)[0, 0].permute(1, 2, 0).numpy()
         assert np.abs(pixels.astype(int) - wanted.astype(int)).max() <= 1
     assert {a[1][0].references for a, _ in caught} == {4, 2}
-    checkpoint_images.score_ground_truth(
-        "seen", [store], Metrics(missing={}), {}, size=128, **named
-    )
+    protocol.score_real_faces("seen", [store], Metrics(missing={}), {}, size=128, **named)
     generate, directions, *_ = caught[-1][0]
     real = generate(directions[1], torch.tensor([3]), torch.tensor([[1, 0]]))[0, 0]
     assert np.array_equal(real.permute(1, 2, 0).numpy(), store.face(women[0], 1))
@@ -197,7 +182,7 @@ def test_pairs_are_random_different_people_and_the_same_again(tmp_path: Path) ->
         options = {"stores": [store], "speakers": "seen", "folder": tmp_path, "seed": 0}
         return VoiceStudy(**(options | given))
 
-    counts = {task: len(study().pairs(task)) for task in checkpoint_voices.TASKS}
+    counts = {task: len(study().pairs(task)) for task in protocol.VOICE_TASKS}
     assert counts == {Task.A2A: 140, Task.I2A: 180, Task.Z2A: 140}  # the paper's
     pairs = study().pairs(Task.I2A)
     assert all(p.reference and p.reference.item.speaker != p.source.item.speaker for p in pairs)
@@ -207,7 +192,7 @@ def test_pairs_are_random_different_people_and_the_same_again(tmp_path: Path) ->
                    model=p.source.item.gender, gender=p.gender), "")
         for p in pairs
     ]  # fmt: skip
-    parts = {name: own for name, _, own in checkpoint_voices._parts(outputs) if name}
+    parts = {name: own for name, _, own in protocol._parts(outputs) if name}
     for source, target in (("female", "female"), ("female", "male"), ("male", "female")):
         assert {(o.model, o.gender) for o in parts[f"{source} to {target}"]} == {
             (source[0], target[0])
@@ -295,18 +280,18 @@ def test_women_alone_have_no_direction(store: Store, tmp_path: Path) -> None:
     maker = Converter(loaded(store, tmp_path), vocoder=GriffinLim(iterations=1))
     alone = make_store(tmp_path, genders="f", clips=2, splits=("train", "val"))
     with pytest.raises(DataError, match="female to male: 2 female faces and 0 male references"):
-        checkpoint_images.score(
+        protocol.score_faces(
             Task.I2I, "seen", maker, [alone], Metrics(missing={}), {}, system="toy",
             dataset="toy", seed=0,
         )  # fmt: skip
 
 
 def test_settings() -> None:
-    assert set(protocol_metrics.PREFIXES) == set(evaluate_config.METRICS)
-    assert evaluate_config.resolve(dataset="mini").conversions == 24
-    assert evaluate_config.resolve(dataset="grid").conversions == 0
-    cfg = evaluate_config.resolve(metrics="nisqa, fid", conversions=5, substitute="judge")
+    assert set(protocol.PREFIXES) == set(config.METRICS)
+    assert config.resolve_evaluate(dataset="mini").conversions == 24
+    assert config.resolve_evaluate(dataset="grid").conversions == 0
+    cfg = config.resolve_evaluate(metrics="nisqa, fid", conversions=5, substitute="judge")
     assert (cfg.metrics, cfg.conversions, cfg.substitute) == (("fid", "nisqa"), 5, "judge")
     for wrong in ({"metrics": "mos"}, {"metrics": " "}, {"conversions": -2}, {"substitute": "x"}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
-            evaluate_config.resolve(**wrong)
+            config.resolve_evaluate(**wrong)

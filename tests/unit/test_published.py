@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from xfavot.report import published
-from xfavot.report.published import FID, NISQA, PUBLISHED
+from xfavot.evaluation.voices import NISQA
+from xfavot.report import tables
+from xfavot.report.tables import PUBLISHED
 
 
 def test_published_numbers_are_those_of_the_paper() -> None:
@@ -14,12 +15,12 @@ def test_published_numbers_are_those_of_the_paper() -> None:
         return found.value
 
     assert value("table3", "fragment_vc", "a2a", "celebahq_vctk", NISQA) == 3.00
-    assert value("table3", "adain_cvc", "i2a", "celebahq_vctk", published.SPKSIM) is None
-    assert value("table3", "ground_truth", "", "grid", published.WER) == 0.30
-    assert value("table4", "joint", "a2i", "grid", FID) == 107.2
-    assert value("table4", "dual_no_xm", "a2i", "grid", published.LPIPS) == 0.036
+    assert value("table3", "adain_cvc", "i2a", "celebahq_vctk", tables.SPKSIM) is None
+    assert value("table3", "ground_truth", "", "grid", tables.WER) == 0.30
+    assert value("table4", "joint", "a2i", "grid", tables.FID) == 107.2
+    assert value("table4", "dual_no_xm", "a2i", "grid", tables.LPIPS) == 0.036
     assert value("table5", "joint_xm", "i2a", "grid", NISQA) == 4.69
-    assert [len(published.of(f"table{n}")) for n in (2, 3, 4, 5)] == [24, 36, 18, 21]
+    assert [len(tables.of(f"table{n}")) for n in (2, 3, 4, 5)] == [24, 36, 18, 21]
 
 
 def test_lost_numbers_say_so_and_inferred_ones_too() -> None:
@@ -27,10 +28,10 @@ def test_lost_numbers_say_so_and_inferred_ones_too() -> None:
         assert one.status
         assert one.status.startswith(("STATED", "INFERRED", "UNKNOWN", "not printed"))
         assert (one.value is None) == one.status.startswith(("UNKNOWN", "not printed"))
-    table2 = published.of("table2")
+    table2 = tables.of("table2")
     assert {one.dataset for one in table2 if one.value is not None} == {"grid"}
     assert all(one.status.startswith("INFERRED") for one in table2 if one.value is not None)
-    assert not [one for one in published.of("correspondence") if one.value is not None]
+    assert not [one for one in tables.of("correspondence") if one.value is not None]
 
 
 @pytest.mark.parametrize(
@@ -39,4 +40,4 @@ def test_lost_numbers_say_so_and_inferred_ones_too() -> None:
      ("XFaVoT", "xfavot"), ("another", "another")],
 )  # fmt: skip
 def test_systems_are_known_by_either_name(name: str, key: str) -> None:
-    assert published.key_of(name) == key
+    assert tables.key_of(name) == key

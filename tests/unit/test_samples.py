@@ -11,8 +11,8 @@ from torch.nn import functional
 from tests.unit.store_factory import make_batches as batches
 from tests.unit.store_factory import role
 from xfavot.audio.mel import Standardiser
-from xfavot.data.manifest import Store, StoreWriter
-from xfavot.data.samples import Change, draw_changes, planes, reflected
+from xfavot.data.batches import Change, draw_changes, planes, reflected
+from xfavot.data.store import Store, StoreWriter
 
 
 def test_reflection() -> None:

@@ -12,16 +12,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from xfavot import config, weights
+from xfavot.audio.f0 import world_f0
 from xfavot.audio.io import load_waveform
 from xfavot.audio.mel import Standardiser, log_mel
-from xfavot.data.f0 import world_f0
-from xfavot.data.mini.factors import person, sex_and_rank, stream
-from xfavot.data.mini.speak import Espeak, become, sentences, voice_of
 from xfavot.losses.terms import speech_consistency
+from xfavot.mini.people import person, sex_and_rank, stream
+from xfavot.mini.speak import Espeak, become, sentences, voice_of
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network, track
 from xfavot.training import keeping
-from xfavot.training.measures import PitchScore
+from xfavot.training.speech import PitchScore
 
 STATISTICS = Standardiser(torch.full((80,), -2.5), torch.full((80,), 0.9))
 SEED = 7  # people of another seed than those trained on

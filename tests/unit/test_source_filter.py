@@ -19,22 +19,15 @@ from safetensors.torch import save_file
 
 from tests.unit.store_factory import make_store
 from xfavot import config
-from xfavot.audio import excitation, source_filter, source_filter_vocoder
+from xfavot.audio import source_filter
 from xfavot.audio.mel import MEL, Standardiser, log_mel
-from xfavot.audio.source_filter import SourceFilterNetwork
-from xfavot.audio.source_filter_vocoder import SourceFilterVocoder
+from xfavot.audio.source_filter import SourceFilterNetwork, SourceFilterVocoder
 from xfavot.audio.vocoder import Vocoder, vocoder
 from xfavot.config import RunConfig
-from xfavot.data.manifest import Store, mel_statistics
-from xfavot.errors import (
-    CheckpointError,
-    DataError,
-    ShapeError,
-    TrainingError,
-    WeightsError,
-)
-from xfavot.losses import spectral
-from xfavot.training import labels, pretrain, vocoder_batches, vocoder_keeping, vocoding
+from xfavot.data.store import Store, mel_statistics
+from xfavot.errors import CheckpointError, DataError, ShapeError, TrainingError, WeightsError
+from xfavot.training import pretrain, speech
+from xfavot.training import vocoder as vocoder_training
 
 SMALL = {"width": 8, "depth": 1, "pitch_width": 8, "pitch_depth": 1}
 
@@ -62,15 +55,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def test_pitch_is_filled_in_by_ratios_and_held_at_the_ends() -> None:
     f0 = torch.tensor([[0.0, 100.0, 0.0, 400.0, 0.0], [0.0] * 5])
-    filled, voiced = excitation.melody(f0)
+    filled, voiced = source_filter.melody(f0)
     assert voiced.tolist() == (f0 > 0).tolist()
     assert filled[0].tolist() == pytest.approx([100, 100, 200, 400, 400])
-    assert filled[1].tolist() == pytest.approx([excitation.PITCH_DEFAULT_HZ] * 5)
+    assert filled[1].tolist() == pytest.approx([source_filter.PITCH_DEFAULT_HZ] * 5)
 
 
 def test_pulses_are_the_sum_of_their_partials() -> None:
     pitch = 250.0
-    wave = excitation.pulses(torch.full((1, 9), pitch), torch.tensor([0.125]))[0]
+    wave = source_filter.pulses(torch.full((1, 9), pitch), torch.tensor([0.125]))[0]
     time = torch.arange(8 * MEL.hop + 1, dtype=torch.float64) / MEL.sample_rate
     partials = torch.arange(1, int(11_800 / pitch) + 1, dtype=torch.float64)[:, None]
     wanted = torch.cos(2 * math.pi * partials * (0.125 + pitch * time)).sum(0)
@@ -81,29 +74,29 @@ def test_pulses_are_the_sum_of_their_partials() -> None:
 
 
 def test_pulses_and_noise_have_the_level_that_the_filters_count_on() -> None:
-    wave = excitation.pulses(torch.full((1, 81), 90.0), torch.zeros(1))
+    wave = source_filter.pulses(torch.full((1, 81), 90.0), torch.zeros(1))
     assert float(log_mel(wave).mean()) == pytest.approx(0.0, abs=0.1)
     noise = source_filter.NOISE_LEVEL * torch.randn(24_000, generator=generator())
     assert float(log_mel(noise).mean()) == pytest.approx(0.0, abs=0.1)
 
 
 def test_phase_stays_exact_over_a_minute() -> None:
-    wave = excitation.pulses(torch.full((1, 4801), 100.0), torch.zeros(1))[0]
+    wave = source_filter.pulses(torch.full((1, 4801), 100.0), torch.zeros(1))[0]
     assert torch.allclose(wave[:240], wave[-241:-1], atol=1e-3)
 
 
 def test_pulses_go_on_from_any_frame() -> None:
     pitch = 60.0 * 10 ** torch.rand(1, 40, generator=generator())
-    whole = excitation.pulses(pitch, torch.tensor([0.3]))
-    cycles = 0.3 + excitation.cycles_at_frames(pitch)
-    rest = excitation.pulses(pitch[:, 17:], cycles[:, 17])
+    whole = source_filter.pulses(pitch, torch.tensor([0.3]))
+    cycles = 0.3 + source_filter.cycles_at_frames(pitch)
+    rest = source_filter.pulses(pitch[:, 17:], cycles[:, 17])
     assert torch.allclose(whole[:, 17 * MEL.hop :], rest, atol=1e-4)
 
 
 def test_minimum_phase_of_a_one_pole_filter() -> None:
     turns = torch.linspace(0.0, math.pi, 641, dtype=torch.float64)
     response = 1 / (1 - 0.6 * torch.exp(-1j * turns))
-    phase = excitation.minimum_phase(response.abs().log())
+    phase = source_filter.minimum_phase(response.abs().log())
     assert torch.allclose(phase, response.angle(), atol=2e-3)
 
 
@@ -127,7 +120,7 @@ def test_output_follows_from_the_seed_alone(network: SourceFilterNetwork) -> Non
 
 def test_given_pitch_is_heard(network: SourceFilterNetwork) -> None:
     f0 = torch.full((1, 81), 200.0)
-    filters = network.filters(torch.full((1, 80, 81), -2.0), excitation.melody(f0))
+    filters = network.filters(torch.full((1, 80, 81), -2.0), source_filter.melody(f0))
     silent = torch.full_like(filters[1], -30.0)
     wave = network.render((filters[0], silent), f0, generator())[0]
     spectrum = torch.fft.rfft(wave * torch.hann_window(len(wave))).abs()
@@ -161,27 +154,33 @@ def test_network_refuses_other_shapes(network: SourceFilterNetwork) -> None:
 
 def score(first: torch.Tensor, second: torch.Tensor, truth: torch.Tensor) -> float:
     top = torch.full((len(truth),), 12_000.0)
-    return float(spectral.energy_score(first, second, truth, top))
+    return float(vocoder_training.energy_score(first, second, truth, top))
 
 
 def test_views_show_the_contracts_mel() -> None:
     wave = 0.1 * torch.randn(2, 4800, generator=generator())
-    assert torch.allclose(spectral.views(wave).log_mel, log_mel(wave), atol=1e-4)
+    assert torch.allclose(vocoder_training.views(wave).log_mel, log_mel(wave), atol=1e-4)
 
 
 def test_distance_is_zero_at_identity_and_symmetric() -> None:
-    a, b = (spectral.views(0.1 * torch.randn(2, 4800, generator=generator(s))) for s in (0, 1))
+    a, b = (
+        vocoder_training.views(0.1 * torch.randn(2, 4800, generator=generator(s))) for s in (0, 1)
+    )
     top = torch.full((2,), 12_000.0)
-    assert float(spectral.distance(a, a, top).abs().max()) == 0.0
-    assert torch.allclose(spectral.distance(a, b, top), spectral.distance(b, a, top))
-    assert float(spectral.distance(a, b, top).min()) > 0.5
+    assert float(vocoder_training.distance(a, a, top).abs().max()) == 0.0
+    assert torch.allclose(
+        vocoder_training.distance(a, b, top), vocoder_training.distance(b, a, top)
+    )
+    assert float(vocoder_training.distance(a, b, top).min()) > 0.5
 
 
 def test_distance_ignores_what_lies_above_the_band() -> None:
     wave = 0.1 * torch.randn(1, 4800, generator=generator())
     hiss = 0.1 * torch.cos(2 * math.pi * 11_000 / MEL.sample_rate * torch.arange(4800))
-    a, b = spectral.views(wave), spectral.views(wave + hiss)
-    narrow, wide = (float(spectral.distance(a, b, torch.tensor([hz]))) for hz in (7600.0, 12_000.0))
+    a, b = vocoder_training.views(wave), vocoder_training.views(wave + hiss)
+    narrow, wide = (
+        float(vocoder_training.distance(a, b, torch.tensor([hz]))) for hz in (7600.0, 12_000.0)
+    )
     assert wide > 5 * narrow
 
 
@@ -204,10 +203,10 @@ def test_two_different_outputs_score_better_than_one_twice() -> None:
 
 
 def test_crops_are_a_function_of_seed_and_step(store: Store) -> None:
-    clips = vocoding.training_clips([store])
+    clips = vocoder_training.training_clips([store])
     assert {clip.item.frame_count for clip in clips} == {89}
     batch, again, other = (
-        vocoder_batches.crops(clips, batch_size=3, seed=0, step=step) for step in (1, 1, 2)
+        vocoder_training.crops(clips, batch_size=3, seed=0, step=step) for step in (1, 1, 2)
     )
     for a, b in zip(batch, again, strict=True):
         assert torch.equal(a, b)
@@ -215,9 +214,9 @@ def test_crops_are_a_function_of_seed_and_step(store: Store) -> None:
 
 
 def test_crops_are_aligned_and_at_one_level(store: Store) -> None:
-    clips = labels.clips_of([store], "train", needs="f0")[:1]
-    batch = vocoder_batches.crops(clips, batch_size=4, seed=0, step=1)
-    assert batch.waveform.shape == (4, (vocoder_batches.CROP_FRAMES - 1) * MEL.hop)
+    clips = speech.clips_of([store], "train", needs="f0")[:1]
+    batch = vocoder_training.crops(clips, batch_size=4, seed=0, step=1)
+    assert batch.waveform.shape == (4, (vocoder_training.CROP_FRAMES - 1) * MEL.hop)
     inside = slice(4, -4)  # the mel of the crop alone is reflected at its ends
     difference = log_mel(batch.waveform)[..., inside] - batch.log_mel[..., inside]
     assert float(difference.abs().max()) < 0.02  # float16 and 16 bits on disk
@@ -226,7 +225,7 @@ def test_crops_are_aligned_and_at_one_level(store: Store) -> None:
 def test_errors_of_pitch_are_small_and_rare() -> None:
     f0 = torch.full((4, 200), 100.0)
     f0[:, 150:] = 0
-    wrong = vocoder_batches.with_errors(f0, generator())
+    wrong = vocoder_training.with_errors(f0, generator())
     flipped = (wrong > 0) != (f0 > 0)
     assert 0 < float(flipped.float().mean()) < 0.1
     voiced = wrong[wrong > 0]
@@ -238,15 +237,15 @@ def test_band_is_narrow_where_nothing_lies_above_8_khz() -> None:
     spectrum = torch.fft.rfft(wide)
     spectrum[:, 8000:] = 0
     narrow = (torch.fft.irfft(spectrum) * 32768).round() / 32768
-    assert vocoder_batches.top_of_band(torch.cat((wide, narrow))).tolist() == [12_000.0, 7_600.0]
+    assert vocoder_training.top_of_band(torch.cat((wide, narrow))).tolist() == [12_000.0, 7_600.0]
 
 
 # Training
 
 
-def train(store: Store, **changes: Any) -> vocoding.Training:
+def train(store: Store, **changes: Any) -> vocoder_training.Training:
     settings = {"steps": 3, "batch_size": 2, "lr": 3e-2, "seed": 0} | changes
-    return vocoding.train_source_filter(
+    return vocoder_training.train_source_filter(
         [store], standardiser=mel_statistics([store], split="train"), **settings
     )
 
@@ -258,8 +257,10 @@ class Stopped(Exception):
 def test_training_learns_and_goes_on_where_it_stopped(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vocoding, "SAVE_EVERY", 1)
-    monkeypatch.setattr(vocoding, "SourceFilterNetwork", partial(SourceFilterNetwork, **SMALL))
+    monkeypatch.setattr(vocoder_training, "SAVE_EVERY", 1)
+    monkeypatch.setattr(
+        vocoder_training, "SourceFilterNetwork", partial(SourceFilterNetwork, **SMALL)
+    )
     before, whole = train(store, steps=1, lr=1e-9), train(store)
     assert before.measures["val/clips"] == whole.measures["val/clips"] == 2
     assert whole.measures["val/distance"] < before.measures["val/distance"]
@@ -289,8 +290,10 @@ def test_training_needs_speech_and_finite_losses(
 ) -> None:
     silent = make_store(tmp_path, corpus="faces", kind="image", image_size=32, genders="f")
     with pytest.raises(DataError, match="no training clip"):
-        vocoding.training_clips([silent])
-    monkeypatch.setattr(vocoding, "SourceFilterNetwork", partial(SourceFilterNetwork, **SMALL))
+        vocoder_training.training_clips([silent])
+    monkeypatch.setattr(
+        vocoder_training, "SourceFilterNetwork", partial(SourceFilterNetwork, **SMALL)
+    )
     with pytest.raises(TrainingError, match="at step 2"):
         train(store, lr=1e30)
 
@@ -301,7 +304,9 @@ def test_training_on_a_gpu_sees_the_same_batches(
 ) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
-    monkeypatch.setattr(vocoding, "SourceFilterNetwork", partial(SourceFilterNetwork, **SMALL))
+    monkeypatch.setattr(
+        vocoder_training, "SourceFilterNetwork", partial(SourceFilterNetwork, **SMALL)
+    )
     here, there = (train(store, steps=2, lr=1e-3, device=device) for device in ("cpu", "cuda"))
     for a, b in zip(here.losses, there.losses, strict=True):
         assert a == pytest.approx(b, rel=1e-3)
@@ -312,7 +317,9 @@ def test_training_on_a_gpu_sees_the_same_batches(
 
 @pytest.fixture
 def cfg(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
-    monkeypatch.setattr(vocoding, "SourceFilterNetwork", partial(SourceFilterNetwork, **SMALL))
+    monkeypatch.setattr(
+        vocoder_training, "SourceFilterNetwork", partial(SourceFilterNetwork, **SMALL)
+    )
     places = {"data_root": str(store.path.parent), "run_root": str(tmp_path / "runs")}
     return config.resolve_pretrain(
         network="vocoder", dataset="grid", preset="smoke", device="cpu", **places
@@ -322,7 +329,7 @@ def cfg(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunCon
 def test_a_trained_vocoder_is_kept_and_found(cfg: RunConfig, store: Store) -> None:
     log: list[Mapping[str, Any]] = []
     standardiser = mel_statistics([store], split="train")
-    kept = vocoder_keeping.ensure_vocoder(cfg, [store], standardiser, log.append)
+    kept = vocoder_training.ensure_vocoder(cfg, [store], standardiser, log.append)
     assert kept.path.parent == Path(cfg.run_root) / "auxiliary"
     assert [path.name for path in kept.path.iterdir()] == ["source_filter.safetensors"]
     said = kept.record["training"]
@@ -330,16 +337,18 @@ def test_a_trained_vocoder_is_kept_and_found(cfg: RunConfig, store: Store) -> No
     assert said["data"]["grid"]["clips"] == 2
     assert said["data"]["grid"]["minutes"] == pytest.approx(2 * 1.1 / 60, abs=0.01)
     assert said["data"]["grid"]["held_out_clips"] == 2
-    assert kept.metrics == vocoding.vocoder_measures(kept.vocoder, [store])  # as a fresh load gives
+    assert kept.metrics == vocoder_training.vocoder_measures(
+        kept.vocoder, [store]
+    )  # as a fresh load gives
     assert [record["step"] for record in kept.losses()] == [1, 2]
     assert str(cfg.run_root) not in json.dumps(kept.record)
     assert any(record.get("step") == 2 for record in log)
     log.clear()
-    again = vocoder_keeping.ensure_vocoder(cfg, [store], standardiser, log.append)
+    again = vocoder_training.ensure_vocoder(cfg, [store], standardiser, log.append)
     assert again.path == kept.path
     assert [set(record) for record in log] == [{"message"}]
     other = dataclasses.replace(cfg, seed=1)
-    assert vocoder_keeping.ensure_vocoder(other, [store], standardiser).path != kept.path
+    assert vocoder_training.ensure_vocoder(other, [store], standardiser).path != kept.path
 
 
 def test_pretraining_offers_the_vocoder_beside_griffin_lim(cfg: RunConfig) -> None:
@@ -357,8 +366,8 @@ def test_pretraining_offers_the_vocoder_beside_griffin_lim(cfg: RunConfig) -> No
 
 def test_kept_weights_sound_the_same(network: SourceFilterNetwork, tmp_path: Path) -> None:
     path = tmp_path / "voice.safetensors"
-    source_filter_vocoder.save_weights(network, path, {"training": {"steps": 0}})
-    said = source_filter_vocoder.read_record(path)
+    source_filter.save_weights(network, path, {"training": {"steps": 0}})
+    said = source_filter.read_record(path)
     assert (said["network"], said["arguments"]) == ("source_filter", SMALL)
     assert (said["contract"], said["training"]) == (MEL.as_dict(), {"steps": 0})
     made = vocoder(path, seed=3)
@@ -392,10 +401,10 @@ def test_weights_of_something_else_are_refused(
             vocoder(path)
     broken = copy.deepcopy(network)
     broken.mean[3] = torch.nan
-    source_filter_vocoder.save_weights(broken, path, {})
+    source_filter.save_weights(broken, path, {})
     with pytest.raises(WeightsError, match="not finite"):
         vocoder(path)
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(TrainingError, match="cannot be written"):
-        source_filter_vocoder.save_weights(network, file / "voice.safetensors", {})
+        source_filter.save_weights(network, file / "voice.safetensors", {})

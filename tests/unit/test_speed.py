@@ -16,14 +16,13 @@ from tests.unit.store_factory import make_store
 from xfavot import config
 from xfavot.audio.mel import Standardiser, log_mel
 from xfavot.config import RunConfig
-from xfavot.data.samples import draw_changes
+from xfavot.data.batches import draw_changes
 from xfavot.errors import ConfigError, DataError
 from xfavot.evaluation import speed
-from xfavot.report import tidy
+from xfavot.report import artifact
 
 pytest.importorskip("soundfile")
 pytest.importorskip("PIL")
-from xfavot.evaluation import on_the_fly
 
 
 @pytest.fixture
@@ -81,7 +80,7 @@ def test_the_loader_is_timed_beside_files(tmp_path: Path, temporary: Path, cfg: 
     store_rows = [*(("prepared store", task) for task in (plain, changed, *half)), *floats]
     assert list(found) == [*store_rows, *files, *parts, ("WAV", "voices")]
     for row in rows:
-        tidy.require_columns("row", row)
+        artifact.require_columns("row", row)
         assert row["n"] == 2
         assert 0 < row["lowest"] <= row["value"] <= row["highest"]
     first = found[speed.FLOATS, plain]["value"]
@@ -107,11 +106,11 @@ def test_files_hold_the_same_faces(tmp_path: Path) -> None:
     faces = [np.stack([np.tile(ramp, (64, 1))] * 3, axis=-1)] * 6  # dark on the left
     expected = torch.from_numpy(faces[0]).permute(2, 0, 1) / 127.5 - 1.0
     for pixels in (64, 256):
-        files = on_the_fly.write_faces(faces, tmp_path / str(pixels), pixels=pixels)
-        x = on_the_fly.load_faces(files, size=64)
+        files = speed.write_faces(faces, tmp_path / str(pixels), pixels=pixels)
+        x = speed.load_faces(files, size=64)
         assert x.shape == (6, 3, 64, 64)
         assert float((x - expected).abs().mean()) < 0.02
-    changed = on_the_fly.load_faces(files, size=64, rng=np.random.default_rng(0))
+    changed = speed.load_faces(files, size=64, rng=np.random.default_rng(0))
     mirrored = [bool(face[0, :, 0].mean() > face[0, :, -1].mean()) for face in changed]
     drawn = draw_changes(np.random.default_rng(0), 6, 256)
     assert mirrored == [flip for flip, _ in drawn]
@@ -121,9 +120,9 @@ def test_files_hold_the_same_faces(tmp_path: Path) -> None:
 def test_files_hold_the_same_voices(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     voices = [(0.1 * rng.standard_normal(n)).astype(np.float32) for n in (9000, 3000)]
-    files = on_the_fly.write_voices(voices, tmp_path)
+    files = speed.write_voices(voices, tmp_path)
     plain = Standardiser(torch.zeros(80), torch.full((80,), 2.0))
-    x = on_the_fly.load_voices(files, frames=31, standardiser=plain, rng=np.random.default_rng(0))
+    x = speed.load_voices(files, frames=31, standardiser=plain, rng=np.random.default_rng(0))
     assert x.shape == (2, 1, 80, 31)
     whole = log_mel(torch.from_numpy(voices[0])) / 2.0
     torch.testing.assert_close(x[0, 0], whole, atol=2e-3, rtol=0.0)
@@ -160,7 +159,7 @@ def test_operations_are_counted_without_computing() -> None:
     assert found["M"]["parameters_m"] == pytest.approx(107.500672)
     assert found["C_A"]["value"] == found["D_A"]["value"] < found["D_I"]["value"]
     for row in rows:
-        tidy.require_columns("row", row)
+        artifact.require_columns("row", row)
 
 
 def test_the_parameters_of_the_notebook(tmp_path: Path) -> None:
@@ -178,11 +177,11 @@ def test_the_parameters_of_the_notebook(tmp_path: Path) -> None:
 
 def test_timings_are_drawn(cfg: RunConfig) -> None:
     pytest.importorskip("matplotlib")
-    from xfavot.viz import bars
+    from xfavot.viz import drawing as drawing_viz
 
     base = (0.01, 0.02, 0.03)
     rows = [speed.timing(cfg, (s, "a task"), "cpu_ms", base, base=base) for s in ("ours", "theirs")]
-    drawing = bars.timings(rows, label="CPU time (ms)", title="A title")
+    drawing = drawing_viz.timings(rows, label="CPU time (ms)", title="A title")
     (axes,) = drawing.figure.axes
     assert [text.get_text() for text in axes.texts] == ["20.0  (1.00 x)"] * 2
     assert [tick.get_text() for tick in axes.get_yticklabels()] == [
@@ -194,4 +193,4 @@ def test_timings_are_drawn(cfg: RunConfig) -> None:
     assert first.get_facecolor() != second.get_facecolor()
     assert drawing.render("png").startswith(b"\x89PNG")
     with pytest.raises(DataError, match="timings: got no row"):
-        bars.timings([], label="x")
+        drawing_viz.timings([], label="x")

@@ -12,8 +12,8 @@ from torch import nn
 
 from tests.unit.training_factory import small_run
 from xfavot.config import RunConfig
-from xfavot.training import setup, targets
-from xfavot.training.setup import Session
+from xfavot.training import loop, step
+from xfavot.training.loop import Session
 
 GENERATORS, ENCODERS, DISCRIMINATORS = {"G_I", "G_A"}, {"E_I", "E_A"}, {"D_I", "D_A", "C_A"}
 
@@ -24,7 +24,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(cfg: RunConfig) -> Iterator[Session]:
-    with setup.open_session(cfg, resume="auto", on_log=None) as session:
+    with loop.open_session(cfg, resume="auto", on_log=None) as session:
         yield session
 
 
@@ -100,24 +100,24 @@ def test_image_only_references_never_reach_the_speaker_heads(root: Path) -> None
     for session in opened(small_run(root)):
         batch = session.batches.batch(3).to("cpu")
         unpaired = dataclasses.replace(batch, paired=torch.zeros_like(batch.paired))
-        d = dataclasses.replace(targets.draw(session.cfg, 1, 2, ("i",)), speaker_family=True)
-        target = targets.make_target(session.updater.n.nets, unpaired, "i", d)
+        d = dataclasses.replace(step.draw(session.cfg, 1, 2, ("i",)), speaker_family=True)
+        target = step.make_target(session.updater.n.nets, unpaired, "i", d)
         assert target.speaker.tolist() == [-1, -1]
-        domain = targets.audio_domain(target.gender, target.speaker, True, 2)
+        domain = step.audio_domain(target.gender, target.speaker, True, 2)
         assert torch.equal(domain, target.gender)
-        paired = targets.make_target(session.updater.n.nets, batch, "i", d)
-        assert (targets.audio_domain(paired.gender, paired.speaker, True, 2) >= 2).all()
+        paired = step.make_target(session.updater.n.nets, batch, "i", d)
+        assert (step.audio_domain(paired.gender, paired.speaker, True, 2) >= 2).all()
 
 
 def test_draws_are_a_function_of_seed_and_step(root: Path) -> None:
     cfg = small_run(root)
-    a, b = (targets.draw(cfg, 7, 4, ("z", "i", "a")) for _ in range(2))
-    other = targets.draw(cfg, 8, 4, ("z", "i", "a"))
+    a, b = (step.draw(cfg, 7, 4, ("z", "i", "a")) for _ in range(2))
+    other = step.draw(cfg, 8, 4, ("z", "i", "a"))
     assert torch.equal(a.z1, b.z1)
     assert a.guidances == b.guidances
     assert not torch.equal(a.z1, other.z1)
     gender_only = dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, dual_domain=False))
-    assert not any(targets.draw(gender_only, n, 2, ("z",)).speaker_family for n in range(20))
+    assert not any(step.draw(gender_only, n, 2, ("z",)).speaker_family for n in range(20))
 
 
 def test_the_frozen_networks_pass_gradients_but_keep_none(root: Path) -> None:

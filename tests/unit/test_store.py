@@ -12,7 +12,7 @@ import torch
 
 from tests.unit.store_factory import colour, face, make_store
 from xfavot.audio.mel import MEL, log_mel
-from xfavot.data.manifest import Store, StoreWriter, mel_statistics
+from xfavot.data.store import Store, StoreWriter, mel_statistics
 from xfavot.errors import DataError
 
 FIELDS = {"id": "a", "kind": "av", "speaker": "toy/s1", "gender": "f", "split": "train"}

@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 
 from xfavot.errors import ConfigError, DataError
-from xfavot.evaluation.triplets import Triplet
-from xfavot.report import study_answers, study_page
-from xfavot.report.provenance import Data, Provenance, machine
-from xfavot.report.study import Study, open_study, write_study
-from xfavot.report.study_answers import checksum, read_answers, result_rows
+from xfavot.evaluation.cpr import Triplet
+from xfavot.report import study as study_report
+from xfavot.report.artifact import Data, Provenance, machine
+from xfavot.report.study import Study, checksum, open_study, read_answers, result_rows, write_study
 
 pytest.importorskip("scipy")
 image_module = pytest.importorskip("PIL.Image")
@@ -163,7 +162,7 @@ def test_samples_in_a_page_are_those_of_the_triplet_at_one_size_and_level(study:
                 wave, rate = soundfile.read(io.BytesIO(raw))
                 level = 20 * np.log10(np.sqrt(np.square(wave[1500:6000]).mean()))
                 assert rate == 24000
-                assert level == pytest.approx(study_page.LEVEL_DBFS, abs=1.0)
+                assert level == pytest.approx(study_report.LEVEL_DBFS, abs=1.0)
             kinds.add((one["p"]["k"], part["k"]))
     assert kinds == {("voice", "voice"), ("voice", "face"), ("face", "face"), ("face", "voice")}
 
@@ -176,8 +175,8 @@ def test_the_right_token_stands_for_the_right_sample(study: Study) -> None:
         one = shown[item]
         right = next(c for c in (one["a"], one["b"]) if c["t"] == asked["tokens"][asked["match"]])
         wrong = next(c for c in (one["a"], one["b"]) if c is not right)
-        assert right["d"] == study_page.encode(triplet.match).text()
-        assert wrong["d"] == study_page.encode(triplet.other).text()
+        assert right["d"] == study_report.encode(triplet.match).text()
+        assert wrong["d"] == study_report.encode(triplet.other).text()
         assert (asked["system"], asked["task"]) == (triplet.system, triplet.task)
 
 
@@ -284,7 +283,7 @@ def test_every_bad_file_is_told_at_once(study: Study, tmp_path: Path) -> None:
     write_answers(study, tmp_path, "01", count=4, name="sheet_01 (1).json")
     (tmp_path / "cut.json").write_text('{"format": "xfav', "utf-8")
     (tmp_path / "list.json").write_text("[]", "utf-8")
-    (tmp_path / "large.json").write_bytes(b" " * (study_answers.LARGEST_BYTES + 1))
+    (tmp_path / "large.json").write_bytes(b" " * (study_report.LARGEST_BYTES + 1))
     with pytest.raises(DataError) as error:
         read_answers(study, tmp_path)
     for told in ("sheet 01 was answered twice: sheet_01 (1).json (4 answers) and sheet_01.json "
@@ -297,10 +296,10 @@ def test_a_silent_voice_and_a_page_too_large_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(DataError, match="voice of 100 samples has the level 0"):
-        study_page.encode(np.zeros(100, np.float32))
+        study_report.encode(np.zeros(100, np.float32))
     with pytest.raises(DataError, match="level nan"):
-        study_page.encode(np.full(100, np.nan, np.float32))
-    monkeypatch.setattr(study_page, "MOST_BYTES", 50_000)
+        study_report.encode(np.full(100, np.nan, np.float32))
+    monkeypatch.setattr(study_report, "MOST_BYTES", 50_000)
     with pytest.raises(DataError, match="ask for fewer triplets"):
         make(tmp_path)
     assert not (tmp_path / "key.json").exists()
@@ -312,4 +311,4 @@ def test_a_silent_voice_and_a_page_too_large_are_refused(
 
 def test_a_template_mark_inside_a_value_stays_as_it_is() -> None:
     values = {"sheet": "{{data}}", "style": "", "script": "", "data": "x"}
-    assert study_page.render(values).count("{{data}}") == 2
+    assert study_report.render(values).count("{{data}}") == 2

@@ -12,8 +12,7 @@ import pytest
 
 from tests.unit.browser import PHONE, Browser
 from tests.unit.test_study import SYSTEMS, origin, toy_triplets
-from xfavot.report.study import Study, write_study
-from xfavot.report.study_answers import read_answers, result_rows
+from xfavot.report.study import Study, read_answers, result_rows, write_study
 
 pytest.importorskip("scipy")
 pytest.importorskip("soundfile")

@@ -13,10 +13,9 @@ from tests.unit.store_factory import make_store
 from tests.unit.test_convert import loaded
 from xfavot import report
 from xfavot.audio.vocoder import GriffinLim
-from xfavot.config import RunConfig
+from xfavot.config import RunConfig, StudyConfig
 from xfavot.errors import DataError
-from xfavot.report import study, study_origin
-from xfavot.study_config import StudyConfig
+from xfavot.report import study
 from xfavot.training.checkpoint import LoadedModel
 
 pytest.importorskip("scipy")
@@ -52,7 +51,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, LoadedM
         "three": fake(tmp_path / "three", "joint", "run_c", 5, "paper"),
         "later": fake(tmp_path / "later", "xfavot", "run_b", 9, "paper"),
     }
-    monkeypatch.setattr(study_origin, "load_model", lambda path: made[path.name])
+    monkeypatch.setattr(study, "load_model", lambda path: made[path.name])
     return made
 
 
@@ -60,30 +59,30 @@ def test_models_are_named_as_shortly_as_they_differ(
     models: dict[str, LoadedModel], tmp_path: Path
 ) -> None:
     cfg = task(tmp_path, checkpoints=("one", "three"))
-    systems = study_origin.systems_of(cfg)
+    systems = study.systems_of(cfg)
     assert [one.name for one in systems] == ["xfavot", "joint"]
     assert len({one.sha256 for one in systems}) == 2
     cfg = task(tmp_path, checkpoints=("one", "two", "three", "later"))
-    names = [one.name for one in study_origin.systems_of(cfg)]
+    names = [one.name for one in study.systems_of(cfg)]
     assert names == ["run_a", "run_b at step 5", "joint", "run_b at step 9"]
 
 
 def test_tier_is_the_papers_only_for_its_size_and_number(tmp_path: Path) -> None:
     thirty, few = task(tmp_path, triplets=30), task(tmp_path)
-    assert study_origin.tier_of(thirty, ["paper", "paper"]) == "paper"
-    assert study_origin.tier_of(few, ["paper"]) == "reduced"
-    assert study_origin.tier_of(thirty, ["paper", "mini"]) == "reduced"
-    assert study_origin.tier_of(thirty, []) == "reduced"
-    assert study_origin.tier_of(thirty, ["paper", "smoke"]) == "smoke"
+    assert study.tier_of(thirty, ["paper", "paper"]) == "paper"
+    assert study.tier_of(few, ["paper"]) == "reduced"
+    assert study.tier_of(thirty, ["paper", "mini"]) == "reduced"
+    assert study.tier_of(thirty, []) == "reduced"
+    assert study.tier_of(thirty, ["paper", "smoke"]) == "smoke"
 
 
 def test_a_study_asks_the_truth_and_every_model_and_says_where_it_comes_from(
     models: dict[str, LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_store(tmp_path / "data", corpus="grid", genders="ffmm", seconds=0.6)
-    quick = study_origin.Converter
+    quick = study.Converter
     monkeypatch.setattr(
-        study_origin, "Converter",
+        study, "Converter",
         lambda model, **how: quick(model, **(how | {"vocoder": GriffinLim(iterations=1)})),
     )  # fmt: skip
     told: list[str] = []

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from xfavot import report, tables_config
+from xfavot import config as config_module
+from xfavot import report
 from xfavot.config import ModelConfig
 from xfavot.errors import ConfigError, DataError
-from xfavot.report import evaluation_rows, module_tables, published, tables, tidy
-from xfavot.report.evaluation_rows import Evaluations
+from xfavot.report import artifact, tables
+from xfavot.report.tables import Evaluations
 
-FID, NISQA = published.FID, published.NISQA
+FID, NISQA = tables.FID, tables.NISQA
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -87,7 +88,7 @@ def test_measured_values_stand_beside_the_published(tmp_path: Path) -> None:
             definition="as rated"),
         row(dataset="grid", value=1.0, ci_low=None, ci_high=None),
     ])  # fmt: skip
-    found = evaluation_rows.read(tmp_path, ("mini",))
+    found = tables.read(tmp_path, ("mini",))
     assert (found.tier, len(found.rows)) == ("reduced", 4)
     rows = tables.compared("table3", found, dataset="mini")
     ours = cell(rows, system="XFaVoT", task="a2a", metric=NISQA)
@@ -98,7 +99,7 @@ def test_measured_values_stand_beside_the_published(tmp_path: Path) -> None:
     assert cell(rows, metric="nisqa_tts")["value"] == 2.0
     assert not [one for one in rows if one["value"] in (9.0, 1.0)]
     assert "has no such row" in cell(rows, system="XFaVoT", task="a2a",
-                                           metric=published.WER)["missing"]  # fmt: skip
+                                           metric=tables.WER)["missing"]  # fmt: skip
     assert "definition" not in rows[0]
     assert tables.caption("table3", rows, found).endswith(f"data. {NISQA}: as rated.")
     apart = tables.by_direction_and_sex(found, dataset="mini")
@@ -109,7 +110,7 @@ def test_real_faces_stand_beside_faces_and_real_voices_beside_voices(tmp_path: P
     real = {"system": "ground truth", "task": "", "ci_low": None, "ci_high": None}
     run(tmp_path, [row(**real, metric="frechet, judge", value=1.5),
                    row(**real, metric="character_error", value=0.25)])  # fmt: skip
-    found = evaluation_rows.read(tmp_path, ("mini",))
+    found = tables.read(tmp_path, ("mini",))
     for item, value in (("table2", 1.5), ("table3", 0.25)):
         rows = tables.compared(item, found, dataset="mini")
         assert [one["value"] for one in rows if one["value"] is not None] == [value]
@@ -118,7 +119,7 @@ def test_real_faces_stand_beside_faces_and_real_voices_beside_voices(tmp_path: P
 def test_ablations_have_tables_of_their_own(tmp_path: Path) -> None:
     run(tmp_path, [row(system="joint", task="a2i", metric=FID, value=80.0, ci_low=None,
                        ci_high=None)])  # fmt: skip
-    found = evaluation_rows.read(tmp_path, ("mini",))
+    found = tables.read(tmp_path, ("mini",))
     ours = cell(tables.compared("table4", found, dataset="mini"),
                 system="joint training", task="a2i", metric=FID)  # fmt: skip
     assert (ours["value"], ours["published_grid"]) == (80.0, 107.2)
@@ -133,7 +134,7 @@ def test_reasons_of_the_evaluation_come_first_and_name_no_folder(tmp_path: Path)
     )
     reasons = [{"system": "XFaVoT", "task": "a2a", "metric": NISQA, "reason": said}]
     write(folder / "evaluation" / "missing.csv", reasons)
-    found = evaluation_rows.read(tmp_path, ("mini",))
+    found = tables.read(tmp_path, ("mini",))
     rows = tables.compared("table3", found, dataset="mini")
     assert cell(rows, system="XFaVoT", task="a2a", metric=NISQA)["missing"] == (
         "weights nisqa are not in nisqa.tar (1 MB) or nisqa.tar; "
@@ -142,13 +143,13 @@ def test_reasons_of_the_evaluation_come_first_and_name_no_folder(tmp_path: Path)
     assert "has no such row" in cell(rows, system="XFaVoT", task="i2a", metric=NISQA)["missing"]
     told = {"system": "xfavot", "task": "i2a", "metric": "all", "reason": "nobody has both"}
     write(folder / "evaluation" / "missing.csv", [*reasons, told])
-    found = evaluation_rows.read(tmp_path, ("mini",))
+    found = tables.read(tmp_path, ("mini",))
     rows = tables.compared("table3", found, dataset="mini")
     assert cell(rows, system="XFaVoT", task="i2a", metric=NISQA)["missing"] == "nobody has both"
     assert "nisqa.tar" in cell(rows, system="XFaVoT", task="a2a", metric=NISQA)["missing"]
-    long = evaluation_rows.public("what is wrong " * 40)
+    long = tables.public("what is wrong " * 40)
     assert long.endswith(" ...")
-    assert len(long) <= evaluation_rows.LONGEST_REASON + 4
+    assert len(long) <= tables.LONGEST_REASON + 4
 
 
 def test_reasons_of_another_dataset_count_for_nothing(tmp_path: Path) -> None:
@@ -158,21 +159,21 @@ def test_reasons_of_another_dataset_count_for_nothing(tmp_path: Path) -> None:
     (other / "evaluation" / "evaluation.json").write_text(json.dumps(told), encoding="utf-8")
     why = {"system": "xfavot", "task": "a2a", "metric": NISQA, "reason": "not here"}
     write(other / "evaluation" / "missing.csv", [why])
-    found = evaluation_rows.read(tmp_path, ("grid",))
+    found = tables.read(tmp_path, ("grid",))
     assert (found.tier, len(found.rows), found.missing) == ("smoke", 1, [])
-    assert len(evaluation_rows.read(tmp_path, ("mini",)).missing) == 1
+    assert len(tables.read(tmp_path, ("mini",)).missing) == 1
 
 
 def test_tiers_are_never_mixed_and_the_latest_counts(tmp_path: Path) -> None:
     run(tmp_path, [row(value=1.0, ci_low=None, ci_high=None)], name="old", at=1)
     run(tmp_path, [row(value=2.0, ci_low=None, ci_high=None)], name="new", at=2)
     run(tmp_path, [row(value=3.0, ci_low=None, ci_high=None)], name="test", preset="smoke", at=3)
-    found = evaluation_rows.read(tmp_path, ("mini",))
+    found = tables.read(tmp_path, ("mini",))
     assert [(one["value"], one["evaluation"][:4]) for one in found.rows] == [(2.0, "new,")]
     assert "xfavot in evaluation.csv of old: a later file has them" in found.left_out
     assert any("of test is of tier smoke" in one for one in found.left_out)
     run(tmp_path, [row()], name="whole", preset="paper", step=20_000, conversions=0, at=0)
-    found = evaluation_rows.read(tmp_path, ("mini",))
+    found = tables.read(tmp_path, ("mini",))
     assert (found.tier, [one["evaluation"][:6] for one in found.rows]) == ("paper", ["whole,"])
 
 
@@ -181,7 +182,7 @@ def test_less_than_the_papers_steps_or_counts_is_reduced(
     tmp_path: Path, step: int, conversions: int
 ) -> None:
     run(tmp_path, [row()], preset="paper", step=step, conversions=conversions)
-    found = evaluation_rows.read(tmp_path, ("mini",))
+    found = tables.read(tmp_path, ("mini",))
     assert (found.tier, len(found.rows)) == ("reduced", 1)
 
 
@@ -190,11 +191,11 @@ def test_foreign_scores_are_read_and_preferences_apart(tmp_path: Path) -> None:
         row(system="AdaIN-VC"), row(system="mine", value=2.5, ci_low=None, ci_high=None),
         row(metric="automatic CPR, by x", task="i2a", value=0.5, ci_low=None, ci_high=None),
     ])  # fmt: skip
-    found = evaluation_rows.read(tmp_path, ("mini",))
+    found = tables.read(tmp_path, ("mini",))
     rows = tables.compared("table3", found, dataset="mini")
     assert cell(rows, system="AdaIN-VC", metric=NISQA)["value"] == 3.25
     assert cell(rows, system="mine")["value"] == 2.5
-    study = evaluation_rows.read(tmp_path, ("mini",), study=True)
+    study = tables.read(tmp_path, ("mini",), study=True)
     rows = tables.compared("correspondence", study, dataset="mini")
     assert [one["value"] for one in rows if one["value"] is not None] == [0.5]
     assert "cpr_study" in cell(rows, system="XFaVoT", task="i2a", metric="CPR")["missing"]
@@ -207,7 +208,7 @@ def test_verification_stands_beside_other_work(tmp_path: Path) -> None:
         *(row(task="verification", metric="R@1", value=value, ci_low=None, ci_high=None,
               direction=way) for way, value in (("face to voice", 0.25), ("voice to face", 0.5))),
     ])  # fmt: skip
-    found = evaluation_rows.read(tmp_path, ("mini",))
+    found = tables.read(tmp_path, ("mini",))
     rows = tables.compared("verification", found, dataset="mini")
     assert cell(rows, system="XFaVoT", metric=metric)["value"] == 0.7
     other = cell(rows, system="Vclip")
@@ -217,7 +218,7 @@ def test_verification_stands_beside_other_work(tmp_path: Path) -> None:
     told = {"system": "xfavot", "metric": "all", "reason": "why"}
     for task, wanted in (("i2i", "no such row"), ("verification", "why")):
         write(folder / "evaluation" / "missing.csv", [{**told, "task": task}])
-        found = evaluation_rows.read(tmp_path, ("mini",))
+        found = tables.read(tmp_path, ("mini",))
         rows = tables.compared("verification", found, dataset="mini")
         assert wanted in cell(rows, system="XFaVoT", metric="R@5")["missing"]
 
@@ -232,7 +233,7 @@ def test_damaged_rows_are_refused(
 ) -> None:  # fmt: skip
     run(tmp_path, [row(**change)])
     with pytest.raises(DataError, match=message):
-        evaluation_rows.read(tmp_path, ("mini",))
+        tables.read(tmp_path, ("mini",))
 
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
@@ -243,31 +244,31 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
                           (whole + "a,b,c\n", "cannot be read")):  # fmt: skip
         file.write_text(text, "utf-8")
         with pytest.raises(DataError, match=message):
-            evaluation_rows.read(tmp_path, ("mini",))
+            tables.read(tmp_path, ("mini",))
     file.write_text(whole, "utf-8")
     for text, message in (("{", "is damaged"), ("{}", ""), ("[]", "holds list"),
                           ('{"preset": "mini"}', "lacks configuration")):  # fmt: skip
         (folder / "config.json").write_text(text, "utf-8")
         if not message:
-            assert evaluation_rows.read(tmp_path, ("mini",)).tier == "reduced"
+            assert tables.read(tmp_path, ("mini",)).tier == "reduced"
             continue
         with pytest.raises(DataError, match=rf"config.json {message}"):
-            evaluation_rows.read(tmp_path, ("mini",))
+            tables.read(tmp_path, ("mini",))
     (folder / "config.json").unlink()
     write(folder / "evaluation" / "missing.csv", [{"system": "xfavot", "metric": "", "reason": ""}])
     with pytest.raises(DataError, match=r"missing.csv, row 1"):
-        evaluation_rows.read(tmp_path, ("mini",))
+        tables.read(tmp_path, ("mini",))
 
 
 def test_unknown_tables_are_refused() -> None:
     with pytest.raises(DataError, match="expected one of: table2"):
         tables.compared("table1", Evaluations(), dataset="mini")
     with pytest.raises(DataError, match="expected one of: table6"):
-        module_tables.module_table("table2", ModelConfig())
+        tables.module_table("table2", ModelConfig())
 
 
 def test_a_cell_without_value_is_written_only_with_its_reason(tmp_path: Path) -> None:
-    cfg = tables_config.resolve(dataset="grid", out=str(tmp_path))
+    cfg = config_module.resolve_tables(dataset="grid", out=str(tmp_path))
     origin = report.collect(report.begin(), cfg.run, tier="reduced", stores=[], notebook="tables")
     assert origin.data[0].corpus == "none"
     rows = tables.compared("table5", Evaluations(), dataset="grid")
@@ -275,9 +276,9 @@ def test_a_cell_without_value_is_written_only_with_its_reason(tmp_path: Path) ->
     assert table.rows[0]["value"] is None
     assert table.rows[0]["published_grid"] == 4.62
     with pytest.raises(DataError, match="value None"):
-        tidy.require_columns("here", {**rows[0], "missing": None})
+        artifact.require_columns("here", {**rows[0], "missing": None})
     with pytest.raises(DataError, match=r"value 1.0"):
-        tidy.require_columns("here", {**rows[0], "value": 1.0})
+        artifact.require_columns("here", {**rows[0], "value": 1.0})
 
 
 def test_stores_that_are_there_are_opened(tmp_path: Path) -> None:
@@ -289,9 +290,9 @@ def test_stores_that_are_there_are_opened(tmp_path: Path) -> None:
 
 
 def test_parameters_are_checked() -> None:
-    cfg = tables_config.resolve(dataset="grid")
+    cfg = config_module.resolve_tables(dataset="grid")
     assert (cfg.out, cfg.run.preset, cfg.run.model.image_size) == ("runs/tables", "paper", 128)
     with pytest.raises(ConfigError, match="out is ''"):
-        tables_config.resolve(out="")
+        config_module.resolve_tables(out="")
     with pytest.raises(ConfigError, match="dataset"):
-        tables_config.resolve(dataset="gird")
+        config_module.resolve_tables(dataset="gird")

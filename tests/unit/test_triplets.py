@@ -13,12 +13,11 @@ import pytest
 import torch
 
 from tests.unit.store_factory import make_store
-from xfavot.data.manifest import Store
+from xfavot.config import FORMS
+from xfavot.data.store import Store
 from xfavot.errors import DataError
-from xfavot.evaluation import automatic_cpr, triplets
-from xfavot.evaluation.automatic_cpr import FactorJudge, LikenessJudge
-from xfavot.evaluation.triplets import Triplet
-from xfavot.study_config import FORMS
+from xfavot.evaluation import cpr
+from xfavot.evaluation.cpr import FactorJudge, LikenessJudge, Triplet
 
 GENDERS = "fffmmm"
 
@@ -61,27 +60,27 @@ class Echo:
         return SimpleNamespace(waveform=np.full(len(voice), len(self.asked), np.float32))
 
 
-@pytest.mark.parametrize("task", triplets.TASKS)
+@pytest.mark.parametrize("task", cpr.TASKS)
 @pytest.mark.parametrize("form", FORMS)
 def test_ground_truth_is_of_the_person_and_of_somebody_else(
     store: Store, task: str, form: str
 ) -> None:
-    drawn = triplets.ground_truth([store], task=task, form=form, count=12, seed=1)
+    drawn = cpr.ground_truth([store], task=task, form=form, count=12, seed=1)
     assert Counter(t.sexes for t in drawn) == {"one sex": 6, "both sexes": 6}
     assert Counter(t.people[0] for t in drawn) == {f"toy/s{n}": 2 for n in range(1, 7)}
     for one in drawn:
         assert speaker_of(store, one.prompt) == speaker_of(store, one.match) == one.people[0]
         assert speaker_of(store, one.other) == one.people[1] != one.people[0]
-        assert triplets.is_face(one.prompt) is (task == "i2a" and form == "outputs")
-        assert triplets.is_face(one.match) is triplets.is_face(one.other)
-        assert triplets.is_face(one.match) is not triplets.is_face(one.prompt)
-    again = triplets.ground_truth([store], task=task, form=form, count=12, seed=1)
+        assert cpr.is_face(one.prompt) is (task == "i2a" and form == "outputs")
+        assert cpr.is_face(one.match) is cpr.is_face(one.other)
+        assert cpr.is_face(one.match) is not cpr.is_face(one.prompt)
+    again = cpr.ground_truth([store], task=task, form=form, count=12, seed=1)
     assert [t.people for t in again] == [t.people for t in drawn]
 
 
 def test_a_face_is_led_by_two_voices_and_shown_with_the_first(store: Store) -> None:
     echo = Echo()
-    drawn = list(triplets.converted(
+    drawn = list(cpr.converted(
         echo, [store], system="m", task="a2i", form="faces", count=6, seed=0
     ))  # type: ignore[arg-type]  # fmt: skip
     for number, one in enumerate(drawn):
@@ -100,7 +99,7 @@ def test_a_voice_is_heard_with_its_face_or_shown_beside_another_voice(store: Sto
     for form in FORMS:
         echo = Echo()
         how: dict[str, Any] = {"system": "m", "task": "i2a", "count": 2, "seed": 0}
-        found[form] = list(triplets.converted(echo, [store], form=form, **how))  # type: ignore[arg-type]
+        found[form] = list(cpr.converted(echo, [store], form=form, **how))  # type: ignore[arg-type]
     for heard, shown in zip(*found.values(), strict=True):
         assert heard.people == shown.people  # the same questions in either form
         np.testing.assert_array_equal(heard.prompt, shown.match)
@@ -116,23 +115,23 @@ def test_faces_and_voices_of_different_people_can_be_asked_but_have_no_truth(
     faces = make_store(tmp_path, corpus="f", kind="image", genders="fm", known_speakers=False)
     voices = make_store(tmp_path, corpus="v", kind="audio", genders="fm")
     both = [faces, voices]
-    assert triplets.ground_truth(both, task="a2i", form="faces", count=3, seed=0) == []
-    for task in triplets.TASKS:
-        made = triplets.converted(
+    assert cpr.ground_truth(both, task="a2i", form="faces", count=3, seed=0) == []
+    for task in cpr.TASKS:
+        made = cpr.converted(
             Echo(), both, system="m", task=task, form="faces", count=3, seed=0
         )  # type: ignore[arg-type]  # fmt: skip
         assert len(list(made)) == 3
     how: Any = {"system": "m", "task": "i2a", "form": "faces", "count": 1, "seed": 0}
     with pytest.raises(DataError, match=r"0 people with a face to lead"):
-        next(triplets.converted(Echo(), [voices], **how))  # type: ignore[arg-type]
+        next(cpr.converted(Echo(), [voices], **how))  # type: ignore[arg-type]
 
 
 def test_the_split_is_the_first_with_two_people(tmp_path: Path) -> None:
-    assert triplets.split_of([make_store(tmp_path, corpus="a")]) == "val"
+    assert cpr.split_of([make_store(tmp_path, corpus="a")]) == "val"
     lone = make_store(tmp_path, corpus="b", genders="f", splits=("val",))
-    assert triplets.split_of([lone]) == "train"
+    assert cpr.split_of([lone]) == "train"
     more = make_store(tmp_path, corpus="c", genders="fm", splits=("unseen",))
-    assert triplets.split_of([lone, more]) == "unseen"
+    assert cpr.split_of([lone, more]) == "unseen"
 
 
 def toy(task: str, prompt: Any, match: Any, other: Any) -> Triplet:
@@ -152,7 +151,7 @@ def test_likeness_decides_and_equal_ones_count_half() -> None:
     judge = LikenessJudge("toy", likeness)
     drawn = [toy("a2i", voice, *pair) for pair in ((fits, odd), (odd, fits), (fits, fits))]
     drawn.append(toy("i2a", fits, voice, voice * 0))
-    rows = automatic_cpr.automatic_rows(drawn, [judge], dataset="d", seed=0)
+    rows = cpr.automatic_rows(drawn, [judge], dataset="d", seed=0)
     found = {(r["task"], r["metric"]): r["value"] for r in rows}
     assert found["a2i", "automatic CPR, by toy"] == 0.5
     assert found["i2a", "automatic CPR, a woman and a man, by toy"] == 1.0
@@ -163,10 +162,10 @@ def test_hidden_factors_judge_what_the_task_made(store: Store) -> None:
     judge = FactorJudge(store)
     drawn = [
         t
-        for task in triplets.TASKS
-        for t in triplets.ground_truth([store], task=task, form="faces", count=18, seed=0)
+        for task in cpr.TASKS
+        for t in cpr.ground_truth([store], task=task, form="faces", count=18, seed=0)
     ]
-    rows = automatic_cpr.automatic_rows(drawn, [judge], dataset="toy", seed=0)
+    rows = cpr.automatic_rows(drawn, [judge], dataset="toy", seed=0)
     whole = {r["task"]: r["value"] for r in rows if r["metric"].startswith("automatic CPR, by")}
     assert whole["a2i"] > 0.9
     assert whole["i2a"] > 0.9
@@ -190,9 +189,9 @@ def test_judges_are_those_that_stores_and_models_allow(store: Store, tmp_path: P
     model = SimpleNamespace(has=lambda kind: True)
     silent = SimpleNamespace(has=lambda kind: kind == "face")
     models: Any = {"m": model, "image_only": silent}
-    names = [judge.name for judge in automatic_cpr.judges_of([store], models)]
+    names = [judge.name for judge in cpr.judges_of([store], models)]
     assert names == ["the hidden factors", "the style encoders of m"]
-    assert len(automatic_cpr.judges_of([plain], models)) == 1
+    assert len(cpr.judges_of([plain], models)) == 1
     with pytest.raises(DataError, match=r"hidden factors of .* cannot be read"):
         FactorJudge(plain)
 
@@ -205,7 +204,7 @@ def test_style_judge_encodes_both_with_the_gender_of_the_prompt() -> None:
         return SimpleNamespace(vector=torch.tensor([[1.0, float(sample.mean())]]))
 
     model: Any = SimpleNamespace(style_of_face=style, style_of_voice=style)
-    judge = automatic_cpr.style_judge(model, "m")
+    judge = cpr.style_judge(model, "m")
     voice = np.full(100, 3.0, np.float32)
     near, far = np.full((2, 2, 3), 3.0), np.full((2, 2, 3), -3.0)
     assert judge.prefers(toy("a2i", voice, near, far)) == 1.0

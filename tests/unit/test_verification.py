@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from xfavot.errors import DataError
-from xfavot.evaluation import resampled_people as bootstrap
-from xfavot.evaluation.retrieval import hits, recall
-from xfavot.evaluation.verification import Curve, cross_modal_rows, pair_rows
+from xfavot.evaluation import rows as bootstrap
+from xfavot.evaluation.matching import Curve, cross_modal_rows, hits, pair_rows, recall
 
 metrics = pytest.importorskip("sklearn.metrics")
 

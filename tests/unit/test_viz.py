@@ -18,7 +18,7 @@ from tests.unit.store_factory import face, tone
 from xfavot.audio.io import save_waveform
 from xfavot.convert import Example, Grid, Panel, Task
 from xfavot.errors import DataError
-from xfavot.viz import figures, progress, uploads, widgets
+from xfavot.viz import figures, progress, widgets
 
 RNG = np.random.default_rng(0)
 MEL_PANEL = Panel(
@@ -123,23 +123,23 @@ class FakeConverter:
         ("a.exe", 10, "face", "expected a face"),
         ("a.wav", 10, "face", "expected a face"),
         ("a.png", 0, "face", "has 0 bytes"),
-        ("a.wav", uploads.MOST_UPLOAD_BYTES + 1, "voice", "expected 1 to"),
+        ("a.wav", widgets.MOST_UPLOAD_BYTES + 1, "voice", "expected 1 to"),
     ],
 )
 def test_uploads_are_checked(name: str, size: int, kind: str, match: str) -> None:
     with pytest.raises(DataError, match=match):
-        uploads.check_upload(name, size, kind)
+        widgets.check_upload(name, size, kind)
 
 
 def test_an_upload_becomes_a_sample(tmp_path: Path) -> None:
     path = tmp_path / "mine.wav"
     save_waveform(path, tone(150.0, 0.3, RNG))
     converter: Any = FakeConverter()
-    example = uploads.read_upload("../../mine.wav", path.read_bytes(), converter)
+    example = widgets.read_upload("../../mine.wav", path.read_bytes(), converter)
     assert isinstance(example, Example)
     assert example.label == "mine.wav"
     with pytest.raises(DataError):
-        uploads.read_upload("page.jpg", b"<html>", converter)
+        widgets.read_upload("page.jpg", b"<html>", converter)
 
 
 def test_progress_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from tests.unit.vocoder_factory import KINDS, make_weights, speech_like
-from xfavot.audio import griffin_lim, parallel_wavegan
+from xfavot.audio import parallel_wavegan
+from xfavot.audio import vocoder as vocoder_audio
 from xfavot.audio.mel import MEL, log_mel
 from xfavot.audio.parallel_wavegan import TrainedVocoder
 from xfavot.audio.vocoder import DEFAULT, PUBLISHED, GriffinLim, Vocoder, vocoder
@@ -150,12 +151,12 @@ def test_griffin_lim_adds_nothing_outside_the_bands() -> None:
 
 def test_griffin_lim_joins_chunks_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = log_mel(vowel(2.0))  # 161 frames
-    monkeypatch.setattr(griffin_lim, "CHUNK_FRAMES", 70)
+    monkeypatch.setattr(vocoder_audio, "CHUNK_FRAMES", 70)
     out = GriffinLim()(wanted, length=48_123)
     assert len(out) == 48_123
     off = (10 ** log_mel(torch.from_numpy(out)) - 10**wanted).norm(dim=0)
     loud = (10**wanted).norm(dim=0)
-    overlap = griffin_lim.OVERLAP_FRAMES
+    overlap = vocoder_audio.OVERLAP_FRAMES
     assert float((off / loud)[70 - overlap - 3 : 70 + 3].max()) < 0.3
     steps = np.abs(np.diff(out))
     joined = steps[(70 - overlap) * 300 : 70 * 300]

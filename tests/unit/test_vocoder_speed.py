@@ -10,14 +10,14 @@ from tests.unit.vocoder_factory import GENERATORS, vocoder_package
 from xfavot import config
 from xfavot.audio.vocoder import GriffinLim, Vocoder, vocoder
 from xfavot.errors import WeightsError
-from xfavot.evaluation import vocoder_speed
-from xfavot.report import tidy
+from xfavot.evaluation import speed
+from xfavot.report import artifact
 
 CFG = config.resolve(dataset="grid", preset="smoke", seed=3)
 
 
 def test_sizes_are_the_published_ones() -> None:
-    for name, (generator, params) in vocoder_speed.PUBLISHED_SIZES.items():
+    for name, (generator, params) in speed.PUBLISHED_SIZES.items():
         wanted = GENERATORS[name.partition(".")[0]]
         assert generator == wanted.get("generator_type", "ParallelWaveGANGenerator")
         published = {
@@ -29,12 +29,12 @@ def test_sizes_are_the_published_ones() -> None:
 def test_untrained_networks_sound_without_touching_the_callers_randomness() -> None:
     vocoder_package()
     before = torch.get_rng_state()
-    found = vocoder_speed._vocoders(lambda text: pytest.fail(text))
+    found = speed._vocoders(lambda text: pytest.fail(text))
     assert torch.equal(torch.get_rng_state(), before)
     assert [name for name, _ in found] == ["source_filter", "griffin_lim",
-                                           *vocoder_speed.PUBLISHED_SIZES]  # fmt: skip
+                                           *speed.PUBLISHED_SIZES]  # fmt: skip
     assert all(isinstance(made, Vocoder) for made in found.values())
-    quick = found["multi_band_melgan.v2", vocoder_speed.RANDOM]
+    quick = found["multi_band_melgan.v2", speed.RANDOM]
     assert "random weights" in quick.name
     wave = quick(torch.full((80, 5), -2.0), length=1234)
     assert wave.shape == (1234,)
@@ -43,29 +43,29 @@ def test_untrained_networks_sound_without_touching_the_callers_randomness() -> N
 
 def test_a_row_is_seconds_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        vocoder_speed, "_vocoders",
+        speed, "_vocoders",
         lambda say: {("a", "x"): vocoder("source_filter"), ("b", "y"): GriffinLim(iterations=4)},
     )  # fmt: skip
     monkeypatch.setattr(
-        vocoder_speed, "take_turns",
+        speed, "take_turns",
         lambda calls, rounds: dict(zip(calls, [(0.2, 0.1, 0.3), (0.8, 0.4, 0.6)], strict=True)),
     )  # fmt: skip
-    rows = vocoder_speed.real_time_factors(CFG, rounds=3, seconds=0.5)
+    rows = speed.real_time_factors(CFG, rounds=3, seconds=0.5)
     assert [row["value"] for row in rows] == pytest.approx([0.4, 1.2])
     assert [row["ratio"] for row in rows] == pytest.approx([1.0, 3.0])
     assert (rows[1]["lowest"], rows[1]["highest"]) == pytest.approx((0.8, 1.6))
     assert rows[1]["per_second"] == pytest.approx(0.5 / 0.6)
-    for row in tidy.plain_rows("x", rows, "smoke"):
-        tidy.require_columns("x", row)
+    for row in artifact.plain_rows("x", rows, "smoke"):
+        artifact.require_columns("x", row)
 
 
 def test_what_cannot_be_timed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: object) -> None:
         raise WeightsError("not installed")
 
-    monkeypatch.setattr(vocoder_speed, "untrained", missing)
+    monkeypatch.setattr(speed, "untrained", missing)
     said: list[str] = []
-    rows = vocoder_speed.real_time_factors(CFG, rounds=1, seconds=0.1, on_log=said.append)
+    rows = speed.real_time_factors(CFG, rounds=1, seconds=0.1, on_log=said.append)
     assert [row["system"] for row in rows] == ["source_filter", "griffin_lim"]
     assert all(0 < row["lowest"] <= row["value"] <= row["highest"] for row in rows)
     assert sum("is not timed: not installed" in text for text in said) == 3

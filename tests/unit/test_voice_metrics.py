@@ -12,11 +12,8 @@ import torch
 import yaml
 
 from xfavot.errors import DataError, WeightsError
-from xfavot.evaluation import content_preservation as content
-from xfavot.evaluation import f0_agreement as f0
-from xfavot.evaluation import recognisers
-from xfavot.evaluation.speaker_similarity import SpeakerEncoder, similarity
-from xfavot.evaluation.word_error import count_errors, normalise
+from xfavot.evaluation import voices
+from xfavot.evaluation.voices import SpeakerEncoder, count_errors, normalise, similarity
 
 RATE = 24_000
 
@@ -100,24 +97,24 @@ def test_transcript_without_words_is_refused() -> None:
 
 
 def test_grammar_knows_grid_alone() -> None:
-    assert recognisers.in_grid_grammar("Bin blue at A two now")
-    assert recognisers.in_grid_grammar("set white with z zero please")
-    assert not recognisers.in_grid_grammar("set white with w zero please")  # GRID has no w
-    assert not recognisers.in_grid_grammar("please call stella")
-    assert "| z.)" in recognisers.grid_grammar()
+    assert voices.in_grid_grammar("Bin blue at A two now")
+    assert voices.in_grid_grammar("set white with z zero please")
+    assert not voices.in_grid_grammar("set white with w zero please")  # GRID has no w
+    assert not voices.in_grid_grammar("please call stella")
+    assert "| z.)" in voices.grid_grammar()
 
 
 def test_pocketsphinx_hears_grid_sentences_only() -> None:
     pytest.importorskip("pocketsphinx")
-    heard = recognisers.load(recognisers.SPHINX_GRID).hear(voice(seconds=1.0), RATE)
-    assert not heard or recognisers.in_grid_grammar(heard) or len(heard.split()) < 6
+    heard = voices.load_recogniser(voices.SPHINX_GRID).hear(voice(seconds=1.0), RATE)
+    assert not heard or voices.in_grid_grammar(heard) or len(heard.split()) < 6
 
 
 def test_unknown_recogniser_and_absent_weights(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected one of espnet_librispeech, pocketsphinx_grid"):
-        recognisers.load("whisper")
+        voices.load_recogniser("whisper")
     with pytest.raises(WeightsError, match="fetch-weights espnet_librispeech"):
-        recognisers.load(recognisers.ESPNET, cache=tmp_path)
+        voices.load_recogniser(voices.ESPNET, cache=tmp_path)
 
 
 def espnet_model(folder: Path, **files: str) -> dict[str, Path]:
@@ -128,7 +125,7 @@ def espnet_model(folder: Path, **files: str) -> dict[str, Path]:
     (folder / "exp" / "config.yaml").write_text("bpemodel: exp/bpe.model\nvocab: [a, b]\n")
     (folder / "exp" / "bpe.model").write_text("x")
     torch.save({"w": torch.zeros(1)}, folder / "exp" / "a.pth")
-    return recognisers.espnet_files(folder)
+    return voices.espnet_files(folder)
 
 
 def test_files_of_an_espnet_model(tmp_path: Path) -> None:
@@ -136,12 +133,12 @@ def test_files_of_an_espnet_model(tmp_path: Path) -> None:
     assert {key: file.name for key, file in files.items()} == {
         "asr_train_config": "config.yaml", "asr_model_file": "a.pth",
     }  # fmt: skip
-    copy = recognisers._located(files["asr_train_config"], tmp_path, tmp_path / "copies")
+    copy = voices._located(files["asr_train_config"], tmp_path, tmp_path / "copies")
     found: Any = yaml.safe_load(Path(copy).read_text(encoding="utf-8"))
     assert found == {"bpemodel": str(tmp_path / "exp" / "bpe.model"), "vocab": ["a", "b"]}
     torch.save(torch.nn.Linear(1, 1), files["asr_model_file"])  # a pickle that names a class
     with pytest.raises(WeightsError, match="was not run"):
-        recognisers._located(files["asr_model_file"], tmp_path, tmp_path / "copies")
+        voices._located(files["asr_model_file"], tmp_path, tmp_path / "copies")
 
 
 @pytest.mark.parametrize("outside", ["../secret.pth", "exp/absent.pth"])
@@ -159,43 +156,43 @@ def track(*values: float) -> np.ndarray:
 
 def test_agreement_by_hand() -> None:
     source = track(0, 0, *np.linspace(100, 200, 20))
-    same = f0.agreement(source, 2 * source)  # an octave up keeps the melody
+    same = voices.agreement(source, 2 * source)  # an octave up keeps the melody
     assert (same.voicing, same.voiced) == (1.0, 20)
     assert same.correlation == pytest.approx(1)
-    turned = f0.agreement(source, track(0, 100, *np.linspace(200, 100, 20)))
+    turned = voices.agreement(source, track(0, 100, *np.linspace(200, 100, 20)))
     assert turned.voicing == pytest.approx(21 / 22)
     assert turned.correlation is not None
     assert turned.correlation < -0.9
-    flat = f0.agreement(source, np.where(source > 0, 120, 0).astype(np.float32))
+    flat = voices.agreement(source, np.where(source > 0, 120, 0).astype(np.float32))
     assert flat.correlation is None
-    assert f0.agreement(source, 0 * source).voicing == pytest.approx(2 / 22)
+    assert voices.agreement(source, 0 * source).voicing == pytest.approx(2 / 22)
 
 
 def test_other_rhythm_is_not_compared() -> None:
     source = np.full(100, 120, np.float32)
-    assert f0.agreement(source, source[:96]).voicing == 1.0
+    assert voices.agreement(source, source[:96]).voicing == 1.0
     with pytest.raises(DataError, match="100 and 90 frames"):
-        f0.agreement(source, source[:90])
+        voices.agreement(source, source[:90])
     with pytest.raises(DataError, match="0 and 3"):
-        f0.agreement(source[:0], source[:3])
+        voices.agreement(source[:0], source[:3])
 
 
 def test_sex_by_pitch() -> None:
-    assert f0.gender_by_pitch(np.full(20, 120, np.float32)) == "m"
-    assert f0.gender_by_pitch(np.full(20, 210, np.float32)) == "f"
-    assert f0.gender_by_pitch(np.full(9, 210, np.float32)) == ""
+    assert voices.gender_by_pitch(np.full(20, 120, np.float32)) == "m"
+    assert voices.gender_by_pitch(np.full(20, 210, np.float32)) == "f"
+    assert voices.gender_by_pitch(np.full(9, 210, np.float32)) == ""
 
 
 def test_content_reader_and_likeness() -> None:
-    reader = content.ContentReader()
+    reader = voices.ContentReader()
     heard, features = reader.read(voice(seconds=1.0))
     assert isinstance(heard, str)
     assert features.dim() == 2
-    assert content.likeness(features, features) == pytest.approx(1, abs=1e-5)
+    assert voices.likeness(features, features) == pytest.approx(1, abs=1e-5)
     _, noise = reader.read(np.random.default_rng(0).normal(0, 0.1, RATE).astype(np.float32))
-    assert content.likeness(features, noise) < 0.95
+    assert voices.likeness(features, noise) < 0.95
     with pytest.raises(DataError, match="changes the rhythm"):
-        content.likeness(features, features[:, :20])
-    assert content.character_errors("Bin blue!", "bin glue") == (1, 8)
+        voices.likeness(features, features[:, :20])
+    assert voices.character_errors("Bin blue!", "bin glue") == (1, 8)
     with pytest.raises(DataError, match="no letter"):
-        content.character_errors("?", "a")
+        voices.character_errors("?", "a")

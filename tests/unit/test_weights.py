@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from xfavot.audio.vocoder import PUBLISHED
 from xfavot.cli import main
 from xfavot.errors import ConfigError, WeightsError
-from xfavot.evaluation import foreign
+from xfavot.evaluation import external
 from xfavot.weights import fetched
 from xfavot.weights.card import all_cards, listing
 from xfavot.weights.pinned import describe, names
@@ -168,15 +168,15 @@ def test_the_real_files_are_the_pinned_ones(name: str, real_corpus: Path, tmp_pa
 
 def test_the_real_files_are_read_without_being_run(real_corpus: Path) -> None:
     file = real_corpus / "weights" / REAL["nisqa"]
-    state = foreign.read_state(file, at=("model_state_dict",))
+    state = external.read_state(file, at=("model_state_dict",))
     assert len(state) == 100
-    assert foreign.read(file)["args"]["ms_sr"] is None  # it does not resample
+    assert external.read(file)["args"]["ms_sr"] is None  # it does not resample
     for name, key in (
         ("lpips_alex", "lin{}.model.1.weight"),
         ("lpips_stargan_v2", "lpips_weights.{}.main.1.weight"),
     ):
         expected = {key.format(i): shape for i, shape in enumerate(SHAPES)}
-        state = foreign.read_state(real_corpus / "weights" / REAL[name], expected=expected)
+        state = external.read_state(real_corpus / "weights" / REAL[name], expected=expected)
         assert all(float(value.min()) >= 0 for value in state.values())
 
 
@@ -187,7 +187,7 @@ def test_the_form_shows_in_the_bytes_not_in_the_name(form: str, tmp_path: Path) 
         save_file(state, file)
     else:
         torch.save(state, file, _use_new_zipfile_serialization=form == "zip")
-    read = foreign.read_state(file, expected={"w": (2, 3)})
+    read = external.read_state(file, expected={"w": (2, 3)})
     torch.testing.assert_close(read["w"], state["w"])
 
 
@@ -195,16 +195,16 @@ def test_other_tensors_than_expected_are_named(tmp_path: Path) -> None:
     torch.save({"net": {"a": torch.zeros(2), "b": torch.zeros(3)}}, tmp_path / "a.pth")
     network = {"a": torch.zeros(2), "b": torch.zeros(4), "c": torch.zeros(1)}
     with pytest.raises(WeightsError) as caught:
-        foreign.read_state(tmp_path / "a.pth", at=("net",), expected=network)
+        external.read_state(tmp_path / "a.pth", at=("net",), expected=network)
     assert "2 of 3 expected tensors" in str(caught.value)
     assert "b is (3,), expected (4,); c is missing, expected (1,)" in str(caught.value)
     with pytest.raises(WeightsError, match="has no 'model', only net"):
-        foreign.read_state(tmp_path / "a.pth", at=("model",))
+        external.read_state(tmp_path / "a.pth", at=("model",))
     with pytest.raises(WeightsError, match=r"net is .*, no tensor"):
-        foreign.read_state(tmp_path / "a.pth")
+        external.read_state(tmp_path / "a.pth")
 
 
 def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.tensor([1.0, float("nan")])}, tmp_path / "a.pth")
     with pytest.raises(WeightsError, match="a has values that are not finite"):
-        foreign.read_state(tmp_path / "a.pth")
+        external.read_state(tmp_path / "a.pth")

@@ -7,10 +7,17 @@
 Tasks are named guidance to output: ``Task.A2I`` converts a face after a voice.
 """
 
-from xfavot.convert.converter import Converter
-from xfavot.convert.examples import Example, examples, open_stores, samples
-from xfavot.convert.results import ConvertedFace, ConvertedVoice, Style, Task
-from xfavot.convert.sheet import Grid, Panel, sample_grids, save_voices
+from xfavot.convert.converter import ConvertedFace, ConvertedVoice, Converter, Style, Task
+from xfavot.convert.sheet import (
+    Example,
+    Grid,
+    Panel,
+    examples,
+    open_stores,
+    sample_grids,
+    samples,
+    save_voices,
+)
 
 __all__ = [
     "ConvertedFace",

@@ -7,7 +7,10 @@ the mean over the windows, weighted by their length.
 
 from __future__ import annotations
 
-from os import PathLike
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +19,490 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xfavot.audio.mel import require_contract
+from xfavot import __version__
+from xfavot.audio.io import save_waveform
+from xfavot.audio.mel import log_mel, require_contract
 from xfavot.audio.vocoder import DEFAULT, Vocoder
 from xfavot.audio.vocoder import vocoder as vocoder_of
-from xfavot.convert import inputs, windows
-from xfavot.convert.results import ConvertedFace, ConvertedVoice, Style, Task, provenance
-from xfavot.convert.styles import StyleMaker
+from xfavot.convert import inputs
+from xfavot.errors import ConfigError
+from xfavot.image.io import save_image
+from xfavot.models.f0 import F0Network, track
 from xfavot.training.checkpoint import LoadedModel, load_model
+
+# Speech of any length, in pieces of a length that the networks accept
+
+
+SHORTEST_FRAMES = 80  # frames, 1 s: what the style encoder covers
+FRAME_MULTIPLE = 4  # G_A halves the frames twice
+WINDOW_FRAMES = 960  # 12 s
+OVERLAP_FRAMES = 96  # 1.2 s shared by two windows
+
+
+def pad_frames(x: Tensor) -> Tensor:
+    """Reflect a spectrogram at its end until the networks accept its length.
+
+    Args:
+        x: (..., T), T >= 1.
+
+    Returns:
+        (..., T') with T' at least 80 and a multiple of 4; the first T frames are those of `x`.
+    """
+    frames = x.shape[-1]
+    length = max(SHORTEST_FRAMES, -(-frames // FRAME_MULTIPLE) * FRAME_MULTIPLE)
+    at = torch.arange(length, device=x.device)
+    if frames > 1:  # 0 1 2 1 0 1 2 ...: reflected again and again where the clip is very short
+        at = at % (2 * (frames - 1))
+        at = torch.where(at < frames, at, 2 * (frames - 1) - at)
+    else:
+        at = torch.zeros_like(at)
+    return x[..., at]
+
+
+def spans(frames: int) -> Iterator[tuple[int, int]]:
+    """Yield the frames [start, stop) of every window of a padded clip.
+
+    A clip of up to 12 s is one window. The windows of a longer one have 12 s each and share at
+    least 1.2 s with the next.
+
+    Args:
+        frames: a multiple of 4.
+    """
+    start = 0
+    while frames - start > WINDOW_FRAMES:
+        yield start, start + WINDOW_FRAMES
+        start += WINDOW_FRAMES - OVERLAP_FRAMES
+    yield max(0, min(start, frames - WINDOW_FRAMES)), frames
+
+
+def mean(mel: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
+    """Average a vector over the windows of a clip, weighted by their length.
+
+    Args:
+        mel: (1, 1, 80, T), padded.
+        fn: maps a window (1, 1, 80, t) to (1, S).
+
+    Returns:
+        (1, S).
+    """
+    parts = [(stop - start, fn(mel[..., start:stop])) for start, stop in spans(mel.shape[-1])]
+    weights = torch.tensor([float(n) for n, _ in parts], device=mel.device)
+    stacked = torch.stack([value for _, value in parts])  # (windows, 1, S)
+    return (stacked * weights[:, None, None]).sum(dim=0) / weights.sum()
+
+
+def joined(mel: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
+    """Map a clip window by window, cross-fading what two windows share.
+
+    Args:
+        mel: (1, 1, 80, T), padded.
+        fn: maps a window (1, 1, 80, t) to its own shape.
+
+    Returns:
+        (1, 1, 80, T).
+    """
+    out = torch.zeros_like(mel)
+    done = 0
+    for start, stop in spans(mel.shape[-1]):
+        part, shared = fn(mel[..., start:stop]), done - start
+        if shared > 0:
+            fade = torch.linspace(0.0, 1.0, shared, device=mel.device)
+            out[..., start:done] = out[..., start:done] * (1.0 - fade) + part[..., :shared] * fade
+        out[..., done:stop] = part[..., shared:]
+        done = stop
+    return out
+
+
+def pitch(network: F0Network, mel: Tensor) -> NDArray[np.float32]:
+    """Track the pitch of a clip.
+
+    Args:
+        network: the F0 network, in evaluation mode.
+        mel: (1, 1, 80, T), standardised and padded.
+
+    Returns:
+        (T,) float32, Hz, 0 where the network says unvoiced.
+    """
+    parts, done = [], 0
+    for start, stop in spans(mel.shape[-1]):
+        parts.append(track(network(mel[..., start:stop]))[0, done - start :])
+        done = stop
+    return np.asarray(torch.cat(parts).cpu().numpy(), dtype=np.float32)
+
+
+# What a conversion gives: the task, the style that led it, the converted face or voice
+
+
+class Task(Enum):
+    """A conversion, named guidance to output: A voice (audio), I face (image), Z latent code."""
+
+    I2I = "i2i"
+    A2I = "a2i"
+    Z2I = "z2i"
+    A2A = "a2a"
+    I2A = "i2a"
+    Z2A = "z2a"
+
+    @property
+    def guidance(self) -> str:
+        """What leads the conversion: "voice", "face" or "latent"."""
+        return {"a": "voice", "i": "face", "z": "latent"}[self.value[0]]
+
+    @property
+    def output(self) -> str:
+        """What is converted: "voice" or "face"."""
+        return {"a": "voice", "i": "face"}[self.value[2]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Style:
+    """A style vector and where it came from.
+
+    Args:
+        vector: (1, S), unitless.
+        guidance: "face", "voice" or "latent".
+        gender: "f", "m", or "" where a speaker's head of the mapping network gave the style.
+        gender_from: "given", "estimated by C_A" or "speaker".
+        reference: file or description of the reference.
+        seed: seed of the latent code; ``None`` for a face or a voice.
+        speaker: speaker whose head was used, or "".
+    """
+
+    vector: Tensor
+    guidance: str
+    gender: str
+    gender_from: str
+    reference: str
+    seed: int | None = None
+    speaker: str = ""
+
+    def task(self, output: str) -> Task:
+        """Return the task that this style leads to for an output ("face" or "voice")."""
+        first = {"voice": "a", "face": "i", "latent": "z"}[self.guidance]
+        return Task(f"{first}2{'a' if output == 'voice' else 'i'}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertedFace:
+    """A converted face.
+
+    Args:
+        task: the task done.
+        image: (H, W, 3) uint8.
+        source: (H, W, 3) uint8, the source as the networks saw it.
+        style: the style that led the conversion.
+        provenance: texts written into the file.
+    """
+
+    task: Task
+    image: NDArray[np.uint8]
+    source: NDArray[np.uint8]
+    style: Style
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write a PNG whose text chunks hold the provenance.
+
+        Args:
+            path: a name that ends in ``.png``.
+
+        Returns:
+            The path written.
+
+        Raises:
+            ConfigError: another ending.
+        """
+        target = _with_suffix(path, ".png")
+        save_image(target, self.image, metadata=dict(self.provenance))
+        return target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertedVoice:
+    """A converted voice.
+
+    Args:
+        task: the task done.
+        waveform: (N,) float32 at 24 kHz, N as the source's.
+        log_mel: (80, T) float32, log10 magnitude, T = N // 300 + 1.
+        f0: (T,) float32, Hz, by the checkpoint's own F0 network, 0 where unvoiced.
+        source_log_mel, source_f0: the same of the source.
+        style: the style that led the conversion.
+        provenance: texts written into the file.
+    """
+
+    task: Task
+    waveform: NDArray[np.float32]
+    log_mel: NDArray[np.float32]
+    f0: NDArray[np.float32]
+    source_log_mel: NDArray[np.float32]
+    source_f0: NDArray[np.float32]
+    style: Style
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write a 16-bit WAV whose comment holds the provenance.
+
+        Args:
+            path: a name that ends in ``.wav``.
+
+        Returns:
+            The path written.
+
+        Raises:
+            ConfigError: another ending.
+        """
+        target = _with_suffix(path, ".wav")
+        save_waveform(target, self.waveform, metadata=dict(self.provenance))
+        return target
+
+
+def _with_suffix(path: str | PathLike[str], suffix: str) -> Path:
+    target = Path(fspath(path))
+    if target.suffix.lower() != suffix:
+        raise ConfigError(
+            f"the file to write is {target.name!r}; expected a name that ends in {suffix}"
+        )
+    return target
+
+
+def describe(given: Any) -> str:
+    """Say what a source or a reference was: the name of a file, or the type and size of data."""
+    if isinstance(given, str | PathLike):
+        return Path(fspath(given)).name
+    shape: Any = getattr(given, "shape", getattr(given, "size", ()))
+    return f"{type(given).__name__} of {' x '.join(str(n) for n in shape)}"
+
+
+def provenance(
+    task: Task, style: Style, *, source: Any, checkpoint: str, step: int
+) -> dict[str, str]:
+    """Texts that a converted file carries; empty ones are left out.
+
+    Args:
+        task: what was done.
+        style: what led it.
+        source: the face or voice that was converted.
+        checkpoint: name of the checkpoint.
+        step: its training step.
+    """
+    texts = {
+        "software": f"xfavot {__version__}",
+        "synthetic": "yes: converted by XFaVoT (arXiv 2302.13838), not a recording",
+        "task": f"{task.value} (guidance to output)",
+        "checkpoint": checkpoint,
+        "step": str(step),
+        "source": describe(source),
+        "reference": style.reference,
+        "gender": f"{style.gender} ({style.gender_from})" if style.gender else "",
+        "speaker": style.speaker,
+        "seed": "" if style.seed is None else str(style.seed),
+    }
+    return {key: text for key, text in texts.items() if text}
+
+
+# Styles: from a face, a voice or a latent code to the vector that leads a conversion
+
+
+GUIDANCE_ADVICE = (
+    "give exactly one of face_reference=, voice_reference=, latent= (a seed) and style="
+)
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device of a name; "auto" is a GPU if there is one.
+
+    Raises:
+        ConfigError: no such device here; nothing else is taken silently.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"device is {name!r}, which cannot be used here ({str(error).splitlines()[0]}); "
+            "expected auto, cpu, or a device that torch sees"
+        ) from error
+
+
+class StyleMaker:
+    """The networks of a checkpoint and the styles that they make of references.
+
+    Args:
+        model: what :func:`xfavot.training.checkpoint.load_model` returns.
+        name: name of the checkpoint, written into every result.
+        device: where the networks run.
+
+    Raises:
+        DataError: the checkpoint was made for another mel-spectrogram.
+    """
+
+    def __init__(self, model: LoadedModel, *, name: str, device: str) -> None:
+        """Move the networks to the device; see the class."""
+        require_contract(model.contract, where=f"checkpoint {name}")
+        self.name = name
+        self.device = find_device(device)
+        self.nets = model.nets.to(self.device).eval()
+        self.f0_net = model.f0.to(self.device).eval()
+        self.standardiser = model.standardiser.to(self.device)
+        self.config = model.config
+        self.speakers: tuple[str, ...] = tuple(model.speakers)
+        self.step = model.step
+
+    @property
+    def image_size(self) -> int:
+        """Pixels of a side of the faces that the networks see."""
+        return self.config.model.image_size
+
+    def has(self, kind: str) -> bool:
+        """Whether the checkpoint was trained on "face" or "voice" (an image-only row has one)."""
+        return {"face": "image", "voice": "audio"}[kind] in self.config.train.modalities
+
+    def _require(self, kind: str) -> None:
+        if not self.has(kind):
+            raise ConfigError(
+                f"checkpoint {self.name} was trained on {self.config.train.modalities}; expected "
+                f"one trained on {kind}s too; use configuration xfavot"
+            )
+
+    def style_of_face(
+        self, face: Any, *, gender: str | None = None, aligned: bool = False
+    ) -> Style:
+        """Encode the style of a reference face by E_I.
+
+        Args:
+            face: a path, a PIL image or uint8 pixels (H, W, 3).
+            gender: "f" or "m", the encoder's head; needed, since no network of the paper reads it
+                from a face.
+            aligned: the picture is already a square crop as in CelebA-HQ.
+
+        Raises:
+            ConfigError: no gender.
+            DataError: not an image, or no face in it.
+        """
+        self._require("face")
+        code = inputs.gender_code(gender, name="gender")
+        if code is None or gender is None:
+            raise ConfigError(
+                "gender is missing for a face reference; expected "
+                '"f" or "m", because E_I has one head a gender and no network of the model reads '
+                'the gender from a face; pass gender="f" or gender="m"'
+            )
+        pixels = inputs.read_face(
+            face, name="reference face", size=self.image_size, aligned=aligned
+        )
+        with torch.inference_mode():
+            x = inputs.face_to_tensor(pixels).to(self.device)
+            vector = self.nets.E_I(x, self._codes(code))  # (1, S)
+        return Style(
+            vector=vector, guidance="face", gender=gender, gender_from="given",
+            reference=describe(face),
+        )  # fmt: skip
+
+    def style_of_voice(self, voice: Any, *, gender: str | None = None) -> Style:
+        """Encode the style of a reference voice by E_A, over the whole clip.
+
+        Args:
+            voice: a path of a sound or video file, or samples (N,) at 24 kHz.
+            gender: "f" or "m", the encoder's head; left out, C_A's gender group estimates it.
+
+        Raises:
+            ConfigError: the gender is neither.
+            DataError: not speech.
+        """
+        self._require("voice")
+        given = inputs.gender_code(gender, name="gender")
+        mel, _ = self._mel(inputs.read_voice(voice, name="reference voice"))
+        with torch.inference_mode():
+            code = self._estimate_gender(mel) if given is None else given
+            vector = mean(mel, lambda x: self.nets.E_A(x, self._codes(code)))  # (1, S)
+        return Style(
+            vector=vector, guidance="voice", gender=inputs.GENDERS[code],
+            gender_from="given" if given is not None else "estimated by C_A",
+            reference=describe(voice),
+        )  # fmt: skip
+
+    def style_of_latent(
+        self, seed: int, *, gender: str | None = None, speaker: str | None = None
+    ) -> Style:
+        """Draw a style by M from the latent code of a seed.
+
+        Args:
+            seed: seed of the code z, drawn on the CPU, so that every device gives the same.
+            gender: "f" or "m", the head of M; or
+            speaker: one of :attr:`speakers`, whose head is taken instead.
+
+        Raises:
+            ConfigError: neither or both of gender and speaker, an unknown speaker, or no seed.
+        """
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise ConfigError(f"latent is {seed!r}; expected a whole number, 0 or more, as seed")
+        code = inputs.gender_code(gender, name="gender")
+        if (code is None) == (not speaker):
+            raise ConfigError(
+                f"latent guidance got gender {gender!r} and speaker {speaker!r}; expected exactly "
+                'one of them: gender="f", gender="m", or one of the speakers of the checkpoint'
+            )
+        if speaker:
+            if speaker not in self.speakers:
+                more = ", ..." if len(self.speakers) > 8 else ""
+                known = ", ".join(self.speakers[:8]) + more
+                raise ConfigError(
+                    f"speaker is {speaker!r}; expected one of the {len(self.speakers)} speakers "
+                    f"that the checkpoint was trained on: {known or 'none'}"
+                )
+            code = len(inputs.GENDERS) + self.speakers.index(speaker)
+        rng = torch.Generator().manual_seed(seed)
+        z = torch.randn((1, self.config.model.latent_dim), generator=rng)  # (1, L)
+        with torch.inference_mode():
+            vector = self.nets.M(z.to(self.device), self._codes(code or 0))  # (1, S)
+        return Style(
+            vector=vector, guidance="latent", gender=gender or "",
+            gender_from="speaker" if speaker else "given",
+            reference=f"latent code of seed {seed}", seed=seed, speaker=speaker or "",
+        )  # fmt: skip
+
+    def style(
+        self,
+        *,
+        face_reference: Any = None,
+        voice_reference: Any = None,
+        latent: int | None = None,
+        style: Style | None = None,
+        gender: str | None = None,
+        speaker: str | None = None,
+        reference_aligned: bool = False,
+    ) -> Style:
+        """Return the style of whichever guidance is given; see :meth:`convert_face`."""
+        given = [g for g in (face_reference, voice_reference, latent, style) if g is not None]
+        if len(given) != 1:
+            raise ConfigError(f"{len(given)} guidances were given; expected one; {GUIDANCE_ADVICE}")
+        if speaker and latent is None:
+            raise ConfigError(
+                f"speaker is {speaker!r} without a latent code; expected it with latent= only, "
+                "since the encoders have heads of genders alone"
+            )
+        if style is not None:
+            return style
+        if face_reference is not None:
+            return self.style_of_face(face_reference, gender=gender, aligned=reference_aligned)
+        if voice_reference is not None:
+            return self.style_of_voice(voice_reference, gender=gender)
+        assert latent is not None
+        return self.style_of_latent(latent, gender=gender, speaker=speaker)
+
+    def _codes(self, code: int) -> Tensor:
+        return torch.tensor([code], device=self.device)
+
+    def _mel(self, wave: NDArray[np.float32]) -> tuple[Tensor, int]:
+        """Return the standardised, padded spectrogram (1, 1, 80, T') and its true length T."""
+        mel = self.standardiser.standardise(log_mel(torch.from_numpy(wave)).to(self.device))
+        return pad_frames(mel)[None, None], mel.shape[1]
+
+    def _estimate_gender(self, mel: Tensor) -> int:
+        return int(mean(mel, lambda x: self.nets.C_A(x)[0]).argmax())
+
 
 LOUDEST = 1.75  # log10; no waveform in [-1, 1] has a larger mel under the contract
 
@@ -128,10 +608,10 @@ class Converter(StyleMaker):
         wave = inputs.read_voice(voice, name="source voice")
         mel, frames = self._mel(wave)  # (1, 1, 80, T')
         with torch.inference_mode():
-            converted = windows.joined(
+            converted = joined(
                 mel, lambda x: self.nets.G_A(x, style.vector, self.f0_net.features(x))
             )
-            f0, source_f0 = (windows.pitch(self.f0_net, x)[:frames] for x in (converted, mel))
+            f0, source_f0 = (pitch(self.f0_net, x)[:frames] for x in (converted, mel))
             result, source = (self._restore(x, frames) for x in (converted, mel))
         task = style.task("voice")
         provenance = self._provenance(voice, style, task)
@@ -149,7 +629,7 @@ class Converter(StyleMaker):
         """
         mel, frames = self._mel(inputs.read_voice(voice, name="voice"))
         with torch.inference_mode():
-            return self._restore(mel, frames).numpy(), windows.pitch(self.f0_net, mel)[:frames]
+            return self._restore(mel, frames).numpy(), pitch(self.f0_net, mel)[:frames]
 
     def _restore(self, x: Tensor, frames: int) -> Tensor:
         """Return (80, T) log10 magnitudes, from the contract's floor up to the loudest there is."""

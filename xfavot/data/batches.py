@@ -17,38 +17,320 @@ would have seen.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+import numpy as np
+from numpy.typing import NDArray
+from xfavot.data.store import Item
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+import cv2
+import torch
+from torch import Tensor
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-
-import numpy as np
-import torch
-from torch import Tensor
-
 from xfavot.audio.mel import MEL, Standardiser
-from xfavot.data.draws import (
-    UNKNOWN,
-    ByGender,
-    References,
-    Rows,
-    balanced_genders,
-    draw_others,
-    draw_rows,
-    pools,
-)
-from xfavot.data.items import GENDERS, SPLITS, Item
-from xfavot.data.manifest import Store, mel_statistics
-from xfavot.data.samples import (
-    Batch,
-    Change,
-    Samples,
-    draw_changes,
-    planes,
-    reflected,
-)
+from xfavot.data.store import GENDERS, SPLITS, Item
+from xfavot.data.store import Store, mel_statistics
 from xfavot.errors import ConfigError, DataError
 
-__all__ = ["Batch", "Batches", "Samples"]
+
+# Which clip fills which row of a batch: pools by gender, corpus and speaker
+
+
+Rows = NDArray[np.int64]
+UNKNOWN = -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pool:
+    """Clips of one gender that can fill one role: corpus, then speaker, then clip, each uniform.
+
+    Every corpus is as likely as the others however large it is, and so is every speaker inside it.
+    A clip whose speaker is unknown counts as a speaker of its own.
+
+    Args:
+        corpus_start, corpus_count: (C,) the speakers of each corpus.
+        speaker_start, speaker_count: (S,) the clips of each speaker in ``rows``.
+        rows: clips, grouped by speaker, speakers grouped by corpus.
+    """
+
+    corpus_start: Rows
+    corpus_count: Rows
+    speaker_start: Rows
+    speaker_count: Rows
+    rows: Rows
+
+    @classmethod
+    def of(cls, items: Sequence[Item], rows: Sequence[int]) -> Pool | None:
+        """Build a pool of some clips; ``None`` if there are none.
+
+        Args:
+            items: all clips.
+            rows: positions of those that belong to the pool.
+        """
+        corpora: dict[str, dict[str, list[int]]] = {}
+        for row in rows:
+            item = items[row]
+            speakers = corpora.setdefault(item.corpus, {})
+            speakers.setdefault(item.speaker or f"clip:{item.id}", []).append(row)
+        if not corpora:
+            return None
+        clips = [clips for speakers in corpora.values() for clips in speakers.values()]
+        corpus_start, corpus_count = _spans([len(speakers) for speakers in corpora.values()])
+        speaker_start, speaker_count = _spans([len(c) for c in clips])
+        flat = np.array([row for c in clips for row in c], dtype=np.int64)
+        return cls(corpus_start, corpus_count, speaker_start, speaker_count, flat)
+
+    def speakers(self, rng: np.random.Generator, count: int) -> Rows:
+        """(count,) speakers; those of one corpus repeat only when all of them were drawn."""
+        corpora = _uniform(rng, np.full(count, len(self.corpus_start)))
+        drawn = np.empty(count, dtype=np.int64)
+        for corpus in np.unique(corpora):
+            where = np.flatnonzero(corpora == corpus)
+            size = int(self.corpus_count[corpus])
+            rounds = [rng.permutation(size) for _ in range(-(-len(where) // size))]
+            drawn[where] = self.corpus_start[corpus] + np.concatenate(rounds)[: len(where)]
+        return drawn
+
+    def clips(self, rng: np.random.Generator, speakers: Rows) -> Rows:
+        """(n,) one clip of each speaker."""
+        places = self.speaker_start[speakers] + _uniform(rng, self.speaker_count[speakers])
+        return self.rows.take(places)
+
+    def draw(self, rng: np.random.Generator, count: int) -> Rows:
+        """(count,) clips, drawn independently."""
+        corpora = _uniform(rng, np.full(count, len(self.corpus_start)))
+        speakers = self.corpus_start[corpora] + _uniform(rng, self.corpus_count[corpora])
+        return self.clips(rng, speakers)
+
+
+ByGender = Mapping[int, Pool]
+
+
+def pools(items: Sequence[Item], rows: Sequence[int], genders: NDArray[np.int64]) -> ByGender:
+    """One pool for each gender that occurs among some clips.
+
+    Args:
+        items: all clips.
+        rows: positions of those that belong to the role.
+        genders: (items,) gender codes.
+    """
+    built = {g: Pool.of(items, [row for row in rows if genders[row] == g]) for g in (0, 1)}
+    return {g: pool for g, pool in built.items() if pool is not None}
+
+
+def balanced_genders(rng: np.random.Generator, available: Sequence[int], count: int) -> Rows:
+    """(count,) gender codes in random order, each as often as the others, the odd one at random."""
+    order = rng.permutation(np.asarray(available, dtype=np.int64))
+    return rng.permutation(np.resize(order, count))
+
+
+def draw_rows(rng: np.random.Generator, source: ByGender, genders: Rows) -> Rows:
+    """(B,) a clip of each row's gender, drawn independently."""
+    drawn = np.full(len(genders), UNKNOWN, dtype=np.int64)
+    for gender, pool in source.items():
+        where = np.flatnonzero(genders == gender)
+        drawn[where] = pool.draw(rng, len(where))
+    return drawn
+
+
+def draw_others(rng: np.random.Generator, source: ByGender, genders: Rows, taken: Rows) -> Rows:
+    """As :func:`draw_rows`, but another clip than ``taken`` (B,) unless the pool has only one."""
+    drawn = draw_rows(rng, source, genders)
+    for row in np.flatnonzero(drawn == taken):
+        choices = source[int(genders[row])].rows
+        others = choices[choices != taken[row]]
+        if len(others):
+            drawn[row] = rng.choice(others)
+    return drawn
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class References:
+    """Where a row's two references come from: a speaker with both, or a face beside a voice.
+
+    Args:
+        pairs: clips with face and voice.
+        faces, voices: what rows without a pair draw from; both empty if every clip is a pair, one
+            of them empty if the stores have no clip of that side at all.
+    """
+
+    pairs: ByGender
+    faces: ByGender
+    voices: ByGender
+
+    def draw(self, rng: np.random.Generator, genders: Rows) -> tuple[Rows, Rows, NDArray[np.bool_]]:
+        """Draw both references of each row.
+
+        Args:
+            rng: the generator of this role.
+            genders: (B,) target genders.
+
+        Returns:
+            Clips of the face and of the voice, (B,) each, -1 on a missing side, and whether they
+            are one speaker. The two clips of a pair are drawn separately; both kinds of row are
+            equally likely where both exist.
+        """
+        chance = rng.random(len(genders))
+        face, voice = np.full((2, len(genders)), UNKNOWN, dtype=np.int64)
+        paired = np.zeros(len(genders), dtype=np.bool_)
+        for gender in np.unique(genders).tolist():
+            here = genders == gender
+            apart = gender in self.faces or gender in self.voices
+            share = (0.5 if apart else 1.0) if gender in self.pairs else 0.0
+            together = np.flatnonzero(here & (chance < share))
+            if len(together):
+                pool = self.pairs[gender]
+                speakers = pool.speakers(rng, len(together))
+                face[together] = pool.clips(rng, speakers)
+                voice[together] = pool.clips(rng, speakers)
+                paired[together] = True
+            alone = np.flatnonzero(here & (chance >= share))
+            if len(alone):
+                if gender in self.faces:
+                    face[alone] = self.faces[gender].draw(rng, len(alone))
+                if gender in self.voices:
+                    voice[alone] = self.voices[gender].draw(rng, len(alone))
+        return face, voice, paired
+
+
+def _uniform(rng: np.random.Generator, counts: Rows) -> Rows:
+    """One integer below each count."""
+    return np.floor(rng.random(len(counts)) * counts).astype(np.int64)
+
+
+def _spans(counts: Sequence[int]) -> tuple[Rows, Rows]:
+    """Starts and lengths of consecutive groups."""
+    lengths = np.asarray(counts, dtype=np.int64)
+    return np.cumsum(lengths) - lengths, lengths
+
+
+# What a batch holds, and the changes made to single samples: augmentation, short clips
+
+
+FLIP_PROBABILITY = 0.5
+CROP_PROBABILITY = 0.5
+CROP_AREA = (0.8, 1.0)  # share of the face's area
+CROP_LOG_RATIO = (math.log(0.9), math.log(1.1))  # width over height
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """One role of a batch.
+
+    Args:
+        x: images (B, 3, H, W) in [-1, 1], or standardised mels (B, 1, 80, T); float32. Images are
+            uint8 until :meth:`to`, so that a quarter of the bytes travels.
+        gender: (B,) int64, 0 = f, 1 = m.
+        speaker: (B,) int64, position in ``Batches.speakers``, -1 if it is not there.
+        row: (B,) int64, position in ``Batches.items``.
+    """
+
+    x: Tensor
+    gender: Tensor
+    speaker: Tensor
+    row: Tensor
+
+    def to(self, device: torch.device | str) -> Samples:
+        """The same samples on a device, as float32."""
+        values = [getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)]
+        if values[0].dtype == torch.uint8:
+            values[0] = to_range(values[0])
+        return Samples(*values)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """All roles of one step; ``None`` where the stores have no faces, or no voices, at all.
+
+    Row i of the four references has one gender, the target gender of row i; the references "2" are
+    other clips of that gender, of any speaker. ``paired`` (B,) bool: the first face and the first
+    voice of the row are one speaker of an audio-visual corpus.
+    """
+
+    source_image: Samples | None
+    source_audio: Samples | None
+    ref_image: Samples | None
+    ref_audio: Samples | None
+    ref2_image: Samples | None
+    ref2_audio: Samples | None
+    paired: Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on a device."""
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved: dict[str, Any] = {k: v if v is None else v.to(device) for k, v in values.items()}
+        return Batch(**moved)
+
+    def roles(self) -> dict[str, Samples]:
+        """The roles that are filled, by name."""
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {k: v for k, v in values.items() if isinstance(v, Samples)}
+
+
+def reflected(count: int, length: int) -> NDArray[np.int64]:
+    """(length,) frame numbers that walk forth and back over a clip of ``count`` frames.
+
+    The ends are not repeated: 3 frames give 0 1 2 1 0 1 2 ...
+    """
+    period = max(2 * (count - 1), 1)
+    place = np.arange(length, dtype=np.int64) % period
+    return np.minimum(place, period - place) if count > 1 else np.zeros(length, np.int64)
+
+
+def to_range(pixels: Tensor) -> Tensor:
+    """Turn pixels, 0 to 255, into float32 from -1 to 1."""
+    return pixels.float().mul_(1.0 / 127.5).sub_(1.0)
+
+
+Change = tuple[bool, tuple[int, int, int, int]]  # mirrored; top, left, height, width kept
+
+
+def draw_changes(rng: np.random.Generator, count: int, size: int) -> list[Change]:
+    """Draw a horizontal flip and a resized crop for each of some square faces.
+
+    Lineage: StarGAN v2's training transform: half of the faces are mirrored, and half of them keep
+    only 0.8 to 1 of their area, of ratio 0.9 to 1.1.
+
+    Args:
+        rng: the generator of the step.
+        count: faces.
+        size: pixels a side.
+    """
+    mirrored = rng.random(count) < FLIP_PROBABILITY
+    whole = rng.random(count) >= CROP_PROBABILITY
+    area = rng.uniform(*CROP_AREA, count)
+    ratio = np.exp(rng.uniform(*CROP_LOG_RATIO, count))
+    sides = np.sqrt(np.stack([area / ratio, area * ratio]))  # height, width
+    kept = np.where(whole, size, np.minimum(np.rint(size * sides), size))
+    corner = np.rint(rng.random((2, count))[::-1] * (size - kept))  # top, left
+    boxes = np.concatenate([corner, kept]).astype(np.int64).T.tolist()
+    return [(flip, tuple(box)) for flip, box in zip(mirrored.tolist(), boxes, strict=True)]
+
+
+def planes(face: NDArray[np.uint8], change: Change | None, out: NDArray[np.uint8]) -> None:
+    """Write a face as three planes of colour, changed as drawn and made smaller by area averages.
+
+    Args:
+        face: (H, H, 3).
+        change: of :func:`draw_changes`; crops are brought back to the size bilinearly.
+        out: (3, S, S), filled; S divides H.
+    """
+    if change is not None:
+        mirrored, (top, left, height, width) = change
+        if (height, width) != face.shape[:2]:
+            part = face[top : top + height, left : left + width]
+            face = np.asarray(cv2.resize(part, face.shape[1::-1]), np.uint8)  # bilinear
+        if mirrored:
+            face = np.asarray(cv2.flip(face, 1), np.uint8)
+    if len(face) != out.shape[1]:
+        small = cv2.resize(face, out.shape[1:], interpolation=cv2.INTER_AREA)
+        face = np.asarray(small, np.uint8)
+    cv2.split(face, list(out))  # three times as fast as NumPy's transposed copy
+
 
 STREAMS = ("genders", "sources", "references", "others", "faces", "crops", "augment")
 BLOCK = 16  # mels converted together, so that they stay in a core's cache

@@ -18,13 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xfavot.audio.f0 import world_f0
 from xfavot.audio.mel import MEL, log_mel
 from xfavot.audio.vocoder import Vocoder
-from xfavot.data.f0 import world_f0
-from xfavot.data.manifest import GENDERS, Store
+from xfavot.data.store import GENDERS, Store
 from xfavot.errors import DataError, WeightsError
-from xfavot.training.labels import DB_PER_LOG10, Clip, clips_of
-from xfavot.training.measures import PitchScore
+from xfavot.training.speech import DB_PER_LOG10, Clip, PitchScore, clips_of
 
 SPLITS = ("unseen", "val", "train")  # the order in which a split is looked for
 HEARD_DECADES = 3.0  # 60 dB: fainter values of a mel do not count

@@ -8,13 +8,199 @@ Training is in `judge_training.py`; this file holds the networks and their measu
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional
 
-from xfavot.audio.mel import Standardiser
-from xfavot.evaluation.people import Faces, Voices
+from xfavot.audio.mel import MEL, Standardiser
+from xfavot.config import key_of
+from xfavot.data.batches import planes, reflected, to_range
+from xfavot.data.store import GENDERS, Item, Store, mel_statistics
+from xfavot.errors import DataError, TrainingError, WeightsError
+from xfavot.training.speech import augment, generator_of
+
+# Real people as tensors: the faces and voices of one split at a model's size, with what is known
+
+
+FACTORS = "factors.json"
+POSE = ("yaw", "pitch")  # unitless, -1 to 1, as the corpus `mini` draws them
+CROP_PLACES = (0.2, 0.8)  # where crops of a clip start: 0 at its beginning, 1 as late as possible
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Faces:
+    """Faces: x (n, 3, H, W) in [-1, 1]; speaker, gender (n,) codes; pose (n, 2), NaN if unknown."""
+
+    x: Tensor
+    speaker: Tensor
+    gender: Tensor
+    pose: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Voices:
+    """Crops of voices: log_mel (n, 80, T) log10; speaker, gender (n,) codes."""
+
+    log_mel: Tensor
+    speaker: Tensor
+    gender: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class People:
+    """Everybody in one split.
+
+    Args:
+        speakers: names; their position is the speaker code.
+        gender: (K,) codes of the speakers, 0 = f, 1 = m.
+        faces: every stored face.
+        clips: whole clips, (80, T) log10 mel each, with their speakers and transcripts.
+    """
+
+    speakers: tuple[str, ...]
+    gender: Tensor
+    faces: Faces
+    clips: tuple[Tensor, ...]
+    clip_speaker: Tensor
+    transcripts: tuple[str, ...]
+
+    def digest(self) -> str:
+        """16 hex digits over all names, samples and labels."""
+        found = hashlib.sha256(repr((self.speakers, self.transcripts)).encode())
+        faces, clips = self.faces, torch.cat(self.clips, dim=1)
+        for part in (self.gender, self.clip_speaker, faces.x, faces.speaker, faces.pose, clips):
+            found.update(part.numpy().tobytes())
+        return found.hexdigest()[:16]
+
+    def voices(self, frames: int, places: Sequence[float] = CROP_PLACES) -> Voices:
+        """Cut crops of fixed length out of every clip.
+
+        Args:
+            frames: length of a crop; shorter clips are continued by reflection.
+            places: one crop each, see :data:`CROP_PLACES`.
+        """
+        crops = [crop(clip, frames, place) for clip in self.clips for place in places]
+        speaker = self.clip_speaker.repeat_interleave(len(places))
+        return Voices(torch.stack(crops), speaker, self.gender[speaker])
+
+
+def crop(clip: Tensor, frames: int, place: float) -> Tensor:
+    """Cut (80, frames) out of a clip (80, T); ``place`` is 0 at its beginning, 1 at its end."""
+    count = clip.shape[1]
+    if count < frames:
+        return clip[:, torch.from_numpy(reflected(count, frames))]
+    first = round(place * (count - frames))
+    return clip[:, first : first + frames]
+
+
+def speakers_of(stores: Sequence[Store], splits: Sequence[str]) -> tuple[str, ...]:
+    """Speakers with audio-visual clips of known gender in each of the splits, sorted.
+
+    Raises:
+        DataError: fewer than two, or only of one gender.
+    """
+    clips = [item for store in stores for item in store.items if _usable(item)]
+    sets = [{item.speaker for item in clips if item.split == split} for split in splits]
+    found = tuple(sorted(set.intersection(*sets)))
+    genders = {item.gender for item in clips if item.speaker in found}
+    if len(genders) < len(GENDERS):
+        corpora = ", ".join(store.corpus for store in stores) or "no store"
+        raise DataError(
+            f"evaluation: {corpora} has {len(found)} speakers of gender {sorted(genders)} with "
+            f"faces and speech in each of the splits {', '.join(splits)}; expected women and men; "
+            "evaluate on an audio-visual corpus such as mini or grid"
+        )
+    return found
+
+
+def people_of(
+    stores: Sequence[Store], split: str, *, speakers: Sequence[str], image_size: int
+) -> People:
+    """Read the faces and clips of some speakers in one split.
+
+    Args:
+        stores: prepared stores.
+        split: "train", "val" or "unseen".
+        speakers: who, from :func:`speakers_of`.
+        image_size: pixels a side; divides the stored size.
+
+    Raises:
+        DataError: the stored faces cannot be brought to this size.
+    """
+    code = {speaker: number for number, speaker in enumerate(speakers)}
+    pixels: list[Tensor] = []
+    poses: list[Tensor] = []
+    clips: list[Tensor] = []
+    face_speaker: list[int] = []
+    clip_speaker: list[int] = []
+    transcripts: list[str] = []
+    gender = torch.zeros(len(code), dtype=torch.long)
+    for store in stores:
+        known = _poses(store)
+        for item in store.items:
+            if item.split != split or item.speaker not in code or not _usable(item):
+                continue
+            number = code[item.speaker]
+            gender[number] = GENDERS.index(item.gender)
+            rows = slice(item.face_start, item.face_start + item.face_count)
+            pixels.append(_pixels(store, rows, image_size))
+            poses.append(known[rows])
+            clips.append(store.log_mel(item))
+            face_speaker += [number] * item.face_count
+            clip_speaker.append(number)
+            transcripts.append(item.transcript)
+    speaker = torch.tensor(face_speaker)
+    faces = Faces(torch.cat(pixels), speaker, gender[speaker], torch.cat(poses))
+    return People(
+        speakers=tuple(speakers),
+        gender=gender,
+        faces=faces,
+        clips=tuple(clips),
+        clip_speaker=torch.tensor(clip_speaker),
+        transcripts=tuple(transcripts),
+    )
+
+
+def _usable(item: Item) -> bool:
+    known = bool(item.speaker) and item.gender in GENDERS
+    return known and item.face_count > 0 and item.frame_count > 0
+
+
+def _pixels(store: Store, rows: slice, size: int) -> Tensor:
+    """Read faces and bring them to (n, 3, size, size) in [-1, 1] as training does."""
+    if store.image_size % size:
+        raise DataError(
+            f"evaluation: {store.corpus} stores faces of {store.image_size} pixels, the model has "
+            f"{size}; expected a whole multiple; prepare the corpus at another image_size"
+        )
+    faces = store.faces[rows]
+    pixels = np.empty((len(faces), 3, size, size), np.uint8)
+    for face, out in zip(faces, pixels, strict=True):
+        planes(face, None, out)
+    return to_range(torch.from_numpy(pixels))
+
+
+def _poses(store: Store) -> Tensor:
+    """(F, 2) yaw and pitch of every stored face, NaN where unknown."""
+    count, file = len(store.faces), store.path / FACTORS
+    entries = json.loads(file.read_text("utf-8")).get("faces", []) if file.is_file() else []
+    if len(entries) != count:
+        entries = [{}] * count
+    values = [[float(entry.get(name, "nan")) for name in POSE] for entry in entries]
+    return torch.tensor(values, dtype=torch.float32).reshape(count, len(POSE))
+
 
 FACE_WIDTHS = (16, 32, 48, 64, 96, 96)  # channels after each halving
 VOICE_WIDTHS = (16, 32, 48, 64)
@@ -146,3 +332,222 @@ def own_accuracy(
     if bool(known.any()):
         found["face/pose"] = float((seen.pose - faces.pose)[known].abs().mean())
     return found
+
+
+# Training of the judges on real samples, once for a corpus and a model size, then kept
+
+
+RECIPE = 1  # raise when training changes, so that kept weights are not taken for new ones
+STEPS = {"face": 450, "voice": 300}
+BATCH_SIZE = 64
+LR = 4.0e-3
+WEIGHT_DECAY = 1.0e-2
+SEED = 20_000
+POSE_WEIGHT = 4.0  # on the L1 of yaw and pitch, beside the two cross-entropies
+SHIFT, TURN, ZOOM = 0.06, 0.07, 0.06  # of half a side; radians; share
+GAIN, TINT, NOISE = 0.12, 0.05, 0.06  # share, share a channel, of a range of 2
+BLURRED = 0.6  # share of the samples
+SMOOTHED = 0.5  # share of the mels
+MEL_NOISE = 0.1  # log10
+WEIGHTS, RECORD = "model.safetensors", "judge.json"
+
+Log = Callable[[str], None]
+Loss = Callable[[nn.Module, torch.Generator], Tensor]
+
+
+def ensure_judges(
+    stores: Sequence[Store],
+    train: People,
+    held_out: People,
+    *,
+    frames: int,
+    folder: Path,
+    device: torch.device | str = "cpu",
+    on_log: Log | None = None,
+) -> Judges:
+    """Load the judges of a corpus and size, or train them and keep them.
+
+    Args:
+        stores: where the people come from; their mel statistics are taken.
+        train, held_out: the same speakers in the training split and in one not trained on; all
+            their samples go into the key.
+        frames: length of a crop of a voice.
+        folder: of kept networks, usually `<run_root>/auxiliary`.
+        device: where they are trained and returned.
+        on_log: receives a line on what is done.
+
+    Returns:
+        The judges, frozen.
+
+    Raises:
+        WeightsError: the kept files are damaged.
+        TrainingError: they cannot be written.
+    """
+    size = train.faces.x.shape[-1]
+    recipe = {
+        "recipe": RECIPE,
+        "contract": MEL.as_dict(),
+        "speakers": list(train.speakers),
+        "image_size": size,
+        "frames": frames,
+        "steps": STEPS,
+        "seed": SEED,
+        "people": [train.digest(), held_out.digest()],
+    }
+    key = key_of(recipe)
+    place = folder / f"judge_{key}"
+    say = on_log if on_log is not None else _silent
+    index = torch.device(device)
+    with torch.random.fork_rng(devices=[index] if index.type == "cuda" else []):
+        torch.manual_seed(SEED)
+        face = FaceJudge(image_size=size, speakers=len(train.speakers))
+        voice = VoiceJudge(speakers=len(train.speakers))
+        both = nn.ModuleDict({"face": face, "voice": voice})
+        if place.is_dir():
+            record = _load(place, both)
+            both.requires_grad_(False).eval().to(device)
+            return Judges(face, voice, record["accuracy"], key)
+        voice.calibrate(mel_statistics(list(stores), split="train"))
+        both.to(device)
+        for name, judge, loss in (
+            ("face", face, face_loss(train, device)),
+            ("voice", voice, voice_loss(train, frames, device)),
+        ):
+            say(f"judge of {name}s: training on {len(train.speakers)} speakers")
+            _optimise(judge, loss, steps=STEPS[name])
+    both.requires_grad_(False).eval().cpu()
+    accuracy = own_accuracy(face, voice, held_out.faces, held_out.voices(frames))
+    _keep(place, both, {**recipe, "accuracy": accuracy})
+    both.to(device)
+    return Judges(face, voice, accuracy, key)
+
+
+def face_loss(train: People, device: torch.device | str) -> Loss:
+    """Loss on a batch of augmented training faces."""
+    faces = train.faces
+
+    def loss(judge: nn.Module, rng: torch.Generator) -> Tensor:
+        rows = torch.randint(len(faces.x), (BATCH_SIZE,), generator=rng)
+        x = augment_faces(faces.x[rows], rng).to(device)
+        out: Reading = judge(x)
+        pose = faces.pose[rows].to(device)
+        known = pose.isfinite()
+        error = (out.pose - pose.nan_to_num())[known].abs().sum() / known.sum().clamp(min=1)
+        named = functional.cross_entropy(out.speaker, faces.speaker[rows].to(device))
+        sexed = functional.cross_entropy(out.gender, faces.gender[rows].to(device))
+        return named + sexed + POSE_WEIGHT * error
+
+    return loss
+
+
+def voice_loss(train: People, frames: int, device: torch.device | str) -> Loss:
+    """Loss on a batch of augmented crops at random places of training clips."""
+
+    def loss(judge: nn.Module, rng: torch.Generator) -> Tensor:
+        rows = torch.randint(len(train.clips), (BATCH_SIZE,), generator=rng)
+        places = torch.rand(BATCH_SIZE, generator=rng).tolist()
+        chosen = zip(rows.tolist(), places, strict=True)
+        mels = torch.stack([crop(train.clips[row], frames, place) for row, place in chosen])
+        speaker = train.clip_speaker[rows]
+        out: Reading = judge(augment_mels(mels, rng).to(device))
+        named = functional.cross_entropy(out.speaker, speaker.to(device))
+        return named + functional.cross_entropy(out.gender, train.gender[speaker].to(device))
+
+    return loss
+
+
+def _spread(count: int, width: float, rng: torch.Generator, channels: int = 1) -> Tensor:
+    """(count, channels, 1, 1) evenly in -width to width."""
+    return width * (2 * torch.rand(count, channels, 1, 1, generator=rng) - 1)
+
+
+def augment_faces(x: Tensor, rng: torch.Generator) -> Tensor:
+    """Move, blur, tint and roughen faces at random.
+
+    Args:
+        x: (B, 3, H, W) in [-1, 1].
+        rng: source of randomness.
+
+    Returns:
+        (B, 3, H, W), new.
+    """
+    count, size = len(x), x.shape[-1]
+    angle, zoom = _spread(count, TURN, rng).flatten(), 1 + _spread(count, ZOOM, rng).flatten()
+    across, down = _spread(count, SHIFT, rng).flatten(), _spread(count, SHIFT, rng).flatten()
+    cos, sin = zoom * angle.cos(), zoom * angle.sin()
+    matrix = torch.stack(
+        [torch.stack([cos, -sin, across], 1), torch.stack([sin, cos, down], 1)], 1
+    )  # (B, 2, 3)
+    grid = functional.affine_grid(matrix, list(x.shape), align_corners=False)
+    x = functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
+    for factor in (2, 4):
+        small = functional.avg_pool2d(x, factor)
+        blurred = functional.interpolate(small, size=(size, size), mode="bilinear")
+        amount = torch.rand(count, 1, 1, 1, generator=rng)
+        chosen = torch.rand(count, 1, 1, 1, generator=rng) < BLURRED / factor
+        x = torch.where(chosen, torch.lerp(x, blurred, amount), x)
+    x = x * (1 + _spread(count, GAIN, rng)) + _spread(count, GAIN, rng)
+    x = x * (1 + _spread(count, TINT, rng, 3))
+    level = torch.rand(count, 1, 1, 1, generator=rng) * NOISE
+    return (x + level * torch.randn(x.shape, generator=rng)).clamp(-1, 1)
+
+
+def augment_mels(log_mel: Tensor, rng: torch.Generator) -> Tensor:
+    """Change level and noise, smooth and roughen mels (B, 80, T), log10, at random."""
+    x = augment(log_mel, rng)
+    smooth = functional.avg_pool2d(
+        functional.pad(x.unsqueeze(1), (1, 1, 1, 1), mode="replicate"), 3, stride=1
+    ).squeeze(1)
+    amount = torch.rand(len(x), 1, 1, generator=rng)
+    chosen = torch.rand(len(x), 1, 1, generator=rng) < SMOOTHED
+    x = torch.where(chosen, torch.lerp(x, smooth, amount), x)
+    level = MEL_NOISE * torch.rand(len(x), 1, 1, generator=rng)
+    return x + level * torch.randn(x.shape, generator=rng)
+
+
+def _optimise(judge: nn.Module, loss: Loss, *, steps: int) -> None:
+    """Minimise the loss with AdamW and one cycle of the rate."""
+    judge.train()
+    optimizer = torch.optim.AdamW(judge.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=LR, total_steps=steps)
+    for step in range(steps):
+        value = loss(judge, generator_of(SEED, step))
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(value)
+        optimizer.step()
+        schedule.step()
+
+
+def _silent(_: str) -> None:
+    """Receive a line and drop it."""
+
+
+def _load(place: Path, both: nn.Module) -> dict[str, Any]:
+    """Load kept weights; returns what was written beside them."""
+    try:
+        record: dict[str, Any] = json.loads((place / RECORD).read_text("utf-8"))
+        both.load_state_dict(load_file(place / WEIGHTS), strict=True)
+        record["accuracy"] = {name: float(value) for name, value in record["accuracy"].items()}
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise WeightsError(
+            f"{place} cannot be loaded ({type(error).__name__}: {error}); expected {WEIGHTS} and "
+            f"{RECORD} of the judges; delete that folder, they are trained again"
+        ) from error
+    return record
+
+
+def _keep(place: Path, both: nn.Module, record: dict[str, Any]) -> None:
+    """Write weights and record into a hidden folder, then give it its name in one move."""
+    draft = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        draft.mkdir(parents=True)
+        save_file({k: v.contiguous() for k, v in both.state_dict().items()}, draft / WEIGHTS)
+        (draft / RECORD).write_text(json.dumps(record, indent=1, allow_nan=False), "utf-8")
+        draft.rename(place)
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        if not place.is_dir():  # else another evaluation kept the same judges meanwhile
+            raise TrainingError(
+                f"{place}: the judges cannot be written ({error}); expected a folder with room "
+                "for a megabyte; free some space"
+            ) from error

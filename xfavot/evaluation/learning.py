@@ -10,27 +10,263 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from xfavot.audio.mel import MEL
-from xfavot.convert.converter import LOUDEST
-from xfavot.convert.styles import find_device
-from xfavot.data.manifest import Store
+from xfavot.convert.converter import LOUDEST, find_device, pad_frames
+from xfavot.data.store import Store
 from xfavot.errors import DataError
-from xfavot.evaluation.carried import Grid, Side, measures, random_difference
-from xfavot.evaluation.content import kept
-from xfavot.evaluation.judge_training import ensure_judges
-from xfavot.evaluation.judges import AT_ONCE, Judges
-from xfavot.evaluation.people import People, people_of, speakers_of
-from xfavot.evaluation.protocol_results import results_folder
-from xfavot.evaluation.retrieval import retrieval
-from xfavot.evaluation.rows import AT_MOST, Row, markdown, row, save
+from xfavot.evaluation.judges import (
+    AT_ONCE,
+    Judges,
+    People,
+    ensure_judges,
+    people_of,
+    read,
+    speakers_of,
+)
+from xfavot.evaluation.matching import retrieval
+from xfavot.evaluation.protocol import results_folder
+from xfavot.evaluation.rows import AT_MOST, Row, row, save
+from xfavot.models.content import SYMBOLS
 from xfavot.training.checkpoint import LoadedModel, load_model
+from xfavot.training.speech import decode, edit_distance, encode
 
-__all__ = ["evaluate_learning", "markdown", "measure_and_save", "results_folder", "save"]
+# What a conversion carries over, read by the judges: sex, identity, pose; and how outputs differ
+
+
+GOAL_SEX = 0.95
+GOAL_IDENTITY = {"voice": 0.50, "face": 0.40}
+GOAL_POSE = 0.5  # of the difference between random faces
+GOAL_DIVERSITY = 0.5  # of the difference between the references' own faces
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Side:
+    """Samples in one role: x (n, ...) and codes (n,)."""
+
+    x: Tensor
+    speaker: Tensor
+    gender: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grid:
+    """Conversions of S sources, each led by R references.
+
+    Args:
+        task: "a2i" and so on.
+        guidance: what gave the styles.
+        output: "face" or "voice".
+        x: (S, R, ...), faces or log10 mels.
+        source, reference: who they are; ``reference.x`` holds real samples of the kind of the
+            output, of the references' speakers.
+        named: the style came from one person, not from a latent code and a sex alone.
+        sought: the goals for identity and diversity apply.
+    """
+
+    task: str
+    guidance: str
+    output: str
+    x: Tensor
+    source: Side
+    reference: Side
+    named: bool
+    sought: bool
+
+
+def measures(grid: Grid, judges: Judges, *, pose: Tensor, random_pose: float) -> list[Row]:
+    """Judge all outputs of a grid.
+
+    Args:
+        grid: the conversions.
+        judges: of faces and voices, on the grid's device.
+        pose: (S, 2) true pose of source faces; NaN where unknown; (S, 0) for voices.
+        random_pose: mean difference of pose between random real faces, used where it is known.
+
+    Returns:
+        Rows for sex, identity, pose and diversity.
+    """
+    judge = judges.face if grid.output == "face" else judges.voice
+    shape = grid.x.shape[:2]
+    seen = read(judge, grid.x.flatten(0, 1))
+    other = grid.source.speaker[:, None] != grid.reference.speaker[None]  # (S, R)
+    crossed = grid.source.gender[:, None] != grid.reference.gender[None]
+    right = seen.gender.argmax(1).view(shape) == grid.reference.gender[None]
+    own = judges.accuracy[f"{grid.output}/gender"]
+    rows = []
+    for name, chosen in (("all", other), ("cross-sex", crossed), ("same-sex", other & ~crossed)):
+        if bool(chosen.any()):
+            value, n = float(right[chosen].float().mean()), int(chosen.sum())
+            rows.append(
+                row(grid.task, grid.guidance, f"sex of the reference, {name} pairs", value, n,
+                    chance=0.5, judge=own, goal=GOAL_SEX)
+            )  # fmt: skip
+    if grid.named:
+        right = seen.speaker.argmax(1).view(shape) == grid.reference.speaker[None]
+        rows.append(
+            row(grid.task, grid.guidance, "identity of the reference",
+                float(right[other].float().mean()), int(other.sum()),
+                chance=1 / seen.speaker.shape[1], judge=judges.accuracy[f"{grid.output}/speaker"],
+                goal=GOAL_IDENTITY[grid.output] if grid.sought else None)
+        )  # fmt: skip
+    posed = other & pose.isfinite().all(1)[:, None] if pose.shape[1] else other & False
+    if bool(posed.any()):
+        error = (seen.pose.view(*shape, 2) - pose[:, None]).abs().mean(2)
+        rows += _pose_rows(grid, error[posed], judges.accuracy["face/pose"], random_pose)
+    features = seen.features.view(*shape, -1)
+    return rows + _diversity_rows(grid, features, read(judge, grid.reference.x).features)
+
+
+def _pose_rows(grid: Grid, error: Tensor, own: float, random_pose: float) -> list[Row]:
+    value, n = float(error.mean()), len(error)
+    return [
+        row(grid.task, grid.guidance, "error of the source's pose", value, n,
+            chance=random_pose, judge=own),
+        row(grid.task, grid.guidance, "error of pose over that of random faces",
+            value / random_pose, n, chance=1.0, judge=own / random_pose, goal=GOAL_POSE,
+            sense=AT_MOST),
+    ]  # fmt: skip
+
+
+def _diversity_rows(grid: Grid, features: Tensor, reference_features: Tensor) -> list[Row]:
+    """Differences between outputs of one source over those between real reference samples."""
+    speaker, gender = grid.reference.speaker, grid.reference.gender
+    apart = (speaker[:, None] != speaker[None]).triu(1)  # (R, R)
+    within = apart & (gender[:, None] == gender[None])
+    faces, goal = grid.output == "face", GOAL_DIVERSITY if grid.sought else None
+    spaces = (
+        ("L1", grid.x.flatten(2), grid.reference.x.flatten(1)),
+        ("judge's features", features, reference_features),
+    )
+    rows = []
+    for space, outputs, own in spaces:
+        for label, pairs in (("", apart), (" of one sex", within)):
+            value, n = spread(outputs, pairs, grid.source.speaker, speaker)
+            real = float(torch.cdist(own, own, p=1.0)[pairs].mean()) / own.shape[1]
+            asked = faces and space == "L1" and not label
+            rows.append(
+                row(grid.task, grid.guidance, f"diversity over the references{label}, {space}",
+                    value / real, n, chance=0.0, goal=goal if asked else None)
+            )  # fmt: skip
+    return rows
+
+
+def spread(x: Tensor, pairs: Tensor, source: Tensor, reference: Tensor) -> tuple[float, int]:
+    """Mean L1 per element between outputs of one source under two references.
+
+    Args:
+        x: (S, R, D).
+        pairs: (R, R) bool, which references are compared.
+        source, reference: (S,), (R,) speaker codes; outputs where they are equal are left out.
+
+    Returns:
+        The mean, and the number of pairs behind it.
+    """
+    distance = torch.cdist(x, x, p=1.0) / x.shape[2]  # (S, R, R)
+    other = source[:, None] != reference[None]
+    chosen = pairs[None] & other[:, :, None] & other[:, None, :]
+    return float(distance[chosen].mean()), int(chosen.sum())
+
+
+def random_difference(pose: Tensor) -> float:
+    """Mean absolute difference between the poses (n, 2) of two faces; NaN with less than two."""
+    pose = pose[pose.isfinite().all(1)]
+    if len(pose) < 2:
+        return float("nan")
+    distance = torch.cdist(pose, pose, p=1.0) / pose.shape[1]
+    return float(distance.sum() / (len(pose) * (len(pose) - 1)))
+
+
+# What a converted voice keeps of its source: the words and the melody. For information
+
+
+MOST_CLIPS = 16
+CONTENT_REFERENCES = 4  # a clip
+LEAST_VOICED = 10  # frames voiced in source and output
+
+
+@dataclass(slots=True)
+class Heard:
+    """Sums over clips."""
+
+    edits: int = 0
+    source_edits: int = 0
+    characters: int = 0
+    source_characters: int = 0
+    correlations: list[float] | None = None
+    clips: int = 0
+
+
+def kept(
+    model: LoadedModel,
+    task: str,
+    guidance: str,
+    clips: Sequence[Tensor],
+    transcripts: Sequence[str],
+    style: Tensor,
+) -> list[Row]:
+    """Measure character error and the correlation of pitch.
+
+    Args:
+        model: the checkpoint.
+        task, guidance: names for the rows.
+        clips: whole source clips (80, T), log10.
+        transcripts: of the clips; those without one do not count for the words.
+        style: (R, S) of the references; each clip meets some of them in turn.
+
+    Returns:
+        Rows without goals.
+    """
+    heard = Heard(correlations=[])
+    chosen = range(0, len(clips), -(-len(clips) // MOST_CLIPS))
+    for number, index in enumerate(chosen):
+        at = (torch.arange(CONTENT_REFERENCES) * len(style) // CONTENT_REFERENCES + number) % len(
+            style
+        )
+        _hear(model, clips[index].to(style.device), transcripts[index], style[at], heard)
+    rows = []
+    if heard.characters:
+        rows.append(
+            row(task, guidance, "character error", heard.edits / heard.characters, heard.clips)
+        )
+        error = heard.source_edits / heard.source_characters
+        rows.append(row(task, guidance, "character error of the sources", error, len(chosen)))
+    if heard.correlations:
+        mean = sum(heard.correlations) / len(heard.correlations)
+        rows.append(
+            row(task, guidance, "correlation of log pitch", mean, len(heard.correlations),
+                chance=0.0)
+        )  # fmt: skip
+    return rows
+
+
+def _hear(model: LoadedModel, clip: Tensor, transcript: str, style: Tensor, heard: Heard) -> None:
+    """Convert one clip after some styles (R, S) and add what is heard."""
+    x = pad_frames(model.standardiser.standardise(clip))[None, None]  # (1, 1, 80, T)
+    features = model.f0.features(x)
+    count = len(style)
+    outputs = model.nets.G_A(x.expand(count, -1, -1, -1), style, features.expand(count, -1, -1, -1))
+    said = "".join(SYMBOLS[code] for code in encode(transcript))
+    heard.clips += count
+    if said:
+        heard.source_edits += edit_distance(said, decode(model.content(x)[0].cpu()))
+        heard.source_characters += len(said)
+        for probabilities in model.content(outputs).cpu():
+            heard.edits += edit_distance(said, decode(probabilities))
+            heard.characters += len(said)
+    source, made = model.f0(x), model.f0(outputs)
+    for voicing, pitch in zip(made.voicing, made.pitch, strict=True):
+        both = (voicing > 0) & (source.voicing[0] > 0)
+        pair = torch.stack([pitch[both], source.pitch[0][both]]).log2()
+        if int(both.sum()) >= LEAST_VOICED and bool((pair.std(1) > 0).all()):
+            assert heard.correlations is not None
+            heard.correlations.append(float(torch.corrcoef(pair)[0, 1]))
+
 
 SPLIT = "val"
 SOURCES, REFERENCES = 16, 32

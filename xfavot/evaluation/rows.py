@@ -6,9 +6,13 @@ import csv
 import io
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from xfavot.errors import DataError
 
@@ -158,3 +162,142 @@ def save(rows: Sequence[Row], folder: Path | str, *, name: str = "learning") -> 
             "few kilobytes; free some space"
         ) from error
     return target
+
+
+# Bootstrap over people: intervals that do not take the samples of one person for independent
+
+
+LEVEL = 0.95
+DRAWS = 1000
+FEWEST = 2  # people, below which there is no interval
+
+Array = NDArray[np.float64]
+
+
+def draws_of(people: int, *, seed: int, draws: int = DRAWS) -> Array:
+    """(draws, people): how often each person is drawn."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(people, np.full(people, 1 / people), size=draws).astype(np.float64)
+
+
+def quantiles(values: Iterable[float]) -> tuple[float, float] | tuple[None, None]:
+    """Return the interval of bootstrapped values; those that are not finite do not count."""
+    found = np.array(list(values), dtype=np.float64)
+    found = found[np.isfinite(found)]
+    if not found.size:
+        return None, None
+    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def ratio_interval(
+    above: Sequence[float], below: Sequence[float], people: Sequence[str], *, seed: int
+) -> tuple[float, float] | tuple[None, None]:
+    """Interval of a ratio of two sums over samples, such as errors over words; see also the mean.
+
+    Args:
+        above, below: of every sample; for a mean, `below` is all ones.
+        people: to whom each sample belongs.
+        seed: of the draws.
+
+    Returns:
+        The interval, or nothing with fewer than two people.
+    """
+    names = sorted(set(people))
+    if len(names) < FEWEST:
+        return None, None
+    numbers = {name: number for number, name in enumerate(names)}
+    code = [numbers[name] for name in people]
+    sums = np.zeros((2, len(names)))
+    np.add.at(sums[0], code, above)
+    np.add.at(sums[1], code, below)
+    weight = draws_of(len(names), seed=seed)  # (draws, K)
+    top, bottom = weight @ sums[0], weight @ sums[1]
+    return quantiles(top[bottom > 0] / bottom[bottom > 0])
+
+
+# What was measured and what could not be: rows for tables, and reasons for what is missing
+
+
+UNUSABLE = "unusable_outputs"  # metric: share of a group's outputs that cannot be read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """What rows belong together: one system, one task, one set of data."""
+
+    system: str
+    task: str
+    dataset: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One measurement: ``above / below`` is its value, and of many the ratio of sums.
+
+    Args:
+        above: value, or errors.
+        below: 1, or words.
+        who: to whom it belongs, for intervals.
+    """
+
+    above: float
+    below: float
+    who: str
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A metric that a group has not, or not for all of its samples."""
+
+    system: str
+    task: str
+    metric: str
+    reason: str
+    samples: int
+
+
+@dataclass(slots=True, eq=False)
+class Ledger:
+    """Rows in the columns of the project's tables, and what is missing.
+
+    Args:
+        seed: of the intervals.
+    """
+
+    seed: int = 0
+    rows: list[Row] = field(default_factory=list)
+    reasons: dict[tuple[str, str, str, str], int] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> list[Missing]:
+        """What is missing and why, in the order in which it was found."""
+        return [Missing(*key, samples) for key, samples in self.reasons.items()]
+
+    def mean(self, group: Group, metric: str, samples: Sequence[Sample], definition: str) -> None:
+        """Add the ratio of sums of some samples; nothing if there is none."""
+        total = sum(one.below for one in samples)
+        if not total:
+            return
+        low, high = ratio_interval(
+            [one.above for one in samples], [one.below for one in samples],
+            [one.who for one in samples], seed=self.seed,
+        )  # fmt: skip
+        value = sum(one.above for one in samples) / total
+        if low is not None and high is not None:
+            low, high = min(low, value), max(high, value)
+        self.add(group, {
+            "metric": metric, "value": value, "ci_low": low, "ci_high": high, "n": len(samples),
+            "seed": self.seed, "definition": definition,
+        })  # fmt: skip
+
+    def add(self, group: Group, row: Mapping[str, Any]) -> None:
+        """Add a row that was measured elsewhere."""
+        first = {"system": group.system, "task": group.task, "dataset": group.dataset}
+        named = ("metric", "value", "ci_low", "ci_high", "n", "seed", "chance", "definition")
+        self.rows.append({**first, **{name: row.get(name) for name in named}})
+
+    def lacks(self, group: Group, metric: str, reason: object, samples: int = 1) -> None:
+        """Remember why a metric is missing; equal reasons are counted together."""
+        key = (group.system, group.task, metric, str(reason))
+        self.reasons[key] = self.reasons.get(key, 0) + samples

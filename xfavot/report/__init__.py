@@ -6,8 +6,18 @@ folder = report.write_table("benchmark", rows, provenance=origin, root="paper_ta
 report.read_table(folder)
 """
 
-from xfavot.report.artifact import Table, read_table, write_figure, write_table
-from xfavot.report.provenance import Beginning, Checkpoint, Data, Provenance, begin, collect
+from xfavot.report.artifact import (
+    Beginning,
+    Checkpoint,
+    Data,
+    Provenance,
+    Table,
+    begin,
+    collect,
+    read_table,
+    write_figure,
+    write_table,
+)
 
 __all__ = [
     "Beginning",

@@ -8,26 +8,443 @@ reading checks it), and is never replaced by one of a lower tier.
 
 from __future__ import annotations
 
+import ast
+import csv
+import dataclasses
 import hashlib
+import io
 import json
+import math
 import os
+import platform
+import re
+import shlex
 import shutil
-from collections.abc import Iterable, Mapping
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
+from xfavot.config import INJECTED_HEAD, RunConfig, config_id, to_dict
+from xfavot.data.store import Store
 from xfavot.errors import DataError
-from xfavot.report.provenance import TIERS, Provenance
-from xfavot.report.tidy import (
-    Row,
-    from_csv,
-    plain_rows,
-    require_columns,
-    to_csv,
-    to_latex,
-    to_markdown,
+
+# Where a number comes from: the part of an artifact's JSON file that says so
+
+
+TIERS = ("smoke", "reduced", "paper")  # for tests; at less than the paper's size; at its size
+FOLDERS = (  # never published
+    *("data_root", "run_root", "out", "source", "checkpoint", "resume", "others", "study"),
+    *("answers", "manifest"),
 )
+MAY_BE_EMPTY = ("git_revision", "git_dirty", "weights", "checkpoint", "notebook", "command")
+CHECKOUT = Path(__file__).resolve().parents[2]
+CODE = ("xfavot", "notebooks", "pyproject.toml")  # what can change a number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """A split of a prepared corpus: its manifest's hash and how many clips it has."""
+
+    corpus: str
+    split: str
+    manifest: str
+    count: int
+
+
+NO_DATA = Data(corpus="none", split="none", manifest="none", count=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """The trained weights that were measured."""
+
+    step: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Everything that a table or a figure says about its origin.
+
+    Args:
+        tier: "smoke", "reduced" or "paper".
+        config: the full configuration as plain values, without folders.
+        config_id: its hash.
+        seeds: every seed behind the numbers.
+        git_revision: of the package's checkout, "" if it is none.
+        git_dirty: the checkout's code differs from that revision.
+        lock: hash of the names and versions of everything installed.
+        dataset: name of the mixture.
+        data: the splits that were used.
+        weights: name to sha256 of every network that judges; empty if none does.
+        checkpoint: what was measured; ``None`` if nothing trained was.
+        device: processor, threads, versions; see :func:`machine`.
+        started_at: ISO 8601, UTC.
+        wall_s: seconds from there to the writing.
+        notebook: its name, "" if it was none.
+        command: what makes it again.
+
+    Raises:
+        DataError: something is missing, the tier is unknown, or a time is no number.
+    """
+
+    tier: str
+    config: Mapping[str, Any]
+    config_id: str
+    seeds: tuple[int, ...]
+    git_revision: str
+    git_dirty: bool
+    lock: str
+    dataset: str
+    data: tuple[Data, ...]
+    weights: Mapping[str, str]
+    checkpoint: Checkpoint | None
+    device: Mapping[str, Any]
+    started_at: str
+    wall_s: float
+    notebook: str
+    command: str
+
+    def __post_init__(self) -> None:
+        """Refuse gaps."""
+        empty: tuple[Any, ...] = (None, "", (), {}, [])
+        missing = [
+            f.name
+            for f in dataclasses.fields(self)
+            if f.name not in MAY_BE_EMPTY and getattr(self, f.name) in empty
+        ]
+        if not (self.notebook or self.command):
+            missing.append("notebook or command")
+        missing += [f"device.{k}" for k in ("cpu", "threads", "torch") if not self.device.get(k)]
+        if missing:
+            raise DataError(
+                f"provenance: {', '.join(missing)} missing; expected a value for each; fill them "
+                "in, or use report.collect"
+            )
+        if self.tier not in TIERS:
+            raise DataError(f"provenance: tier {self.tier!r}; expected one of {', '.join(TIERS)}")
+        if not (math.isfinite(self.wall_s) and self.wall_s >= 0):
+            raise DataError(f"provenance: wall_s is {self.wall_s}; expected seconds, 0 or more")
+
+    def record(self) -> dict[str, Any]:
+        """The fields as plain values, ready for JSON."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """When the work behind an artifact began."""
+
+    at: str
+    clock: float
+
+
+def begin() -> Beginning:
+    """Note the time; call it before the work."""
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return Beginning(now, time.monotonic())
+
+
+def collect(
+    began: Beginning,
+    cfg: RunConfig,
+    *,
+    tier: str,
+    stores: Sequence[Store],
+    split: str = "train",
+    seeds: Sequence[int] = (),
+    weights: Mapping[str, str] | None = None,
+    checkpoint: Checkpoint | None = None,
+    notebook: str = "",
+    command: str = "",
+) -> Provenance:
+    """Gather the provenance of what was measured, just before it is written.
+
+    Args:
+        began: of :func:`begin`.
+        cfg: the configuration.
+        tier: see :data:`TIERS`.
+        stores: the prepared stores read; without any, the record says that no data were.
+        split: which part of them.
+        seeds: default, the configuration's.
+        weights: name to sha256 of the networks that judge.
+        checkpoint: the trained weights measured, if any.
+        notebook: its name, such as "benchmark".
+        command: default, the papermill command with the parameters that were given, or the command
+            line of this process.
+
+    Raises:
+        DataError: see :class:`Provenance`.
+    """
+    revision, dirty = _git()
+    injected = sys._getframe(1).f_globals.get("In")
+    return Provenance(
+        tier=tier,
+        config={k: v for k, v in to_dict(cfg).items() if k not in FOLDERS},
+        config_id=config_id(cfg),
+        seeds=tuple(seeds) or (cfg.seed,),
+        git_revision=revision,
+        git_dirty=dirty,
+        lock=installed(),
+        dataset=cfg.data.dataset,
+        data=tuple(_part(store, split) for store in stores) or (NO_DATA,),
+        weights=dict(weights or {}),
+        checkpoint=checkpoint,
+        device=machine(cfg.train.device),
+        started_at=began.at,
+        wall_s=round(time.monotonic() - began.clock, 3),
+        notebook=notebook,
+        command=command or (_papermill(notebook, injected) if notebook else _command_line()),
+    )
+
+
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """What the numbers were measured on: processor, cores, threads, load, versions.
+
+    Args:
+        device: as configured; a GPU is named where one is used.
+    """
+    used_gpu = torch.cuda.is_available() and device.startswith(("auto", "cuda"))
+    return {
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if used_gpu else "",
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else "",
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": metadata.version("numpy"),
+    }
+
+
+def _processor() -> str:
+    """The processor's name as people know it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text("utf-8", errors="replace").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(filter(None, [*names, platform.processor(), platform.machine()]), "unknown")
+
+
+def _part(store: Store, split: str) -> Data:
+    count = sum(item.split == split for item in store.items)
+    return Data(corpus=store.corpus, split=split, manifest=store.manifest_hash, count=count)
+
+
+def _git() -> tuple[str, bool]:
+    """Revision of the checkout, and whether its code was changed since."""
+    if not (CHECKOUT / ".git").exists():
+        return "", False
+    git = ("git", "-C", str(CHECKOUT))
+    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 60, "check": True}
+    try:
+        revision = subprocess.run([*git, "rev-parse", "HEAD"], **options).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "--", *CODE], **options).stdout
+    except (OSError, subprocess.SubprocessError):  # no git here, or no commit yet
+        return "", False
+    return revision, bool(changed.strip())
+
+
+def installed() -> str:
+    """16 hex digits over the sorted `name==version` of every installed distribution."""
+    found = {f"{d.name}=={d.version}".lower() for d in metadata.distributions()}
+    return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:16]
+
+
+def _papermill(notebook: str, history: object) -> str:
+    """The papermill command with the parameters in the cell that papermill injected."""
+    words = ["papermill", f"notebooks/{notebook}.ipynb", "out.ipynb"]
+    cells = history if isinstance(history, list) else []
+    for cell in [c for c in cells if isinstance(c, str) and c.startswith(INJECTED_HEAD)][-1:]:
+        for node in ast.parse(cell).body:
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                name, value = node.targets[0].id, ast.literal_eval(node.value)
+                text = json.dumps(value) if isinstance(value, dict | list) else str(value)
+                words += [] if name in FOLDERS else ["-p", name, text]
+    return shlex.join(words)
+
+
+def _command_line() -> str:
+    """How this process was called, without the folder of the script."""
+    return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+# Tidy rows, one number each: their check, their CSV and their Markdown
+
+
+COLUMNS = ("system", "task", "dataset", "metric", "value", "ci_low", "ci_high", "n", "seed")
+NAMES = ("system", "metric")  # never empty
+MISSING = "missing"  # column: why a row has no value
+DIGITS = 3  # significant, in Markdown
+WHOLE, NUMBER = re.compile(r"-?\d+"), re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
+
+Row = Mapping[str, Any]
+
+
+def plain_rows(item: str, rows: Iterable[Row], tier: str) -> list[dict[str, Any]]:
+    """Bring rows to plain values and the same columns.
+
+    Args:
+        item: the artifact, for messages.
+        rows: at least one; a column that a row lacks becomes ``None`` there.
+        tier: of the artifact; a row with another ``tier`` is refused.
+
+    Raises:
+        DataError: no row, a value that is neither text nor a finite number, or mixed tiers.
+    """
+    plain = [{k: v.item() if hasattr(v, "item") else v for k, v in row.items()} for row in rows]
+    if not plain:
+        raise DataError(f"{item}: no row to write; expected at least one")
+    columns = list(dict.fromkeys(key for row in plain for key in row))
+    for number, row in enumerate(plain, 1):
+        for key, value in row.items():
+            if not isinstance(value, str | int | float | None) or (
+                isinstance(value, float) and not math.isfinite(value)
+            ):
+                raise DataError(
+                    f"{item}, row {number}: {key} is {value!r}; expected text or a finite number; "
+                    "look for the cause before anything is written"
+                )
+        if row.get("tier", tier) != tier:
+            raise DataError(
+                f"{item}, row {number}: tier {row['tier']!r} in an artifact of tier {tier!r}; "
+                "expected one tier; write each to a folder of its own"
+            )
+    return [{key: row.get(key) for key in columns} for row in plain]
+
+
+def require_columns(where: str, row: Row) -> None:
+    """Refuse a row of a table without what every row has.
+
+    Args:
+        where: the row, for the message.
+        row: of :func:`plain_rows`.
+
+    Raises:
+        DataError: one of :data:`COLUMNS` is missing, or the value, its interval, the number of
+            samples or the seed makes no sense; all five may be ``None`` where the column
+            ``missing`` gives a reason.
+    """
+    absent = [name for name in COLUMNS if name not in row or (name in NAMES and not row[name])]
+    if absent:
+        raise DataError(f"{where}: {', '.join(absent)} missing; expected all of {list(COLUMNS)}")
+    value, low, high, n = (row[name] for name in ("value", "ci_low", "ci_high", "n"))
+    if row.get(MISSING) and (value, low, high, n, row["seed"]) == (None,) * 5:
+        return  # a cell that nobody measured, with its reason
+    given = [one for one in (value, low, high) if one is not None]
+    number = value is not None and all(
+        isinstance(one, int | float) and not isinstance(one, bool) for one in given
+    )
+    interval = number and (len(given) == 1 or (len(given) == 3 and low <= value <= high))
+    if not (interval and type(n) is int and n >= 1 and row["seed"] not in (None, "")):
+        raise DataError(
+            f"{where}: value {value!r}, ci_low {low!r}, ci_high {high!r}, n {n!r}, seed "
+            f"{row['seed']!r}; expected a number, inside both bounds or without any, from at least "
+            "one sample, and a seed"
+        )
+
+
+def to_csv(rows: Sequence[Row]) -> bytes:
+    """Write rows with full precision; ``None`` becomes an empty cell."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode("utf-8")
+
+
+def from_csv(text: str) -> list[dict[str, Any]]:
+    """Read back what :func:`to_csv` wrote; what looks like a number becomes one."""
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    return [{name: _parsed(cell) for name, cell in row.items()} for row in reader]
+
+
+def _parsed(cell: str) -> Any:
+    if WHOLE.fullmatch(cell):
+        return int(cell)
+    if NUMBER.fullmatch(cell):
+        return float(cell)
+    return {"": None, "True": True, "False": False}.get(cell, cell)
+
+
+def to_markdown(rows: Sequence[Row], notes: Sequence[str], provenance: Provenance) -> str:
+    """Write a table for people; columns with one value for all rows stand above it instead.
+
+    Args:
+        rows: of :func:`plain_rows`.
+        notes: paragraphs above the table; empty ones are left out.
+        provenance: for the line below it.
+    """
+    same = {k: v for k, v in rows[0].items() if len(rows) > 1 and all(r[k] == v for r in rows)}
+    shown = [k for k in rows[0] if k not in same or k == "value"]
+    above = ", ".join(f"{k} {rounded(v)}" for k, v in same.items() if v not in (None, ""))
+    numeric = {k for k in shown if any(isinstance(row[k], int | float) for row in rows)}
+    revision = provenance.git_revision[:8] + (" (changed)" if provenance.git_dirty else "")
+    foot = (
+        f"Tier {provenance.tier}; {provenance.started_at}, {provenance.device['cpu']}, "
+        f"threads {provenance.device['threads']}; revision {revision or 'unknown'}. Rounded to "
+        f"{DIGITS} significant digits; the CSV file has all of them."
+    )
+    table = [
+        "| " + " | ".join(name.replace("_", " ") for name in shown) + " |",
+        "|" + "|".join("---:" if name in numeric else "---" for name in shown) + "|",
+        *("| " + " | ".join(rounded(row[name]) for name in shown) + " |" for row in rows),
+    ]
+    alike = f"All rows: {above}." if above else ""
+    return "\n\n".join(filter(None, [*notes, alike, "\n".join(table), foot])) + "\n"
+
+
+def to_latex(rows: Sequence[Row], notes: Sequence[str], provenance: Provenance) -> str:
+    """Write a table for papers (package booktabs); columns with one value for all rows are told."""
+    same = {k: v for k, v in rows[0].items() if len(rows) > 1 and all(r[k] == v for r in rows)}
+    shown = [k for k in rows[0] if k not in same or k == "value"]
+    numeric = {k for k in shown if any(isinstance(row[k], int | float) for row in rows)}
+    alike = ", ".join(f"{k} {rounded(v)}" for k, v in same.items() if v not in (None, ""))
+    told = [
+        *(note.replace("**", "") for note in notes),
+        f"All rows: {alike}." if alike else "",
+        f"Tier {provenance.tier}.",
+    ]
+    lines = [" & ".join(_tex(rounded(row[k]).replace("\\|", "|")) for k in shown) for row in rows]
+    head = " & ".join(_tex(name.replace("_", " ")) for name in shown)
+    return "\n".join([
+        "\\begin{table}", f"\\caption{{{_tex(' '.join(filter(None, told)))}}}",
+        f"\\begin{{tabular}}{{{''.join('r' if k in numeric else 'l' for k in shown)}}}",
+        "\\toprule", rf"{head} \\", "\\midrule", *(rf"{line} \\" for line in lines),
+        "\\bottomrule", "\\end{tabular}", "\\end{table}",
+    ]) + "\n"  # fmt: skip
+
+
+def _tex(text: str) -> str:
+    """Escape what LaTeX would read as a command."""
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+               "|": r"\textbar{}"}  # fmt: skip
+    special |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
+    return "".join(special.get(sign, sign) for sign in text)
+
+
+def listing(values: Row) -> str:
+    """Write names and values as a table in Markdown, one a line, without those that are empty."""
+    lines = [f"| {k.replace('_', ' ')} | {rounded(v)} |" for k, v in values.items() if v != ""]
+    return "\n".join(["| | |", "|---|---|", *lines]) + "\n"
+
+
+def rounded(value: Any) -> str:
+    """Write a cell of a table for people: see the rule in the module's docstring."""
+    if isinstance(value, float):
+        size = math.floor(math.log10(abs(value))) if value else 0
+        return f"{value:.{max(0, DIGITS - 1 - size)}f}"
+    return "" if value is None else " ".join(str(value).replace("|", "\\|").split())
+
 
 SCHEMA = 1
 SMOKE = "SMOKE: a test of the machinery, not a result"

@@ -24,7 +24,7 @@ from xfavot.audio.mel import Standardiser, require_contract
 from xfavot.errors import DataError, TrainingError, WeightsError
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
-from xfavot.training.measures import in_words
+from xfavot.training.speech import in_words
 
 KINDS: dict[str, type[F0Network] | type[ContentNetwork]]
 KINDS = {"f0": F0Network, "content": ContentNetwork}

@@ -18,8 +18,19 @@ from numpy.typing import NDArray
 from xfavot.audio.mel import MEL
 from xfavot.convert import Panel
 from xfavot.errors import DataError
-from xfavot.viz.drawing import PALETTE, PITCH_RANGE_HZ, Board, Drawing, styled
-from xfavot.viz.grids import GAP, MARGIN, conversion_grid, conversion_grids, levels_of, show_panel
+from xfavot.viz.drawing import (
+    GAP,
+    MARGIN,
+    PALETTE,
+    PITCH_RANGE_HZ,
+    Board,
+    Drawing,
+    conversion_grid,
+    conversion_grids,
+    levels_of,
+    show_panel,
+    styled,
+)
 
 __all__ = [
     "contact_sheet",

@@ -12,16 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from xfavot.data.readers import (
-    Clip,
-    LeftOut,
-    Reject,
-    corpus_folder,
-    media_kind,
-    read_speakers,
-    read_text,
-    walk,
-)
+from xfavot.data.readers import Clip, LeftOut, Reject, corpus_folder, media_kind, read_speakers, read_text, walk
 
 LAYOUT = "SPEAKER/*.mp4, or SPEAKER/NAME.wav with SPEAKER/NAME.jpg; gender in speakers.csv"
 

@@ -12,16 +12,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from xfavot.data.readers import (
-    Clip,
-    LeftOut,
-    Reject,
-    corpus_folder,
-    media_kind,
-    read_speakers,
-    read_text,
-    walk,
-)
+from xfavot.data.readers import Clip, LeftOut, Reject, corpus_folder, media_kind, read_speakers, read_text, walk
 
 LAYOUT = "sN/video/*.mpg or sN/*.mpg, with sN/align/*.align or alignments/sN/*.align if at hand"
 # Women among the 34 speakers, checked by eye on 13 of them; s21 has no video.

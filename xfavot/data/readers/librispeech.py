@@ -9,16 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from xfavot.data.readers import (
-    Clip,
-    Reject,
-    corpus_folder,
-    gender_code,
-    media_kind,
-    read_speakers,
-    read_text,
-    walk,
-)
+from xfavot.data.readers import Clip, Reject, corpus_folder, gender_code, media_kind, read_speakers, read_text, walk
 
 LAYOUT = "SUBSET/SPEAKER/CHAPTER/*.flac with *.trans.txt, and SPEAKERS.TXT"
 

@@ -13,15 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from xfavot.data.readers import (
-    Clip,
-    LeftOut,
-    Reject,
-    corpus_folder,
-    media_kind,
-    read_speakers,
-    walk,
-)
+from xfavot.data.readers import Clip, LeftOut, Reject, corpus_folder, media_kind, read_speakers, walk
 
 LAYOUT = "SPEAKER/intervals/VIDEO/*.mp4 or SPEAKER/*.mp4, gender in speakers.csv"
 SPEAKERS = ("chem", "chess", "dl", "eh", "hs")

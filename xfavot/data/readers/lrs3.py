@@ -11,16 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from xfavot.data.readers import (
-    Clip,
-    LeftOut,
-    Reject,
-    corpus_folder,
-    media_kind,
-    read_speakers,
-    read_text,
-    walk,
-)
+from xfavot.data.readers import Clip, LeftOut, Reject, corpus_folder, media_kind, read_speakers, read_text, walk
 
 LAYOUT = "trainval/ID/*.mp4 (or *.wav with *.jpg), gender in speakers.csv (speaker, gender)"
 SETS = frozenset({"trainval", "pretrain", "test"})

@@ -1,4 +1,4 @@
-"""Reader of the embedded corpus `mini` in the layout that `xfavot.data.mini.generate` writes.
+"""Reader of the embedded corpus `mini` in the layout that `xfavot.mini.generate` writes.
 
 Per speaker the eighth part of the utterances (3 of 24, 12.5 %) is held out for validation, chosen
 by a hash of the clip's id and the seed, so that every speaker has held-out speech and faces.
@@ -39,7 +39,7 @@ def _table(source: Path) -> dict[str, str]:
     if not path.is_file():
         raise DataError(
             f"{source} has no speakers.csv; expected a folder written by "
-            "xfavot.data.mini.generate; generate the corpus first"
+            "xfavot.mini.generate; generate the corpus first"
         )
     with path.open(encoding="utf-8", newline="") as file:
         return {row["speaker"]: row["gender"] for row in csv.DictReader(file)}

@@ -12,19 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from xfavot.data.readers import (
-    MALFORMED,
-    Clip,
-    LeftOut,
-    Reject,
-    corpus_folder,
-    gender_code,
-    media_kind,
-    note,
-    read_speakers,
-    read_text,
-    walk,
-)
+from xfavot.data.readers import MALFORMED, Clip, LeftOut, Reject, corpus_folder, gender_code, media_kind, note, read_speakers, read_text, walk
 
 LAYOUT = (
     "wav48/pNNN/*.wav or wav48_silence_trimmed/pNNN/*_mic1.flac, "

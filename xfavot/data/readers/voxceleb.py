@@ -13,19 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from xfavot.data.readers import (
-    MALFORMED,
-    Clip,
-    LeftOut,
-    Reject,
-    corpus_folder,
-    gender_code,
-    media_kind,
-    note,
-    read_speakers,
-    read_text,
-    walk,
-)
+from xfavot.data.readers import MALFORMED, Clip, LeftOut, Reject, corpus_folder, gender_code, media_kind, note, read_speakers, read_text, walk
 
 LAYOUT = (
     "Name/video/segment.{flac,wav} with segment.jpg, or wav/idNNNNN/video/*.wav with "

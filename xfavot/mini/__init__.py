@@ -1,0 +1,3 @@
+"""The embedded corpus: drawn faces and synthesised voices."""
+
+from __future__ import annotations

@@ -1,0 +1,300 @@
+"""A small soft painter: smooth shapes, blurred shadows and textures at a multiple of 128 pixels.
+
+Coordinates are pixels of the final 128x128 picture (x right, y down). Work happens on a larger
+canvas that is averaged down at the end, which gives clean edges.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xfavot.errors import DataError
+from xfavot.mini.people import Nuisance, Person
+
+try:
+    from PIL import Image, ImageChops, ImageDraw, ImageFilter
+except ImportError as error:
+    raise DataError(
+        'drawing the corpus `mini` needs Pillow; got no module PIL; pip install "xfavot[mini]"'
+    ) from error
+
+Array = NDArray[np.float64]
+Paint = tuple[float, float, float]  # sRGB, 0..255; what is out of range is clipped
+SIZE = 128  # pixels of a finished picture
+SCALE = 3  # canvas pixels per finished pixel
+_SEGMENTS = 7  # points a spline segment is drawn with
+# Pillow cuts coordinates to whole pixels: rounded, 63.9999999999 of one processor and 64.0 of
+# another are the same place.
+_DECIMALS = 4
+
+
+def _basis() -> Array:
+    t = np.arange(_SEGMENTS) / _SEGMENTS
+    powers = np.stack([np.ones_like(t), t, t**2, t**3], axis=1)
+    matrix = np.array([[0, 2, 0, 0], [-1, 0, 1, 0], [2, -5, 4, -1], [-1, 3, -3, 1]]) / 2
+    return powers @ matrix  # (segments, 4)
+
+
+_BASIS = _basis()
+
+
+def smooth(points: Array, *, closed: bool) -> Array:
+    """A Catmull-Rom spline through points.
+
+    Args:
+        points: (N, 2).
+        closed: whether the curve returns to its start.
+
+    Returns:
+        (M, 2) points along the curve.
+    """
+    if closed:
+        around = np.concatenate([points[-1:], points, points[:2]])
+    else:
+        around = np.concatenate(
+            [2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]]
+        )
+    quads = np.stack([around[i : len(around) - 3 + i] for i in range(4)], axis=1)  # (N, 4, 2)
+    curve = (_BASIS @ quads).reshape(-1, 2)
+    return curve if closed else np.concatenate([curve, points[-1:]])
+
+
+def ellipse(x: float, y: float, rx: float, ry: float, *, points: int = 24) -> Array:
+    """Points (N, 2) around (x, y), clockwise from the right."""
+    angle = np.linspace(0, 2 * np.pi, points + 1)[:-1]
+    return np.column_stack([x + rx * np.cos(angle), y + ry * np.sin(angle)])
+
+
+def image_of(array: NDArray[np.floating]) -> Image.Image:
+    """An RGB image of the canvas's size from floats (h, w, 3) in 0..255."""
+    small = Image.fromarray(np.clip(array + 0.5, 0, 255).astype(np.uint8))
+    return small.resize((SIZE * SCALE, SIZE * SCALE), Image.Resampling.BICUBIC)
+
+
+def tint(colour: tuple[float, ...], factor: float, warm: float = 0.0) -> Paint:
+    """A colour made lighter or darker, and warmer by `warm` (red up, blue down)."""
+    red, green, blue = colour
+    return red * factor * (1 + warm), green * factor, blue * factor * (1 - warm)
+
+
+class Canvas:
+    """An RGB picture that shapes are laid upon."""
+
+    def __init__(self, background: Image.Image) -> None:
+        """Start with a background of the canvas's size."""
+        self.image = background
+
+    def _mask(
+        self, shapes: list[Array], blur: float, alpha: float, width: float
+    ) -> tuple[Image.Image, tuple[int, int]] | None:
+        """Alpha mask of the shapes and the canvas place of its corner; None when outside."""
+        pad = 3 * blur + width + 1
+        stacked = np.concatenate(shapes).round(_DECIMALS)
+        limit = SIZE * SCALE
+        low = np.clip(np.floor((stacked.min(axis=0) - pad) * SCALE), 0, limit).astype(int)
+        high = np.clip(np.ceil((stacked.max(axis=0) + pad) * SCALE), 0, limit).astype(int)
+        if (high <= low).any():
+            return None
+        size = (int(high[0] - low[0]), int(high[1] - low[1]))
+        shrink = max(1.0, blur * SCALE / 2)
+        work = (max(1, round(size[0] / shrink)), max(1, round(size[1] / shrink)))
+        mask = Image.new("L", work, 0)
+        draw = ImageDraw.Draw(mask)
+        factor = SCALE * np.array(work) / np.array(size)
+        level = round(255 * alpha)
+        for shape in shapes:
+            flat = ((shape - low / SCALE) * factor).round(_DECIMALS).ravel().tolist()
+            if width > 0:
+                pixels = max(1, round(width * float(factor.mean())))
+                draw.line(flat, fill=level, width=pixels, joint="curve")
+            elif len(flat) >= 6:
+                draw.polygon(flat, fill=level)
+        if blur > 0:
+            mask = mask.filter(ImageFilter.GaussianBlur(blur * float(factor.mean())))
+        if work != size:
+            mask = mask.resize(size, Image.Resampling.BILINEAR)
+        return mask, (int(low[0]), int(low[1]))
+
+    def fill(
+        self,
+        shape: Array | list[Array],
+        paint: Paint | Image.Image,
+        *,
+        alpha: float = 1.0,
+        blur: float = 0.0,
+        width: float = 0.0,
+        shift: tuple[float, float] = (0.0, 0.0),
+        inside: Array | None = None,
+    ) -> None:
+        """Lay a shape (or several as one) on the picture.
+
+        Args:
+            shape: (N, 2) outline, or a list of outlines.
+            paint: a colour, or an image of the canvas's size.
+            alpha: opacity, 0..1.
+            blur: standard deviation of the edge's softness, pixels.
+            width: 0 fills the outline; otherwise the outline is a line of this width, pixels.
+            shift: moves the shape right and down, pixels; for shadows.
+            inside: (N, 2) outline outside which nothing is painted.
+        """
+        parts = shape if isinstance(shape, list) else [shape]
+        shapes = [np.asarray(part, dtype=np.float64) + np.array(shift) for part in parts]
+        made = self._mask(shapes, blur, alpha, width)
+        if made is None:
+            return
+        mask, (left, top) = made
+        if inside is not None:
+            limit = Image.new("L", mask.size, 0)
+            flat = (inside * SCALE - (left, top)).round(_DECIMALS).ravel().tolist()
+            ImageDraw.Draw(limit).polygon(flat, fill=255)
+            mask = ImageChops.multiply(mask, limit)
+        box = (left, top, left + mask.size[0], top + mask.size[1])
+        if isinstance(paint, Image.Image):
+            self.image.paste(paint.crop(box), box, mask)
+        else:
+            red, green, blue = (min(255, max(0, round(c))) for c in paint)
+            self.image.paste((red, green, blue), box, mask)
+
+    def finished(self) -> NDArray[np.uint8]:
+        """The picture at its final size, (128, 128, 3)."""
+        return np.asarray(self.image.reduce(SCALE))
+
+
+# The head in space: where a point of the face lands in the picture, and how light falls on it
+
+
+EYE = (15.2, -2.0)  # frontal place of the right-hand eye, pixels
+MOUTH_Y = 31.0  # pixels
+TARGET = (64.0, 76.0)  # middle between eyes and mouth in the picture, pixels
+YAW_DEGREES = 26.0
+PITCH_DEGREES = 14.0
+DEPTH = 41.0  # half depth of the head, pixels
+Blob = tuple[float, float, float, float, float, float]  # x, y, lift, width, height, amount
+
+
+def rotation(yaw: float, pitch: float, roll: float) -> Array:
+    """Rotation matrix of the head; angles in degrees; right, up and clockwise are positive."""
+    a, b, c = np.radians([yaw, pitch, roll])
+    turn = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])
+    nod = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+    lean = np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
+    return cast("Array", lean @ nod @ turn)
+
+
+class Head:
+    """Geometry and shading of one person in one pose."""
+
+    def __init__(self, person: Person, pose: Nuisance) -> None:
+        """Shape the head of a person and turn it."""
+        man = person.gender == "m"
+        self.half = 33.0 + 5.5 * person.size + 1.2 * man  # half width at the temples, pixels
+        self.jaw = (0.66 + 0.07 * man + 0.11 * person.size + 0.10 * person.jaw) * self.half
+        self.chin_width = (0.24 + 0.10 * man + 0.10 * person.jaw) * self.half
+        self.chin = 51.0 + 2.0 * man + 2.5 * person.size - 1.5 * person.jaw
+        self.side = float(np.sign(pose.yaw) or 1.0)
+        self.turned = abs(pose.yaw)
+        self.matrix_yaw = rotation(pose.yaw * YAW_DEGREES, 0.0, 0.0)
+        self.matrix_rest = rotation(0.0, pose.pitch * PITCH_DEGREES, pose.roll)
+        self.matrix = self.matrix_rest @ self.matrix_yaw
+        self.origin = np.zeros(2)
+        middle = self.on([[0.0, (EYE[1] + MOUTH_Y) / 2]])[0]
+        self.origin = np.array(TARGET) - middle
+        azimuth, height = np.radians([pose.light, pose.light_height])
+        self.light = np.array(
+            [np.sin(azimuth) * np.cos(height), -np.sin(height), np.cos(azimuth) * np.cos(height)]
+        )
+        self.strength = pose.light_strength
+
+    def landmarks(self) -> Array:
+        """Eyes, tip of the nose and corners of the mouth in the picture, (5, 2)."""
+        flat = [[-EYE[0], EYE[1]], [EYE[0], EYE[1]], [0, 15], [-11, MOUTH_Y - 1], [11, MOUTH_Y - 1]]
+        return self.on(np.array(flat, dtype=np.float64), lift=np.array([0.0, 0.0, 9.0, 2.0, 2.0]))
+
+    def place(self, points: Array | list[list[float]]) -> Array:
+        """Picture coordinates (N, 2) of points (N, 3) of the head's frame."""
+        return (np.asarray(points, dtype=np.float64) @ self.matrix.T)[:, :2] + self.origin
+
+    def on(self, points: Array | list[list[float]], *, lift: float | Array = 0.0) -> Array:
+        """Picture coordinates (N, 2) of points (N, 2) on the face, `lift` pixels above it."""
+        flat = np.asarray(points, dtype=np.float64)
+        inner = 1 - (flat[:, 0] / (1.03 * self.half)) ** 2 - (flat[:, 1] / 64.0) ** 2
+        z = DEPTH * np.sqrt(np.maximum(inner, 0.04)) + lift
+        return self.place(np.column_stack([flat, z]))
+
+    def curve(self, points: list[list[float]], *, closed: bool = True, lift: float = 0.0) -> Array:
+        """A smooth curve through points of the face, in picture coordinates."""
+        return smooth(self.on(points, lift=lift), closed=closed)
+
+    def outline(self) -> Array:
+        """The silhouette of the face without hair, (M, 2).
+
+        Every height has an elliptical section, whose far side bounds the turned face; the near
+        side is bounded by the ear and the line from there to the chin.
+        """
+        w, j, c, e = self.half, self.jaw, self.chin_width, self.chin
+        right = [
+            (0.50 * w, -49.0), (0.86 * w, -34.0), (0.985 * w, -14.0), (0.99 * w, 3.0),
+            (0.94 * w, 17.0), (j, 30.0), (0.52 * (j + c) + 1.0, e - 9.0), (c, e - 2.0),
+        ]  # fmt: skip
+        x, y = np.array([(0.0, -53.0), *right, (0.0, e), *[(-a, b) for a, b in right[::-1]]]).T
+        sine, cosine = abs(self.matrix_yaw[0, 2]), self.matrix_yaw[0, 0]
+        share = np.clip((y - 20.0) / (e - 20.0), 0.0, 1.0)
+        jawline = 31.0 * share * share * (3 - 2 * share)
+        depth = np.where(y < 0, 38.0 * np.sqrt(np.clip(1 - (y / 53) ** 2, 0, 1)), 38 - 0.14 * y)
+        far = np.sqrt((x * cosine) ** 2 + (depth * sine) ** 2)
+        near = -np.abs(x) * cosine + jawline * sine
+        near = np.where(y < -20, -np.sqrt((x * cosine) ** 2 + (depth * sine) ** 2), near)
+        middle = np.where(y > 0, depth * sine, 0.0)
+        turned = np.where(x == 0, middle, np.where(x * self.side > 0, far, near))
+        ahead = depth * cosine * np.where(x == 0, y > 0, share)
+        points = np.column_stack([self.side * turned, y, ahead])
+        return smooth((points @ self.matrix_rest.T)[:, :2] + self.origin, closed=True)
+
+    def skull(self, grow: float) -> Array:
+        """Centre x, y and half width, half height of the skull with `grow` pixels of hair."""
+        centre = self.place([[0.0, -8.0, -4.0]])[0]
+        width = self.half * (1.0 + 0.07 * self.turned) + grow
+        return np.array([centre[0], centre[1], width, 45.0 + grow])
+
+    def normals(self) -> Array:
+        """Unit normals (128, 128, 3) of the head's ellipsoid, continued smoothly outside it."""
+        axes = np.array([1.06 * self.half, 58.0, DEPTH])
+        quadric = self.matrix @ np.diag(axes**-2.0) @ self.matrix.T
+        grid = np.arange(SIZE) + 0.5
+        centre = self.place([[0.0, 0.0, 0.0]])[0]
+        x = np.broadcast_to(grid - centre[0], (SIZE, SIZE))
+        y = np.broadcast_to((grid - centre[1])[:, None], (SIZE, SIZE))
+        a = quadric[2, 2]
+        b = quadric[0, 2] * x + quadric[1, 2] * y
+        c = quadric[0, 0] * x * x + 2 * quadric[0, 1] * x * y + quadric[1, 1] * y * y - 1
+        z = (np.sqrt(np.maximum(b * b - a * c, 0.0)) - b) / a
+        normal = np.stack([x, y, z], axis=-1) @ quadric
+        return cast("Array", normal / np.linalg.norm(normal, axis=-1, keepdims=True))
+
+    def blobs(self, table: list[Blob]) -> tuple[Array, Array, Array]:
+        """A sum of soft bumps on the face.
+
+        Args:
+            table: x, y, lift, width, height (standard deviations, pixels) and amount of each.
+
+        Returns:
+            The sum and its slopes along x and y, each (128, 128).
+        """
+        grid = np.arange(SIZE) + 0.5
+        total, along_x, along_y = (np.zeros((SIZE, SIZE)) for _ in range(3))
+        places = self.on([[b[0], b[1]] for b in table], lift=np.array([b[2] for b in table]))
+        for (left, top), (_, _, _, wide, high, amount) in zip(places, table, strict=True):
+            u, v = (grid - left) / wide, (grid - top) / high
+            gu, gv = np.exp(-0.5 * u * u), amount * np.exp(-0.5 * v * v)
+            bump = gv[:, None] * gu
+            total += bump
+            along_x -= bump * (u / wide)
+            along_y -= bump * (v / high)[:, None]
+        return total, along_x, along_y
+
+    def lit(self, normal: Array) -> Array:
+        """Light on a surface: about 0 in shade and 1 facing the light; (128, 128)."""
+        return np.asarray(np.clip(0.5 + 0.62 * (normal @ self.light - 0.35), 0.0, 1.15))

@@ -1,0 +1,503 @@
+"""Drawn faces of the corpus `mini`: 128x128 RGB, a pure function of person and nuisance."""
+
+from __future__ import annotations
+
+import colorsys
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from xfavot.mini import hair
+from xfavot.mini.canvas import (
+    EYE,
+    MOUTH_Y,
+    SIZE,
+    Array,
+    Blob,
+    Canvas,
+    Head,
+    Paint,
+    ellipse,
+    image_of,
+    smooth,
+    tint,
+)
+from xfavot.mini.hair import STYLES
+from xfavot.mini.people import Nuisance, Person, stream
+
+# Eyes, brows, nose, mouth and lines of age of a drawn face
+
+
+WHITE: Paint = (250, 248, 244)
+DARK: Paint = (34, 22, 24)
+
+
+def ring(head: Head, x: float, y: float, rx: float, ry: float, lift: float = 0.0) -> Array:
+    """An ellipse on the face around (x, y), in picture coordinates."""
+    return head.on(ellipse(x, y, rx, ry), lift=lift)
+
+
+def eye(canvas: Canvas, head: Head, person: Person, pose: Nuisance, side: float) -> None:
+    """One eye; `side` is 1 for the right-hand one of the picture."""
+    woman = person.gender == "f"
+    big = 0.92 + 0.2 * person.eye_size + 0.06 * woman
+    x, y = side * EYE[0], EYE[1]
+    wide, tilt = 7.6 * big, 0.9 * person.eye_tilt + 0.4 * woman
+    upper = (0.45 if pose.blink else 4.7 - 0.7 * person.age) * big + 0.5 * person.liveliness
+    lower = 2.9 * big - max(0.0, 0.8 * pose.smile + 0.4 * person.liveliness)
+
+    def at(points: list[tuple[float, float]], lift: float = 0.0) -> Array:
+        return head.on([[x + side * a, y + b] for a, b in points], lift=lift)
+
+    if pose.blink:
+        lid = [(-wide, 1.2), (-0.4 * wide, 2.6), (0.3 * wide, 2.9), (wide, 0.8 - tilt)]
+        canvas.fill(smooth(at(lid), closed=False), tint(DARK, 1.1), width=1.5, alpha=0.9)
+        fold = [(a, b - 4.5) for a, b in lid]
+        canvas.fill(
+            smooth(at(fold), closed=False), tint(person.skin, 0.55, 0.05), width=0.9, alpha=0.6
+        )
+        return
+    top = [(-wide, 1.4), (-0.55 * wide, -0.72 * upper), (0.08 * wide, -upper),
+           (0.62 * wide, -0.70 * upper - 0.5 * tilt), (wide, -0.1 - tilt)]  # fmt: skip
+    low = [(0.55 * wide, 0.82 * lower - 0.3 * tilt), (0.0, lower), (-0.55 * wide, 0.8 * lower)]
+    upper_line = smooth(at(top), closed=False)
+    opening = np.concatenate([upper_line, smooth(at([top[-1], *low, top[0]]), closed=False)])
+    crease = smooth(at([(a * 1.02, b - 2.3) for a, b in top]), closed=False)
+    canvas.fill(crease, tint(person.skin, 0.52, 0.06), width=1.0, alpha=0.55, blur=0.35)
+    canvas.fill(opening, tint(WHITE, 0.97))
+    centre = (1.9 * pose.gaze_x * side, -0.4 + 1.2 * -pose.gaze_y)
+    radius = 4.1 * big
+
+    def disc(r: float, dx: float = 0.0, dy: float = 0.0) -> Array:
+        return at(ellipse(centre[0] + side * dx, centre[1] + dy, r, r).tolist())
+
+    canvas.fill(disc(radius), tint(person.eyes, 0.58), inside=opening)
+    canvas.fill(disc(radius * 0.86), person.eyes, inside=opening)
+    canvas.fill(
+        disc(radius * 0.55, dy=radius * 0.35),
+        tint(person.eyes, 1.5),
+        alpha=0.7,
+        blur=0.7,
+        inside=opening,
+    )
+    canvas.fill(disc(radius * 0.42), (14, 11, 13), inside=opening)
+    shade = np.concatenate([upper_line, at([(wide, -8), (-wide, -8)])])
+    shade = shade + np.array([0.0, 1.1])
+    canvas.fill(shade, (52, 36, 44), alpha=0.5, blur=0.9, inside=opening)
+    glint = np.sign(head.light[0]) or 1.0
+    canvas.fill(disc(1.15, 1.4 * glint, -1.5), (255, 255, 255), alpha=0.95)
+    canvas.fill(disc(0.6, -1.3 * glint, 1.4), (255, 255, 255), alpha=0.5)
+    inner = smooth(at([(-wide, 1.4), *low[::-1], (wide, -tilt)]), closed=False)
+    canvas.fill(inner, tint(person.skin, 0.6, 0.1), width=0.7, alpha=0.55)
+    lash = 1.25 + 0.75 * woman
+    canvas.fill(upper_line, tint(DARK, 0.9), width=lash, alpha=0.95)
+    if woman:
+        wing = at([(0.7 * wide, -0.6 * upper - 0.5 * tilt), (wide, -tilt),
+                   (wide + 2.4, -2.2 - 1.3 * tilt), (0.9 * wide, -1.9 - tilt)])  # fmt: skip
+        canvas.fill(wing, tint(DARK, 0.9), alpha=0.9)
+
+
+def brows(canvas: Canvas, head: Head, person: Person, pose: Nuisance) -> None:
+    """Both brows; they rise with liveliness and a smile."""
+    man = person.gender == "m"
+    thick = (1.5 + 1.5 * person.brow) * (1.25 if man else 0.85)
+    raised = 2.2 * person.liveliness + 1.2 * pose.smile - 0.8 * person.age
+    colour = tint(person.hair, 0.72) if sum(person.hair) > 300 else tint(person.hair, 0.9)
+    arch = 0.9 - 0.7 * man + 0.4 * person.eye_tilt
+    for side in (-1.0, 1.0):
+        spine = [(5.8, -12.2), (10.5, -13.5 - 0.4 * arch), (16.5, -13.9 - arch), (24.0, -11.2)]
+        width = [0.75 * thick, thick, 0.8 * thick, 0.15]
+        above = [[side * x, y - raised - w / 2] for (x, y), w in zip(spine, width, strict=True)]
+        below = [[side * x, y - raised + w / 2] for (x, y), w in zip(spine, width, strict=True)]
+        shape = head.curve([*above, *below[::-1]], lift=1.5)
+        canvas.fill(shape, colour, alpha=0.35, blur=0.9)
+        canvas.fill(shape, colour, alpha=0.8, blur=0.3)
+
+
+def nose(canvas: Canvas, head: Head, person: Person) -> None:
+    """Tip, wings and nostrils, lifted from the face so that they move with the pose."""
+    man = person.gender == "m"
+    wide = 4.4 + 1.8 * person.nose + 0.7 * man
+    drop = 16.0 + 1.6 * man + 1.2 * person.age
+    side = -1.0 if head.light[0] > 0 else 1.0
+    dark = tint(person.skin, 0.60, 0.05)
+    flank = head.on([[side * 2.2, -4.0], [side * 2.6, 6.0], [side * wide, drop + 1],
+                     [side * (wide - 1.5), drop + 2.5], [side * 1.5, drop - 3]],
+                    lift=np.array([3.0, 5.0, 4.0, 5.0, 9.0]))  # fmt: skip
+    canvas.fill(flank, dark, alpha=0.20 + 0.22 * head.strength, blur=1.3)
+    under = head.curve(
+        [[-wide, drop + 1.6], [0, drop + 4.6], [wide, drop + 1.6], [0, drop + 2.4]], lift=5.0
+    )
+    canvas.fill(under, dark, alpha=0.62, blur=1.0)
+    for s in (-1.0, 1.0):
+        hole = ring(head, s * 0.52 * wide, drop + 1.7, 1.5, 0.85, 6.5)
+        canvas.fill(hole, tint(person.skin, 0.30, 0.1), alpha=0.8, blur=0.35)
+        wing = head.curve(
+            [[s * 0.92 * wide, drop - 2.6], [s * 1.06 * wide, drop], [s * 0.86 * wide, drop + 2]],
+            closed=False,
+            lift=4.5,
+        )
+        canvas.fill(wing, dark, width=0.9, alpha=0.5, blur=0.4)
+    light = head.on([[-side * 0.7, drop - 2.5]], lift=11.0)[0]
+    spot = ellipse(light[0], light[1], 1.5, 1.2, points=16)
+    canvas.fill(spot, (255, 246, 236), alpha=0.25 + 0.3 * head.strength, blur=0.8)
+    bridge = head.on([[-side * 0.4, -1.0], [-side * 0.5, drop - 5]], lift=np.array([5.0, 9.0]))
+    canvas.fill(bridge, (255, 246, 236), width=1.4, alpha=0.20, blur=0.9)
+
+
+def lip_colour(person: Person) -> Paint:
+    """Natural lips for men, a stronger rose or red for women."""
+    base = np.array(person.skin, dtype=np.float64)
+    woman = person.gender == "f"
+    rose = np.array([196.0, 62.0, 74.0]) if person.lips > 0.5 else np.array([206.0, 92.0, 96.0])
+    amount = (0.45 + 0.35 * person.liveliness) if woman else 0.22
+    natural = base * np.array([0.86, 0.64, 0.62])
+    red, green, blue = natural + (rose * (0.55 + 0.45 * base.mean() / 210) - natural) * amount
+    return float(red), float(green), float(blue)
+
+
+def mouth(canvas: Canvas, head: Head, person: Person, pose: Nuisance) -> None:
+    """Lips, teeth and tongue; corners rise with the smile."""
+    woman = person.gender == "f"
+    smile = float(np.clip(0.5 + 0.55 * person.liveliness + pose.smile, 0.0, 1.15))
+    wide = 10.2 + 2.4 * smile - 1.6 * pose.mouth + 0.8 * (not woman)
+    gap = 7.5 * pose.mouth
+    full = 0.75 + 0.5 * person.lips + 0.18 * woman - 0.15 * person.age
+    up, down = 2.5 * full, 3.3 * full
+    rise = 3.0 * smile
+    y = MOUTH_Y - 0.5
+    corner = y - rise + 0.4
+    inner_top = [[-wide, corner], [-0.5 * wide, y - 0.1 * rise - 0.25 * gap],
+                 [0.0, y + 0.25 - 0.3 * gap], [0.5 * wide, y - 0.1 * rise - 0.25 * gap],
+                 [wide, corner]]  # fmt: skip
+    inner_low = [[-wide, corner], [-0.5 * wide, y - 0.1 * rise + 0.55 * gap + 0.2],
+                 [0.0, y + 0.3 + 0.75 * gap], [0.5 * wide, y - 0.1 * rise + 0.55 * gap + 0.2],
+                 [wide, corner]]  # fmt: skip
+    bow = [[-wide, corner], [-0.45 * wide, y - up - 0.25 * gap - 0.15 * rise],
+           [-0.17 * wide, y - 1.12 * up - 0.3 * gap], [0.0, y - 0.85 * up - 0.3 * gap],
+           [0.17 * wide, y - 1.12 * up - 0.3 * gap],
+           [0.45 * wide, y - up - 0.25 * gap - 0.15 * rise], [wide, corner]]  # fmt: skip
+    bottom = [[-wide, corner], [-0.55 * wide, y + 0.62 * down + 0.6 * gap - 0.1 * rise],
+              [0.0, y + down + 0.8 * gap], [0.55 * wide, y + 0.62 * down + 0.6 * gap - 0.1 * rise],
+              [wide, corner]]  # fmt: skip
+    top, low, above, below = (
+        head.curve(line, closed=False, lift=2.0) for line in (inner_top, inner_low, bow, bottom)
+    )
+    lips = lip_colour(person)
+    shadow = head.curve(
+        [[-6, y + down + 0.8 * gap + 1], [0, y + down + 0.8 * gap + 3.4],
+         [6, y + down + 0.8 * gap + 1]]
+    )  # fmt: skip
+    canvas.fill(shadow, tint(person.skin, 0.6), alpha=0.6, blur=1.4)
+    canvas.fill(np.concatenate([above, below[::-1]]), lips, alpha=0.5, blur=0.6)
+    hole = np.concatenate([top, low[::-1]])
+    if gap > 0.6:
+        canvas.fill(hole, (62, 18, 24))
+        teeth = head.curve(
+            [[-0.72 * wide, y - 0.35 * gap - 0.4 * rise - 1], [0, y - 0.4 * gap - 1.5],
+             [0.72 * wide, y - 0.35 * gap - 0.4 * rise - 1],
+             [0.6 * wide, y + 0.02 * gap + 0.5], [0, y + 0.12 * gap + 0.9],
+             [-0.6 * wide, y + 0.02 * gap + 0.5]], lift=1.0)  # fmt: skip
+        canvas.fill(teeth, (246, 241, 232), alpha=0.96, inside=hole)
+        tongue = ring(head, 0.0, y + 0.8 * gap + 0.8, 0.5 * wide, 0.32 * gap + 0.6, 1.0)
+        canvas.fill(tongue, (196, 84, 88), alpha=0.85, blur=0.6, inside=hole)
+        canvas.fill(top, (40, 10, 16), width=1.2, alpha=0.5, blur=0.5)
+    canvas.fill(np.concatenate([above, top[::-1]]), tint(lips, 0.9))
+    canvas.fill(np.concatenate([low, below[::-1]]), tint(lips, 1.04))
+    shine = head.curve(
+        [[-3.6, y + 0.45 * down + 0.78 * gap], [0, y + 0.55 * down + 0.8 * gap],
+         [3.6, y + 0.45 * down + 0.78 * gap]], closed=False, lift=3.0)  # fmt: skip
+    canvas.fill(shine, (255, 236, 230), width=1.2, alpha=0.32 + 0.18 * woman, blur=0.6)
+    if gap <= 0.6:
+        canvas.fill(top, tint(lips, 0.42), width=0.9, alpha=0.9)
+    for s in (-1.0, 1.0):
+        dimple = ring(head, s * (wide + 0.6), corner, 0.9, 1.0, 1.0)
+        canvas.fill(dimple, tint(person.skin, 0.5), alpha=0.55, blur=0.6)
+
+
+def lines_of_age(canvas: Canvas, head: Head, person: Person, pose: Nuisance) -> None:
+    """Folds beside the mouth, crow's feet, lines of the forehead, bags below the eyes."""
+    dark = tint(person.skin, 0.58, 0.04)
+    old = float(np.clip(1.45 * person.age - 0.45, 0.0, 1.0))
+    fold = 0.10 + 0.22 * person.liveliness + 0.5 * old + 0.3 * pose.smile
+    for s in (-1.0, 1.0):
+        line = head.curve(
+            [[s * 6.8, 17.0], [s * 11.0, 22.5], [s * 13.8, 29.5], [s * 13.6, 34.0]], closed=False
+        )
+        canvas.fill(line, dark, width=1.1, alpha=float(np.clip(fold, 0.05, 0.8)), blur=0.7)
+        bag = head.curve([[s * 9.0, 4.0], [s * 14.5, 6.8], [s * 21.0, 4.0]], closed=False)
+        canvas.fill(bag, dark, width=1.2, alpha=0.12 + 0.5 * old, blur=0.7)
+        if old > 0.15:
+            for k in (-1.0, 0.0, 1.0):
+                crow = head.on([[s * 24.5, -1.5 + 1.6 * k], [s * 28.6, -2.2 + 3.4 * k]])
+                canvas.fill(crow, dark, width=0.7, alpha=0.75 * old, blur=0.25)
+    if old > 0.15:
+        for k in range(3):
+            level = -22.0 - 4.2 * k
+            line = head.curve(
+                [[-15.0 + 2 * k, level + 1.2], [-7, level], [0, level + 0.8], [7, level],
+                 [15.0 - 2 * k, level + 1.2]], closed=False)  # fmt: skip
+            canvas.fill(line, dark, width=0.8, alpha=0.62 * old, blur=0.35)
+
+
+# What not everybody has: freckles, a beard, glasses
+
+
+def freckles(canvas: Canvas, head: Head, person: Person) -> None:
+    """Freckles over nose and cheeks."""
+    if person.freckles:
+        draw = stream(person.texture, "freckles")
+        spots = draw.normal(size=(60, 2)) * (13.0, 3.8) + (0.0, 11.0)
+        places = head.on(spots[np.abs(spots[:, 0]) < 0.8 * head.half])
+        dots = [p + np.array([[-0.4, 0.0], [0.0, 0.4], [0.4, 0.0], [0.0, -0.4]]) for p in places]
+        canvas.fill(dots, tint(person.skin, 0.66, 0.12), alpha=0.55)
+
+
+def beard(canvas: Canvas, head: Head, person: Person, paint: Image.Image) -> None:
+    """Stubble, moustache, goatee or a full beard, with single hairs."""
+    if not person.beard:
+        return
+    w, j, e = head.half, head.jaw, head.chin
+    whole = [[-0.98 * w, 0.0], [-0.89 * w, 6.0], [-0.84 * w, 18.0], [-0.62 * w, 26.5],
+             [-12.0, 26.0], [0.0, 24.8], [12.0, 26.0], [0.62 * w, 26.5], [0.84 * w, 18.0],
+             [0.89 * w, 6.0], [0.98 * w, 0.0], [0.99 * w, 16.0], [j + 1.0, 31.0],
+             [0.62 * j + 3, e - 4], [0.0, e + 3.0], [-0.62 * j - 3, e - 4], [-j - 1.0, 31.0],
+             [-0.99 * w, 16.0]]  # fmt: skip
+    small = [[-11.5, 30.0], [-9.0, 37.0], [0.0, 39.5], [9.0, 37.0], [11.5, 30.0], [12.0, 40.0],
+             [7.5, e + 1.0], [0.0, e + 2.5], [-7.5, e + 1.0], [-12.0, 40.0]]  # fmt: skip
+    lip = [[-13.0, 30.5], [-9.5, 25.0], [-2.0, 22.8], [0.0, 23.6], [2.0, 22.8], [9.5, 25.0],
+           [13.0, 30.5], [8.0, 28.6], [0.0, 27.4], [-8.0, 28.6]]  # fmt: skip
+    parts = {"stubble": [whole], "moustache": [lip], "goatee": [small, lip], "full": [whole, lip]}
+    thin = person.beard == "stubble"
+    draw = stream(person.texture, "beard")
+    for shape in parts[person.beard]:
+        outline = head.curve(shape)
+        canvas.fill(outline, tint(person.hair, 0.75), alpha=0.24 if thin else 0.45, blur=1.5,
+                    inside=head.outline() if thin else None)  # fmt: skip
+        if not thin:
+            canvas.fill(outline, paint, alpha=0.85, blur=0.8)
+            canvas.fill(outline, tint(person.hair, 0.5), alpha=0.35, blur=2.0,
+                        shift=(0.0, 2.0), inside=outline)  # fmt: skip
+        xy = np.array(shape)
+        roots = draw.uniform(xy.min(axis=0), xy.max(axis=0), size=(240, 2))
+        lean = 0.07 * roots[:, 0] + draw.normal(size=240) * 0.5
+        hairs = (0.4 if thin else 1.0) * np.column_stack([lean, np.full(240, 2.4)])
+        ends = head.on(np.concatenate([roots, roots + hairs]))
+        strands = [ends[[i, i + 240]] for i in range(240)]
+        for part, factor in ((strands[::2], 0.55), (strands[1::2], 1.35)):
+            canvas.fill(part, tint(person.hair, factor), width=0.4, alpha=0.28, inside=outline)
+
+
+def glasses(canvas: Canvas, head: Head, person: Person) -> None:
+    """Round or square frames standing off the face, with a reflection."""
+    if not person.glasses:
+        return
+    is_round = person.glasses == "round"
+    frame: Paint = (40, 34, 38) if not is_round else (122, 78, 46)
+    power = 2.0 if is_round else 4.5
+    rx, ry = (10.6, 10.2) if is_round else (11.8, 8.4)
+    outline = head.outline()
+    end = (0.84, 14.0) if STYLES[person.hair_style].locks else (1.0, 2.0)  # at hair or ear
+    angle = np.linspace(0, 2 * np.pi, 41)
+    unit = np.column_stack(
+        [np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** (2 / power),
+         np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** (2 / power)]
+    )  # fmt: skip
+    for s in (-1.0, 1.0):
+        flat = unit * (rx, ry) + (s * (EYE[0] + 0.3), EYE[1] + 1.0)
+        lens = head.place(np.column_stack([flat, 45.0 - 0.006 * flat[:, 0] ** 2]))
+        canvas.fill(lens, (225, 238, 246), alpha=0.06)
+        glare = lens.mean(axis=0) + np.array([[-5.5, 1.0], [-2.5, -6.0], [0.5, -6.0], [-3.0, 3.0]])
+        canvas.fill(glare, (255, 255, 255), alpha=0.13, blur=0.6, inside=lens)
+        shade = tint(person.skin, 0.5)
+        canvas.fill(lens, shade, width=1.4, alpha=0.3, blur=0.8, shift=(0.4, 1.3))
+        canvas.fill(lens, frame, width=1.9 if not is_round else 1.5)
+        if s != head.side or head.turned < 0.2:  # the other arm is behind the lens
+            arm = head.place([[s * (EYE[0] + rx), EYE[1] - 2.5, 42.0],
+                              [s * end[0] * head.half, -3.0, end[1]]])  # fmt: skip
+            canvas.fill(arm, frame, width=1.7, inside=outline if s == head.side else None)
+    bridge = head.place([[-5.2, -2.6, 46.0], [0.0, -4.2, 47.0], [5.2, -2.6, 46.0]])
+    canvas.fill(smooth(bridge, closed=False), frame, width=1.6)
+
+
+SHADE = np.array([0.60, 0.47, 0.45])  # colour of skin in shade, as a share of its own
+
+
+def _background(pose: Nuisance) -> Image.Image:
+    """A soft studio wall: a hue of little saturation, brighter around the head."""
+    value = 0.46 + 0.46 * pose.tone
+    red, green, blue = colorsys.hsv_to_rgb(pose.hue, 0.08 + 0.20 * (1 - pose.tone), value)
+    grid = (np.arange(64) + 0.5) / 64
+    x, y = grid[None, :], grid[:, None]
+    side = np.sign(pose.light) * 0.25
+    glow = np.exp(-((x - 0.5 - side) ** 2 + (y - 0.35) ** 2) / 0.22)
+    level = 0.74 + 0.36 * glow - 0.12 * y
+    draw = stream(round(pose.hue * 10_000), "lights", round(pose.tone * 10_000))
+    for left, top, size, bright in draw.uniform((0, 0, 0.05, 0.03), (1, 0.9, 0.14, 0.10), (5, 4)):
+        away = np.sqrt((x - left) ** 2 + (y - top) ** 2)
+        level = level + bright * np.clip((size - away) / 0.03 + 0.5, 0, 1)
+    return image_of(255 * level[..., None] * np.array([red, green, blue]))
+
+
+def _skin(head: Head, person: Person, pose: Nuisance) -> Image.Image:
+    """Lit skin over the whole canvas, with the relief of the face and rosy parts."""
+    man = person.gender == "m"
+    smile = 0.6 * person.liveliness + pose.smile
+    relief: list[Blob] = [(0, 3, 4, 3.2, 9, 2.0), (0, 15, 9, 4.2, 3.8, 3.4), (0, 47, 2, 7, 5, 2.2),
+                          (0, 40, 0, 9, 2.6, -1.4), (0, 24, 1, 1.6, 3, -0.5),
+                          (0, -26, 0, 18, 10, 1.2)]  # fmt: skip
+    rosy: list[Blob] = [(0, 15, 9, 5, 4, 0.5), (0, 48, 2, 7, 4, 0.25)]
+    for s in (-1.0, 1.0):
+        relief += [(s * 5.6, 18, 5, 2.4, 2.4, 1.2), (s * 14, -11, 2, 8, 3.4, 1.0 + 0.8 * man),
+                   (s * EYE[0], -2, 0, 7.5, 5.0, -2.0), (s * 20, 12, 0, 8, 6, 2.0 + 1.2 * smile),
+                   (s * 26, 28, 0, 6, 9, -0.9 - 0.8 * person.age * (1 - person.size))]  # fmt: skip
+        rosy += [(s * 20, 15, 0, 8, 6, 0.45 + 0.35 * person.liveliness),
+                 (s * EYE[0], 3, 0, 7, 4, 0.25)]  # fmt: skip
+    _, slope_x, slope_y = head.blobs(relief)
+    normal = head.normals()
+    normal[..., 0] -= slope_x
+    normal[..., 1] -= slope_y
+    normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
+    light = head.lit(normal)
+    light = 0.78 + (light - 0.78) * (0.35 + 0.65 * head.strength)
+    red, _, _ = head.blobs(rosy)
+    base = np.array(person.skin, dtype=np.float64) * (
+        1 + red[..., None] * np.array([0.03, -0.11, -0.09])
+    )
+    colour = base * (SHADE + (1.05 - SHADE) * np.clip(light, 0, 1.15)[..., None])
+    chin = head.on([[0.0, head.chin]])[0][1]
+    under = np.clip((np.arange(SIZE) - chin + 13) / 13, 0.0, 1.0) ** 2
+    colour *= 1 - under[:, None, None] * np.array([0.16, 0.22, 0.22])
+    half = head.light + np.array([0.0, 0.0, 1.0])
+    gloss = np.clip(normal @ (half / np.linalg.norm(half)), 0, 1) ** 26
+    return image_of(colour + (34 * gloss * (0.4 + 0.6 * head.strength))[..., None])
+
+
+def _body(canvas: Canvas, head: Head, person: Person) -> None:
+    """Neck, shoulders and clothes."""
+    base = head.place([[0.0, 40.0, -6.0]])[0]
+    x = 0.8 * base[0] + 0.2 * 64.0
+    width = (0.41 + 0.10 * (person.gender == "m") + 0.14 * person.size) * head.half
+    shoulder = 46 + 20 * person.size + 5 * (person.gender == "m")
+    top, slope, dark = 117.0, 3.0 - 6.0 * person.size, tint(person.clothes, 0.62)
+    body = smooth(np.array([[x - shoulder - 12, 140], [x - shoulder, 126 + slope],
+        [x - 0.62 * shoulder, top + 2 + slope], [x - width, top - 4], [x + width, top - 4],
+        [x + 0.62 * shoulder, top + 2 + slope], [x + shoulder, 126 + slope],
+        [x + shoulder + 12, 140]]), closed=True)  # fmt: skip
+    neck = np.array([[base[0] - 1.04 * width, 78], [base[0] + 1.04 * width, 78], [x + width, 112],
+                     [x + width * 1.15, 119], [x, 130], [x - width * 1.15, 119],
+                     [x - width, 112]])  # fmt: skip
+    light = 1.0 + 0.16 * head.light[0] * head.strength
+    canvas.fill(body, person.clothes)
+    canvas.fill(body, dark, alpha=0.5, blur=6.0, inside=body,
+                shift=(-float(np.sign(head.light[0])) * 34.0, 6.0))  # fmt: skip
+    outline, away = head.outline(), -float(head.light[0])
+    canvas.fill(outline, (20, 10, 14), alpha=0.35, blur=4.0, shift=(4 * away, 14.0),
+                inside=body)  # fmt: skip
+    dressed = canvas.image.copy()
+    canvas.fill(smooth(neck, closed=True), tint(person.skin, 0.80 * light, 0.05))
+    canvas.fill(outline, tint(person.skin, 0.42, 0.1), alpha=0.75, blur=2.6, shift=(3 * away, 7.0),
+                inside=smooth(neck, closed=True))  # fmt: skip
+    _collar(canvas, dressed, person, x, width, float(np.sign(head.light[0])))
+
+
+def _collar(
+    canvas: Canvas, dressed: Image.Image, person: Person, x: float, width: float, lit: float
+) -> None:
+    """Where the clothes end: at the neck, `width` to both sides of `x`.
+
+    `dressed` is the picture before the neck was drawn; the sign of `lit` is the side of the light.
+    """
+    cloth = person.clothes
+
+    def from_here(line: Array) -> None:
+        """Lay the clothes over the neck from a line down."""
+        corners = np.array([[x + width + 20, 134], [x - width - 20, 134]])
+        canvas.fill(np.concatenate([line, corners]), dressed)
+
+    if person.collar == "high":
+        rim, seam = (
+            smooth(np.array([[x - half, y], [x, y + 4.5], [x + half, y]]), closed=False)
+            for half, y in ((width + 1.5, 109.5), (1.08 * width + 3.0, 120.0))
+        )
+        from_here(seam)
+        canvas.fill(seam, tint(cloth, 0.5), width=2.0, alpha=0.45, blur=1.0, shift=(0.0, 0.8))
+        band = np.concatenate([rim, seam[::-1]])
+        canvas.fill(band, tint(cloth, 0.95))
+        canvas.fill(band, tint(cloth, 0.55), alpha=0.45, blur=3.5, inside=band,
+                    shift=(-lit * 1.5 * width, 0.0))  # fmt: skip
+        canvas.fill(rim, tint(cloth, 0.6), width=1.2, alpha=0.7, blur=0.4)
+    elif person.collar == "shirt":
+        for s in (-1.0, 1.0):
+            flap = np.array([[x + s * (width + 1), 110], [x + s * 1.5, 126],
+                             [x + s * 12, 131], [x + s * (width + 9), 118]])  # fmt: skip
+            canvas.fill(flap, (20, 14, 16), alpha=0.4, blur=1.2, shift=(0.0, 1.5))
+            canvas.fill(flap, tint(cloth, 1.25))
+    else:
+        low = 127.0 if person.collar == "v" else 121.0
+        mid = 0.4 * 113 + 0.6 * low
+        neckline = np.array([[x - width - 4, 113], [x - 0.5 * width, mid], [x, low],
+                             [x + 0.5 * width, mid], [x + width + 4, 113]])  # fmt: skip
+        line = neckline if person.collar == "v" else smooth(neckline, closed=False)
+        from_here(line)
+        canvas.fill(line, tint(cloth, 0.7), width=1.6, alpha=0.9, blur=0.3)
+
+
+def _ear(canvas: Canvas, head: Head, person: Person, skin: Image.Image, side: float) -> None:
+    """One ear, with an earring where the person wears them."""
+    flat = np.array([[0.93, -6.0], [1.06, -8.0], [1.13, -3.0], [1.09, 6.0], [1.00, 12.5],
+                     [0.93, 10.0]])  # fmt: skip
+    solid = np.column_stack([side * flat[:, 0] * head.half, flat[:, 1], [6, 0, -4, -2, 3, 7]])
+    shape = smooth(head.place(solid), closed=True)
+    canvas.fill(shape, skin)
+    centre = shape.mean(axis=0)
+    canvas.fill(centre + 0.55 * (shape - centre), tint(person.skin, 0.58, 0.08),
+                alpha=0.55, blur=1.0)  # fmt: skip
+    if person.earrings and not hair.STYLES[person.hair_style].locks:
+        x, y = head.place([[side * 0.99 * head.half, 14.5, 0.0]])[0]
+        stud = ellipse(x, y, 1.9, 1.9, points=16)
+        canvas.fill(stud, (222, 184, 96))
+        canvas.fill(stud * 0.5 + np.array([x - 0.5, y - 0.5]) * 0.5, (255, 246, 214), blur=0.3)
+
+
+def draw_face(person: Person, pose: Nuisance) -> tuple[NDArray[np.uint8], Array]:
+    """Draw one picture.
+
+    Args:
+        person: who; see :func:`xfavot.mini.factors.people`.
+        pose: pose, gaze, mouth, light and background.
+
+    Returns:
+        The picture, (128, 128, 3) RGB, eyes and mouth about the canonical places of an aligned
+        crop; and its landmarks, (5, 2) pixels: eyes, nose, corners of the mouth.
+    """
+    head = Head(person, pose)
+    canvas = Canvas(_background(pose))
+    skin, strands = _skin(head, person, pose), hair.texture(head, person)
+    outline = head.outline()
+    covered = hair.STYLES[person.hair_style].locks
+    hair.behind(canvas, head, person, strands, skin)
+    _body(canvas, head, person)
+    if not covered:
+        _ear(canvas, head, person, skin, head.side)
+    canvas.fill(outline, skin)
+    edge = tint(person.skin, 0.5, 0.05)
+    canvas.fill(outline, edge, width=3.2, alpha=0.32, blur=1.8, inside=outline)
+    freckles(canvas, head, person)
+    lines_of_age(canvas, head, person, pose)
+    for side in (-1.0, 1.0):
+        eye(canvas, head, person, pose, side)
+    nose(canvas, head, person)
+    beard(canvas, head, person, strands)
+    mouth(canvas, head, person, pose)
+    brows(canvas, head, person, pose)
+    hair.front(canvas, head, person, strands)
+    if not covered:
+        _ear(canvas, head, person, skin, -head.side)
+        if abs(pose.yaw) < 0.2:
+            _ear(canvas, head, person, skin, head.side)
+    glasses(canvas, head, person)
+    warm = np.array([1 + 0.03 * pose.warmth, 1.0, 1 - 0.04 * pose.warmth])
+    picture = canvas.finished().astype(np.float64) * warm
+    return np.clip(picture + 0.5, 0, 255).astype(np.uint8), head.landmarks()

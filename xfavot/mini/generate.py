@@ -1,0 +1,213 @@
+"""Write the originals of the corpus `mini`: one folder a speaker, as a real corpus would come.
+
+Layout: `speakers.csv` (speaker, gender), `factors.json` (hidden factors and voice of every speaker,
+nuisance of every picture), `<speaker>/<sentence>.wav` (24 kHz, 16 bit), `<sentence>.txt`,
+`<sentence>_0.png` and so on. Each speaker is made by a process of its own
+(`python -m xfavot.mini.generate`), because espeak-ng keeps a state; so the bytes depend on
+neither the number of workers nor what the caller's process did before.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import wave
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xfavot.errors import DataError
+from xfavot.mini.people import (
+    MOST_SPEAKERS,
+    SCHEMA,
+    nuisance,
+    numbers,
+    person,
+    sex_and_rank,
+    stream,
+)
+from xfavot.mini.speak import MOST_SENTENCES
+
+LIMITS = {
+    "speakers": (2, MOST_SPEAKERS),
+    "utterances": (1, MOST_SENTENCES),
+    "faces_per_clip": (1, sys.maxsize),
+    "seed": (0, sys.maxsize),
+    "workers": (1, sys.maxsize),
+}
+
+
+def _write_wave(path: Path, samples: NDArray[np.float64], rate_hz: int) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate_hz)
+        file.writeframes(np.round(samples * 32767).astype("<i2").tobytes())
+
+
+def make_speaker(
+    folder: Path, *, number: int, utterances: int, faces_per_clip: int, seed: int
+) -> dict[str, Any]:
+    """Speak and draw everything of one speaker; meant for a fresh process.
+
+    Args:
+        folder: root of the corpus; the speaker's own folder is made in it.
+        number: the speaker's, from 0; see :func:`xfavot.mini.factors.numbers`.
+        utterances, faces_per_clip, seed: as in :func:`generate`.
+
+    Returns:
+        The speaker's entry of `factors.json`: `hidden`, `voice` and `faces`.
+
+    Raises:
+        DataError: an extra is missing.
+    """
+    from PIL import Image
+
+    from xfavot.mini.draw import draw_face
+    from xfavot.mini.speak import SAMPLE_RATE_HZ, Espeak, become, code, sentences, voice_of
+
+    who = person(number, seed=seed)
+    voice = voice_of(who, sex_and_rank(number)[1])
+    own = folder / who.speaker
+    own.mkdir()
+    espeak = Espeak()
+    faces: dict[str, Any] = {}
+    for clip, words in enumerate(sentences(seed, number, utterances)):
+        name = code(words)
+        said = espeak.say(words, voice=voice.base, words_per_minute=voice.words_per_minute)
+        samples = become(said, espeak.rate_hz, voice, stream(seed, "voice", number, clip))
+        _write_wave(own / f"{name}.wav", samples, SAMPLE_RATE_HZ)
+        (own / f"{name}.txt").write_text(" ".join(words) + "\n", encoding="utf-8")
+        for face in range(faces_per_clip):
+            pose = nuisance(seed, number, clip, face)
+            picture, points = draw_face(who, pose)
+            Image.fromarray(picture).save(own / f"{name}_{face}.png")
+            faces[f"{name}_{face}"] = {**asdict(pose), "landmarks": points.round(2).tolist()}
+    return {"hidden": asdict(who), "voice": asdict(voice), "faces": faces}
+
+
+def _in_own_process(folder: Path, job: dict[str, int]) -> dict[str, Any]:
+    """Run :func:`make_speaker` where nothing of this process, its folder or threads is seen."""
+    root = Path(__file__).resolve().parents[3]
+    paths = [root, *(Path(path).resolve() for path in sys.path if path)]
+    one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    done = subprocess.run(
+        [sys.executable, "-m", "xfavot.mini.generate", str(folder), json.dumps(job)],
+        cwd=folder,  # where no file can hide a module
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), **one},
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise DataError(
+            f"speaker s{job['number'] + 1:02d} of `mini` could not be made: {last}; expected exit "
+            f'status 0, got {done.returncode}; pip install "xfavot[mini]" if a module is missing'
+        )
+    entry: dict[str, Any] = json.loads(done.stdout)
+    return entry
+
+
+def _require(**got: int) -> None:
+    for name, value in got.items():
+        least, most = LIMITS[name]
+        if not least <= value <= most:
+            wanted = f"at least {least}" if most == sys.maxsize else f"{least} to {most}"
+            raise DataError(f"mini: {name} is {value}; expected {wanted}; choose another number")
+
+
+def generate(
+    folder: Path,
+    *,
+    speakers: int = 16,
+    utterances: int = 24,
+    faces_per_clip: int = 4,
+    seed: int = 0,
+    workers: int = 2,
+    on_log: Callable[[str], None] | None = None,
+) -> Path:
+    """Make the embedded audio-visual corpus.
+
+    A speaker of a seed is the same in a corpus of any size, and the clips and pictures of a smaller
+    corpus are among those of a larger one. Bytes depend on the arguments alone on one machine; on
+    another x86-64 machine with the same versions of the packages, the same holds of the pixels (a
+    PNG may be compressed otherwise) and of nearly all sounds: WORLD's pitch depends on the last bit
+    of the C library's functions, and without their FMA code 2 of 384 clips differed, by at most 65
+    steps of 16 bits.
+
+    Args:
+        folder: where to; must not exist yet, or be an empty folder.
+        speakers: how many, 2 to 1,000, half of them women.
+        utterances: sentences a speaker.
+        faces_per_clip: pictures a sentence.
+        seed: equal seeds give equal corpora.
+        workers: processes at a time; does not change the result.
+        on_log: receives one line a speaker.
+
+    Returns:
+        `folder`, which appears only when it is complete.
+
+    Raises:
+        DataError: a number is too small or too large, the folder is taken, or an extra is missing.
+    """
+    shared = {"utterances": utterances, "faces_per_clip": faces_per_clip, "seed": seed}
+    _require(speakers=speakers, workers=workers, **shared)
+    folder = Path(folder).resolve()
+    if folder.exists() and any(folder.iterdir()):
+        raise DataError(
+            f"{folder} is not empty; expected a new folder for the corpus `mini`; "
+            "remove it or choose another"
+        )
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    done = itertools.count(1)
+
+    def make(number: int) -> dict[str, Any]:
+        entry = _in_own_process(partial, {**shared, "number": number})
+        if on_log is not None:
+            on_log(f"mini: {entry['hidden']['speaker']} made ({next(done)} of {speakers})")
+        return entry
+
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            entries = list(pool.map(make, numbers(speakers)))
+        rows = [f"{e['hidden']['speaker']},{e['hidden']['gender']}\n" for e in entries]
+        (partial / "speakers.csv").write_text("speaker,gender\n" + "".join(rows), encoding="utf-8")
+        factors = {
+            "schema": SCHEMA,
+            "speakers": speakers,
+            **shared,
+            "people": {
+                e["hidden"]["speaker"]: {**e["hidden"], "voice": e["voice"]} for e in entries
+            },
+            "faces": {
+                f"{e['hidden']['speaker']}/{name}": pose
+                for e in entries
+                for name, pose in e["faces"].items()
+            },
+        }
+        text = json.dumps(factors, indent=1, sort_keys=True) + "\n"
+        (partial / "factors.json").write_text(text, encoding="utf-8")
+        if folder.exists():
+            folder.rmdir()
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+if __name__ == "__main__":
+    made = make_speaker(Path(sys.argv[1]), **json.loads(sys.argv[2]))
+    sys.stdout.write(json.dumps(made))
