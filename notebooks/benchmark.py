@@ -108,9 +108,12 @@ networks = speed.forward_passes(cfg.run)
 # %%
 origin = report.collect(began, cfg.run, tier=cfg.tier, stores=stores, notebook="benchmark")
 table = report.write_table(
-    "benchmark", [*loading, *steps], provenance=origin, root=Path(cfg.out, "paper_tables"),
+    "benchmark",
+    [*loading, *steps],
+    provenance=origin,
+    root=Path(cfg.out, "paper_tables"),
     caption="Loading a batch (one thread, page cache warm) and training steps on random inputs.",
-)  # fmt: skip
+)
 report.read_table(table)
 
 # %%
@@ -127,9 +130,12 @@ report.read_table(table)
 
 # %%
 table = report.write_table(
-    "benchmark_vocoders", vocoders, provenance=origin, root=Path(cfg.out, "paper_tables"),
+    "benchmark_vocoders",
+    vocoders,
+    provenance=origin,
+    root=Path(cfg.out, "paper_tables"),
     caption="Seconds of CPU time for a second of sound, on one core (rtf: real-time factor).",
-)  # fmt: skip
+)
 report.read_table(table)
 
 # %%

@@ -59,10 +59,19 @@ from xfavot.viz import drawing, progress
 # %%
 began = report.begin()
 cfg = config.resolve_study(
-    checkpoint=checkpoint, dataset=dataset, data_root=data_root, run_root=run_root, seed=seed,
-    device=device, vocoder=vocoder, form=form, triplets=triplets, evaluators=evaluators,
-    answers=answers, out=out,
-)  # fmt: skip
+    checkpoint=checkpoint,
+    dataset=dataset,
+    data_root=data_root,
+    run_root=run_root,
+    seed=seed,
+    device=device,
+    vocoder=vocoder,
+    form=form,
+    triplets=triplets,
+    evaluators=evaluators,
+    answers=answers,
+    out=out,
+)
 
 # %% [markdown]
 # ## The pages
@@ -98,9 +107,12 @@ given
 rows = study.result_rows(made, given)
 origin = study.answered(made.provenance, began)
 table = report.write_table(
-    "cpr", rows, provenance=origin, root=Path(cfg.out, "paper_tables"),
+    "cpr",
+    rows,
+    provenance=origin,
+    root=Path(cfg.out, "paper_tables"),
     caption="Correspondence preference ratio (paper: Sec. 4.3, Fig. 5); chance is 0.5.",
-)  # fmt: skip
+)
 report.read_table(table)
 
 # %%

@@ -60,10 +60,20 @@ from xfavot.viz import progress, widgets
 
 # %%
 cfg = config.resolve_evaluate(
-    checkpoint=checkpoint, dataset=dataset, data_root=data_root, run_root=run_root, seed=seed,
-    device=device, vocoder=vocoder, manifest=manifest, recogniser=recogniser, out=out,
-    metrics=metrics, conversions=conversions, substitute=substitute,
-)  # fmt: skip
+    checkpoint=checkpoint,
+    dataset=dataset,
+    data_root=data_root,
+    run_root=run_root,
+    seed=seed,
+    device=device,
+    vocoder=vocoder,
+    manifest=manifest,
+    recogniser=recogniser,
+    out=out,
+    metrics=metrics,
+    conversions=conversions,
+    substitute=substitute,
+)
 
 # %% [markdown]
 # ## Outputs that another system made
@@ -75,9 +85,12 @@ cfg = config.resolve_evaluate(
 if cfg.manifest:
     verifier = manifest_evaluation.verifier_of(cfg.checkpoint, device=cfg.device)
     scored = manifest_evaluation.score(
-        cfg.manifest, recogniser=cfg.recogniser, verifier=verifier, seed=cfg.seed,
+        cfg.manifest,
+        recogniser=cfg.recogniser,
+        verifier=verifier,
+        seed=cfg.seed,
         on_log=progress.line,
-    )  # fmt: skip
+    )
     written = manifest_evaluation.save(scored, cfg.manifest, cfg.out)
     display.display(display.Markdown(written.read_text(encoding="utf-8")))
 
@@ -99,10 +112,18 @@ if not cfg.manifest:
 # %%
 if not cfg.manifest:
     found = protocol.evaluate(
-        model, stores, dataset=cfg.dataset, vocoder=cfg.vocoder, recogniser=cfg.recogniser,
-        metrics=cfg.metrics, conversions=cfg.conversions, substitute=cfg.substitute,
-        seed=cfg.seed, device=cfg.device, on_log=progress.line,
-    )  # fmt: skip
+        model,
+        stores,
+        dataset=cfg.dataset,
+        vocoder=cfg.vocoder,
+        recogniser=cfg.recogniser,
+        metrics=cfg.metrics,
+        conversions=cfg.conversions,
+        substitute=cfg.substitute,
+        seed=cfg.seed,
+        device=cfg.device,
+        on_log=progress.line,
+    )
     written = protocol.save(found)
     display.display(display.Markdown(written.read_text(encoding="utf-8")))
 

@@ -40,9 +40,14 @@ from xfavot.viz import figures, progress, widgets
 
 # %%
 cfg = config.resolve_explore(
-    checkpoint=checkpoint, dataset=dataset, data_root=data_root, run_root=run_root, seed=seed,
-    device=device, vocoder=vocoder,
-)  # fmt: skip
+    checkpoint=checkpoint,
+    dataset=dataset,
+    data_root=data_root,
+    run_root=run_root,
+    seed=seed,
+    device=device,
+    vocoder=vocoder,
+)
 converter = convert.Converter.load(
     cfg.checkpoint or cfg.run_root, device=cfg.device, vocoder=cfg.vocoder
 )

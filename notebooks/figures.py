@@ -51,10 +51,19 @@ from xfavot.viz import paper_figures, progress
 # %%
 began = report.begin()
 cfg = config.resolve_figures(
-    checkpoint=checkpoint, dataset=dataset, data_root=data_root, run_root=run_root, seed=seed,
-    device=device, vocoder=vocoder, others=others, study=study, answers=answers, triplets=triplets,
+    checkpoint=checkpoint,
+    dataset=dataset,
+    data_root=data_root,
+    run_root=run_root,
+    seed=seed,
+    device=device,
+    vocoder=vocoder,
+    others=others,
+    study=study,
+    answers=answers,
+    triplets=triplets,
     out=out,
-)  # fmt: skip
+)
 opened = paper_figures.open_figures(cfg, began, on_log=progress.line)
 
 # %% [markdown]

@@ -63,12 +63,26 @@ from xfavot.viz import progress
 
 # %%
 cfg = config.resolve_paper(
-    dataset=dataset, source=source, checkpoint=checkpoint, configurations=configurations,
-    preset=preset, steps=steps, data_root=data_root, run_root=run_root, seed=seed,
-    device=device, vocoder=vocoder, recogniser=recogniser, metrics=metrics,
-    conversions=conversions, substitute=substitute, triplets=triplets, study=study,
-    answers=answers, out=out,
-)  # fmt: skip
+    dataset=dataset,
+    source=source,
+    checkpoint=checkpoint,
+    configurations=configurations,
+    preset=preset,
+    steps=steps,
+    data_root=data_root,
+    run_root=run_root,
+    seed=seed,
+    device=device,
+    vocoder=vocoder,
+    recogniser=recogniser,
+    metrics=metrics,
+    conversions=conversions,
+    substitute=substitute,
+    triplets=triplets,
+    study=study,
+    answers=answers,
+    out=out,
+)
 
 # %% [markdown]
 # ## The notebooks

@@ -60,9 +60,16 @@ from xfavot.viz import figures, progress, widgets
 
 # %%
 task = config.resolve_pretrain(
-    network=network, dataset=dataset, preset=preset, steps=steps, seed=seed, device=device,
-    data_root=data_root, run_root=run_root, overrides=overrides,
-)  # fmt: skip
+    network=network,
+    dataset=dataset,
+    preset=preset,
+    steps=steps,
+    seed=seed,
+    device=device,
+    data_root=data_root,
+    run_root=run_root,
+    overrides=overrides,
+)
 progress.line(config.describe(task.run))
 
 # %% [markdown]

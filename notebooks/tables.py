@@ -78,9 +78,8 @@ answered = report.collect(
 
 # %%
 folder = report.write_table(
-    "table1", tables.table_1(), provenance=program, root=root,
-    caption=tables.CAPTIONS["table1"],
-)  # fmt: skip
+    "table1", tables.table_1(), provenance=program, root=root, caption=tables.CAPTIONS["table1"]
+)
 report.read_table(folder)
 
 # %% [markdown]
@@ -107,17 +106,23 @@ for item in ("table2", "table3", "table4", "table5"):
 # %%
 rows = tables.compared("correspondence", study, dataset=dataset)
 folder = report.write_table(
-    "correspondence", rows, provenance=answered, root=root,
+    "correspondence",
+    rows,
+    provenance=answered,
+    root=root,
     caption=tables.caption("correspondence", rows, study),
-)  # fmt: skip
+)
 report.read_table(folder)
 
 # %%
 rows = tables.compared("verification", found, dataset=dataset)
 folder = report.write_table(
-    "verification", rows, provenance=measured, root=root,
+    "verification",
+    rows,
+    provenance=measured,
+    root=root,
     caption=tables.caption("verification", rows, found),
-)  # fmt: skip
+)
 report.read_table(folder)
 
 # %% [markdown]
@@ -126,9 +131,12 @@ report.read_table(folder)
 # %%
 rows = tables.by_direction_and_sex(found, dataset=dataset)
 folder = report.write_table(
-    "by_direction_and_sex", rows, provenance=measured, root=root,
+    "by_direction_and_sex",
+    rows,
+    provenance=measured,
+    root=root,
     caption=tables.caption("Every metric by direction and sex.", rows, found),
-)  # fmt: skip
+)
 report.read_table(folder)
 
 # %% [markdown]
@@ -146,7 +154,10 @@ for item in tables.MODULES:
 
 # %%
 folder = report.write_table(
-    "modules", tables.modules(cfg.run.model), provenance=program, root=root,
+    "modules",
+    tables.modules(cfg.run.model),
+    provenance=program,
+    root=root,
     caption=tables.CAPTIONS["modules"],
-)  # fmt: skip
+)
 report.read_table(folder)

@@ -54,10 +54,19 @@ from xfavot.viz import figures, progress, widgets
 
 # %%
 cfg = config.resolve(
-    dataset=dataset, configuration=configuration, preset=preset, steps=steps,
-    batch_size=batch_size, seed=seed, device=device, precision=precision, data_root=data_root,
-    run_root=run_root, resume=resume, overrides=overrides,
-)  # fmt: skip
+    dataset=dataset,
+    configuration=configuration,
+    preset=preset,
+    steps=steps,
+    batch_size=batch_size,
+    seed=seed,
+    device=device,
+    precision=precision,
+    data_root=data_root,
+    run_root=run_root,
+    resume=resume,
+    overrides=overrides,
+)
 progress.line(config.describe(cfg))
 
 # %% [markdown]

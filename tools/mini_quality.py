@@ -100,8 +100,17 @@ def voice(store: Store, item: Item) -> Array:
     slope = np.polyfit(np.log2(hz[hz > 1000]), decibel[hz > 1000], 1)[0]
     hiss = decibel[hz > 5000].mean() - decibel[(hz > 300) & (hz <= 5000)].mean()
     level = 20 * np.log10(np.mean(10 ** log_mel[:, spoken]))
-    return np.array([middle, 12 * melody.std(), _trembling(voiced, melody),
-                     len(item.transcript.split()) / seconds, slope, hiss, level])  # fmt: skip
+    return np.array(
+        [
+            middle,
+            12 * melody.std(),
+            _trembling(voiced, melody),
+            len(item.transcript.split()) / seconds,
+            slope,
+            hiss,
+            level,
+        ]
+    )
 
 
 def band_hz() -> Array:
@@ -127,8 +136,11 @@ def _trembling(voiced: NDArray[np.int64], melody: Array) -> float:
 
 def spectrum(store: Store, speaker: str) -> Array:
     """Mean log10 mel of the voiced frames of a speaker, (80,)."""
-    parts = [store.log_mel(item).numpy()[:, np.nan_to_num(store.f0_hz(item)) > 0]
-             for item in store.items if item.speaker == speaker]  # fmt: skip
+    parts = [
+        store.log_mel(item).numpy()[:, np.nan_to_num(store.f0_hz(item)) > 0]
+        for item in store.items
+        if item.speaker == speaker
+    ]
     return np.asarray(np.concatenate(parts, axis=1).mean(axis=1), dtype=np.float64)
 
 
@@ -157,10 +169,11 @@ def formant_shift(spectra: Array) -> Array:
 
 def _best_shift(row: Array, others: Array) -> int:
     likeness = {
-        k: np.corrcoef(row[max(0, k) : len(row) + min(0, k)],
-                       others[max(0, -k) : len(row) + min(0, -k)])[0, 1]
+        k: np.corrcoef(
+            row[max(0, k) : len(row) + min(0, k)], others[max(0, -k) : len(row) + min(0, -k)]
+        )[0, 1]
         for k in range(-MOST_SHIFT, MOST_SHIFT + 1)
-    }  # fmt: skip
+    }
     return max(likeness, key=lambda k: float(likeness[k]))
 
 
@@ -189,8 +202,10 @@ class _Picture:
         """Place of the darkest tenth of a box, right of and below the eyes, in units."""
         patch = self.grey[box]
         weight = np.clip(np.percentile(patch, 10) - patch, 0, None) + 1e-6
-        x, y = (np.average(np.arange(n), weights=weight.sum(axis=axis))
-                for n, axis in ((patch.shape[1], 0), (patch.shape[0], 1)))  # fmt: skip
+        x, y = (
+            np.average(np.arange(n), weights=weight.sum(axis=axis))
+            for n, axis in ((patch.shape[1], 0), (patch.shape[0], 1))
+        )
         place = np.array([box[1].start + x, box[0].start + y]) - self.eyes
         return np.array([(place @ axis) / (axis @ axis) for axis in (self.right, self.down)])
 
@@ -223,24 +238,26 @@ def face(pixels: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> Array:
     folds = [_roughness(grey[picture.box(s * 0.85, 0.75, 0.14, 0.20)], 1) for s in (-1, 1)]
     nostrils = picture.darkest(picture.box(0.0, 0.60, 0.42, 0.14))
     corners = np.concatenate([grey[:14, :14].ravel(), grey[:14, -14:].ravel()])
-    return np.array([
-        _shoulders(picture.rgb) / unit,
-        _run(_alike(picture.rgb[y], skin), x) / unit,
-        (hair.min() / max(1.0, hair.max())) * hair.mean() / 255,
-        _roughness(grey[forehead], 0),
-        np.mean(folds),
-        _redness(skin) - _redness(picture.colour(forehead)),
-        -np.average(np.arange(len(dark)), weights=dark) / unit,
-        1 - cloth.min() / max(1.0, cloth.max()),
-        np.abs(np.log((picture.colour(chin) + 12) / (skin + 12))).mean(),
-        _beside_the_neck(picture),
-        grey[picture.box(0.0, 1.05, 0.10, 0.20)].std() / max(1.0, skin.mean()),
-        *nostrils,
-        np.log((cheeks[1].mean() + 1) / (cheeks[0].mean() + 1)),
-        np.log((grey[forehead].mean() + 1) / (picture.colour(chin).mean() + 1)),
-        np.median(corners) / 255,
-        _gaze(picture),
-    ])  # fmt: skip
+    return np.array(
+        [
+            _shoulders(picture.rgb) / unit,
+            _run(_alike(picture.rgb[y], skin), x) / unit,
+            (hair.min() / max(1.0, hair.max())) * hair.mean() / 255,
+            _roughness(grey[forehead], 0),
+            np.mean(folds),
+            _redness(skin) - _redness(picture.colour(forehead)),
+            -np.average(np.arange(len(dark)), weights=dark) / unit,
+            1 - cloth.min() / max(1.0, cloth.max()),
+            np.abs(np.log((picture.colour(chin) + 12) / (skin + 12))).mean(),
+            _beside_the_neck(picture),
+            grey[picture.box(0.0, 1.05, 0.10, 0.20)].std() / max(1.0, skin.mean()),
+            *nostrils,
+            np.log((cheeks[1].mean() + 1) / (cheeks[0].mean() + 1)),
+            np.log((grey[forehead].mean() + 1) / (picture.colour(chin).mean() + 1)),
+            np.median(corners) / 255,
+            _gaze(picture),
+        ]
+    )
 
 
 def _redness(colour: Array) -> float:
@@ -356,8 +373,10 @@ class FactorTable:
         ]
         for one in self.readings:
             best = [self._best(one["factor"], kind) for kind in ("voice", "face")]
-            read = [f"{_two(one[kind])} ({_two(one[f'{kind}_low'])} to {_two(one[f'{kind}_high'])})"
-                    for kind in ("voice", "face", "both")]  # fmt: skip
+            read = [
+                f"{_two(one[kind])} ({_two(one[f'{kind}_low'])} to {_two(one[f'{kind}_high'])})"
+                for kind in ("voice", "face", "both")
+            ]
             name = NUISANCE.get(one["factor"], f"**{one['factor']}**")
             unit = "" if one["measure"] == "R2" else f" ({one['measure']})"
             agree = "" if one["agreement"] is None else _two(one["agreement"])
@@ -367,8 +386,14 @@ class FactorTable:
     def _best(self, factor: str, modality: str) -> str:
         found = [c for c in self.correlations if (c["factor"], c["modality"]) == (factor, modality)]
         found.sort(key=lambda c: -abs(c["value"]))
-        return ", ".join(f"{c['measure']} {c['value']:+.2f}" for c in found[:SHOWN]
-                         if abs(c["value"]) >= LEAST_SHOWN) or "nothing"  # fmt: skip
+        return (
+            ", ".join(
+                f"{c['measure']} {c['value']:+.2f}"
+                for c in found[:SHOWN]
+                if abs(c["value"]) >= LEAST_SHOWN
+            )
+            or "nothing"
+        )
 
 
 def _two(value: float) -> str:
@@ -413,23 +438,33 @@ def factor_table(store: Store) -> FactorTable:
     for kind, names in measures.items():
         for column, measure in zip(seen[kind].T, names, strict=True):
             correlations.append(_cell("sex", kind, measure, _rank_biserial(column, man), len(man)))
-            correlations += [_cell(name, kind, measure, _spearman(column, y, man), len(man))
-                             for name, y in hidden.items()]  # fmt: skip
+            correlations += [
+                _cell(name, kind, measure, _spearman(column, y, man), len(man))
+                for name, y in hidden.items()
+            ]
     for kind, names, x in (("voice", VOICE, clips), ("face", FACE, pictures)):
         for column, measure in zip(x.T, names, strict=True):
-            correlations += [_cell(name, kind, measure, _spearman(column, y, owner), len(owner))
-                             for name, y in nuisance.items()]  # fmt: skip
+            correlations += [
+                _cell(name, kind, measure, _spearman(column, y, owner), len(owner))
+                for name, y in nuisance.items()
+            ]
     each = np.arange(len(speakers))
     readings = [_reading("sex", seen, man.astype(float), each, man)]
     readings += [_reading(name, seen, y, each, man) for name, y in hidden.items()]
     alone = {"voice": np.nan_to_num(clips), "face": np.nan_to_num(pictures)}
-    readings += [_reading(name, alone, y, owner, man[owner], hidden=False)
-                 for name, y in nuisance.items()]  # fmt: skip
+    readings += [
+        _reading(name, alone, y, owner, man[owner], hidden=False) for name, y in nuisance.items()
+    ]
     conditions = {
-        "corpus": store.corpus, "seed": store.seed, "manifest": store.manifest_hash,
-        "speakers": len(speakers), "women": int((~man).sum()), "clips": len(store.items),
-        "pictures": len(rows), "probes": f"Lasso on ranks, {FOLDS} folds of speakers",
-    }  # fmt: skip
+        "corpus": store.corpus,
+        "seed": store.seed,
+        "manifest": store.manifest_hash,
+        "speakers": len(speakers),
+        "women": int((~man).sum()),
+        "clips": len(store.items),
+        "pictures": len(rows),
+        "probes": f"Lasso on ranks, {FOLDS} folds of speakers",
+    }
     return FactorTable(correlations, readings, conditions)
 
 
@@ -492,12 +527,19 @@ def _reading(
     is_sex = factor == "sex"
     told = [] if is_sex else [man.astype(float)[:, None]]
     sides = {"voice": [x["voice"]], "face": [x["face"]], "both": [x["voice"], x["face"]]}
-    read = {side: _predict(np.hstack([*parts, *told]), y, owner, classes=is_sex)
-            for side, parts in sides.items()}  # fmt: skip
+    read = {
+        side: _predict(np.hstack([*parts, *told]), y, owner, classes=is_sex)
+        for side, parts in sides.items()
+    }
     score = _balanced_accuracy if is_sex else _r2
-    row: FactorRow = {"factor": factor, "hidden": hidden, "n": len(y),
-                "measure": "balanced accuracy" if is_sex else "R2",
-                "chance": 0.5 if is_sex else 0.0, "agreement": None}  # fmt: skip
+    row: FactorRow = {
+        "factor": factor,
+        "hidden": hidden,
+        "n": len(y),
+        "measure": "balanced accuracy" if is_sex else "R2",
+        "chance": 0.5 if is_sex else 0.0,
+        "agreement": None,
+    }
     for side, guess in read.items():
         row[side] = score(y, guess)
         row[f"{side}_low"], row[f"{side}_high"] = _interval(score, y, guess, owner)
@@ -609,10 +651,18 @@ def recognition(store: Store, *, clips: int = 0, on_log: Log | None = None) -> l
     others = np.random.default_rng(0).permutation(len(said))
     blind = float(jiwer.wer([said[i] for i in others], heard))
     rows = [
-        row("mini", "", "word error rate", float(jiwer.wer(said, heard)), len(said), chance=blind,
-            goal=MOST_WORD_ERROR, sense=AT_MOST),
+        row(
+            "mini",
+            "",
+            "word error rate",
+            float(jiwer.wer(said, heard)),
+            len(said),
+            chance=blind,
+            goal=MOST_WORD_ERROR,
+            sense=AT_MOST,
+        ),
         row("mini", "", "clips without a hypothesis", unheard, len(said)),
-    ]  # fmt: skip
+    ]
     for place, (slot, words) in enumerate(SLOTS.items()):
         pairs = zip_longest(said, heard)
         wrong_words = [a.split()[place] != (b.split() + [""] * 6)[place] for a, b in pairs]
@@ -653,13 +703,24 @@ def verification(store: Store, *, clips: int = 0, on_log: Log | None = None) -> 
     same = who[first] == who[second]
     within = sex[first] == sex[second]
     parts = {"all pairs": np.ones_like(same), "pairs of one sex": within}
-    parts |= {name: within & (sex[first] == code)
-              for name, code in (("pairs of women", "f"), ("pairs of men", "m"))}  # fmt: skip
+    parts |= {
+        name: within & (sex[first] == code)
+        for name, code in (("pairs of women", "f"), ("pairs of men", "m"))
+    }
     rows = []
     for name, part in parts.items():
         area, equal = Curve(score[part], same[part]).measure()
-        rows.append(row("mini", "", f"verification AUC, {name}", area, int(part.sum()), chance=0.5,
-                        goal=LEAST_AUC if name in JUDGED else None))  # fmt: skip
+        rows.append(
+            row(
+                "mini",
+                "",
+                f"verification AUC, {name}",
+                area,
+                int(part.sum()),
+                chance=0.5,
+                goal=LEAST_AUC if name in JUDGED else None,
+            )
+        )
         rows.append(
             row("mini", "", f"equal error rate, {name}", equal, int(part.sum()), chance=0.5)
         )
@@ -694,9 +755,14 @@ def many_people(
     originals = home / "originals" / "mini"
     if not (originals / "factors.json").is_file():
         generate(
-            originals, speakers=speakers, utterances=utterances, faces_per_clip=faces_per_clip,
-            seed=seed, workers=max(workers, 1), on_log=on_log,
-        )  # fmt: skip
+            originals,
+            speakers=speakers,
+            utterances=utterances,
+            faces_per_clip=faces_per_clip,
+            seed=seed,
+            workers=max(workers, 1),
+            on_log=on_log,
+        )
     return prepare(
         "mini", source=originals, data_root=home, workers=workers, seed=seed, on_log=on_log
     )

@@ -969,9 +969,13 @@ class FiguresConfig(ExploreConfig):
         }
         checkpoints = (self.checkpoint or self.run_root, *self.others)
         return StudyConfig(
-            checkpoints=checkpoints, form="faces", triplets=self.triplets, evaluators=1,
-            out=self.study, **shared,
-        )  # fmt: skip
+            checkpoints=checkpoints,
+            form="faces",
+            triplets=self.triplets,
+            evaluators=1,
+            out=self.study,
+            **shared,
+        )
 
 
 def resolve_figures(**given: Any) -> FiguresConfig:
@@ -1157,9 +1161,12 @@ def resolve_paper(**given: Any) -> PaperConfig:
     size = {name: own[name] for name in ("preset", "steps")}
     alone = not checkpoints or (own["configurations"], *size.values()) == _UNTRAINED
     require(
-        alone, "checkpoint", own["checkpoint"], "no configurations, preset or steps beside it",
+        alone,
+        "checkpoint",
+        own["checkpoint"],
+        "no configurations, preset or steps beside it",
         "leave one of the two out",
-    )  # fmt: skip
+    )
     for name in ("data_root", "run_root"):
         values[name] = _absolute(name, values[name])
     resolve_explore(**values)  # refuses what no notebook takes
@@ -1168,9 +1175,15 @@ def resolve_paper(**given: Any) -> PaperConfig:
     require(bool(names or checkpoints), "configurations", "", "at least one", "use xfavot")
     runs = tuple(resolve(**shared, **size, configuration=name) for name in names)
     return PaperConfig(
-        **values, source=own["source"], checkpoints=checkpoints, runs=runs, evaluation=evaluation,
-        study=study, answered=own["study"], out=own["out"],
-    )  # fmt: skip
+        **values,
+        source=own["source"],
+        checkpoints=checkpoints,
+        runs=runs,
+        evaluation=evaluation,
+        study=study,
+        answered=own["study"],
+        out=own["out"],
+    )
 
 
 _UNTRAINED = tuple(

@@ -16,10 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.download_factory import (
-    PAGE,
-    small_disk,
-)
+from tests.faults.download_factory import PAGE, small_disk
 from xfavot.errors import DataError
 from xfavot.fetch import archives
 from xfavot.fetch.archives import STAMP, Bounds, extract
@@ -96,9 +93,17 @@ def test_a_symbolic_link_in_a_zip(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "names",
-    [("a", "a"), ("a", "A"), ("d/a", "D/b"), ("a", "a/b"), ("a/b", "a"), ("\u00e9", "e\u0301"),
-     ("a", "./a"), ("a/", "A/x")],
-)  # fmt: skip
+    [
+        ("a", "a"),
+        ("a", "A"),
+        ("d/a", "D/b"),
+        ("a", "a/b"),
+        ("a/b", "a"),
+        ("\u00e9", "e\u0301"),
+        ("a", "./a"),
+        ("a/", "A/x"),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_names_that_meet(names: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()

@@ -11,12 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.download_factory import (
-    BODY,
-    patience,
-    sha256,
-    small_disk,
-)
+from tests.faults.download_factory import BODY, patience, sha256, small_disk
 from tests.faults.loopback import Loopback, file, status
 from xfavot.data import corpora
 from xfavot.data.corpora import Corpus, Download, describe, download, offer

@@ -232,8 +232,7 @@ def test_a_mirror_may_have_the_right_bytes(web: Loopback, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("kind", "body"),
-    [("text/html; charset=utf-8", b"Sign in"), ("application/zip", b"\n" + PAGE)],
+    ("kind", "body"), [("text/html; charset=utf-8", b"Sign in"), ("application/zip", b"\n" + PAGE)]
 )
 def test_a_page_in_place_of_the_file(kind: str, body: bytes, web: Loopback, tmp_path: Path) -> None:
     url = web.serve("/a", file(body, kind=kind))

@@ -22,14 +22,7 @@ pytest.importorskip("soxr")
 pytest.importorskip("pyworld")
 
 from tests.unit.store_factory import face, tone
-from tests.unit.test_prepare import (
-    LANDMARKS,
-    found_at,
-    make,
-    write_celeba,
-    write_film,
-    write_vctk,
-)
+from tests.unit.test_prepare import LANDMARKS, found_at, make, write_celeba, write_film, write_vctk
 from xfavot.audio.io import save_waveform
 from xfavot.data import prepare
 from xfavot.data.prepare import Settings, is_staged, load_staged, pack, stage, staging_path

@@ -82,10 +82,7 @@ def test_a_pinned_file_comes_once(web: Loopback, described: Describe, cache: Pat
     path = get(cache, log=log)
     assert path == cache / "net" / "net.pth"
     assert path.read_bytes() == BODY
-    assert log[:2] == [
-        f"net: T, 1.05 MB, from {url}",
-        "net: licence: L 1.0; https://x.test/terms",
-    ]
+    assert log[:2] == [f"net: T, 1.05 MB, from {url}", "net: licence: L 1.0; https://x.test/terms"]
     assert get(cache) == fetched.path("net", cache) == path
     assert len(web.requests) == 1
 
@@ -117,9 +114,13 @@ def test_a_cut_is_resumed_by_the_next_run(web: Loopback, described: Describe, ca
     ],
 )
 def test_another_file_is_refused(
-    entries: dict[str, Any], body: bytes, match: str,
-    web: Loopback, described: Describe, cache: Path,
-) -> None:  # fmt: skip
+    entries: dict[str, Any],
+    body: bytes,
+    match: str,
+    web: Loopback,
+    described: Describe,
+    cache: Path,
+) -> None:
     described(url=web.serve("/a", file(body)), **entries)
     refused(cache, match)
     web.serve("/a", file(BODY))
@@ -181,9 +182,8 @@ def test_a_wrong_file_put_there_by_hand_is_refused(
 
 
 def test_another_version_of_a_package(
-    web: Loopback, described: Describe, cache: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    web: Loopback, described: Describe, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "brings").mkdir()
     (tmp_path / "brings" / "__init__.py").touch()
     (tmp_path / "brings" / "net.pth").write_bytes(OTHER)
@@ -205,8 +205,9 @@ def test_an_archive_gives_the_folder_that_holds_the_weights(
     folder = get(cache)
     assert folder == cache / "net" / "exp" / "net"
     assert sorted(path.name for path in folder.iterdir() if path.name[0] != ".") == [
-        "checkpoint.pkl", "config",
-    ]  # fmt: skip
+        "checkpoint.pkl",
+        "config",
+    ]
     assert not (cache / "archives" / "net.tar.gz").exists()
     assert fetched.path("net", cache) == get(cache) == folder
     assert len(web.requests) == 1

@@ -18,12 +18,20 @@ papermill = pytest.importorskip("papermill")
 
 def test_pages_are_made_and_answers_become_a_table(tmp_path: Path) -> None:
     make_store(tmp_path / "data", corpus="mini", genders="ffmm", clips=3, seconds=0.6)
-    people = {f"mini/s{n}": {"gender": g, "age": n / 4, "size": n % 2, "liveliness": n / 9}
-              for n, g in enumerate("ffmm", 1)}  # fmt: skip
+    people = {
+        f"mini/s{n}": {"gender": g, "age": n / 4, "size": n % 2, "liveliness": n / 9}
+        for n, g in enumerate("ffmm", 1)
+    }
     factors = tmp_path / "data" / "mini" / "factors.json"
     factors.write_text(json.dumps({"people": people, "faces": []}), "utf-8")
-    given = {"checkpoint": "none", "data_root": str(tmp_path / "data"), "device": "cpu",
-             "triplets": 4, "evaluators": 2, "out": str(tmp_path / "study")}  # fmt: skip
+    given = {
+        "checkpoint": "none",
+        "data_root": str(tmp_path / "data"),
+        "device": "cpu",
+        "triplets": 4,
+        "evaluators": 2,
+        "out": str(tmp_path / "study"),
+    }
     text = execute("cpr_study", tmp_path, **given)
     assert "2 pages of 8 questions" in text
     assert "No answers were read." in text

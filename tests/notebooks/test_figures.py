@@ -18,9 +18,15 @@ from xfavot import training
 def test_every_figure_is_made_or_said_to_be_missing(tmp_path: Path) -> None:
     training.fit(small_run(tmp_path))
     text = execute(
-        "figures", tmp_path, dataset="grid", data_root=str(tmp_path / "data"), device="cpu",
-        run_root=str(tmp_path / "runs"), triplets=1, out=str(tmp_path / "out"),
-    )  # fmt: skip
+        "figures",
+        tmp_path,
+        dataset="grid",
+        data_root=str(tmp_path / "data"),
+        device="cpu",
+        run_root=str(tmp_path / "runs"),
+        triplets=1,
+        out=str(tmp_path / "out"),
+    )
     made = {folder.name for folder in (tmp_path / "out" / "figures").iterdir()}
     assert made == {f"fig{n}" for n in (1, 2, 3, 4, 5, 6, 8, 9, 10)}
     assert "Fig. 7 is missing: there is no prepared store of drawn faces" in text

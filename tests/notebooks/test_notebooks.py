@@ -32,9 +32,13 @@ def execute(name: str, folder: Path, **parameters: Any) -> str:
         patch.setenv("PYTHONPATH", path)
         patch.setenv("OMP_NUM_THREADS", "1")
         papermill.execute_notebook(
-            ROOT / "notebooks" / f"{name}.ipynb", out, parameters=parameters, cwd=ROOT,
-            kernel_name="python3", progress_bar=False,
-        )  # fmt: skip
+            ROOT / "notebooks" / f"{name}.ipynb",
+            out,
+            parameters=parameters,
+            cwd=ROOT,
+            kernel_name="python3",
+            progress_bar=False,
+        )
     cells = nbformat.read(out, as_version=4).cells
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     return "\n".join(
@@ -118,9 +122,13 @@ def test_prepare_data_makes_stores(tmp_path: Path) -> None:
             wav = vctk / "wav48" / speaker / f"{speaker}_00{number}.wav"
             save_waveform(wav, tone(pitch, 1.5, rng))
     text = execute(
-        "prepare_data", tmp_path, dataset="celebahq_vctk", source=str(tmp_path / "source"),
-        data_root=str(tmp_path / "data"), workers=1,
-    )  # fmt: skip
+        "prepare_data",
+        tmp_path,
+        dataset="celebahq_vctk",
+        source=str(tmp_path / "source"),
+        data_root=str(tmp_path / "data"),
+        workers=1,
+    )
     assert "4 accepted" in text
     for corpus in ("celeba_hq", "vctk"):
         assert (tmp_path / "data" / corpus / "store.json").is_file()
@@ -134,9 +142,14 @@ def test_an_undeclared_parameter_stops_the_notebook(tmp_path: Path) -> None:
 
 def test_benchmark_writes_a_table_and_a_figure(roots: dict[str, str], tmp_path: Path) -> None:
     text = execute(
-        "benchmark", tmp_path, dataset="grid", data_root=roots["data_root"], device="cpu", rounds=1,
+        "benchmark",
+        tmp_path,
+        dataset="grid",
+        data_root=roots["data_root"],
+        device="cpu",
+        rounds=1,
         out=str(tmp_path / "out"),
-    )  # fmt: skip
+    )
     folder = tmp_path / "out" / "paper_tables" / "benchmark"
     record = json.loads((folder / "benchmark.json").read_text(encoding="utf-8"))
     assert (record["tier"], record["dataset"], record["notebook"]) == ("smoke", "grid", "benchmark")

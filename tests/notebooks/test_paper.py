@@ -20,14 +20,21 @@ def test_everything_is_made_once_and_what_is_missing_is_told(tmp_path: Path) -> 
     training.fit(small_run(tmp_path))
     (run,) = (path.parent for path in (tmp_path / "runs").glob("*/config.json"))
     given = {
-        "dataset": "grid", "checkpoint": str(run), "data_root": str(tmp_path / "data"),
-        "run_root": str(tmp_path / "runs"), "device": "cpu", "metrics": "lpips,verification,f0",
-        "conversions": 1, "triplets": 1, "substitute": "", "out": str(tmp_path / "out"),
-    }  # fmt: skip
+        "dataset": "grid",
+        "checkpoint": str(run),
+        "data_root": str(tmp_path / "data"),
+        "run_root": str(tmp_path / "runs"),
+        "device": "cpu",
+        "metrics": "lpips,verification,f0",
+        "conversions": 1,
+        "triplets": 1,
+        "substitute": "",
+        "out": str(tmp_path / "out"),
+    }
     text = execute("paper", tmp_path, **given)
     steps = [line for line in text.splitlines() if ": done in " in line]
     assert [line.split(":")[0].split("_")[0] for line in steps] == [
-        *("evaluate", "cpr", "figures", "tables"),
+        *("evaluate", "cpr", "figures", "tables")
     ]
     assert {p.name for p in (tmp_path / "out" / "paper_tables").iterdir()} >= {*paper.ALL_TABLES}
     assert "| fig7 | not made" in text
@@ -38,5 +45,6 @@ def test_everything_is_made_once_and_what_is_missing_is_told(tmp_path: Path) -> 
     assert 0 <= auc["value"] <= 1
     record = (run / "evaluation" / "evaluation.json").read_text("utf-8")
     assert json.loads(record)["conversions"] == 1
-    assert not [line for line in execute("paper", tmp_path, **given).splitlines()
-                if ": done in " in line]  # fmt: skip
+    assert not [
+        line for line in execute("paper", tmp_path, **given).splitlines() if ": done in " in line
+    ]

@@ -20,9 +20,12 @@ ITEMS = {*OF_THE_PROGRAM, *tables.LAYOUTS, "by_direction_and_sex"}
 def test_every_table_is_written_beside_an_evaluation(tmp_path: Path) -> None:
     run(tmp_path / "runs", [row(), row(direction="female to male", sex="male")], name="r1")
     text = execute(
-        "tables", tmp_path, run_root=str(tmp_path / "runs"), data_root=str(tmp_path / "data"),
+        "tables",
+        tmp_path,
+        run_root=str(tmp_path / "runs"),
+        data_root=str(tmp_path / "data"),
         out=str(tmp_path / "out"),
-    )  # fmt: skip
+    )
     root = tmp_path / "out" / "paper_tables"
     assert {path.name for path in root.iterdir()} == ITEMS
     assert "2 values, tier reduced; evaluations read: 1." in text

@@ -65,8 +65,9 @@ def by_package(layers: nn.Sequential, weights_file: Path) -> Any:
     package = pytest.importorskip("lpips")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = package.LPIPS(net="alex", pnet_rand=True, model_path=str(weights_file),
-                              verbose=False)  # fmt: skip
+        model = package.LPIPS(
+            net="alex", pnet_rand=True, model_path=str(weights_file), verbose=False
+        )
     theirs = [m for n in range(1, 6) for m in getattr(model.net, f"slice{n}")]
     for own, other in zip(layers, theirs, strict=False):
         other.load_state_dict(own.state_dict())
@@ -76,8 +77,10 @@ def by_package(layers: nn.Sequential, weights_file: Path) -> Any:
 def all_pairs(measure: Any, images: Tensor) -> Tensor:
     """(n,) mean over all pairs of (n, K, 3, H, W)."""
     with torch.no_grad():
-        values = [measure(images[:, i], images[:, j]).flatten()
-                  for i, j in combinations(range(images.shape[1]), 2)]  # fmt: skip
+        values = [
+            measure(images[:, i], images[:, j]).flatten()
+            for i, j in combinations(range(images.shape[1]), 2)
+        ]
     assert len(values) == 45
     return torch.stack(values).mean(0)
 
@@ -112,8 +115,9 @@ def by_ancestor(layers: nn.Sequential, learnt: list[Tensor], x: Tensor, y: Tenso
         h, own = (image.double() - mean) / deviation, []
         for layer in layers:
             if isinstance(layer, nn.Conv2d):
-                h = nn.functional.conv2d(h, layer.weight.double(), layer.bias.double(),
-                                         layer.stride, layer.padding)  # fmt: skip
+                h = nn.functional.conv2d(
+                    h, layer.weight.double(), layer.bias.double(), layer.stride, layer.padding
+                )
             elif isinstance(layer, nn.ReLU):
                 h = h.clamp_min(0)
                 own.append(h * torch.rsqrt((h**2).sum(1, keepdim=True) + 1e-10))
@@ -131,7 +135,8 @@ def test_ancestor(layers: nn.Sequential, learnt: dict[str, list[Tensor]], faces:
     x, y = faces[0, :3], faces[0, 3:6]
     expected = by_ancestor(layers, own, x, y)
     torch.testing.assert_close(made(x, y).double(), expected, rtol=1e-5, atol=0)
-    pairs = [by_ancestor(layers, own, faces[:, i], faces[:, j])
-             for i, j in combinations(range(4), 2)]  # fmt: skip
+    pairs = [
+        by_ancestor(layers, own, faces[:, i], faces[:, j]) for i, j in combinations(range(4), 2)
+    ]
     found = made.diversity(faces[:, :4])
     torch.testing.assert_close(found.double(), torch.stack(pairs).mean(0), rtol=1e-5, atol=0)

@@ -16,19 +16,36 @@ library: Any = pytest.importorskip("torchmetrics.functional.audio.nisqa")
 pytest.importorskip("librosa")
 
 MEL = {
-    "ms_sr": None, "ms_n_fft": 4096, "ms_hop_length": 0.01, "ms_win_length": 0.02, "ms_n_mels": 48,
+    "ms_sr": None,
+    "ms_n_fft": 4096,
+    "ms_hop_length": 0.01,
+    "ms_win_length": 0.02,
+    "ms_n_mels": 48,
     "ms_seg_length": 15,
-}  # fmt: skip
+}
 V2 = {
-    **MEL, "model": "NISQA_DIM", "ms_fmax": 20000, "ms_seg_hop_length": 4, "ms_max_segments": 1300,
-    "cnn_c_out_1": 16, "cnn_c_out_2": 32, "cnn_c_out_3": 64, "cnn_kernel_size": (3, 3),
-    "cnn_dropout": 0.2, "cnn_pool_1": [24, 7], "cnn_pool_2": [12, 5], "cnn_pool_3": [6, 3],
-    "td_sa_d_model": 64, "td_sa_nhead": 1, "td_sa_num_layers": 2, "td_sa_h": 64,
-    "td_sa_dropout": 0.1, "pool_att_h": 128, "pool_att_dropout": 0,
-}  # fmt: skip
-TTS = {
-    **MEL, "model": "NISQA", "ms_fmax": 8000, "ms_seg_hop_length": 1, "ms_max_segments": 6000,
-}  # fmt: skip
+    **MEL,
+    "model": "NISQA_DIM",
+    "ms_fmax": 20000,
+    "ms_seg_hop_length": 4,
+    "ms_max_segments": 1300,
+    "cnn_c_out_1": 16,
+    "cnn_c_out_2": 32,
+    "cnn_c_out_3": 64,
+    "cnn_kernel_size": (3, 3),
+    "cnn_dropout": 0.2,
+    "cnn_pool_1": [24, 7],
+    "cnn_pool_2": [12, 5],
+    "cnn_pool_3": [6, 3],
+    "td_sa_d_model": 64,
+    "td_sa_nhead": 1,
+    "td_sa_num_layers": 2,
+    "td_sa_h": 64,
+    "td_sa_dropout": 0.1,
+    "pool_att_h": 128,
+    "pool_att_dropout": 0,
+}
+TTS = {**MEL, "model": "NISQA", "ms_fmax": 8000, "ms_seg_hop_length": 1, "ms_max_segments": 6000}
 NATURALNESS_P237_001 = 4.099590  # at 48 kHz, by revision fe84f0f
 
 
@@ -59,8 +76,11 @@ def tts(tmp_path_factory: pytest.TempPathFactory) -> Path:
             number, _, rest = rest.partition(".")
             theirs = f"cnn.model.{'conv' if kind == 'convolutions' else 'bn'}{int(number) + 1}"
         else:
-            theirs = {"code": "cnn.model.fc_out", "lstm": "time_dependency.model.lstm",
-                      "rating": "pool.model.linear"}[kind]  # fmt: skip
+            theirs = {
+                "code": "cnn.model.fc_out",
+                "lstm": "time_dependency.model.lstm",
+                "rating": "pool.model.linear",
+            }[kind]
         state[f"{theirs}.{rest}"] = value
     file = tmp_path_factory.mktemp("nisqa_tts") / "nisqa_tts.tar"
     torch.save({"args": TTS, "model_state_dict": state}, file)
@@ -110,8 +130,9 @@ def test_naturalness_is_that_of_nisqa(real_corpus: Path) -> None:
     file = real_corpus / "weights" / "NISQA" / "weights" / "nisqa_tts.tar"
     soundfile = pytest.importorskip("soundfile")
     rate = voices.Nisqa(voices.NISQA_TTS, file)
-    x, hz = soundfile.read(sorted((real_corpus / "vctk" / "wav48").glob("p237/*_001.wav"))[0],
-                           dtype="float32")  # fmt: skip
+    x, hz = soundfile.read(
+        sorted((real_corpus / "vctk" / "wav48").glob("p237/*_001.wav"))[0], dtype="float32"
+    )
     assert rate(x, int(hz))["nisqa_tts"] == pytest.approx(NATURALNESS_P237_001, abs=1e-5)
 
 

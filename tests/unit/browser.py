@@ -133,9 +133,12 @@ class Browser:
     def resize(self, width: int, height: int, *, scale: float = 1.0, touch: bool = False) -> None:
         """Show a screen of some size in CSS pixels."""
         self.emulate(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height,
-            deviceScaleFactor=scale, mobile=touch,
-        )  # fmt: skip
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=scale,
+            mobile=touch,
+        )
         self.emulate("Emulation.setTouchEmulationEnabled", enabled=touch)
 
     def screenshot(self, file: Path) -> None:

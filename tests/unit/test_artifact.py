@@ -51,9 +51,16 @@ def origin(tier: str = "reduced", **changes: Any) -> Provenance:
 
 def row(**changes: Any) -> dict[str, Any]:
     fields: dict[str, Any] = {
-        "system": "ours", "task": "a2i", "dataset": "mini", "metric": "fid", "value": 12.3456789012,
-        "ci_low": None, "ci_high": None, "n": 20, "seed": 0,
-    }  # fmt: skip
+        "system": "ours",
+        "task": "a2i",
+        "dataset": "mini",
+        "metric": "fid",
+        "value": 12.3456789012,
+        "ci_low": None,
+        "ci_high": None,
+        "n": 20,
+        "seed": 0,
+    }
     return fields | changes
 
 
@@ -87,9 +94,18 @@ def test_a_table_is_read_back_with_every_digit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0.00"), (1234.56, "1235"), (12.345, "12.3"), (0.0012345, "0.00123"), (-9.876, "-9.88"),
-     (123456, "123456"), (None, ""), ("x", "x"), (True, "True")],
-)  # fmt: skip
+    [
+        (0.0, "0.00"),
+        (1234.56, "1235"),
+        (12.345, "12.3"),
+        (0.0012345, "0.00123"),
+        (-9.876, "-9.88"),
+        (123456, "123456"),
+        (None, ""),
+        ("x", "x"),
+        (True, "True"),
+    ],
+)
 def test_rounding(value: object, text: str) -> None:
     assert artifact.rounded(value) == text
 
@@ -246,16 +262,23 @@ def test_provenance_is_collected(tmp_path: Path) -> None:
     assert found.seeds == (3,)
     assert found.config_id == config.config_id(cfg)
     assert found.config["train"]["lr"] == cfg.train.lr
-    assert found.data == (report.Data(corpus="grid", split="val", manifest=store.manifest_hash,
-                                      count=4),)  # fmt: skip
+    assert found.data == (
+        report.Data(corpus="grid", split="val", manifest=store.manifest_hash, count=4),
+    )
     assert found.dataset == "grid"
     assert found.wall_s >= 0
     assert found.started_at.endswith("+00:00")
     assert found.device["threads"] >= 1
     assert found.command == "papermill notebooks/tables.ipynb out.ipynb"
     assert str(tmp_path) not in json.dumps(found.record()), "a folder of this machine"
-    other = report.collect(began, dataclasses.replace(cfg, run_root="elsewhere"), tier="smoke",
-                           stores=[store], seeds=(1, 2), command="a command")  # fmt: skip
+    other = report.collect(
+        began,
+        dataclasses.replace(cfg, run_root="elsewhere"),
+        tier="smoke",
+        stores=[store],
+        seeds=(1, 2),
+        command="a command",
+    )
     assert (other.lock, other.config_id) == (found.lock, found.config_id)
     assert (other.seeds, other.command, other.notebook) == ((1, 2), "a command", "")
 
@@ -274,8 +297,17 @@ def test_the_revision_is_that_of_the_checkout(
 ) -> None:
     monkeypatch.setattr(artifact, "CHECKOUT", tmp_path)
     assert artifact._git() == ("", False)
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org",
-           "-c", "commit.gpgsign=false"]  # fmt: skip
+    git = [
+        "git",
+        "-C",
+        str(tmp_path),
+        "-c",
+        "user.name=x",
+        "-c",
+        "user.email=x@example.org",
+        "-c",
+        "commit.gpgsign=false",
+    ]
     subprocess.run([*git, "init", "-q"], check=True)
     assert artifact._git() == ("", False)  # no commit yet
     code = tmp_path / "xfavot" / "a.py"

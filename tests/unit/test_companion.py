@@ -98,7 +98,7 @@ def test_several_configurations_and_named_checkpoints(tmp_path: Path, ran: list[
     fields = {"data_root": str(tmp_path / "data"), "run_root": str(tmp_path / "runs")}
     out = str(tmp_path / "one")
     assert make(config.resolve_paper(**fields, checkpoint=str(run), out=out), ran) == [
-        *("cpr_study", "figures", "tables"),  # it is evaluated already
+        *("cpr_study", "figures", "tables")  # it is evaluated already
     ]
     nowhere = config.resolve_paper(**fields, checkpoint=str(tmp_path / "step_1"), out=out)
     with pytest.raises(CheckpointError, match="step_1 does not exist"):

@@ -37,10 +37,18 @@ def test_real_data_default_to_the_papers_preset_which_is_the_defaults() -> None:
 
 def test_parameters_reach_their_settings() -> None:
     cfg = config.resolve(
-        dataset="voxceleb", preset="mini", steps=100, batch_size=2, seed=7, device="cuda:1",
-        precision="bf16", data_root="d", run_root="r", resume="r/x",
+        dataset="voxceleb",
+        preset="mini",
+        steps=100,
+        batch_size=2,
+        seed=7,
+        device="cuda:1",
+        precision="bf16",
+        data_root="d",
+        run_root="r",
+        resume="r/x",
         overrides={"loss.xm": 0, "train.modalities": ["image"], "name": "mine"},
-    )  # fmt: skip
+    )
     t = cfg.train
     assert (t.steps, t.batch_size, t.device, t.precision) == (100, 2, "cuda:1", "bf16")
     assert (cfg.seed, cfg.data_root, cfg.run_root, cfg.name) == (7, "d", "r", "mine")
@@ -167,10 +175,16 @@ def test_from_dict_gives_defaults_to_newer_settings() -> None:
 def test_config_id_is_blind_to_places_and_bookkeeping_only() -> None:
     cfg = config.resolve()
     same = config.resolve(
-        run_root="elsewhere", data_root="other", device="cpu",
-        overrides={"train.log_every": 3, "train.keep_checkpoints": 9, "name": "x",
-                   "pretrain.vocoder_steps": 7},
-    )  # fmt: skip
+        run_root="elsewhere",
+        data_root="other",
+        device="cpu",
+        overrides={
+            "train.log_every": 3,
+            "train.keep_checkpoints": 9,
+            "name": "x",
+            "pretrain.vocoder_steps": 7,
+        },
+    )
     assert config.config_id(same) == config.config_id(cfg)
     for other in ({"steps": 5}, {"seed": 1}, {"overrides": {"loss.xm": 0.5}}, {"dataset": "grid"}):
         assert config.config_id(config.resolve(**other)) != config.config_id(cfg)
@@ -250,9 +264,12 @@ def test_presets_extend_one_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(presets, "FOLDER", tmp_path)
     assert presets.load("sizes", "b") == {"train": {"steps": 2, "lr": 1e-3}}
     for name, words in {
-        "circle": "is a circle", "twice": "stands twice", "many": "expected one name",
-        "listed": "expected a mapping", "c": "preset is 'c'",
-    }.items():  # fmt: skip
+        "circle": "is a circle",
+        "twice": "stands twice",
+        "many": "expected one name",
+        "listed": "expected a mapping",
+        "c": "preset is 'c'",
+    }.items():
         with pytest.raises(ConfigError, match=words):
             presets.load("sizes", name)
 

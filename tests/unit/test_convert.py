@@ -36,10 +36,20 @@ SPEAKERS = ("toy/s1", "toy/s2")
 def loaded(**changes: Any) -> LoadedModel:
     torch.manual_seed(0)
     model = ModelConfig(
-        image_size=SIZE, image_width=4, image_max_width=8, image_levels=2, mel_frames=80,
-        audio_width=4, audio_max_width=8, style_dim=8, latent_dim=4, mapping_width=8, speakers=2,
-        f0_width=4, f0_channels=4,
-    )  # fmt: skip
+        image_size=SIZE,
+        image_width=4,
+        image_max_width=8,
+        image_levels=2,
+        mel_frames=80,
+        audio_width=4,
+        audio_max_width=8,
+        style_dim=8,
+        latent_dim=4,
+        mapping_width=8,
+        speakers=2,
+        f0_width=4,
+        f0_channels=4,
+    )
     parts: dict[str, Any] = {
         "nets": XFaVoT.from_config(model),
         "content": None,  # conversion does not use it

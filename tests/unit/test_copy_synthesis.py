@@ -68,9 +68,11 @@ def test_measures_of_known_changes(tmp_path: Path, no_embedding: None) -> None:
     store = make_store(tmp_path, corpus="grid", kind="audio", genders="f", seconds=0.8, **WITHOUT)
     pitch = 210.0  # the factory's
     played = [
-        Played("same", pitch), Played("sharp", pitch * 2 ** (1 / 24)), Played("octave", 2 * pitch),
+        Played("same", pitch),
+        Played("sharp", pitch * 2 ** (1 / 24)),
+        Played("octave", 2 * pitch),
         Played("silent", pitch, 0.0),
-    ]  # fmt: skip
+    ]
     said: list[str] = []
     made = copy_synthesis.copies(played, [store], clips=2)
     rows = copy_synthesis.measure(made, on_log=said.append)

@@ -93,11 +93,19 @@ def test_figure_draws_people_first_and_every_bar_with_its_interval() -> None:
 
     shares = {("ground truth", "a2i"): 0.9, ("m", "a2i"): 0.7, ("m", "i2a"): 0.6}
     rows = [
-        {"system": system, "task": task, "metric": metric, "value": value, "ci_low": value - 0.1,
-         "ci_high": value + 0.05, "n": 690, "interval": "bootstrap"}
+        {
+            "system": system,
+            "task": task,
+            "metric": metric,
+            "value": value,
+            "ci_low": value - 0.1,
+            "ci_high": value + 0.05,
+            "n": 690,
+            "interval": "bootstrap",
+        }
         for metric, less in (("CPR", 0.0), ("automatic CPR, by x", 0.2))
         for (system, task), value in ((key, share - less) for key, share in shares.items())
-    ]  # fmt: skip
+    ]
     axes = drawing.cpr(rows).figure.axes[0]
     heights = [round(patch.get_height(), 6) for patch in axes.patches]
     assert heights == [0.9, 0.7, 0.6]

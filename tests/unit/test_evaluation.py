@@ -53,10 +53,22 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 def loaded(store: Store, path: Path, **train: Any) -> LoadedModel:
     torch.manual_seed(0)
     model = ModelConfig(
-        image_size=SIZE, image_width=4, image_max_width=8, image_levels=2, mel_frames=FRAMES,
-        audio_width=4, audio_max_width=8, style_dim=8, latent_dim=4, mapping_width=8, speakers=4,
-        f0_width=4, f0_channels=4, content_width=8, content_channels=4,
-    )  # fmt: skip
+        image_size=SIZE,
+        image_width=4,
+        image_max_width=8,
+        image_levels=2,
+        mel_frames=FRAMES,
+        audio_width=4,
+        audio_max_width=8,
+        style_dim=8,
+        latent_dim=4,
+        mapping_width=8,
+        speakers=4,
+        f0_width=4,
+        f0_channels=4,
+        content_width=8,
+        content_channels=4,
+    )
     cfg = RunConfig(name="toy", model=model)
     loss = dataclasses.replace(cfg.loss, xm=0.0)
     cfg = dataclasses.replace(cfg, loss=loss, train=dataclasses.replace(cfg.train, **train))
@@ -68,10 +80,16 @@ def loaded(store: Store, path: Path, **train: Any) -> LoadedModel:
     for part in parts:
         part.requires_grad_(False).eval()
     return LoadedModel(
-        nets=parts[0], f0=parts[1], content=parts[2], standardiser=store.mel_statistics(),
-        contract=MEL, config=cfg, speakers=speakers_of([store], ["train"]), step=7,
+        nets=parts[0],
+        f0=parts[1],
+        content=parts[2],
+        standardiser=store.mel_statistics(),
+        contract=MEL,
+        config=cfg,
+        speakers=speakers_of([store], ["train"]),
+        step=7,
         path=path / "runs" / "toy" / "checkpoints" / "step_7",
-    )  # fmt: skip
+    )
 
 
 def people(store: Store, split: str) -> People:
@@ -198,9 +216,11 @@ def test_measures_of_a_known_grid() -> None:
     pose = torch.tensor([[0.1, 0.2], [0.3, -0.4], [0.0, 0.5], [-0.6, 0.0]])
     real = torch.stack([picture(n, int(sex[n]), *pose[n].tolist()) for n in who.tolist()])
     made = torch.stack(
-        [torch.stack([picture(r, int(sex[r]), *(pose[s] + 0.1).tolist()) for r in range(4)])
-         for s in range(4)]
-    )  # fmt: skip
+        [
+            torch.stack([picture(r, int(sex[r]), *(pose[s] + 0.1).tolist()) for r in range(4)])
+            for s in range(4)
+        ]
+    )
     made[0, 1, 0, 0, 0] = 3  # one identity of twelve is wrong
     made[0, 2, 0, 0, 1] = 0  # one sex of eight across is wrong
     accuracy = {"face/speaker": 1.0, "face/gender": 1.0, "face/pose": 0.0}

@@ -160,11 +160,13 @@ def test_a_track_is_unvoiced_where_the_voice_stops() -> None:
     flat = dataclasses.replace(unsure, classes=torch.zeros_like(unsure.classes))
     assert (track(flat) == 0).all()  # voiced perhaps, but of no pitch
     both = said(hz, voicing)
-    pair = dataclasses.replace(both, classes=both.classes.expand(2, -1, -1),
-                               voicing=torch.stack((voicing, -voicing)))  # fmt: skip
+    pair = dataclasses.replace(
+        both, classes=both.classes.expand(2, -1, -1), voicing=torch.stack((voicing, -voicing))
+    )
     assert track(pair)[0].equal(found)
-    assert track(dataclasses.replace(both, classes=both.classes[:, :1],
-                                     voicing=both.voicing[:, :1])).shape == (1, 1)  # fmt: skip
+    assert track(
+        dataclasses.replace(both, classes=both.classes[:, :1], voicing=both.voicing[:, :1])
+    ).shape == (1, 1)
 
 
 def test_pitch_lies_between_the_likeliest_classes() -> None:

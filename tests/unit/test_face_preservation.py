@@ -134,9 +134,17 @@ def test_the_protocol_holds_the_first_output_against_its_source() -> None:
     ]
     rows = images_evaluation.score(
         lambda _, chosen, told: faces[chosen][:, None].repeat(1, told.shape[1], 1, 1, 1),
-        directions, Metrics(missing={}, preserved=True), {}, system="copy", task="i2i",
-        dataset="toy", seed=0, outputs=2, batch=2, sources=lambda _, chosen: faces[chosen],
-    )  # fmt: skip
+        directions,
+        Metrics(missing={}, preserved=True),
+        {},
+        system="copy",
+        task="i2i",
+        dataset="toy",
+        seed=0,
+        outputs=2,
+        batch=2,
+        sources=lambda _, chosen: faces[chosen],
+    )
     found = {(row["metric"], row["direction"]): row for row in rows}
     for way in ("female to male", "male to female", "mean"):
         assert found[POSE, way]["value"] == 0.0
@@ -161,8 +169,11 @@ def test_foreign_faces_are_held_against_their_sources(tmp_path: Path) -> None:
         source, made = tmp_path / f"{n}.png", tmp_path / f"{n}_made.png"
         save_image(source, drawn(n, 0))
         save_image(made, cv2.resize(drawn(n, 0), (200, 200)))
-        outputs.append(Output(line=n, task=Task.I2I, source=source, reference=source, output=made,
-                              model="them"))  # fmt: skip
+        outputs.append(
+            Output(
+                line=n, task=Task.I2I, source=source, reference=source, output=made, model="them"
+            )
+        )
     group, ledger = Group(system="them", task="i2i", dataset="toy"), Ledger()
     metrics = Metrics(missing={}, preserved=True)
     manifest.score_faces(group, outputs, outputs, metrics, ledger, size=128)

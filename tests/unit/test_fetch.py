@@ -109,9 +109,16 @@ def test_lines_of_a_slow_transfer_tell_the_time_left(web: Loopback, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (11_747_302_977, "11.7 GB"),
-     (999_600, "1 MB"), (123_456_789, "123 MB"), (5e15, "5000 TB")],
-)  # fmt: skip
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1000, "1 kB"),
+        (11_747_302_977, "11.7 GB"),
+        (999_600, "1 MB"),
+        (123_456_789, "123 MB"),
+        (5e15, "5000 TB"),
+    ],
+)
 def test_sizes_in_words(count: float, text: str) -> None:
     assert size_text(count) == text
 
@@ -200,9 +207,15 @@ def test_an_empty_folder_may_be_there_already(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("s1.zip", "s1"), ("a.tar.gz", "a"), ("VCTK-Corpus-0.92.zip", "VCTK-Corpus-0.92"),
-     ("b.tgz", "b"), (".zip", ".zip"), ("plain", "plain")],
-)  # fmt: skip
+    [
+        ("s1.zip", "s1"),
+        ("a.tar.gz", "a"),
+        ("VCTK-Corpus-0.92.zip", "VCTK-Corpus-0.92"),
+        ("b.tgz", "b"),
+        (".zip", ".zip"),
+        ("plain", "plain"),
+    ],
+)
 def test_the_stem_of_an_archive(name: str, expected: str) -> None:
     assert stem(name) == expected
 
@@ -211,15 +224,38 @@ def test_the_stem_of_an_archive(name: str, expected: str) -> None:
 
 HEX = "0123456789abcdef" * 2
 LISTINGS: dict[str, Any] = {
-    "key": [{"key": "s 1.zip", "size": 5, "checksum": f"md5:{HEX}", "links": {"self": "https://z/1"}}],
-    "filename": [{"filename": "s 1.zip", "filesize": 5, "checksum": HEX,
-                  "links": {"self": "https://z/no", "download": "https://z/1"}}],
-    "entries": {"enabled": True, "entries": {"s 1.zip": {
-        "size": 5, "checksum": f"md5:{HEX}",
-        "links": {"self": "https://z/about", "content": "https://z/1"}}}},
-    "list of entries": {"entries": [{"key": "s 1.zip", "size": 5, "checksum": f"md5:{HEX}",
-                                     "links": {"content": "https://z/1"}}]},
-}  # fmt: skip
+    "key": [
+        {"key": "s 1.zip", "size": 5, "checksum": f"md5:{HEX}", "links": {"self": "https://z/1"}}
+    ],
+    "filename": [
+        {
+            "filename": "s 1.zip",
+            "filesize": 5,
+            "checksum": HEX,
+            "links": {"self": "https://z/no", "download": "https://z/1"},
+        }
+    ],
+    "entries": {
+        "enabled": True,
+        "entries": {
+            "s 1.zip": {
+                "size": 5,
+                "checksum": f"md5:{HEX}",
+                "links": {"self": "https://z/about", "content": "https://z/1"},
+            }
+        },
+    },
+    "list of entries": {
+        "entries": [
+            {
+                "key": "s 1.zip",
+                "size": 5,
+                "checksum": f"md5:{HEX}",
+                "links": {"content": "https://z/1"},
+            }
+        ]
+    },
+}
 
 
 @pytest.mark.parametrize("form", LISTINGS)

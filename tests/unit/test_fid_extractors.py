@@ -24,10 +24,14 @@ def pictures(count: int, side: int, *, seed: int = 0) -> Tensor:
 def test_ancestors_input_is_that_of_torchvisions_transforms(side: int, size: int) -> None:
     transforms = pytest.importorskip("torchvision.transforms")
     image_module = pytest.importorskip("PIL.Image")
-    chain = transforms.Compose([
-        transforms.Resize([size, size]), transforms.Resize([299, 299]), transforms.ToTensor(),
-        transforms.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
-    ])  # fmt: skip
+    chain = transforms.Compose(
+        [
+            transforms.Resize([size, size]),
+            transforms.Resize([299, 299]),
+            transforms.ToTensor(),
+            transforms.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
+        ]
+    )
     x = pictures(2, side)
     expected = [chain(image_module.fromarray(one.permute(1, 2, 0).numpy())) for one in x]
     found = images_evaluation.stargan_v2_input(x, size)
@@ -95,8 +99,12 @@ def test_every_missing_metric_says_how_to_get_it(
     found = available_metrics(image_size=64, cache=tmp_path, on_log=lines.append)
     assert not found.extractors
     assert not found.distances
-    sets = {"fid_stargan_v2": "inception_torchvision", "fid_pytorch": "inception_fid",
-            "lpips_stargan_v2": "lpips_stargan_v2", "lpips_alex": "alexnet"}  # fmt: skip
+    sets = {
+        "fid_stargan_v2": "inception_torchvision",
+        "fid_pytorch": "inception_fid",
+        "lpips_stargan_v2": "lpips_stargan_v2",
+        "lpips_alex": "alexnet",
+    }
     assert found.missing.keys() == sets.keys()
     for line, (metric, name) in zip(lines, sets.items(), strict=True):
         assert line == f"{metric} is not available: {found.missing[metric]}"
@@ -109,8 +117,10 @@ def networks() -> dict[str, nn.Module]:
     pytest.importorskip("torchvision")
     pytest.importorskip("pytorch_fid")
     torch.manual_seed(0)
-    return {"inception_torchvision": images_evaluation.imagenet_inception(),
-            "inception_fid": images_evaluation.tensorflow_inception()}  # fmt: skip
+    return {
+        "inception_torchvision": images_evaluation.imagenet_inception(),
+        "inception_fid": images_evaluation.tensorflow_inception(),
+    }
 
 
 @pytest.fixture

@@ -48,17 +48,24 @@ def output(direction: Direction, source: int, reference: int) -> Tensor:
 
 
 def generate(direction: Direction, sources: Tensor, references: Tensor) -> Tensor:
-    return torch.stack([
-        torch.stack([output(direction, int(s), int(r)) for r in row])
-        for s, row in zip(sources, references, strict=True)
-    ])  # fmt: skip
+    return torch.stack(
+        [
+            torch.stack([output(direction, int(s), int(r)) for r in row])
+            for s, row in zip(sources, references, strict=True)
+        ]
+    )
 
 
 def real(*extractors: images_evaluation.Extractor) -> dict[tuple[str, str], Moments]:
     found = {}
     for seed, domain in enumerate(("male", "female")):
-        x = torch.randint(0, 256, (40, 3, SIDE, SIDE), dtype=torch.uint8,
-                          generator=torch.Generator().manual_seed(seed))  # fmt: skip
+        x = torch.randint(
+            0,
+            256,
+            (40, 3, SIDE, SIDE),
+            dtype=torch.uint8,
+            generator=torch.Generator().manual_seed(seed),
+        )
         for one in extractors:
             found[one.metric, domain] = one.moments([x])
     return found
@@ -73,8 +80,14 @@ def run(
     metrics = metrics or Metrics(extractors=[extractor()], distances=[distance()], missing={})
     known = changes.pop("real", None) or real(*metrics.extractors)
     given = {"system": "ours", "task": "i2i", "dataset": "mini", "seed": 5}
-    return score(generate, directions, metrics, known, **given,
-                 **{"outputs": OUTPUTS, "batch": BATCH, **changes})  # fmt: skip
+    return score(
+        generate,
+        directions,
+        metrics,
+        known,
+        **given,
+        **{"outputs": OUTPUTS, "batch": BATCH, **changes},
+    )
 
 
 def test_draw_is_the_ancestors() -> None:
@@ -225,10 +238,12 @@ def test_one_direction_has_no_mean() -> None:
         (lambda x: x.to(torch.int32), r"returned torch.int32 .* floats in \[-1, 1\] or uint8"),
         (lambda x: x.add(1).mul(127.5), r"outputs hold .*return uint8 if they are bytes"),
         (lambda x: x.clamp(-1, 1).add(1).div(2), r"seem to lie in \[0, 1\]: return 2 x - 1"),
-        (lambda x: x.masked_fill(torch.arange(len(x)).view(-1, 1, 1, 1, 1) == 1, torch.nan),
-         "3 of 12 outputs hold nan"),
+        (
+            lambda x: x.masked_fill(torch.arange(len(x)).view(-1, 1, 1, 1, 1) == 1, torch.nan),
+            "3 of 12 outputs hold nan",
+        ),
     ],
-)  # fmt: skip
+)
 def test_outputs_that_are_none(change: Callable[[Tensor], Tensor], match: str) -> None:
     with pytest.raises(DataError, match=match):
         run(lambda *given: change(generate(*given)))
@@ -256,9 +271,14 @@ def test_too_little(direction: Direction, match: str) -> None:
         run(directions=[direction])
 
 
-@pytest.mark.parametrize("known", [{("frechet, a stub", "male"): Moments(DIMS)},
-                                   {("other", "male"): Moments(DIMS)},
-                                   {("frechet, a stub", "male"): Moments(2)}])  # fmt: skip
+@pytest.mark.parametrize(
+    "known",
+    [
+        {("frechet, a stub", "male"): Moments(DIMS)},
+        {("other", "male"): Moments(DIMS)},
+        {("frechet, a stub", "male"): Moments(2)},
+    ],
+)
 def test_real_statistics_that_are_missing(known: dict[tuple[str, str], Moments]) -> None:
     def never(*given: Any) -> Tensor:
         raise AssertionError("asked for outputs")
@@ -295,8 +315,14 @@ def test_memory_does_not_grow_with_the_number_of_images(monkeypatch: pytest.Monk
     known = Moments(2048)
     known.count = 2
     direction = Direction(source="female", target="male", sources=5 * 32, references=64)
-    run(large, directions=[direction], metrics=metrics, outputs=10, batch=32,
-        real={(stub.metric, "male"): known})  # fmt: skip
+    run(
+        large,
+        directions=[direction],
+        metrics=metrics,
+        outputs=10,
+        batch=32,
+        real={(stub.metric, "male"): known},
+    )
     assert len(taken) == 5
     block = 32 * 10 * 3 * 128 * 128 * 4
     assert taken[-1] - taken[2] < block  # kept images would be two blocks

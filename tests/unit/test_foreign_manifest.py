@@ -37,9 +37,7 @@ def test_relative_paths_optional_columns_and_blank_lines(folder: Path) -> None:
     assert (first.transcript, first.who, first.line) == ("hello, you", "p1", 3)
     assert (second.reference, second.speaker) == (None, "")
     assert second.who == str(folder / "s.wav")
-    assert list(manifest.groups_of([first, second])) == [
-        ("ours", Task.A2A), ("ours", Task.Z2A),
-    ]  # fmt: skip
+    assert list(manifest.groups_of([first, second])) == [("ours", Task.A2A), ("ours", Task.Z2A)]
 
 
 def test_byte_order_mark_and_columns_in_any_order(folder: Path) -> None:

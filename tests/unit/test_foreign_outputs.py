@@ -138,8 +138,9 @@ def test_face_led_voices_are_held_against_the_persons_utterances(folder: Path) -
     (folder / "faces.csv").write_text(HEADER + "\n".join(rows))
     listed = manifest.read(folder / "faces.csv")
     assert manifest.utterances(listed) == {
-        "anna": [folder / "anna.wav"], "carl": [folder / "carl.wav"],
-    }  # fmt: skip
+        "anna": [folder / "anna.wav"],
+        "carl": [folder / "carl.wav"],
+    }
 
 
 class Colours:
@@ -178,9 +179,14 @@ def test_faces_led_by_voices(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_distances_of_faces_from_files(folder: Path) -> None:
     (folder / "i2i.csv").write_text(
-        HEADER + "\n".join(line.replace("a2i", "i2i").replace(".wav", ".png").replace(
-            "anna.png,", "anna.png,face_", 1) for line in faces(folder))
-    )  # fmt: skip
+        HEADER
+        + "\n".join(
+            line.replace("a2i", "i2i")
+            .replace(".wav", ".png")
+            .replace("anna.png,", "anna.png,face_", 1)
+            for line in faces(folder)
+        )
+    )
     listed = manifest.read(folder / "i2i.csv")
     torch.manual_seed(0)
     layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
@@ -193,8 +199,11 @@ def test_distances_of_faces_from_files(folder: Path) -> None:
     assert rows["frechet, means"]["value"] == pytest.approx(0, abs=0.05)
     assert "against 4 faces of the manifest" in rows["frechet, means"]["definition"]
     images = torch.stack([manifest._read(one.output, 32) for one in listed]).float()
-    both = [distance(images[i : i + 1] / 127.5 - 1, images[j : j + 1] / 127.5 - 1)
-            for i in range(4) for j in range(i)]  # fmt: skip
+    both = [
+        distance(images[i : i + 1] / 127.5 - 1, images[j : j + 1] / 127.5 - 1)
+        for i in range(4)
+        for j in range(i)
+    ]
     assert rows["lpips_test"]["value"] == pytest.approx(float(torch.stack(both).mean()), rel=1e-4)
     assert [m.metric for m in ledger.missing] == ["fid_x"]
 

@@ -32,9 +32,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture
 def cfg(store: Store, tmp_path: Path) -> RunConfig:
     return config.resolve(
-        dataset="grid", preset="smoke", device="cpu",
-        data_root=str(store.path.parent), run_root=str(tmp_path / "runs"),
-    )  # fmt: skip
+        dataset="grid",
+        preset="smoke",
+        device="cpu",
+        data_root=str(store.path.parent),
+        run_root=str(tmp_path / "runs"),
+    )
 
 
 @pytest.fixture

@@ -33,8 +33,10 @@ def test_vctk_080_lacks_texts_and_a_row_of_its_list(tmp_path: Path) -> None:
     put(tmp_path, *(f"VCTK-Corpus/wav48/p{n}/p{n}_001.wav" for n in (225, 280, 315)))
     put(tmp_path, "VCTK-Corpus/txt/p225/p225_001.txt", "VCTK-Corpus/txt/p280/p280_001.txt")
     put(tmp_path, "VCTK-Corpus/COPYING", "VCTK-Corpus/README", "VCTK-Corpus/NOTE")
-    info = "ID  AGE  GENDER  ACCENTS  REGION \n225  23  F    English    Southern  England\n" \
-        "315  18  M    American    New  England\n"  # fmt: skip
+    info = (
+        "ID  AGE  GENDER  ACCENTS  REGION \n225  23  F    English    Southern  England\n"
+        "315  18  M    American    New  England\n"
+    )
     put(tmp_path, "VCTK-Corpus/speaker-info.txt", text=info)
     found = clips("vctk", tmp_path).values()
     assert [(c.gender, bool(c.transcript)) for c in found] == [("f", 1), ("f", 1), ("m", 0)]
@@ -43,20 +45,32 @@ def test_vctk_080_lacks_texts_and_a_row_of_its_list(tmp_path: Path) -> None:
 
 def test_vctk_092_takes_the_first_microphone_where_there_is_one(tmp_path: Path) -> None:
     top = "VCTK-Corpus-0.92/wav48_silence_trimmed"
-    put(tmp_path, *(f"{top}/{s}/{s}_{u}_mic{m}.flac"
-        for s in ("p225", "s5") for u in ("001", "002") for m in (1, 2)))  # fmt: skip
+    put(
+        tmp_path,
+        *(
+            f"{top}/{s}/{s}_{u}_mic{m}.flac"
+            for s in ("p225", "s5")
+            for u in ("001", "002")
+            for m in (1, 2)
+        ),
+    )
     put(tmp_path, f"{top}/p280/p280_001_mic1.flac", f"{top}/p362/p362_001_mic2.flac")
     put(tmp_path, f"{top}/log.txt", f"{top}/p225/log.txt", "VCTK-Corpus-0.92/update.txt")
-    info = "ID  AGE  GENDER  ACCENTS  REGION COMMENTS \np225  23  F    English    Southern\n" \
-        "p280  25  F    Unknown    France (mic2 files unavailable)\ns5  24  M    English\n" \
-        "p362  ?\n\n"  # fmt: skip
+    info = (
+        "ID  AGE  GENDER  ACCENTS  REGION COMMENTS \np225  23  F    English    Southern\n"
+        "p280  25  F    Unknown    France (mic2 files unavailable)\ns5  24  M    English\n"
+        "p362  ?\n\n"
+    )
     put(tmp_path, "VCTK-Corpus-0.92/speaker-info.txt", text=info)
     found = clips("vctk", tmp_path)
     assert {clip.source.stem[-5:] for clip in found.values()} == {"_mic1", "_mic2"}
     assert [c.source.name for c in found.values()].count("p362_001_mic2.flac") == 1
     assert {c.speaker: c.gender for c in found.values()} == {
-        "vctk/p225": "f", "vctk/p280": "f", "vctk/p362": "", "vctk/s5": "m"
-    }  # fmt: skip
+        "vctk/p225": "f",
+        "vctk/p280": "f",
+        "vctk/p362": "",
+        "vctk/s5": "m",
+    }
     assert left_out("vctk", tmp_path) == {"takes of the second microphone": 4}
     assert rejects("vctk", tmp_path)["speaker-info.txt"] == MALFORMED
 
@@ -79,8 +93,10 @@ def test_celebamask_hq_as_it_unpacks(tmp_path: Path) -> None:
     others = [r for r in READERS["celeba_hq"].scan(tmp_path, seed=0) if isinstance(r, Reject)]
     reasons = {r.reason: r for r in others}
     assert {r.source.name for r in others if r.reason == "not in the attribute list"} == {
-        "38.jpg", "39.jpg", "40.jpg"
-    }  # fmt: skip
+        "38.jpg",
+        "39.jpg",
+        "40.jpg",
+    }
     assert reasons["second copy"].source.name == "7.png"
     assert reasons[MALFORMED].detail.startswith("2 rows have no name or no Male, for example line")
     assert reasons[UNUSED].detail == "2 of 40 rows have no image, for example 99, 98"
@@ -121,9 +137,13 @@ def test_voxceleb1_as_it_unpacks(tmp_path: Path) -> None:
     faces = "unzippedFaces/Eartha_Kitt/1.6/5r0dWxy17C8"
     put(tmp_path, f"{faces}/0000375.jpg", f"{faces}/0000400.jpg")
     put(tmp_path, "unzippedIntervalFaces/data/A.J._Buckley/1.6/1zcIwhmdeo4/1/01.jpg", "a/b/c.mp4")
-    put(tmp_path, "meta/vox1_meta.csv", text="VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet\n"
+    put(
+        tmp_path,
+        "meta/vox1_meta.csv",
+        text="VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet\n"
         "id10001\tA.J._Buckley\tm\tIreland\tdev\n"
-        "id10270\tEartha_Kitt\tf\tUSA\ttest\nid10300\n")  # fmt: skip
+        "id10270\tEartha_Kitt\tf\tUSA\ttest\nid10300\n",
+    )
     put(tmp_path, "speakers.csv", text="speaker,gender\nA.J._Buckley,F\nNobody,F\n")
     found = clips("voxceleb", tmp_path)
     assert {i: (c.kind, c.gender, c.split, len(c.images)) for i, c in found.items()} == {
@@ -132,14 +152,25 @@ def test_voxceleb1_as_it_unpacks(tmp_path: Path) -> None:
         "id10270/5r0dWxy17C8/00002": ("av", "f", "unseen", 2),
     }
     assert rejects("voxceleb", tmp_path) == {
-        "vox1_meta.csv": MALFORMED, "speakers.csv": UNUSED, "c.mp4": NOT_NEEDED
-    }  # fmt: skip
+        "vox1_meta.csv": MALFORMED,
+        "speakers.csv": UNUSED,
+        "c.mp4": NOT_NEEDED,
+    }
 
 
 def test_lrs3_as_it_unpacks(tmp_path: Path) -> None:
-    put(tmp_path, *(f"{s}/{t}/{n}.{e}" for e in ("mp4", "txt")
-        for s, t, n in (("pretrain", "AbC-1", "00001"), ("trainval", "AbC-1", "00002"),
-                        ("test", "_xY9", "00001"))))  # fmt: skip
+    put(
+        tmp_path,
+        *(
+            f"{s}/{t}/{n}.{e}"
+            for e in ("mp4", "txt")
+            for s, t, n in (
+                ("pretrain", "AbC-1", "00001"),
+                ("trainval", "AbC-1", "00002"),
+                ("test", "_xY9", "00001"),
+            )
+        ),
+    )
     put(tmp_path, "trainval/AbC-1/00002.wav", "trainval/AbC-1/00002.jpg")
     found = clips("lrs3", tmp_path)
     assert set(found) == {"pretrain/AbC-1/00001", "trainval/AbC-1/00002", "test/_xY9/00001"}
@@ -153,8 +184,13 @@ def test_lip2wav_as_its_scripts_leave_it(tmp_path: Path) -> None:
     put(chem, "train.txt", "videos/idA.mp4", "videos/idB.webm", "test_results/gts/1.wav")
     put(chem, *(f"intervals/idA/cut-{n}.mp4" for n in range(3)), "preprocessed/idA/cut-0/9.jpg")
     put(chem, "preprocessed/idA/cut-0/audio.wav", "preprocessed/idA/cut-0/10.jpg")
-    put(tmp_path, *(f"Dataset/new/preprocessed/idC/cut-1/{name}" for name in
-        ("10.jpg", "9.jpg", "audio.wav", "mels.npz")))  # fmt: skip
+    put(
+        tmp_path,
+        *(
+            f"Dataset/new/preprocessed/idC/cut-1/{name}"
+            for name in ("10.jpg", "9.jpg", "audio.wav", "mels.npz")
+        ),
+    )
     put(tmp_path, "speakers.csv", text="speaker;gender\nChem;F\n")  # as spreadsheets write it
     found = clips("lip2wav", tmp_path)
     cut = found.pop("Dataset/new/preprocessed/idC/cut-1")

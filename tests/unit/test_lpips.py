@@ -36,8 +36,13 @@ def test_one_layer_by_hand() -> None:
         def forward(self, input: Tensor) -> Tensor:
             return input
 
-    made = LPIPS("by hand", nn.Sequential(Same()), [torch.tensor([1.0, 2, 0])], unit_stargan_v2,
-                 definition="one layer")  # fmt: skip
+    made = LPIPS(
+        "by hand",
+        nn.Sequential(Same()),
+        [torch.tensor([1.0, 2, 0])],
+        unit_stargan_v2,
+        definition="one layer",
+    )
     a, b = torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32)
     for image, direction in ((a, (3.0, 4, 0)), (b, (0.0, 0, 5))):
         image[0] = (torch.tensor(direction)[:, None, None] * made.scale) + made.shift
@@ -127,8 +132,10 @@ def test_weights_are_those_of_the_files(tmp_path: Path, monkeypatch: pytest.Monk
     for parameter in network.classifier.parameters():
         parameter.data.zero_()
     torch.save(network.state_dict(), tmp_path / "alexnet")
-    for name, key in (("lpips_stargan_v2", "lpips_weights.{}.main.1.weight"),
-                      ("lpips_alex", "lin{}.model.1.weight")):  # fmt: skip
+    for name, key in (
+        ("lpips_stargan_v2", "lpips_weights.{}.main.1.weight"),
+        ("lpips_alex", "lin{}.model.1.weight"),
+    ):
         torch.save({key.format(n): one for n, one in enumerate(learnt)}, tmp_path / name)
     monkeypatch.setattr("xfavot.weights.fetched.path", lambda name, cache=None: tmp_path / name)
     x = faces(2, 3)

@@ -38,9 +38,21 @@ GRAMMAR = re.compile(
 SOUND_TOLERANCE = 128  # steps of 16 bits; of 384 clips, 2 differed, by at most 65
 PICTURES_OF_SEED_0 = "6e56354896fd4f45"
 FRONTAL = Nuisance(
-    yaw=0.0, pitch=0.0, roll=0.0, gaze_x=0.0, gaze_y=0.0, mouth=0.0, blink=False, smile=0.0,
-    light=-30.0, light_height=35.0, light_strength=0.7, warmth=0.0, hue=0.6, tone=0.7,
-)  # fmt: skip
+    yaw=0.0,
+    pitch=0.0,
+    roll=0.0,
+    gaze_x=0.0,
+    gaze_y=0.0,
+    mouth=0.0,
+    blink=False,
+    smile=0.0,
+    light=-30.0,
+    light_height=35.0,
+    light_strength=0.7,
+    warmth=0.0,
+    hue=0.6,
+    tone=0.7,
+)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -65,14 +77,24 @@ def test_same_seed_same_bytes_whatever_the_workers(corpus: Path, tmp_path: Path)
         f"generate(Path('b'), seed=3, workers=1, on_log=lines.append, **{SMALL!r}); "
         "sys.stdout.write(str(len(lines)))"
     )
-    odd = {"PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "3",
-           "LC_ALL": "C", "TZ": "Asia/Tokyo", "ESPEAK_DATA_PATH": "/nowhere"}  # fmt: skip
+    odd = {
+        "PYTHONHASHSEED": "7",
+        "OMP_NUM_THREADS": "3",
+        "OPENBLAS_NUM_THREADS": "3",
+        "LC_ALL": "C",
+        "TZ": "Asia/Tokyo",
+        "ESPEAK_DATA_PATH": "/nowhere",
+    }
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     done = subprocess.run(
-        [sys.executable, "-c", call], cwd=folder, env={**os.environ, **odd},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", call],
+        cwd=folder,
+        env={**os.environ, **odd},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "2"  # one line a speaker
     assert digests(folder / "b") == digests(corpus)
@@ -89,17 +111,23 @@ def test_another_processor_draws_the_same_and_speaks_nearly_the_same(
     """
     from PIL import Image
 
-    without = ",".join(f"-{unit}{end}" for unit in ("AVX512F", "AVX2", "FMA", "FMA4")
-                       for end in ("", "_Usable"))  # fmt: skip
-    old = {"NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512_SKX X86_V4 AVX2 FMA3 X86_V3",
-           "OPENBLAS_CORETYPE": "Nehalem",
-           "GLIBC_TUNABLES": f"glibc.cpu.hwcaps={without}"}  # fmt: skip
+    without = ",".join(
+        f"-{unit}{end}" for unit in ("AVX512F", "AVX2", "FMA", "FMA4") for end in ("", "_Usable")
+    )
+    old = {
+        "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512_SKX X86_V4 AVX2 FMA3 X86_V3",
+        "OPENBLAS_CORETYPE": "Nehalem",
+        "GLIBC_TUNABLES": f"glibc.cpu.hwcaps={without}",
+    }
     job = {"number": 8, "utterances": 1, "faces_per_clip": 1, "seed": 3}
     done = subprocess.run(
         [sys.executable, "-m", "xfavot.mini.generate", str(tmp_path), json.dumps(job)],
-        env={**os.environ, **old}, capture_output=True, text=True, check=False,
+        env={**os.environ, **old},
+        capture_output=True,
+        text=True,
+        check=False,
         cwd=Path(__file__).resolve().parents[2],
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     made = sorted((tmp_path / "s09").iterdir())
     assert {p.suffix for p in made} == {".png", ".txt", ".wav"}
@@ -109,8 +137,9 @@ def test_another_processor_draws_the_same_and_speaks_nearly_the_same(
             with Image.open(path) as a, Image.open(same) as b:
                 assert np.array_equal(np.asarray(a), np.asarray(b)), path.name
         elif path.suffix == ".wav":
-            ours, other = (np.frombuffer(p.read_bytes()[44:], "<i2").astype(int)
-                           for p in (path, same))  # fmt: skip
+            ours, other = (
+                np.frombuffer(p.read_bytes()[44:], "<i2").astype(int) for p in (path, same)
+            )
             assert ours.shape == other.shape
             assert np.abs(ours - other).max() <= SOUND_TOLERANCE
         else:
@@ -137,7 +166,13 @@ def test_a_speaker_is_the_same_in_a_corpus_of_any_size() -> None:
     assert numbers(16) == list(range(16))
     assert numbers(19) == [*range(16), 16, 17, 24]
     assert [sex_and_rank(n) for n in (0, 7, 8, 15, 16, 24)] == [
-        ("f", 0), ("f", 7), ("m", 0), ("m", 7), ("f", 8), ("m", 8)]  # fmt: skip
+        ("f", 0),
+        ("f", 7),
+        ("m", 0),
+        ("m", 7),
+        ("f", 8),
+        ("m", 8),
+    ]
     everybody = {p.speaker: p for p in people(MOST_SPEAKERS, seed=5)}
     for count in (2, 3, 16, 41):
         cast = people(count, seed=5)

@@ -19,11 +19,27 @@ from xfavot.evaluation import rows as rows_module
 from xfavot.mini.people import Nuisance, people
 
 STILL = Nuisance(
-    yaw=0.0, pitch=0.0, roll=0.0, gaze_x=0.0, gaze_y=0.0, mouth=0.0, blink=False, smile=0.0,
-    light=0.0, light_height=35.0, light_strength=0.7, warmth=0.0, hue=0.6, tone=0.7,
-)  # fmt: skip
-SAID = ("bin blue at f two now", "lay red by a zero soon", "set green in b one again",
-        "place white with c nine please")  # fmt: skip
+    yaw=0.0,
+    pitch=0.0,
+    roll=0.0,
+    gaze_x=0.0,
+    gaze_y=0.0,
+    mouth=0.0,
+    blink=False,
+    smile=0.0,
+    light=0.0,
+    light_height=35.0,
+    light_strength=0.7,
+    warmth=0.0,
+    hue=0.6,
+    tone=0.7,
+)
+SAID = (
+    "bin blue at f two now",
+    "lay red by a zero soon",
+    "set green in b one again",
+    "place white with c nine please",
+)
 
 
 def store_of(tmp_path: Path, *, genders: str = "ffmm", clips: int = 3) -> Store:
@@ -120,8 +136,10 @@ def test_verification_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert found["verification AUC, all pairs"] == pytest.approx(23 / 24)
     asked = {one["metric"]: one["met"] for one in rows if one["goal"]}
     assert found["verification AUC, pairs of one sex"] == pytest.approx(7 / 8)
-    assert asked == {"verification AUC, all pairs": True,
-                     "verification AUC, pairs of one sex": False}  # fmt: skip
+    assert asked == {
+        "verification AUC, all pairs": True,
+        "verification AUC, pairs of one sex": False,
+    }
 
 
 def test_verification_refuses_one_clip_a_speaker_and_one_man(tmp_path: Path) -> None:
@@ -153,8 +171,10 @@ def test_formants_are_found_where_they_were_moved() -> None:
     moved = np.array([0.0, 0.1, -0.1, 0.0])
 
     def envelope(shift: float) -> np.ndarray:
-        return sum(np.exp(-0.5 * ((octaves - np.log2(hz) - shift) / 0.12) ** 2)
-                   for hz in (600, 1500, 2600, 3600))  # fmt: skip
+        return sum(
+            np.exp(-0.5 * ((octaves - np.log2(hz) - shift) / 0.12) ** 2)
+            for hz in (600, 1500, 2600, 3600)
+        )
 
     found = formant_shift(np.stack([envelope(shift) for shift in moved]))
     assert np.allclose(found - found[0], moved, atol=0.05)
@@ -178,8 +198,12 @@ def test_faces_show_what_was_drawn() -> None:
     rises("shoulder width", measured({"size": 0.0}), measured({"size": 1.0}), 0.2)
     rises("forehead lines", measured({"age": 0.1}), measured({"age": 0.95}), 0.5)
     rises("folds at the mouth", measured({"liveliness": 0.0}), measured({"liveliness": 1.0}), 0.2)
-    rises("clothes colour", measured({"clothes": (90, 92, 94)}),
-          measured({"clothes": (206, 62, 58)}), 0.4)  # fmt: skip
+    rises(
+        "clothes colour",
+        measured({"clothes": (90, 92, 94)}),
+        measured({"clothes": (206, 62, 58)}),
+        0.4,
+    )
     rises("mouth opening", measured(mouth=0.0), measured(mouth=1.0), 0.1)
     rises("nostrils aside", measured(yaw=-1.0), measured(yaw=1.0), 0.2)
     rises("nostrils down", measured(pitch=1.0), measured(pitch=-1.0), 0.05)
@@ -194,8 +218,13 @@ def known_store(tmp_path: Path, count: int) -> Store:
     draw = np.random.default_rng(0)
     names = sorted({item.speaker for item in store.items})
     genders = {item.speaker: item.gender for item in store.items}
-    hidden = {name: {"gender": genders[name], **dict(zip(("age", "size", "liveliness"),
-              draw.uniform(size=3).tolist(), strict=True))} for name in names}  # fmt: skip
+    hidden = {
+        name: {
+            "gender": genders[name],
+            **dict(zip(("age", "size", "liveliness"), draw.uniform(size=3).tolist(), strict=True)),
+        }
+        for name in names
+    }
     faces = [{name: float(draw.uniform()) for name in mini_quality.NUISANCE} for _ in store.faces]
     (store.path / "factors.json").write_text(json.dumps({"people": hidden, "faces": faces}))
     return store

@@ -51,9 +51,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def opened(converter: Converter, stores: tuple[Store, ...], out: Path, **given: Any) -> Opened:
     cfg = config.resolve_figures(dataset="mini", device="cpu", out=str(out), triplets=2, **given)
     return Opened(
-        cfg=cfg, began=report.begin(), systems=(System("toy", converter, "0" * 64),),
-        stores=stores, avatars=stores, split="val", say=lambda _: None,
-    )  # fmt: skip
+        cfg=cfg,
+        began=report.begin(),
+        systems=(System("toy", converter, "0" * 64),),
+        stores=stores,
+        avatars=stores,
+        split="val",
+        say=lambda _: None,
+    )
 
 
 def drawn(folder: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
@@ -95,9 +100,11 @@ def test_a_grid_is_of_the_samples_that_were_drawn(converter: Converter, store: S
     assert {e.gender for e in sources} == {"f", "m"}
     grid = paper_figures.led_grid(converter, Task.I2A, sources, references)
     direct = converter.convert_voice(
-        sources[1].waveform, face_reference=references[0].face, reference_aligned=True,
+        sources[1].waveform,
+        face_reference=references[0].face,
+        reference_aligned=True,
         gender=references[0].gender,
-    )  # fmt: skip
+    )
     np.testing.assert_array_equal(grid.cells[0][1].log_mel, direct.log_mel)
     row = paper_figures.rows_of("x", grid, system="toy")[1]
     assert (row["source"], row["reference"]) == (sources[1].label, references[0].label)
@@ -112,11 +119,15 @@ def test_the_overview_is_read_off_the_modules(converter: Converter) -> None:
     assert {f.name: f.parameters for f in facts} == {k: counted[k] for k in counted if k != "total"}
     found = {f.name: (f.sees, f.gives, f.role, f.heads) for f in facts}
     assert found == {
-        "G_I": ("face", "face", "generator", 0), "G_A": ("voice", "voice", "generator", 0),
-        "E_I": ("face", "style", "style", 2), "E_A": ("voice", "style", "style", 2),
-        "D_I": ("face", "logits", "critic", 2), "D_A": ("voice", "logits", "critic", 4),
-        "C_A": ("voice", "logits", "critic", 4), "M": ("", "style", "style", 4),
-    }  # fmt: skip
+        "G_I": ("face", "face", "generator", 0),
+        "G_A": ("voice", "voice", "generator", 0),
+        "E_I": ("face", "style", "style", 2),
+        "E_A": ("voice", "style", "style", 2),
+        "D_I": ("face", "logits", "critic", 2),
+        "D_A": ("voice", "logits", "critic", 4),
+        "C_A": ("voice", "logits", "critic", 4),
+        "M": ("", "style", "style", 4),
+    }
     assert next(f for f in facts if f.name == "G_A").takes == ("x", "s", "f0_features")
 
 
@@ -152,9 +163,12 @@ def test_the_answers_of_people_are_drawn_with_the_origin_of_their_study(
     study = make(tmp_path / "study", listen_ms=0)
     write_answers(study, tmp_path / "answers", "01")
     at = opened(
-        converter, (store,), tmp_path / "out", study=str(tmp_path / "study"),
+        converter,
+        (store,),
+        tmp_path / "out",
+        study=str(tmp_path / "study"),
         answers=str(tmp_path / "answers"),
-    )  # fmt: skip
+    )
     shown = paper_figures.figure5(at)
     assert isinstance(shown, Shown)
     assert "missing" not in shown._repr_html_()
@@ -186,9 +200,13 @@ def space_of(faces: Any, voices: Any) -> StyleSpace:
     styles = [row for axes in (faces, voices) for axis in axes for row in [np.eye(8)[axis]] * 2]
     codes = np.tile(np.repeat(np.arange(4), 2), 2)
     return StyleSpace(
-        styles=np.array(styles), kind=np.repeat([0, 1], 8), speaker=codes,
-        speakers=("a", "b", "c", "d"), genders=("f", "f", "m", "m"), split="val",
-    )  # fmt: skip
+        styles=np.array(styles),
+        kind=np.repeat([0, 1], 8),
+        speaker=codes,
+        speakers=("a", "b", "c", "d"),
+        genders=("f", "f", "m", "m"),
+        split="val",
+    )
 
 
 def test_numbers_of_the_style_space() -> None:

@@ -90,9 +90,11 @@ def write_film(path: Path, *, seconds: float = 3.0, sound: bool = True) -> Path:
                 film.mux(packet)
         film.mux(pictures.encode(None))
         if track is not None:
-            wave = np.interp(np.arange(round(44100 * seconds)) / 44100,
-                             np.arange(round(24000 * seconds)) / 24000,
-                             tone(200.0, seconds, rng))  # fmt: skip
+            wave = np.interp(
+                np.arange(round(44100 * seconds)) / 44100,
+                np.arange(round(24000 * seconds)) / 24000,
+                tone(200.0, seconds, rng),
+            )
             pcm = (wave * 32767).astype(np.int16)[None]
             for start in range(0, pcm.shape[1] - 1151, 1152):
                 frame = av.AudioFrame.from_ndarray(

@@ -108,8 +108,12 @@ def test_a_contact_sheet_holds_each_face_at_its_place() -> None:
 def test_a_histogram_by_hand() -> None:
     drawn = histogram({"female": [0, 0, 1], "male": [1, 1, 1, 3]}, title="a < b", unit="x")
     titles = re.findall(r"<title>(.*?)</title>", drawn)
-    assert titles == ["0 to 1 x: 2 female", "1 to 2 x: 1 female", "1 to 2 x: 3 male",
-                      "3 to 4 x: 1 male"]  # fmt: skip
+    assert titles == [
+        "0 to 1 x: 2 female",
+        "1 to 2 x: 1 female",
+        "1 to 2 x: 3 male",
+        "3 to 4 x: 1 male",
+    ]
     heights = [float(h) for h in re.findall(r'height="([\d.]+)" fill', drawn)]
     assert heights == pytest.approx([56, 28, 84, 28])
     tops = [float(y) for y in re.findall(r'<rect x="[\d.]+" y="([\d.]+)"', drawn)]

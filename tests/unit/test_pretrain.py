@@ -32,9 +32,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture
 def cfg(store: Store, tmp_path: Path) -> RunConfig:
     return config.resolve(
-        dataset="grid", preset="smoke", device="cpu",
-        data_root=str(store.path.parent), run_root=str(tmp_path / "runs"),
-    )  # fmt: skip
+        dataset="grid",
+        preset="smoke",
+        device="cpu",
+        data_root=str(store.path.parent),
+        run_root=str(tmp_path / "runs"),
+    )
 
 
 def statistics(store: Store) -> Standardiser:
@@ -228,9 +231,16 @@ def test_f0_network_learns_two_tones(store: Store, monkeypatch: pytest.MonkeyPat
     model = config.ModelConfig(f0_width=4, mel_frames=80)
     state = torch.get_rng_state()
     network, found = speech_training.train_f0(
-        [store], model=model, standardiser=statistics(store), steps=60, batch_size=4, lr=2.0e-2,
-        seed=0, device="cpu", on_log=said.append,
-    )  # fmt: skip
+        [store],
+        model=model,
+        standardiser=statistics(store),
+        steps=60,
+        batch_size=4,
+        lr=2.0e-2,
+        seed=0,
+        device="cpu",
+        on_log=said.append,
+    )
     assert torch.equal(torch.get_rng_state(), state)
     assert [record["step"] for record in said] == list(range(3, 61, 3))
     assert said[-1]["network"] == "f0"
@@ -246,9 +256,16 @@ def test_content_network_learns(store: Store) -> None:
     said: list[dict[str, Any]] = []
     model = config.ModelConfig(content_width=16, content_channels=8)
     speech_training.train_content(
-        [store], model=model, standardiser=statistics(store), steps=60, batch_size=4, lr=1.0e-2,
-        seed=0, device="cpu", on_log=said.append,
-    )  # fmt: skip
+        [store],
+        model=model,
+        standardiser=statistics(store),
+        steps=60,
+        batch_size=4,
+        lr=1.0e-2,
+        seed=0,
+        device="cpu",
+        on_log=said.append,
+    )
     assert all(math.isfinite(record["loss"]) for record in said)
     assert said[-1]["loss"] < 0.9 * said[0]["loss"]
 
@@ -272,9 +289,15 @@ def test_a_loss_that_is_not_finite_stops_training(store: Store) -> None:
     broken = Standardiser(torch.full((80,), 1e38), torch.full((80,), 1e-6))
     with pytest.raises(TrainingError, match=r"step 1;.*f0_lr"):
         speech_training.train_f0(
-            [store], model=config.ModelConfig(f0_width=4, mel_frames=80), standardiser=broken,
-            steps=1, batch_size=2, lr=1e-3, seed=0, device="cpu",
-        )  # fmt: skip
+            [store],
+            model=config.ModelConfig(f0_width=4, mel_frames=80),
+            standardiser=broken,
+            steps=1,
+            batch_size=2,
+            lr=1e-3,
+            seed=0,
+            device="cpu",
+        )
 
 
 # Keeping and finding
@@ -385,9 +408,14 @@ def test_no_speech_at_all(cfg: RunConfig, store: Store, tmp_path: Path) -> None:
 
 def test_what_the_notebook_calls(store: Store, cfg: RunConfig) -> None:
     task = config.resolve_pretrain(
-        network="f0", dataset="grid", preset="smoke", steps=2, device="cpu",
-        data_root=cfg.data_root, run_root=cfg.run_root,
-    )  # fmt: skip
+        network="f0",
+        dataset="grid",
+        preset="smoke",
+        steps=2,
+        device="cpu",
+        data_root=cfg.data_root,
+        run_root=cfg.run_root,
+    )
     pretrained = pretrain.pretrain(task)
     assert set(pretrained.networks) == {"f0"}
     assert "val/voicing_error" in pretrained.summary()

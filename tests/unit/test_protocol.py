@@ -46,9 +46,12 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def evaluate(model: LoadedModel, *stores: Store, **given: Any) -> protocol.Evaluation:
     options: dict[str, Any] = {
-        "dataset": "toy", "vocoder": GriffinLim(iterations=1), "conversions": 2,
-        "recogniser": voices.SPHINX_GRID, "weights": model.path / "no weights",
-    }  # fmt: skip
+        "dataset": "toy",
+        "vocoder": GriffinLim(iterations=1),
+        "conversions": 2,
+        "recogniser": voices.SPHINX_GRID,
+        "weights": model.path / "no weights",
+    }
     return protocol.evaluate(model, stores, **(options | given))
 
 
@@ -72,8 +75,9 @@ def test_every_part_is_measured_and_kept(
 ) -> None:
     model = loaded(store, tmp_path)
     options: dict[str, Any] = {
-        "metrics": ("fid", "speaker_similarity", "word_error", "f0"), "substitute": "judge",
-    }  # fmt: skip
+        "metrics": ("fid", "speaker_similarity", "word_error", "f0"),
+        "substitute": "judge",
+    }
     found = evaluate(model, store, **options)
     for row in artifact.plain_rows("evaluation", found.rows, "smoke"):
         artifact.require_columns(row["metric"], row)
@@ -188,10 +192,21 @@ def test_pairs_are_random_different_people_and_the_same_again(tmp_path: Path) ->
     assert all(p.reference and p.reference.item.speaker != p.source.item.speaker for p in pairs)
     assert {p.source.item.split for p in pairs} == {"val"}
     outputs = [
-        (p, Output(line=0, task=Task.I2A, source=tmp_path, reference=None, output=tmp_path,
-                   model=p.source.item.gender, gender=p.gender), "")
+        (
+            p,
+            Output(
+                line=0,
+                task=Task.I2A,
+                source=tmp_path,
+                reference=None,
+                output=tmp_path,
+                model=p.source.item.gender,
+                gender=p.gender,
+            ),
+            "",
+        )
         for p in pairs
-    ]  # fmt: skip
+    ]
     parts = {name: own for name, _, own in protocol._parts(outputs) if name}
     for source, target in (("female", "female"), ("female", "male"), ("male", "female")):
         assert {(o.model, o.gender) for o in parts[f"{source} to {target}"]} == {
@@ -212,8 +227,12 @@ def test_a_damaged_part_is_measured_again(store: Store, tmp_path: Path) -> None:
     first = evaluate(model, store, metrics=("f0",), conversions=1)
     assert {row["task"] for row in first.rows} == VOICE_TASKS
     metrics = {row["metric"] for row in first.rows}
-    assert metrics <= {"unusable_outputs", "f0_correlation", "voicing_agreement",
-                       "gender_agreement_f0"}  # fmt: skip
+    assert metrics <= {
+        "unusable_outputs",
+        "f0_correlation",
+        "voicing_agreement",
+        "gender_agreement_f0",
+    }
     for file in (first.folder / PARTS).iterdir():
         file.write_text(file.read_text()[:50])
     assert evaluate(model, store, metrics=("f0",), conversions=1).rows == first.rows
@@ -226,9 +245,12 @@ def test_conversions_that_cannot_be_heard(
     store: Store, tmp_path: Path, value: float, said: str
 ) -> None:
     found = evaluate(
-        loaded(store, tmp_path), store, metrics=("f0", "word_error"), vocoder=Sound(value),
+        loaded(store, tmp_path),
+        store,
+        metrics=("f0", "word_error"),
+        vocoder=Sound(value),
         conversions=1,
-    )  # fmt: skip
+    )
     share = [r["value"] for r in found.rows if r["metric"] == "unusable_outputs" and not r["sex"]]
     assert share == [1.0] * 6
     assert {r["metric"] for r in found.rows if r["system"] != "ground truth"} == {
@@ -250,14 +272,18 @@ def test_a_checkpoint_without_voices(store: Store, tmp_path: Path) -> None:
 def test_faces_and_voices_of_nobody_in_common(store: Store, tmp_path: Path) -> None:
     splits = ("train", "val")
     stores = [
-        make_store(tmp_path, corpus="faces", kind="image", clips=2, splits=splits,
-                   known_speakers=False),
+        make_store(
+            tmp_path, corpus="faces", kind="image", clips=2, splits=splits, known_speakers=False
+        ),
         make_store(tmp_path, corpus="voices", kind="audio", clips=2, splits=splits),
-    ]  # fmt: skip
+    ]
     found = evaluate(
-        loaded(store, tmp_path), *stores, metrics=("fid", "speaker_similarity"),
-        substitute="judge", conversions=1,
-    )  # fmt: skip
+        loaded(store, tmp_path),
+        *stores,
+        metrics=("fid", "speaker_similarity"),
+        substitute="judge",
+        conversions=1,
+    )
     told = reasons(found)
     assert "no voice of the reference's person" in told["i2a", "speaker_similarity"]
     assert "expected women and men" in told["a2i", "frechet, judge of the faces of toy"]
@@ -281,9 +307,16 @@ def test_women_alone_have_no_direction(store: Store, tmp_path: Path) -> None:
     alone = make_store(tmp_path, genders="f", clips=2, splits=("train", "val"))
     with pytest.raises(DataError, match="female to male: 2 female faces and 0 male references"):
         protocol.score_faces(
-            Task.I2I, "seen", maker, [alone], Metrics(missing={}), {}, system="toy",
-            dataset="toy", seed=0,
-        )  # fmt: skip
+            Task.I2I,
+            "seen",
+            maker,
+            [alone],
+            Metrics(missing={}),
+            {},
+            system="toy",
+            dataset="toy",
+            seed=0,
+        )
 
 
 def test_settings() -> None:

@@ -36,8 +36,13 @@ def test_lost_numbers_say_so_and_inferred_ones_too() -> None:
 
 @pytest.mark.parametrize(
     ("name", "key"),
-    [("AdaIN-VC", "adain_vc"), ("adain_vc", "adain_vc"), ("Ground truth", "ground_truth"),
-     ("XFaVoT", "xfavot"), ("another", "another")],
-)  # fmt: skip
+    [
+        ("AdaIN-VC", "adain_vc"),
+        ("adain_vc", "adain_vc"),
+        ("Ground truth", "ground_truth"),
+        ("XFaVoT", "xfavot"),
+        ("another", "another"),
+    ],
+)
 def test_systems_are_known_by_either_name(name: str, key: str) -> None:
     assert tables.key_of(name) == key

@@ -88,9 +88,14 @@ def test_grid_speakers_csv_goes_before_the_list(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
-    [("bbaf2n", "bin blue at f two now"), ("sgwqzp", "set green with q zero please"),
-     ("bbaw2n", ""), ("bbaf2", ""), ("hello!", "")],
-)  # fmt: skip
+    [
+        ("bbaf2n", "bin blue at f two now"),
+        ("sgwqzp", "set green with q zero please"),
+        ("bbaw2n", ""),
+        ("bbaf2", ""),
+        ("hello!", ""),
+    ],
+)
 def test_grid_names_spell_sentences(name: str, sentence: str) -> None:
     assert sentence_of(name) == sentence
 
@@ -142,8 +147,12 @@ def test_voxceleb_pairs_by_segment_or_by_video(tmp_path: Path) -> None:
     put(tmp_path, "Zoë Söderberg/v 1/001.flac", "Zoë Söderberg/v 1/001.jpg")
     put(tmp_path, "wav/id10002/vid/00001.wav", "wav/id10002/vid/00002.wav", "lost.jpg")
     put(tmp_path, "unzippedFaces/Bob/1.6/vid/0000010.jpg", "unzippedFaces/Bob/1.6/vid/0000020.jpg")
-    put(tmp_path, "vox1_meta.csv", text="VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet\n"
-        "id10002\tBob\tm\tUK\ttest\nid10003\tZoë Söderberg\tf\tSE\tdev\n")  # fmt: skip
+    put(
+        tmp_path,
+        "vox1_meta.csv",
+        text="VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet\n"
+        "id10002\tBob\tm\tUK\ttest\nid10003\tZoë Söderberg\tf\tSE\tdev\n",
+    )
     found = clips("voxceleb", tmp_path)
     assert set(found) == {"id10003/v 1/001", "id10002/vid/00001", "id10002/vid/00002"}
     bob = found["id10002/vid/00002"]

@@ -35,8 +35,10 @@ def test_calls_take_turns_on_one_thread() -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        calls = {name: lambda name=name: log.append((name, torch.get_num_threads()))
-                 for name in ("a", "b")}  # fmt: skip
+        calls = {
+            name: lambda name=name: log.append((name, torch.get_num_threads()))
+            for name in ("a", "b")
+        }
         found = speed.take_turns(calls, rounds=2, clock=lambda: float(next(clock)) ** 2)
         assert torch.get_num_threads() == 2
     finally:

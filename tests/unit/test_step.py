@@ -69,15 +69,17 @@ def test_the_warm_up_moves_generators_and_encoders_only(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("modalities", "passes"),
-    [(["image"], {"z2i", "i2i"}), (["audio"], {"z2a", "a2a"})],
+    ("modalities", "passes"), [(["image"], {"z2i", "i2i"}), (["audio"], {"z2a", "a2a"})]
 )
 def test_one_modality_trains_its_own_passes(
     root: Path, modalities: list[str], passes: set[str]
 ) -> None:
     overrides = {
-        "train.modalities": modalities, "loss.xm": 0.0, "loss.rec": 0.0, "train.sources": "all"
-    }  # fmt: skip
+        "train.modalities": modalities,
+        "loss.xm": 0.0,
+        "loss.rec": 0.0,
+        "train.sources": "all",
+    }
     for session in opened(small_run(root, overrides=overrides)):
         terms = session.updater(session.batches.batch(1).to("cpu"), 1)
         assert {k.split("/")[1] for k in terms if k.startswith("g/")} == passes

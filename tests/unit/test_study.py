@@ -29,11 +29,23 @@ Change = Callable[[dict[str, Any]], None]
 
 def origin() -> Provenance:
     return Provenance(
-        tier="smoke", config={"name": "toy"}, config_id="c", seeds=(0,), git_revision="",
-        git_dirty=False, lock="l", dataset="toy", weights={}, checkpoint=None, device=machine(),
-        data=(Data(corpus="toy", split="val", manifest="m", count=4),), wall_s=1.0,
-        started_at="2026-01-01T00:00:00+00:00", notebook="cpr_study", command="",
-    )  # fmt: skip
+        tier="smoke",
+        config={"name": "toy"},
+        config_id="c",
+        seeds=(0,),
+        git_revision="",
+        git_dirty=False,
+        lock="l",
+        dataset="toy",
+        weights={},
+        checkpoint=None,
+        device=machine(),
+        data=(Data(corpus="toy", split="val", manifest="m", count=4),),
+        wall_s=1.0,
+        started_at="2026-01-01T00:00:00+00:00",
+        notebook="cpr_study",
+        command="",
+    )
 
 
 def toy_triplets(count: int = 5, *, seconds: float = 0.3, seed: int = 0) -> list[Triplet]:
@@ -54,19 +66,29 @@ def toy_triplets(count: int = 5, *, seconds: float = 0.3, seed: int = 0) -> list
                 samples = {"prompt": voice(), "match": face(), "other": face()}
                 if task == "i2a" and system == SYSTEMS[1]:
                     samples = {"prompt": face(), "match": voice(), "other": voice()}
-                made.append(Triplet(
-                    system=system, task=task, people=("toy/Anna", "toy/Bert"),
-                    genders=("f", "fm"[n % 2]), source="clip9", **samples,
-                ))  # fmt: skip
+                made.append(
+                    Triplet(
+                        system=system,
+                        task=task,
+                        people=("toy/Anna", "toy/Bert"),
+                        genders=("f", "fm"[n % 2]),
+                        source="clip9",
+                        **samples,
+                    )
+                )
     return made
 
 
 def make(folder: Path, **changes: Any) -> Study:
     drawn = toy_triplets()
     how: dict[str, Any] = {
-        "folder": folder, "sheets": 3, "seed": 0, "form": "faces", "dataset": "toy",
+        "folder": folder,
+        "sheets": 3,
+        "seed": 0,
+        "form": "faces",
+        "dataset": "toy",
         "provenance": origin(),
-    }  # fmt: skip
+    }
     return write_study(drawn, drawn[0], **(how | changes))
 
 
@@ -98,14 +120,24 @@ def write_answers(
     for item, token_a in study.key["sheets"][sheet][:count]:
         asked = study.key["questions"][item]
         choice = asked["tokens"][asked["match"] if right(item) else 1 - asked["match"]]
-        answers.append({
-            "item": item, "choice": choice, "side": "A" if choice == token_a else "B",
-            "ms": 4000, "plays": 2, "heard_ms": 1500, "at": "2026-01-01T10:00:00.000Z",
-        })  # fmt: skip
+        answers.append(
+            {
+                "item": item,
+                "choice": choice,
+                "side": "A" if choice == token_a else "B",
+                "ms": 4000,
+                "plays": 2,
+                "heard_ms": 1500,
+                "at": "2026-01-01T10:00:00.000Z",
+            }
+        )
     content = {
-        "format": "xfavot-cpr-answers", "version": 1, "study": study.key["study"], "sheet": sheet,
+        "format": "xfavot-cpr-answers",
+        "version": 1,
+        "study": study.key["study"],
+        "sheet": sheet,
         "answers": answers,
-    }  # fmt: skip
+    }
     if not seal:
         content["check"] = checksum(study.key["study"], sheet, answers)
     change(content)
@@ -286,9 +318,13 @@ def test_every_bad_file_is_told_at_once(study: Study, tmp_path: Path) -> None:
     (tmp_path / "large.json").write_bytes(b" " * (study_report.LARGEST_BYTES + 1))
     with pytest.raises(DataError) as error:
         read_answers(study, tmp_path)
-    for told in ("sheet 01 was answered twice: sheet_01 (1).json (4 answers) and sheet_01.json "
-                 "(20 answers); keep one", "cut.json: cannot be read", "list.json: holds no",
-                 "large.json: has 5000001 bytes"):  # fmt: skip
+    for told in (
+        "sheet 01 was answered twice: sheet_01 (1).json (4 answers) and sheet_01.json "
+        "(20 answers); keep one",
+        "cut.json: cannot be read",
+        "list.json: holds no",
+        "large.json: has 5000001 bytes",
+    ):
         assert told in str(error.value)
 
 

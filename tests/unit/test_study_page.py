@@ -39,9 +39,16 @@ def make(folder: Path, *, listen_ms: int = 0, seconds: float = 0.3, count: int =
     made = toy_triplets(count, seconds=seconds)
     drawn = [t for t in made if (t.system, t.task) == (SYSTEMS[1], "a2i")]
     return write_study(
-        drawn, made[0], folder=folder, sheets=2, seed=0, form="faces", dataset="toy",
-        provenance=origin(), listen_ms=listen_ms,
-    )  # fmt: skip
+        drawn,
+        made[0],
+        folder=folder,
+        sheets=2,
+        seed=0,
+        form="faces",
+        dataset="toy",
+        provenance=origin(),
+        listen_ms=listen_ms,
+    )
 
 
 def start(browser: Browser, study: Study, sheet: str = "01") -> None:
@@ -197,9 +204,16 @@ def test_the_page_fits_a_phone_and_is_told_to_those_who_do_not_see(
     made = toy_triplets(1)
     voices = [t for t in made if (t.system, t.task) == (SYSTEMS[1], "i2a")]
     study = write_study(
-        voices, made[0], folder=tmp_path, sheets=1, seed=0, form="outputs", dataset="toy",
-        provenance=origin(), listen_ms=0,
-    )  # fmt: skip
+        voices,
+        made[0],
+        folder=tmp_path,
+        sheets=1,
+        seed=0,
+        form="outputs",
+        dataset="toy",
+        provenance=origin(),
+        listen_ms=0,
+    )
     browser.resize(**PHONE, scale=2.0, touch=True)
     try:
         browser.open(study.folder / "pages" / "sheet_01.html")

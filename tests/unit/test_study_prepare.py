@@ -25,10 +25,19 @@ pytest.importorskip("soundfile")
 
 def task(root: Path, **changes: Any) -> StudyConfig:
     settings: dict[str, Any] = {
-        "checkpoints": (), "dataset": "grid", "corpora": ("grid",), "data_root": str(root / "data"),
-        "seed": 0, "device": "cpu", "vocoder": "griffin_lim", "form": "faces", "triplets": 2,
-        "evaluators": 1, "answers": "", "out": str(root / "study"),
-    }  # fmt: skip
+        "checkpoints": (),
+        "dataset": "grid",
+        "corpora": ("grid",),
+        "data_root": str(root / "data"),
+        "seed": 0,
+        "device": "cpu",
+        "vocoder": "griffin_lim",
+        "form": "faces",
+        "triplets": 2,
+        "evaluators": 1,
+        "answers": "",
+        "out": str(root / "study"),
+    }
     return StudyConfig(**(settings | changes))
 
 
@@ -82,9 +91,10 @@ def test_a_study_asks_the_truth_and_every_model_and_says_where_it_comes_from(
     make_store(tmp_path / "data", corpus="grid", genders="ffmm", seconds=0.6)
     quick = study.Converter
     monkeypatch.setattr(
-        study, "Converter",
+        study,
+        "Converter",
         lambda model, **how: quick(model, **(how | {"vocoder": GriffinLim(iterations=1)})),
-    )  # fmt: skip
+    )
     told: list[str] = []
     cfg = task(tmp_path, checkpoints=("one", "three"))
     made = study.prepare(cfg, report.begin(), on_log=told.append)

@@ -22,9 +22,18 @@ FID, NISQA = tables.FID, tables.NISQA
 
 def row(**changes: Any) -> dict[str, Any]:
     fields: dict[str, Any] = {
-        "system": "xfavot", "task": "a2a", "dataset": "mini", "metric": NISQA, "value": 3.25,
-        "ci_low": 3.0, "ci_high": 3.5, "n": 140, "seed": 0, "direction": "", "sex": "",
-    }  # fmt: skip
+        "system": "xfavot",
+        "task": "a2a",
+        "dataset": "mini",
+        "metric": NISQA,
+        "value": 3.25,
+        "ci_low": 3.0,
+        "ci_high": 3.5,
+        "n": 140,
+        "seed": 0,
+        "direction": "",
+        "sex": "",
+    }
     return fields | changes
 
 
@@ -37,9 +46,15 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def run(
-    root: Path, rows: list[dict[str, Any]], *, name: str = "r1", preset: str = "mini",
-    step: int = 3500, conversions: int = 24, at: int = 1_000_000_000,
-) -> Path:  # fmt: skip
+    root: Path,
+    rows: list[dict[str, Any]],
+    *,
+    name: str = "r1",
+    preset: str = "mini",
+    step: int = 3500,
+    conversions: int = 24,
+    at: int = 1_000_000_000,
+) -> Path:
     folder = root / name
     file = folder / "evaluation" / "evaluation.csv"
     write(file, rows)
@@ -80,14 +95,23 @@ def test_a_dataset_of_the_paper_stands_beside_its_own_column_alone() -> None:
 
 
 def test_measured_values_stand_beside_the_published(tmp_path: Path) -> None:
-    run(tmp_path, [
-        row(system="r1", definition=""),
-        row(direction="female to male", value=9.0, ci_low=None, ci_high=None),
-        row(metric="nisqa_tts", value=2.0, ci_low=None, ci_high=None),
-        row(system="ground truth", task="sources", value=4.0, ci_low=None, ci_high=None,
-            definition="as rated"),
-        row(dataset="grid", value=1.0, ci_low=None, ci_high=None),
-    ])  # fmt: skip
+    run(
+        tmp_path,
+        [
+            row(system="r1", definition=""),
+            row(direction="female to male", value=9.0, ci_low=None, ci_high=None),
+            row(metric="nisqa_tts", value=2.0, ci_low=None, ci_high=None),
+            row(
+                system="ground truth",
+                task="sources",
+                value=4.0,
+                ci_low=None,
+                ci_high=None,
+                definition="as rated",
+            ),
+            row(dataset="grid", value=1.0, ci_low=None, ci_high=None),
+        ],
+    )
     found = tables.read(tmp_path, ("mini",))
     assert (found.tier, len(found.rows)) == ("reduced", 4)
     rows = tables.compared("table3", found, dataset="mini")
@@ -98,8 +122,9 @@ def test_measured_values_stand_beside_the_published(tmp_path: Path) -> None:
     assert cell(rows, system="ground truth", metric=NISQA)["value"] == 4.0
     assert cell(rows, metric="nisqa_tts")["value"] == 2.0
     assert not [one for one in rows if one["value"] in (9.0, 1.0)]
-    assert "has no such row" in cell(rows, system="XFaVoT", task="a2a",
-                                           metric=tables.WER)["missing"]  # fmt: skip
+    assert (
+        "has no such row" in cell(rows, system="XFaVoT", task="a2a", metric=tables.WER)["missing"]
+    )
     assert "definition" not in rows[0]
     assert tables.caption("table3", rows, found).endswith(f"data. {NISQA}: as rated.")
     apart = tables.by_direction_and_sex(found, dataset="mini")
@@ -108,8 +133,13 @@ def test_measured_values_stand_beside_the_published(tmp_path: Path) -> None:
 
 def test_real_faces_stand_beside_faces_and_real_voices_beside_voices(tmp_path: Path) -> None:
     real = {"system": "ground truth", "task": "", "ci_low": None, "ci_high": None}
-    run(tmp_path, [row(**real, metric="frechet, judge", value=1.5),
-                   row(**real, metric="character_error", value=0.25)])  # fmt: skip
+    run(
+        tmp_path,
+        [
+            row(**real, metric="frechet, judge", value=1.5),
+            row(**real, metric="character_error", value=0.25),
+        ],
+    )
     found = tables.read(tmp_path, ("mini",))
     for item, value in (("table2", 1.5), ("table3", 0.25)):
         rows = tables.compared(item, found, dataset="mini")
@@ -117,11 +147,17 @@ def test_real_faces_stand_beside_faces_and_real_voices_beside_voices(tmp_path: P
 
 
 def test_ablations_have_tables_of_their_own(tmp_path: Path) -> None:
-    run(tmp_path, [row(system="joint", task="a2i", metric=FID, value=80.0, ci_low=None,
-                       ci_high=None)])  # fmt: skip
+    run(
+        tmp_path,
+        [row(system="joint", task="a2i", metric=FID, value=80.0, ci_low=None, ci_high=None)],
+    )
     found = tables.read(tmp_path, ("mini",))
-    ours = cell(tables.compared("table4", found, dataset="mini"),
-                system="joint training", task="a2i", metric=FID)  # fmt: skip
+    ours = cell(
+        tables.compared("table4", found, dataset="mini"),
+        system="joint training",
+        task="a2i",
+        metric=FID,
+    )
     assert (ours["value"], ours["published_grid"]) == (80.0, 107.2)
     assert not [one for one in tables.compared("table2", found, dataset="mini") if one["value"]]
 
@@ -187,10 +223,14 @@ def test_less_than_the_papers_steps_or_counts_is_reduced(
 
 
 def test_foreign_scores_are_read_and_preferences_apart(tmp_path: Path) -> None:
-    write(tmp_path / "foreign" / "scores.csv", [
-        row(system="AdaIN-VC"), row(system="mine", value=2.5, ci_low=None, ci_high=None),
-        row(metric="automatic CPR, by x", task="i2a", value=0.5, ci_low=None, ci_high=None),
-    ])  # fmt: skip
+    write(
+        tmp_path / "foreign" / "scores.csv",
+        [
+            row(system="AdaIN-VC"),
+            row(system="mine", value=2.5, ci_low=None, ci_high=None),
+            row(metric="automatic CPR, by x", task="i2a", value=0.5, ci_low=None, ci_high=None),
+        ],
+    )
     found = tables.read(tmp_path, ("mini",))
     rows = tables.compared("table3", found, dataset="mini")
     assert cell(rows, system="AdaIN-VC", metric=NISQA)["value"] == 3.25
@@ -203,11 +243,23 @@ def test_foreign_scores_are_read_and_preferences_apart(tmp_path: Path) -> None:
 
 def test_verification_stands_beside_other_work(tmp_path: Path) -> None:
     metric = "verification AUC, all pairs"
-    folder = run(tmp_path, [
-        row(task="verification", metric=metric, value=0.7, ci_low=None, ci_high=None),
-        *(row(task="verification", metric="R@1", value=value, ci_low=None, ci_high=None,
-              direction=way) for way, value in (("face to voice", 0.25), ("voice to face", 0.5))),
-    ])  # fmt: skip
+    folder = run(
+        tmp_path,
+        [
+            row(task="verification", metric=metric, value=0.7, ci_low=None, ci_high=None),
+            *(
+                row(
+                    task="verification",
+                    metric="R@1",
+                    value=value,
+                    ci_low=None,
+                    ci_high=None,
+                    direction=way,
+                )
+                for way, value in (("face to voice", 0.25), ("voice to face", 0.5))
+            ),
+        ],
+    )
     found = tables.read(tmp_path, ("mini",))
     rows = tables.compared("verification", found, dataset="mini")
     assert cell(rows, system="XFaVoT", metric=metric)["value"] == 0.7
@@ -225,12 +277,13 @@ def test_verification_stands_beside_other_work(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"value": "nan"}, "row 1: value 'nan'"), ({"n": 0}, "at least one"),
-     ({"metric": ""}, "metric missing")],
-)  # fmt: skip
-def test_damaged_rows_are_refused(
-    tmp_path: Path, change: dict[str, Any], message: str
-) -> None:  # fmt: skip
+    [
+        ({"value": "nan"}, "row 1: value 'nan'"),
+        ({"n": 0}, "at least one"),
+        ({"metric": ""}, "metric missing"),
+    ],
+)
+def test_damaged_rows_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     run(tmp_path, [row(**change)])
     with pytest.raises(DataError, match=message):
         tables.read(tmp_path, ("mini",))
@@ -240,14 +293,21 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     folder = run(tmp_path, [row()])
     file = folder / "evaluation" / "evaluation.csv"
     whole = file.read_text("utf-8")
-    for text, message in ((whole[:-20], "cannot be read"), (f"{whole.splitlines()[0]}\n", "no row"),
-                          (whole + "a,b,c\n", "cannot be read")):  # fmt: skip
+    for text, message in (
+        (whole[:-20], "cannot be read"),
+        (f"{whole.splitlines()[0]}\n", "no row"),
+        (whole + "a,b,c\n", "cannot be read"),
+    ):
         file.write_text(text, "utf-8")
         with pytest.raises(DataError, match=message):
             tables.read(tmp_path, ("mini",))
     file.write_text(whole, "utf-8")
-    for text, message in (("{", "is damaged"), ("{}", ""), ("[]", "holds list"),
-                          ('{"preset": "mini"}', "lacks configuration")):  # fmt: skip
+    for text, message in (
+        ("{", "is damaged"),
+        ("{}", ""),
+        ("[]", "holds list"),
+        ('{"preset": "mini"}', "lacks configuration"),
+    ):
         (folder / "config.json").write_text(text, "utf-8")
         if not message:
             assert tables.read(tmp_path, ("mini",)).tier == "reduced"

@@ -80,9 +80,9 @@ def test_ground_truth_is_of_the_person_and_of_somebody_else(
 
 def test_a_face_is_led_by_two_voices_and_shown_with_the_first(store: Store) -> None:
     echo = Echo()
-    drawn = list(cpr.converted(
-        echo, [store], system="m", task="a2i", form="faces", count=6, seed=0
-    ))  # type: ignore[arg-type]  # fmt: skip
+    drawn = list(
+        cpr.converted(echo, [store], system="m", task="a2i", form="faces", count=6, seed=0)
+    )  # type: ignore[arg-type]
     for number, one in enumerate(drawn):
         first, second = echo.asked[2 * number : 2 * number + 2]
         np.testing.assert_array_equal(first["source"], second["source"])
@@ -117,9 +117,7 @@ def test_faces_and_voices_of_different_people_can_be_asked_but_have_no_truth(
     both = [faces, voices]
     assert cpr.ground_truth(both, task="a2i", form="faces", count=3, seed=0) == []
     for task in cpr.TASKS:
-        made = cpr.converted(
-            Echo(), both, system="m", task=task, form="faces", count=3, seed=0
-        )  # type: ignore[arg-type]  # fmt: skip
+        made = cpr.converted(Echo(), both, system="m", task=task, form="faces", count=3, seed=0)  # type: ignore[arg-type]
         assert len(list(made)) == 3
     how: Any = {"system": "m", "task": "i2a", "form": "faces", "count": 1, "seed": 0}
     with pytest.raises(DataError, match=r"0 people with a face to lead"):
@@ -136,8 +134,15 @@ def test_the_split_is_the_first_with_two_people(tmp_path: Path) -> None:
 
 def toy(task: str, prompt: Any, match: Any, other: Any) -> Triplet:
     people = ("toy/s1", "toy/s6")
-    return Triplet(system="m", task=task, prompt=prompt, match=match, other=other, people=people,
-                   genders=("f", "m"))  # fmt: skip
+    return Triplet(
+        system="m",
+        task=task,
+        prompt=prompt,
+        match=match,
+        other=other,
+        people=people,
+        genders=("f", "m"),
+    )
 
 
 def test_likeness_decides_and_equal_ones_count_half() -> None:
@@ -178,8 +183,15 @@ def test_hidden_factors_judge_what_the_task_made(store: Store) -> None:
     assert judge.prefers(toy("a2i", voice, far, face)) == 0.0
     flat = np.zeros((128, 128, 3), np.uint8)
     assert judge.prefers(toy("i2a", voice, flat, flat)) == 1.0  # here the candidates are known
-    strange = Triplet(system="m", task="a2i", prompt=voice, match=face, other=far,
-                      people=("x", "y"), genders=("f", "f"))  # fmt: skip
+    strange = Triplet(
+        system="m",
+        task="a2i",
+        prompt=voice,
+        match=face,
+        other=far,
+        people=("x", "y"),
+        genders=("f", "f"),
+    )
     with pytest.raises(DataError, match="hidden factors of 'x' are not known"):
         judge.prefers(strange)
 

@@ -102,8 +102,9 @@ def test_without_genders_only_all_pairs() -> None:
     score = np.eye(4) + 0.1 * np.arange(16).reshape(4, 4) / 16
     rows = pair_rows(score, list("abcd"), list("abcd"), None, seed=0, draws=20)
     assert [row["metric"] for row in rows] == [
-        "verification AUC, all pairs", "verification EER, all pairs",
-    ]  # fmt: skip
+        "verification AUC, all pairs",
+        "verification EER, all pairs",
+    ]
     assert (rows[0]["value"], rows[0]["n"]) == (1.0, 16)
 
 

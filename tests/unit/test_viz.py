@@ -35,9 +35,12 @@ def grid(task: Task) -> Grid:
     output = FACE_PANEL if task.output == "face" else MEL_PANEL
     row = {"face": FACE_PANEL, "voice": MEL_PANEL, "latent": Panel(label="code 0, f")}
     return Grid(
-        task=task, note="toy at step 7, split val", columns=(output,) * 3,
-        rows=(row[task.guidance],) * 2, cells=((output,) * 3,) * 2,
-    )  # fmt: skip
+        task=task,
+        note="toy at step 7, split val",
+        columns=(output,) * 3,
+        rows=(row[task.guidance],) * 2,
+        cells=((output,) * 3,) * 2,
+    )
 
 
 @pytest.mark.parametrize("task", list(Task), ids=lambda t: t.value)
@@ -145,9 +148,16 @@ def test_an_upload_becomes_a_sample(tmp_path: Path) -> None:
 def test_progress_lines(capsys: pytest.CaptureFixture[str]) -> None:
     progress.line("mini: s1 made")
     record = {
-        "step": 20, "steps": 300, "s_per_step": 1.234, "eta_s": 3900.0, "a2i/adv": 0.5,
-        "i2i/adv": 0.7, "a2i/latent/sty": 0.00012, "xm": 2.0, "cyc": 1.0,
-    }  # fmt: skip
+        "step": 20,
+        "steps": 300,
+        "s_per_step": 1.234,
+        "eta_s": 3900.0,
+        "a2i/adv": 0.5,
+        "i2i/adv": 0.7,
+        "a2i/latent/sty": 0.00012,
+        "xm": 2.0,
+        "cyc": 1.0,
+    }
     progress.line(record)
     first, second = capsys.readouterr().out.splitlines()
     assert first == "mini: s1 made"

@@ -31,8 +31,7 @@ def test_untrained_networks_sound_without_touching_the_callers_randomness() -> N
     before = torch.get_rng_state()
     found = speed._vocoders(lambda text: pytest.fail(text))
     assert torch.equal(torch.get_rng_state(), before)
-    assert [name for name, _ in found] == ["source_filter", "griffin_lim",
-                                           *speed.PUBLISHED_SIZES]  # fmt: skip
+    assert [name for name, _ in found] == ["source_filter", "griffin_lim", *speed.PUBLISHED_SIZES]
     assert all(isinstance(made, Vocoder) for made in found.values())
     quick = found["multi_band_melgan.v2", speed.RANDOM]
     assert "random weights" in quick.name
@@ -43,13 +42,15 @@ def test_untrained_networks_sound_without_touching_the_callers_randomness() -> N
 
 def test_a_row_is_seconds_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        speed, "_vocoders",
+        speed,
+        "_vocoders",
         lambda say: {("a", "x"): vocoder("source_filter"), ("b", "y"): GriffinLim(iterations=4)},
-    )  # fmt: skip
+    )
     monkeypatch.setattr(
-        speed, "take_turns",
+        speed,
+        "take_turns",
         lambda calls, rounds: dict(zip(calls, [(0.2, 0.1, 0.3), (0.8, 0.4, 0.6)], strict=True)),
-    )  # fmt: skip
+    )
     rows = speed.real_time_factors(CFG, rounds=3, seconds=0.5)
     assert [row["value"] for row in rows] == pytest.approx([0.4, 1.2])
     assert [row["ratio"] for row in rows] == pytest.approx([1.0, 3.0])

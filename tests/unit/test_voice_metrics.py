@@ -131,8 +131,9 @@ def espnet_model(folder: Path, **files: str) -> dict[str, Path]:
 def test_files_of_an_espnet_model(tmp_path: Path) -> None:
     files = espnet_model(tmp_path)
     assert {key: file.name for key, file in files.items()} == {
-        "asr_train_config": "config.yaml", "asr_model_file": "a.pth",
-    }  # fmt: skip
+        "asr_train_config": "config.yaml",
+        "asr_model_file": "a.pth",
+    }
     copy = voices._located(files["asr_train_config"], tmp_path, tmp_path / "copies")
     found: Any = yaml.safe_load(Path(copy).read_text(encoding="utf-8"))
     assert found == {"bpemodel": str(tmp_path / "exp" / "bpe.model"), "vocab": ["a", "b"]}

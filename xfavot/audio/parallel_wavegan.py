@@ -210,8 +210,7 @@ def _read_state(file: Path) -> dict[str, Tensor]:
         )
     except Exception as error:  # a damaged file raises whatever its bytes lead to
         raise _config_refusal(
-            file,
-            f"damaged, or holds more than tensors, which is not run ({first_line(error)})",
+            file, f"damaged, or holds more than tensors, which is not run ({first_line(error)})"
         ) from error
     model = whole.get("model") if isinstance(whole, dict) else None
     state = model.get("generator") if isinstance(model, dict) else None
@@ -332,9 +331,13 @@ def untrained(generator_type: str, generator_params: dict[str, Any]) -> TrainedV
     """
     features = Standardiser(torch.zeros(MEL.n_mels), torch.ones(MEL.n_mels))
     empty = VocoderCheckpoint(
-        name="random weights", generator_type=generator_type, generator_params=generator_params,
-        pqmf_params={}, features=features, state={},
-    )  # fmt: skip
+        name="random weights",
+        generator_type=generator_type,
+        generator_params=generator_params,
+        pqmf_params={},
+        features=features,
+        state={},
+    )
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore", FutureWarning)  # the package's older weight norm
         torch.manual_seed(0)

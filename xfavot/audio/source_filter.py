@@ -483,15 +483,26 @@ class SourceFilterVocoder(MelDecoder):
         """Scale the magnitudes of (1, N) towards (1, 80, T), keeping the phase."""
         c = MEL
         spectrum = torch.stft(
-            wave, c.n_fft, c.hop, c.win, self._window, center=True, pad_mode="reflect",
+            wave,
+            c.n_fft,
+            c.hop,
+            c.win,
+            self._window,
+            center=True,
+            pad_mode="reflect",
             return_complex=True,
-        )  # (1, F, T)  # fmt: skip
+        )  # (1, F, T)
         wanted, got = torch.pow(10.0, log_mel), self._bank @ spectrum.abs()
         gain = self._spread @ (wanted / (got + FAINT)).clamp(1 / MOST_GAIN, MOST_GAIN)
         return torch.istft(
-            spectrum * (gain + self._outside), c.n_fft, c.hop, c.win, self._window, center=True,
+            spectrum * (gain + self._outside),
+            c.n_fft,
+            c.hop,
+            c.win,
+            self._window,
+            center=True,
             length=wave.shape[1],
-        )  # fmt: skip
+        )
 
 
 def _pieces(frames: int) -> Iterator[tuple[int, int, int, int]]:

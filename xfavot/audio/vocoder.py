@@ -131,16 +131,27 @@ class GriffinLim(MelDecoder):
     def _stft(self, wave: Tensor) -> Tensor:
         c = self.contract
         return torch.stft(
-            wave, n_fft=c.n_fft, hop_length=c.hop, win_length=c.win, window=self._window(),
-            center=True, pad_mode="reflect", return_complex=True,
-        )  # (1025, T)  # fmt: skip
+            wave,
+            n_fft=c.n_fft,
+            hop_length=c.hop,
+            win_length=c.win,
+            window=self._window(),
+            center=True,
+            pad_mode="reflect",
+            return_complex=True,
+        )  # (1025, T)
 
     def _istft(self, spectrum: Tensor, samples: int | None = None) -> Tensor:
         c = self.contract
         return torch.istft(
-            spectrum, n_fft=c.n_fft, hop_length=c.hop, win_length=c.win, window=self._window(),
-            center=True, length=(spectrum.shape[1] - 1) * c.hop if samples is None else samples,
-        )  # (N,)  # fmt: skip
+            spectrum,
+            n_fft=c.n_fft,
+            hop_length=c.hop,
+            win_length=c.win,
+            window=self._window(),
+            center=True,
+            length=(spectrum.shape[1] - 1) * c.hop if samples is None else samples,
+        )  # (N,)
 
 
 def _scaled(magnitude: Tensor, mel: Tensor, bank: Tensor, spread: Tensor) -> Tensor:

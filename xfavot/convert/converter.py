@@ -396,9 +396,12 @@ class StyleMaker:
             x = inputs.face_to_tensor(pixels).to(self.device)
             vector = self.nets.E_I(x, self._codes(code))  # (1, S)
         return Style(
-            vector=vector, guidance="face", gender=gender, gender_from="given",
+            vector=vector,
+            guidance="face",
+            gender=gender,
+            gender_from="given",
             reference=describe(face),
-        )  # fmt: skip
+        )
 
     def style_of_voice(self, voice: Any, *, gender: str | None = None) -> Style:
         """Encode the style of a reference voice by E_A, over the whole clip.
@@ -418,10 +421,12 @@ class StyleMaker:
             code = self._estimate_gender(mel) if given is None else given
             vector = mean(mel, lambda x: self.nets.E_A(x, self._codes(code)))  # (1, S)
         return Style(
-            vector=vector, guidance="voice", gender=inputs.GENDERS[code],
+            vector=vector,
+            guidance="voice",
+            gender=inputs.GENDERS[code],
             gender_from="given" if given is not None else "estimated by C_A",
             reference=describe(voice),
-        )  # fmt: skip
+        )
 
     def style_of_latent(
         self, seed: int, *, gender: str | None = None, speaker: str | None = None
@@ -458,10 +463,14 @@ class StyleMaker:
         with torch.inference_mode():
             vector = self.nets.M(z.to(self.device), self._codes(code or 0))  # (1, S)
         return Style(
-            vector=vector, guidance="latent", gender=gender or "",
+            vector=vector,
+            guidance="latent",
+            gender=gender or "",
             gender_from="speaker" if speaker else "given",
-            reference=f"latent code of seed {seed}", seed=seed, speaker=speaker or "",
-        )  # fmt: skip
+            reference=f"latent code of seed {seed}",
+            seed=seed,
+            speaker=speaker or "",
+        )
 
     def style(
         self,
@@ -585,9 +594,12 @@ class Converter(StyleMaker):
             image = inputs.tensor_to_face(self.nets.G_I(x, style.vector))
         task = style.task("face")
         return ConvertedFace(
-            task=task, image=image, source=source, style=style,
+            task=task,
+            image=image,
+            source=source,
+            style=style,
             provenance=self._provenance(face, style, task),
-        )  # fmt: skip
+        )
 
     def convert_voice(self, voice: Any, **guidance: Any) -> ConvertedVoice:
         """Convert a voice: the words and their melody stay, the speaker follows the guidance.
@@ -616,10 +628,15 @@ class Converter(StyleMaker):
         task = style.task("voice")
         provenance = self._provenance(voice, style, task)
         return ConvertedVoice(
-            task=task, waveform=self.vocoder(result, length=len(wave)), style=style,
-            log_mel=result.numpy(), f0=f0, source_log_mel=source.numpy(), source_f0=source_f0,
+            task=task,
+            waveform=self.vocoder(result, length=len(wave)),
+            style=style,
+            log_mel=result.numpy(),
+            f0=f0,
+            source_log_mel=source.numpy(),
+            source_f0=source_f0,
             provenance=provenance | {"vocoder": self.vocoder.name},
-        )  # fmt: skip
+        )
 
     def analyse_voice(self, voice: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the log10 mel (80, T) of a voice and its pitch (T,) in Hz, 0 where unvoiced.

@@ -211,12 +211,7 @@ class Grid:
 
 
 def sample_grids(
-    converter: Converter,
-    stores: Sequence[Store],
-    *,
-    split: str = "",
-    count: int = 4,
-    seed: int = 0,
+    converter: Converter, stores: Sequence[Store], *, split: str = "", count: int = 4, seed: int = 0
 ) -> dict[str, Grid]:
     """Convert `count` sources under `count` references, for every task that the stores allow.
 
@@ -293,10 +288,7 @@ def _source(converter: Converter, e: Example, output: str) -> Panel:
 
 
 def _cells(
-    converter: Converter,
-    task: Task,
-    sources: Sequence[Example],
-    led: Sequence[tuple[Panel, Style]],
+    converter: Converter, task: Task, sources: Sequence[Example], led: Sequence[tuple[Panel, Style]]
 ) -> tuple[tuple[Panel, ...], ...]:
     cells = []
     for _, style in led:

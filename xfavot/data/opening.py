@@ -60,7 +60,7 @@ def open_batches(
     batches = Batches(
         stores, split=split, image_size=cfg.model.image_size, mel_frames=cfg.model.mel_frames,
         batch_size=batch_size, seed=cfg.seed, augment=cfg.data.augment,
-    )  # fmt: skip
+    )
     found = len(batches.speakers)
     if cfg.model.speakers == 0:
         model = dataclasses.replace(cfg.model, speakers=max(found, 1))
@@ -82,7 +82,7 @@ def open_validation(
             stores, split="val", image_size=cfg.model.image_size,
             mel_frames=cfg.model.mel_frames, batch_size=cfg.train.batch_size, seed=cfg.seed,
             speakers=train.speakers, standardiser=train.standardiser,
-        )  # fmt: skip
+        )
     except DataError as error:
         say(f"WARNING: no validation: {error}")
         return None

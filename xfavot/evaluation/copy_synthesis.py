@@ -129,11 +129,19 @@ def measure(
     rows = []
     for (system, corpus, split), members in groups.items():
         for metric, value in _values(members, embed).items():
-            rows.append({
-                "system": system, "task": f"copy synthesis, {split}", "dataset": corpus,
-                "metric": metric, "value": value, "ci_low": None, "ci_high": None,
-                "n": len(members), "seed": seed,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "system": system,
+                    "task": f"copy synthesis, {split}",
+                    "dataset": corpus,
+                    "metric": metric,
+                    "value": value,
+                    "ci_low": None,
+                    "ci_high": None,
+                    "n": len(members),
+                    "seed": seed,
+                }
+            )
     return rows
 
 

@@ -102,12 +102,21 @@ def _row(answers: Sequence[Judgement], metric: str, dataset: str, seed: int) -> 
     low, high = bootstrap(answers, seed=seed)
     share = right / n
     return {
-        "system": answers[0].system, "task": answers[0].task, "dataset": dataset,
-        "metric": metric, "value": share, "ci_low": min(low, share), "ci_high": max(high, share),
-        "n": n, "seed": seed, **binomial(right, n), "alpha": alpha(answers),
+        "system": answers[0].system,
+        "task": answers[0].task,
+        "dataset": dataset,
+        "metric": metric,
+        "value": share,
+        "ci_low": min(low, share),
+        "ci_high": max(high, share),
+        "n": n,
+        "seed": seed,
+        **binomial(right, n),
+        "alpha": alpha(answers),
         "evaluators": len({a.evaluator for a in answers}),
-        "triplets": len({a.triplet for a in answers}), "interval": "bootstrap",
-    }  # fmt: skip
+        "triplets": len({a.triplet for a in answers}),
+        "interval": "bootstrap",
+    }
 
 
 def binomial(right: int, n: int) -> Row:
@@ -351,10 +360,15 @@ def ground_truth(
         prompted, shown = (_face_or_voice(parts is faces) for parts in (prompts, answers))
         made.append(
             Triplet(
-                system=TRUTH, task=task, people=(a, b), prompt=prompted(prompt), match=shown(match),
-                other=shown(other), genders=(match.item.gender, other.item.gender),
+                system=TRUTH,
+                task=task,
+                people=(a, b),
+                prompt=prompted(prompt),
+                match=shown(match),
+                other=shown(other),
+                genders=(match.item.gender, other.item.gender),
             )
-        )  # fmt: skip
+        )
     return made
 
 
@@ -409,9 +423,15 @@ def converted(
         else:
             prompt, match, other = first.face(), *results
         yield Triplet(
-            system=system, task=task, prompt=prompt, match=match, other=other, people=(a, b),
-            genders=(first.item.gender, second.item.gender), source=source.item.id,
-        )  # fmt: skip
+            system=system,
+            task=task,
+            prompt=prompt,
+            match=match,
+            other=other,
+            people=(a, b),
+            genders=(first.item.gender, second.item.gender),
+            source=source.item.id,
+        )
 
 
 def _convert(converter: Converter, source: Part, reference: Part, task: str) -> Sample:
@@ -524,13 +544,22 @@ def automatic_rows(
                 if found:
                     test = binomial(sum(vote == 1.0 for vote in found), len(found))
                     value = float(np.mean(found))
-                    rows.append({
-                        "system": system, "task": task, "dataset": dataset,
-                        "metric": f"automatic {metric}, by {judge.name}", "value": value,
-                        "ci_low": min(test["wilson_low"], value),
-                        "ci_high": max(test["wilson_high"], value), "n": len(found), "seed": seed,
-                        **test, "triplets": len(found), "interval": "Wilson",
-                    })  # fmt: skip
+                    rows.append(
+                        {
+                            "system": system,
+                            "task": task,
+                            "dataset": dataset,
+                            "metric": f"automatic {metric}, by {judge.name}",
+                            "value": value,
+                            "ci_low": min(test["wilson_low"], value),
+                            "ci_high": max(test["wilson_high"], value),
+                            "n": len(found),
+                            "seed": seed,
+                            **test,
+                            "triplets": len(found),
+                            "interval": "Wilson",
+                        }
+                    )
     return rows
 
 
@@ -638,8 +667,10 @@ class FactorJudge:
             read = self.read(triplet.prompt)
             near, far = (float(np.linalg.norm(read - person)) for person in (led, other))
         else:
-            near, far = (float(np.linalg.norm(self.read(candidate) - led))
-                         for candidate in (triplet.match, triplet.other))  # fmt: skip
+            near, far = (
+                float(np.linalg.norm(self.read(candidate) - led))
+                for candidate in (triplet.match, triplet.other)
+            )
         return _compare(far, near)
 
 

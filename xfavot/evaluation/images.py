@@ -310,10 +310,7 @@ class Extractor:
 
 
 def fid_stargan_v2(
-    *,
-    image_size: int,
-    cache: str | PathLike[str] | None = None,
-    device: torch.device | str = "cpu",
+    *, image_size: int, cache: str | PathLike[str] | None = None, device: torch.device | str = "cpu"
 ) -> Extractor:
     """Return the ancestor's extractor.
 
@@ -976,10 +973,14 @@ class Kept:
             )
             others = self.chances.get(metric)
             yield {
-                "metric": metric, "value": float(np.mean(values)), "ci_low": low, "ci_high": high,
-                "n": len(values), "chance": float(np.mean(others)) if others else None,
+                "metric": metric,
+                "value": float(np.mean(values)),
+                "ci_low": low,
+                "ci_high": high,
+                "n": len(values),
+                "chance": float(np.mean(others)) if others else None,
                 "definition": FACE_DEFINITIONS[metric],
-            }  # fmt: skip
+            }
 
 
 def _pictures(x: Tensor) -> list[Picture]:
@@ -1223,9 +1224,15 @@ def _require_images(name: str, images: Tensor, wanted: tuple[int, ...]) -> None:
 
 def _row(metric: Extractor | LPIPS, direction: str, value: float, n: int) -> Row:
     return {
-        "metric": metric.metric, "direction": direction, "value": value, "ci_low": None,
-        "ci_high": None, "n": n, "n_real": None, "definition": metric.definition,
-    }  # fmt: skip
+        "metric": metric.metric,
+        "direction": direction,
+        "value": value,
+        "ci_low": None,
+        "ci_high": None,
+        "n": n,
+        "n_real": None,
+        "definition": metric.definition,
+    }
 
 
 def _diversity_row(distance: LPIPS, direction: str, batches: Sequence[Sequence[float]]) -> Row:

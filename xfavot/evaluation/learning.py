@@ -103,17 +103,31 @@ def measures(grid: Grid, judges: Judges, *, pose: Tensor, random_pose: float) ->
         if bool(chosen.any()):
             value, n = float(right[chosen].float().mean()), int(chosen.sum())
             rows.append(
-                row(grid.task, grid.guidance, f"sex of the reference, {name} pairs", value, n,
-                    chance=0.5, judge=own, goal=GOAL_SEX)
-            )  # fmt: skip
+                row(
+                    grid.task,
+                    grid.guidance,
+                    f"sex of the reference, {name} pairs",
+                    value,
+                    n,
+                    chance=0.5,
+                    judge=own,
+                    goal=GOAL_SEX,
+                )
+            )
     if grid.named:
         right = seen.speaker.argmax(1).view(shape) == grid.reference.speaker[None]
         rows.append(
-            row(grid.task, grid.guidance, "identity of the reference",
-                float(right[other].float().mean()), int(other.sum()),
-                chance=1 / seen.speaker.shape[1], judge=judges.accuracy[f"{grid.output}/speaker"],
-                goal=GOAL_IDENTITY[grid.output] if grid.sought else None)
-        )  # fmt: skip
+            row(
+                grid.task,
+                grid.guidance,
+                "identity of the reference",
+                float(right[other].float().mean()),
+                int(other.sum()),
+                chance=1 / seen.speaker.shape[1],
+                judge=judges.accuracy[f"{grid.output}/speaker"],
+                goal=GOAL_IDENTITY[grid.output] if grid.sought else None,
+            )
+        )
     posed = other & pose.isfinite().all(1)[:, None] if pose.shape[1] else other & False
     if bool(posed.any()):
         error = (seen.pose.view(*shape, 2) - pose[:, None]).abs().mean(2)
@@ -125,12 +139,27 @@ def measures(grid: Grid, judges: Judges, *, pose: Tensor, random_pose: float) ->
 def _pose_rows(grid: Grid, error: Tensor, own: float, random_pose: float) -> list[Row]:
     value, n = float(error.mean()), len(error)
     return [
-        row(grid.task, grid.guidance, "error of the source's pose", value, n,
-            chance=random_pose, judge=own),
-        row(grid.task, grid.guidance, "error of pose over that of random faces",
-            value / random_pose, n, chance=1.0, judge=own / random_pose, goal=GOAL_POSE,
-            sense=AT_MOST),
-    ]  # fmt: skip
+        row(
+            grid.task,
+            grid.guidance,
+            "error of the source's pose",
+            value,
+            n,
+            chance=random_pose,
+            judge=own,
+        ),
+        row(
+            grid.task,
+            grid.guidance,
+            "error of pose over that of random faces",
+            value / random_pose,
+            n,
+            chance=1.0,
+            judge=own / random_pose,
+            goal=GOAL_POSE,
+            sense=AT_MOST,
+        ),
+    ]
 
 
 def _diversity_rows(grid: Grid, features: Tensor, reference_features: Tensor) -> list[Row]:
@@ -150,9 +179,16 @@ def _diversity_rows(grid: Grid, features: Tensor, reference_features: Tensor) ->
             real = float(torch.cdist(own, own, p=1.0)[pairs].mean()) / own.shape[1]
             asked = faces and space == "L1" and not label
             rows.append(
-                row(grid.task, grid.guidance, f"diversity over the references{label}, {space}",
-                    value / real, n, chance=0.0, goal=goal if asked else None)
-            )  # fmt: skip
+                row(
+                    grid.task,
+                    grid.guidance,
+                    f"diversity over the references{label}, {space}",
+                    value / real,
+                    n,
+                    chance=0.0,
+                    goal=goal if asked else None,
+                )
+            )
     return rows
 
 
@@ -239,9 +275,15 @@ def kept(
     if heard.correlations:
         mean = sum(heard.correlations) / len(heard.correlations)
         rows.append(
-            row(task, guidance, "correlation of log pitch", mean, len(heard.correlations),
-                chance=0.0)
-        )  # fmt: skip
+            row(
+                task,
+                guidance,
+                "correlation of log pitch",
+                mean,
+                len(heard.correlations),
+                chance=0.0,
+            )
+        )
     return rows
 
 
@@ -391,9 +433,14 @@ def _prepare(
         people_of(stores, split, speakers=names, image_size=size) for split in ("train", SPLIT)
     )
     judges = ensure_judges(
-        stores, train, people, frames=frames, folder=model.path.resolve().parents[2] / "auxiliary",
-        device=device, on_log=say,
-    )  # fmt: skip
+        stores,
+        train,
+        people,
+        frames=frames,
+        folder=model.path.resolve().parents[2] / "auxiliary",
+        device=device,
+        on_log=say,
+    )
     faces, voices = people.faces, people.voices(frames)
     sides = {
         "face": Side(faces.x.to(device), faces.speaker, faces.gender),
@@ -465,10 +512,13 @@ def _grids(study: Study) -> Iterator[tuple[Grid, Tensor]]:
     for guidance, style in _styles(study):
         for kind, side in study.sides.items():
             source, reference = (
-                Side(side.x[rows], side.speaker[rows].to(side.x.device),
-                     side.gender[rows].to(side.x.device))
+                Side(
+                    side.x[rows],
+                    side.speaker[rows].to(side.x.device),
+                    side.gender[rows].to(side.x.device),
+                )
                 for rows in (study.sources[kind], study.references[kind])
-            )  # fmt: skip
+            )
             make = _faces if kind == "face" else _voices
             yield (
                 Grid(

@@ -207,10 +207,16 @@ def _row(folder: Path, line: int, row: dict[str, str]) -> tuple[list[str], Outpu
     if wrong or task is None or gender is None:
         return wrong, None
     return [], Output(
-        line=line, task=task, source=paths["source"], reference=paths.get("reference"),
-        output=paths["output"], model=row["model"], transcript=row.get("transcript", ""),
-        speaker=row.get("speaker", ""), gender=gender,
-    )  # fmt: skip
+        line=line,
+        task=task,
+        source=paths["source"],
+        reference=paths.get("reference"),
+        output=paths["output"],
+        model=row["model"],
+        transcript=row.get("transcript", ""),
+        speaker=row.get("speaker", ""),
+        gender=gender,
+    )
 
 
 def _refusal(file: Path, reason: str, advice: str) -> DataError:
@@ -229,9 +235,14 @@ UNUSABLE_FACES = "share of outputs that cannot be read as images"
 
 
 def score_faces(
-    group: Group, outputs: Sequence[Output], everything: Sequence[Output], metrics: Metrics,
-    ledger: Ledger, *, size: int,
-) -> None:  # fmt: skip
+    group: Group,
+    outputs: Sequence[Output],
+    everything: Sequence[Output],
+    metrics: Metrics,
+    ledger: Ledger,
+    *,
+    size: int,
+) -> None:
     """Measure the faces of one system and task.
 
     Args:
@@ -260,10 +271,16 @@ def score_faces(
         except DataError as error:
             ledger.lacks(group, extractor.metric, error, len(outputs))
             continue
-        ledger.add(group, {
-            "metric": extractor.metric, "value": value, "n": made.count, "seed": ledger.seed,
-            "definition": f"{extractor.definition}; against {known.count} faces of the manifest",
-        })  # fmt: skip
+        ledger.add(
+            group,
+            {
+                "metric": extractor.metric,
+                "value": value,
+                "n": made.count,
+                "seed": ledger.seed,
+                "definition": f"{extractor.definition}; against {known.count} of its faces",
+            },
+        )
     for distance in metrics.distances:
         _diversity(group, good, distance, ledger, size)
     if metrics.preserved and good:
@@ -296,8 +313,13 @@ def _diversity(
         value = float(distance.diversity(to_floats(images)[None])[0])
         samples.append(Sample(value, 1.0, str(members[0].source)))
     if single:
-        ledger.lacks(group, distance.metric, f"sources with one output; expected "
-                     f"{FEWEST_OUTPUTS} or more for a diversity; list more", single)  # fmt: skip
+        ledger.lacks(
+            group,
+            distance.metric,
+            f"sources with one output; expected "
+            f"{FEWEST_OUTPUTS} or more for a diversity; list more",
+            single,
+        )
     ledger.mean(group, distance.metric, samples, f"{distance.definition}; from 8-bit files")
 
 
@@ -355,9 +377,12 @@ Measure = Callable[[Output], Measured]
 
 
 def score_voices(
-    group: Group, outputs: Sequence[Output], everything: Sequence[Output], tools: VoiceTools,
+    group: Group,
+    outputs: Sequence[Output],
+    everything: Sequence[Output],
+    tools: VoiceTools,
     ledger: Ledger,
-) -> None:  # fmt: skip
+) -> None:
     """Measure the voices of one system and task.
 
     Args:
@@ -414,8 +439,12 @@ def score_sources(
     }
     _measure(group, list(sources.values()), measures, tools, ledger, source=True)
     if tools.has(speaker.METRIC):
-        _likeness_of_people(Group(system=GROUND_TRUTH, task="references", dataset=dataset),
-                            utterances(outputs), tools, ledger)  # fmt: skip
+        _likeness_of_people(
+            Group(system=GROUND_TRUTH, task="references", dataset=dataset),
+            utterances(outputs),
+            tools,
+            ledger,
+        )
 
 
 def _likeness_of_people(
@@ -443,9 +472,14 @@ def utterances(everything: Sequence[Output]) -> dict[str, list[Path]]:
 
 
 def _measure(
-    group: Group, outputs: Sequence[Output], measures: dict[tuple[str, ...], Measure],
-    tools: VoiceTools, ledger: Ledger, *, source: bool = False,
-) -> None:  # fmt: skip
+    group: Group,
+    outputs: Sequence[Output],
+    measures: dict[tuple[str, ...], Measure],
+    tools: VoiceTools,
+    ledger: Ledger,
+    *,
+    source: bool = False,
+) -> None:
     """Go through the outputs once, with all measures at each, and add rows."""
     samples: dict[str, list[Sample]] = {}
     ready = {names: run for names, run in measures.items() if _tool(tools, names) is None}
@@ -475,22 +509,24 @@ def definition(metric: str, recogniser: str) -> str:
         )
         return voices_evaluation.NISQA_DEFINITIONS[kind].format(rate=MEL.sample_rate)
     known = {
-        **voices_evaluation.F0_DEFINITIONS, **voices_evaluation.CONTENT_DEFINITIONS,
+        **voices_evaluation.F0_DEFINITIONS,
+        **voices_evaluation.CONTENT_DEFINITIONS,
         speaker.METRIC: speaker.DEFINITION,
         **{
             name: f"{text}; heard by {recogniser}"
             for name, text in voices_evaluation.WORD_DEFINITIONS.items()
         },
-    }  # fmt: skip
+    }
     return known[metric]
 
 
 def _tool(tools: VoiceTools, names: tuple[str, ...]) -> str | None:
     """Say why the tool of some metrics is missing, if it is."""
     needs = {
-        voices_evaluation.WER: tools.recogniser, voices_evaluation.CHARACTERS: CONTENT,
+        voices_evaluation.WER: tools.recogniser,
+        voices_evaluation.CHARACTERS: CONTENT,
         voices_evaluation.LIKENESS: CONTENT,
-    }  # fmt: skip
+    }
     return tools.missing.get(needs.get(names[0], names[0]))
 
 
@@ -591,15 +627,20 @@ def _verify(group: Group, outputs: Sequence[Output], tools: VoiceTools, ledger: 
                 "fill the column speaker"
             )
         rows = pair_rows(
-            made @ told.T, [one.speaker for one in known], list(people.values()),
-            {one.speaker: one.gender for one in known if one.gender}, seed=ledger.seed,
-        )  # fmt: skip
+            made @ told.T,
+            [one.speaker for one in known],
+            list(people.values()),
+            {one.speaker: one.gender for one in known if one.gender},
+            seed=ledger.seed,
+        )
     except DataError as error:
         ledger.lacks(group, VOICE_VERIFICATION, error, len(outputs))
         return
     for row in rows:
-        ledger.add(group, {**row, "metric": f"speaker {row['metric']}",
-                           "definition": VERIFICATION_DEFINITION})  # fmt: skip
+        ledger.add(
+            group,
+            {**row, "metric": f"speaker {row['metric']}", "definition": VERIFICATION_DEFINITION},
+        )
 
 
 # Scores of outputs that any system made, from a list of files (`foreign_manifest.py`)
@@ -762,16 +803,21 @@ def verify(
                 "two people at least; list more"
             )
         score = _unit([x for _, x in made]) @ _unit([x for _, x in told.values()]).T
-        rows = pair_rows(score, [who for who, _ in made], people,
-                         genders(outputs), seed=ledger.seed)  # fmt: skip
+        rows = pair_rows(
+            score, [who for who, _ in made], people, genders(outputs), seed=ledger.seed
+        )
     except DataError as error:
         ledger.lacks(group, VERIFICATION, error, len(outputs))
         return
     for row in rows:
-        ledger.add(group, {
-            **row, "metric": f"cross-modal {row['metric']}",
-            "definition": f"outputs against all references of the task, {verifier.name}, cosine",
-        })  # fmt: skip
+        ledger.add(
+            group,
+            {
+                **row,
+                "metric": f"cross-modal {row['metric']}",
+                "definition": f"outputs against all references of a task, {verifier.name}, cosine",
+            },
+        )
 
 
 def genders(outputs: Sequence[Output]) -> Mapping[str, str]:

@@ -76,11 +76,7 @@ def draw_each(speaker: Tensor, count: int, draws: int, rng: torch.Generator) -> 
 
 
 def retrieval(
-    styles: Mapping[str, Tensor],
-    speakers: Mapping[str, Tensor],
-    gender: Tensor,
-    *,
-    seed: int,
+    styles: Mapping[str, Tensor], speakers: Mapping[str, Tensor], gender: Tensor, *, seed: int
 ) -> list[Row]:
     """Measure face-to-voice and voice-to-face R@1 by cosine.
 
@@ -220,9 +216,17 @@ def pair_rows(
         for place, metric in enumerate(("AUC", "EER")):
             low, high = quantiles(draw[place] for draw in found)
             rows.append(
-                _row(f"verification {metric}, {part}", value[place], low, high, len(kinds),
-                     len({*one, *other}), seed, CHANCE)
-            )  # fmt: skip
+                _row(
+                    f"verification {metric}, {part}",
+                    value[place],
+                    low,
+                    high,
+                    len(kinds),
+                    len({*one, *other}),
+                    seed,
+                    CHANCE,
+                )
+            )
     return rows
 
 
@@ -263,11 +267,15 @@ def cross_modal_rows(
             f"alone ({', '.join(odd[:3])}); expected finite vectors of two people at least, each "
             "with face and voice; leave the others out"
         )
-    unit = {name: functional.normalize(x.detach().cpu().double(), dim=1)
-            for name, x in (("face", faces), ("voice", voices))}  # fmt: skip
+    unit = {
+        name: functional.normalize(x.detach().cpu().double(), dim=1)
+        for name, x in (("face", faces), ("voice", voices))
+    }
     number = {name: place for place, name in enumerate(people)}
-    code = {name: torch.tensor([number[one] for one in who])
-            for name, who in (("face", face_people), ("voice", voice_people))}  # fmt: skip
+    code = {
+        name: torch.tensor([number[one] for one in who])
+        for name, who in (("face", face_people), ("voice", voice_people))
+    }
     score = (unit["face"] @ unit["voice"].T).numpy()
     rows = pair_rows(score, face_people, voice_people, gender, seed=seed, draws=draws)
     sexes = [(gender or {}).get(name, "") for name in people]
@@ -301,20 +309,40 @@ def _retrieval(
             total = weight.sum(axis=1)
             low, high = quantiles((weight * found).sum(axis=1)[total > 0] / total[total > 0])
             chance = float((k / choices.double()).clamp(max=1).mean())
-            yield _row(f"R@{k}{part}", float(found.mean()), low, high, len(chosen),
-                       len(set(chosen.tolist())), seed, chance)  # fmt: skip
+            yield _row(
+                f"R@{k}{part}",
+                float(found.mean()),
+                low,
+                high,
+                len(chosen),
+                len(set(chosen.tolist())),
+                seed,
+                chance,
+            )
 
 
 def _row(
-    metric: str, value: float, low: float | None, high: float | None, n: int, people: int,
-    seed: int, chance: float,
-) -> VerificationRow:  # fmt: skip
+    metric: str,
+    value: float,
+    low: float | None,
+    high: float | None,
+    n: int,
+    people: int,
+    seed: int,
+    chance: float,
+) -> VerificationRow:
     if low is not None and high is not None:  # a bootstrap can miss the value itself
         low, high = min(low, value), max(high, value)
     return {
-        "metric": metric, "value": value, "ci_low": low, "ci_high": high, "n": n,
-        "people": people, "seed": seed, "chance": chance,
-    }  # fmt: skip
+        "metric": metric,
+        "value": value,
+        "ci_low": low,
+        "ci_high": high,
+        "n": n,
+        "people": people,
+        "seed": seed,
+        "chance": chance,
+    }
 
 
 # The style space: where the faces and the voices of each speaker lie, as a map and in numbers
@@ -403,9 +431,13 @@ def style_space(
         codes += [code] * (len(styles) - len(codes))
     vectors = torch.nn.functional.normalize(torch.cat(styles).cpu().double(), dim=1)
     return StyleSpace(
-        styles=vectors.numpy(), kind=np.array(kinds), speaker=np.array(codes), speakers=speakers,
-        genders=tuple(genders), split=split,
-    )  # fmt: skip
+        styles=vectors.numpy(),
+        kind=np.array(kinds),
+        speaker=np.array(codes),
+        speakers=speakers,
+        genders=tuple(genders),
+        split=split,
+    )
 
 
 def _voice(store: Store, item: Item) -> NDArray[np.float32]:
@@ -430,9 +462,11 @@ def embed(space: StyleSpace, *, seed: int = 0) -> Array:
             "people, or take another split"
         )
     tsne = TSNE(
-        metric="precomputed", init=_principal(space.styles), random_state=seed,
+        metric="precomputed",
+        init=_principal(space.styles),
+        random_state=seed,
         perplexity=min(PERPLEXITY, (count - 1) / 3),
-    )  # fmt: skip
+    )
     return np.asarray(tsne.fit_transform(_distances(space)), dtype=np.float64)
 
 
@@ -489,8 +523,10 @@ def measures(
             ("cosine, of two people of one sex", float(cosine[one_sex].mean()), int(one_sex.sum()))
         )
     shared = {"system": system, "dataset": dataset, "ci_low": None, "ci_high": None, "seed": seed}
-    rows = [{"task": "styles", "metric": m, "value": v, "n": n, "chance": None, **shared}
-            for m, v, n in found]  # fmt: skip
+    rows = [
+        {"task": "styles", "metric": m, "value": v, "n": n, "chance": None, **shared}
+        for m, v, n in found
+    ]
     styles = {k: torch.from_numpy(s).float() for k, s in zip(KINDS, (face, voice), strict=True)}
     codes = dict(zip(KINDS, map(torch.from_numpy, (of_face, of_voice)), strict=True))
     for one in retrieval(styles, codes, torch.from_numpy(gender), seed=seed):

@@ -187,14 +187,31 @@ def score_faces(
         made = _convert(maker, x.repeat_interleave(style.shape[1], 0), style.flatten(0, 1))
         return made.view(*style.shape[:2], *made.shape[1:])
 
-    return _rows(generate, directions, metrics, real, system=system, task=task.value,
-                 dataset=dataset, seed=seed, sources=shown)  # fmt: skip
+    return _rows(
+        generate,
+        directions,
+        metrics,
+        real,
+        system=system,
+        task=task.value,
+        dataset=dataset,
+        seed=seed,
+        sources=shown,
+    )
 
 
 def score_real_faces(
-    speakers: str, stores: Sequence[Store], metrics: Metrics, real: Real, *, system: str,
-    dataset: str, size: int, seed: int, sources: int = 0,
-) -> list[Row]:  # fmt: skip
+    speakers: str,
+    stores: Sequence[Store],
+    metrics: Metrics,
+    real: Real,
+    *,
+    system: str,
+    dataset: str,
+    size: int,
+    seed: int,
+    sources: int = 0,
+) -> list[Row]:
     """Measure the references of `i2i` themselves in the place of its outputs.
 
     What real faces that were not trained on reach, with the same draws and as many images.
@@ -216,8 +233,9 @@ def score_real_faces(
         x = pixels(own, size)
         return x.view(*references.shape, *x.shape[1:])
 
-    return _rows(generate, directions, metrics, real, system=system, task=TRUTH, dataset=dataset,
-                 seed=seed)  # fmt: skip
+    return _rows(
+        generate, directions, metrics, real, system=system, task=TRUTH, dataset=dataset, seed=seed
+    )
 
 
 def _sources(
@@ -225,10 +243,9 @@ def _sources(
 ) -> dict[str, list[Sample]]:
     """Faces by sex, all or as many as asked for."""
     return {
-        name: drawn(faces_of(stores, SPLITS[speakers], code), count,
-                    [seed, *name.encode()])
+        name: drawn(faces_of(stores, SPLITS[speakers], code), count, [seed, *name.encode()])
         for code, name in SEXES.items()
-    }  # fmt: skip
+    }
 
 
 def _directions(
@@ -251,25 +268,26 @@ def _directions(
 
 
 def _rows(
-    generate: Generate, directions: Sequence[Direction], metrics: Metrics, real: Real,
-    **named: Any,
-) -> list[Row]:  # fmt: skip
+    generate: Generate, directions: Sequence[Direction], metrics: Metrics, real: Real, **named: Any
+) -> list[Row]:
     """Score, with the batches that the references allow."""
     batch = min(BATCH, *(direction.references for direction in directions))
     smaller = "" if batch == BATCH else f"; batches of {batch}, not {BATCH}: few references"
     by_batch = {one.metric for one in metrics.distances}
     sexes = {direction.name: direction.target for direction in directions}
     return [
-        {**row, "sex": sexes.get(row["direction"], ""),
-         "definition": row["definition"] + (smaller if row["metric"] in by_batch else "")}
+        {
+            **row,
+            "sex": sexes.get(row["direction"], ""),
+            "definition": row["definition"] + (smaller if row["metric"] in by_batch else ""),
+        }
         for row in images.score(generate, directions, metrics, real, batch=batch, **named)
-    ]  # fmt: skip
+    ]
 
 
 def real_statistics(
-    stores: Sequence[Store], metrics: Metrics, *, size: int, folder: Path,
-    on_log: Log | None = None,
-) -> dict[tuple[str, str], Moments]:  # fmt: skip
+    stores: Sequence[Store], metrics: Metrics, *, size: int, folder: Path, on_log: Log | None = None
+) -> dict[tuple[str, str], Moments]:
     """Count the training faces of both sexes, once; later calls read what was kept.
 
     Args:
@@ -292,8 +310,10 @@ def real_statistics(
                     pixels(samples[at : at + AT_ONCE], size)
                     for at in range(0, len(samples), AT_ONCE)
                 ),
-                images=f"{prepared} {TRAIN} {name} {size}", folder=folder, on_log=on_log,
-            )  # fmt: skip
+                images=f"{prepared} {TRAIN} {name} {size}",
+                folder=folder,
+                on_log=on_log,
+            )
     return found
 
 
@@ -308,19 +328,26 @@ def with_judge(metrics: Metrics, judge: FaceJudge, *, name: str, device: torch.d
     """
     width = judge.speaker.in_features
     extractor = images.substitute(
-        name, lambda x: judge.who(x).mean((2, 3)), dims=width, fingerprint=images.digest(judge),
+        name,
+        lambda x: judge.who(x).mean((2, 3)),
+        dims=width,
+        fingerprint=images.digest(judge),
         device=device,
-    )  # fmt: skip
+    )
     layers = nn.Sequential(*(layer for stage in judge.who for layer in stage.children()))
     learnt = [
         torch.full((one.num_features,), 1 / one.num_features)
-        for one in layers if isinstance(one, nn.BatchNorm2d)
-    ]  # fmt: skip
+        for one in layers
+        if isinstance(one, nn.BatchNorm2d)
+    ]
     distance = LPIPS(
-        f"diversity, {name}", layers, learnt, unit_package,
+        f"diversity, {name}",
+        layers,
+        learnt,
+        unit_package,
         definition=f"mean squared difference of the maps of {name}, unit length, all pairs of a "
         "source's outputs, mean over sources; no LPIPS",
-    )  # fmt: skip
+    )
     distance.shift.zero_()
     distance.scale.fill_(1)
     return Metrics(
@@ -345,9 +372,15 @@ def latent_seed(seed: int, number: int) -> int:
 
 
 def _styles(
-    task: Task, maker: StyleMaker, stores: Sequence[Store], split: str, gender: str, *,
-    seed: int, codes: int,
-) -> Tensor:  # fmt: skip
+    task: Task,
+    maker: StyleMaker,
+    stores: Sequence[Store],
+    split: str,
+    gender: str,
+    *,
+    seed: int,
+    codes: int,
+) -> Tensor:
     """Encode every reference of a sex once: (R, S)."""
     if task is Task.Z2I:
         found = (
@@ -355,10 +388,11 @@ def _styles(
         )
     elif task is Task.I2I:
         found = (
-            maker.style_of_face(one.store.face(one.item, one.face), gender=gender,
-                                aligned=True).vector
+            maker.style_of_face(
+                one.store.face(one.item, one.face), gender=gender, aligned=True
+            ).vector
             for one in faces_of(stores, split, gender)
-        )  # fmt: skip
+        )
     else:
         found = (
             maker.style_of_voice(one.store.waveform(one.item), gender=gender).vector
@@ -491,9 +525,16 @@ class VoiceStudy:
             for row in rng.permutation(len(known[name]))[:MOST_UTTERANCES]:
                 file = self.real(known[name][row])
                 found.append(
-                    Output(line=0, task=Task.A2A, source=source, reference=file, output=file,
-                           model=manifest.GROUND_TRUTH, speaker=name)
-                )  # fmt: skip
+                    Output(
+                        line=0,
+                        task=Task.A2A,
+                        source=source,
+                        reference=file,
+                        output=file,
+                        model=manifest.GROUND_TRUTH,
+                        speaker=name,
+                    )
+                )
         return found
 
     def convert(self, task: Task, converter: Converter) -> Iterator[tuple[Pair, Output, str]]:
@@ -517,12 +558,21 @@ class VoiceStudy:
             reference = None
             if task is Task.A2A and pair.reference is not None:
                 reference = self.real(pair.reference)
-            yield pair, Output(
-                line=number, task=task, source=self.real(pair.source), reference=reference,
-                output=file, model=converter.config.configuration,
-                transcript=pair.source.item.transcript, gender=pair.gender,
-                speaker=pair.reference.item.speaker if pair.reference is not None else "",
-            ), reason  # fmt: skip
+            yield (
+                pair,
+                Output(
+                    line=number,
+                    task=task,
+                    source=self.real(pair.source),
+                    reference=reference,
+                    output=file,
+                    model=converter.config.configuration,
+                    transcript=pair.source.item.transcript,
+                    gender=pair.gender,
+                    speaker=pair.reference.item.speaker if pair.reference is not None else "",
+                ),
+                reason,
+            )
 
     def plain(self, reason: object) -> str:
         """Take the folder's name out of a reason, so that equal reasons are equal in every run."""
@@ -588,9 +638,16 @@ def score_real_voices(study: VoiceStudy, tools: VoiceTools, dataset: str) -> Led
     for source in study.sources:
         file = study.real(source)
         rows.append(
-            Output(line=0, task=Task.A2A, source=file, reference=None, output=file,
-                   model=manifest.GROUND_TRUTH, transcript=source.item.transcript)
-        )  # fmt: skip
+            Output(
+                line=0,
+                task=Task.A2A,
+                source=file,
+                reference=None,
+                output=file,
+                model=manifest.GROUND_TRUTH,
+                transcript=source.item.transcript,
+            )
+        )
     told = study.told((one.item.speaker for one in study.sources), rows[0].source)
     ledger = Ledger(seed=study.seed)
     manifest.score_sources(dataset, [*told, *rows], tools, ledger)
@@ -599,9 +656,7 @@ def score_real_voices(study: VoiceStudy, tools: VoiceTools, dataset: str) -> Led
     return ledger
 
 
-def _parts(
-    made: Sequence[tuple[Pair, Output, str]],
-) -> Iterator[tuple[str, str, list[Output]]]:
+def _parts(made: Sequence[tuple[Pair, Output, str]]) -> Iterator[tuple[str, str, list[Output]]]:
     """Direction, sex of the reference and outputs: every direction, then every sex."""
     for target in SEXES.values():
         for source in SEXES.values():
@@ -684,9 +739,13 @@ def score_verification(
         [space.speakers[code] for code in space.speaker[space.kind == kind]] for kind in (0, 1)
     )
     rows = cross_modal_rows(
-        vectors[torch.from_numpy(space.kind == 0)], vectors[torch.from_numpy(space.kind == 1)],
-        faces, voices, dict(zip(space.speakers, space.genders, strict=True)), seed=seed,
-    )  # fmt: skip
+        vectors[torch.from_numpy(space.kind == 0)],
+        vectors[torch.from_numpy(space.kind == 1)],
+        faces,
+        voices,
+        dict(zip(space.speakers, space.genders, strict=True)),
+        seed=seed,
+    )
     names = {"system": system, "task": TASK, "dataset": dataset, "definition": DEFINITION}
     return [{**row, **names} for row in rows]
 
@@ -742,9 +801,14 @@ class Evaluation:
 
     @classmethod
     def of(
-        cls, parts: Sequence[Part], *, wanted: tuple[str, ...], unasked: str, folder: Path,
+        cls,
+        parts: Sequence[Part],
+        *,
+        wanted: tuple[str, ...],
+        unasked: str,
+        folder: Path,
         origin: Mapping[str, Any],
-    ) -> Evaluation:  # fmt: skip
+    ) -> Evaluation:
         """Join parts and leave out what was not asked for.
 
         Args:
@@ -880,19 +944,30 @@ def _write(file: Path, text: str) -> None:
 
 OF_FACES = METRICS[:3]
 PREFIXES = {  # of the names in the rows
-    "fid": ("fid_", "frechet,"), "lpips": ("lpips_", "diversity,"),
-    "preservation": images.METRICS, "nisqa": ("nisqa",),
-    "speaker_similarity": ("speaker_similarity",), "word_error": ("word_error", "character_error"),
-    "f0": ("f0_", "voicing_", "gender_agreement_f0"), "content": ("content_",),
+    "fid": ("fid_", "frechet,"),
+    "lpips": ("lpips_", "diversity,"),
+    "preservation": images.METRICS,
+    "nisqa": ("nisqa",),
+    "speaker_similarity": ("speaker_similarity",),
+    "word_error": ("word_error", "character_error"),
+    "f0": ("f0_", "voicing_", "gender_agreement_f0"),
+    "content": ("content_",),
     "verification": ("speaker verification", "verification", "R@"),
-}  # fmt: skip
+}
 NOT_ASKED = "not asked for"
 
 
 def image_metrics(
-    converter: Converter, model: LoadedModel, stores: Sequence[Store], asked: Sequence[str],
-    *, substitute: str, dataset: str, cache: str | PathLike[str] | None, on_log: Log,
-) -> Metrics:  # fmt: skip
+    converter: Converter,
+    model: LoadedModel,
+    stores: Sequence[Store],
+    asked: Sequence[str],
+    *,
+    substitute: str,
+    dataset: str,
+    cache: str | PathLike[str] | None,
+    on_log: Log,
+) -> Metrics:
     """Load the metrics of faces that were asked for, and the substitute."""
     if not set(asked) & set(OF_FACES):
         return Metrics(missing={})
@@ -906,10 +981,14 @@ def image_metrics(
                 for split in (TRAIN, SPLITS["seen"])
             )
             judges = ensure_judges(
-                stores, train, people, frames=model.config.model.mel_frames,
-                folder=results_folder(model).parents[1] / "auxiliary", device=converter.device,
+                stores,
+                train,
+                people,
+                frames=model.config.model.mel_frames,
+                folder=results_folder(model).parents[1] / "auxiliary",
+                device=converter.device,
                 on_log=on_log,
-            )  # fmt: skip
+            )
             found = with_judge(found, judges.face, name=label, device=converter.device)
         except DataError as error:
             missing = {**found.missing, f"frechet, {label}": str(error)}
@@ -929,10 +1008,12 @@ def voice_tools(
     """Load what measures voices, and set aside what was not asked for."""
     tools = VoiceTools(recogniser, cache=cache)
     used = {
-        "nisqa": (voices.NISQA, voices.NISQA_TTS), "speaker_similarity": (voices.METRIC,),
-        "word_error": (recogniser,), "content": (CONTENT,),
+        "nisqa": (voices.NISQA, voices.NISQA_TTS),
+        "speaker_similarity": (voices.METRIC,),
+        "word_error": (recogniser,),
+        "content": (CONTENT,),
         "f0": (voices.VOICING, voices.GENDER),
-    }  # fmt: skip
+    }
     for family, names in used.items():
         if family not in asked:
             tools.missing.update(dict.fromkeys(names, NOT_ASKED))
@@ -997,21 +1078,40 @@ def evaluate(
     system, name = model.config.configuration, f"{model.config.name} at step {model.step}"
     converter = Converter(model, name=name, device=device, vocoder=vocoder)
     faces = image_metrics(
-        converter, model, stores, metrics, substitute=substitute, dataset=dataset, cache=weights,
+        converter,
+        model,
+        stores,
+        metrics,
+        substitute=substitute,
+        dataset=dataset,
+        cache=weights,
         on_log=say,
-    )  # fmt: skip
+    )
     tools = voice_tools(recogniser, metrics, weights)
     basis = {
-        "schema": SCHEMA, "version": __version__, "system": system, "dataset": dataset,
+        "schema": SCHEMA,
+        "version": __version__,
+        "system": system,
+        "dataset": dataset,
         "checkpoint": [model.step, images.digest(model.nets), images.digest(model.f0)],
-        "stores": [store.manifest_hash for store in stores], "seed": seed,
-        "conversions": conversions, "metrics": sorted(metrics),
-    }  # fmt: skip
-    seen = {**basis, "extractors": [one.fingerprint for one in faces.extractors],
-            "distances": [images.digest(one) for one in faces.distances],
-            "missing": dict(faces.missing), "preserved": faces.preserved}  # fmt: skip
-    heard = {**basis, "vocoder": [str(getattr(vocoder, "name", vocoder)), converter.vocoder.name],
-             "recogniser": recogniser, "missing": dict(tools.missing)}  # fmt: skip
+        "stores": [store.manifest_hash for store in stores],
+        "seed": seed,
+        "conversions": conversions,
+        "metrics": sorted(metrics),
+    }
+    seen = {
+        **basis,
+        "extractors": [one.fingerprint for one in faces.extractors],
+        "distances": [images.digest(one) for one in faces.distances],
+        "missing": dict(faces.missing),
+        "preserved": faces.preserved,
+    }
+    heard = {
+        **basis,
+        "vocoder": [str(getattr(vocoder, "name", vocoder)), converter.vocoder.name],
+        "recogniser": recogniser,
+        "missing": dict(tools.missing),
+    }
     parts: list[Part] = []
     with _workshop(folder) as workshop:
         for speakers, split in SPLITS.items():
@@ -1022,24 +1122,42 @@ def evaluate(
                 say(str(error))
                 continue
             study = VoiceStudy(
-                stores=stores, speakers=speakers, folder=Path(workshop, split), seed=seed,
+                stores=stores,
+                speakers=speakers,
+                folder=Path(workshop, split),
+                seed=seed,
                 count=conversions,
-            )  # fmt: skip
+            )
             plan = [
-                *_face_parts(converter, stores, speakers, faces, system, dataset, seed,
-                             conversions, folder, metrics, say),
+                *_face_parts(
+                    converter,
+                    stores,
+                    speakers,
+                    faces,
+                    system,
+                    dataset,
+                    seed,
+                    conversions,
+                    folder,
+                    metrics,
+                    say,
+                ),
                 *_voice_parts(converter, study, tools, system, dataset, metrics),
                 *_verification_part(converter, stores, speakers, system, dataset, seed, metrics),
-            ]  # fmt: skip
+            ]
             for task, measure in plan:
                 who = GROUND_TRUTH if task in (FACES, VOICES) else system
                 by = basis if task == VERIFICATION else seen if task in SEEN else heard
                 own = {**by, "part": [task, speakers]}
                 parts.append(_part(own, folder / PARTS, who, task, speakers, measure, say))
     origin = {
-        **basis, "run": model.config.name, "step": model.step, "recogniser": recogniser,
-        "vocoder": converter.vocoder.name, "substitute": substitute,
-    }  # fmt: skip
+        **basis,
+        "run": model.config.name,
+        "step": model.step,
+        "recogniser": recogniser,
+        "vocoder": converter.vocoder.name,
+        "substitute": substitute,
+    }
     found = Evaluation.of(
         parts, wanted=beginnings(metrics), unasked=NOT_ASKED, folder=folder, origin=origin
     )
@@ -1048,9 +1166,14 @@ def evaluate(
 
 
 def _part(
-    basis: Mapping[str, Any], folder: Path, system: str, task: str, speakers: str,
-    measure: Callable[[], Part], say: Log,
-) -> Part:  # fmt: skip
+    basis: Mapping[str, Any],
+    folder: Path,
+    system: str,
+    task: str,
+    speakers: str,
+    measure: Callable[[], Part],
+    say: Log,
+) -> Part:
     """Read a part that is finished, or measure it and keep it."""
     text = json.dumps(basis, sort_keys=True)
     file = folder / f"{key_of(basis)}.json"
@@ -1073,17 +1196,29 @@ def _part(
 
 
 def _face_parts(
-    converter: Converter, stores: Sequence[Store], speakers: str, metrics: Metrics, system: str,
-    dataset: str, seed: int, count: int, folder: Path, asked: Sequence[str], say: Log,
-) -> Iterator[tuple[str, Callable[[], Part]]]:  # fmt: skip
+    converter: Converter,
+    stores: Sequence[Store],
+    speakers: str,
+    metrics: Metrics,
+    system: str,
+    dataset: str,
+    seed: int,
+    count: int,
+    folder: Path,
+    asked: Sequence[str],
+    say: Log,
+) -> Iterator[tuple[str, Callable[[], Part]]]:
     """Name and measurement of every task that makes faces, and of the ground truth."""
 
     @cache
     def real() -> Real:
         return real_statistics(
-            stores, metrics, size=converter.image_size, on_log=say,
+            stores,
+            metrics,
+            size=converter.image_size,
+            on_log=say,
             folder=folder.parents[1] / "auxiliary" / "moments",
-        )  # fmt: skip
+        )
 
     def part(rows: Sequence[ProtocolRow], system: str, task: str, guidance: str) -> Part:
         missing = [
@@ -1094,17 +1229,40 @@ def _face_parts(
 
     def measure(task: Task) -> Part:
         _require_trained(converter, task)
-        rows = score_faces(
-            task, speakers, converter, stores, metrics, real(), system=system, dataset=dataset,
-            seed=seed, sources=count,
-        ) if metrics.any else []  # fmt: skip
+        rows = (
+            score_faces(
+                task,
+                speakers,
+                converter,
+                stores,
+                metrics,
+                real(),
+                system=system,
+                dataset=dataset,
+                seed=seed,
+                sources=count,
+            )
+            if metrics.any
+            else []
+        )
         return part(rows, system, task.value, task.guidance)
 
     def truth() -> Part:
-        rows = score_real_faces(
-            speakers, stores, metrics, real(), system=GROUND_TRUTH, dataset=dataset,
-            size=converter.image_size, seed=seed, sources=count,
-        ) if metrics.any else []  # fmt: skip
+        rows = (
+            score_real_faces(
+                speakers,
+                stores,
+                metrics,
+                real(),
+                system=GROUND_TRUTH,
+                dataset=dataset,
+                size=converter.image_size,
+                seed=seed,
+                sources=count,
+            )
+            if metrics.any
+            else []
+        )
         return part(rows, GROUND_TRUTH, FACES, "")
 
     if not set(asked) & set(OF_FACES):
@@ -1116,9 +1274,13 @@ def _face_parts(
 
 
 def _voice_parts(
-    converter: Converter, study: VoiceStudy, tools: VoiceTools, system: str, dataset: str,
+    converter: Converter,
+    study: VoiceStudy,
+    tools: VoiceTools,
+    system: str,
+    dataset: str,
     asked: Sequence[str],
-) -> Iterator[tuple[str, Callable[[], Part]]]:  # fmt: skip
+) -> Iterator[tuple[str, Callable[[], Part]]]:
     """Name and measurement of every task that makes voices, and of the ground truth."""
 
     def measure(task: Task) -> Part:
@@ -1142,9 +1304,14 @@ def _voice_parts(
 
 
 def _verification_part(
-    converter: Converter, stores: Sequence[Store], speakers: str, system: str, dataset: str,
-    seed: int, asked: Sequence[str],
-) -> Iterator[tuple[str, Callable[[], Part]]]:  # fmt: skip
+    converter: Converter,
+    stores: Sequence[Store],
+    speakers: str,
+    system: str,
+    dataset: str,
+    seed: int,
+    asked: Sequence[str],
+) -> Iterator[tuple[str, Callable[[], Part]]]:
     """Name and measurement of what the styles tell of face and voice."""
 
     def measure() -> Part:
@@ -1160,8 +1327,11 @@ def _verification_part(
 
 def _require_trained(converter: Converter, task: Task) -> None:
     """Refuse a task of a modality that a checkpoint was not trained on."""
-    lacking = [kind for kind in ("face", "voice") if kind in (task.guidance, task.output)
-               and not converter.has(kind)]  # fmt: skip
+    lacking = [
+        kind
+        for kind in ("face", "voice")
+        if kind in (task.guidance, task.output) and not converter.has(kind)
+    ]
     if lacking:
         raise DataError(
             f"{task.value}: checkpoint {converter.name} was trained without {lacking[0]}s, on "

@@ -69,10 +69,16 @@ def row(
         )
     met = None if goal is None else (value >= goal if sense == AT_LEAST else value <= goal)
     return {
-        "task": task, "guidance": guidance, "metric": metric, "value": value, "n": n,
-        "chance": chance, "judge": judge,
-        "goal": None if goal is None else f"{sense} {goal:g}", "met": met,
-    }  # fmt: skip
+        "task": task,
+        "guidance": guidance,
+        "metric": metric,
+        "value": value,
+        "n": n,
+        "chance": chance,
+        "judge": judge,
+        "goal": None if goal is None else f"{sense} {goal:g}",
+        "met": met,
+    }
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -280,16 +286,26 @@ class Ledger:
         if not total:
             return
         low, high = ratio_interval(
-            [one.above for one in samples], [one.below for one in samples],
-            [one.who for one in samples], seed=self.seed,
-        )  # fmt: skip
+            [one.above for one in samples],
+            [one.below for one in samples],
+            [one.who for one in samples],
+            seed=self.seed,
+        )
         value = sum(one.above for one in samples) / total
         if low is not None and high is not None:
             low, high = min(low, value), max(high, value)
-        self.add(group, {
-            "metric": metric, "value": value, "ci_low": low, "ci_high": high, "n": len(samples),
-            "seed": self.seed, "definition": definition,
-        })  # fmt: skip
+        self.add(
+            group,
+            {
+                "metric": metric,
+                "value": value,
+                "ci_low": low,
+                "ci_high": high,
+                "n": len(samples),
+                "seed": self.seed,
+                "definition": definition,
+            },
+        )
 
     def add(self, group: Group, row: Mapping[str, Any]) -> None:
         """Add a row that was measured elsewhere."""

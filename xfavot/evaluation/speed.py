@@ -298,11 +298,20 @@ def timing(
     """
     middle = median(seconds)
     return {
-        "system": what[0], "task": what[1], "dataset": cfg.data.dataset, "metric": metric,
-        "value": 1e3 * middle, "ci_low": None, "ci_high": None, "n": len(seconds),
-        "seed": cfg.seed, "lowest": 1e3 * min(seconds), "highest": 1e3 * max(seconds),
-        "per_second": 1.0 / middle, "ratio": middle / median(base) if base else None,
-    }  # fmt: skip
+        "system": what[0],
+        "task": what[1],
+        "dataset": cfg.data.dataset,
+        "metric": metric,
+        "value": 1e3 * middle,
+        "ci_low": None,
+        "ci_high": None,
+        "n": len(seconds),
+        "seed": cfg.seed,
+        "lowest": 1e3 * min(seconds),
+        "highest": 1e3 * max(seconds),
+        "per_second": 1.0 / middle,
+        "ratio": middle / median(base) if base else None,
+    }
 
 
 def loader(
@@ -330,8 +339,10 @@ def loader(
     first = next(iter(kinds))
     whole = (FLOATS, first[1])
     drawing = {what: _drawing(batches) for what, batches in kinds.items()}
-    drawing |= {(FLOATS, task): _drawing(kinds[store, task], device="cpu")
-                for store, task in (first, (first[0], first[1] + AUGMENTED))}  # fmt: skip
+    drawing |= {
+        (FLOATS, task): _drawing(kinds[store, task], device="cpu")
+        for store, task in (first, (first[0], first[1] + AUGMENTED))
+    }
     with tempfile.TemporaryDirectory() as folder:
         say("writing the same faces and voices to temporary files")
         decoding = _decoding(kinds[first], Path(folder))
@@ -343,8 +354,9 @@ def loader(
             both = [a + b for a, b in zip(seconds, found[WAV], strict=True)]
             shown[f"{system} and WAV", first[1] + task.removeprefix(FACES)] = tuple(both)
     shown |= {what: found[what] for what in decoding}
-    return [timing(cfg, what, "cpu_ms", seconds, base=shown[whole])
-            for what, seconds in shown.items()]  # fmt: skip
+    return [
+        timing(cfg, what, "cpu_ms", seconds, base=shown[whole]) for what, seconds in shown.items()
+    ]
 
 
 def _kinds(stores: Sequence[Store], cfg: RunConfig) -> dict[What, Batches]:
@@ -352,13 +364,18 @@ def _kinds(stores: Sequence[Store], cfg: RunConfig) -> dict[What, Batches]:
     size, frames = cfg.model.image_size, cfg.model.mel_frames
     return {
         ("prepared store", f"{pixels} px, {length} frames{AUGMENTED * augment}"): Batches(
-            stores, split="train", image_size=pixels, mel_frames=length, seed=cfg.seed,
-            batch_size=cfg.train.batch_size, augment=augment,
+            stores,
+            split="train",
+            image_size=pixels,
+            mel_frames=length,
+            seed=cfg.seed,
+            batch_size=cfg.train.batch_size,
+            augment=augment,
         )
         for (pixels, length), augment in itertools.product(
             ((size, frames), (size // 2, frames // 2)), (False, True)
         )
-    }  # fmt: skip
+    }
 
 
 def _drawing(batches: Batches, *, device: str | None = None) -> Callable[[], object]:
@@ -379,10 +396,14 @@ def _decoding(batches: Batches, folder: Path) -> dict[What, Callable[[], object]
     stores = {store.corpus: store for store in batches.stores}
     roles = batches.batch(0).roles()
     clips = {
-        side: [batches.items[row] for name in roles if name.endswith(side)
-               for row in roles[name].row.tolist()]
+        side: [
+            batches.items[row]
+            for name in roles
+            if name.endswith(side)
+            for row in roles[name].row.tolist()
+        ]
         for side in ("image", "audio")
-    }  # fmt: skip
+    }
     calls: dict[What, Callable[[], object]] = {}
     faces = [stores[item.corpus].face(item) for item in clips["image"]]
     for pixels in JPEG_PIXELS if faces else ():
@@ -394,10 +415,12 @@ def _decoding(batches: Batches, folder: Path) -> dict[What, Callable[[], object]
     voices = [stores[item.corpus].waveform(item) for item in clips["audio"]]
     if voices:
         calls[WAV] = partial(
-            load_voices, write_voices(voices, folder),
-            frames=batches.mel_frames, standardiser=batches.standardiser,
+            load_voices,
+            write_voices(voices, folder),
+            frames=batches.mel_frames,
+            standardiser=batches.standardiser,
             rng=np.random.default_rng(batches.seed),
-        )  # fmt: skip
+        )
     return calls
 
 
@@ -417,9 +440,11 @@ def training_steps(cfg: RunConfig, *, rounds: int = 5, on_log: Say | None = None
     for preset in STEP_PRESETS:
         say(f"timing {rounds} training steps of preset {preset}")
         run = config.resolve(
-            preset=preset, seed=cfg.seed, device=cfg.train.device,
+            preset=preset,
+            seed=cfg.seed,
+            device=cfg.train.device,
             overrides={"model.speakers": SPEAKERS},
-        )  # fmt: skip
+        )
         task = f"training step, batch {run.train.batch_size}, {run.train.precision}"
         found[f"preset {preset}", task] = measure_step(run, steps=rounds + 1).seconds[1:]
     return [timing(cfg, what, "wall_ms", seconds) for what, seconds in found.items()]
@@ -460,13 +485,20 @@ def forward_passes(cfg: RunConfig) -> list[Row]:
         for name, (network, inputs) in passes.items():
             with FlopCounterMode(display=False) as counter, torch.no_grad():
                 network(*inputs)
-            rows.append({
-                "system": name, "task": f"one forward pass at preset {cfg.preset}",
-                "dataset": cfg.data.dataset, "metric": "gflop",
-                "value": counter.get_total_flops() / 1e9, "ci_low": None, "ci_high": None, "n": 1,
-                "seed": cfg.seed,
-                "parameters_m": sum(p.numel() for p in network.parameters()) / 1e6,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "system": name,
+                    "task": f"one forward pass at preset {cfg.preset}",
+                    "dataset": cfg.data.dataset,
+                    "metric": "gflop",
+                    "value": counter.get_total_flops() / 1e9,
+                    "ci_low": None,
+                    "ci_high": None,
+                    "n": 1,
+                    "seed": cfg.seed,
+                    "parameters_m": sum(p.numel() for p in network.parameters()) / 1e6,
+                }
+            )
     return rows
 
 
@@ -481,31 +513,53 @@ PUBLISHED_SIZES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "multi_band_melgan.v2": (
         "MelGANGenerator",
         {
-            "in_channels": 80, "out_channels": 4, "kernel_size": 7, "channels": 384,
-            "upsample_scales": [5, 5, 3], "stack_kernel_size": 3, "stacks": 4,
-            "use_weight_norm": True, "use_causal_conv": False,
+            "in_channels": 80,
+            "out_channels": 4,
+            "kernel_size": 7,
+            "channels": 384,
+            "upsample_scales": [5, 5, 3],
+            "stack_kernel_size": 3,
+            "stacks": 4,
+            "use_weight_norm": True,
+            "use_causal_conv": False,
         },
     ),
     "hifigan.v1": (
         "HiFiGANGenerator",
         {
-            "in_channels": 80, "out_channels": 1, "channels": 512, "kernel_size": 7,
-            "upsample_scales": [5, 5, 4, 3], "upsample_kernel_sizes": [10, 10, 8, 6],
-            "resblock_kernel_sizes": [3, 7, 11], "resblock_dilations": [[1, 3, 5]] * 3,
-            "use_additional_convs": True, "bias": True, "use_weight_norm": True,
+            "in_channels": 80,
+            "out_channels": 1,
+            "channels": 512,
+            "kernel_size": 7,
+            "upsample_scales": [5, 5, 4, 3],
+            "upsample_kernel_sizes": [10, 10, 8, 6],
+            "resblock_kernel_sizes": [3, 7, 11],
+            "resblock_dilations": [[1, 3, 5]] * 3,
+            "use_additional_convs": True,
+            "bias": True,
+            "use_weight_norm": True,
         },
     ),
     "parallel_wavegan.v1": (
         "ParallelWaveGANGenerator",
         {
-            "in_channels": 1, "out_channels": 1, "kernel_size": 3, "layers": 30, "stacks": 3,
-            "residual_channels": 64, "gate_channels": 128, "skip_channels": 64,
-            "aux_channels": 80, "aux_context_window": 2, "dropout": 0.0, "use_weight_norm": True,
+            "in_channels": 1,
+            "out_channels": 1,
+            "kernel_size": 3,
+            "layers": 30,
+            "stacks": 3,
+            "residual_channels": 64,
+            "gate_channels": 128,
+            "skip_channels": 64,
+            "aux_channels": 80,
+            "aux_context_window": 2,
+            "dropout": 0.0,
+            "use_weight_norm": True,
             "upsample_net": "ConvInUpsampleNetwork",
             "upsample_params": {"upsample_scales": [4, 5, 3, 5]},
         },
     ),
-}  # fmt: skip
+}
 
 
 def real_time_factors(
@@ -534,13 +588,22 @@ def real_time_factors(
     base = median(next(iter(found.values())))
     return [
         {
-            "system": system, "task": task, "dataset": cfg.data.dataset, "metric": "rtf",
-            "value": median(times) / seconds, "ci_low": None, "ci_high": None, "n": len(times),
-            "seed": cfg.seed, "lowest": min(times) / seconds, "highest": max(times) / seconds,
-            "per_second": seconds / median(times), "ratio": median(times) / base,
+            "system": system,
+            "task": task,
+            "dataset": cfg.data.dataset,
+            "metric": "rtf",
+            "value": median(times) / seconds,
+            "ci_low": None,
+            "ci_high": None,
+            "n": len(times),
+            "seed": cfg.seed,
+            "lowest": min(times) / seconds,
+            "highest": max(times) / seconds,
+            "per_second": seconds / median(times),
+            "ratio": median(times) / base,
         }
         for (system, task), times in found.items()
-    ]  # fmt: skip
+    ]
 
 
 def _vocoders(say: Say) -> dict[tuple[str, str], Vocoder]:

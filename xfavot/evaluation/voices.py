@@ -166,12 +166,21 @@ def nisqa_mel(wave: Wave, rate_hz: int, args: Mapping[str, Any]) -> Tensor:
         warnings.filterwarnings("ignore", message="Empty filters detected")
         warnings.filterwarnings("ignore", message="n_fft=.*is too large")
         mel = librosa.feature.melspectrogram(
-            y=x, sr=rate_hz, n_fft=args["ms_n_fft"],
+            y=x,
+            sr=rate_hz,
+            n_fft=args["ms_n_fft"],
             hop_length=int(rate_hz * args["ms_hop_length"]),
             win_length=int(rate_hz * args["ms_win_length"]),
-            window="hann", center=True, pad_mode="reflect", power=1.0,
-            n_mels=args["ms_n_mels"], fmin=0.0, fmax=args["ms_fmax"], htk=False, norm="slaney",
-        )  # fmt: skip
+            window="hann",
+            center=True,
+            pad_mode="reflect",
+            power=1.0,
+            n_mels=args["ms_n_mels"],
+            fmin=0.0,
+            fmax=args["ms_fmax"],
+            htk=False,
+            norm="slaney",
+        )
     level = librosa.amplitude_to_db(mel, ref=1.0, amin=SMALLEST_AMPLITUDE, top_db=RANGE_DB)
     return torch.from_numpy(np.asarray(level, dtype=np.float32))
 
@@ -218,9 +227,10 @@ def _own_name(name: str) -> str:
         kind = "convolutions" if layer[1] == "conv" else "norms"
         return f"{kind}.{int(layer[2]) - 1}.{layer[3]}"
     for theirs, ours in (
-        ("cnn.model.fc_out", "code"), ("time_dependency.model.lstm", "lstm"),
+        ("cnn.model.fc_out", "code"),
+        ("time_dependency.model.lstm", "lstm"),
         ("pool.model.linear", "rating"),
-    ):  # fmt: skip
+    ):
         if name.startswith(f"{theirs}."):
             return ours + name.removeprefix(theirs)
     return name
@@ -292,8 +302,10 @@ class PocketsphinxGrid:
         self._decoder: Any = pocketsphinx.Decoder(
             hmm=pocketsphinx.get_model_path("en-us/en-us"),
             dict=pocketsphinx.get_model_path("en-us/cmudict-en-us.dict"),
-            lm=None, samprate=float(RATE_HZ), loglevel="FATAL",
-        )  # fmt: skip
+            lm=None,
+            samprate=float(RATE_HZ),
+            loglevel="FATAL",
+        )
         self._decoder.add_jsgf_string("grid", grid_grammar())
         self._decoder.activate_search("grid")
 
@@ -337,9 +349,12 @@ class Espnet:
                     key: _located(path, Path(folder), Path(place)) for key, path in files.items()
                 }
                 self._network: Any = Speech2Text(
-                    **given, device="cpu", beam_size=BEAM, ctc_weight=CTC_WEIGHT,
+                    **given,
+                    device="cpu",
+                    beam_size=BEAM,
+                    ctc_weight=CTC_WEIGHT,
                     lm_weight=LM_WEIGHT if "lm_file" in given else 0.0,
-                )  # fmt: skip
+                )
 
     def hear(self, wave: Wave, rate_hz: int) -> str:
         """See :class:`Recogniser`."""

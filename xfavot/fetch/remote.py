@@ -86,11 +86,7 @@ PATIENCE = Patience()
 
 
 def fetch(
-    remote: Remote,
-    folder: Path | str,
-    *,
-    on_log: Log | None = None,
-    patience: Patience = PATIENCE,
+    remote: Remote, folder: Path | str, *, on_log: Log | None = None, patience: Patience = PATIENCE
 ) -> Path:
     """Fetch a file, or find it fetched.
 

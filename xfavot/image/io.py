@@ -73,9 +73,7 @@ def load_image(path: str | PathLike[str]) -> NDArray[np.uint8]:
 
 
 def save_image(
-    path: str | PathLike[str],
-    pixels: NDArray[np.uint8],
-    metadata: Mapping[str, str] | None = None,
+    path: str | PathLike[str], pixels: NDArray[np.uint8], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write an image atomically; the suffix names the format.
 

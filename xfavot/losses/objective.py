@@ -28,20 +28,32 @@ class Table1Row:
 
 TABLE_1 = (
     Table1Row(
-        encoder="E_I", data="audio-visual face", xm=True, heads=("gender", "speaker"),
+        encoder="E_I",
+        data="audio-visual face",
+        xm=True,
+        heads=("gender", "speaker"),
         needs_speaker=True,
     ),
     Table1Row(
-        encoder="E_A", data="audio-visual voice", xm=True, heads=("gender", "speaker"),
+        encoder="E_A",
+        data="audio-visual voice",
+        xm=True,
+        heads=("gender", "speaker"),
         needs_speaker=True,
     ),
-    Table1Row(encoder="E_I", data="image-only face", xm=False, heads=("gender",),
-              needs_speaker=False),
-    Table1Row(encoder="E_A", data="audio-only voice", xm=False, heads=("gender", "speaker"),
-              needs_speaker=True),
+    Table1Row(
+        encoder="E_I", data="image-only face", xm=False, heads=("gender",), needs_speaker=False
+    ),
+    Table1Row(
+        encoder="E_A",
+        data="audio-only voice",
+        xm=False,
+        heads=("gender", "speaker"),
+        needs_speaker=True,
+    ),
     Table1Row(encoder="M", data="gender code", xm=False, heads=("gender",), needs_speaker=False),
     Table1Row(encoder="M", data="speaker code", xm=False, heads=("speaker",), needs_speaker=True),
-)  # fmt: skip
+)
 """Table 1. Status: the L_xm column STATED (Sec. 3.3), the heads STATED for image-only, else
 INFERRED; layout UNKNOWN. Assumption: A11."""
 

@@ -236,9 +236,15 @@ class Head:
         """
         w, j, c, e = self.half, self.jaw, self.chin_width, self.chin
         right = [
-            (0.50 * w, -49.0), (0.86 * w, -34.0), (0.985 * w, -14.0), (0.99 * w, 3.0),
-            (0.94 * w, 17.0), (j, 30.0), (0.52 * (j + c) + 1.0, e - 9.0), (c, e - 2.0),
-        ]  # fmt: skip
+            (0.50 * w, -49.0),
+            (0.86 * w, -34.0),
+            (0.985 * w, -14.0),
+            (0.99 * w, 3.0),
+            (0.94 * w, 17.0),
+            (j, 30.0),
+            (0.52 * (j + c) + 1.0, e - 9.0),
+            (c, e - 2.0),
+        ]
         x, y = np.array([(0.0, -53.0), *right, (0.0, e), *[(-a, b) for a, b in right[::-1]]]).T
         sine, cosine = abs(self.matrix_yaw[0, 2]), self.matrix_yaw[0, 0]
         share = np.clip((y - 20.0) / (e - 20.0), 0.0, 1.0)

@@ -33,25 +33,38 @@ class Style:
 
 STYLES: dict[str, Style] = {
     "long": Style(part=0.15, line=-36, drop=27, bend=1.9, top=6, sides=5, length=74, locks=True),
-    "wavy": Style(part=-0.4, line=-36, drop=24, bend=2.0, top=8, sides=7, length=68, locks=True,
-                  wave=2.6),
+    "wavy": Style(
+        part=-0.4, line=-36, drop=24, bend=2.0, top=8, sides=7, length=68, locks=True, wave=2.6
+    ),
     "fringe": Style(line=-17, drop=9, bend=5, top=6, sides=5, length=70, locks=True),
-    "bob": Style(part=-0.35, line=-34, drop=22, bend=2.2, fringe=3, top=7, sides=7, length=40,
-                 locks=True),
+    "bob": Style(
+        part=-0.35, line=-34, drop=22, bend=2.2, fringe=3, top=7, sides=7, length=40, locks=True
+    ),
     "curly": Style(line=-32, drop=12, bend=3, top=11, sides=13, length=34, curl=5.5, sideburn=9),
     "bun": Style(part=0.1, line=-37, drop=17, bend=2.6, top=3.5, sides=1.5, bun=True, sideburn=3),
     "pixie": Style(part=0.6, line=-35, drop=19, bend=3, fringe=9, top=7, sides=3.5, sideburn=10),
-    "side": Style(part=0.6, line=-36, drop=22, bend=2, fringe=5, top=8, sides=6, length=60,
-                  locks=True, wave=1.4),
+    "side": Style(
+        part=0.6,
+        line=-36,
+        drop=22,
+        bend=2,
+        fringe=5,
+        top=8,
+        sides=6,
+        length=60,
+        locks=True,
+        wave=1.4,
+    ),
     "parted": Style(part=0.55, line=-33, drop=13, bend=5, fringe=-1, top=7, sides=2.2, sideburn=9),
     "buzz": Style(line=-35, drop=15, bend=6, top=1.2, sides=0.8, sideburn=8, alpha=0.85),
     "bald": Style(line=-60, top=0.4, sides=0.8, sideburn=8, alpha=0.8),
     "quiff": Style(line=-34, drop=15, bend=5.5, top=12, sides=1.5, sideburn=9, part=-0.3),
-    "swept": Style(line=-34, drop=15, bend=3.5, part=-0.65, fringe=8, top=8, sides=3.5,
-                   sideburn=12),
+    "swept": Style(
+        line=-34, drop=15, bend=3.5, part=-0.65, fringe=8, top=8, sides=3.5, sideburn=12
+    ),
     "curls": Style(line=-30, drop=13, bend=4.5, top=10, sides=4, curl=4.5, sideburn=9),
     "afro": Style(line=-33, drop=13, bend=5, top=14, sides=11, curl=2.6, sideburn=9),
-}  # fmt: skip
+}
 
 
 def _strand_table(person: Person) -> Array:
@@ -87,8 +100,10 @@ def texture(head: Head, person: Person) -> Image.Image:
     x, y = (grid - cx)[None, :] / width, (grid - cy)[:, None] / height
     radius = np.sqrt(x * x + np.where(y > 0, 0.3, 1.0) * y * y) + 1e-6
     dome = np.sqrt(np.clip(1 - np.minimum(radius, 0.97) ** 2, 0, 1))
-    normal = np.stack([x / np.maximum(radius, 1), np.where(y > 0, 0.2, 1.0) * y
-                       / np.maximum(radius, 1), dome], axis=-1)  # fmt: skip
+    normal = np.stack(
+        [x / np.maximum(radius, 1), np.where(y > 0, 0.2, 1.0) * y / np.maximum(radius, 1), dome],
+        axis=-1,
+    )
     normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
     lit = np.clip(0.45 + 0.6 * (normal @ head.light - 0.2), 0.0, 1.1)
     part = style.part * 0.5 + (head.place([[0.0, -44.0, 20.0]])[0][0] - cx) / width
@@ -147,8 +162,11 @@ def _line(head: Head, style: Style) -> Array:
         sweep = style.fringe * np.sin(np.pi * np.minimum(u * 1.15, 1.0)) if longer else 0.0 * u
         y = style.line + style.drop * u**style.bend + sweep
         corner = y[-1]
-        ear = [[s * 0.845 * w, 0.5 * (corner + burn) - 2], [s * 0.90 * w, burn - 1.5],
-               [s * 0.975 * w, burn - 4.0]]  # fmt: skip
+        ear = [
+            [s * 0.845 * w, 0.5 * (corner + burn) - 2],
+            [s * 0.90 * w, burn - 1.5],
+            [s * 0.975 * w, burn - 4.0],
+        ]
         if style.locks:
             ear = [[s * 0.86 * w, 0.5 * (corner + burn)], [s * 0.92 * w, burn + 8]]
         sides.append(np.concatenate([np.column_stack([x, y]), ear]))
@@ -193,12 +211,23 @@ def behind(
     short = not style.length and not style.bun
     nape = head.place([[0.0, 25.0 if short else 34.0, -16.0]])[0]
     low, round_off = (11.0, 0.86) if short else (14.0, 0.93)
-    shape = smooth(np.array([
-        [cx, cy - height], [cx + 0.8 * width, cy - 0.6 * height], [back[0] + width, back[1]],
-        [back[0] + round_off * width, back[1] + low], [nape[0] + 0.66 * width, nape[1] - 6],
-        [nape[0], nape[1]], [nape[0] - 0.66 * width, nape[1] - 6],
-        [back[0] - round_off * width, back[1] + low], [back[0] - width, back[1]],
-        [cx - 0.8 * width, cy - 0.6 * height]]), closed=True)  # fmt: skip
+    shape = smooth(
+        np.array(
+            [
+                [cx, cy - height],
+                [cx + 0.8 * width, cy - 0.6 * height],
+                [back[0] + width, back[1]],
+                [back[0] + round_off * width, back[1] + low],
+                [nape[0] + 0.66 * width, nape[1] - 6],
+                [nape[0], nape[1]],
+                [nape[0] - 0.66 * width, nape[1] - 6],
+                [back[0] - round_off * width, back[1] + low],
+                [back[0] - width, back[1]],
+                [cx - 0.8 * width, cy - 0.6 * height],
+            ]
+        ),
+        closed=True,
+    )
     if style.alpha < 1:
         canvas.fill(shape, skin)
     if style.line < -50:
@@ -207,15 +236,21 @@ def behind(
     if style.locks:
         both = _hanging(head, style, 0.1)
         canvas.fill([*both], paint)
-        dark = np.array([[cx - 0.72 * width, cy], [cx + 0.72 * width, cy],
-                         [cx + 0.66 * width, cy + style.length],
-                         [cx - 0.66 * width, cy + style.length]])  # fmt: skip
+        dark = np.array(
+            [
+                [cx - 0.72 * width, cy],
+                [cx + 0.72 * width, cy],
+                [cx + 0.66 * width, cy + style.length],
+                [cx - 0.66 * width, cy + style.length],
+            ]
+        )
         canvas.fill(dark, (12, 6, 8), alpha=0.5, blur=5.0, inside=np.concatenate(both))
     elif style.length:
         angle = np.linspace(0, 2 * np.pi, 121)[:-1]
         bump = style.curl * (0.55 * np.abs(np.sin(angle * 8.5)) + 0.3 * np.sin(angle * 5))
-        ball = np.column_stack([cx + (width + 1 + bump) * np.sin(angle),
-                                cy + 8 + (height - 2 + bump) * np.cos(angle)])  # fmt: skip
+        ball = np.column_stack(
+            [cx + (width + 1 + bump) * np.sin(angle), cy + 8 + (height - 2 + bump) * np.cos(angle)]
+        )
         canvas.fill(ball, paint)
         canvas.fill(ball * 0.7 + 0.3 * np.array([cx, cy + 60]), (0, 0, 0), alpha=0.35, blur=6)
 
@@ -227,8 +262,10 @@ def front(canvas: Canvas, head: Head, person: Person, paint: Image.Image) -> Non
     if style.line < -50:  # bald: hair at the sides only
         for s, part in ((-1.0, edge[:17]), (1.0, edge[:-18:-1])):
             w = head.half
-            inner = head.curve([[s * 0.93 * w, 9], [s * 0.86 * w, 4], [s * 0.86 * w, -8],
-                                [s * 0.93 * w, -20]], closed=False)  # fmt: skip
+            inner = head.curve(
+                [[s * 0.93 * w, 9], [s * 0.86 * w, 4], [s * 0.86 * w, -8], [s * 0.93 * w, -20]],
+                closed=False,
+            )
             canvas.fill(np.concatenate([part, inner[::-1]]), paint, alpha=0.75, blur=1.1)
         return
     line = _line(head, style)

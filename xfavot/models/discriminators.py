@@ -79,14 +79,7 @@ class AudioClassifier(nn.Module):
     """
 
     def __init__(
-        self,
-        *,
-        mel_bins: int,
-        width: int,
-        max_width: int,
-        genders: int,
-        speakers: int,
-        norm: bool,
+        self, *, mel_bins: int, width: int, max_width: int, genders: int, speakers: int, norm: bool
     ) -> None:
         """Make the net with one group of `genders` and one of `speakers` classes."""
         super().__init__()

@@ -31,10 +31,7 @@ TIME_FACTOR = 4  # frames shrink by this much in G_A
 
 
 def _output_head(channels: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        InstanceNormLReLU(channels),
-        nn.Conv2d(channels, outputs, 1),
-    )
+    return nn.Sequential(InstanceNormLReLU(channels), nn.Conv2d(channels, outputs, 1))
 
 
 def _decode(blocks: nn.ModuleList, h: Tensor, s: Tensor) -> Tensor:

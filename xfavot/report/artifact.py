@@ -416,18 +416,33 @@ def to_latex(rows: Sequence[Row], notes: Sequence[str], provenance: Provenance) 
     ]
     lines = [" & ".join(_tex(rounded(row[k]).replace("\\|", "|")) for k in shown) for row in rows]
     head = " & ".join(_tex(name.replace("_", " ")) for name in shown)
-    return "\n".join([
-        "\\begin{table}", f"\\caption{{{_tex(' '.join(filter(None, told)))}}}",
-        f"\\begin{{tabular}}{{{''.join('r' if k in numeric else 'l' for k in shown)}}}",
-        "\\toprule", rf"{head} \\", "\\midrule", *(rf"{line} \\" for line in lines),
-        "\\bottomrule", "\\end{tabular}", "\\end{table}",
-    ]) + "\n"  # fmt: skip
+    return (
+        "\n".join(
+            [
+                "\\begin{table}",
+                f"\\caption{{{_tex(' '.join(filter(None, told)))}}}",
+                f"\\begin{{tabular}}{{{''.join('r' if k in numeric else 'l' for k in shown)}}}",
+                "\\toprule",
+                rf"{head} \\",
+                "\\midrule",
+                *(rf"{line} \\" for line in lines),
+                "\\bottomrule",
+                "\\end{tabular}",
+                "\\end{table}",
+            ]
+        )
+        + "\n"
+    )
 
 
 def _tex(text: str) -> str:
     """Escape what LaTeX would read as a command."""
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-               "|": r"\textbar{}"}  # fmt: skip
+    special = {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "|": r"\textbar{}",
+    }
     special |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
     return "".join(special.get(sign, sign) for sign in text)
 

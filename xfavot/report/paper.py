@@ -123,17 +123,25 @@ def _steps(cfg: PaperConfig) -> Iterator[Step]:
     files = [data / corpus / "store.json" for corpus in corpora_of(cfg.dataset)]
     if cfg.source or cfg.dataset == MINI or not any(file.is_file() for file in files):
         yield Step(
-            name="prepare_data", notebook="prepare_data", parameters={**shared, **source},
-            code=False, needed=True, outputs=((data, "*/store.json"),),
-        )  # fmt: skip
+            name="prepare_data",
+            notebook="prepare_data",
+            parameters={**shared, **source},
+            code=False,
+            needed=True,
+            outputs=((data, "*/store.json"),),
+        )
     stores = tuple(file for file in files if file.is_file())
     for run in cfg.runs:
         size = {"preset": run.preset, "steps": run.train.steps}
         yield Step(
-            name=f"train_{run.name}", notebook="train", inputs=stores, code=False, needed=True,
+            name=f"train_{run.name}",
+            notebook="train",
+            inputs=stores,
+            code=False,
+            needed=True,
             parameters={**model, **size, "configuration": run.configuration, "resume": "auto"},
             outputs=((checkpoint.folder_of(runs / run.name, run.train.steps), "*"),),
-        )  # fmt: skip
+        )
     named = cfg.checkpoints or tuple(str(runs / run.name) for run in cfg.runs)
     found = [checkpoint.locate(one).resolve() for one in named]
     if missing := [one for one in found if not one.is_dir()]:
@@ -144,35 +152,49 @@ def _steps(cfg: PaperConfig) -> Iterator[Step]:
     for path in found:
         results = path.parents[1] / "evaluation"
         yield Step(
-            name=f"evaluate_{path.parents[1].name}_{path.name}", notebook="evaluate",
-            inputs=(path, *stores), outputs=((results, EVALUATION),),
+            name=f"evaluate_{path.parents[1].name}_{path.name}",
+            notebook="evaluate",
+            inputs=(path, *stores),
+            outputs=((results, EVALUATION),),
             parameters={**heard, **cfg.evaluation, "checkpoint": str(path)},
-        )  # fmt: skip
+        )
     asked = (*found, *stores)
     answers = (Path(cfg.study["answers"]),) if cfg.study["answers"] else ()
     pages = Step(
-        name="cpr_study", notebook="cpr_study", inputs=(*asked, *answers),
+        name="cpr_study",
+        notebook="cpr_study",
+        inputs=(*asked, *answers),
         parameters={**heard, **cfg.study, "checkpoint": ",".join(map(str, found))},
-    )  # fmt: skip
+    )
     study = Path(cfg.answered or runs / f"study_{cfg.dataset}_{_key(pages)[:8]}")
     yield dataclasses.replace(
-        pages, parameters={**pages.parameters, "out": str(study)},
+        pages,
+        parameters={**pages.parameters, "out": str(study)},
         outputs=((study, f"{TABLES}/cpr/cpr.csv"),),
-    )  # fmt: skip
+    )
     first, *others = map(str, found)
     yield Step(
-        name="figures", notebook="figures",
+        name="figures",
+        notebook="figures",
         inputs=(*asked, study, study / TABLES / "cpr", *answers),
-        parameters={**heard, **cfg.study, "checkpoint": first, "others": ",".join(others),
-                    "study": str(study) if study.is_dir() else "", "out": cfg.out},
+        parameters={
+            **heard,
+            **cfg.study,
+            "checkpoint": first,
+            "others": ",".join(others),
+            "study": str(study) if study.is_dir() else "",
+            "out": cfg.out,
+        },
         outputs=((out, f"{FIGURES}/fig1/fig1.png"),),
-    )  # fmt: skip
+    )
     measured = (path for pattern, _ in FILES.values() for path in sorted(runs.glob(pattern)))
     yield Step(
-        name="tables", notebook="tables", inputs=(*measured, *stores),
+        name="tables",
+        notebook="tables",
+        inputs=(*measured, *stores),
         parameters={**shared, "run_root": cfg.run_root, "out": cfg.out},
         outputs=((out, f"{TABLES}/table1/table1.md"),),
-    )  # fmt: skip
+    )
 
 
 def _key(step: Step) -> str:
@@ -228,9 +250,14 @@ def _run(step: Step, out: Path, on_log: Say) -> None:
     words += ["-y", json.dumps(dict(step.parameters))]
     last = ""
     with subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8",
-        errors="replace", cwd=PACKAGE.parent,
-    ) as process:  # fmt: skip
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        cwd=PACKAGE.parent,
+    ) as process:
         try:
             for line in process.stdout or ():
                 if line.strip() and not line.startswith(CHATTER):

@@ -54,8 +54,14 @@ from xfavot.training.checkpoint import load_model
 
 
 PAPER_TRIPLETS = 30
-DEFAULTS = {"dataset": "mini", "seed": 0, "vocoder": "source_filter", "form": "faces",
-            "triplets": 30, "evaluators": 5}  # fmt: skip
+DEFAULTS = {
+    "dataset": "mini",
+    "seed": 0,
+    "vocoder": "source_filter",
+    "form": "faces",
+    "triplets": 30,
+    "evaluators": 5,
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,11 +93,12 @@ def systems_of(cfg: StudyConfig) -> list[System]:
         names = [finer(m) if often[n] > 1 else n for m, n in zip(models, names, strict=True)]
     return [
         System(
-            name=name, sha256=_hash(model.path),
+            name=name,
+            sha256=_hash(model.path),
             converter=Converter(model, name=name, device=cfg.device, vocoder=cfg.vocoder),
         )
         for name, model in zip(names, models, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def origin_of(
@@ -115,12 +122,17 @@ def origin_of(
         if given != value and "/" not in str(given):  # no folder of the machine
             words += ["-p", name, str(given)]
     origin = collect(
-        began, run, tier=tier_of(cfg, [r.preset for r in runs]), stores=stores,
-        split=split_of(stores), seeds=(cfg.seed,),
+        began,
+        run,
+        tier=tier_of(cfg, [r.preset for r in runs]),
+        stores=stores,
+        split=split_of(stores),
+        seeds=(cfg.seed,),
         weights={f"model {system.name}": system.sha256 for system in systems},
-        checkpoint=checkpoints[0] if checkpoints else None, notebook="cpr_study",
+        checkpoint=checkpoints[0] if checkpoints else None,
+        notebook="cpr_study",
         command=shlex.join(words),
-    )  # fmt: skip
+    )
     return dataclasses.replace(origin, dataset=cfg.dataset)  # not what the model was trained on
 
 
@@ -135,9 +147,11 @@ def tier_of(cfg: StudyConfig, presets: Sequence[str]) -> str:
 def answered(origin: Provenance, began: Beginning) -> Provenance:
     """Return the provenance of a study's tables, written now."""
     return dataclasses.replace(
-        origin, started_at=began.at, wall_s=round(time.monotonic() - began.clock, 3),
+        origin,
+        started_at=began.at,
+        wall_s=round(time.monotonic() - began.clock, 3),
         device=machine("cpu"),
-    )  # fmt: skip
+    )
 
 
 def _hash(checkpoint: Path) -> str:
@@ -306,14 +320,21 @@ def write_page(
         DataError: the page would be too large, or cannot be written.
     """
     data = {
-        "study": study, "sheet": sheet, "listen_ms": listen_ms,
+        "study": study,
+        "sheet": sheet,
+        "listen_ms": listen_ms,
         "minutes": max(1, round((seconds + ANSWER_SECONDS * len(questions)) / 60)),
-        "practice": practice.plain(), "items": [one.plain() for one in questions],
-    }  # fmt: skip
-    text = render({
-        "sheet": sheet, "style": _file("study.css"), "script": _file("study.js"),
-        "data": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
-    })  # fmt: skip
+        "practice": practice.plain(),
+        "items": [one.plain() for one in questions],
+    }
+    text = render(
+        {
+            "sheet": sheet,
+            "style": _file("study.css"),
+            "script": _file("study.js"),
+            "data": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
+        }
+    )
     content, target = text.encode("utf-8"), Path(path)
     if len(content) > MOST_BYTES:
         raise DataError(
@@ -417,13 +438,21 @@ def prepare(cfg: StudyConfig, began: Beginning, *, on_log: Say) -> Study:
     judges = cpr.judges_of(stores, {s.name: s.converter for s in systems})
     rows = cpr.automatic_rows(drawn, judges, dataset=cfg.dataset, seed=cfg.seed)
     origin = origin_of(cfg, began, stores, systems)
-    example = cpr.ground_truth(
-        stores, task="a2i", form="faces", count=1, seed=cfg.seed + 1
-    ) or drawn[:1]  # fmt: skip
+    example = (
+        cpr.ground_truth(stores, task="a2i", form="faces", count=1, seed=cfg.seed + 1) or drawn[:1]
+    )
     return write_study(
-        drawn, example[0], folder=cfg.out, sheets=cfg.evaluators, seed=cfg.seed, form=cfg.form,
-        dataset=cfg.dataset, provenance=origin, automatic=corrected(rows), on_log=on_log,
-    )  # fmt: skip
+        drawn,
+        example[0],
+        folder=cfg.out,
+        sheets=cfg.evaluators,
+        seed=cfg.seed,
+        form=cfg.form,
+        dataset=cfg.dataset,
+        provenance=origin,
+        automatic=corrected(rows),
+        on_log=on_log,
+    )
 
 
 def _draw(
@@ -488,15 +517,28 @@ def write_study(
     tokens = {one: tuple(_digest(TOKEN_BYTES, seed, one, side) for side in range(2)) for one in ids}
     match = {one: int(rng.integers(2)) for one in ids}  # which of the two tokens is right
     key: dict[str, Any] = {
-        "schema": SCHEMA, "study": _digest(ID_BYTES, seed, "study", *ids), "form": form,
-        "dataset": dataset, "seed": seed, "provenance": provenance.record(),
+        "schema": SCHEMA,
+        "study": _digest(ID_BYTES, seed, "study", *ids),
+        "form": form,
+        "dataset": dataset,
+        "seed": seed,
+        "provenance": provenance.record(),
         "questions": {
-            one: {"system": t.system, "task": t.task, "sexes": t.sexes, "people": list(t.people),
-                  "source": t.source, "tokens": list(tokens[one]), "match": match[one]}
+            one: {
+                "system": t.system,
+                "task": t.task,
+                "sexes": t.sexes,
+                "people": list(t.people),
+                "source": t.source,
+                "tokens": list(tokens[one]),
+                "match": match[one],
+            }
             for one, t in zip(ids, drawn, strict=True)
         },
-        "sheets": {}, "automatic": list(automatic), "bytes": 0,
-    }  # fmt: skip
+        "sheets": {},
+        "automatic": list(automatic),
+        "bytes": 0,
+    }
     target = Path(folder)
     _refuse_another(target, key["study"])
     by_id = dict(zip(ids, questions, strict=True))
@@ -507,14 +549,21 @@ def write_study(
         draw = np.random.default_rng([seed, number, 7])
         order = [ids[i] for i in draw.permutation(len(ids))]
         turned = draw.permutation(len(ids)) % 2  # the first token is A as often as B
-        shown = [_shown(one, by_id[one], tokens[one], match[one], bool(turn))
-                 for one, turn in zip(order, turned, strict=True)]  # fmt: skip
+        shown = [
+            _shown(one, by_id[one], tokens[one], match[one], bool(turn))
+            for one, turn in zip(order, turned, strict=True)
+        ]
         name = f"{number:0{width}d}"
         key["sheets"][name] = [[one.id, one.a[0]] for one in shown]
         size = write_page(
-            target / PAGES / f"sheet_{name}.html", study=key["study"], sheet=name,
-            questions=shown, practice=practice, seconds=seconds, listen_ms=listen_ms,
-        )  # fmt: skip
+            target / PAGES / f"sheet_{name}.html",
+            study=key["study"],
+            sheet=name,
+            questions=shown,
+            practice=practice,
+            seconds=seconds,
+            listen_ms=listen_ms,
+        )
         key["bytes"] = max(key["bytes"], size)
     _write_key(target, key)
     study = Study(folder=target, key=key)
@@ -753,12 +802,14 @@ def _sheet(study: Study, file: Path) -> Sheet:
     _require_asked(study, name, answers)
     count = len(answers)
     return Sheet(
-        sheet=name, file=file.name, asked=len(study.key["sheets"][name]),
+        sheet=name,
+        file=file.name,
+        asked=len(study.key["sheets"][name]),
         judgements=tuple(_judgement(study.key["questions"], name, one) for one in answers),
         seconds=median(one["ms"] for one in answers) / 1000,
         plays=sum(one["plays"] for one in answers) / count,
         side_a=sum(one["side"] == "A" for one in answers) / count,
-    )  # fmt: skip
+    )
 
 
 def _answers(content: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -804,6 +855,11 @@ def _judgement(questions: Mapping[str, Any], name: str, answer: Mapping[str, Any
     asked = questions[answer["item"]]
     place = asked["tokens"].index(answer["choice"])
     return Judgement(
-        evaluator=name, triplet=answer["item"], system=asked["system"], task=asked["task"],
-        sexes=asked["sexes"], right=place == asked["match"], first=place == 0,
-    )  # fmt: skip
+        evaluator=name,
+        triplet=answer["item"],
+        system=asked["system"],
+        task=asked["task"],
+        sexes=asked["sexes"],
+        right=place == asked["match"],
+        first=place == 0,
+    )

@@ -111,13 +111,18 @@ LOST_IMAGES: Values = (None, None)
 TABLE_2: tuple[tuple[str, str, str, Values, str], ...] = (
     *(("starganv2", "i2i", data, LOST_IMAGES, LOST) for data in ("celebahq_vctk", "lrs3_lip2wav")),
     ("starganv2", "i2i", "grid", (54.9, 0.200), FROM_TABLE_4),
-    *(("sgsim", "a2i", data, LOST_IMAGES, LOST)
-      for data in ("celebahq_vctk", "lrs3_lip2wav", "grid")),
-    *(("xfavot", task, data, LOST_IMAGES, LOST)
-      for task in ("i2i", "a2i") for data in ("celebahq_vctk", "lrs3_lip2wav")),
+    *(
+        ("sgsim", "a2i", data, LOST_IMAGES, LOST)
+        for data in ("celebahq_vctk", "lrs3_lip2wav", "grid")
+    ),
+    *(
+        ("xfavot", task, data, LOST_IMAGES, LOST)
+        for task in ("i2i", "a2i")
+        for data in ("celebahq_vctk", "lrs3_lip2wav")
+    ),
     ("xfavot", "i2i", "grid", (34.4, 0.175), FROM_TABLE_4),
     ("xfavot", "a2i", "grid", (33.3, 0.156), FROM_TABLE_4),
-)  # fmt: skip
+)
 """Table 2: FID and LPIPS. StarGAN v2 is the ancestor of i2i, SGSIM the baseline of a2i."""
 
 TABLE_3: tuple[tuple[str, str, str, Values, str], ...] = (
@@ -165,20 +170,41 @@ TABLE_5: tuple[tuple[str, str, str, Values, str], ...] = tuple(
 
 def _cells() -> Iterator[Published]:
     for table, metrics, lines in (
-        ("table2", IMAGES, TABLE_2), ("table3", VOICES, TABLE_3),
-        ("table4", IMAGES, TABLE_4), ("table5", VOICES, TABLE_5),
-    ):  # fmt: skip
+        ("table2", IMAGES, TABLE_2),
+        ("table3", VOICES, TABLE_3),
+        ("table4", IMAGES, TABLE_4),
+        ("table5", VOICES, TABLE_5),
+    ):
         for system, task, dataset, values, status in lines:
             for metric, value in zip(metrics, values, strict=True):
                 said = status if value is not None or status == LOST else VALUE_NOT_PRINTED
-                yield Published(table=table, system=system, task=task, dataset=dataset,
-                                metric=metric, value=value, status=said)  # fmt: skip
+                yield Published(
+                    table=table,
+                    system=system,
+                    task=task,
+                    dataset=dataset,
+                    metric=metric,
+                    value=value,
+                    status=said,
+                )
     for dataset in ("grid", "celebahq_vctk"):
         truth = [("ground_truth", "")] if dataset == "grid" else []  # no pairs in the other
-        for system, task in (("sgsim", "a2i"), ("xfavot", "a2i"), ("adain_cvc", "i2a"),
-                             ("xfavot", "i2a"), *truth):  # fmt: skip
-            yield Published(table="correspondence", system=system, task=task, dataset=dataset,
-                            metric="CPR", value=None, status=BARS)  # fmt: skip
+        for system, task in (
+            ("sgsim", "a2i"),
+            ("xfavot", "a2i"),
+            ("adain_cvc", "i2a"),
+            ("xfavot", "i2a"),
+            *truth,
+        ):
+            yield Published(
+                table="correspondence",
+                system=system,
+                task=task,
+                dataset=dataset,
+                metric="CPR",
+                value=None,
+                status=BARS,
+            )
     shape = "arXiv 2103.07293, the authors' repository KID-7391/seeking-the-shape-of-sound"
     for system, metric, value, source in (
         ("Vclip", "verification AUC, all pairs", 0.8963, "arXiv 2601.02753, abstract"),
@@ -187,8 +213,16 @@ def _cells() -> Iterator[Published]:
         ("Wen et al., voice to face", "verification AUC, pairs of one sex", 0.775, shape),
         ("Wen et al., face to voice", "verification AUC, pairs of one sex", 0.761, shape),
     ):
-        yield Published(table="verification", system=system, task="", dataset="voxceleb",
-                        metric=metric, value=value, status=STATED, source=source)  # fmt: skip
+        yield Published(
+            table="verification",
+            system=system,
+            task="",
+            dataset="voxceleb",
+            metric=metric,
+            value=value,
+            status=STATED,
+            source=source,
+        )
 
 
 PUBLISHED = tuple(_cells())
@@ -337,12 +371,22 @@ def _file(path: Path, datasets: tuple[str, ...], *, study: bool) -> _File:
                 "notebooks/evaluate.ipynb again"
             )
         if row.get("dataset") in (None, *datasets):
-            missing.append(Reason(
-                system=_system(row["system"], run, described), task=str(row.get("task") or ""),
-                metric=str(row["metric"]), reason=public(str(row["reason"])),
-            ))  # fmt: skip
-    return _File(run=run.name, name=path.name, written=path.stat().st_mtime, tier=tier, rows=rows,
-                 missing=missing)  # fmt: skip
+            missing.append(
+                Reason(
+                    system=_system(row["system"], run, described),
+                    task=str(row.get("task") or ""),
+                    metric=str(row["metric"]),
+                    reason=public(str(row["reason"])),
+                )
+            )
+    return _File(
+        run=run.name,
+        name=path.name,
+        written=path.stat().st_mtime,
+        tier=tier,
+        rows=rows,
+        missing=missing,
+    )
 
 
 def _rows(path: Path) -> list[Row]:
@@ -466,8 +510,11 @@ def _led(output: str, *, ablations: bool) -> Fits:
 
 BESIDE = "Columns `published` hold the paper's own values, measured by its authors on their data."
 OURS = ("xfavot", "verification")
-VERIFIED = tuple(f"verification {name}, {part}" for part in ("all pairs", "pairs of one sex")
-                 for name in ("AUC", "EER"))  # fmt: skip
+VERIFIED = tuple(
+    f"verification {name}, {part}"
+    for part in ("all pairs", "pairs of one sex")
+    for name in ("AUC", "EER")
+)
 RETRIEVED = tuple(f"R@{k}{part}" for part in ("", " within one sex") for k in (1, 5))
 LAYOUTS = {
     "table2": Layout(
@@ -483,8 +530,7 @@ LAYOUTS = {
         fits=_led("2i", ablations=True),
     ),
     "table5": Layout(
-        caption=f"Table 5: ablations, voice conversion. {BESIDE}",
-        fits=_led("2a", ablations=True),
+        caption=f"Table 5: ablations, voice conversion. {BESIDE}", fits=_led("2a", ablations=True)
     ),
     "correspondence": Layout(
         caption="Correspondence preference ratio (paper: Sec. 4.3, Fig. 5); chance is 0.5. "
@@ -615,8 +661,12 @@ def _empty(key: Cell, dataset: str, beside: Row, reason: str) -> Row:
     """A cell without a value of ours."""
     system, task, metric = key
     blank: dict[str, Any] = dict.fromkeys(COLUMNS)
-    told = {"system": SYSTEMS.get(system, system), "task": task, "dataset": dataset,
-            "metric": metric}  # fmt: skip
+    told = {
+        "system": SYSTEMS.get(system, system),
+        "task": task,
+        "dataset": dataset,
+        "metric": metric,
+    }
     return {**blank, **told, **beside, MISSING: reason}
 
 
@@ -652,8 +702,11 @@ def _pruned(rows: Sequence[Row]) -> list[Row]:
     names = list(dict.fromkeys(name for row in rows for name in row if name not in COLUMNS))
     first = [name for name in names if name.startswith("published_") and name != STATUS]
     last = [name for name in names if name not in (*first, STATUS, MISSING)]
-    filled = [name for name in (*first, STATUS, MISSING, *last)
-              if any(row.get(name) not in (None, "") for row in rows)]  # fmt: skip
+    filled = [
+        name
+        for name in (*first, STATUS, MISSING, *last)
+        if any(row.get(name) not in (None, "") for row in rows)
+    ]
     return [{name: row.get(name) for name in (*COLUMNS, *filled)} for row in rows]
 
 
@@ -689,11 +742,13 @@ def table_1() -> list[Row]:
     return [
         {
             **_number(row.encoder, row.data, "head families", len(row.heads)),
-            "L_xm": _yes(row.xm), "heads": ", ".join(row.heads),
-            "speaker_label": _yes(row.needs_speaker), "status": _status(row),
+            "L_xm": _yes(row.xm),
+            "heads": ", ".join(row.heads),
+            "speaker_label": _yes(row.needs_speaker),
+            "status": _status(row),
         }
         for row in TABLE_1
-    ]  # fmt: skip
+    ]
 
 
 def module_table(item: str, model: ModelConfig) -> list[Row]:
@@ -718,12 +773,16 @@ def module_table(item: str, model: ModelConfig) -> list[Row]:
         traced, counts = _trace(net, _inputs(name, model))
         printed = _printed(item, traced)
         for place, (layer, count) in enumerate(zip(traced, counts, strict=True), 1):
-            rows.append({
-                **_number(name, f"layer {place}", "parameters", count), "layer": layer.layer,
-                "resample": layer.resample, "norm": layer.norm,
-                "output": " x ".join(str(size) for size in layer.shape),
-                "published": printed[place - 1],
-            })  # fmt: skip
+            rows.append(
+                {
+                    **_number(name, f"layer {place}", "parameters", count),
+                    "layer": layer.layer,
+                    "resample": layer.resample,
+                    "norm": layer.norm,
+                    "output": " x ".join(str(size) for size in layer.shape),
+                    "published": printed[place - 1],
+                }
+            )
         rows.append(_number(name, "whole module", "parameters", sum(counts)))
     return rows
 
@@ -736,8 +795,17 @@ def modules(model: ModelConfig) -> list[Row]:
 
 def _number(system: str, task: str, metric: str, value: int) -> Row:
     """A row about the program itself: one sample, no data, nothing random."""
-    return {"system": system, "task": task, "dataset": "", "metric": metric, "value": value,
-            "ci_low": None, "ci_high": None, "n": 1, "seed": "none"}  # fmt: skip
+    return {
+        "system": system,
+        "task": task,
+        "dataset": "",
+        "metric": metric,
+        "value": value,
+        "ci_low": None,
+        "ci_high": None,
+        "n": 1,
+        "seed": "none",
+    }
 
 
 def _yes(value: bool) -> str:
@@ -764,10 +832,15 @@ def _inputs(name: str, m: ModelConfig) -> tuple[Tensor, ...]:
         domain = torch.zeros(1, dtype=torch.int64)
         melody = torch.empty(1, F0_FEATURE_FACTOR * m.f0_width, m.mel_bins // 8, m.mel_frames)
         known: dict[str, tuple[Tensor, ...]] = {
-            "G_I": (face, s), "G_A": (voice, s, melody), "E_I": (face, domain),
-            "D_I": (face, domain), "E_A": (voice, domain), "D_A": (voice, domain),
-            "C_A": (voice,), "M": (torch.empty(1, m.latent_dim), domain),
-        }  # fmt: skip
+            "G_I": (face, s),
+            "G_A": (voice, s, melody),
+            "E_I": (face, domain),
+            "D_I": (face, domain),
+            "E_A": (voice, domain),
+            "D_A": (voice, domain),
+            "C_A": (voice,),
+            "M": (torch.empty(1, m.latent_dim), domain),
+        }
     return known[name]
 
 
@@ -808,13 +881,18 @@ def _printed(item: str, traced: Sequence[ShapeRow]) -> list[str]:
     if item in ("table6", "table7"):
         said[-2:] = [UNKNOWN, UNKNOWN]  # the output head does not survive
     if item in ("table8", "table9"):
-        said = [WITH_NORM if row.layer == "ResBlk" and row.norm == "-" else was
-                for row, was in zip(traced, said, strict=True)]  # fmt: skip
+        said = [
+            WITH_NORM if row.layer == "ResBlk" and row.norm == "-" else was
+            for row, was in zip(traced, said, strict=True)
+        ]
     if item == "table7":
         joined = [row.layer for row in traced].index("Concat F0")
         said[joined - 1] = UNKNOWN  # the block on the F0 features is the ancestor's
-        between = [place for place, row in enumerate(traced)
-                   if place > joined and row.norm == "AdaIN" and row.resample == "-"]  # fmt: skip
+        between = [
+            place
+            for place, row in enumerate(traced)
+            if place > joined and row.norm == "AdaIN" and row.resample == "-"
+        ]
         for place in between[2:]:
             said[place] = NOT_PRINTED
     return said

@@ -204,9 +204,12 @@ class Session:
     def save(self) -> Path:
         """Write a checkpoint and delete those that are too old."""
         saved = checkpoint.save(
-            self.path, self.updater, step=self.step,
-            speakers=self.batches.speakers, fingerprint=self.batches.fingerprint,
-        )  # fmt: skip
+            self.path,
+            self.updater,
+            step=self.step,
+            speakers=self.batches.speakers,
+            fingerprint=self.batches.fingerprint,
+        )
         checkpoint.prune(self.path, keep=self.cfg.train.keep_checkpoints, best=self.best[1])
         return saved
 
@@ -272,8 +275,9 @@ def _outputs(cfg: RunConfig, batches: Batches) -> str:
         "image": any(i.face_count for i in batches.items),
         "audio": any(i.frame_count for i in batches.items),
     }
-    outputs = "".join(o for m, o in (("image", "i"), ("audio", "a")) if has[m] and m in
-                      cfg.train.modalities)  # fmt: skip
+    outputs = "".join(
+        o for m, o in (("image", "i"), ("audio", "a")) if has[m] and m in cfg.train.modalities
+    )
     if not outputs:
         raise DataError(
             f"configuration {cfg.configuration} trains {', '.join(cfg.train.modalities)}, but the "

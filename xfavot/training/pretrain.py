@@ -191,10 +191,7 @@ def _recipe(
         "crop_frames": cfg.model.mel_frames if name == "f0" else 0,
         "schedule": {"steps": steps, "lr": lr, "batch_size": p.batch_size, "seed": cfg.seed},
         "manifests": {store.corpus: store.manifest_hash for store in stores},
-        "standardiser": {
-            "mean": standardiser.mean.tolist(),
-            "std": standardiser.std.tolist(),
-        },
+        "standardiser": {"mean": standardiser.mean.tolist(), "std": standardiser.std.tolist()},
     }
 
 

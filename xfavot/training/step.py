@@ -279,9 +279,12 @@ def pair_terms(n: Networks, batch: Batch, d: Draw, cfg: RunConfig, *, rec: bool)
     if s_face is not None and s_voice is not None and voice is not None:
         rows = batch.paired.nonzero().squeeze(1)
         result["xm"] = terms.cross_modality_style_consistency(
-            s_face[rows], s_voice[rows], voice.speaker[rows],
-            tau=cfg.loss.tau, form=cfg.loss.xm_form,
-        )  # fmt: skip
+            s_face[rows],
+            s_voice[rows],
+            voice.speaker[rows],
+            tau=cfg.loss.tau,
+            form=cfg.loss.xm_form,
+        )
     if rec and face is not None and s_face is not None:
         crossed = s_voice if s_voice is not None and d.cross[0] else s_face
         style = torch.where(paired, crossed, s_face)
@@ -544,9 +547,15 @@ class Updater:
         return by_output
 
     def _generate(
-        self, batch: Batch, d: Draw, guidance: str, voices: Voices | None, step: int, *,
+        self,
+        batch: Batch,
+        d: Draw,
+        guidance: str,
+        voices: Voices | None,
+        step: int,
+        *,
         with_xm: bool,
-    ) -> tuple[dict[str, Terms], dict[str, tuple[Target, Tensor]]]:  # fmt: skip
+    ) -> tuple[dict[str, Terms], dict[str, tuple[Target, Tensor]]]:
         """One pass of the generators' side; gradients are left in the parameters."""
         nets, w = self.n.nets, self.cfg.loss
         logged: dict[str, Terms] = {}

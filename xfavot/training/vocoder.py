@@ -528,9 +528,13 @@ def ensure_vocoder(
         from xfavot.data.opening import pick_device
 
         done = train_source_filter(
-            used, standardiser=standardiser, device=pick_device(cfg.train.device), on_log=on_log,
-            resume=state, **schedule,
-        )  # fmt: skip
+            used,
+            standardiser=standardiser,
+            device=pick_device(cfg.train.device),
+            on_log=on_log,
+            resume=state,
+            **schedule,
+        )
         keep(path, done, clips, used, schedule)
         state.unlink(missing_ok=True)
     kept = load_kept(path)

@@ -229,9 +229,15 @@ def show_voice(
         return (np.log(hz) - low) / (high - low) * bands
 
     axes.imshow(
-        log_mel, origin="lower", aspect="auto", cmap=SPECTROGRAM, vmin=levels[0], vmax=levels[1],
-        extent=(0, frames, 0, bands), interpolation="nearest",
-    )  # fmt: skip
+        log_mel,
+        origin="lower",
+        aspect="auto",
+        cmap=SPECTROGRAM,
+        vmin=levels[0],
+        vmax=levels[1],
+        extent=(0, frames, 0, bands),
+        interpolation="nearest",
+    )
     outline = [withStroke(linewidth=2.2, foreground="black")]
     if reference_hz > 0:
         axes.plot([0, frames], [height(reference_hz)] * 2, "--", color="white", linewidth=0.7)
@@ -240,9 +246,16 @@ def show_voice(
         line = axes.plot(np.arange(frames) + 0.5, height(track), color=PITCH_COLOUR, linewidth=1.1)
         line[0].set_path_effects(outline)
         axes.text(
-            0.97, 0.95, f"{median_hz(f0):.0f} Hz", transform=axes.transAxes, ha="right", va="top",
-            color="white", fontsize=7, path_effects=outline,
-        )  # fmt: skip
+            0.97,
+            0.95,
+            f"{median_hz(f0):.0f} Hz",
+            transform=axes.transAxes,
+            ha="right",
+            va="top",
+            color="white",
+            fontsize=7,
+            path_effects=outline,
+        )
     axes.set(xlim=(0, frames), ylim=(0, bands))
 
 
@@ -293,13 +306,22 @@ def conversion_grid(grid: Grid) -> Drawing:
     board.text(MARGIN, 0.28, TITLES[grid.task.value], fontsize=11, weight="bold")
     board.text(MARGIN, 0.36, _legend(grid, aside), fontsize=7, color=FAINT, va="top")
     board.text(
-        left - 2 * GAP, top + cell[1] / 2, "sources", fontsize=7.5, color=FAINT, ha="right",
+        left - 2 * GAP,
+        top + cell[1] / 2,
+        "sources",
+        fontsize=7.5,
+        color=FAINT,
+        ha="right",
         va="center",
-    )  # fmt: skip
+    )
     board.text(
-        left - 3 * GAP - head_size[0] / 2, top + cell[1], "references", fontsize=7.5, color=FAINT,
+        left - 3 * GAP - head_size[0] / 2,
+        top + cell[1],
+        "references",
+        fontsize=7.5,
+        color=FAINT,
         ha="center",
-    )  # fmt: skip
+    )
     for column, panel in enumerate(grid.columns):
         x = left + column * (cell[0] + GAP)
         board.text(x + cell[0] / 2, top - 0.06, panel.label, ha="center", fontsize=8)
@@ -313,8 +335,14 @@ def conversion_grid(grid: Grid) -> Drawing:
         if not latent:
             show_panel(board, (x, y + (row_height - head_size[1]) / 2, *head_size), panel, levels)
         if aside and panel.speaker_face is not None:
-            board.text(MARGIN + row_height / 2, y - 0.06, "its speaker", ha="center", fontsize=7,
-                       color=FAINT)  # fmt: skip
+            board.text(
+                MARGIN + row_height / 2,
+                y - 0.06,
+                "its speaker",
+                ha="center",
+                fontsize=7,
+                color=FAINT,
+            )
             show_face(board.axes(MARGIN, y, row_height, row_height), panel.speaker_face)
         target_hz = median_hz(panel.f0)
         for column, converted in enumerate(cells):
@@ -407,9 +435,14 @@ def timings(rows: Sequence[Mapping[str, Any]], *, label: str, title: str = "") -
         axes.plot([row["lowest"], row["highest"]], [place, place], color=INK, linewidth=1.0)
         note = f"{rounded(row['value'])}  ({rounded(row['ratio'])} x)"
         axes.annotate(
-            note, (row["highest"], place), (4, 0), textcoords="offset points", va="center",
-            fontsize=7, color=INK,
-        )  # fmt: skip
+            note,
+            (row["highest"], place),
+            (4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7,
+            color=INK,
+        )
     axes.set(xscale="log", xlabel=label, ylim=(len(rows) - 0.4, -0.6))
     lowest, highest = min(r["lowest"] for r in rows), max(r["highest"] for r in rows)
     axes.set_xlim(lowest / 2, highest * 5)
@@ -418,8 +451,9 @@ def timings(rows: Sequence[Mapping[str, Any]], *, label: str, title: str = "") -
     axes.grid(axis="y", visible=False)
     axes.xaxis.set_major_formatter("{x:g}")
     figure.text(0.01, 1 - 0.2 / height, title, fontsize=9, weight="bold", color=INK)
-    figure.text(0.01, 0.1 / height, "bar: median; line: lowest to highest round", fontsize=6.5,
-                color=FAINT)  # fmt: skip
+    figure.text(
+        0.01, 0.1 / height, "bar: median; line: lowest to highest round", fontsize=6.5, color=FAINT
+    )
     return Drawing(figure)
 
 
@@ -472,8 +506,16 @@ def cpr(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> Drawing:
         axes.bar(place, row["value"], width=bar * 0.9, color=colour, label=label)
         spread = [[row["value"] - row["ci_low"]], [row["ci_high"] - row["value"]]]
         axes.errorbar(place, row["value"], spread, color=INK, linewidth=1.0, capsize=2.5)
-        axes.text(place, 0.02, f"{row['value']:.2f}", ha="center", va="bottom", fontsize=7.5,
-                  color="white", weight="bold")  # fmt: skip
+        axes.text(
+            place,
+            0.02,
+            f"{row['value']:.2f}",
+            ha="center",
+            va="bottom",
+            fontsize=7.5,
+            color="white",
+            weight="bold",
+        )
     axes.axhline(CHANCE, color=INK, linestyle="--", linewidth=0.8)
     axes.text(len(tasks) - 0.42, CHANCE + 0.012, "chance", ha="right", fontsize=6.5, color=FAINT)
     axes.set(ylim=(0, 1.02), xlim=(-0.5, len(tasks) - 0.4), ylabel="CPR")
@@ -481,9 +523,12 @@ def cpr(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> Drawing:
     axes.tick_params(axis="x", length=0, labelcolor=INK, labelsize=8)
     axes.grid(axis="x", visible=False)
     figure.legend(
-        loc="upper left", ncols=min(beside, len(systems)), borderpad=0, borderaxespad=0,
+        loc="upper left",
+        ncols=min(beside, len(systems)),
+        borderpad=0,
+        borderaxespad=0,
         bbox_to_anchor=(0.1 / width, 1 - (TITLE_IN - 0.06) / height),
-    )  # fmt: skip
+    )
     figure.text(
         0.1 / width, 1 - 0.2 / height, title or metric, fontsize=9, weight="bold", color=INK
     )

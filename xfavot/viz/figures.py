@@ -79,11 +79,7 @@ def mel_grid(
 
 @styled
 def contact_sheet(
-    faces: Sequence[NDArray[np.uint8]],
-    labels: Sequence[str],
-    *,
-    columns: int = 8,
-    title: str = "",
+    faces: Sequence[NDArray[np.uint8]], labels: Sequence[str], *, columns: int = 8, title: str = ""
 ) -> Drawing:
     """Draw faces side by side with a label each.
 

@@ -99,9 +99,13 @@ def draw(
         DataError: the split has none.
     """
     drawn = examples(
-        stores, modality=modality, split=split, count=count, seed=seed,
+        stores,
+        modality=modality,
+        split=split,
+        count=count,
+        seed=seed,
         avoid={example.speaker for example in avoid},
-    )  # fmt: skip
+    )
     longest = int(SHOWN_SECONDS * MEL.sample_rate)
     return tuple(
         e if e.waveform is None else dataclasses.replace(e, waveform=e.waveform[:longest])
@@ -169,9 +173,12 @@ def _grid(
         for _, style in rows
     )
     return Grid(
-        task=task, note=converter.name, columns=columns, rows=tuple(panel for panel, _ in rows),
+        task=task,
+        note=converter.name,
+        columns=columns,
+        rows=tuple(panel for panel, _ in rows),
         cells=cells,
-    )  # fmt: skip
+    )
 
 
 def _convert(converter: Converter, source: Example, style: Style, *, faces: bool) -> Panel:
@@ -198,10 +205,16 @@ def rows_of(item: str, grid: Grid, *, system: str) -> list[dict[str, Any]]:
     for reference, cells in zip(grid.rows, grid.cells, strict=True):
         for source, cell in zip(grid.columns, cells, strict=True):
             row: dict[str, Any] = {
-                "item": item, "system": system, "task": grid.task.value, "source": source.label,
-                "reference": reference.label, "change_levels": None, "f0_hz": None,
-                "source_f0_hz": None, "reference_f0_hz": None,
-            }  # fmt: skip
+                "item": item,
+                "system": system,
+                "task": grid.task.value,
+                "source": source.label,
+                "reference": reference.label,
+                "change_levels": None,
+                "f0_hz": None,
+                "source_f0_hz": None,
+                "reference_f0_hz": None,
+            }
             if cell.face is not None and source.face is not None:
                 seen = resize_face(source.face, len(cell.face)).astype(np.int16)
                 row["change_levels"] = float(np.abs(cell.face - seen).mean())
@@ -282,11 +295,17 @@ class Opened:
         weights = {f"model {one.name}": one.sha256 for one in self.systems}
         run = self.converter.config
         origin = report.collect(
-            self.began, run, stores=self.stores, split=self.split, seeds=(self.cfg.seed,),
+            self.began,
+            run,
+            stores=self.stores,
+            split=self.split,
+            seeds=(self.cfg.seed,),
             tier=tier_of(self.cfg.asked, [one.converter.config.preset for one in self.systems]),
-            weights=weights, notebook="figures", command=shlex.join(words),
+            weights=weights,
+            notebook="figures",
+            command=shlex.join(words),
             checkpoint=Checkpoint(step=self.converter.step, sha256=self.systems[0].sha256),
-        )  # fmt: skip
+        )
         return dataclasses.replace(origin, dataset=self.cfg.dataset)  # not what it was trained on
 
 
@@ -313,9 +332,8 @@ def open_figures(cfg: FiguresConfig, began: Beginning, *, on_log: Say) -> Opened
         run = one.converter.config.name or one.converter.config.configuration
         on_log(f"{one.name}: checkpoint of {run} at step {one.converter.step}")
     return Opened(
-        cfg=cfg, began=began, systems=systems, stores=stores, avatars=drawn, split=split,
-        say=on_log,
-    )  # fmt: skip
+        cfg=cfg, began=began, systems=systems, stores=stores, avatars=drawn, split=split, say=on_log
+    )
 
 
 def _short_names(systems: Sequence[System]) -> tuple[System, ...]:
@@ -481,12 +499,14 @@ def _fact(name: str, module: nn.Module, cfg: ModelConfig) -> ModuleFact:
         "voice": (1, 1, cfg.mel_bins, frames),
     }
     given: dict[str, Tensor] = {
-        "s": torch.empty(1, cfg.style_dim), "z": torch.empty(1, cfg.latent_dim),
-        "gender": torch.zeros(1, dtype=torch.int64), "domain": torch.zeros(1, dtype=torch.int64),
+        "s": torch.empty(1, cfg.style_dim),
+        "z": torch.empty(1, cfg.latent_dim),
+        "gender": torch.zeros(1, dtype=torch.int64),
+        "domain": torch.zeros(1, dtype=torch.int64),
         "f0_features": torch.empty(
             1, F0_FEATURE_FACTOR * cfg.f0_width, cfg.mel_bins // F0_BINS, frames
         ),
-    }  # fmt: skip
+    }
     if sees:
         given["x"] = torch.empty(shapes[sees])
     takes = tuple(inspect.signature(module.forward).parameters)
@@ -499,13 +519,16 @@ def _fact(name: str, module: nn.Module, cfg: ModelConfig) -> ModuleFact:
     last = trace[-1].shape[0]
     heads = {"style": last // cfg.style_dim, "logits": last}.get(gives, 0)
     return ModuleFact(
-        name=name, title=_words(type(module).__name__),
-        sees=sees, takes=takes, gives=gives,
+        name=name,
+        title=_words(type(module).__name__),
+        sees=sees,
+        takes=takes,
+        gives=gives,
         role={"style": "style", "logits": "critic"}.get(gives, "generator"),
         blocks=sum(row.layer == "ResBlk" for row in trace),
         heads=int(getattr(module, "domains", heads)),
         parameters=sum(p.numel() for p in module.parameters()),
-    )  # fmt: skip
+    )
 
 
 def _words(name: str) -> str:
@@ -529,8 +552,14 @@ def overview(
     board = Board(*SIZE)
     canvas = board.axes(0, 0, *SIZE)
     canvas.set(xlim=(0, SIZE[0]), ylim=(SIZE[1], 0))
-    board.text(0.2, 0.27, "Overview: one style space between two modalities", fontsize=11,
-               weight="bold", color=INK)  # fmt: skip
+    board.text(
+        0.2,
+        0.27,
+        "Overview: one style space between two modalities",
+        fontsize=11,
+        weight="bold",
+        color=INK,
+    )
     board.text(0.2, SIZE[1] - 0.1, note, fontsize=6.5, color=FAINT)
     levels = levels_of(pictures.values())
     _space(canvas, style_dim)
@@ -547,17 +576,31 @@ def overview(
 def _module(canvas: Any, fact: ModuleFact, x: float, y: float) -> None:
     colour = COLOURS[fact.role]
     place = (x - BOX[0] / 2, y - BOX[1] / 2)
-    canvas.add_patch(FancyBboxPatch(
-        place, *BOX, boxstyle="round,pad=0,rounding_size=0.08", facecolor=_pale(colour),
-        edgecolor=colour, zorder=3,
-    ))  # fmt: skip
+    canvas.add_patch(
+        FancyBboxPatch(
+            place,
+            *BOX,
+            boxstyle="round,pad=0,rounding_size=0.08",
+            facecolor=_pale(colour),
+            edgecolor=colour,
+            zorder=3,
+        )
+    )
     symbol, _, index = fact.name.partition("_")
     name = f"${symbol}_{{{index}}}$" if index else f"${symbol}$"
     canvas.text(x, y - 0.2, name, fontsize=12, ha="center", va="center", zorder=4)
     canvas.text(x, y + 0.04, fact.title, fontsize=7, ha="center", va="center", zorder=4)
     heads = f"{fact.heads} heads, " if fact.heads else f"{fact.blocks} blocks, "
-    canvas.text(x, y + 0.24, f"{heads}{_count(fact.parameters)}", fontsize=6.5, ha="center",
-                va="center", color=FAINT, zorder=4)  # fmt: skip
+    canvas.text(
+        x,
+        y + 0.24,
+        f"{heads}{_count(fact.parameters)}",
+        fontsize=6.5,
+        ha="center",
+        va="center",
+        color=FAINT,
+        zorder=4,
+    )
 
 
 def _pale(colour: str) -> tuple[float, ...]:
@@ -572,23 +615,44 @@ def _count(parameters: int) -> str:
 def _space(canvas: Any, style_dim: int) -> None:
     top, bottom = MIDDLE["face"] - 0.55, MIDDLE["voice"] + 0.55
     place = (SPACE[0] - SPACE[1] / 2, top)
-    canvas.add_patch(FancyBboxPatch(place, SPACE[1], bottom - top, zorder=3, edgecolor=INK,
-                                    boxstyle="round,pad=0,rounding_size=0.2",
-                                    facecolor="#f3f3f3"))  # fmt: skip
+    canvas.add_patch(
+        FancyBboxPatch(
+            place,
+            SPACE[1],
+            bottom - top,
+            zorder=3,
+            edgecolor=INK,
+            boxstyle="round,pad=0,rounding_size=0.2",
+            facecolor="#f3f3f3",
+        )
+    )
     text = f"style $s$, {style_dim} numbers:\nof a face, a voice or a code"
-    canvas.text(SPACE[0], (top + bottom) / 2, text, rotation=90, fontsize=7.5, ha="center",
-                va="center", zorder=4, linespacing=1.5)  # fmt: skip
+    canvas.text(
+        SPACE[0],
+        (top + bottom) / 2,
+        text,
+        rotation=90,
+        fontsize=7.5,
+        ha="center",
+        va="center",
+        zorder=4,
+        linespacing=1.5,
+    )
     x, half = COLUMN["style"] + BOX[0] / 2 - 0.2, BOX[1] / 2
     ends = (x, MIDDLE["face"] + half), (x, MIDDLE["voice"] - half)
     _arrow(canvas, *ends, both=True)
-    canvas.text(x + 0.06, MIDDLE["face"] + 0.63, "$L_{xm}$", fontsize=8, color=FAINT,
-                va="center")  # fmt: skip
+    canvas.text(x + 0.06, MIDDLE["face"] + 0.63, "$L_{xm}$", fontsize=8, color=FAINT, va="center")
 
 
 def _flows(
-    board: Board, canvas: Any, fact: ModuleFact, y: float, row: float,
-    pictures: Mapping[str, Panel], levels: tuple[float, float],
-) -> None:  # fmt: skip
+    board: Board,
+    canvas: Any,
+    fact: ModuleFact,
+    y: float,
+    row: float,
+    pictures: Mapping[str, Panel],
+    levels: tuple[float, float],
+) -> None:
     """Draw what goes into a module and what comes out of it."""
     x, half = COLUMN[fact.role], BOX[0] / 2
     thumb = FACE if fact.sees == "face" else VOICE
@@ -606,9 +670,21 @@ def _flows(
         _arrow(canvas, (x, centre - away * thumb[1] / 2), (x, y + away * BOX[1] / 2))
         if "f0_features" in fact.takes:
             left = x - half - 0.75
-            canvas.text(left, centre, "F0 network\n(frozen)", fontsize=7, ha="center", va="center",
-                        color=FAINT, bbox={"boxstyle": "round,pad=0.4", "facecolor": "white",
-                                           "edgecolor": FAINT, "linestyle": "--"})  # fmt: skip
+            canvas.text(
+                left,
+                centre,
+                "F0 network\n(frozen)",
+                fontsize=7,
+                ha="center",
+                va="center",
+                color=FAINT,
+                bbox={
+                    "boxstyle": "round,pad=0.4",
+                    "facecolor": "white",
+                    "edgecolor": FAINT,
+                    "linestyle": "--",
+                },
+            )
             _arrow(canvas, (x - thumb[0] / 2, centre), (left + 0.34, centre))
             _arrow(canvas, (left, centre - 0.19), (x - half, y + 0.25))
         out = x + half + 0.35 + VOICE[0] / 2
@@ -625,9 +701,15 @@ def _flows(
 
 
 def _picture(
-    board: Board, centre: tuple[float, float], size: tuple[float, float], name: str,
-    pictures: Mapping[str, Panel], levels: tuple[float, float], *, side: int = 0,
-) -> None:  # fmt: skip
+    board: Board,
+    centre: tuple[float, float],
+    size: tuple[float, float],
+    name: str,
+    pictures: Mapping[str, Panel],
+    levels: tuple[float, float],
+    *,
+    side: int = 0,
+) -> None:
     """Show a panel with its name below, or beside it on the right."""
     x, y = centre
     place = (x + size[0] / 2 + 0.08, y) if side else (x, y + size[1] / 2 + 0.14)
@@ -635,19 +717,34 @@ def _picture(
         show_panel(board, (x - size[0] / 2, y - size[1] / 2, *size), pictures[name], levels)
     else:
         place = (x, y)
-    board.text(*place, name, fontsize=7, color=FAINT, ha="left" if place[1] == y and side else
-               "center", va="center")  # fmt: skip
+    board.text(
+        *place,
+        name,
+        fontsize=7,
+        color=FAINT,
+        ha="left" if place[1] == y and side else "center",
+        va="center",
+    )
 
 
 def _arrow(
     canvas: Any, start: tuple[float, float], end: tuple[float, float], *, both: bool = False
 ) -> None:
     """Draw an arrow; one with two heads is dashed: a loss between two modules."""
-    canvas.add_patch(FancyArrowPatch(
-        start, end, arrowstyle="<|-|>" if both else "-|>", mutation_scale=9, linewidth=1.0,
-        shrinkA=1, shrinkB=1, color=FAINT if both else INK, linestyle="--" if both else "-",
-        zorder=2,
-    ))  # fmt: skip
+    canvas.add_patch(
+        FancyArrowPatch(
+            start,
+            end,
+            arrowstyle="<|-|>" if both else "-|>",
+            mutation_scale=9,
+            linewidth=1.0,
+            shrinkA=1,
+            shrinkB=1,
+            color=FAINT if both else INK,
+            linestyle="--" if both else "-",
+            zorder=2,
+        )
+    )
 
 
 # The paper's pictures of conversions (Fig. 1, 3, 4, 6 to 9): blocks of sources and references
@@ -758,20 +855,28 @@ def _draw(board: Board, x: float, y: float, part: Block, levels: tuple[float, fl
     grid, plan = part.grid, _plan(part)
     board.text(x, y + 0.16, part.caption, fontsize=9, weight="bold", color=INK)
     left, top = x + plan.side[0] + 3 * GAP, y + plan.top
-    board.text(x + plan.side[0] / 2, top - 1.2 * GAP, "source", fontsize=7, color=FAINT,
-               ha="center")  # fmt: skip
+    board.text(
+        x + plan.side[0] / 2, top - 1.2 * GAP, "source", fontsize=7, color=FAINT, ha="center"
+    )
     for number, reference in enumerate(grid.rows):
         middle = left + number * plan.step + (plan.step - GAP) / 2
         if plan.head[1]:
             _sheet_reference(board, middle, y + plan.caption, reference, plan, levels)
         else:
-            board.text(middle, top - 1.2 * GAP, reference.label, fontsize=7, ha="center",
-                       color=FAINT)  # fmt: skip
+            board.text(
+                middle, top - 1.2 * GAP, reference.label, fontsize=7, ha="center", color=FAINT
+            )
     for row, source in enumerate(grid.columns):
         high = top + row * (plan.cell[1] + LABEL)
         show_panel(board, (x, high, *plan.side), source, levels)
-        board.text(x + plan.side[0] / 2, high + plan.side[1] + 0.13, source.label, fontsize=7,
-                   ha="center", color=FAINT)  # fmt: skip
+        board.text(
+            x + plan.side[0] / 2,
+            high + plan.side[1] + 0.13,
+            source.label,
+            fontsize=7,
+            ha="center",
+            color=FAINT,
+        )
         for number, cells in enumerate(grid.cells):
             place = left + number * plan.step + (plan.step - GAP - plan.cell[0]) / 2
             target = drawing.median_hz(grid.rows[number].f0)
@@ -817,10 +922,11 @@ def comparison(
     left, step, voice = 1.05, FACE_SIZE[0] + 2 * GAP, VOICE_SIZE[1] * 0.75
     shown = any(panel.speaker_face is not None for panel in references)
     heights = {
-        "source": FACE_SIZE[1], "reference voice": voice,
+        "source": FACE_SIZE[1],
+        "reference voice": voice,
         **({"its speaker": 0.55} if shown else {}),
         **dict.fromkeys(systems, FACE_SIZE[1]),
-    }  # fmt: skip
+    }
     height = TITLE + sum(heights.values()) + LABEL * 2 + len(heights) * 2 * GAP + FOOT
     board = Board(MARGIN + left + count * step - 2 * GAP + MARGIN, height)
     board.text(MARGIN, 0.27, title, fontsize=11, weight="bold", color=INK)
@@ -834,8 +940,14 @@ def comparison(
             x = MARGIN + left + number * step
             source, reference = sources[number], references[number]
             if name == "source":
-                board.text(x + FACE_SIZE[0] / 2, y - 0.06, source.label, fontsize=7, ha="center",
-                           color=FAINT)  # fmt: skip
+                board.text(
+                    x + FACE_SIZE[0] / 2,
+                    y - 0.06,
+                    source.label,
+                    fontsize=7,
+                    ha="center",
+                    color=FAINT,
+                )
                 show_panel(board, (x, y, *FACE_SIZE), source, levels)
             elif name in systems:
                 show_panel(board, (x, y, *FACE_SIZE), systems[name][number], levels)
@@ -845,8 +957,14 @@ def comparison(
                     drawing.show_face(board.axes(*place), reference.speaker_face)
             else:
                 show_panel(board, (x, y, FACE_SIZE[0], high), reference, levels)
-                board.text(x + FACE_SIZE[0] / 2, y + high + 0.13, reference.label, fontsize=7,
-                           ha="center", color=FAINT)  # fmt: skip
+                board.text(
+                    x + FACE_SIZE[0] / 2,
+                    y + high + 0.13,
+                    reference.label,
+                    fontsize=7,
+                    ha="center",
+                    color=FAINT,
+                )
         y += high + 2 * GAP + (LABEL if name.startswith("reference") else 0.0)
     return Drawing(board.figure)
 
@@ -898,17 +1016,27 @@ def style_map(
         for kind, marker in enumerate(MARKERS):
             chosen = (space.speaker == code) & (space.kind == kind)
             axes.scatter(
-                plane[chosen, 0], plane[chosen, 1], s=26 if kind else 20, marker=marker,
+                plane[chosen, 0],
+                plane[chosen, 1],
+                s=26 if kind else 20,
+                marker=marker,
                 color=colours[code],
-                edgecolors="white" if kind == 0 else INK, linewidths=0.4, zorder=2 + kind,
-            )  # fmt: skip
+                edgecolors="white" if kind == 0 else INK,
+                linewidths=0.4,
+                zorder=2 + kind,
+            )
         own = plane[space.speaker == code]
         axes.annotate(
             f"{name.rsplit('/', 1)[-1]} ({space.genders[code]})",
-            (float(np.median(own[:, 0])), float(own[:, 1].max())), (0, 4.5), ha="center",
-            textcoords="offset points", fontsize=6.8, color=INK, zorder=9,
+            (float(np.median(own[:, 0])), float(own[:, 1].max())),
+            (0, 4.5),
+            ha="center",
+            textcoords="offset points",
+            fontsize=6.8,
+            color=INK,
+            zorder=9,
             path_effects=[withStroke(linewidth=2.0, foreground="white")],
-        )  # fmt: skip
+        )
     axes.set(xticks=[], yticks=[])
     axes.margins(0.07)
     for spine in axes.spines.values():
@@ -919,9 +1047,14 @@ def style_map(
     ]
     place = ((SIDE + 0.35) / width, (SIDE + 0.38) / height)
     figure.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=place, title="A colour a speaker",
-        title_fontsize=7.5, alignment="left", borderpad=0.0,
-    )  # fmt: skip
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=place,
+        title="A colour a speaker",
+        title_fontsize=7.5,
+        alignment="left",
+        borderpad=0.0,
+    )
     figure.text(0.2 / width, 1 - 0.28 / height, title, fontsize=11, weight="bold", color=INK)
     figure.text(0.2 / width, 0.1 / height, note, fontsize=6.5, color=FAINT)
     _numbers(figure, rows, (width, height))
@@ -933,13 +1066,23 @@ def _numbers(figure: Figure, rows: Sequence[Mapping[str, Any]], size: tuple[floa
     width, height = size
     left, right, y = SIDE + 0.37, SIDE + RIGHT - 0.2, SIDE - 0.55
     for row in (row for row in rows if row["metric"] in SHOWN):
-        metric = row["metric"].replace(", gallery of single samples", "").replace(
-            "cosine, face and voice of one", "cosine, one")  # fmt: skip
+        metric = (
+            row["metric"]
+            .replace(", gallery of single samples", "")
+            .replace("cosine, face and voice of one", "cosine, one")
+        )
         name = metric if row["task"] == "styles" else f"{metric}, {row['task']}"
         figure.text(left / width, y / height, name, fontsize=7, color=INK)
         value = round(row["value"], 2) + 0.0  # no -0.00
-        figure.text(right / width, y / height, f"{value:.2f}", fontsize=7.5, weight="bold",
-                    ha="right", color=INK)  # fmt: skip
+        figure.text(
+            right / width,
+            y / height,
+            f"{value:.2f}",
+            fontsize=7.5,
+            weight="bold",
+            ha="right",
+            color=INK,
+        )
         y -= 0.21
     lines = (
         "Silhouettes are from -1 to 1: by speaker",
@@ -983,18 +1126,30 @@ def figure2(opened: Opened) -> Shown:
         face = _led(opened, Task.A2I, sources=1, references=1, seed=0)
         voice = _led(opened, Task.I2A, sources=1, references=1, seed=0)
         for kind, grid, other in (("face", face, voice), ("voice", voice, face)):
-            pictures |= {f"source {kind}": grid.columns[0], f"converted {kind}": grid.cells[0][0],
-                         f"reference {kind}": other.rows[0]}  # fmt: skip
+            pictures |= {
+                f"source {kind}": grid.columns[0],
+                f"converted {kind}": grid.cells[0][0],
+                f"reference {kind}": other.rows[0],
+            }
     drawing = overview(
-        facts, pictures, style_dim=model.style_dim,
+        facts,
+        pictures,
+        style_dim=model.style_dim,
         note=f"Drawn from the modules of preset {opened.converter.config.preset}; {opened.note}. "
         "The networks of content and F0 are frozen.",
-    )  # fmt: skip
+    )
     rows = [
-        {"module": f.name, "title": f.title, "takes": " ".join(f.takes), "gives": f.gives,
-         "blocks": f.blocks, "heads": f.heads, "parameters": f.parameters}
+        {
+            "module": f.name,
+            "title": f.title,
+            "takes": " ".join(f.takes),
+            "gives": f.gives,
+            "blocks": f.blocks,
+            "heads": f.heads,
+            "parameters": f.parameters,
+        }
         for f in facts
-    ]  # fmt: skip
+    ]
     return publish(opened, "fig2", drawing, rows)
 
 
@@ -1098,9 +1253,13 @@ def figure7(opened: Opened) -> Shown | Missing:
     if reason := opened.lacks("voice"):
         return Missing("Fig. 7", reason)
     split = next(
-        (s for s in (opened.split, "val", "unseen", "train")
-         if has_any(opened.avatars, modality="face", split=s)), "",
-    )  # fmt: skip
+        (
+            s
+            for s in (opened.split, "val", "unseen", "train")
+            if has_any(opened.avatars, modality="face", split=s)
+        ),
+        "",
+    )
     if not split:
         return Missing("Fig. 7", NO_AVATARS)
     if not opened.converter.has("face"):
@@ -1152,10 +1311,16 @@ def figure10(opened: Opened) -> Shown | Missing:
         space, plane, rows, title="Style vectors of faces and voices (t-SNE)", note=opened.note
     )
     places = [
-        {"metric": "place", "task": matching.KINDS[space.kind[i]], "system": name, "x": x,
-         "y": y, "speaker": space.speakers[space.speaker[i]]}
+        {
+            "metric": "place",
+            "task": matching.KINDS[space.kind[i]],
+            "system": name,
+            "x": x,
+            "y": y,
+            "speaker": space.speakers[space.speaker[i]],
+        }
         for i, (x, y) in enumerate(plane)
-    ]  # fmt: skip
+    ]
     return publish(opened, "fig10", drawing, [*rows, *places])
 
 

@@ -360,8 +360,13 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Html:
         start = {"corpus": key[0], "split": row["task"].rpartition(" ")[2], "vocoder": key[1]}
         line = lines.setdefault(key, {**start, "clips": row["n"]})
         line[row["metric"]] = row["value"]
-    heads = ["corpus", "split", "vocoder", "clips", *(m for m in UNITS if any(m in x for x in
-             lines.values()))]  # fmt: skip
+    heads = [
+        "corpus",
+        "split",
+        "vocoder",
+        "clips",
+        *(m for m in UNITS if any(m in x for x in lines.values())),
+    ]
     cells = [[rounded(lines[key].get(head)) for head in heads] for key in sorted(lines)]
     above = "".join(f"<th>{escape(UNITS.get(head, head))}</th>" for head in heads)
     left = " style='text-align:left'"
@@ -389,8 +394,9 @@ def sounds(made: Sequence[Copy]) -> Html:
     if not made:
         return _nothing()
     chosen = _spread(made, max(1, MOST_PLAYERS // len(made[0].sounds)))
-    heard = [(f"{copy.label}: {name}", wave) for copy in chosen for name, wave in
-             copy.sounds.items()]  # fmt: skip
+    heard = [
+        (f"{copy.label}: {name}", wave) for copy in chosen for name, wave in copy.sounds.items()
+    ]
     return players([wave for _, wave in heard], [label for label, _ in heard])
 
 
@@ -421,10 +427,15 @@ def _sheet(chosen: Sequence[Copy]) -> Drawing:
             part = copy.sounds[name][start : start + round(SHOWN_SECONDS * MEL.sample_rate)]
             seconds = len(part) / MEL.sample_rate
             axes.imshow(
-                _decibels(part), origin="lower", aspect="auto", cmap=SPECTROGRAM,
-                vmin=LEVELS_DB[0], vmax=LEVELS_DB[1],
-                extent=(0, seconds, 0, MEL.sample_rate / 2000), interpolation="nearest",
-            )  # fmt: skip
+                _decibels(part),
+                origin="lower",
+                aspect="auto",
+                cmap=SPECTROGRAM,
+                vmin=LEVELS_DB[0],
+                vmax=LEVELS_DB[1],
+                extent=(0, seconds, 0, MEL.sample_rate / 2000),
+                interpolation="nearest",
+            )
             if column == 0:
                 axes.set(yticks=[0, 4, 8, 12], ylabel="kHz")
             if row == 0:
