@@ -18,8 +18,8 @@ import torch
 
 from tests.unit.training_factory import small_run
 from xfavot import training
-from xfavot.data import opening
 from xfavot.errors import CheckpointError, ConfigError, DataError, TrainingError
+from xfavot.models import device_of
 from xfavot.training import checkpoint, loop
 from xfavot.training.loop import Run
 
@@ -165,5 +165,5 @@ def test_missing_data_names_the_command(tmp_path: Path) -> None:
 def test_a_gpu_that_is_not_there_is_refused() -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(ConfigError, match="no GPU"):
-        opening.pick_device("cuda")
+    with pytest.raises(ConfigError, match="cannot be used here"):
+        device_of("cuda")

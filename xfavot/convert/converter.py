@@ -27,6 +27,7 @@ from xfavot.audio.vocoder import vocoder as vocoder_of
 from xfavot.convert import inputs
 from xfavot.errors import ConfigError
 from xfavot.image.io import save_image
+from xfavot.models import device_of
 from xfavot.models.f0 import F0Network, track
 from xfavot.training.checkpoint import LoadedModel, load_model
 
@@ -309,23 +310,6 @@ GUIDANCE_ADVICE = (
 )
 
 
-def find_device(name: str) -> torch.device:
-    """Return the device of a name; "auto" is a GPU if there is one.
-
-    Raises:
-        ConfigError: no such device here; nothing else is taken silently.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"device is {name!r}, which cannot be used here ({str(error).splitlines()[0]}); "
-            "expected auto, cpu, or a device that torch sees"
-        ) from error
-
-
 class StyleMaker:
     """The networks of a checkpoint and the styles that they make of references.
 
@@ -342,7 +326,7 @@ class StyleMaker:
         """Move the networks to the device; see the class."""
         require_contract(model.contract, where=f"checkpoint {name}")
         self.name = name
-        self.device = find_device(device)
+        self.device = device_of(device)
         self.nets = model.nets.to(self.device).eval()
         self.f0_net = model.f0.to(self.device).eval()
         self.standardiser = model.standardiser.to(self.device)

@@ -1,4 +1,4 @@
-"""The prepared stores and the batches of a run, and the device it runs on."""
+"""The prepared stores and the batches of a run."""
 
 from __future__ import annotations
 
@@ -6,26 +6,10 @@ import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
-import torch
 from xfavot.config import RunConfig
 from xfavot.data.batches import Batches
 from xfavot.data.store import Store
 from xfavot.errors import ConfigError, DataError
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of a name; "auto" is a GPU where there is one.
-
-    Raises:
-        ConfigError: the device is not there; nothing else is taken in its place.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(
-            f"train.device is '{name}', but torch finds no GPU; use -p device auto or cpu"
-        )
-    return torch.device(name)
 
 
 def open_stores(cfg: RunConfig, say: Callable[[str], None]) -> list[Store]:

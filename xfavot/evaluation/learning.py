@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from xfavot.audio.mel import MEL
-from xfavot.convert.converter import LOUDEST, find_device, pad_frames
+from xfavot.convert.converter import LOUDEST, pad_frames
 from xfavot.data.store import Store
 from xfavot.errors import DataError
 from xfavot.evaluation.judges import (
@@ -32,6 +32,7 @@ from xfavot.evaluation.judges import (
 from xfavot.evaluation.matching import retrieval
 from xfavot.evaluation.protocol import results_folder
 from xfavot.evaluation.rows import AT_MOST, Row, row, save
+from xfavot.models import device_of
 from xfavot.models.content import SYMBOLS
 from xfavot.training.checkpoint import LoadedModel, load_model
 from xfavot.training.speech import decode, edit_distance, encode
@@ -358,7 +359,7 @@ def evaluate_learning(
         ConfigError: there is no such device.
     """
     say = on_log or (lambda _: None)
-    place = find_device(device)
+    place = device_of(device)
     model = checkpoint if isinstance(checkpoint, LoadedModel) else load_model(checkpoint)
     for module in (model.nets, model.f0, model.content):
         module.to(place)

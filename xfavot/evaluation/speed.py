@@ -32,9 +32,9 @@ from xfavot.audio.parallel_wavegan import untrained
 from xfavot.audio.vocoder import DEFAULT, Vocoder, vocoder
 from xfavot.config import RunConfig
 from xfavot.data.batches import Batch, Batches, Samples, draw_changes, reflected
-from xfavot.data.opening import pick_device
 from xfavot.data.store import Store
 from xfavot.errors import DataError, WeightsError
+from xfavot.models import device_of
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
 from xfavot.models.xfavot import F0_FEATURE_FACTOR, XFaVoT
@@ -179,7 +179,7 @@ def measure_step(cfg: RunConfig, *, steps: int = 1) -> Cost:
     Returns:
         The cost; all style sources that the configuration uses are in it.
     """
-    device = pick_device(cfg.train.device)
+    device = device_of(cfg.train.device)
     m, b = cfg.model, cfg.train.batch_size
     torch.manual_seed(cfg.seed)
     zero, one = torch.zeros(m.mel_bins), torch.ones(m.mel_bins)

@@ -32,6 +32,7 @@ from xfavot.data import opening
 from xfavot.data.batches import Batch, Batches
 from xfavot.data.store import Store
 from xfavot.errors import CheckpointError, DataError, TrainingError
+from xfavot.models import device_of
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
 from xfavot.models.xfavot import XFaVoT
@@ -225,7 +226,7 @@ def open_session(cfg: RunConfig, *, resume: str, on_log: Log | None) -> Iterator
     start = None if resume in ("", "auto") else checkpoint.locate(resume)
     run = start.resolve().parents[1] if start is not None else Path(cfg.run_root) / cfg.name
     _refuse_existing(run, resume)
-    device = opening.pick_device(cfg.train.device)
+    device = device_of(cfg.train.device)
     stores = opening.open_stores(cfg, say)
     cfg, batches = opening.open_batches(cfg, stores, "train", cfg.train.batch_size)
     run.mkdir(parents=True, exist_ok=True)

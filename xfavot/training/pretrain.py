@@ -22,6 +22,7 @@ from xfavot.audio.vocoder import GriffinLim, Vocoder
 from xfavot.config import VOCODER, DataConfig, ModelConfig, Pretraining, RunConfig, key_of
 from xfavot.data.store import Store, mel_statistics
 from xfavot.errors import DataError, WeightsError
+from xfavot.models import device_of
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
 from xfavot.training import speech
@@ -146,8 +147,6 @@ def _train_and_keep(
     on_log: Log | None,
 ) -> None:
     """Train the network of a recipe and write it with a record of its training."""
-    from xfavot.data.opening import pick_device
-
     name = recipe["network"]
     train: Callable[..., tuple[F0Network | ContentNetwork, dict[str, float]]]
     train = train_f0 if name == "f0" else train_content
@@ -155,7 +154,7 @@ def _train_and_keep(
         stores,
         model=cfg.model,
         standardiser=standardiser.to("cpu"),
-        device=pick_device(cfg.train.device),
+        device=device_of(cfg.train.device),
         on_log=on_log,
         **recipe["schedule"],
     )

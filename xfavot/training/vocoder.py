@@ -38,6 +38,7 @@ from xfavot.config import RunConfig, key_of
 from xfavot.data import corpora
 from xfavot.data.store import PCM_SCALE, Store
 from xfavot.errors import CheckpointError, DataError, TrainingError, require_same_shape
+from xfavot.models import device_of
 from xfavot.training import speech
 from xfavot.training.speech import Clip, Log, in_words, rate
 
@@ -525,12 +526,10 @@ def ensure_vocoder(
     path, state = folder / WEIGHTS, folder / STATE
     found = path.is_file()
     if not found:
-        from xfavot.data.opening import pick_device
-
         done = train_source_filter(
             used,
             standardiser=standardiser,
-            device=pick_device(cfg.train.device),
+            device=device_of(cfg.train.device),
             on_log=on_log,
             resume=state,
             **schedule,
