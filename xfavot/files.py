@@ -1,0 +1,44 @@
+"""Files written whole: another process sees the old content or the new, never a part of it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+
+
+@contextmanager
+def whole(path: str | PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside a file, and put what is written there in the file's place.
+
+    The temporary file exists and is empty; it ends as the file does, since many writers choose
+    the format by the suffix. If the block fails, it is removed and the file stays as it was.
+
+    Args:
+        path: the file; its folder is made.
+
+    Raises:
+        OSError: the disk refuses; the caller says what could not be written.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.stem[:100]}.{secrets.token_hex(4)}.part{target.suffix}")
+    draft.open("xb").close()
+    try:
+        yield draft
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
+        draft.replace(target)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def write_whole(path: str | PathLike[str], data: bytes | str) -> None:
+    """Write a file whole or not at all; text as UTF-8. See :func:`whole`."""
+    content = data.encode("utf-8") if isinstance(data, str) else data
+    with whole(path) as draft:
+        draft.write_bytes(content)
