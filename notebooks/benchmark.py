@@ -40,7 +40,7 @@ from pathlib import Path
 from IPython import display
 
 from xfavot import config, report
-from xfavot.data.opening import open_stores
+from xfavot.data.prepare import open_or_make_mini
 from xfavot.evaluation import speed
 from xfavot.report import artifact
 from xfavot.viz import drawing as drawing_viz
@@ -51,7 +51,7 @@ began = report.begin()
 cfg = config.resolve_benchmark(
     dataset=dataset, data_root=data_root, device=device, seed=seed, rounds=rounds, out=out
 )
-stores = open_stores(cfg.run, progress.line)
+stores = open_or_make_mini(cfg.run.data_root, cfg.run.data.corpora, progress.line)
 
 # %% [markdown]
 # ## The machine

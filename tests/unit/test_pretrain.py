@@ -388,11 +388,11 @@ def test_mini_stands_in_where_nothing_has_a_transcript(
     cfg = dataclasses.replace(cfg, data_root=str(tmp_path / "data"))
     asked: list[str] = []
 
-    def open_stores(asked_for: RunConfig, say: Any) -> list[Store]:
-        asked.append(asked_for.data.dataset)
+    def open_or_make_mini(data_root: Any, corpora: Any, say: Any) -> list[Store]:
+        asked.extend(corpora)
         return [store]
 
-    monkeypatch.setattr("xfavot.data.opening.open_stores", open_stores)
+    monkeypatch.setattr("xfavot.data.prepare.open_or_make_mini", open_or_make_mini)
     pretrain.ensure_network("content", cfg, [mute], statistics(mute))
     assert asked == ["mini"]
     few = make_store(tmp_path / "data", corpus="grid", kind="av")

@@ -8,16 +8,8 @@ Tasks are named guidance to output: ``Task.A2I`` converts a face after a voice.
 """
 
 from xfavot.convert.converter import ConvertedFace, ConvertedVoice, Converter, Style, Task
-from xfavot.convert.sheet import (
-    Example,
-    Grid,
-    Panel,
-    examples,
-    open_stores,
-    sample_grids,
-    samples,
-    save_voices,
-)
+from xfavot.convert.sheet import Example, Grid, Panel, examples, sample_grids, samples, save_voices
+from xfavot.data.store import open_stores
 
 __all__ = [
     "ConvertedFace",

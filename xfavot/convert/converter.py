@@ -25,6 +25,7 @@ from xfavot.audio.mel import log_mel, require_contract
 from xfavot.audio.vocoder import DEFAULT, Vocoder
 from xfavot.audio.vocoder import vocoder as vocoder_of
 from xfavot.convert import inputs
+from xfavot.data.store import GENDERS
 from xfavot.errors import ConfigError
 from xfavot.image.io import save_image
 from xfavot.models import device_of
@@ -407,7 +408,7 @@ class StyleMaker:
         return Style(
             vector=vector,
             guidance="voice",
-            gender=inputs.GENDERS[code],
+            gender=GENDERS[code],
             gender_from="given" if given is not None else "estimated by C_A",
             reference=describe(voice),
         )
@@ -441,7 +442,7 @@ class StyleMaker:
                     f"speaker is {speaker!r}; expected one of the {len(self.speakers)} speakers "
                     f"that the checkpoint was trained on: {known or 'none'}"
                 )
-            code = len(inputs.GENDERS) + self.speakers.index(speaker)
+            code = len(GENDERS) + self.speakers.index(speaker)
         rng = torch.Generator().manual_seed(seed)
         z = torch.randn((1, self.config.model.latent_dim), generator=rng)  # (1, L)
         with torch.inference_mode():

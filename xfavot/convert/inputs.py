@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from xfavot.audio.io import load_waveform
 from xfavot.audio.mel import MEL
+from xfavot.data.store import GENDERS
 from xfavot.errors import ConfigError, DataError
 from xfavot.image.align import align_face, detect
 from xfavot.image.io import load_image
@@ -24,7 +25,6 @@ from xfavot.image.io import load_image
 ALIGNED_PIXELS = 128  # the size at which prepared stores hold faces
 SMALLEST_FACE_PIXELS = 32
 SHORTEST_SECONDS = 0.1
-GENDERS = ("f", "m")  # the order of the gender codes
 
 
 def read_face(face: Any, *, name: str, size: int, aligned: bool) -> NDArray[np.uint8]:

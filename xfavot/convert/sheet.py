@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +18,14 @@ from numpy.typing import NDArray
 from xfavot.audio.io import save_waveform
 from xfavot.audio.mel import MEL
 from xfavot.convert.converter import Converter, Style, Task
-from xfavot.convert.inputs import GENDERS
-from xfavot.data.store import Item, Store
+from xfavot.data.store import GENDERS, Item, Store
 from xfavot.errors import DataError
 
 # Samples drawn from prepared stores, to convert and to show
 
 
 LONGEST_SECONDS = 4.0  # of a voice to show
-SPLITS = ("val", "unseen", "train")  # the order in which a split is looked for
+HELD_OUT_FIRST = ("val", "unseen", "train")  # the order in which a split is looked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,21 +45,6 @@ class Example:
     gender: str
     face: NDArray[np.uint8] | None = None
     waveform: NDArray[np.float32] | None = None
-
-
-def open_stores(data_root: str | PathLike[str], corpora: Iterable[str]) -> list[Store]:
-    """Open the prepared stores of a mixture, as far as they are there.
-
-    Args:
-        data_root: folder of prepared stores.
-        corpora: names, one folder each.
-
-    Raises:
-        DataError: none is there, or one is damaged or of another corpus.
-    """
-    folders = {corpus: Path(data_root) / corpus for corpus in corpora}
-    there = {corpus: path for corpus, path in folders.items() if path.is_dir()}
-    return [Store.open(path, corpus=corpus) for corpus, path in (there or folders).items()]
 
 
 def examples(
@@ -142,9 +125,13 @@ def _example(store: Store, item: Item, rng: np.random.Generator) -> Example:
 
 def first_split(stores: Sequence[Store], modalities: Iterable[str]) -> str:
     """Return the first of val, unseen and train that holds every modality there is; else train."""
-    wanted = [m for m in modalities if any(has_any(stores, modality=m, split=s) for s in SPLITS)]
-    fitting = (s for s in SPLITS if all(has_any(stores, modality=m, split=s) for m in wanted))
-    return next(fitting, SPLITS[-1])
+    wanted = [
+        m for m in modalities if any(has_any(stores, modality=m, split=s) for s in HELD_OUT_FIRST)
+    ]
+    fitting = (
+        s for s in HELD_OUT_FIRST if all(has_any(stores, modality=m, split=s) for m in wanted)
+    )
+    return next(fitting, HELD_OUT_FIRST[-1])
 
 
 def samples(stores: Sequence[Store], *, count: int = 8, seed: int = 0) -> tuple[Example, ...]:

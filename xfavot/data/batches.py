@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from xfavot.data.store import Item
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 import cv2
 import torch
@@ -34,6 +34,7 @@ from functools import lru_cache
 from xfavot.audio.mel import MEL, Standardiser
 from xfavot.data.store import GENDERS, SPLITS, Item
 from xfavot.data.store import Store, mel_statistics
+from xfavot.config import RunConfig
 from xfavot.errors import ConfigError, DataError
 
 
@@ -553,3 +554,59 @@ class Batches:
                 "sizes and an image size that divides the one stored size; change the preset or "
                 "prepare the corpora again at one size"
             )
+
+
+def open_batches(cfg: RunConfig, stores: Sequence[Store], *, batch_size: int = 0) -> Batches:
+    """Batches of a run's training split.
+
+    Args:
+        cfg: the run.
+        stores: the mixture.
+        batch_size: rows; 0 takes those of the run.
+    """
+    return Batches(
+        stores,
+        split="train",
+        image_size=cfg.model.image_size,
+        mel_frames=cfg.model.mel_frames,
+        batch_size=batch_size or cfg.train.batch_size,
+        seed=cfg.seed,
+        augment=cfg.data.augment,
+    )
+
+
+def open_validation(
+    cfg: RunConfig, stores: Sequence[Store], train: Batches, say: Callable[[str], None]
+) -> Batches | None:
+    """Batches of the validation split; None, with a word about it, where it is empty."""
+    try:
+        return Batches(
+            stores,
+            split="val",
+            image_size=cfg.model.image_size,
+            mel_frames=cfg.model.mel_frames,
+            batch_size=cfg.train.batch_size,
+            seed=cfg.seed,
+            speakers=train.speakers,
+            standardiser=train.standardiser,
+        )
+    except DataError as error:
+        say(f"WARNING: no validation: {error}")
+        return None
+
+
+def with_speakers(cfg: RunConfig, batches: Batches) -> RunConfig:
+    """The configuration with the number of speakers filled in, where it is 0.
+
+    Raises:
+        ConfigError: it is smaller than the number of speakers.
+    """
+    count, given = len(batches.speakers), cfg.model.speakers
+    if given == 0:
+        return replace(cfg, model=replace(cfg.model, speakers=max(count, 1)))
+    if count > given:
+        raise ConfigError(
+            f"model.speakers is {given}, but the training data has {count} speakers with audio; "
+            "set it to that number or to 0 in overrides"
+        )
+    return cfg

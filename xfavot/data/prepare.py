@@ -38,7 +38,7 @@ from xfavot.data.readers import VAL_SHARE, Clip, Reject, fraction, printable
 import importlib.util
 from xfavot.audio.mel import MEL
 from xfavot.data.corpora import describe
-from xfavot.data.store import Store
+from xfavot.data.store import Store, open_stores
 from xfavot.mini.people import SCHEMA
 from xfavot.data.readers import READERS, Clip, Reject, corpus_folder
 import time
@@ -882,6 +882,24 @@ def prepare(
     log(f"{corpus}: {len(store.items)} accepted, {len(unfit)} rejected ({counts or 'none'})")
     log(f"{corpus}: report in {write_report(store)}, card in {write_card(store)}")
     return store
+
+
+def open_or_make_mini(
+    data_root: Path | str, corpora: Sequence[str], on_log: Log | None = None
+) -> list[Store]:
+    """Open the prepared stores of a mixture; ``mini`` alone is made where it is missing.
+
+    Args:
+        data_root, corpora, on_log: as in `open_stores`.
+
+    Raises:
+        DataError: no store is there, or one is damaged.
+    """
+    if tuple(corpora) == ("mini",) and not (Path(data_root) / "mini" / "store.json").exists():
+        if on_log is not None:
+            on_log(f"the corpus mini is not in {data_root} yet: drawing and speaking it")
+        return prepare_dataset("mini", "", data_root, os.cpu_count() or 1, 0, on_log)
+    return open_stores(data_root, corpora, on_log)
 
 
 def prepare_dataset(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from xfavot.audio.mel import MEL, log_mel
 from xfavot.errors import DataError
 import json
 import os
+from os import PathLike
 import shutil
 import tempfile
 import time
@@ -584,6 +585,35 @@ class Store:
     def mel_statistics(self, split: str = "train") -> Standardiser:
         """Mean and deviation per band over all frames of a split; see :func:`mel_statistics`."""
         return mel_statistics([self], split=split)
+
+
+def open_stores(
+    data_root: str | PathLike[str],
+    corpora: Iterable[str],
+    on_log: Callable[[str], object] | None = None,
+) -> list[Store]:
+    """Open the prepared stores of a mixture, as far as they are there.
+
+    Args:
+        data_root: folder of prepared stores.
+        corpora: names, one folder each.
+        on_log: receives a warning that names the corpora which are missing.
+
+    Raises:
+        DataError: none is there, or one is damaged or of another corpus.
+    """
+    folders = {corpus: Path(data_root) / corpus for corpus in corpora}
+    present = [corpus for corpus, folder in folders.items() if folder.is_dir()]
+    missing = ", ".join(corpus for corpus in folders if corpus not in present)
+    if not present:
+        raise DataError(
+            f"data_root '{data_root}' holds no prepared store of {missing}; prepare it with: "
+            "papermill notebooks/prepare_data.ipynb runs/prepare.ipynb -p dataset <dataset> "
+            "-p source <folder of the originals>"
+        )
+    if missing and on_log is not None:
+        on_log(f"WARNING: {missing} not in {data_root}; going on without")
+    return [Store.open(folders[corpus], corpus=corpus) for corpus in present]
 
 
 def mel_statistics(stores: list[Store] | tuple[Store, ...], *, split: str) -> Standardiser:

@@ -25,7 +25,7 @@ from xfavot.data.store import GENDERS, Store
 from xfavot.errors import DataError, WeightsError
 from xfavot.training.speech import DB_PER_LOG10, Clip, PitchScore, clips_of
 
-SPLITS = ("unseen", "val", "train")  # the order in which a split is looked for
+UNSEEN_FIRST = ("unseen", "val", "train")  # the order in which a split is looked for
 HEARD_DECADES = 3.0  # 60 dB: fainter values of a mel do not count
 CENTS_AN_OCTAVE = 1200.0
 SHORTEST_FRAMES = 33  # 0.4 s
@@ -85,7 +85,7 @@ def copies(
 
 def _choose(store: Store, count: int) -> list[Clip]:
     """Clips of the first split that has any, women and men in turn."""
-    for split in SPLITS:
+    for split in UNSEEN_FIRST:
         found = [
             clip
             for clip in clips_of([store], split, needs="f0")

@@ -21,7 +21,7 @@ from torch import Tensor
 from xfavot.audio.mel import MEL, log_mel
 from xfavot.convert import Converter
 from xfavot.convert.inputs import resize_face
-from xfavot.convert.sheet import SPLITS
+from xfavot.convert.sheet import HELD_OUT_FIRST
 from xfavot.data.store import GENDERS, Item, Store
 from xfavot.errors import DataError
 
@@ -324,10 +324,10 @@ def split_of(stores: Sequence[Store]) -> str:
     Returns:
         Its name; "train" if none has.
     """
-    for split in SPLITS:
+    for split in HELD_OUT_FIRST:
         if all(len(_parts(stores, modality, split)) > 1 for modality in ("face", "voice")):
             return split
-    return SPLITS[-1]
+    return HELD_OUT_FIRST[-1]
 
 
 def ground_truth(

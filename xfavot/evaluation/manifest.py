@@ -61,7 +61,7 @@ from xfavot.weights.pinned import describe
 
 REQUIRED = ("task", "source", "reference", "output", "model")
 OPTIONAL = ("transcript", "speaker", "gender")
-GENDERS = {"f": "f", "female": "f", "m": "m", "male": "m", "": ""}
+GENDER_WORDS = {"f": "f", "female": "f", "m": "m", "male": "m", "": ""}
 WITHOUT_REFERENCE = (Task.Z2I, Task.Z2A)
 SHOWN = 5  # faults that a message lists
 OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -188,7 +188,7 @@ def _row(folder: Path, line: int, row: dict[str, str]) -> tuple[list[str], Outpu
     """Return what is wrong with a row, and the row if it can be used."""
     tasks = {task.value: task for task in Task}
     task = tasks.get(row["task"].lower())
-    gender = GENDERS.get(row.get("gender", "").lower())
+    gender = GENDER_WORDS.get(row.get("gender", "").lower())
     wrong = []
     if task is None:
         wrong.append(f"line {line}: task {row['task']!r} ({nearest(row['task'], tasks)})")

@@ -55,7 +55,7 @@ from xfavot.training.checkpoint import LoadedModel
 # Who is evaluated: faces and voices of known sex that a checkpoint was not trained on
 
 
-SPLITS = {"seen": "val", "unseen": "unseen"}  # by the speakers
+SPLIT_OF = {"seen": "val", "unseen": "unseen"}  # by the speakers
 SEXES = {"f": "female", "m": "male"}
 TRAIN = "train"
 
@@ -98,7 +98,7 @@ def voices_of(stores: Sequence[Store], split: str = "", gender: str = "") -> lis
         for store in stores
         for item in store.items
         if item.sample_count
-        and item.split in ((split,) if split else (*SPLITS.values(), TRAIN))
+        and item.split in ((split,) if split else (*SPLIT_OF.values(), TRAIN))
         and item.gender in ((gender,) if gender else GENDERS)
     ]
 
@@ -115,7 +115,7 @@ def require_held_out(stores: Sequence[Store], speakers: str) -> None:
     Raises:
         DataError: no clip of known sex lies in it.
     """
-    split = SPLITS[speakers]
+    split = SPLIT_OF[speakers]
     if not any(item.split == split and item.gender for store in stores for item in store.items):
         corpora = ", ".join(store.corpus for store in stores) or "no store"
         raise DataError(
@@ -171,7 +171,7 @@ def score_faces(
     faces = _sources(stores, speakers, sources, seed)
     codes = OUTPUTS * max(BATCH, *map(len, faces.values()))
     styles = {
-        name: _styles(task, maker, stores, SPLITS[speakers], code, seed=seed, codes=codes)
+        name: _styles(task, maker, stores, SPLIT_OF[speakers], code, seed=seed, codes=codes)
         for code, name in SEXES.items()
     }
     counts = {name: len(own) for name, own in styles.items()}
@@ -243,7 +243,7 @@ def _sources(
 ) -> dict[str, list[Sample]]:
     """Faces by sex, all or as many as asked for."""
     return {
-        name: drawn(faces_of(stores, SPLITS[speakers], code), count, [seed, *name.encode()])
+        name: drawn(faces_of(stores, SPLIT_OF[speakers], code), count, [seed, *name.encode()])
         for code, name in SEXES.items()
     }
 
@@ -459,7 +459,7 @@ class VoiceStudy:
         Raises:
             DataError: there is no voice.
         """
-        voices = voices_of(self.stores, SPLITS[self.speakers])
+        voices = voices_of(self.stores, SPLIT_OF[self.speakers])
         if not voices:
             raise DataError(
                 f"no voice of {self.speakers} speakers of known sex; expected one to convert; "
@@ -485,7 +485,7 @@ class VoiceStudy:
         sources = self.sources[: self.size(task)]
         if task is Task.Z2A:
             return [Pair(one, GENDERS[int(rng.integers(len(GENDERS)))]) for one in sources]
-        split = SPLITS[self.speakers]
+        split = SPLIT_OF[self.speakers]
         pool = voices_of(self.stores, split)
         if task is Task.I2A:
             pool = [one for sex in GENDERS for one in faces_of(self.stores, split, sex)]
@@ -732,7 +732,7 @@ def score_verification(
         ConfigError: the model has no faces or no voices.
     """
     space = style_space(
-        converter, stores, split=SPLITS[speakers], per_speaker=PER_SPEAKER, seed=seed
+        converter, stores, split=SPLIT_OF[speakers], per_speaker=PER_SPEAKER, seed=seed
     )
     vectors = torch.from_numpy(space.styles)
     faces, voices = (
@@ -975,10 +975,10 @@ def image_metrics(
     if substitute:
         label = f"{substitute} of the faces of {dataset}"
         try:
-            names = speakers_of(stores, (TRAIN, SPLITS["seen"]))
+            names = speakers_of(stores, (TRAIN, SPLIT_OF["seen"]))
             train, people = (
                 people_of(stores, split, speakers=names, image_size=converter.image_size)
-                for split in (TRAIN, SPLITS["seen"])
+                for split in (TRAIN, SPLIT_OF["seen"])
             )
             judges = ensure_judges(
                 stores,
@@ -1114,7 +1114,7 @@ def evaluate(
     }
     parts: list[Part] = []
     with _workshop(folder) as workshop:
-        for speakers, split in SPLITS.items():
+        for speakers, split in SPLIT_OF.items():
             try:
                 require_held_out(stores, speakers)
             except DataError as error:

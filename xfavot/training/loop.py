@@ -28,8 +28,8 @@ from torch import Tensor
 
 from xfavot.audio import vocoder as vocoders
 from xfavot.config import RunConfig, config_id, to_dict
-from xfavot.data import opening
-from xfavot.data.batches import Batch, Batches
+from xfavot.data.batches import Batch, Batches, open_batches, open_validation, with_speakers
+from xfavot.data.prepare import open_or_make_mini
 from xfavot.data.store import Store
 from xfavot.errors import CheckpointError, DataError, TrainingError
 from xfavot.models import device_of
@@ -227,8 +227,9 @@ def open_session(cfg: RunConfig, *, resume: str, on_log: Log | None) -> Iterator
     run = start.resolve().parents[1] if start is not None else Path(cfg.run_root) / cfg.name
     _refuse_existing(run, resume)
     device = device_of(cfg.train.device)
-    stores = opening.open_stores(cfg, say)
-    cfg, batches = opening.open_batches(cfg, stores, "train", cfg.train.batch_size)
+    stores = open_or_make_mini(cfg.data_root, cfg.data.corpora, say)
+    batches = open_batches(cfg, stores)
+    cfg = with_speakers(cfg, batches)
     run.mkdir(parents=True, exist_ok=True)
     with _locked(run), Stop().listening() as stop:
         if resume == "auto" and checkpoint.checkpoints_of(run):
@@ -248,10 +249,8 @@ def open_session(cfg: RunConfig, *, resume: str, on_log: Log | None) -> Iterator
             device=device,
             stores=stores,
             batches=batches,
-            warmup_batches=opening.open_batches(cfg, stores, "train", cfg.train.warmup_batch_size)[
-                1
-            ],
-            validation=opening.open_validation(cfg, stores, batches, say),
+            warmup_batches=open_batches(cfg, stores, batch_size=cfg.train.warmup_batch_size),
+            validation=open_validation(cfg, stores, batches, say),
             updater=updater,
             journal=Journal(run, step=step),
             stop=stop,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from xfavot import __version__
 from xfavot.audio.mel import MEL, Standardiser
 from xfavot.audio.vocoder import GriffinLim, Vocoder
-from xfavot.config import VOCODER, DataConfig, ModelConfig, Pretraining, RunConfig, key_of
+from xfavot.config import VOCODER, ModelConfig, Pretraining, RunConfig, key_of
 from xfavot.data.store import Store, mel_statistics
 from xfavot.errors import DataError, WeightsError
 from xfavot.models import device_of
@@ -211,11 +211,10 @@ def _fallback(
         there = Path(cfg.data_root, FALLBACK_CORPUS, "store.json").is_file()
         if not there and (own > 0 or say is None):
             return []
-        from xfavot.data.opening import open_stores
+        from xfavot.data.prepare import open_or_make_mini
 
-        data = DataConfig(dataset=FALLBACK_CORPUS, corpora=(FALLBACK_CORPUS,))
         try:
-            given = open_stores(dataclasses.replace(cfg, data=data), say or (lambda _: None))
+            given = open_or_make_mini(cfg.data_root, (FALLBACK_CORPUS,), say)
         except DataError as error:
             raise WeightsError(
                 f"the content network has no transcript to learn from, and the corpus "
@@ -291,12 +290,14 @@ def pretrain(task: Pretraining, *, on_log: Log | None = None) -> Pretrained:
         TrainingError: the loss is not finite, or a network cannot be written.
         CheckpointError: the state of a stopped training of the vocoder is damaged.
     """
-    from xfavot.data.opening import open_stores
+    from xfavot.data.prepare import open_or_make_mini
 
     cfg = dataclasses.replace(
         task.run, pretrain=dataclasses.replace(task.run.pretrain, source="train")
     )
-    stores = open_stores(cfg, lambda text: on_log({"message": text}) if on_log else None)
+    stores = open_or_make_mini(
+        cfg.data_root, cfg.data.corpora, lambda text: on_log({"message": text}) if on_log else None
+    )
     standardiser = mel_statistics(stores, split="train")
     frozen = [name for name in task.networks if name != VOCODER]
     networks = {n: ensure_network(n, cfg, stores, standardiser, on_log) for n in frozen}
