@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 pytest.importorskip("PIL")
@@ -23,7 +24,7 @@ from xfavot.image.align import (
     find_faces,
     outside_share,
 )
-from xfavot.image.io import load_frames, load_image, resize_image, save_image
+from xfavot.image.io import load_frames, load_image, resize_image, save_image, to_bytes, to_float
 from xfavot.mini.draw import draw_face
 from xfavot.mini.people import nuisance, people
 
@@ -253,3 +254,15 @@ def test_real_faces_lie_at_their_places(real_corpus: Path) -> None:
         assert points is not None
         crops.append(align_face(picture, points, 128))
     assert np.mean(deviations(crops) < TOLERANCE) >= 0.95
+
+
+def test_bytes_and_floats_agree_for_arrays_and_tensors() -> None:
+    every = np.arange(256, dtype=np.uint8)
+    floats = to_float(every)
+    assert floats.dtype == np.float32
+    assert (floats[0], floats[-1]) == (-1.0, 1.0)
+    np.testing.assert_array_equal(to_float(torch.from_numpy(every)).numpy(), floats)
+    np.testing.assert_array_equal(to_bytes(floats), every)
+    between = np.linspace(-1.5, 1.5, 4001, dtype=np.float32)
+    np.testing.assert_array_equal(to_bytes(torch.from_numpy(between)).numpy(), to_bytes(between))
+    assert to_bytes(np.array([-7.0, 0.0, 7.0])).tolist() == [0, 128, 255]

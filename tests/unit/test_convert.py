@@ -21,6 +21,7 @@ from xfavot.audio.vocoder import GriffinLim
 from xfavot.config import LossConfig, ModelConfig, RunConfig, TrainConfig
 from xfavot.convert import Converter, Task, inputs
 from xfavot.convert import converter as converter_convert
+from xfavot.data import sample
 from xfavot.errors import ConfigError, DataError
 from xfavot.models.f0 import F0Network
 from xfavot.models.xfavot import XFaVoT
@@ -307,13 +308,13 @@ def test_samples_of_corpora_apart(tmp_path: Path) -> None:
     assert [e.face is not None for e in drawn] == [True] * 3 + [False] * 3
     assert [e.waveform is not None for e in drawn] == [False] * 3 + [True] * 3
     with pytest.raises(DataError, match="no voice of known gender in split 'val'"):
-        convert.examples([images], modality="voice", split="val")
+        sample.examples([images], modality="voice", split="val")
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 40])
 def test_examples_alternate_between_the_genders(tmp_path: Path, count: int) -> None:
     store = make_store(tmp_path, genders="fffm", clips=3)
-    drawn = convert.examples([store], modality="face", split="val", count=count)
+    drawn = sample.examples([store], modality="face", split="val", count=count)
     assert len(drawn) == min(count, 4)
     assert [e.gender for e in drawn] == ["f", "m", "f", "f"][:count]
     assert len({e.speaker for e in drawn}) == len(drawn)

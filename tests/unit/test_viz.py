@@ -16,7 +16,8 @@ from PIL import Image
 
 from tests.unit.store_factory import face, tone
 from xfavot.audio.io import save_waveform
-from xfavot.convert import Example, Grid, Panel, Task
+from xfavot.convert import Grid, Panel, Task
+from xfavot.data.sample import Example
 from xfavot.errors import DataError
 from xfavot.viz import figures, progress, widgets
 

@@ -8,19 +8,18 @@ Tasks are named guidance to output: ``Task.A2I`` converts a face after a voice.
 """
 
 from xfavot.convert.converter import ConvertedFace, ConvertedVoice, Converter, Style, Task
-from xfavot.convert.sheet import Example, Grid, Panel, examples, sample_grids, samples, save_voices
+from xfavot.convert.sheet import Grid, Panel, sample_grids, save_voices
+from xfavot.data.sample import samples
 from xfavot.data.store import open_stores
 
 __all__ = [
     "ConvertedFace",
     "ConvertedVoice",
     "Converter",
-    "Example",
     "Grid",
     "Panel",
     "Style",
     "Task",
-    "examples",
     "open_stores",
     "sample_grids",
     "samples",

@@ -20,7 +20,7 @@ from xfavot.audio.mel import MEL
 from xfavot.data.store import GENDERS
 from xfavot.errors import ConfigError, DataError
 from xfavot.image.align import align_face, detect
-from xfavot.image.io import load_image
+from xfavot.image.io import load_image, to_bytes, to_float
 
 ALIGNED_PIXELS = 128  # the size at which prepared stores hold faces
 SMALLEST_FACE_PIXELS = 32
@@ -106,13 +106,12 @@ def resize_face(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 def face_to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
     """Turn (H, W, 3) uint8 into (1, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1.0
+    return to_float(torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None])
 
 
 def tensor_to_face(x: Tensor) -> NDArray[np.uint8]:
     """Turn (1, 3, H, W) in [-1, 1] into (H, W, 3) uint8; values outside are clipped."""
-    x = ((x[0].float().cpu() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return np.asarray(x.permute(1, 2, 0).contiguous().numpy())
+    return np.asarray(to_bytes(x[0].cpu()).permute(1, 2, 0).contiguous().numpy())
 
 
 def read_voice(voice: Any, *, name: str) -> NDArray[np.float32]:

@@ -38,6 +38,7 @@ from xfavot.errors import DataError, ShapeError, WeightsError, require_same_shap
 from xfavot.evaluation import external
 from xfavot.evaluation.rows import ratio_interval
 from xfavot.image.align import detect
+from xfavot.image.io import to_float
 from xfavot.weights import fetched
 
 # Mean and covariance of features, added up as batches of images come
@@ -350,7 +351,7 @@ def substitute(
     return Extractor(
         metric=f"frechet, {label}",
         definition=f"Frechet distance over the features of {label}; no FID",
-        prepare=lambda images: images.float().div_(127.5).sub_(1),
+        prepare=to_float,
         network=network,
         dims=dims,
         fingerprint=fingerprint,
@@ -1201,7 +1202,7 @@ def to_bytes(images: Tensor) -> Tensor:
 
 def to_floats(images: Tensor) -> Tensor:
     """Bring 8 bits to [-1, 1]; floats stay what they are."""
-    return images.float().div_(127.5).sub_(1) if images.dtype == torch.uint8 else images
+    return to_float(images) if images.dtype == torch.uint8 else images
 
 
 def _require_images(name: str, images: Tensor, wanted: tuple[int, ...]) -> None:

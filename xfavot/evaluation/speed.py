@@ -34,6 +34,7 @@ from xfavot.config import RunConfig
 from xfavot.data.batches import Batch, Batches, Samples, draw_changes, reflected
 from xfavot.data.store import Store
 from xfavot.errors import DataError, WeightsError
+from xfavot.image.io import to_float
 from xfavot.models import device_of
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
@@ -113,8 +114,8 @@ def load_faces(
             if mirrored:
                 image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         image = image.resize((size, size), Image.Resampling.BILINEAR)
-        x.append(torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float())
-    return torch.stack(x).div_(127.5).sub_(1.0)
+        x.append(torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous())
+    return to_float(torch.stack(x))
 
 
 def load_voices(

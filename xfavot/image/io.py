@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from xfavot.errors import DataError
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from torch import Tensor
+
 MAX_PIXELS = 100_000_000  # a larger picture is refused, not decoded
 SEEK_SECONDS = 4.0  # farther apart, frames of a film are sought rather than decoded up to
 SIXTEEN_BITS = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})  # Pillow's modes of grey
@@ -27,6 +29,29 @@ _TEXT_STARTS = (
     *(b"<!doctype", b"<html", b"<?xml", b"<svg", b"{", b"version https://git-lfs"),
     *(b"#extm3u", b"ffconcat"),  # playlists, which name other files
 )
+
+
+@overload
+def to_float(pixels: NDArray[np.uint8]) -> NDArray[np.float32]: ...
+@overload
+def to_float(pixels: Tensor) -> Tensor: ...
+def to_float(pixels: NDArray[np.uint8] | Tensor) -> NDArray[np.float32] | Tensor:
+    """Turn bytes, 0 to 255 and of any shape, into float32 from -1 to 1."""
+    if isinstance(pixels, np.ndarray):
+        return pixels.astype(np.float32) / np.float32(127.5) - np.float32(1)
+    return pixels.float() / 127.5 - 1.0
+
+
+@overload
+def to_bytes(x: NDArray[np.floating[Any]]) -> NDArray[np.uint8]: ...
+@overload
+def to_bytes(x: Tensor) -> Tensor: ...
+def to_bytes(x: NDArray[np.floating[Any]] | Tensor) -> NDArray[np.uint8] | Tensor:
+    """Round floats from -1 to 1, of any shape, to bytes; what lies outside is clipped."""
+    if isinstance(x, np.ndarray):
+        scaled = (x.astype(np.float32) + np.float32(1)) * np.float32(127.5)
+        return scaled.round().clip(0, 255).astype(np.uint8)
+    return ((x.float() + 1.0) * 127.5).round().clamp(0, 255).byte()
 
 
 def load_image(path: str | PathLike[str]) -> NDArray[np.uint8]:

@@ -426,10 +426,10 @@ def write(s: Session, step: int, *, vocoder: str = vocoders.DEFAULT) -> None:
 
 def _save_sheet(s: Session, rows: Tensor, step: int) -> None:
     """(R, C, 3, H, W) in [-1, 1] as one PNG."""
-    from xfavot.image.io import save_image
+    from xfavot.image.io import save_image, to_bytes
 
     r, c, _, h, w = rows.shape
-    pixels = rows.clamp(-1, 1).add(1).mul(127.5).round().byte()
+    pixels = to_bytes(rows)
     sheet = pixels.permute(0, 3, 1, 4, 2).reshape(r * h, c * w, 3)  # (R H, C W, 3)
     try:
         save_image(s.path / "samples" / f"step_{step:08d}.png", sheet.cpu().numpy())

@@ -37,9 +37,10 @@ from xfavot import report
 from xfavot.audio.io import save_waveform
 from xfavot.audio.mel import MEL
 from xfavot.config import FIGURES_PARAMETERS, FiguresConfig, ModelConfig
-from xfavot.convert import Converter, Example, Grid, Panel, Style, Task, examples, open_stores
+from xfavot.convert import Converter, Grid, Panel, Style, Task, open_stores
 from xfavot.convert.inputs import resize_face
-from xfavot.convert.sheet import first_split, has_any, voice_panel
+from xfavot.convert.sheet import voice_panel
+from xfavot.data.sample import Example, examples, first_split, has_any
 from xfavot.data.store import GENDERS, Store
 from xfavot.errors import DataError
 from xfavot.evaluation import cpr, matching
@@ -91,7 +92,7 @@ def draw(
     """Draw samples that have a "face" or a "voice", with voices cut short.
 
     Args:
-        stores, split, count, seed: of :func:`xfavot.convert.examples`.
+        stores, split, count, seed: of :func:`xfavot.data.sample.examples`.
         modality: what every sample must have.
         avoid: samples whose people are taken only when there is nobody else.
 

@@ -18,9 +18,10 @@ import torch
 from numpy.typing import NDArray
 
 from xfavot.audio.mel import MEL
-from xfavot.convert import Converter, Example
+from xfavot.convert import Converter
 from xfavot.convert.converter import ConvertedFace, ConvertedVoice
 from xfavot.convert.inputs import read_face, read_voice
+from xfavot.data.sample import Example
 from xfavot.errors import DataError, XFaVoTError
 from xfavot.evaluation.copy_synthesis import Copy
 from xfavot.report.artifact import rounded
