@@ -25,7 +25,7 @@ from xfavot import config, report
 from xfavot.audio.io import read_provenance
 from xfavot.audio.vocoder import GriffinLim
 from xfavot.config import RunConfig
-from xfavot.convert import Converter, Task
+from xfavot.convert import Converter, Task, convert_grid
 from xfavot.data.store import Store
 from xfavot.errors import ConfigError, DataError
 from xfavot.evaluation import matching
@@ -98,7 +98,7 @@ def test_a_grid_is_of_the_samples_that_were_drawn(converter: Converter, store: S
     references = paper_figures.draw([store], "face", split="val", count=2, seed=1, avoid=sources)
     assert not {e.speaker for e in sources} & {e.speaker for e in references}
     assert {e.gender for e in sources} == {"f", "m"}
-    grid = paper_figures.led_grid(converter, Task.I2A, sources, references)
+    grid = convert_grid(converter, Task.I2A, sources, references)
     direct = converter.convert_voice(
         sources[1].waveform,
         face_reference=references[0].face,
@@ -109,8 +109,8 @@ def test_a_grid_is_of_the_samples_that_were_drawn(converter: Converter, store: S
     row = paper_figures.rows_of("x", grid, system="toy")[1]
     assert (row["source"], row["reference"]) == (sources[1].label, references[0].label)
     assert row["source_f0_hz"] == median_hz(direct.source_f0)
-    latent = paper_figures.latent_grid(converter, Task.Z2A, sources, codes=2, seed=5)
-    assert [p.label for p in latent.rows] == [f"code {c} ({g})" for g in "fm" for c in (5, 6)]
+    latent = convert_grid(converter, Task.Z2A, sources, [(5, "f"), (6, "m")])
+    assert [panel.label for panel in latent.rows] == ["code 5 (f)", "code 6 (m)"]
 
 
 def test_the_overview_is_read_off_the_modules(converter: Converter) -> None:

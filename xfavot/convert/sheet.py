@@ -1,7 +1,7 @@
 """Conversions of held-out faces and voices, laid out as one grid a task.
 
 Columns are sources, rows are references (or latent codes); neither was trained on where the split
-is ``val`` or ``unseen``. Nothing is drawn here; `xfavot.viz.figures.conversion_grid` does that.
+is ``val`` or ``unseen``. Nothing is drawn here; `xfavot.viz` does that.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +46,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """Conversions of one task: `cells[row][column]` is source `column` led by reference `row`.
+    """Conversions of one task: `cells[row][column]` is source `column` after reference `row`.
 
     Args:
         task: the task.
@@ -58,6 +59,9 @@ class Grid:
     columns: tuple[Panel, ...]
     rows: tuple[Panel, ...]
     cells: tuple[tuple[Panel, ...], ...]
+
+
+Reference: TypeAlias = Example | tuple[int, str]  # a sample, or a latent code and its gender
 
 
 def sample_grids(
@@ -88,41 +92,66 @@ def sample_grids(
     references = {kind: draw(modality=kind, seed=seed + 1, avoid=avoid) for kind in kinds}
     if not kinds:
         draw(modality="face")  # says what is missing
-    led: dict[str, list[tuple[Panel, Style]]] = {"latent": _latent_rows(converter, count, seed)}
-    for kind in kinds:
-        led[kind] = [_reference_row(converter, example, kind) for example in references[kind]]
-    grids = {}
-    for task in Task:
-        if task.output in kinds and task.guidance in led:
-            grids[task.value] = Grid(
-                task=task,
-                note=f"{converter.name}, split {split}",
-                columns=tuple(_source(converter, e, task.output) for e in sources[task.output]),
-                rows=tuple(panel for panel, _ in led[task.guidance]),
-                cells=_cells(converter, task, sources[task.output], led[task.guidance]),
-            )
-    return grids
+    guides: dict[str, Sequence[Reference]] = {
+        **references,
+        "latent": [(seed + row // 2, GENDERS[row % 2]) for row in range(count)],
+    }
+    note = f"{converter.name}, split {split}"
+    return {
+        task.value: convert_grid(
+            converter, task, sources[task.output], guides[task.guidance], note=note
+        )
+        for task in Task
+        if task.output in kinds and task.guidance in guides
+    }
 
 
-def _latent_rows(converter: Converter, count: int, seed: int) -> list[tuple[Panel, Style]]:
-    rows = []
-    for row in range(count):
-        gender, code = GENDERS[row % 2], seed + row // 2
-        panel = Panel(label=f"code {code}, {gender}")
-        rows.append((panel, converter.style_of_latent(code, gender=gender)))
-    return rows
+def convert_grid(
+    converter: Converter,
+    task: Task,
+    sources: Sequence[Example],
+    references: Sequence[Reference],
+    *,
+    note: str = "",
+) -> Grid:
+    """Convert every source after every reference.
+
+    Args:
+        converter: the model.
+        task: what guides what.
+        sources: samples that have what is converted.
+        references: samples that have what guides, or latent codes with a gender each.
+        note: for the foot of a figure.
+    """
+    rows = [_reference(converter, task.guidance, one) for one in references]
+    return Grid(
+        task=task,
+        note=note,
+        columns=tuple(_panel(converter, task.output, source) for source in sources),
+        rows=tuple(panel for panel, _ in rows),
+        cells=tuple(
+            tuple(_converted(converter, task.output, source, style) for source in sources)
+            for _, style in rows
+        ),
+    )
 
 
-def _reference_row(converter: Converter, e: Example, modality: str) -> tuple[Panel, Style]:
-    if modality == "face":
-        style = converter.style_of_face(e.face, gender=e.gender, aligned=True)
-        return Panel(label=e.label, face=e.face), style
-    style = converter.style_of_voice(e.waveform, gender=e.gender)
-    return voice_panel(converter, e), style
+def _reference(converter: Converter, guidance: str, one: Reference) -> tuple[Panel, Style]:
+    if isinstance(one, tuple):
+        code, gender = one
+        style = converter.style_of_latent(code, gender=gender)
+        return Panel(label=f"code {code} ({gender})"), style
+    if guidance == "face":
+        style = converter.style_of_face(one.face, gender=one.gender, aligned=True)
+    else:
+        style = converter.style_of_voice(one.waveform, gender=one.gender)
+    return _panel(converter, guidance, one), style
 
 
-def voice_panel(converter: Converter, example: Example) -> Panel:
-    """Show the voice of a sample, and its speaker's face where there is one."""
+def _panel(converter: Converter, kind: str, example: Example) -> Panel:
+    """Show the face of a sample, or its voice and beside it its speaker's face, if there is one."""
+    if kind == "face":
+        return Panel(label=example.label, face=example.face)
     mel, f0 = converter.analyse_voice(example.waveform)
     return Panel(
         label=example.label,
@@ -133,27 +162,13 @@ def voice_panel(converter: Converter, example: Example) -> Panel:
     )
 
 
-def _source(converter: Converter, e: Example, output: str) -> Panel:
-    return voice_panel(converter, e) if output == "voice" else Panel(label=e.label, face=e.face)
-
-
-def _cells(
-    converter: Converter, task: Task, sources: Sequence[Example], led: Sequence[tuple[Panel, Style]]
-) -> tuple[tuple[Panel, ...], ...]:
-    cells = []
-    for _, style in led:
-        row = []
-        for source in sources:
-            if task.output == "face":
-                face = converter.convert_face(source.face, aligned=True, style=style)
-                row.append(Panel(label="", face=face.image))
-            else:
-                voice = converter.convert_voice(source.waveform, style=style)
-                row.append(
-                    Panel(label="", log_mel=voice.log_mel, f0=voice.f0, waveform=voice.waveform)
-                )
-        cells.append(tuple(row))
-    return tuple(cells)
+def _converted(converter: Converter, output: str, source: Example, style: Style) -> Panel:
+    if output == "face":
+        return Panel(
+            label="", face=converter.convert_face(source.face, aligned=True, style=style).image
+        )
+    voice = converter.convert_voice(source.waveform, style=style)
+    return Panel(label="", log_mel=voice.log_mel, f0=voice.f0, waveform=voice.waveform)
 
 
 def save_voices(grids: Mapping[str, Grid], folder: Path) -> tuple[Path, ...]:

@@ -37,9 +37,8 @@ from xfavot import report
 from xfavot.audio.io import save_waveform
 from xfavot.audio.mel import MEL
 from xfavot.config import FIGURES_PARAMETERS, FiguresConfig, ModelConfig
-from xfavot.convert import Converter, Grid, Panel, Style, Task, open_stores
+from xfavot.convert import Converter, Grid, Panel, Task, convert_grid, open_stores
 from xfavot.convert.inputs import resize_face
-from xfavot.convert.sheet import voice_panel
 from xfavot.data.sample import Example, examples, first_split, has_any
 from xfavot.data.store import GENDERS, Store
 from xfavot.errors import DataError
@@ -112,82 +111,6 @@ def draw(
         e if e.waveform is None else dataclasses.replace(e, waveform=e.waveform[:longest])
         for e in drawn
     )
-
-
-def led_grid(
-    converter: Converter, task: Task, sources: Sequence[Example], references: Sequence[Example]
-) -> Grid:
-    """Convert every source after every reference.
-
-    Args:
-        converter: the model.
-        task: of the four guided ones.
-        sources, references: of :func:`draw`.
-    """
-    rows = [_reference(converter, example, task.guidance) for example in references]
-    return _grid(converter, task, sources, rows)
-
-
-def latent_grid(
-    converter: Converter, task: Task, sources: Sequence[Example], *, codes: int, seed: int
-) -> Grid:
-    """Convert every source after random codes, as many for women as for men.
-
-    Args:
-        converter: the model.
-        task: ``Task.Z2I`` or ``Task.Z2A``.
-        sources: of :func:`draw`.
-        codes: for each gender.
-        seed: of the first code; the others follow.
-    """
-    rows = [
-        (
-            Panel(label=f"code {seed + code} ({gender})"),
-            converter.style_of_latent(seed + code, gender=gender),
-        )
-        for gender in GENDERS
-        for code in range(codes)
-    ]
-    return _grid(converter, task, sources, rows)
-
-
-def _reference(converter: Converter, example: Example, guidance: str) -> tuple[Panel, Style]:
-    if guidance == "face":
-        style = converter.style_of_face(example.face, gender=example.gender, aligned=True)
-        return Panel(label=example.label, face=example.face), style
-    style = converter.style_of_voice(example.waveform, gender=example.gender)
-    return voice_panel(converter, example), style
-
-
-def _grid(
-    converter: Converter,
-    task: Task,
-    sources: Sequence[Example],
-    rows: Sequence[tuple[Panel, Style]],
-) -> Grid:
-    faces = task.output == "face"
-    columns = tuple(
-        Panel(label=e.label, face=e.face) if faces else voice_panel(converter, e) for e in sources
-    )
-    cells = tuple(
-        tuple(_convert(converter, source, style, faces=faces) for source in sources)
-        for _, style in rows
-    )
-    return Grid(
-        task=task,
-        note=converter.name,
-        columns=columns,
-        rows=tuple(panel for panel, _ in rows),
-        cells=cells,
-    )
-
-
-def _convert(converter: Converter, source: Example, style: Style, *, faces: bool) -> Panel:
-    if faces:
-        face = converter.convert_face(source.face, aligned=True, style=style)
-        return Panel(label="", face=face.image)
-    voice = converter.convert_voice(source.waveform, style=style)
-    return Panel(label="", log_mel=voice.log_mel, f0=voice.f0, waveform=voice.waveform)
 
 
 def rows_of(item: str, grid: Grid, *, system: str) -> list[dict[str, Any]]:
@@ -1172,7 +1095,7 @@ def figure3(opened: Opened) -> Shown | Missing:
             missing.append(Missing(f"Fig. 3, row {one.name}", "it has no faces or no voices"))
             continue
         pairs = [
-            led_grid(one.converter, Task.A2I, [source], [reference])
+            convert_grid(one.converter, Task.A2I, [source], [reference])
             for source, reference in zip(sources, references, strict=False)
         ]
         heads, voices = [g.columns[0] for g in pairs], [g.rows[0] for g in pairs]
@@ -1239,9 +1162,9 @@ def figure6(opened: Opened) -> Shown | Missing:
             missing.append(Missing(f"Fig. 6 ({letter})", reason))
             continue
         sources = draw(opened.stores, kind, split=opened.split, count=2, seed=opened.cfg.seed + 9)
-        seed = opened.cfg.seed
-        codes = 3 if kind == "face" else 2
-        grids.append(latent_grid(opened.converter, task, sources, codes=codes, seed=seed))
+        count = 3 if kind == "face" else 2
+        codes = [(opened.cfg.seed + code, gender) for gender in GENDERS for code in range(count)]
+        grids.append(convert_grid(opened.converter, task, sources, codes))
         captions.append(f"({letter}) {kind.capitalize()}s")
     if not grids:
         return Missing("Fig. 6", "; ".join(map(repr, missing)))
@@ -1270,8 +1193,8 @@ def figure7(opened: Opened) -> Shown | Missing:
     corpora = ", ".join(store.corpus for store in opened.avatars)
     users = draw(opened.stores, "voice", split=opened.split, count=3, seed=seed + 1, avoid=avatars)
     grids = [
-        led_grid(opened.converter, Task.A2I, avatars[:2], users),
-        led_grid(opened.converter, Task.I2A, users[:2], avatars),
+        convert_grid(opened.converter, Task.A2I, avatars[:2], users),
+        convert_grid(opened.converter, Task.I2A, users[:2], avatars),
     ]
     captions = ("(a) An avatar made one's own by one's voice", "(b) A voice to match an avatar")
     note = f"avatars: drawn faces of {corpora}; "
@@ -1330,7 +1253,7 @@ def _led(opened: Opened, task: Task, *, sources: int, references: int, seed: int
     stores, split, seed = opened.stores, opened.split, opened.cfg.seed + seed
     first = draw(stores, task.output, split=split, count=sources, seed=seed)
     second = draw(stores, task.guidance, split=split, count=references, seed=seed + 1, avoid=first)
-    return led_grid(opened.converter, task, first, second)
+    return convert_grid(opened.converter, task, first, second)
 
 
 def _blocks(
