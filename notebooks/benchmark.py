@@ -39,16 +39,17 @@ from pathlib import Path
 
 from IPython import display
 
-from xfavot import config, report
+from xfavot import report
 from xfavot.data.prepare import open_or_make_mini
 from xfavot.evaluation import speed
+from xfavot.parameters import Benchmark
 from xfavot.report import artifact
 from xfavot.viz import drawing as drawing_viz
 from xfavot.viz import progress
 
 # %%
 began = report.begin()
-cfg = config.resolve_benchmark(
+cfg = Benchmark.resolve(
     dataset=dataset, data_root=data_root, device=device, seed=seed, rounds=rounds, out=out
 )
 stores = open_or_make_mini(cfg.run.data_root, cfg.run.data.corpora, progress.line)

@@ -52,13 +52,14 @@ from pathlib import Path
 
 from IPython import display
 
-from xfavot import config, report
+from xfavot import report
+from xfavot.parameters import Study
 from xfavot.report import study
 from xfavot.viz import drawing, progress
 
 # %%
 began = report.begin()
-cfg = config.resolve_study(
+cfg = Study.resolve(
     checkpoint=checkpoint,
     dataset=dataset,
     data_root=data_root,

@@ -41,25 +41,26 @@ run_root: str = "runs"  # folder of runs
 seed: int = 0  # seed of everything random
 device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
 vocoder: str = "source_filter"  # a vocoder's name, or its weights on disk
-manifest: str = ""  # CSV file of foreign outputs; empty means the checkpoint
+manifest: str = ""  # CSV file of external outputs; empty means the checkpoint
 recogniser: str = "espnet_librispeech"  # or pocketsphinx_grid, of GRID's sentences
-out: str = "runs/foreign"  # folder of the scores of a manifest
+out: str = "runs/external"  # folder of the scores of a manifest
 metrics: str = "all"  # or some, with commas: fid, lpips, nisqa, word_error, ...
 conversions: int = -1  # of each task; 0: the paper's; -1: few on mini
-substitute: str = ""  # judge: also the judge of faces, under its own name
+substitute: str = ""  # judge: also the classifier of faces, under its own name
 
 # %%
 from IPython import display
 
-from xfavot import config, convert
+from xfavot import convert
 from xfavot.audio import vocoder as vocoders
 from xfavot.evaluation import copy_synthesis, learning, protocol
 from xfavot.evaluation import manifest as manifest_evaluation
+from xfavot.parameters import Evaluate
 from xfavot.training.checkpoint import load_model
 from xfavot.viz import progress, widgets
 
 # %%
-cfg = config.resolve_evaluate(
+cfg = Evaluate.resolve(
     checkpoint=checkpoint,
     dataset=dataset,
     data_root=data_root,
@@ -117,8 +118,8 @@ if not cfg.manifest:
         dataset=cfg.dataset,
         vocoder=cfg.vocoder,
         recogniser=cfg.recogniser,
-        metrics=cfg.metrics,
-        conversions=cfg.conversions,
+        metrics=cfg.chosen,
+        conversions=cfg.count,
         substitute=cfg.substitute,
         seed=cfg.seed,
         device=cfg.device,

@@ -35,11 +35,12 @@ device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
 vocoder: str = "source_filter"  # a vocoder's name, or its weights on disk
 
 # %%
-from xfavot import config, convert
+from xfavot import convert
+from xfavot.parameters import Explore
 from xfavot.viz import figures, progress, widgets
 
 # %%
-cfg = config.resolve_explore(
+cfg = Explore.resolve(
     checkpoint=checkpoint,
     dataset=dataset,
     data_root=data_root,

@@ -45,12 +45,13 @@ triplets: int = 30  # of the automatic study, a model and task
 out: str = "runs/figures"  # folder of the figures and voices
 
 # %%
-from xfavot import config, report
+from xfavot import report
+from xfavot.parameters import Figures
 from xfavot.viz import paper_figures, progress
 
 # %%
 began = report.begin()
-cfg = config.resolve_figures(
+cfg = Figures.resolve(
     checkpoint=checkpoint,
     dataset=dataset,
     data_root=data_root,

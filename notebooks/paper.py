@@ -57,12 +57,12 @@ from pathlib import Path
 
 from IPython import display
 
-from xfavot import config
+from xfavot.parameters import Paper
 from xfavot.report import paper
 from xfavot.viz import progress
 
 # %%
-cfg = config.resolve_paper(
+cfg = Paper.resolve(
     dataset=dataset,
     source=source,
     checkpoint=checkpoint,

@@ -56,12 +56,12 @@ workers: int = 0  # processes; 0 means one a core
 seed: int = 0  # seed of everything random
 
 # %%
-from xfavot import config
 from xfavot.data import prepare, report
+from xfavot.parameters import Prepare
 from xfavot.viz import progress, widgets
 
 # %%
-cfg = config.resolve_prepare(
+cfg = Prepare.resolve(
     dataset=dataset,
     source=source,
     download=download,
@@ -70,7 +70,7 @@ cfg = config.resolve_prepare(
     workers=workers,
     seed=seed,
 )
-progress.line(f"{cfg.dataset}: {', '.join(cfg.corpora)}; {cfg.workers} processes")
+progress.line(f"{cfg.dataset}: {', '.join(cfg.corpora)}; {cfg.processes} processes")
 
 # %% [markdown]
 # ## Preparation
@@ -78,9 +78,9 @@ progress.line(f"{cfg.dataset}: {', '.join(cfg.corpora)}; {cfg.workers} processes
 # %%
 stores = prepare.prepare_dataset(
     cfg.dataset,
-    cfg.source,
+    cfg.originals,
     cfg.data_root,
-    cfg.workers,
+    cfg.processes,
     cfg.seed,
     on_log=progress.line,
     download=cfg.download,

@@ -50,6 +50,7 @@ from pathlib import Path
 
 from xfavot import config
 from xfavot.evaluation import copy_synthesis
+from xfavot.parameters import Pretrain
 from xfavot.training import pretrain
 from xfavot.viz import figures, progress, widgets
 
@@ -59,7 +60,7 @@ from xfavot.viz import figures, progress, widgets
 # Values in parentheses are the paper preset's.
 
 # %%
-task = config.resolve_pretrain(
+task = Pretrain.resolve(
     network=network,
     dataset=dataset,
     preset=preset,
@@ -76,7 +77,7 @@ progress.line(config.describe(task.run))
 # ## Training
 
 # %%
-pretrained = pretrain.pretrain(task, on_log=progress.line)
+pretrained = pretrain.pretrain(task.run, task.networks, on_log=progress.line)
 
 # %% [markdown]
 # ## On clips that were not trained on

@@ -39,14 +39,13 @@ from pathlib import Path
 
 from IPython import display
 
-from xfavot import config, report
+from xfavot import report
+from xfavot.parameters import Tables
 from xfavot.report import tables
 
 # %%
 began = report.begin()
-cfg = config.resolve_tables(
-    dataset=dataset, run_root=run_root, data_root=data_root, seed=seed, out=out
-)
+cfg = Tables.resolve(dataset=dataset, run_root=run_root, data_root=data_root, seed=seed, out=out)
 root = Path(cfg.out, "paper_tables")
 
 # %% [markdown]

@@ -45,6 +45,7 @@ overrides: dict = {}  # dotted settings, such as loss.xm, to values
 from pathlib import Path
 
 from xfavot import config, convert, training
+from xfavot.parameters import Train
 from xfavot.viz import figures, progress, widgets
 
 # %% [markdown]
@@ -53,7 +54,7 @@ from xfavot.viz import figures, progress, widgets
 # Values in parentheses are the paper preset's.
 
 # %%
-cfg = config.resolve(
+cfg = Train.resolve(
     dataset=dataset,
     configuration=configuration,
     preset=preset,
@@ -66,7 +67,7 @@ cfg = config.resolve(
     run_root=run_root,
     resume=resume,
     overrides=overrides,
-)
+).run
 progress.line(config.describe(cfg))
 
 # %% [markdown]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import operator
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
@@ -149,3 +150,61 @@ def require(holds: bool, name: str, value: object, expected: str, step: str) -> 
     """
     if not holds:
         raise ConfigError(f"{name} is {value!r}; expected {expected}; {step}")
+
+
+def option(
+    default: Any,
+    help: str = "",
+    *,
+    choices: tuple[str, ...] = (),
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    neutral: object = None,
+) -> Any:
+    """Declare a field of a configuration: its default, its help and what it may be.
+
+    Args:
+        default: value of a field that is left out.
+        help: one line for people.
+        choices: the words that exist.
+        least, above, below: bounds of a number; `least` is allowed itself.
+        neutral: a value outside the bounds that is allowed too, such as -1 for "the preset's".
+
+    Returns:
+        A dataclass field; :func:`check_options` reads its bounds.
+    """
+    bounds = {"choices": choices, "least": least, "above": above, "below": below}
+    given: dict[str, Any] = {"metadata": {"help": help, "neutral": neutral, **bounds}}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: dict(default), **given)
+    return dataclasses.field(default=default, **given)
+
+
+def check_options(instance: Any, section: str = "") -> None:
+    """Hold every field of a dataclass against the bounds that :func:`option` declared.
+
+    Args:
+        instance: of a dataclass.
+        section: its dotted name, for messages.
+
+    Raises:
+        ConfigError: the first value that is out of bounds.
+    """
+    for entry in dataclasses.fields(instance):
+        value, may = getattr(instance, entry.name), entry.metadata
+        name = f"{section}.{entry.name}" if section else entry.name
+        neutral = may.get("neutral")
+        if not may or (neutral is not None and value == neutral):
+            continue
+        also = "" if neutral is None else f", or {neutral} for the preset's"
+        if may["choices"] and value not in may["choices"]:
+            raise ConfigError(f"{name} is {value!r}; {nearest(str(value), may['choices'])}")
+        for bound, words, holds in (
+            ("least", "{} or more", operator.ge),
+            ("above", "more than {}", operator.gt),
+            ("below", "less than {}", operator.lt),
+        ):
+            limit = may[bound]
+            fits = limit is None or holds(value, limit)
+            require(fits, name, value, words.format(limit) + also, "correct it")

@@ -283,9 +283,10 @@ def test_provenance_is_collected(tmp_path: Path) -> None:
     assert (other.seeds, other.command, other.notebook) == ((1, 2), "a command", "")
 
 
-def test_the_command_repeats_what_papermill_injected() -> None:
-    cell = '# Parameters\nrounds = 2\ndata_root = "/home/me/data"\noverrides = {"loss.xm": 0.5}\n'
-    found = artifact._papermill("train", ["1 + 1", cell, "cfg = ..."])
+def test_the_command_repeats_what_papermill_injected(monkeypatch: pytest.MonkeyPatch) -> None:
+    injected = {"rounds": 2, "data_root": "/home/me/data", "overrides": {"loss.xm": 0.5}}
+    monkeypatch.setattr(artifact, "injected", lambda: injected)
+    found = artifact._papermill("train")
     assert found == (
         "papermill notebooks/train.ipynb out.ipynb -p rounds 2 -p overrides '{\"loss.xm\": 0.5}'"
     )

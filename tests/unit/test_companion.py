@@ -8,18 +8,19 @@ from typing import Any
 import pytest
 
 from tests.unit.test_tables import row
-from xfavot import config, report
+from xfavot import report
 from xfavot.errors import CheckpointError, ConfigError, DataError
+from xfavot.parameters import Paper, Tables
 from xfavot.report import paper
 from xfavot.report.paper import Step
 
 ORDER = ["prepare_data", "train", "evaluate", "cpr_study", "figures", "tables"]
 
 
-def asked(root: Path, **given: Any) -> config.PaperConfig:
+def asked(root: Path, **given: Any) -> Paper:
     places = {"data_root": "data", "run_root": "runs", "out": "out"}
     folders = {name: str(root / place) for name, place in places.items()}
-    return config.resolve_paper(**folders, steps=3, **given)
+    return Paper.resolve(**folders, steps=3, **given)
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Step]:
     return steps
 
 
-def make(cfg: config.PaperConfig, ran: list[Step]) -> list[str]:
+def make(cfg: Paper, ran: list[Step]) -> list[str]:
     """Names of the notebooks that ran."""
     ran.clear()
     assert paper.make(cfg, on_log=lambda _: None) == []
@@ -97,10 +98,10 @@ def test_several_configurations_and_named_checkpoints(tmp_path: Path, ran: list[
     (run,) = (tmp_path / "runs").glob("mini_joint_*")
     fields = {"data_root": str(tmp_path / "data"), "run_root": str(tmp_path / "runs")}
     out = str(tmp_path / "one")
-    assert make(config.resolve_paper(**fields, checkpoint=str(run), out=out), ran) == [
+    assert make(Paper.resolve(**fields, checkpoint=str(run), out=out), ran) == [
         *("cpr_study", "figures", "tables")  # it is evaluated already
     ]
-    nowhere = config.resolve_paper(**fields, checkpoint=str(tmp_path / "step_1"), out=out)
+    nowhere = Paper.resolve(**fields, checkpoint=str(tmp_path / "step_1"), out=out)
     with pytest.raises(CheckpointError, match="step_1 does not exist"):
         paper.make(nowhere, on_log=lambda _: None)
 
@@ -145,22 +146,22 @@ def test_a_notebook_that_fails_says_so(tmp_path: Path) -> None:
 
 def test_wrong_parameters() -> None:
     with pytest.raises(ConfigError, match="checkpoint"):
-        config.resolve_paper(checkpoint="runs/x", steps=5)
+        Paper.resolve(checkpoint="runs/x", steps=5)
     with pytest.raises(ConfigError, match="configurations"):
-        config.resolve_paper(configurations=" ,")
+        Paper.resolve(configurations=" ,")
     with pytest.raises(ConfigError, match="xfavott"):
-        config.resolve_paper(configurations="xfavott")
+        Paper.resolve(configurations="xfavott")
     with pytest.raises(ConfigError, match="a study and its answers"):
-        config.resolve_paper(answers="answers")
+        Paper.resolve(answers="answers")
     with pytest.raises(ConfigError, match="device"):
-        config.resolve_paper(device="tpu")
-    assert config.resolve_paper(dataset="grid").evaluation["recogniser"] == "espnet_librispeech"
+        Paper.resolve(device="tpu")
+    assert Paper.resolve(dataset="grid").evaluation["recogniser"] == "espnet_librispeech"
 
 
 def test_contents_tell_what_is_missing_and_why(tmp_path: Path) -> None:
     empty = dict.fromkeys(("value", "ci_low", "ci_high", "n", "seed"))
     rows = [{**row(), "missing": None}, *({**row(), **empty, "missing": "no weights"},) * 2]
-    cfg = config.resolve_tables(dataset="mini", out=str(tmp_path))
+    cfg = Tables.resolve(dataset="mini", out=str(tmp_path))
     origin = report.collect(report.begin(), cfg.run, tier="reduced", stores=[], notebook="tables")
     report.write_table("table3", rows, provenance=origin, root=tmp_path / "paper_tables")
     found = paper.contents(tmp_path, ["figures: broken"])

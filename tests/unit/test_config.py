@@ -7,21 +7,28 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
-from xfavot import config, presets
+from xfavot import config, parameters, presets
 from xfavot.audio import vocoder
 from xfavot.errors import ConfigError
+from xfavot.parameters import NOTEBOOKS, Explore, Prepare, Pretrain, Train
 from xfavot.strict import merge
+
+
+def resolve(**given: Any) -> config.RunConfig:
+    return parameters.Train.resolve(**given).run
+
 
 CONFIGURATIONS = ("xfavot", "joint", "joint_xm", "dual_no_xm", "starganv2", "starganv2vc_oneshot")
 
 
 def test_defaults_of_train_are_a_mini_run() -> None:
-    cfg = config.resolve()
+    cfg = resolve()
     assert (cfg.data.dataset, cfg.configuration, cfg.preset) == ("mini", "xfavot", "mini")
     assert cfg.model.image_size == 64
     assert cfg.name == f"mini_xfavot_mini_s0_{config.config_id(cfg)}"
@@ -29,14 +36,14 @@ def test_defaults_of_train_are_a_mini_run() -> None:
 
 
 def test_real_data_default_to_the_papers_preset_which_is_the_defaults() -> None:
-    cfg = config.resolve(dataset="grid")
+    cfg = resolve(dataset="grid")
     assert cfg.preset == "paper"
     for section in ("model", "loss", "train", "pretrain"):
         assert getattr(cfg, section) == getattr(config.RunConfig(), section)
 
 
 def test_parameters_reach_their_settings() -> None:
-    cfg = config.resolve(
+    cfg = resolve(
         dataset="voxceleb",
         preset="mini",
         steps=100,
@@ -111,7 +118,7 @@ def test_parameters_reach_their_settings() -> None:
 )
 def test_refusals_say_what_and_what_else(given: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        config.resolve(**given)
+        resolve(**given)
     assert words in str(caught.value)
 
 
@@ -121,16 +128,16 @@ def test_refusals_say_what_and_what_else(given: dict[str, Any], words: str) -> N
     ids=["dict (papermill -y)", "JSON (papermill -p)", "YAML flow", "YAML"],
 )
 def test_overrides_come_as_mapping_or_as_its_text(overrides: object) -> None:
-    assert config.resolve(overrides=overrides).loss.xm == 0.5
+    assert resolve(overrides=overrides).loss.xm == 0.5
 
 
 def test_empty_overrides_change_nothing() -> None:
-    assert config.resolve(overrides="") == config.resolve(overrides={}) == config.resolve()
+    assert resolve(overrides="") == resolve(overrides={}) == resolve()
 
 
 @pytest.mark.parametrize("dataset", presets.names("datasets"))
 def test_every_dataset_resolves(dataset: str) -> None:
-    cfg = config.resolve(dataset=dataset, preset="smoke")
+    cfg = resolve(dataset=dataset, preset="smoke")
     assert cfg.data.corpora == config.corpora_of(dataset)
 
 
@@ -139,14 +146,14 @@ def test_every_dataset_resolves(dataset: str) -> None:
 def test_every_configuration_and_preset_resolve_and_survive_json(
     configuration: str, preset: str
 ) -> None:
-    cfg = config.resolve(configuration=configuration, preset=preset)
+    cfg = resolve(configuration=configuration, preset=preset)
     assert config.from_dict(json.loads(json.dumps(config.to_dict(cfg)))) == cfg
     assert cfg.name in config.describe(cfg)
 
 
 def test_configurations_are_the_rows_of_the_tables() -> None:
     assert set(presets.names("configurations")) == set(CONFIGURATIONS)
-    rows = {name: config.resolve(configuration=name) for name in CONFIGURATIONS}
+    rows = {name: resolve(configuration=name) for name in CONFIGURATIONS}
     assert rows["xfavot"].train.dual_domain
     assert rows["xfavot"].loss.xm > 0
     assert not rows["joint"].train.dual_domain
@@ -160,7 +167,7 @@ def test_configurations_are_the_rows_of_the_tables() -> None:
 
 
 def test_from_dict_refuses_what_it_does_not_know() -> None:
-    stored = config.to_dict(config.resolve())
+    stored = config.to_dict(resolve())
     stored["train"]["momentum"] = 0.9
     with pytest.raises(ConfigError, match=r"train\.momentum is not a setting"):
         config.from_dict(stored)
@@ -173,8 +180,8 @@ def test_from_dict_gives_defaults_to_newer_settings() -> None:
 
 
 def test_config_id_is_blind_to_places_and_bookkeeping_only() -> None:
-    cfg = config.resolve()
-    same = config.resolve(
+    cfg = resolve()
+    same = resolve(
         run_root="elsewhere",
         data_root="other",
         device="cpu",
@@ -187,55 +194,55 @@ def test_config_id_is_blind_to_places_and_bookkeeping_only() -> None:
     )
     assert config.config_id(same) == config.config_id(cfg)
     for other in ({"steps": 5}, {"seed": 1}, {"overrides": {"loss.xm": 0.5}}, {"dataset": "grid"}):
-        assert config.config_id(config.resolve(**other)) != config.config_id(cfg)
+        assert config.config_id(resolve(**other)) != config.config_id(cfg)
 
 
 def test_int_for_float_is_the_same_run() -> None:
-    whole = config.resolve(overrides={"loss.xm": 2})
-    assert config.config_id(whole) == config.config_id(config.resolve(overrides={"loss.xm": 2.0}))
+    whole = resolve(overrides={"loss.xm": 2})
+    assert config.config_id(whole) == config.config_id(resolve(overrides={"loss.xm": 2.0}))
 
 
 def test_settings_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        config.resolve().train.steps = 1  # type: ignore[misc]
+        resolve().train.steps = 1  # type: ignore[misc]
 
 
 def test_prepare() -> None:
-    task = config.resolve_prepare(dataset="grid", source="originals", workers=3)
-    assert (task.corpora, task.source, task.workers) == (("grid",), "originals", 3)
-    assert config.resolve_prepare().workers >= 1
+    task = Prepare.resolve(dataset="grid", source="originals", workers=3)
+    assert (task.corpora, task.originals, task.processes) == (("grid",), "originals", 3)
+    assert Prepare.resolve().processes >= 1
     with pytest.raises(ConfigError, match="source is empty; expected the folder of originals"):
-        config.resolve_prepare(dataset="celebahq_vctk")
+        Prepare.resolve(dataset="celebahq_vctk")
     with pytest.raises(ConfigError, match="workers is -2"):
-        config.resolve_prepare(workers=-2)
+        Prepare.resolve(workers=-2)
     with pytest.raises(ConfigError, match="steps is not a parameter here"):
-        config.resolve_prepare(steps=2)
+        Prepare.resolve(steps=2)
 
 
 def test_pretrain() -> None:
-    assert config.resolve_pretrain().networks == ("f0", "content")
-    task = config.resolve_pretrain(network="f0", steps=5)
+    assert Pretrain.resolve().networks == ("f0", "content")
+    task = Pretrain.resolve(network="f0", steps=5)
     assert task.networks == ("f0",)
     assert task.run.pretrain.f0_steps == 5
-    assert task.run.pretrain.content_steps == config.resolve().pretrain.content_steps
-    assert task.run.train == config.resolve().train
-    task = config.resolve_pretrain(network="vocoder", dataset="speech", steps=7)
+    assert task.run.pretrain.content_steps == resolve().pretrain.content_steps
+    assert task.run.train == resolve().train
+    task = Pretrain.resolve(network="vocoder", dataset="speech", steps=7)
     assert (task.networks, task.run.pretrain.vocoder_steps) == (("vocoder",), 7)
-    assert task.run.pretrain.f0_steps == config.resolve(dataset="speech").pretrain.f0_steps
+    assert task.run.pretrain.f0_steps == resolve(dataset="speech").pretrain.f0_steps
     with pytest.raises(ConfigError, match="network is 'asr'"):
-        config.resolve_pretrain(network="asr")
+        Pretrain.resolve(network="asr")
     with pytest.raises(ConfigError, match="steps is 0"):
-        config.resolve_pretrain(steps=0)
+        Pretrain.resolve(steps=0)
 
 
 def test_explore() -> None:
-    assert config.resolve_explore().vocoder == vocoder.DEFAULT
+    assert Explore.resolve().vocoder == vocoder.DEFAULT
     with pytest.raises(ConfigError, match="vocoder is ''"):
-        config.resolve_explore(vocoder="")
-    task = config.resolve_explore(checkpoint="runs/x", device="cpu")
+        Explore.resolve(vocoder="")
+    task = Explore.resolve(checkpoint="runs/x", device="cpu")
     assert (task.checkpoint, task.corpora, task.device) == ("runs/x", ("mini",), "cpu")
     with pytest.raises(ConfigError, match="device is 'tpu'"):
-        config.resolve_explore(device="tpu")
+        Explore.resolve(device="tpu")
 
 
 def test_merge_lays_over_without_changing_either() -> None:
@@ -274,43 +281,43 @@ def test_presets_extend_one_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             presets.load("sizes", name)
 
 
-def call_from_cell(history: list[str], call: str) -> config.RunConfig:
-    """Run one line as a notebook's cell does: in a namespace that holds IPython's history."""
-    namespace: dict[str, Any] = {"In": history, "config": config}
-    exec(f"result = {call}", namespace)
-    result: config.RunConfig = namespace["result"]
-    return result
+@pytest.fixture
+def history(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """IPython's history of a running notebook."""
+    cells: list[str] = ["", "steps: int = -1"]
+    shell = SimpleNamespace(user_ns={"In": cells})
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    return cells
 
 
-def test_names_that_only_papermill_saw_are_refused() -> None:
-    history = ["", "steps: int = -1", "# Parameters\nsteps = 3\nstesp = 5\n", "..."]
+def test_names_that_only_papermill_saw_are_refused(history: list[str]) -> None:
+    history += ["# Parameters\nsteps = 3\nstesp = 5\n", "..."]
     with pytest.raises(ConfigError, match=r"stesp was given with -p .* did you mean 'steps'"):
-        call_from_cell(history, "config.resolve(steps=3)")
-    history = ["", "# Parameters\nsteps = 3\n", "# other\nx = 1"]
-    assert call_from_cell(history, "config.resolve(steps=3)").train.steps == 3
+        Train.resolve(steps=3)
+    history += ["# Parameters\nsteps = 3\n", "# other\nx = 1"]
+    assert Train.resolve(steps=3).steps == 3
+    assert parameters.injected() == {"steps": 3}
 
 
-@pytest.mark.parametrize(
-    "resolve", ["resolve_prepare", "resolve_pretrain", "resolve_explore"], ids=str
-)
-def test_every_resolve_reads_the_injected_cell(resolve: str) -> None:
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_every_notebook_reads_the_injected_cell(notebook: str, history: list[str]) -> None:
+    history.append("# Parameters\nfoo = 1")
     with pytest.raises(ConfigError, match="foo was given with -p"):
-        call_from_cell(["# Parameters\nfoo = 1"], f"config.{resolve}()")
+        NOTEBOOKS[notebook].resolve()
 
 
 def test_papermill_itself(tmp_path: Path) -> None:
     """What the real papermill hands over: text for a dict, and no word of an unknown name."""
     papermill = pytest.importorskip("papermill")
     nbformat = pytest.importorskip("nbformat")
-    names = ", ".join(f"{p.name}={p.name}" for p in config.TRAIN_PARAMETERS)
+    declared = list(parameters.describe(Train))
+    names = ", ".join(f"{name}={name}" for name, *_ in declared)
     cells = [
-        nbformat.v4.new_code_cell(
-            config.parameter_cell(config.TRAIN_PARAMETERS), metadata={"tags": ["parameters"]}
-        ),
+        nbformat.v4.new_code_cell(parameters.cell(Train), metadata={"tags": ["parameters"]}),
         nbformat.v4.new_code_cell(
             f"import sys\nsys.path.insert(0, {str(Path(config.__file__).parents[1])!r})\n"
-            "from xfavot import config\n"
-            f"cfg = config.resolve({names})\ncfg.train.steps, cfg.loss.xm"
+            "from xfavot.parameters import Train\n"
+            f"cfg = Train.resolve({names}).run\ncfg.train.steps, cfg.loss.xm"
         ),
     ]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -318,9 +325,9 @@ def test_papermill_itself(tmp_path: Path) -> None:
     path = tmp_path / "n.ipynb"
     nbformat.write(notebook, path)
     shown = papermill.inspect_notebook(str(path))
-    assert list(shown) == [p.name for p in config.TRAIN_PARAMETERS]
+    assert list(shown) == [name for name, *_ in declared]
     assert {n: s["inferred_type_name"] for n, s in shown.items()} == {
-        p.name: p.type.__name__ for p in config.TRAIN_PARAMETERS
+        name: kind for name, kind, *_ in declared
     }
     given = {"steps": 7, "overrides": '{"loss.xm": 0.25}'}
     done = papermill.execute_notebook(
@@ -340,26 +347,23 @@ def test_folders_are_those_of_the_repository_also_in_jupyterlab(
     (tmp_path / "xfavot" / "config.py").touch()
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert config.resolve().data_root == "data"
+    assert resolve().data_root == "data"
     monkeypatch.chdir(tmp_path / "notebooks")
-    assert config.resolve().data_root == "../data"
-    assert config.resolve(run_root="/r").run_root == "/r"
+    assert resolve().data_root == "../data"
+    assert resolve(run_root="/r").run_root == "/r"
 
 
-def test_parameter_lines_are_visible_to_papermill() -> None:
-    lists = [
-        getattr(config, f"{n}_PARAMETERS") for n in ("TRAIN", "PREPARE", "PRETRAIN", "EXPLORE")
-    ]
-    for parameter in (p for declared in lists for p in declared):
-        line = parameter.line()
-        assert line.count("=") == 1, line
-        assert line.count("#") == 1, line
-        assert type(parameter.default) is parameter.type
-        assert yaml.safe_load(json.dumps(parameter.default)) == parameter.default
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_defaults_are_of_their_type_and_plain(notebook: str) -> None:
+    for name, kind, default, help in parameters.describe(NOTEBOOKS[notebook]):
+        assert type(default).__name__ == kind, name
+        assert help, name
+        assert yaml.safe_load(json.dumps(default)) == default
 
 
 def test_importing_config_needs_neither_torch_nor_ipython() -> None:
-    code = "import sys, xfavot.config; print({'torch', 'IPython', 'papermill'} & set(sys.modules))"
+    heavy = "{'torch', 'IPython', 'papermill'}"
+    code = f"import sys, xfavot.parameters; print({heavy} & set(sys.modules))"
     root = Path(config.__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True

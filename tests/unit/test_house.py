@@ -10,26 +10,16 @@ from typing import Any
 import pytest
 
 from xfavot import config
+from xfavot.parameters import NOTEBOOKS as PARAMETERS
+from xfavot.parameters import cell as parameter_cell
+from xfavot.parameters import describe
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "xfavot").rglob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-PARAMETERS = {
-    "benchmark": config.BENCHMARK_PARAMETERS,
-    "train": config.TRAIN_PARAMETERS,
-    "prepare_data": config.PREPARE_PARAMETERS,
-    "pretrain": config.PRETRAIN_PARAMETERS,
-    "explore": config.EXPLORE_PARAMETERS,
-    "evaluate": config.EVALUATE_PARAMETERS,
-    "cpr_study": config.STUDY_PARAMETERS,
-    "figures": config.FIGURES_PARAMETERS,
-    "tables": config.TABLES_PARAMETERS,
-    "paper": config.PAPER_PARAMETERS,
-}
 MOST_LINES = 1400
 MOST_CELL_LINES = 25  # a laptop's screen
 FORBIDDEN_IN_CELLS = (ast.ClassDef, ast.Try, ast.Global)
-RESOLVERS = ("config.resolve",)
 NOTEBOOK_IMPORTS = {"xfavot", "IPython", "pathlib", "numpy", "pandas", "torch"} | {
     *("matplotlib", "seaborn", "sklearn")
 }
@@ -115,15 +105,8 @@ def test_notebook_is_committed_stripped(path: Path) -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
 def test_notebook_parameters_are_the_declared_ones(path: Path) -> None:
-    declared = PARAMETERS[path.stem]
     (cell,) = [cell for cell in code_cells(path) if is_parameters(cell)]
-    found = []
-    for node in tree_of(cell).body:
-        assert isinstance(node, ast.AnnAssign), "write 'name: type = literal  # help'"
-        assert isinstance(node.target, ast.Name)
-        assert node.value is not None
-        found.append((node.target.id, ast.unparse(node.annotation), ast.literal_eval(node.value)))
-    assert found == [(p.name, p.type.__name__, p.default) for p in declared]
+    assert cell.source == parameter_cell(PARAMETERS[path.stem])
     for line in cell.source.splitlines():
         assert line.count("=") == 1, f"papermill hides this parameter: {line}"
         assert re.search(r"  # \w", line), f"no help: {line}"
@@ -131,15 +114,12 @@ def test_notebook_parameters_are_the_declared_ones(path: Path) -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
 def test_notebook_passes_every_parameter_to_resolve(path: Path) -> None:
-    calls = [
-        node
-        for cell in code_cells(path)
-        for node in ast.walk(tree_of(cell))
-        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith(RESOLVERS)
-    ]
+    name = f"{PARAMETERS[path.stem].__name__}.resolve"
+    nodes = [node for cell in code_cells(path) for node in ast.walk(tree_of(cell))]
+    calls = [n for n in nodes if isinstance(n, ast.Call) and ast.unparse(n.func) == name]
     assert len(calls) == 1
     passed = {keyword.arg: ast.unparse(keyword.value) for keyword in calls[0].keywords}
-    assert passed == {p.name: p.name for p in PARAMETERS[path.stem]}
+    assert passed == {name: name for name, *_ in describe(PARAMETERS[path.stem])}
     assert not calls[0].args
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 from tests.unit.store_factory import make_store
 from tests.unit.test_convert import loaded
 from tests.unit.test_study import make, write_answers
-from xfavot import config, report
+from xfavot import report
 from xfavot.audio.io import read_provenance
 from xfavot.audio.vocoder import GriffinLim
 from xfavot.config import RunConfig
@@ -30,6 +30,7 @@ from xfavot.data.store import Store
 from xfavot.errors import ConfigError, DataError
 from xfavot.evaluation import matching
 from xfavot.evaluation.matching import StyleSpace
+from xfavot.parameters import Figures
 from xfavot.report.study import System
 from xfavot.viz import paper_figures
 from xfavot.viz.drawing import median_hz
@@ -49,7 +50,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def opened(converter: Converter, stores: tuple[Store, ...], out: Path, **given: Any) -> Opened:
-    cfg = config.resolve_figures(dataset="mini", device="cpu", out=str(out), triplets=2, **given)
+    cfg = Figures.resolve(dataset="mini", device="cpu", out=str(out), triplets=2, **given)
     return Opened(
         cfg=cfg,
         began=report.begin(),
@@ -249,13 +250,13 @@ def test_short_names_tell_models_apart(converter: Converter) -> None:
 
 
 def test_parameters() -> None:
-    cfg = config.resolve_figures(others=" runs/a , runs/b", run_root="here", study="asked")
+    cfg = Figures.resolve(others=" runs/a , runs/b", run_root="here", study="asked")
     assert cfg.asked.checkpoints == ("here", "runs/a", "runs/b")
     assert (cfg.asked.out, cfg.asked.form, cfg.asked.triplets) == ("asked", "faces", 30)
     assert cfg.corpora == ("mini",)
     with pytest.raises(ConfigError, match=r"study is ''; expected the study that was answered"):
-        config.resolve_figures(answers="folder")
+        Figures.resolve(answers="folder")
     with pytest.raises(ConfigError, match="triplets is 0"):
-        config.resolve_figures(triplets=0)
+        Figures.resolve(triplets=0)
     with pytest.raises(ConfigError, match="did you mean"):
-        config.resolve_figures(other="x")
+        Figures.resolve(other="x")

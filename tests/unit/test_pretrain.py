@@ -19,6 +19,7 @@ from xfavot.data.store import Store, mel_statistics
 from xfavot.errors import DataError, TrainingError, WeightsError
 from xfavot.models.content import SYMBOLS, ContentNetwork
 from xfavot.models.f0 import PITCH_CLASSES, F0Output
+from xfavot.parameters import Pretrain
 from xfavot.training import keeping, pretrain
 from xfavot.training import speech as speech_training
 
@@ -407,7 +408,7 @@ def test_no_speech_at_all(cfg: RunConfig, store: Store, tmp_path: Path) -> None:
 
 
 def test_what_the_notebook_calls(store: Store, cfg: RunConfig) -> None:
-    task = config.resolve_pretrain(
+    task = Pretrain.resolve(
         network="f0",
         dataset="grid",
         preset="smoke",
@@ -416,7 +417,7 @@ def test_what_the_notebook_calls(store: Store, cfg: RunConfig) -> None:
         data_root=cfg.data_root,
         run_root=cfg.run_root,
     )
-    pretrained = pretrain.pretrain(task)
+    pretrained = pretrain.pretrain(task.run, task.networks)
     assert set(pretrained.networks) == {"f0"}
     assert "val/voicing_error" in pretrained.summary()
     tracks = pretrained.tracks()

@@ -13,7 +13,6 @@ import torch
 from tests.unit.store_factory import make_store
 from tests.unit.test_evaluation import loaded
 from tests.unit.test_foreign_outputs import Encoder, Recogniser
-from xfavot import config
 from xfavot.audio.vocoder import GriffinLim
 from xfavot.convert.converter import Converter, Task
 from xfavot.data.store import Store
@@ -22,6 +21,7 @@ from xfavot.evaluation import images, judges, protocol, voices
 from xfavot.evaluation.images import Direction, Metrics
 from xfavot.evaluation.manifest import Output
 from xfavot.evaluation.protocol import PARTS, VoiceStudy
+from xfavot.parameters import METRICS, Evaluate
 from xfavot.report import artifact
 from xfavot.training.checkpoint import LoadedModel
 
@@ -320,11 +320,11 @@ def test_women_alone_have_no_direction(store: Store, tmp_path: Path) -> None:
 
 
 def test_settings() -> None:
-    assert set(protocol.PREFIXES) == set(config.METRICS)
-    assert config.resolve_evaluate(dataset="mini").conversions == 24
-    assert config.resolve_evaluate(dataset="grid").conversions == 0
-    cfg = config.resolve_evaluate(metrics="nisqa, fid", conversions=5, substitute="judge")
-    assert (cfg.metrics, cfg.conversions, cfg.substitute) == (("fid", "nisqa"), 5, "judge")
+    assert set(protocol.PREFIXES) == set(METRICS)
+    assert Evaluate.resolve(dataset="mini").count == 24
+    assert Evaluate.resolve(dataset="grid").count == 0
+    cfg = Evaluate.resolve(metrics="nisqa, fid", conversions=5, substitute="judge")
+    assert (cfg.chosen, cfg.count, cfg.substitute) == (("fid", "nisqa"), 5, "judge")
     for wrong in ({"metrics": "mos"}, {"metrics": " "}, {"conversions": -2}, {"substitute": "x"}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
-            config.resolve_evaluate(**wrong)
+            Evaluate.resolve(**wrong)

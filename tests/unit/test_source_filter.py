@@ -18,7 +18,6 @@ import torch
 from safetensors.torch import save_file
 
 from tests.unit.store_factory import make_store
-from xfavot import config
 from xfavot.audio import source_filter
 from xfavot.audio.mel import MEL, Standardiser, log_mel
 from xfavot.audio.source_filter import SourceFilterNetwork, SourceFilterVocoder
@@ -26,6 +25,7 @@ from xfavot.audio.vocoder import Vocoder, vocoder
 from xfavot.config import RunConfig
 from xfavot.data.store import Store, mel_statistics
 from xfavot.errors import CheckpointError, DataError, ShapeError, TrainingError, WeightsError
+from xfavot.parameters import Pretrain
 from xfavot.training import pretrain, speech
 from xfavot.training import vocoder as vocoder_training
 
@@ -321,7 +321,7 @@ def cfg(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunCon
         vocoder_training, "SourceFilterNetwork", partial(SourceFilterNetwork, **SMALL)
     )
     places = {"data_root": str(store.path.parent), "run_root": str(tmp_path / "runs")}
-    return config.resolve_pretrain(
+    return Pretrain.resolve(
         network="vocoder", dataset="grid", preset="smoke", device="cpu", **places
     ).run
 
@@ -352,7 +352,7 @@ def test_a_trained_vocoder_is_kept_and_found(cfg: RunConfig, store: Store) -> No
 
 
 def test_pretraining_offers_the_vocoder_beside_griffin_lim(cfg: RunConfig) -> None:
-    done = pretrain.pretrain(config.Pretraining(networks=("vocoder",), run=cfg))
+    done = pretrain.pretrain(cfg, ("vocoder",))
     assert not done.networks
     names = [made.name.partition(" ")[0] for made in done.vocoders()]
     assert names == ["source_filter", "griffin_lim"]

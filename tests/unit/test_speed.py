@@ -19,6 +19,7 @@ from xfavot.config import RunConfig
 from xfavot.data.batches import draw_changes
 from xfavot.errors import ConfigError, DataError
 from xfavot.evaluation import speed
+from xfavot.parameters import Benchmark
 from xfavot.report import artifact
 
 pytest.importorskip("soundfile")
@@ -165,16 +166,16 @@ def test_operations_are_counted_without_computing() -> None:
 
 
 def test_the_parameters_of_the_notebook(tmp_path: Path) -> None:
-    cfg = config.resolve_benchmark(dataset="grid", rounds=2, out=str(tmp_path), seed=4)
+    cfg = Benchmark.resolve(dataset="grid", rounds=2, out=str(tmp_path), seed=4)
     assert (cfg.rounds, cfg.out, cfg.tier) == (2, str(tmp_path), "smoke")
     assert (cfg.run.preset, cfg.run.seed, cfg.run.data.dataset) == ("paper", 4, "grid")
-    assert config.resolve_benchmark().tier == "reduced"
+    assert Benchmark.resolve().tier == "reduced"
     with pytest.raises(ConfigError, match="rounds is 0; expected 1 or more"):
-        config.resolve_benchmark(rounds=0)
+        Benchmark.resolve(rounds=0)
     with pytest.raises(ConfigError, match="out is ' '"):
-        config.resolve_benchmark(out=" ")
+        Benchmark.resolve(out=" ")
     with pytest.raises(ConfigError, match="preset is not a parameter"):
-        config.resolve_benchmark(preset="mini")
+        Benchmark.resolve(preset="mini")
 
 
 def test_timings_are_drawn(cfg: RunConfig) -> None:

@@ -13,8 +13,9 @@ from tests.unit.store_factory import make_store
 from tests.unit.test_convert import loaded
 from xfavot import report
 from xfavot.audio.vocoder import GriffinLim
-from xfavot.config import RunConfig, StudyConfig
+from xfavot.config import RunConfig
 from xfavot.errors import DataError
+from xfavot.parameters import Study
 from xfavot.report import study
 from xfavot.training.checkpoint import LoadedModel
 
@@ -23,11 +24,10 @@ pytest.importorskip("PIL")
 pytest.importorskip("soundfile")
 
 
-def task(root: Path, **changes: Any) -> StudyConfig:
+def task(root: Path, **changes: Any) -> Study:
     settings: dict[str, Any] = {
-        "checkpoints": (),
+        "checkpoint": "none",
         "dataset": "grid",
-        "corpora": ("grid",),
         "data_root": str(root / "data"),
         "seed": 0,
         "device": "cpu",
@@ -38,7 +38,7 @@ def task(root: Path, **changes: Any) -> StudyConfig:
         "answers": "",
         "out": str(root / "study"),
     }
-    return StudyConfig(**(settings | changes))
+    return Study(**(settings | changes))
 
 
 def fake(folder: Path, configuration: str, name: str, step: int, preset: str) -> LoadedModel:
@@ -67,11 +67,11 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, LoadedM
 def test_models_are_named_as_shortly_as_they_differ(
     models: dict[str, LoadedModel], tmp_path: Path
 ) -> None:
-    cfg = task(tmp_path, checkpoints=("one", "three"))
+    cfg = task(tmp_path, checkpoint="one,three")
     systems = study.systems_of(cfg)
     assert [one.name for one in systems] == ["xfavot", "joint"]
     assert len({one.sha256 for one in systems}) == 2
-    cfg = task(tmp_path, checkpoints=("one", "two", "three", "later"))
+    cfg = task(tmp_path, checkpoint="one,two,three,later")
     names = [one.name for one in study.systems_of(cfg)]
     assert names == ["run_a", "run_b at step 5", "joint", "run_b at step 9"]
 
@@ -96,7 +96,7 @@ def test_a_study_asks_the_truth_and_every_model_and_says_where_it_comes_from(
         lambda model, **how: quick(model, **(how | {"vocoder": GriffinLim(iterations=1)})),
     )
     told: list[str] = []
-    cfg = task(tmp_path, checkpoints=("one", "three"))
+    cfg = task(tmp_path, checkpoint="one,three")
     made = study.prepare(cfg, report.begin(), on_log=told.append)
     asked = [(q["system"], q["task"]) for q in made.key["questions"].values()]
     systems = ("ground truth", "xfavot", "joint")
@@ -122,8 +122,9 @@ def test_a_study_asks_the_truth_and_every_model_and_says_where_it_comes_from(
 
 
 def test_without_pairs_and_without_a_model_there_is_nothing_to_ask(tmp_path: Path) -> None:
-    make_store(tmp_path / "data", corpus="vctk", kind="audio")
-    cfg = task(tmp_path, dataset="speech", corpora=("vctk",))
+    for corpus, kind in (("celeba_hq", "image"), ("vctk", "audio")):
+        make_store(tmp_path / "data", corpus=corpus, kind=kind)
+    cfg = task(tmp_path, dataset="celebahq_vctk")
     with pytest.raises(DataError, match="nothing to ask"):
         study.prepare(cfg, report.begin(), on_log=lambda _: None)
     with pytest.raises(DataError, match=r"key.json is missing or damaged"):

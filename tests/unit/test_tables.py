@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from xfavot import config as config_module
 from xfavot import report
 from xfavot.config import ModelConfig
 from xfavot.errors import ConfigError, DataError
+from xfavot.parameters import Tables
 from xfavot.report import artifact, tables
 from xfavot.report.tables import Evaluations
 
@@ -328,7 +328,7 @@ def test_unknown_tables_are_refused() -> None:
 
 
 def test_a_cell_without_value_is_written_only_with_its_reason(tmp_path: Path) -> None:
-    cfg = config_module.resolve_tables(dataset="grid", out=str(tmp_path))
+    cfg = Tables.resolve(dataset="grid", out=str(tmp_path))
     origin = report.collect(report.begin(), cfg.run, tier="reduced", stores=[], notebook="tables")
     assert origin.data[0].corpus == "none"
     rows = tables.compared("table5", Evaluations(), dataset="grid")
@@ -350,9 +350,9 @@ def test_stores_that_are_there_are_opened(tmp_path: Path) -> None:
 
 
 def test_parameters_are_checked() -> None:
-    cfg = config_module.resolve_tables(dataset="grid")
+    cfg = Tables.resolve(dataset="grid")
     assert (cfg.out, cfg.run.preset, cfg.run.model.image_size) == ("runs/tables", "paper", 128)
     with pytest.raises(ConfigError, match="out is ''"):
-        config_module.resolve_tables(out="")
+        Tables.resolve(out="")
     with pytest.raises(ConfigError, match="dataset"):
-        config_module.resolve_tables(dataset="gird")
+        Tables.resolve(dataset="gird")

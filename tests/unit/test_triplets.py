@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from tests.unit.store_factory import make_store
-from xfavot.config import FORMS
 from xfavot.data.store import Store
 from xfavot.errors import DataError
 from xfavot.evaluation import cpr
 from xfavot.evaluation.cpr import FactorJudge, LikenessJudge, Triplet
 
 GENDERS = "fffmmm"
+FORMS = ("faces", "outputs")
 
 
 @pytest.fixture(scope="module")

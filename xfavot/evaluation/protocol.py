@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from xfavot import __version__
 from xfavot.audio.io import save_waveform
-from xfavot.config import METRICS, SUBSTITUTES, key_of
+from xfavot.config import key_of
 from xfavot.convert.converter import Converter, Style, StyleMaker, Task
 from xfavot.convert.inputs import resize_face
 from xfavot.data.batches import to_range
@@ -50,6 +50,7 @@ from xfavot.evaluation.manifest import GROUND_TRUTH, Output
 from xfavot.evaluation.matching import cross_modal_rows, style_space
 from xfavot.evaluation.rows import UNUSABLE, Group, Ledger, cell, csv_text, replace_text
 from xfavot.evaluation.voices import CONTENT, METRIC, MOST_UTTERANCES, VoiceTools
+from xfavot.parameters import METRICS
 from xfavot.training.checkpoint import LoadedModel
 
 # Who is evaluated: faces and voices of known sex that a checkpoint was not trained on
@@ -1054,7 +1055,7 @@ def evaluate(
         dataset: its name.
         vocoder: as :class:`xfavot.convert.Converter` takes it.
         recogniser: of words, one of `recognisers.NAMES`.
-        metrics: some of `evaluate_config.METRICS`.
+        metrics: some of `parameters.METRICS`.
         conversions: voices a task, and source faces a direction; 0 for the paper's: 140 and 180
             voices, all faces.
         substitute: "judge" also measures faces by the project's own judge, under its own name.
@@ -1072,7 +1073,7 @@ def evaluate(
         WeightsError: the vocoder's weights cannot be used.
     """
     _require_known("metrics", metrics, METRICS)
-    _require_known("substitute", [substitute], SUBSTITUTES)
+    _require_known("substitute", [substitute], ("", "judge"))
     say = on_log or (lambda _: None)
     folder = results_folder(model)
     system, name = model.config.configuration, f"{model.config.name} at step {model.step}"

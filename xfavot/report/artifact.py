@@ -8,7 +8,6 @@ reading checks it), and is never replaced by one of a lower tier.
 
 from __future__ import annotations
 
-import ast
 import csv
 import dataclasses
 import hashlib
@@ -32,9 +31,10 @@ from typing import Any, Protocol
 
 import torch
 
-from xfavot.config import INJECTED_HEAD, RunConfig, config_id, to_dict
+from xfavot.config import RunConfig, config_id, to_dict
 from xfavot.data.store import Store
 from xfavot.errors import DataError
+from xfavot.parameters import injected
 
 # Where a number comes from: the part of an artifact's JSON file that says so
 
@@ -186,7 +186,6 @@ def collect(
         DataError: see :class:`Provenance`.
     """
     revision, dirty = _git()
-    injected = sys._getframe(1).f_globals.get("In")
     return Provenance(
         tier=tier,
         config={k: v for k, v in to_dict(cfg).items() if k not in FOLDERS},
@@ -203,7 +202,7 @@ def collect(
         started_at=began.at,
         wall_s=round(time.monotonic() - began.clock, 3),
         notebook=notebook,
-        command=command or (_papermill(notebook, injected) if notebook else _command_line()),
+        command=command or (_papermill(notebook) if notebook else _command_line()),
     )
 
 
@@ -260,16 +259,12 @@ def installed() -> str:
     return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:16]
 
 
-def _papermill(notebook: str, history: object) -> str:
-    """The papermill command with the parameters in the cell that papermill injected."""
+def _papermill(notebook: str) -> str:
+    """The papermill command with the parameters that papermill injected."""
     words = ["papermill", f"notebooks/{notebook}.ipynb", "out.ipynb"]
-    cells = history if isinstance(history, list) else []
-    for cell in [c for c in cells if isinstance(c, str) and c.startswith(INJECTED_HEAD)][-1:]:
-        for node in ast.parse(cell).body:
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                name, value = node.targets[0].id, ast.literal_eval(node.value)
-                text = json.dumps(value) if isinstance(value, dict | list) else str(value)
-                words += [] if name in FOLDERS else ["-p", name, text]
+    for name, value in injected().items():
+        text = json.dumps(value) if isinstance(value, dict | list) else str(value)
+        words += [] if name in FOLDERS else ["-p", name, text]
     return shlex.join(words)
 
 

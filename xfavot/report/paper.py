@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xfavot.config import MINI, PaperConfig, corpora_of, key_of
+from xfavot.config import corpora_of, key_of
 from xfavot.errors import CheckpointError, DataError
+from xfavot.parameters import Paper
 from xfavot.report.artifact import FOLDERS, MISSING, installed, read_record, read_table
 from xfavot.report.tables import EVALUATION, FILES
 from xfavot.training import checkpoint
@@ -59,7 +60,7 @@ class Step:
     needed: bool = False
 
 
-def make(cfg: PaperConfig, *, on_log: Say) -> list[str]:
+def make(cfg: Paper, *, on_log: Say) -> list[str]:
     """Run every step that is not fresh.
 
     Args:
@@ -73,7 +74,7 @@ def make(cfg: PaperConfig, *, on_log: Say) -> list[str]:
         DataError: there are no notebooks here, or data or training failed.
         CheckpointError: there is no checkpoint where one was named or trained.
     """
-    folder = Path(cfg.run_root, f"paper_{cfg.dataset}")
+    folder = Path(cfg.absolute("run_root"), f"paper_{cfg.dataset}")
     if not NOTEBOOKS.is_dir():
         raise DataError(
             f"{NOTEBOOKS} does not exist; expected the notebooks beside the package; work in a "
@@ -113,15 +114,16 @@ def refuse(failed: Iterable[str]) -> None:
         raise DataError(f"{len(reasons)} steps failed; " + "; ".join(reasons))
 
 
-def _steps(cfg: PaperConfig) -> Iterator[Step]:
+def _steps(cfg: Paper) -> Iterator[Step]:
     """The steps in their order; a later one is made when those before it have run."""
-    runs, data, out = Path(cfg.run_root), Path(cfg.data_root), Path(cfg.out)
-    shared = {"dataset": cfg.dataset, "data_root": cfg.data_root, "seed": cfg.seed}
-    model = {**shared, "run_root": cfg.run_root, "device": cfg.device}
+    run_root, data_root = cfg.absolute("run_root"), cfg.absolute("data_root")
+    runs, data, out = Path(run_root), Path(data_root), Path(cfg.absolute("out"))
+    shared = {"dataset": cfg.dataset, "data_root": data_root, "seed": cfg.seed}
+    model = {**shared, "run_root": run_root, "device": cfg.device}
     heard = {**model, "vocoder": cfg.vocoder}
-    source = {"source": cfg.source} if cfg.source else {}
+    source = {"source": cfg.absolute("source")} if cfg.source else {}
     files = [data / corpus / "store.json" for corpus in corpora_of(cfg.dataset)]
-    if cfg.source or cfg.dataset == MINI or not any(file.is_file() for file in files):
+    if cfg.source or cfg.dataset == "mini" or not any(file.is_file() for file in files):
         yield Step(
             name="prepare_data",
             notebook="prepare_data",
@@ -159,14 +161,15 @@ def _steps(cfg: PaperConfig) -> Iterator[Step]:
             parameters={**heard, **cfg.evaluation, "checkpoint": str(path)},
         )
     asked = (*found, *stores)
-    answers = (Path(cfg.study["answers"]),) if cfg.study["answers"] else ()
+    answers = (Path(cfg.absolute("answers")),) if cfg.answers else ()
+    questions = {"triplets": cfg.triplets, "answers": cfg.absolute("answers")}
     pages = Step(
         name="cpr_study",
         notebook="cpr_study",
         inputs=(*asked, *answers),
-        parameters={**heard, **cfg.study, "checkpoint": ",".join(map(str, found))},
+        parameters={**heard, **questions, "checkpoint": ",".join(map(str, found))},
     )
-    study = Path(cfg.answered or runs / f"study_{cfg.dataset}_{_key(pages)[:8]}")
+    study = Path(cfg.absolute("study") or runs / f"study_{cfg.dataset}_{_key(pages)[:8]}")
     yield dataclasses.replace(
         pages,
         parameters={**pages.parameters, "out": str(study)},
@@ -179,11 +182,11 @@ def _steps(cfg: PaperConfig) -> Iterator[Step]:
         inputs=(*asked, study, study / TABLES / "cpr", *answers),
         parameters={
             **heard,
-            **cfg.study,
+            **questions,
             "checkpoint": first,
             "others": ",".join(others),
             "study": str(study) if study.is_dir() else "",
-            "out": cfg.out,
+            "out": str(out),
         },
         outputs=((out, f"{FIGURES}/fig1/fig1.png"),),
     )
@@ -192,7 +195,7 @@ def _steps(cfg: PaperConfig) -> Iterator[Step]:
         name="tables",
         notebook="tables",
         inputs=(*measured, *stores),
-        parameters={**shared, "run_root": cfg.run_root, "out": cfg.out},
+        parameters={**shared, "run_root": run_root, "out": str(out)},
         outputs=((out, f"{TABLES}/table1/table1.md"),),
     )
 

@@ -30,7 +30,6 @@ import numpy as np
 
 from xfavot import config
 from xfavot.audio.mel import MEL
-from xfavot.config import StudyConfig
 from xfavot.convert import Converter, open_stores
 from xfavot.data.store import Store
 from xfavot.errors import ConfigError, DataError
@@ -46,6 +45,7 @@ from xfavot.evaluation.cpr import (
     split_of,
 )
 from xfavot.image.io import resize_image
+from xfavot.parameters import Study as Asked
 from xfavot.report.artifact import Beginning, Checkpoint, Data, Provenance, collect, machine
 from xfavot.report.artifact import Checkpoint as Weights
 from xfavot.training.checkpoint import load_model
@@ -73,7 +73,7 @@ class System:
     sha256: str
 
 
-def systems_of(cfg: StudyConfig) -> list[System]:
+def systems_of(cfg: Asked) -> list[System]:
     """Load the models.
 
     Args:
@@ -102,7 +102,7 @@ def systems_of(cfg: StudyConfig) -> list[System]:
 
 
 def origin_of(
-    cfg: StudyConfig, began: Beginning, stores: Sequence[Store], systems: Sequence[System]
+    cfg: Asked, began: Beginning, stores: Sequence[Store], systems: Sequence[System]
 ) -> Provenance:
     """Gather where the questions come from.
 
@@ -136,7 +136,7 @@ def origin_of(
     return dataclasses.replace(origin, dataset=cfg.dataset)  # not what the model was trained on
 
 
-def tier_of(cfg: StudyConfig, presets: Sequence[str]) -> str:
+def tier_of(cfg: Asked, presets: Sequence[str]) -> str:
     """Tier of a study: "paper" if every model is of that size and there are 30 triplets each."""
     if "smoke" in presets:
         return "smoke"
@@ -415,7 +415,7 @@ class Study:
         )
 
 
-def prepare(cfg: StudyConfig, began: Beginning, *, on_log: Say) -> Study:
+def prepare(cfg: Asked, began: Beginning, *, on_log: Say) -> Study:
     """Make the study, or open it where answers are to be read back.
 
     Args:
@@ -456,7 +456,7 @@ def prepare(cfg: StudyConfig, began: Beginning, *, on_log: Say) -> Study:
 
 
 def _draw(
-    cfg: StudyConfig, stores: Sequence[Store], systems: Sequence[System], say: Say
+    cfg: Asked, stores: Sequence[Store], systems: Sequence[System], say: Say
 ) -> list[cpr.Triplet]:
     drawn: list[cpr.Triplet] = []
     how: dict[str, Any] = {"form": cfg.form, "count": cfg.triplets, "seed": cfg.seed}

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from xfavot import __version__
 from xfavot.audio.mel import MEL, Standardiser
 from xfavot.audio.vocoder import GriffinLim, Vocoder
-from xfavot.config import VOCODER, ModelConfig, Pretraining, RunConfig, key_of
+from xfavot.config import VOCODER, ModelConfig, RunConfig, key_of
 from xfavot.data.store import Store, mel_statistics
 from xfavot.errors import DataError, WeightsError
 from xfavot.models import device_of
@@ -274,11 +274,12 @@ class Pretrained:
         return next((clips for clips in found if clips), [])
 
 
-def pretrain(task: Pretraining, *, on_log: Log | None = None) -> Pretrained:
+def pretrain(run: RunConfig, networks: Sequence[str], *, on_log: Log | None = None) -> Pretrained:
     """Train what `notebooks/pretrain.ipynb` asks for, or load what is kept already.
 
     Args:
-        task: networks and the run they are for, from :func:`xfavot.config.resolve_pretrain`.
+        run: whose sizes, lengths, seed and folders count.
+        networks: some of "f0", "content" and "vocoder".
         on_log: as in :func:`ensure_network`.
 
     Returns:
@@ -292,15 +293,13 @@ def pretrain(task: Pretraining, *, on_log: Log | None = None) -> Pretrained:
     """
     from xfavot.data.prepare import open_or_make_mini
 
-    cfg = dataclasses.replace(
-        task.run, pretrain=dataclasses.replace(task.run.pretrain, source="train")
-    )
+    cfg = dataclasses.replace(run, pretrain=dataclasses.replace(run.pretrain, source="train"))
     stores = open_or_make_mini(
         cfg.data_root, cfg.data.corpora, lambda text: on_log({"message": text}) if on_log else None
     )
     standardiser = mel_statistics(stores, split="train")
-    frozen = [name for name in task.networks if name != VOCODER]
-    networks = {n: ensure_network(n, cfg, stores, standardiser, on_log) for n in frozen}
-    asked = VOCODER in task.networks
+    frozen = [name for name in networks if name != VOCODER]
+    made = {n: ensure_network(n, cfg, stores, standardiser, on_log) for n in frozen}
+    asked = VOCODER in networks
     vocoder = ensure_vocoder(cfg, stores, standardiser, on_log) if asked else None
-    return Pretrained(networks, tuple(stores), standardiser, vocoder)
+    return Pretrained(made, tuple(stores), standardiser, vocoder)

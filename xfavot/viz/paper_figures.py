@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from xfavot import report
 from xfavot.audio.io import save_waveform
 from xfavot.audio.mel import MEL
-from xfavot.config import FIGURES_PARAMETERS, FiguresConfig, ModelConfig
+from xfavot.config import ModelConfig
 from xfavot.convert import Converter, Grid, Panel, Task, convert_grid, open_stores
 from xfavot.convert.inputs import resize_face
 from xfavot.data.sample import Example, examples, first_split, has_any
@@ -46,6 +46,7 @@ from xfavot.evaluation import cpr, matching
 from xfavot.evaluation.cpr import corrected
 from xfavot.evaluation.matching import KINDS, Array, StyleSpace
 from xfavot.models.xfavot import F0_FEATURE_FACTOR, XFaVoT, shape_trace
+from xfavot.parameters import Figures, describe
 from xfavot.report.artifact import FOLDERS, Beginning, Checkpoint, Provenance
 from xfavot.report.study import (
     System,
@@ -175,7 +176,7 @@ class Opened:
         say: told what happens.
     """
 
-    cfg: FiguresConfig
+    cfg: Figures
     began: Beginning
     systems: tuple[System, ...]
     stores: tuple[Store, ...]
@@ -212,10 +213,10 @@ class Opened:
     def provenance(self) -> Provenance:
         """Where a figure comes from, if it is written now."""
         words = ["papermill", "notebooks/figures.ipynb", "out.ipynb"]
-        for parameter in FIGURES_PARAMETERS:
-            value = getattr(self.cfg, parameter.name)
-            if parameter.name not in FOLDERS and value != parameter.default:
-                words += ["-p", parameter.name, str(value)]
+        for name, _, default, _ in describe(Figures):
+            value = getattr(self.cfg, name)
+            if name not in FOLDERS and value != default:
+                words += ["-p", name, str(value)]
         weights = {f"model {one.name}": one.sha256 for one in self.systems}
         run = self.converter.config
         origin = report.collect(
@@ -233,7 +234,7 @@ class Opened:
         return dataclasses.replace(origin, dataset=self.cfg.dataset)  # not what it was trained on
 
 
-def open_figures(cfg: FiguresConfig, began: Beginning, *, on_log: Say) -> Opened:
+def open_figures(cfg: Figures, began: Beginning, *, on_log: Say) -> Opened:
     """Load the checkpoints and open the stores.
 
     Args:

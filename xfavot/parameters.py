@@ -1,0 +1,528 @@
+"""The parameters of every notebook: one frozen dataclass each, with default, help and check.
+
+A notebook declares its parameters in a cell tagged `parameters` and passes all of them on:
+``cfg = Train.resolve(dataset=dataset, ...)``. What papermill only warns about, a wrong name or a
+value of another type, is refused there with a message.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+import os
+import sys
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xfavot import config
+from xfavot.config import FROM_PRESET, NETWORKS, VOCODER, RunConfig, corpora_of, place
+from xfavot.errors import ConfigError
+from xfavot.presets import parse
+from xfavot.strict import check_options, nearest, option, require, typed
+
+if typing.TYPE_CHECKING:
+    from typing import Self
+
+INJECTED_HEAD = "# Parameters"  # first line of the cell that papermill injects
+NO_MODEL = "none"  # given as checkpoint of a study: the ground truth alone
+RECOGNISERS = ("espnet_librispeech", "pocketsphinx_grid")
+METRICS = (
+    *("fid", "lpips", "preservation"),  # of faces; the others are of voices
+    *("nisqa", "speaker_similarity", "word_error", "f0", "content", "verification"),
+)
+ALL = "all"
+MINI_CONVERSIONS = 24  # voices a task, faces a direction; minutes, not hours
+FOLDERS = ("data_root", "run_root", "out")
+OPTIONAL_FOLDERS = ("answers", "manifest", "study")  # "" for none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """What all notebooks share; a subclass lists its parameters in the order of its cell."""
+
+    def __post_init__(self) -> None:
+        """Check every value alone."""
+        check_options(self)
+        corpora_of(getattr(self, "dataset", "mini"))
+        config.require_device("device", getattr(self, "device", "auto"))
+
+    @classmethod
+    def resolve(cls, **given: Any) -> Self:
+        """Check what a notebook passes; parameters left out take their default.
+
+        Relative folders are those of the repository, also in JupyterLab (:func:`config.place`).
+
+        Raises:
+            ConfigError: an unknown name (also one that only papermill saw), a wrong type or value.
+        """
+        declared = [entry.name for entry in dataclasses.fields(cls)]
+        for name in injected():
+            if name not in declared:
+                raise ConfigError(
+                    f"{name} was given with -p but is not a parameter of this notebook; "
+                    f"{nearest(name, declared)}"
+                )
+        hints = typing.get_type_hints(cls)
+        for name, value in given.items():
+            if name not in declared:
+                raise ConfigError(f"{name} is not a parameter here; {nearest(name, declared)}")
+            overrides = name == "overrides"
+            given[name] = read_overrides(value) if overrides else typed(value, hints[name], name)
+        made = cls(**given)
+        folders = {name: getattr(made, name) for name in FOLDERS if name in declared}
+        for name in OPTIONAL_FOLDERS:
+            if getattr(made, name, ""):
+                folders[name] = getattr(made, name)
+        return dataclasses.replace(made, **{k: place(k, v) for k, v in folders.items()})
+
+
+def cell(cls: type[Parameters]) -> str:
+    """Write the parameter cell of a notebook, one ``name: type = literal  # help`` a line."""
+    lines = []
+    for name, hint, default, help in describe(cls):
+        literal = json.dumps(default) if isinstance(default, str | dict) else repr(default)
+        lines.append(f"{name}: {hint} = {literal}  # {help}")
+    return "\n".join(lines)
+
+
+def describe(cls: type[Parameters]) -> Iterator[tuple[str, str, Any, str]]:
+    """Yield name, type, default and help of every parameter."""
+    for entry in dataclasses.fields(cls):
+        made = entry.default_factory
+        default = entry.default if made is dataclasses.MISSING else made()
+        yield entry.name, str(entry.type).split("[")[0], default, entry.metadata["help"]
+
+
+def injected() -> dict[str, Any]:
+    """What papermill injected into the running notebook: parameter to value, {} outside of one.
+
+    Papermill does not tell the kernel what it injected, but IPython keeps the source of every cell
+    it ran. The last one that starts as papermill's is parsed; nothing is executed.
+    """
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    history = shell.user_ns.get("In", []) if shell else []
+    values: dict[str, Any] = {}
+    for text in [one for one in history if one.startswith(INJECTED_HEAD)][-1:]:
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                try:
+                    value = ast.literal_eval(node.value)
+                except ValueError:  # such as float("nan")
+                    value = ast.unparse(node.value)
+                values[node.targets[0].id] = value
+    return values
+
+
+def read_overrides(value: object) -> dict[str, Any]:
+    """Read the `overrides` parameter: a mapping, or the text of one.
+
+    `papermill -y 'overrides: {loss.xm: 0.5}'` hands over a dict; `-p overrides '{"loss.xm": 0.5}'`
+    hands over its text, which is read as JSON or else as YAML, with the types that these give.
+
+    Raises:
+        ConfigError: neither of the two.
+    """
+    if isinstance(value, str):
+        try:
+            loaded = json.loads(value) if value.strip() else {}
+        except json.JSONDecodeError:
+            loaded = parse(value, "overrides")
+        value = loaded
+    overrides = typed(value, dict, "overrides")
+    for key in overrides:
+        typed(key, str, "a key of overrides")
+    return dict(overrides)
+
+
+def names_of(text: str) -> tuple[str, ...]:
+    """Read different names separated by commas; empty ones do not count."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _dataset() -> Any:
+    return option("mini", "mixture of corpora, see the README")
+
+
+def _preset() -> Any:
+    return option("", "size; empty means mini for dataset mini, else paper")
+
+
+def _count(what: str) -> Any:
+    return option(FROM_PRESET, f"{what}; -1 means the preset's", least=1, neutral=FROM_PRESET)
+
+
+def _seed() -> Any:
+    return option(0, "seed of everything random", least=0)
+
+
+def _device() -> Any:
+    return option("auto", "auto, cpu, cuda, cuda:1 or mps")
+
+
+def _data_root() -> Any:
+    return option("data", "folder of prepared stores")
+
+
+def _run_root() -> Any:
+    return option("runs", "folder of runs")
+
+
+def _overrides() -> Any:
+    return option({}, "dotted settings, such as loss.xm, to values")
+
+
+def _triplets(of: str) -> Any:
+    return option(30, of, least=1)
+
+
+def _conversions(help: str) -> Any:
+    return option(FROM_PRESET, help, least=FROM_PRESET)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepare(Parameters):
+    """Of `prepare_data`: which originals become prepared stores."""
+
+    dataset: str = _dataset()
+    source: str = option("", "folder of originals; not needed for mini")
+    download: bool = option(False, "first fetch what the owners let anyone download")
+    speakers: int = option(16, "people in mini", least=2)
+    data_root: str = _data_root()
+    workers: int = option(0, "processes; 0 means one a core", least=0)
+    seed: int = _seed()
+
+    def __post_init__(self) -> None:
+        """Check that real data have a source."""
+        Parameters.__post_init__(self)
+        made = "mini" in self.corpora or self.speakers == 16
+        say = f"16 for {self.dataset}"
+        require(made, "speakers", self.speakers, say, "it sizes mini alone")
+        needs = [corpus for corpus in self.corpora if corpus != "mini"]
+        if needs and not self.source and not self.download:
+            raise ConfigError(
+                f"source is empty; expected the folder of originals of {', '.join(needs)}; give it "
+                "with -p source <folder>, or -p download True to fetch what may be fetched"
+            )
+
+    @property
+    def corpora(self) -> tuple[str, ...]:
+        """The corpora that the dataset mixes."""
+        return corpora_of(self.dataset)
+
+    @property
+    def originals(self) -> str:
+        """Folder of originals: `source`, or where downloads go; mini alone needs none."""
+        needs = not self.source and self.corpora != ("mini",)
+        return str(Path(self.data_root) / "originals") if needs else self.source
+
+    @property
+    def processes(self) -> int:
+        """Number of processes: `workers`, or one a core."""
+        return self.workers or os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Train(Parameters):
+    """Of `train`: one run, a row of the paper's tables at some size."""
+
+    dataset: str = _dataset()
+    configuration: str = option("xfavot", "row of the paper's tables")
+    preset: str = _preset()
+    steps: int = _count("training steps")
+    batch_size: int = _count("samples a step")
+    seed: int = _seed()
+    device: str = _device()
+    precision: str = option(
+        "", "float32 or bf16; empty means the preset's", choices=("", *config.PRECISIONS)
+    )
+    data_root: str = _data_root()
+    run_root: str = _run_root()
+    resume: str = option("", "run folder or checkpoint to go on from; empty means none")
+    overrides: dict[str, Any] = _overrides()
+
+    @property
+    def run(self) -> RunConfig:
+        """The run that these parameters define."""
+        given = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        return config.resolve(**{k: v for k, v in given.items() if k != "resume"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pretrain(Parameters):
+    """Of `pretrain`: a network that stays frozen in the GAN, or a vocoder."""
+
+    network: str = option(
+        "all", "f0, content, vocoder, or all: the first two", choices=(*NETWORKS, VOCODER, "all")
+    )
+    dataset: str = _dataset()
+    preset: str = _preset()
+    steps: int = _count("training steps")
+    seed: int = _seed()
+    device: str = _device()
+    data_root: str = _data_root()
+    run_root: str = _run_root()
+    overrides: dict[str, Any] = _overrides()
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The networks to train; "all" are the two that training needs."""
+        return NETWORKS if self.network == "all" else (self.network,)
+
+    @property
+    def run(self) -> RunConfig:
+        """The run that they are for; `steps` counts for each network trained."""
+        given = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        run = config.resolve(**{k: v for k, v in given.items() if k not in ("network", "steps")})
+        if self.steps == FROM_PRESET:
+            return run
+        lengths: dict[str, Any] = {f"{name}_steps": self.steps for name in self.networks}
+        return dataclasses.replace(run, pretrain=dataclasses.replace(run.pretrain, **lengths))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark(Parameters):
+    """Of `benchmark`: what is measured, how often, and where it is written."""
+
+    dataset: str = _dataset()
+    data_root: str = _data_root()
+    device: str = _device()
+    seed: int = _seed()
+    rounds: int = option(5, "times that each thing is timed", least=1)
+    out: str = option("runs/benchmark", "folder of the tables and figures")
+
+    @property
+    def run(self) -> RunConfig:
+        """A run with the paper's sizes."""
+        given = {name: getattr(self, name) for name in ("dataset", "data_root", "device", "seed")}
+        return config.resolve(**given, preset="paper")
+
+    @property
+    def tier(self) -> str:
+        """Of what it writes; a median of less than five rounds is for tests."""
+        return "smoke" if self.rounds < 5 else "reduced"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tables(Parameters):
+    """Of `tables`: the tables of which dataset, from which runs."""
+
+    dataset: str = _dataset()
+    run_root: str = _run_root()
+    data_root: str = _data_root()
+    seed: int = _seed()
+    out: str = option("runs/tables", "folder of the tables")
+
+    @property
+    def run(self) -> RunConfig:
+        """A run with the paper's sizes, which Tables 6 to 9 show."""
+        names = ("dataset", "run_root", "data_root", "seed")
+        return config.resolve(**{name: getattr(self, name) for name in names}, preset="paper")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explore(Parameters):
+    """Of `explore`: a checkpoint, and samples to convert."""
+
+    checkpoint: str = option("", "run folder or checkpoint; empty means the newest")
+    dataset: str = _dataset()
+    data_root: str = _data_root()
+    run_root: str = _run_root()
+    seed: int = _seed()
+    device: str = _device()
+    vocoder: str = option("source_filter", "a vocoder's name, or its weights on disk")
+
+    def __post_init__(self) -> None:
+        """Check that there is a vocoder."""
+        Parameters.__post_init__(self)
+        named = bool(self.vocoder.strip())
+        require(named, "vocoder", self.vocoder, "a name or weights", "use source_filter")
+
+    @property
+    def corpora(self) -> tuple[str, ...]:
+        """The corpora that the dataset mixes."""
+        return corpora_of(self.dataset)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluate(Explore):
+    """Of `evaluate`: a checkpoint by the paper's protocol, or external outputs."""
+
+    manifest: str = option("", "CSV file of external outputs; empty means the checkpoint")
+    recogniser: str = option(
+        "espnet_librispeech", "or pocketsphinx_grid, of GRID's sentences", choices=RECOGNISERS
+    )
+    out: str = option("runs/external", "folder of the scores of a manifest")
+    metrics: str = option(ALL, "or some, with commas: fid, lpips, nisqa, word_error, ...")
+    conversions: int = _conversions("of each task; 0: the paper's; -1: few on mini")
+    substitute: str = option(
+        "", "judge: also the classifier of faces, under its own name", choices=("", "judge")
+    )
+
+    def __post_init__(self) -> None:
+        """Check the metrics."""
+        Explore.__post_init__(self)
+        names = names_of(self.metrics)
+        require(bool(names), "metrics", self.metrics, "names with commas", f"use {ALL}")
+        for name in names:
+            if name not in (ALL, *METRICS):
+                raise ConfigError(f"metrics is {name!r}; {nearest(name, (ALL, *METRICS))}")
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The metrics, in the order of :data:`METRICS`."""
+        names = names_of(self.metrics)
+        return METRICS if ALL in names else tuple(name for name in METRICS if name in names)
+
+    @property
+    def count(self) -> int:
+        """Conversions: voices a task and source faces a direction; 0 for the paper's counts."""
+        few = MINI_CONVERSIONS if self.dataset == "mini" else 0
+        return few if self.conversions == FROM_PRESET else self.conversions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study(Explore):
+    """Of `cpr_study`: what is asked, of which models, and where its pages lie.
+
+    `form`: "faces" asks with a voice and two faces, as the paper does; "outputs" with two voices
+    too (:mod:`xfavot.evaluation.cpr`).
+    """
+
+    checkpoint: str = option("", "runs or checkpoints with commas; empty: newest, none: none")
+    form: str = option(
+        "faces",
+        "faces: a voice, two faces (paper); outputs: also two voices",
+        choices=("faces", "outputs"),
+    )
+    triplets: int = _triplets("questions a model and task")
+    evaluators: int = option(5, "pages to make", least=1)
+    answers: str = option("", "folder of answers to read back; empty means make the pages")
+    out: str = option("runs/cpr_study", "folder of the study")
+
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """Run folders or checkpoints; () for the ground truth alone."""
+        listed = names_of(self.checkpoint) or (self.run_root,)
+        return () if self.checkpoint == NO_MODEL else listed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures(Explore):
+    """Of `figures`: one checkpoint, others to compare, a study."""
+
+    others: str = option("", "runs or checkpoints to compare with, with commas")
+    study: str = option("", "folder of a correspondence study; empty means an automatic one")
+    answers: str = option("", "folder of answers to that study; empty means none")
+    triplets: int = _triplets("of the automatic study, a model and task")
+    out: str = option("runs/figures", "folder of the figures and voices")
+
+    def __post_init__(self) -> None:
+        """Check that answers come with their study."""
+        Explore.__post_init__(self)
+        alone = bool(self.answers) and not self.study
+        require(not alone, "study", self.study, "the study that was answered", "name its folder")
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Run folders or checkpoints that Fig. 3 and 5 compare with."""
+        return names_of(self.others)
+
+    @property
+    def asked(self) -> Study:
+        """The study behind Fig. 5, of all checkpoints; the first one is that of the figures."""
+        shared = {
+            name: getattr(self, name)
+            for name in ("dataset", "data_root", "run_root", "seed", "device", "vocoder", "answers")
+        }
+        checkpoint = ",".join((self.checkpoint or self.run_root, *self.compared))
+        asked = Study(checkpoint=checkpoint, triplets=self.triplets, evaluators=1, **shared)
+        return dataclasses.replace(asked, out=self.study)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paper(Parameters):
+    """Of `paper`: all tables and figures of which dataset and runs."""
+
+    dataset: str = _dataset()
+    source: str = option("", "folder of originals; not needed for mini")
+    checkpoint: str = option("", "runs or checkpoints, with commas; empty means to train")
+    configurations: str = option("xfavot", "rows of the paper's tables, with commas")
+    preset: str = _preset()
+    steps: int = _count("training steps")
+    data_root: str = _data_root()
+    run_root: str = _run_root()
+    seed: int = _seed()
+    device: str = _device()
+    vocoder: str = option("source_filter", "a vocoder's name, or its weights on disk")
+    recogniser: str = option("", "of words; empty means pocketsphinx_grid on mini, or ESPnet")
+    metrics: str = option(ALL, "as in evaluate")
+    conversions: int = _conversions("as in evaluate")
+    substitute: str = option("judge", "as in evaluate; empty means none")
+    triplets: int = _triplets("of the study, a model and task")
+    study: str = option("", "folder of a study that was answered; empty makes one")
+    answers: str = option("", "folder of people's answers to that study; empty means none")
+    out: str = option("runs/paper", "folder of figures/ and paper_tables/")
+
+    def __post_init__(self) -> None:
+        """Refuse what no notebook takes, and what contradicts itself."""
+        Parameters.__post_init__(self)
+        both = bool(self.study) == bool(self.answers)
+        require(both, "study", self.study, "a study and its answers", "give -p study, -p answers")
+        trained = (self.configurations, self.preset, self.steps) == ("xfavot", "", FROM_PRESET)
+        expected = "no configurations, preset or steps beside it"
+        alone = not self.checkpoint or trained
+        require(alone, "checkpoint", self.checkpoint, expected, "leave one of the two out")
+        some = bool(names_of(self.configurations) or self.checkpoint)
+        require(some, "configurations", self.configurations, "at least one", "use xfavot")
+        Explore(vocoder=self.vocoder, dataset=self.dataset)
+        _ = self.runs
+
+    def absolute(self, name: str) -> str:
+        """Return a folder for notebooks that are started elsewhere, or "" where none is given."""
+        folder = getattr(self, name)
+        return str(Path(folder).resolve()) if folder else ""
+
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """Run folders or checkpoints; the first one is that of the figures."""
+        return tuple(
+            str(Path(place("checkpoint", one)).resolve()) for one in names_of(self.checkpoint)
+        )
+
+    @property
+    def runs(self) -> tuple[RunConfig, ...]:
+        """What is trained first, one a configuration; empty with `checkpoint` given."""
+        same = ("dataset", "seed", "device", "preset", "steps")
+        shared: dict[str, Any] = {name: getattr(self, name) for name in same}
+        shared |= {name: self.absolute(name) for name in ("data_root", "run_root")}
+        names = () if self.checkpoint else names_of(self.configurations)
+        return tuple(config.resolve(**shared, configuration=name) for name in names)
+
+    @property
+    def evaluation(self) -> dict[str, Any]:
+        """Further parameters of `evaluate`."""
+        names = ("metrics", "conversions", "substitute")
+        usual = RECOGNISERS[1 if self.dataset == "mini" else 0]
+        return {
+            "recogniser": self.recogniser or usual,
+            **{name: getattr(self, name) for name in names},
+        }
+
+
+NOTEBOOKS: dict[str, type[Parameters]] = {
+    "prepare_data": Prepare,
+    "train": Train,
+    "pretrain": Pretrain,
+    "benchmark": Benchmark,
+    "tables": Tables,
+    "explore": Explore,
+    "evaluate": Evaluate,
+    "cpr_study": Study,
+    "figures": Figures,
+    "paper": Paper,
+}
