@@ -149,7 +149,7 @@ def test_a_table_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"lines 2 and 5 give 'p225' the genders 'f' and 'm'"):
         make("vctk", tmp_path, tmp_path / "data")
     table.write_bytes("speaker,gender\nZoë,F\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"cannot be read .*expected a table in UTF-8"):
+    with pytest.raises(DataError, match=r"cannot be read .*expected UTF-8"):
         make("vctk", tmp_path, tmp_path / "data")
 
 
@@ -177,7 +177,7 @@ def test_classes_that_are_left_out_are_counted_in_the_store(tmp_path: Path) -> N
     store = make("vctk", tmp_path, tmp_path / "data")
     assert quarantine(store) == {"wav48/p225": NOT_NEEDED}
     page = (store.path / "report.html").read_text(encoding="utf-8")
-    assert "2 files: takes of the second microphone" in page
+    assert "2 files: sound files" in page
 
 
 def grey(level: int = 100) -> Any:

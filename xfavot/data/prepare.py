@@ -638,7 +638,7 @@ def scan(corpus: str, source: Path | str, seed: int) -> Plan:
     if not str(source).strip():
         raise DataError(
             f"source is empty; expected the folder of the {corpus} originals: "
-            f"{READERS[corpus].LAYOUT}; set `source` to it"
+            f"{READERS[corpus].layout}; set `source` to it"
         )
     source = Path(source)
     clips: dict[str, Clip] = {}

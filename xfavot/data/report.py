@@ -7,30 +7,24 @@ be published. It stays below 2 MB however large the corpus is.
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping, Sequence
-import numpy as np
-from numpy.typing import ArrayLike
 import base64
+import csv
+import html
 import io
 import wave
-from collections import Counter
-from collections.abc import Sequence
-from numpy.typing import NDArray
-from xfavot.audio.mel import MEL
-from xfavot.data.store import Item
-from xfavot.data.store import Store
-import csv
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from xfavot.data.store import SPLITS, Item
-from xfavot.data.readers import NOT_NEEDED
-from xfavot.errors import DataError
-import yaml
-from xfavot.data.corpora import COUNTS, Corpus, counts, describe
-from xfavot.data.store import SPLITS
-from xfavot.data.readers import READERS
 
+import numpy as np
+import yaml
+from numpy.typing import ArrayLike, NDArray
+
+from xfavot.audio.mel import MEL
+from xfavot.data.corpora import COUNTS, Corpus, counts, describe
+from xfavot.data.readers import NOT_NEEDED, READERS
+from xfavot.data.store import SPLITS, Item, Store
+from xfavot.errors import DataError
 
 # Look, tables and charts of the report page: HTML and inline SVG that need nothing else
 
@@ -518,7 +512,7 @@ def card(corpus: str, store: Store | None = None) -> str:
         f"**Content.** {known.content}",
         f"**Licence.** {known.licence}",
         f"**How to get it.** {known.how}",
-        f"**Layout read.** `{READERS[corpus].LAYOUT}`",
+        f"**Layout read.** `{READERS[corpus].layout}`",
         f"**Consent.** {known.consent}",
         f"**Bias and limits.** {known.bias}",
         f"**Cite.** {known.citation}",

@@ -8,26 +8,18 @@ gives its gender. Each picture goes through face detection; where none is found 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
-from xfavot.data.readers import Clip, corpus_folder, media_kind, walk
+from xfavot.data.readers.source import Clip, Source, of_kind
 
 LAYOUT = "female/*.png and male/*.png, or below aligned/ where the faces are cropped already"
 
 
-def scan(source: Path, *, seed: int) -> Iterator[Clip]:
+def scan(source: Source) -> Iterator[Clip]:
     """Yield every picture."""
-    del seed  # the split of a picture is its hash; see `Clip.split`
-    root = corpus_folder(source, "avatars")
-    for folder, files in walk(root):
-        parts = {part.casefold() for part in folder.relative_to(root).parts}
+    for place, files in source.folders:
+        parts = {part.casefold() for part in place.parts}
         gender = "f" if "female" in parts else "m" if "male" in parts else ""
-        for path in files:
-            if media_kind(path) == "picture":
-                yield Clip(
-                    id=path.relative_to(root).as_posix(),
-                    kind="image",
-                    gender=gender,
-                    images=(path,),
-                    aligned="aligned" in parts,
-                )
+        for path in of_kind(files, "picture"):
+            name = (place / path.name).as_posix()
+            aligned = "aligned" in parts
+            yield Clip(name, "image", gender=gender, images=(path,), aligned=aligned)

@@ -3,7 +3,7 @@
 Layouts: ``sN/*.mpg`` (as the archives of Zenodo unpack), ``sN/video/mpg_6000/*.mpg`` (those of the
 corpus's site), anything between; alignments in ``alignments/sN/``, ``sN/align/``. The transcript
 comes from the alignment, else from the file's name (``bbaf2n``: bin blue at f two now). Audio is
-the film's own track; the sound files of ``audio_25k/`` are counted and left out.
+the film's own track; the sound files of ``audio_25k/`` are left out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from xfavot.data.readers import Clip, LeftOut, Reject, corpus_folder, media_kind, read_speakers, read_text, walk
+from xfavot.data.readers.source import Clip, Reject, Source, media_kind, read_text
 
 LAYOUT = "sN/video/*.mpg or sN/*.mpg, with sN/align/*.align or alignments/sN/*.align if at hand"
 # Women among the 34 speakers, checked by eye on 13 of them; s21 has no video.
@@ -33,10 +33,9 @@ _SPEAKER = re.compile(r"^s(\d{1,2})(?:[_.\- ].*)?$", re.IGNORECASE)
 
 def sentence_of(name: str) -> str:
     """Spell the sentence of a file's name (``bbaf2n``); a name that is no code gives ``""``."""
-    code = name.casefold()
-    if len(code) != len(SLOTS):
+    if len(name) != len(SLOTS):
         return ""
-    words = [slot.get(letter, "") for slot, letter in zip(SLOTS, code, strict=True)]
+    words = [slot.get(letter, "") for slot, letter in zip(SLOTS, name.casefold(), strict=True)]
     return " ".join(words) if all(words) else ""
 
 
@@ -47,55 +46,33 @@ def read_align(path: Path) -> str:
     return " ".join(word for word in words if word not in {"sil", "sp"})
 
 
-def scan(source: Path, *, seed: int) -> Iterator[Clip | Reject | LeftOut]:
-    """Yield every film once, at its best quality; sound files and pictures are left out."""
-    del seed  # GRID prescribes no split
-    root = corpus_folder(source, "grid")
-    speakers = read_speakers(root)
-    films: dict[tuple[str, str], Path] = {}
+def scan(source: Source) -> Iterator[Clip | Reject]:
+    """Yield every film once, at its best quality."""
+    films: dict[tuple[str, str], Path] = {}  # of speaker and sentence
     aligns: dict[tuple[str, str], Path] = {}
-    sounds: list[Path] = []
-    for folder, files in walk(root):
-        speaker = _speaker(folder, root)
+    for place, files in source.folders:
+        speaker = _speaker((source.root.name, *place.parts))
         for path in files:
             key = (speaker, path.stem)
-            kind = media_kind(path)
             if path.suffix.casefold() == ".align":
                 aligns[key] = path
-            elif kind == "sound":
-                sounds.append(path)
-            elif kind == "film" and not speaker:
-                yield Reject(source=path, reason="no speaker", detail="no folder sN above it")
-            elif kind == "film" and key in films:
-                better, other = sorted((films[key], path), key=_is_small)
-                films[key] = better
-                if _is_small(other) and not _is_small(better):
-                    yield LeftOut(source=other, why="films that are there at a higher rate too")
-                else:
-                    detail = f"{better} is taken"
-                    yield Reject(source=other, reason="second copy", detail=detail)
-            elif kind == "film":
-                films[key] = path
+            elif media_kind(path) == "film" and not speaker:
+                yield Reject(path, "no speaker", "no folder sN above it")
+            elif media_kind(path) == "film":
+                films[key] = min(films.get(key, path), path, key=_is_small)
     for (speaker, name), path in sorted(films.items()):
         align = aligns.get((speaker, name)) or aligns.get(("", name))
         number = int(speaker[1:])
         known = ("f" if number in WOMEN else "m") if number in SPEAKERS else ""
         yield Clip(
-            id=f"{speaker}/{name}",
-            kind="av",
-            speaker=f"grid/{speaker}",
-            gender=speakers.gender(speaker) or known,
-            transcript=(read_align(align) if align else "") or sentence_of(name),
+            f"{speaker}/{name}",
+            "av",
+            f"grid/{speaker}",
+            source.speakers.gender(speaker) or known,
+            (read_align(align) if align else "") or sentence_of(name),
             video=path,
             extra={"seconds": SECONDS},
         )
-    for path in sounds:
-        if (_speaker(path.parent, root), path.stem) in films:
-            yield LeftOut(source=path, why="sounds of films as files (the films' own are read)")
-        else:
-            why = "sound files without their film; GRID is read from films (s21 has none)"
-            yield LeftOut(source=path, why=why, reason="no film")
-    yield from speakers.notes()
 
 
 def _is_small(path: Path) -> bool:
@@ -103,10 +80,7 @@ def _is_small(path: Path) -> bool:
     return any("mpg_vcd" in part.casefold() for part in path.parts[-3:-1])
 
 
-def _speaker(folder: Path, root: Path) -> str:
+def _speaker(parts: tuple[str, ...]) -> str:
     """Return ``sN`` of the nearest folder of that name, at most the corpus's own, else ``""``."""
-    for name in (*reversed(folder.relative_to(root).parts), root.name):
-        match = _SPEAKER.match(name)
-        if match:
-            return f"s{int(match[1])}"
-    return ""
+    matches = [match for part in parts if (match := _SPEAKER.match(part))]
+    return f"s{int(matches[-1][1])}" if matches else ""
