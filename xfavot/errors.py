@@ -6,7 +6,8 @@ Every message says what was wrong, what came, what was expected and what to do n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,3 +78,23 @@ def require_shape(name: str, tensor: Tensor, pattern: tuple[int | None, ...]) ->
             f"{name}: got a tensor of shape {tuple(tensor.shape)}; expected ({wanted}); "
             "check the preset's sizes and the order of the axes"
         )
+
+
+def import_optional(module: str, *, extra: str, purpose: str) -> Any:
+    """Import a library that only an extra installs.
+
+    Args:
+        module: its name in Python.
+        extra: the extra of this package that installs it.
+        purpose: what needs it, the subject of the message.
+
+    Raises:
+        DataError: it is not installed; the message says how to install it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise DataError(
+            f"{purpose} needs {module.partition('.')[0]}, which is not installed ({error}); run: "
+            f'pip install "xfavot[{extra}]"'
+        ) from error

@@ -314,5 +314,15 @@ def test_files_without_provenance(tmp_path: Path) -> None:
         file.comment = "recorded in a kitchen"
         file.write(sine())
     assert read_provenance(tmp_path / "b.wav") == {}
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match="No such file"):
         read_provenance(tmp_path / "c.wav")
+
+
+def test_what_a_file_names_is_not_opened(tmp_path: Path) -> None:
+    session = (
+        b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 9 RTP/AVP 0\n"
+    )
+    (tmp_path / "a.mp4").write_bytes(session)
+    refused(tmp_path / "a.mp4", "not a recording")
+    (tmp_path / "b.mp4").write_bytes(b"#EXTM3U\n/etc/passwd\n")
+    refused(tmp_path / "b.mp4", "a playlist")
