@@ -78,7 +78,6 @@ def test_parameters_reach_their_settings() -> None:
         ({"dataset": "gird"}, "dataset is 'gird'; did you mean 'grid'?"),
         ({"dataset": 5}, "dataset is 5 (int); expected str"),
         ({"configuration": "joint_mx"}, "did you mean 'joint_xm'?"),
-        ({"configuration": "sgsim"}, "not yet available"),
         ({"configuration": "../sizes/mini"}, "configuration is '../sizes/mini'"),
         ({"preset": "tiny"}, "preset is 'tiny'; expected one of: mini, paper, small, smoke"),
         ({"seed": -1}, "seed is -1; expected 0 or more"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import tempfile
 from pathlib import Path
@@ -13,17 +14,20 @@ import pytest
 import torch
 
 from tests.unit.store_factory import make_store
-from xfavot import config
+from tests.unit.training_factory import small_run
+from tests.unit.vocoder_factory import GENERATORS, vocoder_package
+from xfavot import config, presets
 from xfavot.audio.mel import Standardiser, log_mel
+from xfavot.audio.vocoder import GriffinLim, Vocoder, vocoder
 from xfavot.config import RunConfig
 from xfavot.data.batches import draw_changes
-from xfavot.errors import ConfigError, DataError
+from xfavot.errors import ConfigError, DataError, WeightsError
 from xfavot.evaluation import speed
 from xfavot.parameters import Benchmark
 from xfavot.report import artifact
 
-pytest.importorskip("soundfile")
-pytest.importorskip("PIL")
+soundfile = pytest.importorskip("soundfile")
+Image = pytest.importorskip("PIL.Image")
 
 
 @pytest.fixture
@@ -76,54 +80,48 @@ def test_the_loader_is_timed_beside_files(tmp_path: Path, temporary: Path, cfg: 
     rows = speed.loader([store], cfg, rounds=2, on_log=said.append)
     found = {(row["system"], row["task"]): row for row in rows}
     plain, changed = "32 px, 80 frames", "32 px, 80 frames, augmented"
-    half = ["16 px, 40 frames", "16 px, 40 frames, augmented"]
-    files = [(f"JPEG {p} px and WAV", task) for p in (64, 32) for task in (plain, changed)]
-    parts = [(f"JPEG {p} px", t) for p in (64, 32) for t in ("faces", "faces, augmented")]
-    floats = [(speed.FLOATS, task) for task in (plain, changed)]
-    store_rows = [*(("prepared store", task) for task in (plain, changed, *half)), *floats]
-    assert list(found) == [*store_rows, *files, *parts, ("WAV", "voices")]
+    ways = (speed.STORE, speed.FLOATS, "JPEG 64 px and WAV", "JPEG 32 px and WAV")
+    assert list(found) == [(way, task) for task in (plain, changed) for way in ways]
     for row in rows:
         artifact.require_columns("row", row)
         assert row["n"] == 2
         assert 0 < row["lowest"] <= row["value"] <= row["highest"]
-    first = found[speed.FLOATS, plain]["value"]
-    voices = found["WAV", "voices"]
-    assert voices["ratio"] == pytest.approx(voices["value"] / first)
-    both, faces = found["JPEG 64 px and WAV", changed], found["JPEG 64 px", "faces, augmented"]
-    assert both["value"] == pytest.approx(faces["value"] + voices["value"])  # means of two rounds
-    assert said[1] == "timing 11 ways, 2 rounds"
+    both, first = found[ways[2], plain], found[speed.FLOATS, plain]
+    assert both["ratio"] == pytest.approx(both["value"] / first["value"])
+    assert said[1] == "timing 8 ways, 2 rounds"
     assert not list(temporary.iterdir())
 
 
 def test_one_sided_stores(tmp_path: Path, temporary: Path, cfg: RunConfig) -> None:
     faces = make_store(tmp_path, kind="image", image_size=32, clips=1, splits=("train",))
     systems = {row["system"] for row in speed.loader([faces], cfg, rounds=1)}
-    assert systems == {"prepared store", speed.FLOATS, "JPEG 64 px", "JPEG 32 px"}
+    assert systems == {speed.STORE, speed.FLOATS, "JPEG 64 px", "JPEG 32 px"}
     voices = make_store(tmp_path, corpus="v", kind="audio", clips=1, splits=("train",))
     systems = {row["system"] for row in speed.loader([voices], cfg, rounds=1)}
-    assert systems == {"prepared store", speed.FLOATS, "WAV"}
+    assert systems == {speed.STORE, speed.FLOATS, "WAV"}
 
 
 def test_files_hold_the_same_faces(tmp_path: Path) -> None:
     ramp = np.linspace(0, 255, 64).astype(np.uint8)
-    faces = [np.stack([np.tile(ramp, (64, 1))] * 3, axis=-1)] * 6  # dark on the left
-    expected = torch.from_numpy(faces[0]).permute(2, 0, 1) / 127.5 - 1.0
-    for pixels in (64, 256):
-        files = speed.write_faces(faces, tmp_path / str(pixels), pixels=pixels)
-        x = speed.load_faces(files, size=64)
-        assert x.shape == (6, 3, 64, 64)
-        assert float((x - expected).abs().mean()) < 0.02
+    face = np.stack([np.tile(ramp, (64, 1))] * 3, axis=-1)  # dark on the left
+    Image.fromarray(face).resize((256, 256)).save(tmp_path / "x.jpg", quality=95)
+    files = [tmp_path / "x.jpg"] * 6
+    x = speed.load_faces(files, size=64)
+    assert x.shape == (6, 3, 64, 64)
+    expected = torch.from_numpy(face).permute(2, 0, 1) / 127.5 - 1.0
+    assert float((x - expected).abs().mean()) < 0.02
     changed = speed.load_faces(files, size=64, rng=np.random.default_rng(0))
-    mirrored = [bool(face[0, :, 0].mean() > face[0, :, -1].mean()) for face in changed]
-    drawn = draw_changes(np.random.default_rng(0), 6, 256)
-    assert mirrored == [flip for flip, _ in drawn]
+    mirrored = [bool(one[0, :, 0].mean() > one[0, :, -1].mean()) for one in changed]
+    assert mirrored == [flip for flip, _ in draw_changes(np.random.default_rng(0), 6, 256)]
     assert 0 < sum(mirrored) < 6
 
 
 def test_files_hold_the_same_voices(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     voices = [(0.1 * rng.standard_normal(n)).astype(np.float32) for n in (9000, 3000)]
-    files = speed.write_voices(voices, tmp_path)
+    files = [tmp_path / "a.wav", tmp_path / "b.wav"]
+    for file, voice in zip(files, voices, strict=True):
+        soundfile.write(file, voice, 24_000)
     plain = Standardiser(torch.zeros(80), torch.full((80,), 2.0))
     x = speed.load_voices(files, frames=31, standardiser=plain, rng=np.random.default_rng(0))
     assert x.shape == (2, 1, 80, 31)
@@ -197,3 +195,78 @@ def test_timings_are_drawn(cfg: RunConfig) -> None:
     assert drawing.render("png").startswith(b"\x89PNG")
     with pytest.raises(DataError, match="timings: got no row"):
         drawing_viz.timings([], label="x")
+
+
+def test_a_full_step_is_timed_with_every_term(tmp_path: Path) -> None:
+    cfg = small_run(tmp_path, overrides={"train.sources": "all", "model.speakers": 4})
+    cfg = dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, update_rule="alternate"))
+    cost = speed.measure_step(cfg, steps=2)
+    assert len(cost.seconds) == 2
+    assert min(cost.seconds) > 0
+    assert cost.peak_bytes > 10**7
+    assert cost.parameters[-1] == ("total", sum(n for _, n in cost.parameters[:-1]))
+    passes = {k.split("/")[1] for k in cost.terms if k.count("/") == 2 and k.startswith("g/")}
+    assert passes == {"z2i", "i2i", "a2i", "z2a", "i2a", "a2a"}
+    assert np.isfinite(list(cost.terms.values())).all()
+
+
+def test_sizes_are_the_published_ones() -> None:
+    for name in presets.names("vocoders"):
+        size = presets.load("vocoders", name)
+        generator, params = size["generator_type"], size["generator_params"]
+        wanted = GENERATORS[name.partition(".")[0]]
+        assert generator == wanted.get("generator_type", "ParallelWaveGANGenerator")
+        published = {
+            k.replace("kernal", "kernel"): v for k, v in wanted["generator_params"].items()
+        }
+        assert {key: published[key] for key in params} == params
+
+
+def test_untrained_networks_sound_without_touching_the_callers_randomness() -> None:
+    vocoder_package()
+    before = torch.get_rng_state()
+    found = speed._vocoders(lambda text: pytest.fail(text))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [name for name, _ in found] == [
+        "source_filter",
+        "griffin_lim",
+        *presets.names("vocoders"),
+    ]
+    assert all(isinstance(made, Vocoder) for made in found.values())
+    quick = found["multi_band_melgan.v2", speed.RANDOM]
+    assert "random weights" in quick.name
+    wave = quick(torch.full((80, 5), -2.0), length=1234)
+    assert wave.shape == (1234,)
+    assert np.isfinite(wave).all()
+
+
+def test_a_row_is_seconds_a_second(cfg: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        speed,
+        "_vocoders",
+        lambda say: {("a", "x"): vocoder("source_filter"), ("b", "y"): GriffinLim(iterations=4)},
+    )
+    monkeypatch.setattr(
+        speed,
+        "take_turns",
+        lambda calls, rounds: dict(zip(calls, [(0.2, 0.1, 0.3), (0.8, 0.4, 0.6)], strict=True)),
+    )
+    rows = speed.real_time_factors(cfg, rounds=3, seconds=0.5)
+    assert [row["value"] for row in rows] == pytest.approx([0.4, 1.2])
+    assert [row["ratio"] for row in rows] == pytest.approx([1.0, 3.0])
+    assert (rows[1]["lowest"], rows[1]["highest"]) == pytest.approx((0.8, 1.6))
+    assert rows[1]["per_second"] == pytest.approx(0.5 / 0.6)
+    for row in artifact.plain_rows("x", rows, "smoke"):
+        artifact.require_columns("x", row)
+
+
+def test_what_cannot_be_timed_is_named(cfg: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> None:
+        raise WeightsError("not installed")
+
+    monkeypatch.setattr(speed, "untrained", missing)
+    said: list[str] = []
+    rows = speed.real_time_factors(cfg, rounds=1, seconds=0.1, on_log=said.append)
+    assert [row["system"] for row in rows] == ["source_filter", "griffin_lim"]
+    assert all(0 < row["lowest"] <= row["value"] <= row["highest"] for row in rows)
+    assert sum("is not timed: not installed" in text for text in said) == 3

@@ -2,7 +2,8 @@
 
 `sizes/` holds how large a run is, `configurations/` the rows of the paper's tables, `datasets/`
 the mixtures of corpora, `corpora/` what is known of each corpus, `weights/` what weights are not
-shipped. A file may name one base of its own kind with `extends:`.
+shipped, `vocoders/` the published sizes of vocoders. A file may name one base of its own kind with
+`extends:`.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ KINDS = {
     "configurations": "configuration",
     "datasets": "dataset",
     "corpora": "corpus",
+    "vocoders": "vocoder",
     "weights": "set of weights",
 }
-ANNOUNCED = ("sgsim", "adain_vc", "fragment_vc", "adain_cvc")  # baselines, not built yet
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -118,10 +119,4 @@ def load(kind: str, name: str) -> dict[str, Any]:
 
 def _missing(kind: str, name: str) -> str:
     """Message for a name that has no file."""
-    label = KINDS[kind]
-    if kind == "configurations" and name in ANNOUNCED:
-        return (
-            f"{label} {name!r} is a baseline that is not yet available; expected one of: "
-            f"{', '.join(names(kind))}; choose one of these"
-        )
-    return f"{label} is {name!r}; {nearest(name, names(kind))}"
+    return f"{KINDS[kind]} is {name!r}; {nearest(name, names(kind))}"
