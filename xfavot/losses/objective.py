@@ -5,18 +5,19 @@ Terms come in by name from :mod:`xfavot.losses.terms`; weights and signs are add
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from xfavot.config import LossConfig
+from xfavot.config import RunConfig
 
 Terms = dict[str, Tensor]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table1Row:
+class Table1Row(NamedTuple):
     """One row of Table 1: where a style comes from, and what may be trained with it."""
 
     encoder: str  # "M", "E_I" or "E_A"
@@ -26,33 +27,14 @@ class Table1Row:
     needs_speaker: bool
 
 
+BOTH = ("gender", "speaker")
 TABLE_1 = (
-    Table1Row(
-        encoder="E_I",
-        data="audio-visual face",
-        xm=True,
-        heads=("gender", "speaker"),
-        needs_speaker=True,
-    ),
-    Table1Row(
-        encoder="E_A",
-        data="audio-visual voice",
-        xm=True,
-        heads=("gender", "speaker"),
-        needs_speaker=True,
-    ),
-    Table1Row(
-        encoder="E_I", data="image-only face", xm=False, heads=("gender",), needs_speaker=False
-    ),
-    Table1Row(
-        encoder="E_A",
-        data="audio-only voice",
-        xm=False,
-        heads=("gender", "speaker"),
-        needs_speaker=True,
-    ),
-    Table1Row(encoder="M", data="gender code", xm=False, heads=("gender",), needs_speaker=False),
-    Table1Row(encoder="M", data="speaker code", xm=False, heads=("speaker",), needs_speaker=True),
+    Table1Row("E_I", "audio-visual face", True, BOTH, True),
+    Table1Row("E_A", "audio-visual voice", True, BOTH, True),
+    Table1Row("E_I", "image-only face", False, ("gender",), False),
+    Table1Row("E_A", "audio-only voice", False, BOTH, True),
+    Table1Row("M", "gender code", False, ("gender",), False),
+    Table1Row("M", "speaker code", False, ("speaker",), True),
 )
 """Table 1. Status: the L_xm column STATED (Sec. 3.3), the heads STATED for image-only, else
 INFERRED; layout UNKNOWN. Assumption: A11."""
@@ -65,67 +47,56 @@ def may_use_speaker_head(encoder: str, data: str) -> bool:
         KeyError: Table 1 has no such row.
     """
     for row in TABLE_1:
-        if row.encoder == encoder and row.data == data:
+        if (row.encoder, row.data) == (encoder, data):
             return "speaker" in row.heads
     raise KeyError(f"Table 1 has no row for {encoder} on {data}")
 
 
-@dataclass(frozen=True, slots=True)
-class Objective:
-    """A total to minimise and the terms that it was made of, by name."""
-
-    total: Tensor
-    terms: Terms
-
-
 def ds_weight(weight: float, step: int, decay_steps: int) -> float:
     """Weight of L_ds at a step: constant, or falling linearly to 0 as in StarGAN v2 (A6)."""
-    if decay_steps <= 0:
-        return weight
-    return weight * max(0.0, 1.0 - step / decay_steps)
+    return weight * max(0.0, 1.0 - step / decay_steps) if decay_steps > 0 else weight
 
 
-def generator_image(t: Terms, w: LossConfig, *, step: int) -> Objective:
-    """What G_I, E_I and M minimise in one pass (generators' full objective, image part)."""
-    ds = ds_weight(w.ds_image, step, w.ds_decay_steps)
-    total = t["adv"] + w.sty * t["sty"] - ds * t["ds"] + w.cyc_image * t["cyc"]
-    return Objective(total, t)
+def weights(cfg: RunConfig, step: int) -> dict[str, dict[str, float]]:
+    """Weight and sign of every term in what the modules minimise (full objectives, Sec. 3.2).
 
+    Status: the two sums STATED in words, their values lost (A4); R1 is CODE (A3), weighed as many
+    times more as it is computed more rarely; self-reconstruction is OURS (A20).
 
-def generator_audio(t: Terms, w: LossConfig, *, step: int) -> Objective:
-    """What G_A, E_A and M minimise in one pass (generators' full objective, audio part)."""
-    ds = ds_weight(w.ds_audio, step, w.ds_decay_steps)
-    total = (
-        t["adv"]
-        + w.sty * t["sty"]
-        - ds * t["ds"]
-        + w.cyc_audio * t["cyc"]
-        + w.sc * t["sc"]
-        + w.f0 * t["f0"]
-        + w.norm * t["norm"]
-        + w.advcls * t["advcls"]
-    )
-    return Objective(total, t)
+    Args:
+        cfg: the run's configuration.
+        step: number of the step, from 1; L_ds may decay.
 
-
-def pairs(t: Terms, w: LossConfig, *, rec: float) -> Objective:
-    """What the encoders minimise on audio-visual pairs: the weighted L_xm.
-
-    With ``rec`` over 0 the generators learn here too, from self-reconstruction (A20).
+    Returns:
+        By name of the module that a pass is about, "G_I" (with E_I and M), "G_A" (with E_A and M),
+        "D_I", "D_A" (with C_A), and "pairs" for what the encoders learn from audio-visual pairs:
+        terms, in the order in which they are added.
     """
-    total = sum((rec * t[k] for k in ("rec_image", "rec_audio") if k in t), torch.zeros(()))
-    return Objective(total + w.xm * t["xm"] if "xm" in t else total, t)
+    w, every = cfg.loss, cfg.train.r1_every
+    rec = 1.0 if step <= cfg.train.warmup else w.rec
+    return {
+        "G_I": {
+            "adv": 1.0,
+            "sty": w.sty,
+            "ds": -ds_weight(w.ds_image, step, w.ds_decay_steps),
+            "cyc": w.cyc_image,
+        },
+        "G_A": {
+            "adv": 1.0,
+            "sty": w.sty,
+            "ds": -ds_weight(w.ds_audio, step, w.ds_decay_steps),
+            "cyc": w.cyc_audio,
+            "sc": w.sc,
+            "f0": w.f0,
+            "norm": w.norm,
+            "advcls": w.advcls,
+        },
+        "D_I": {"adv_real": 1.0, "adv_fake": 1.0, "r1": every * w.r1_image},
+        "D_A": {"adv_real": 1.0, "adv_fake": 1.0, "cls": w.cls, "r1": every * w.r1_audio},
+        "pairs": {"rec_image": rec, "rec_audio": rec, "xm": w.xm},
+    }
 
 
-def discriminator_image(t: Terms, w: LossConfig, *, r1_every: int) -> Objective:
-    """What D_I minimises: minus L_adv, and R1 (``adv_fake`` is the mean over the passes).
-
-    R1 computed on every ``r1_every``-th step weighs as many times more there (A3).
-    """
-    return Objective(t["adv_real"] + t["adv_fake"] + r1_every * w.r1_image * t["r1"], t)
-
-
-def discriminator_audio(t: Terms, w: LossConfig, *, r1_every: int) -> Objective:
-    """What D_A and C_A minimise: minus L_adv, the weighted L_cls, and R1 as for D_I."""
-    total = t["adv_real"] + t["adv_fake"] + w.cls * t["cls"] + r1_every * w.r1_audio * t["r1"]
-    return Objective(total, t)
+def total(terms: Terms, weight: Mapping[str, float]) -> Tensor:
+    """Weighted sum of the terms that there are, a scalar to minimise."""
+    return functools.reduce(torch.add, [w * terms[k] for k, w in weight.items() if k in terms])
