@@ -20,8 +20,7 @@ from tests.unit.training_factory import small_run
 from xfavot import training
 from xfavot.errors import CheckpointError, ConfigError, DataError, TrainingError
 from xfavot.models import device_of
-from xfavot.training import checkpoint, loop
-from xfavot.training.loop import Run
+from xfavot.training import Run, checkpoint
 
 STEPS = 12
 
@@ -93,7 +92,7 @@ def test_a_finished_run_resumes_to_itself(finished: Run) -> None:
 def test_two_runs_in_one_directory_are_refused(tmp_path: Path) -> None:
     cfg = small_run(tmp_path)
     with (
-        loop.open_session(cfg, resume="auto", on_log=None),
+        training.open_session(cfg, resume="auto"),
         pytest.raises(CheckpointError, match="another process"),
     ):
         training.fit(cfg, resume="auto")

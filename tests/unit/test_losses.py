@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from xfavot.config import LossConfig
+from xfavot.config import LossConfig, RunConfig, TrainConfig
 from xfavot.errors import ConfigError, ShapeError
 from xfavot.losses import objective, terms
 
@@ -120,26 +120,31 @@ def test_xm_refuses_an_unknown_form() -> None:
         )
 
 
-def named(**values: float) -> dict[str, torch.Tensor]:
-    return {k: torch.tensor(v) for k, v in values.items()}
-
-
 def test_objectives_carry_the_signs_and_weights() -> None:
-    w = LossConfig(sty=2, ds_image=3, ds_audio=5, cyc_image=7, cyc_audio=11, sc=13, f0=17, norm=19)
-    image = objective.generator_image(named(adv=1, sty=1, ds=1, cyc=1), w, step=0)
-    assert image.total.item() == pytest.approx(1 + 2 - 3 + 7)
-    audio = objective.generator_audio(
-        named(adv=1, sty=1, ds=1, cyc=1, sc=1, f0=1, norm=1, advcls=1), w, step=0
+    loss = LossConfig(
+        sty=2,
+        ds_image=3,
+        ds_audio=5,
+        cyc_image=7,
+        cyc_audio=11,
+        sc=13,
+        f0=17,
+        norm=19,
+        rec=2,
+        xm=0.5,
     )
-    assert audio.total.item() == pytest.approx(1 + 2 - 5 + 11 + 13 + 17 + 19 + w.advcls)
-    d_image = objective.discriminator_image(named(adv_real=1, adv_fake=1, r1=1), w, r1_every=4)
-    assert d_image.total.item() == pytest.approx(2 + 4 * w.r1_image)
-    d_audio = objective.discriminator_audio(
-        named(adv_real=1, adv_fake=1, cls=1, r1=1), w, r1_every=1
-    )
-    assert d_audio.total.item() == pytest.approx(2 + w.cls + w.r1_audio)
-    pairs = objective.pairs(named(xm=2, rec_image=3, rec_audio=5), LossConfig(xm=0.5), rec=2.0)
-    assert pairs.total.item() == pytest.approx(1 + 16)
+    cfg = RunConfig(loss=loss, train=TrainConfig(r1_every=4, warmup_steps=3, steps=100))
+    totals = {
+        name: objective.total({k: torch.ones(()) for k in weight}, weight).item()
+        for name, weight in objective.weights(cfg, 50).items()
+    }
+    assert totals["G_I"] == pytest.approx(1 + 2 - 3 + 7)
+    assert totals["G_A"] == pytest.approx(1 + 2 - 5 + 11 + 13 + 17 + 19 + loss.advcls)
+    assert totals["D_I"] == pytest.approx(2 + 4 * loss.r1_image)
+    assert totals["D_A"] == pytest.approx(2 + loss.cls + 4 * loss.r1_audio)
+    assert totals["pairs"] == pytest.approx(0.5 + 2 + 2)
+    warmup = objective.weights(cfg, 3)["pairs"]
+    assert objective.total({"rec_image": torch.tensor(3.0)}, warmup).item() == 3.0
 
 
 def test_diversity_weight_decays_linearly_to_zero_or_not_at_all() -> None:

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pickle
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,20 +21,20 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from xfavot import __version__
 from xfavot.audio.mel import MEL, MelContract, Standardiser, require_contract
 from xfavot.config import RunConfig, from_dict, to_dict
 from xfavot.errors import CheckpointError, DataError
+from xfavot.files import write_whole
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
 from xfavot.models.xfavot import XFaVoT
-from xfavot.training.step import Networks, Updater
+from xfavot.training.step import GENERATOR_SIDE, Networks, Updater
 
 SCHEMA = 2  # 2: the F0 network reads pitch by classes
-STATE = "state.json"
-WEIGHT_FILES = ("model", "ema", "f0", "content")
+STATE, OPTIMIZER = "state.json", "optimizer.pt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,22 +112,15 @@ def save(
     target = folder_of(run, step)
     if (target / STATE).exists():
         return target
-    draft = target.with_name(f".{target.name}.draft")
-    n = updater.n
-    weights: dict[str, dict[str, Tensor]] = {
-        "model": n.nets.state_dict(),
-        "ema": updater.ema.modules.state_dict(),
-        "f0": n.f0.state_dict(),
-        "content": n.content.state_dict(),
-    }
+    draft, n = target.with_name(f".{target.name}.draft"), updater.n
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        for name, tensors in weights.items():
-            flat = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        for name, module in _modules(updater).items():
+            flat = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
             save_file(flat, draft / f"{name}.safetensors")
         optimizers = {k: o.state_dict() for k, o in updater.optimizers.items()}
-        torch.save(optimizers, draft / "optimizer.pt")
+        torch.save(optimizers, draft / OPTIMIZER)
         state = {
             "schema": SCHEMA,
             "version": __version__,
@@ -141,10 +134,7 @@ def save(
             "content_depth": n.content.depth,
             "bytes": {p.name: p.stat().st_size for p in sorted(draft.iterdir())},
         }
-        with (draft / STATE).open("w") as file:
-            json.dump(state, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
+        write_whole(draft / STATE, json.dumps(state, indent=1))
         draft.rename(target)
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(draft, ignore_errors=True)
@@ -153,6 +143,12 @@ def save(
             "older checkpoints are untouched; free some space and resume with -p resume auto"
         ) from error
     return target
+
+
+def _modules(updater: Updater) -> dict[str, nn.Module]:
+    """What is kept, by the name of its file."""
+    n = updater.n
+    return {"model": n.nets, "ema": updater.ema.modules, "f0": n.f0, "content": n.content}
 
 
 def prune(run: Path, *, keep: int, best: int) -> None:
@@ -170,51 +166,43 @@ def read_state(path: Path) -> dict[str, Any]:
     """
     try:
         state: dict[str, Any] = json.loads((path / STATE).read_text())
-        sizes = dict(state["bytes"])
-        schema = state["schema"]
+        if state["schema"] != SCHEMA:
+            raise CheckpointError(
+                f"{path} has schema {state['schema']}; this version reads {SCHEMA}; train again"
+            )
+        for name, size in state["bytes"].items():
+            got = (path / name).stat().st_size if (path / name).exists() else 0
+            if got != size:
+                raise ValueError(f"{name} has {got} bytes instead of {size}")
+        require_contract(state["mel"], where=f"checkpoint {path}")
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path} is no checkpoint: it has no {STATE}; expected a folder such as "
             "<run>/checkpoints/step_00000100; give that one, or -p resume auto"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path / STATE} is damaged ({error}); use an older checkpoint of the run"
-        ) from error
-    if schema != SCHEMA:
-        raise CheckpointError(f"{path} has schema {schema}; this version reads {SCHEMA}")
-    for name, size in sizes.items():
-        got = (path / name).stat().st_size if (path / name).exists() else 0
-        if got != size:
-            raise CheckpointError(
-                f"{path / name} has {got} bytes; expected {size}: the file is truncated or "
-                "replaced; use an older checkpoint of the run"
-            )
-    try:
-        require_contract(state["mel"], where=f"checkpoint {path}")
     except DataError as error:
         raise CheckpointError(str(error)) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({error}); use an older checkpoint of the run"
+        ) from error
     return state
 
 
-def load_strict(module: nn.Module, file: Path) -> None:
-    """Load safetensors into a module; every tensor has to be there and to fit.
+def _load(path: Path, modules: Mapping[str, nn.Module]) -> None:
+    """Load safetensors into modules by name; every tensor has to be there and to fit.
 
     Raises:
-        CheckpointError: the file is damaged or of other networks.
+        CheckpointError: a file is damaged or of other networks.
     """
-    try:
-        module.load_state_dict(load_file(file), strict=True)
-    except (RuntimeError, SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{file} does not fit the networks of its configuration ({error}); "
-            "use a checkpoint of this configuration"
-        ) from error
-
-
-def standardiser_of(state: dict[str, Any]) -> Standardiser:
-    """The mel statistics kept in a checkpoint's state."""
-    return Standardiser(torch.tensor(state["mel_mean"]), torch.tensor(state["mel_std"]))
+    for name, module in modules.items():
+        try:
+            module.load_state_dict(load_file(path / f"{name}.safetensors"), strict=True)
+        except (RuntimeError, SafetensorError, OSError) as error:
+            raise CheckpointError(
+                f"{name}.safetensors of {path} does not fit the networks of its configuration "
+                f"({error}); use a checkpoint of this configuration"
+            ) from error
 
 
 def load_model(path: Path | str, *, device: str = "cpu") -> LoadedModel:
@@ -231,20 +219,18 @@ def load_model(path: Path | str, *, device: str = "cpu") -> LoadedModel:
     state = read_state(path)
     config = from_dict(state["config"])
     nets = XFaVoT.from_config(config.model)
-    load_strict(nets, path / "model.safetensors")
-    averaged = nn.ModuleDict({k: getattr(nets, k) for k in ("G_I", "G_A", "E_I", "E_A", "M")})
-    load_strict(averaged, path / "ema.safetensors")
     f0 = F0Network.from_config(config.model)
-    load_strict(f0, path / "f0.safetensors")
     content = ContentNetwork.from_config(config.model, depth=state["content_depth"])
-    load_strict(content, path / "content.safetensors")
+    _load(path, {"model": nets, "f0": f0, "content": content})
+    _load(path, {"ema": nn.ModuleDict({k: getattr(nets, k) for k in GENERATOR_SIDE})})
     for module in (nets, f0, content):
         module.requires_grad_(False).eval().to(device)
+    statistics = Standardiser(torch.tensor(state["mel_mean"]), torch.tensor(state["mel_std"]))
     return LoadedModel(
         nets=nets,
         f0=f0,
         content=content,
-        standardiser=standardiser_of(state).to(device),
+        standardiser=statistics.to(device),
         contract=MEL,
         config=config,
         speakers=tuple(state["speakers"]),
@@ -273,13 +259,19 @@ MAY_DIFFER_ON_RESUME = (
 )
 
 
-def require_same_run(path: Path, state: dict[str, Any], cfg: RunConfig, fingerprint: str) -> None:
+def require_same_run(path: Path, cfg: RunConfig, fingerprint: str) -> None:
     """Refuse to resume from a checkpoint of another configuration or of other data.
 
     Raises:
         CheckpointError: naming each setting that differs.
     """
-    differing = _differences(state["config"], to_dict(cfg))
+    state = read_state(path)
+    old, new = _flat(state["config"]), _flat(to_dict(cfg))
+    differing = [
+        f"{key} was {old.get(key)}, now {new.get(key)}"
+        for key in sorted(old | new)
+        if old.get(key) != new.get(key) and key.rpartition(".")[2] not in MAY_DIFFER_ON_RESUME
+    ]
     if differing:
         raise CheckpointError(
             f"{path} is of another configuration: " + "; ".join(differing) + "; resume with the "
@@ -292,16 +284,12 @@ def require_same_run(path: Path, state: dict[str, Any], cfg: RunConfig, fingerpr
         )
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    found: list[str] = []
-    for key in sorted(old.keys() | new.keys()):
-        if key in MAY_DIFFER_ON_RESUME:
-            continue
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += _differences(a, b, f"{prefix}{key}.")
-        elif json.dumps(a) != json.dumps(b):
-            found.append(f"{prefix}{key} was {a!r}, now {b!r}")
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Dotted names of nested settings to their values as JSON."""
+    found: dict[str, str] = {}
+    for key, value in settings.items():
+        inner = isinstance(value, Mapping)
+        found |= _flat(value, f"{prefix}{key}.") if inner else {prefix + key: json.dumps(value)}
     return found
 
 
@@ -315,16 +303,13 @@ def restore(path: Path, updater: Updater) -> int:
         CheckpointError: a file is damaged or does not fit.
     """
     state = read_state(path)
-    load_strict(updater.n.nets, path / "model.safetensors")
-    load_strict(updater.ema.modules, path / "ema.safetensors")
-    load_strict(updater.n.f0, path / "f0.safetensors")
-    load_strict(updater.n.content, path / "content.safetensors")
+    _load(path, _modules(updater))
     try:
-        optimizers = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
+        optimizers = torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True)
         for name, optimizer in updater.optimizers.items():
             optimizer.load_state_dict(optimizers[name])
     except (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
         raise CheckpointError(
-            f"{path / 'optimizer.pt'} cannot be read ({error}); use an older checkpoint"
+            f"{path / OPTIMIZER} cannot be read ({error}); use an older checkpoint"
         ) from error
     return int(state["step"])

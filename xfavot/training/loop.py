@@ -361,7 +361,8 @@ def open_networks(
 ) -> Networks:
     """The eight modules, initialised by the seed, and the frozen two (unused without voices)."""
     if "a" in outputs:
-        f0, content = pretrain.ensure_auxiliary(cfg, stores, batches.standardiser, on_log)
+        auxiliary = pretrain.ensure_auxiliary(cfg, stores, batches.standardiser, on_log)
+        f0, content = auxiliary.f0, auxiliary.content
     else:
         f0 = F0Network.from_config(cfg.model)
         content = ContentNetwork.from_config(cfg.model, depth=1)
