@@ -13,8 +13,6 @@ from functools import partial
 
 from xfavot.errors import XFaVoTError
 from xfavot.weights import fetched
-from xfavot.weights.card import listing
-from xfavot.weights.pinned import names
 
 ALL = "all"
 
@@ -30,8 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = _parser().parse_args(arguments)
     if given.list or not given.names:
-        return _try(lambda: _write(listing(given.cache)))
-    wanted = names() if ALL in given.names else tuple(dict.fromkeys(given.names))
+        return _try(lambda: _write(fetched.listing(given.cache)))
+    wanted = fetched.names() if ALL in given.names else tuple(dict.fromkeys(given.names))
     failed = [name for name in wanted if _try(partial(_fetch, name, given.cache))]
     if failed and len(wanted) > 1:
         sys.stderr.write(f"{len(failed)} of {len(wanted)} failed: {', '.join(failed)}\n")
@@ -39,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fetch(name: str, cache: str | None) -> None:
-    fetched.fetch(name, cache, on_log=_write)
+    fetched.path(name, cache, download=True, on_log=_write)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""A web server on 127.0.0.1 that misbehaves as told.
+"""A web server on 127.0.0.1 that misbehaves as asked, and the file that it serves.
 
 with Loopback() as web:
     url = web.serve("/a.zip", file(body, cut=1000), file(body))
@@ -6,15 +6,20 @@ with Loopback() as web:
 
 from __future__ import annotations
 
-import socket
-import struct
+import hashlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Act = Callable[["Handler"], None]  # answers one request
+BODY = bytes(range(256)) * 4096  # 1 MiB
+HALF = len(BODY) // 2
+PAGE = b"<!DOCTYPE html><title>Sign in</title>"
+
+
+def sha256(body: bytes) -> str:
+    return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -30,14 +35,18 @@ class Handler(BaseHTTPRequestHandler):
         with suppress(BrokenPipeError, ConnectionResetError):  # some clients hang up
             act(self)
 
-    def head(self, code: int, headers: Mapping[str, str]) -> None:
+    def head(self, code: int, **headers: object) -> None:
+        """Send a status and headers; ``Content_Type`` writes the header `Content-Type`."""
         self.send_response(code)
         for name, value in headers.items():
-            self.send_header(name, value)
+            self.send_header(name.replace("_", "-"), str(value))
         self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
+
+
+Act = Callable[[Handler], None]  # answers one request
 
 
 class Loopback(ThreadingHTTPServer):
@@ -50,11 +59,8 @@ class Loopback(ThreadingHTTPServer):
         self.acts: dict[str, list[Act]] = {}
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.guard, self.closing = threading.Lock(), threading.Event()
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
-
-    @property
-    def root(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        self.root = f"http://127.0.0.1:{self.server_address[1]}"
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     def serve(self, path: str, *acts: Act) -> str:
         """Answer requests for a path, and return its address."""
@@ -64,10 +70,6 @@ class Loopback(ThreadingHTTPServer):
     def ranges(self) -> list[str]:
         """The `Range` of every request so far, ``""`` without."""
         return [headers.get("Range", "") for _, headers in self.requests]
-
-    def __enter__(self) -> Loopback:
-        self._thread.start()
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.closing.set()
@@ -83,61 +85,47 @@ def file(
     ranges: bool = True,
     heed_if_range: bool = True,
     shift: int = 0,
-    more: int = 0,
     cut: int | None = None,
-    reset: bool = False,
     stall: bool = False,
     sized: bool = True,
-    status: int = 200,
-    headers: Mapping[str, str] | None = None,
 ) -> Act:
     """Serve bytes.
 
     Args:
         body: of the whole file.
-        etag, kind, headers: sent with it.
+        etag, kind: sent with it.
         ranges: heed `Range`; `heed_if_range` only where the ETag fits.
         shift: how far the `Content-Range` of a 206 is off.
-        more: bytes announced beyond what is sent (negative: fewer).
-        cut: bytes sent in this answer, then the connection ends; `reset` ends it rudely, `stall`
-            keeps it open and silent.
+        cut: bytes sent in this answer, then the connection ends; `stall` keeps it open and silent.
         sized: send a `Content-Length`.
-        status: of a whole answer.
     """
 
     def act(handler: Handler) -> None:
-        given = {"Content-Type": kind, **({"ETag": etag} if etag else {}), **(headers or {})}
+        given: dict[str, object] = {"Content_Type": kind, **({"ETag": etag} if etag else {})}
         asked = handler.headers.get("Range", "")
         fits = handler.headers.get("If-Range", etag) == etag or not heed_if_range
-        start, code = 0, status
+        start, code = 0, 200
         if asked and ranges and fits:
             start, code = int(asked.removeprefix("bytes=").rstrip("-")), 206
             if start >= len(body):
-                handler.head(416, {**given, "Content-Range": f"bytes */{len(body)}"})
+                handler.head(416, **given)
                 return
-            span = f"bytes {start + shift}-{len(body) - 1}/{len(body)}"
-            given["Content-Range"] = span
-        payload = body[start:]
+            given["Content_Range"] = f"bytes {start + shift}-{len(body) - 1}/{len(body)}"
         if sized:
-            given["Content-Length"] = str(len(payload) + more)
-        handler.head(code, given)
-        handler.wfile.write(payload[:cut])
+            given["Content_Length"] = len(body) - start
+        handler.head(code, **given)
+        handler.wfile.write(body[start:][:cut])
         if stall:
             handler.server.closing.wait(10.0)
-        if reset:
-            linger = struct.pack("ii", 1, 0)
-            handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            handler.connection.close()
 
     return act
 
 
-def status(code: int, **headers: str) -> Act:
-    """Answer with a status alone; ``Retry_After="1"`` writes the header `Retry-After`."""
-    given = {name.replace("_", "-"): value for name, value in headers.items()}
-    return lambda handler: handler.head(code, {**given, "Content-Length": "0"})
+def status(code: int) -> Act:
+    """Answer with a status alone."""
+    return lambda handler: handler.head(code, Content_Length=0)
 
 
 def redirect(url: str) -> Act:
     """Send elsewhere."""
-    return status(302, Location=url)
+    return lambda handler: handler.head(302, Location=url, Content_Length=0)

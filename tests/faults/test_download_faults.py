@@ -5,29 +5,28 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import zipfile
+from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.faults.download_factory import BODY, patience, sha256, small_disk
-from tests.faults.loopback import Loopback, file, status
+from tests.faults.loopback import BODY, Loopback, file, sha256, status
+from xfavot import presets
 from xfavot.data import corpora
-from xfavot.data.corpora import Corpus, Download, describe, download, offer
+from xfavot.data.corpora import Download, describe, download, offer
 from xfavot.data.readers import READERS, Clip
 from xfavot.errors import ConfigError, DataError
-from xfavot.fetch.archives import STAMP
+from xfavot.fetch import record_files
 
 
-def offering(
-    monkeypatch: pytest.MonkeyPatch, corpus: str, *entries: Download, **fields: Any
-) -> None:
+def offering(monkeypatch: pytest.MonkeyPatch, corpus: str, entry: Download) -> None:
     """Let a corpus be fetched from elsewhere."""
-    known = describe(corpus)
-    given = {name: getattr(known, name) for name in Corpus.__slots__}
-    faked = Corpus(**{**given, "downloads": entries, **fields})
-    monkeypatch.setattr(corpora, "describe", lambda name: faked)
+    known = replace(describe(corpus), download=entry)
+    monkeypatch.setattr(corpora, "describe", lambda name: known)
 
 
 def zip_of(*names: str) -> bytes:
@@ -38,24 +37,28 @@ def zip_of(*names: str) -> bytes:
     return stream.getvalue()
 
 
-def serve_grid(web: Loopback, bodies: dict[str, bytes]) -> Download:
-    files = []
-    for name, body in bodies.items():
-        link = web.serve(f"/api/records/7/files/{name}/content", file(body))
-        checksum = f"md5:{hashlib.md5(body).hexdigest()}"
-        entry = {"key": name, "size": len(body), "checksum": checksum, "links": {"self": link}}
-        files.append(entry)
-    listing = json.dumps({"id": 7, "files": files}).encode()
-    url = web.serve("/api/records/7", file(listing, kind="application/json", etag=""))
-    return Download(record=url, files=describe("grid").downloads[0].files)
-
-
 GRID = {
     "alignments.zip": zip_of("alignments/s1/bbaf2n.align"),
     "audio_25k.zip": zip_of("audio_25k/s1/bbaf2n.wav"),
     "s1.zip": zip_of("s1/bbaf2n.mpg", "s1/bbaf3s.mpg"),
     "s20.zip": zip_of("prwx1a.mpg"),  # no folder in it
 }
+LISTING = [
+    {"key": name, "size": len(body), "checksum": f"md5:{hashlib.md5(body).hexdigest()}"}
+    for name, body in GRID.items()
+]
+
+
+@pytest.fixture
+def grid(web: Loopback, monkeypatch: pytest.MonkeyPatch) -> Loopback:
+    for name, body in GRID.items():
+        web.serve(f"/api/records/7/files/{name}/content", file(body))
+    url = web.serve("/api/records/7", file(json.dumps({"files": LISTING}).encode()))
+    known = describe("grid").download
+    assert known is not None
+    assert known.record == "https://zenodo.org/api/records/3625687"
+    offering(monkeypatch, "grid", replace(known, record=url))
+    return web
 
 
 def clips(corpus: str, source: Path) -> list[str]:
@@ -63,130 +66,117 @@ def clips(corpus: str, source: Path) -> list[str]:
     return [clip.id for clip in found]
 
 
-def test_grid_from_a_record(web: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    offering(monkeypatch, "grid", serve_grid(web, GRID))
+def test_grid_from_a_record(grid: Loopback, tmp_path: Path, monkeypatch: Any) -> None:
     lines: list[str] = []
-    root = download("grid", tmp_path, on_log=lines.append, patience=patience())
+    path = "/api/records/7/files/s20.zip/content"
+    grid.serve(path, status(404))
+    with pytest.raises(DataError, match=r"s20\.zip could not be fetched"):
+        download("grid", tmp_path, on_log=lines.append)
+    grid.serve(path, file(GRID["s20.zip"]))
+    root = download("grid", tmp_path)  # goes on
     assert root == tmp_path / "grid"
     assert clips("grid", root) == clips("grid", tmp_path)
     assert clips("grid", root) == ["s1/bbaf2n", "s1/bbaf3s", "s20/prwx1a"]
     assert (root / "alignments" / "s1" / "bbaf2n.align").is_file()
     assert not (tmp_path / "archives" / "grid" / "audio_25k.zip").exists()
     text = "\n".join(lines)
-    assert text.index("Licence: CC BY 4.0") < text.index("3 archives") < text.index("s1.zip: ")
-    count = len(web.requests)
+    assert text.index("Licence: CC BY 4.0") < text.index("3 of 3 archives") < text.index("s1.zip: ")
+    asked = [found for found, _ in grid.requests]
+    assert {found: asked.count(found) for found in asked} == {**dict.fromkeys(asked, 1), path: 2}
     monkeypatch.setenv("XFAVOT_OFFLINE", "1")
-    lines.clear()
     assert download("grid", tmp_path, on_log=lines.append) == root
-    assert len(web.requests) == count
-    assert any("0 archives (0 bytes) to fetch" in line for line in lines)
+    assert any("0 of 3 archives to fetch, 0 bytes" in line for line in lines)
 
 
-def test_some_files_then_the_others_without_keeping_archives(
-    web: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "listing",
+    ["[]", '{"files": []}', "not json", '{"files": [{}]}', json.dumps({"files": LISTING[:2]})],
+)
+def test_a_record_without_what_is_wanted_is_asked_again(
+    listing: str, grid: Loopback, tmp_path: Path
 ) -> None:
-    offering(monkeypatch, "grid", serve_grid(web, GRID))
-    root = download("grid", tmp_path, files=["s20.zip"], keep_archives=False)
-    assert clips("grid", root) == ["s20/prwx1a"]
-    download("grid", tmp_path, keep_archives=False)
-    assert len(clips("grid", root)) == 3
-    assert not list((tmp_path / "archives").rglob("*.zip"))
-    paths = [path for path, _ in web.requests]
-    assert len(paths) == len(set(paths)) == 4  # the record and three archives, once each
-    with pytest.raises(DataError, match=r"has no file 's21\.zip'; did you mean"):
-        download("grid", tmp_path, files=["s21.zip"])
-
-
-def test_a_run_cut_between_archives_goes_on(
-    web: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    offering(monkeypatch, "grid", serve_grid(web, GRID))
-    path = "/api/records/7/files/s20.zip/content"
-    web.serve(path, status(404))
-    with pytest.raises(DataError, match=r"s20\.zip could not be fetched"):
-        download("grid", tmp_path, patience=patience())
-    assert clips("grid", tmp_path) == ["s1/bbaf2n", "s1/bbaf3s"]
-    web.serve(path, file(GRID["s20.zip"]))
-    assert len(clips("grid", download("grid", tmp_path, patience=patience()))) == 3
-    asked = [found for found, _ in web.requests]
-    assert asked.count("/api/records/7/files/s1.zip/content") == 1
-
-
-@pytest.mark.parametrize("listing", [b"[]", b'{"files": []}', b"not json", b'{"files": [{}]}'])
-def test_a_record_without_a_listing_is_asked_again(
-    listing: bytes, web: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    offering(monkeypatch, "grid", serve_grid(web, GRID))
-    good = web.acts["/api/records/7"]
-    web.serve("/api/records/7", file(listing))
-    with pytest.raises(DataError, match=r"api/records/7 (gave no listing|lists no file)"):
-        download("grid", tmp_path, patience=patience())
-    web.serve("/api/records/7", *good)
+    good = grid.acts["/api/records/7"]
+    grid.serve("/api/records/7", file(listing.encode()))
+    with pytest.raises(DataError, match=r"api/records/7 gave no listing that is of use"):
+        download("grid", tmp_path)
+    grid.serve("/api/records/7", *good)
     assert len(clips("grid", download("grid", tmp_path))) == 3
+
+
+def test_a_record_cannot_name_a_file_elsewhere(grid: Loopback, tmp_path: Path) -> None:
+    for name in ("s1/../../../x", "s1.\\x"):
+        hostile = {"files": [*LISTING, {**LISTING[2], "key": name}]}
+        grid.serve("/api/records/7", file(json.dumps(hostile).encode()))
+        with pytest.raises(DataError, match="gave no listing that is of use"):
+            record_files(f"{grid.root}/api/records/7", ("s*",), tmp_path, print)
 
 
 def test_vctk_and_celeba_unpack_where_their_readers_look(
     web: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    body = zip_of(
-        "wav48_silence_trimmed/p225/p225_001_mic1.flac", "speaker-info.txt", "txt/p/a.txt"
-    )
+    body = zip_of("wav48_silence_trimmed/p225/p225_001_mic1.flac", "speaker-info.txt")
     url = web.serve("/v", file(body))
-    entry = Download(url=url, file="VCTK-Corpus-0.92.zip", bytes=len(body), checksum=sha256(body))
+    name = "VCTK-Corpus-0.92.zip"
+    entry = Download(url=url, file=name, bytes=len(body), checksum=sha256(body))
     offering(monkeypatch, "vctk", entry)
     root = download("vctk", tmp_path)
     assert clips("vctk", root) == clips("vctk", tmp_path) == ["p225/p225_001"]
     body = zip_of("celeba_hq/train/female/1.jpg", "celeba_hq/val/male/2.jpg")
-    offering(
-        monkeypatch, "celeba_hq", Download(url=web.serve("/c", file(body)), file="celeba_hq.zip")
-    )
+    url = web.serve("/c", file(body))
+    offering(monkeypatch, "celeba_hq", Download(url=url, file="celeba_hq.zip"))
     lines: list[str] = []
     root = download("celeba_hq", tmp_path, on_log=lines.append)
     assert clips("celeba_hq", root) == ["train/female/1.jpg", "val/male/2.jpg"]
     assert clips("celeba_hq", tmp_path) == clips("celeba_hq", root)
     assert any(sha256(body) in line and "nobody has published" in line for line in lines)
-    assert json.loads((root / STAMP).read_text(encoding="utf-8"))["checksum"] == sha256(body)
 
 
-def test_a_zip_in_an_archive_is_unpacked_too(
+def test_what_stops_a_download_before_it_starts(
     web: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    films = io.BytesIO()
-    with zipfile.ZipFile(films, "w") as archive:
-        archive.writestr("s1/films.zip", zip_of("bbaf2n.mpg"))
-    bodies = {name: films.getvalue() for name in ("s1.zip", "s20.zip", "alignments.zip")}
-    offering(monkeypatch, "grid", serve_grid(web, bodies))
-    download("grid", tmp_path, files=["s1.zip"])
-    assert (tmp_path / "grid" / "s1" / "films" / "bbaf2n.mpg").is_file()
-
-
-def test_originals_in_place_stop_a_download_before_it_starts(
-    web: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    entry = Download(url=web.serve("/v", file(BODY)), file="v.zip", bytes=10_000_000_000)
+    offering(monkeypatch, "vctk", entry)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1 << 40, 0, 19_900_000_000))
+    with pytest.raises(DataError, match=r"has 19\.9 GB free; expected about 20 GB"):
+        download("vctk", tmp_path)
     (tmp_path / "vctk" / "wav48" / "p225").mkdir(parents=True)
-    offering(monkeypatch, "vctk", Download(url=web.serve("/v", file(BODY)), file="v.zip"))
     with pytest.raises(DataError, match=r"holds something else.*use them as they are"):
         download("vctk", tmp_path)
     assert web.requests == []
 
 
-def test_a_disk_too_small_for_the_corpus(
-    web: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    body = zip_of("wav48/p225/p225_001.wav")
-    entry = Download(url=web.serve("/v", file(body)), file="v.zip", bytes=10_000_000_000)
-    offering(monkeypatch, "vctk", entry)
-    small_disk(monkeypatch, 20_900_000_000)
-    with pytest.raises(DataError, match=r"20\.9 GB free; expected about 21 GB.*keep_archives"):
-        download("vctk", tmp_path)
-    assert web.requests == []
-
-
-@pytest.mark.parametrize("corpus", ["lrs3", "lip2wav", "voxceleb"])
-def test_what_must_be_asked_for(corpus: str, tmp_path: Path) -> None:
-    assert describe(corpus).how in offer(corpus)
-    with pytest.raises(DataError, match="cannot be fetched; expected one that its owners"):
-        download(corpus, tmp_path)
-    assert not list(tmp_path.iterdir())
+def test_what_can_be_fetched_and_what_must_be_asked_for(tmp_path: Path) -> None:
+    offered = {name for name in presets.names("corpora") if describe(name).download}
+    assert offered == {"grid", "vctk", "celeba_hq"}
+    text = offer("vctk")
+    for word in ("VCTK-Corpus-0.92.zip (11.7 GB, sha256:f962", "datashare.is.ed", "CC BY 4.0"):
+        assert word in text
+    assert "Terms: https://datashare.ed.ac.uk" in text
+    assert "Cite: Yamagishi" in text
+    assert "no published checksum" in offer("celeba_hq")
+    for corpus in ("lrs3", "lip2wav", "voxceleb"):
+        assert describe(corpus).how in offer(corpus)
+        with pytest.raises(DataError, match="cannot be fetched; expected one that its owners"):
+            download(corpus, tmp_path)
     with pytest.raises(ConfigError):
         download("vctkk", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("entries", "match"),
+    [
+        ({"titel": "x"}, "titel is not a setting; did you mean 'title'"),
+        ({"paper": {"speaker": 3}}, "'speaker' is unknown; did you mean 'speakers'"),
+        ({"download": {"url": "u", "size": 3}}, "download.size is not a setting"),
+        ({"download": {"url": "u", "bytes": "3"}}, "expected int"),
+        ({}, "missing .* 'title'"),
+    ],
+)
+def test_a_malformed_description(
+    entries: dict[str, Any], match: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presets, "load", lambda kind, name: dict(entries))
+    with pytest.raises(ConfigError, match=match):
+        describe("grid")

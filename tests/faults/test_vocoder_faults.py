@@ -255,7 +255,6 @@ def store(web: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loo
     known = presets.load("weights", NAME)
     known.update(url=f"{web.root}/a", mirrors=[f"{web.root}/b"])
     monkeypatch.setattr(presets, "load", lambda kind, name: known)
-    monkeypatch.setattr("xfavot.fetch.remote.time.sleep", lambda seconds: None)
     return web
 
 

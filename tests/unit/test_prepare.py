@@ -39,7 +39,6 @@ from xfavot.data.readers import Clip
 from xfavot.data.report import preview, summary
 from xfavot.data.store import Store
 from xfavot.errors import ConfigError, DataError
-from xfavot.fetch.progress import clock_text
 from xfavot.image.io import save_image
 from xfavot.mini.people import SCHEMA
 
@@ -299,10 +298,9 @@ def test_progress_tells_rate_and_time_left() -> None:
     progress = Progress("grid", 100, lines.append, clock=lambda: next(times))
     for i in range(100):
         progress.step(rejected=i == 3)
-    assert lines[0] == "grid: 5 of 100 clips, 1.0 a second, 1:35 left, 1 rejected"
+    assert lines[0] == "grid: 5 of 100 clips, 1.0 a second, 0:01:35 left, 1 rejected"
     assert lines[-1].startswith("grid: 100 of 100 clips")
     assert len(lines) == 20
-    assert clock_text(3725.4) == "1:02:05"
 
 
 def test_progress_after_a_resume_and_a_slow_start_tells_the_rate_of_now() -> None:

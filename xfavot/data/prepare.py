@@ -42,9 +42,9 @@ from xfavot.data.store import Store, open_stores
 from xfavot.mini.people import SCHEMA
 from xfavot.data.readers import READERS, Clip, Reject, corpus_folder
 import time
+from datetime import timedelta
 from collections import deque
 from collections.abc import Callable
-from xfavot.fetch.progress import clock_text
 import contextlib
 import shutil
 from collections import Counter
@@ -788,7 +788,7 @@ class Progress:
             return
         self._last = now
         self._marks.append((now, self._done))
-        pace = f"{rate:.1f} a second, {clock_text(left)} left, " if rate else ""
+        pace = f"{rate:.1f} a second, {timedelta(seconds=round(left))} left, " if rate else ""
         self._log(
             f"{self._name}: {self._done} of {self._total} clips, {pace}{self._rejected} rejected"
         )
@@ -944,12 +944,12 @@ def prepare_dataset(
                 stores.append(ready)
                 continue
             originals = _mini_originals(Path(data_root), speakers, workers, seed, log)
-        elif download and describe(corpus).downloads:
+        elif download and describe(corpus).download:
             fetch_corpus(corpus, originals, on_log=log)
         try:
             scan(corpus, originals, seed)
         except DataError as error:
-            more = "\nGive download True to fetch it." if describe(corpus).downloads else ""
+            more = "\nGive download True to fetch it." if describe(corpus).download else ""
             missing.append(f"{corpus}: {error}\n{offer(corpus)}{more}")
             continue
         stores.append(

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from xfavot.errors import WeightsError
-from xfavot.fetch.exchange import looks_like_page
+from xfavot.fetch import looks_like_page
 
 SHOWN = 3  # tensors that a message names
 _GLOBAL = re.compile(r"(?:GLOBAL|global:?|Unsupported class)\s+(?:GLOBAL\s+)?([\w.]+\.[\w.]+)")

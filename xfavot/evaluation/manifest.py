@@ -57,7 +57,7 @@ from xfavot.evaluation.voices import CONTENT, VoiceTools
 from xfavot.image.io import load_image, resize_image
 from xfavot.strict import nearest
 from xfavot.training.checkpoint import load_model
-from xfavot.weights.pinned import describe
+from xfavot.weights.fetched import describe
 
 REQUIRED = ("task", "source", "reference", "output", "model")
 OPTIONAL = ("transcript", "speaker", "gender")

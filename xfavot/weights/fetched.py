@@ -8,30 +8,117 @@ that is published, or, where nothing is, against `SHA256SUMS`, written when the 
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
+from typing import NoReturn
 
-from xfavot.errors import DataError, WeightsError
-from xfavot.fetch.archives import extract
-from xfavot.fetch.exchange import looks_like_page
-from xfavot.fetch.part import CHUNK_BYTES, alone, checksum_of, on_disk
-from xfavot.fetch.progress import Log
-from xfavot.fetch.remote import OFFLINE, PATIENCE, Patience, Remote, is_offline
-from xfavot.fetch.remote import fetch as fetch_file
-from xfavot.fetch.zenodo import record_files
-from xfavot.weights.pinned import Weights, describe
+from xfavot import fetch, presets
+from xfavot.errors import ConfigError, DataError, WeightsError
+from xfavot.files import write_whole
+from xfavot.strict import build
 
 CACHE = "~/.cache/xfavot/weights"  # unless named, or in the environment:
 CACHE_VARIABLE = "XFAVOT_WEIGHTS"
 COMMAND = "python -m xfavot.cli fetch-weights"
 SUMS = "SHA256SUMS"  # in the folder of a set; `sha256sum -c` reads it
 ARCHIVES = "archives"  # in the cache, until they are unpacked
-LOCKS = ".locks"
+_INTRO = f"""# Weights
+
+What the vocoders and the metrics need beyond this repository. Nothing of it is part of the package
+and nothing is fetched unasked.
+
+    {COMMAND} --list             what there is, and what is here
+    {COMMAND} nisqa alexnet      fetch some
+    {COMMAND} all --cache DIR    fetch all, into another folder
+
+They go into `{CACHE}`, or the folder that `--cache` or the variable
+`{CACHE_VARIABLE}` names, one folder a set; a file put there by hand is checked and used as one that
+was fetched. With `{fetch.OFFLINE}=1` no connection is made. Where no sha256 is published, the one
+that first came is kept in `SHA256SUMS` beside the file, and every later use is checked against it.
+Some of the licences forbid commercial use. This file is written by `make cards`.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights(fetch.Remote):
+    """One set of weights as `xfavot/presets/weights/<name>.yaml` describes it.
+
+    Sizes and checksums are those of the files at the addresses, or of public records of them; what
+    nobody publishes stays empty.
+
+    Attributes:
+        name: of the set.
+        title, purpose: what it is and what it is for.
+        licence, terms: of the weights, and where that stands.
+        record: in place of `url`, a record in Zenodo's API, which tells size and checksum.
+        told: in words, how large it is where `bytes` is not known.
+        holds: of an archive, a pattern of the file in it whose folder is wanted.
+        package, inside, install: the Python package that brings the file, where in it, and how to
+            install it.
+    """
+
+    name: str
+    title: str
+    purpose: str
+    licence: str
+    terms: str
+    file: str
+    record: str = ""
+    told: str = ""
+    holds: str = ""
+    package: str = ""
+    inside: str = ""
+    install: str = ""
+
+    @property
+    def size_words(self) -> str:
+        """How large it is."""
+        told = self.told.partition(" (")[0] or "size not published"
+        return fetch.size_text(self.bytes) if self.bytes else told
+
+    @property
+    def source_words(self) -> str:
+        """Where it comes from."""
+        ways = [f"with the package {self.package} ({self.install})"] if self.package else []
+        ways += [f"from {self.url or self.record}"] if self.url or self.record else []
+        return ", or ".join(ways)
+
+    @property
+    def check_words(self) -> str:
+        """What the file is held against."""
+        if self.checksum:
+            digits = len(self.checksum.partition(":")[2])
+            return "sha256" if digits == 64 else f"first {digits} digits of the sha256"
+        return "its record, then the first that came" if self.record else "the first that came"
+
+
+def names() -> tuple[str, ...]:
+    """List the sets."""
+    return presets.names("weights")
+
+
+def describe(name: str) -> Weights:
+    """Read the description of a set.
+
+    Raises:
+        ConfigError: no such set, or its file has unknown, missing or contradictory entries.
+    """
+    where = f"weights/{name}.yaml"
+    try:
+        known = build(Weights, {**presets.load("weights", name), "name": name}, where)
+        if bool(known.url) + bool(known.record) != 1 and not (known.package and known.inside):
+            raise TypeError("it names no way, or two, to its file")
+    except TypeError as error:
+        raise ConfigError(
+            f"{where}: {error}; expected title, purpose, licence, terms, file, and url, record or "
+            "package with inside; correct it"
+        ) from error
+    return known
 
 
 def root(cache: str | PathLike[str] | None = None) -> Path:
@@ -54,30 +141,39 @@ def path(
     cache: str | PathLike[str] | None = None,
     *,
     download: bool = False,
-    on_log: Log | None = None,
+    on_log: fetch.Log | None = None,
 ) -> Path:
     """Find the weights of a set, checked.
 
     Args:
-        name: of the set, one of `xfavot.weights.pinned.names`.
-        cache: the folder of all sets; see `root`.
-        download: fetch them if they are not here; never done unasked.
-        on_log: receives plain lines of a download.
+        name: of the set, one of :func:`names`.
+        cache: the folder of all sets; see :func:`root`.
+        download: fetch them if they are not here; never done unasked. What came before a cut is
+            kept for the next run.
+        on_log: receives plain lines of a download: what it is, its licence, progress.
 
     Returns:
         The file; of an archive, the folder that holds what it unpacks to.
 
     Raises:
         ConfigError: no such set.
-        WeightsError: they are not here, or not what they should be. The message says what they
-            are, how large, under which licence, and how to get them.
+        WeightsError: they are not here and cannot be had, or not what they should be. The message
+            says what they are, how large, under which licence, and how to get them.
     """
-    found = here(name, cache)
-    if found is not None:
-        return found
+    known, folder = describe(name), root(cache)
+    log: fetch.Log = on_log or (lambda line: None)
     if not download:
-        raise _missing(describe(name), root(cache))
-    return fetch(name, cache, on_log=on_log)
+        return here(name, folder) or _refuse(known, folder)
+    log(f"{name}: {known.title}, {known.size_words}, {known.source_words}")
+    log(f"{name}: licence: {known.licence}; {known.terms}")
+    with _named(known), fetch.alone(folder):
+        found = here(name, folder)
+        if found is None and (known.url or known.record):
+            _fetch(known, folder, log)
+            found = here(name, folder)
+    found = found or _refuse(known, folder)
+    log(f"{name}: ready at {found}")
+    return found
 
 
 def here(name: str, cache: str | PathLike[str] | None = None) -> Path | None:
@@ -87,108 +183,38 @@ def here(name: str, cache: str | PathLike[str] | None = None) -> Path | None:
         ConfigError: no such set.
         WeightsError: something else is in their place.
     """
-    known, folder = describe(name), root(cache)
-    with _named(known), on_disk(folder, "nothing was changed"):
+    known, folder = describe(name), root(cache) / name
+    with _named(known):
         if known.holds:
-            return _unpacked(known, folder / name)
-        if (folder / name / known.file).is_file():
-            _require_right(known, folder / name / known.file)
-            return folder / name / known.file
-        return _brought(known)
+            held = sorted(folder.rglob(known.holds), key=lambda file: (len(file.parts), file))
+            if held:
+                _require_as_first(known, folder, sorted(folder.rglob("*")))
+            return held[0].parent if held else None
+        file = folder / known.file
+        if not file.is_file():
+            return _brought(known)
+        if fault := fetch.fault_of(file, known):
+            raise DataError(f"{file} {fault}; remove it and run {COMMAND} {name}")
+        if known.check_words != "sha256":
+            _require_as_first(known, folder, [file])
+        return file
 
 
-def fetch(
-    name: str,
-    cache: str | PathLike[str] | None = None,
-    *,
-    on_log: Log | None = None,
-    patience: Patience = PATIENCE,
-) -> Path:
-    """Fetch the weights of a set, or find them fetched.
-
-    Args:
-        name, cache: see `path`.
-        on_log: receives plain lines: what it is, its licence, progress.
-        patience: how often and how long to try a server.
-
-    Returns:
-        As `path`.
-
-    Raises:
-        ConfigError: no such set.
-        WeightsError: they cannot be had, or what came is something else (and is removed); what
-            came of the right file before a cut is kept for the next run.
-    """
-    known, folder = describe(name), root(cache)
-    log: Log = on_log or (lambda line: None)
-    log(f"{name}: {known.title}, {known.size_words}, {known.source_words}")
-    log(f"{name}: licence: {known.licence}; {known.terms}")
-    with _named(known), alone(folder / LOCKS / name, log):
-        found = here(name, folder)
-        if found is None and not (known.url or known.record):
-            raise _missing(known, folder)
-        if found is None:
-            place = folder / (ARCHIVES if known.holds else name)
-            file = fetch_file(
-                _remote(known, place, log, patience), place, on_log=log, patience=patience
+def _fetch(known: Weights, cache: Path, log: fetch.Log) -> None:
+    """Bring a set into its folder of the cache."""
+    place = cache / (ARCHIVES if known.holds else known.name)
+    remote: fetch.Remote = known
+    if known.record and not (place / known.file).exists():
+        (remote,) = fetch.record_files(known.record, (known.file,), place, log)
+    file = fetch.fetch(remote, place, log)
+    if known.holds:
+        fetch.unpack(file, cache / known.name)
+        file.unlink()
+        if here(known.name, cache) is None:
+            raise DataError(
+                f"{known.file} holds no {known.holds}; expected one; look into "
+                f"{cache / known.name}, then remove it and run {COMMAND} {known.name}"
             )
-            _require_beginning(known, file)
-            if known.holds:
-                extract(file, folder / name, on_log=log)
-                with on_disk(file):
-                    file.unlink()
-            found = here(name, folder)
-    if found is None:
-        raise WeightsError(
-            f"weights {name}: {known.file} holds no {known.holds}; expected one; look into "
-            f"{folder / name}, then remove it and run {COMMAND} {name}"
-        )
-    log(f"{name}: ready at {found}")
-    return found
-
-
-def _remote(known: Weights, place: Path, log: Log, patience: Patience) -> Remote:
-    """Say what to fetch; a record is asked for it unless the file lies there."""
-    if known.url or (place / known.file).exists():
-        return Remote(
-            url=known.url or known.record,
-            name=known.file,
-            size=known.bytes,
-            checksum=known.checksum,
-            mirrors=known.mirrors,
-        )
-    listing = Remote(url=known.record, name=f"record-{known.name}.json")
-    file = fetch_file(listing, place, on_log=log, patience=patience)
-    with on_disk(file):
-        text = file.read_bytes().decode("utf-8", errors="replace")
-        file.unlink()  # asked for again by the next call
-    offered = {remote.name: remote for remote in record_files(known.record, text)}
-    if known.file not in offered:
-        raise DataError(
-            f"{known.record} lists {', '.join(offered)}; expected {known.file}; fetch it by hand "
-            f"and put it at {place / known.file}"
-        )
-    return offered[known.file]
-
-
-def _require_beginning(known: Weights, file: Path) -> None:
-    """Remove a file that came with another checksum than the part that is published."""
-    if known.begins and not (came := checksum_of(file, "sha256")).startswith(known.begins):
-        with on_disk(file):
-            file.unlink()
-        raise DataError(
-            f"{known.url} sent a file of {came}; expected {known.begins}...; it was removed; try "
-            f"again, or fetch {known.file} elsewhere and put it at {file}"
-        )
-
-
-def _unpacked(known: Weights, folder: Path) -> Path | None:
-    """Return the folder inside that of a set which holds what an archive is wanted for."""
-    held = sorted(folder.rglob(known.holds), key=lambda file: (len(file.parts), file))
-    if not held:
-        return None
-    _require_as_first(known, folder, [file for file in folder.rglob("*") if file.is_file()])
-    return held[0].parent
 
 
 def _brought(known: Weights) -> Path | None:
@@ -197,69 +223,33 @@ def _brought(known: Weights) -> Path | None:
     file = Path(spec.origin).parent / known.inside if spec and spec.origin else None
     if file is None or not file.is_file():
         return None
-    checksum = _sha256(file)
-    if checksum == known.checksum:
-        return file
-    if known.url:
-        return None  # can be fetched
-    raise DataError(
-        f"{file} is {checksum}; expected {known.checksum}; another version of {known.package} is "
-        f"installed: {known.install}, in the versions of constraints.txt"
-    )
-
-
-def _require_right(known: Weights, file: Path) -> None:
-    """Refuse a file that is not the published one, as far as that is known."""
-    with file.open("rb") as stream:
-        page = looks_like_page(stream.read(200))
-    size, checksum = file.stat().st_size, _checksum(file)
-    wanted = known.checksum or known.begins
-    if page or (known.bytes and size != known.bytes) or not checksum.startswith(wanted):
-        expected = f"{known.bytes} bytes" if known.bytes else "weights"
+    fault = fetch.fault_of(file, known)
+    if fault and not known.url:  # else the right one can be fetched
         raise DataError(
-            f"{file} is {'a web page' if page else f'{size} bytes of {checksum}'}; expected "
-            f"{expected}{f' of {wanted}' if wanted else ''}; remove it and run {COMMAND} "
-            f"{known.name}"
+            f"{file} {fault}; another version of {known.package} is installed: {known.install}, in "
+            "the versions of constraints.txt"
         )
-    if not known.checksum:
-        _require_as_first(known, file.parent, [file])
+    return None if fault else file
 
 
 def _require_as_first(known: Weights, folder: Path, files: list[Path]) -> None:
     """Refuse files that are not those that first came; write down what comes first."""
-    seen = {
-        file.relative_to(folder).as_posix(): _checksum(file).partition(":")[2]
-        for file in sorted(files)
-        if file.name != SUMS and not file.name.startswith(".")
-    }
     sums = folder / SUMS
-    if not sums.exists():
-        if os.access(folder, os.W_OK):
-            draft = sums.with_name(f".{SUMS}.{os.getpid()}")
-            draft.write_text("".join(f"{seen[name]}  {name}\n" for name in seen), encoding="utf-8")
-            draft.replace(sums)
-        return
-    lines = (line.partition("  ") for line in sums.read_text(encoding="utf-8").splitlines())
-    first = {name: digits for digits, _, name in lines}
-    changed = sorted(name for name, digits in first.items() if seen.get(name) != digits)
+    seen = "".join(
+        f"{fetch.checksum_of(file).partition(':')[2]}  {file.relative_to(folder).as_posix()}\n"
+        for file in files
+        if file.is_file() and file != sums and not file.name.startswith(".")
+    )
+    if not sums.exists() and os.access(folder, os.W_OK):
+        write_whole(sums, seen)
+    first = sums.read_text(encoding="utf-8") if sums.exists() else seen
+    changed = sorted(set(first.splitlines()) - set(seen.splitlines()))
     if changed:
         raise DataError(
-            f"{folder}: {', '.join(changed)} are not what first came, which {sums} tells; expected "
-            f"the same bytes; remove the folder and run {COMMAND} {known.name}"
+            f"{folder}: {', '.join(line.partition('  ')[2] for line in changed)} are not what "
+            f"first came, which {sums} tells; expected the same bytes; remove the folder and run "
+            f"{COMMAND} {known.name}"
         )
-
-
-def _checksum(file: Path) -> str:
-    """Return the sha256 of a file; its record is used where one can be written beside it."""
-    return checksum_of(file, "sha256") if os.access(file.parent, os.W_OK) else _sha256(file)
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return f"sha256:{digest.hexdigest()}"
 
 
 @contextmanager
@@ -267,23 +257,75 @@ def _named(known: Weights) -> Iterator[None]:
     """Raise what goes wrong inside the block as a `WeightsError` that names the set."""
     try:
         yield
-    except DataError as error:
+    except (DataError, OSError) as error:
         raise WeightsError(f"weights {known.name} ({known.title}): {error}") from error
 
 
-def _missing(known: Weights, cache: Path) -> WeightsError:
-    """Return the error for a set that is not here."""
+def _refuse(known: Weights, cache: Path) -> NoReturn:
+    """Say that a set is not here, and how to get it."""
     place = cache / (ARCHIVES if known.holds else known.name) / known.file
     by_hand = f"get {known.file} from {known.url or known.terms} elsewhere and put it at {place}"
-    if known.holds:
-        by_hand += f", then run {COMMAND} {known.name}"
+    by_hand += f", then run {COMMAND} {known.name}" if known.holds else ""
     way = f"run {COMMAND} {known.name}, or pass download=True"
-    if is_offline():
-        way = f"{OFFLINE} forbids connections: unset it and {way}"
+    if fetch.is_offline():
+        way = f"{fetch.OFFLINE} forbids connections: unset it and {way}"
     steps = [f"run {known.install}"] if known.package else []
     steps += [way, by_hand] if known.url or known.record else []
-    return WeightsError(
+    raise WeightsError(
         f"weights {known.name} ({known.title}) are not here, and nothing is fetched unasked; "
         f"expected {known.file} ({known.size_words}; licence: {known.licence}) in "
         f"{cache / known.name}; {', or '.join(steps)}"
     )
+
+
+def listing(cache: str | PathLike[str] | None = None) -> str:
+    """Write one line a set: whether it is here, its size, how it is checked, its licence.
+
+    Args:
+        cache: see :func:`root`.
+
+    Raises:
+        WeightsError: the cache is a file.
+    """
+    folder = root(cache)
+    rows = [("name", "here", "size", "checked against", "licence")]
+    wrong = []
+    for known in map(describe, names()):
+        try:
+            found = here(known.name, folder)
+            state = "no" if found is None else f"in {known.package}"
+            state = "yes" if found and found.is_relative_to(folder) else state
+        except WeightsError as error:
+            state = "wrong"
+            wrong.append(str(error))
+        rows.append((known.name, state, known.size_words, known.check_words, known.licence))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return "\n".join([f"weights in {folder}", *lines, *wrong])
+
+
+def all_cards() -> str:
+    """Write `WEIGHTS.md`: a table of all sets, then a card for each."""
+    every = [describe(name) for name in names()]
+    rows = [
+        f"| [{known.name}](#{known.name.replace('.', '')}) | {known.size_words} | "
+        f"{known.check_words} | {known.licence} |"
+        for known in every
+    ]
+    table = ["| name | size | checked against | licence |", "| --- | --- | --- | --- |", *rows]
+    return "\n".join([_INTRO, *table, "", *map(_card, every)])
+
+
+def _card(known: Weights) -> str:
+    size = f"{known.bytes:,} bytes" if known.bytes else known.told or known.size_words
+    more = "" if known.check_words == "sha256" else "... (as much as is published)"
+    parts = [
+        f"## {known.name}",
+        f"**What it is.** {known.title}",
+        f"**What for.** {known.purpose}",
+        f"**Licence.** {known.licence}; see {known.terms}",
+        f"**Comes** {known.source_words}",
+        f"**File.** `{known.file}`, {size}; "
+        f"{known.checksum + more if known.checksum else 'no checksum is published'}",
+    ]
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,383 @@
+"""Files from the web, resumed, checked and only then named; archives unpacked without trust.
+
+``XFAVOT_OFFLINE=1`` forbids any connection; proxies of the environment are obeyed. What has come of
+a file is ``<name>.part``, and beside it lies the server's mark of the version (ETag or
+Last-Modified), without which a changed file could be joined to an old part. Archives unpack beside
+their target, which appears at the end with a stamp that says what it was made of.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+import tarfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from filelock import FileLock
+
+from xfavot import __version__
+from xfavot.errors import DataError
+from xfavot.files import write_whole
+
+Log = Callable[[str], None]
+OFFLINE = "XFAVOT_OFFLINE"
+CHUNK_BYTES = 1 << 16  # what a cut connection may lose
+TRIES = 6  # in a row that bring nothing new, after which an address is given up
+MOST_PAUSE_SECONDS = 60.0  # between two tries; the pause doubles from 2 s
+SILENCE_SECONDS = 60.0  # without a byte, after which a connection counts as dead
+LINE_SECONDS = 10.0  # between two lines of progress
+PASSING = (408, 425, 429, 500, 502, 503, 504)  # status codes that another try may overcome
+STAMP = ".unpacked.json"  # in an unpacked folder
+MOST_RATIO = 100  # of unpacked to packed bytes; media hardly shrink, bombs do
+RATIO_FREE_BYTES = 1 << 24  # a small archive may unpack to this many, whatever the ratio
+_OUTSIDE = re.compile(r"^/|^[A-Za-z]:|\\|\0|(^|/)\.\.(/|$)")  # a name that is no path below
+_PAGE = re.compile(rb"\s*(<!doctype html|<html|<head|<\?xml[^>]*>\s*<(!doctype )?html)", re.I)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remote:
+    """A file on the web.
+
+    Attributes:
+        url: its address, http or https.
+        mirrors: other addresses of the same bytes, tried in order.
+        file: what it is called on the disk.
+        bytes: its size; 0 if not published.
+        checksum: ``"sha256:..."`` or ``"md5:..."`` in lower case, or as many of its first digits as
+            are published; ``""`` if none.
+    """
+
+    url: str = ""
+    mirrors: tuple[str, ...] = ()
+    file: str = ""
+    bytes: int = 0
+    checksum: str = ""
+
+
+class _RefusedError(Exception):
+    """An address will not give the file, however often it is asked."""
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder; a killed one's lock is gone with it.
+
+    Raises:
+        DataError: what the disk refuses inside the block.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".fetch.lock"):
+            yield
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be written or read ({error}); expected permission and free space; "
+            "free some or choose another folder, and run again: what came so far is kept"
+        ) from error
+
+
+def fetch(remote: Remote, folder: Path, log: Log) -> Path:
+    """Fetch a file, or find it fetched; :func:`alone` keeps other processes out meanwhile.
+
+    Args:
+        remote: the file.
+        folder: where it goes; made if missing.
+        log: receives plain lines of progress.
+
+    Returns:
+        ``<folder>/<name>``, complete and of the right size and checksum as far as these are known.
+
+    Raises:
+        DataError: no address gives the file (what came is kept for the next run), what was there
+            is another file, or the program is offline.
+    """
+    target, part = folder / remote.file, folder / f"{remote.file}.part"
+    if target.exists():
+        if fault := fault_of(target, remote):
+            raise DataError(f"{target} {fault}; remove it and run again")
+        return target
+    by_hand = f"fetch {remote.url} by hand and put it at {target}"
+    if is_offline():
+        raise DataError(f"{remote.file} is not here and {OFFLINE} forbids connections; {by_hand}")
+    folder.mkdir(parents=True, exist_ok=True)
+    reasons = []
+    for url in (remote.url, *remote.mirrors):
+        try:
+            _receive(url, remote, part, log)
+            if fault := fault_of(part, remote):
+                part.unlink()
+                raise _RefusedError(f"sent a file that {fault}; it was removed")
+        except _RefusedError as error:
+            reasons.append(f"{url} {error}")
+            log(f"{remote.file}: {reasons[-1]}")
+            continue
+        part.replace(target)
+        _mark_of(part).unlink(missing_ok=True)
+        checksum = remote.checksum or f"{checksum_of(target)}, which nobody has published"
+        log(f"{remote.file}: {size_text(target.stat().st_size)} are here, {checksum}")
+        return target
+    kept = f"; {size_text(_size_of(part))} are kept for the next run" if part.exists() else ""
+    raise DataError(
+        f"{remote.file} could not be fetched: {'; '.join(reasons)}{kept}; check the connection and "
+        f"run again, or {by_hand}"
+    )
+
+
+def _receive(url: str, remote: Remote, part: Path, log: Log) -> None:
+    """Try one address until the part is whole or the patience ends."""
+    try:
+        import requests
+        from urllib3.exceptions import HTTPError
+    except ImportError as error:
+        raise DataError(
+            'downloads need requests, which is not installed; run: pip install "xfavot[data]"'
+        ) from error
+
+    failures, most = 0, _size_of(part)
+    while not (remote.bytes and _size_of(part) == remote.bytes):
+        try:
+            _ask(requests, url, remote, part, log)
+            return
+        except (requests.RequestException, HTTPError) as error:
+            failures = 1 if _size_of(part) > most else failures + 1
+            most = max(most, _size_of(part))
+            if isinstance(error, ValueError) or failures >= TRIES:  # a ValueError: no address
+                raise _RefusedError(f"{error}, {failures} tries in a row") from error
+            pause = min(2.0**failures, MOST_PAUSE_SECONDS)
+            log(f"{remote.file}: {error}; trying again in {pause:.0f} s")
+            time.sleep(pause)
+
+
+def _ask(requests: Any, url: str, remote: Remote, part: Path, log: Log) -> None:
+    """Ask once, for what is missing if that can be trusted to fit, and write what comes."""
+    offset, mark = _size_of(part), _mark_of(part)
+    version = mark.read_text(encoding="utf-8") if offset and mark.exists() else ""
+    headers = {"User-Agent": f"xfavot/{__version__}", "Accept-Encoding": "identity"}
+    if offset and (version or remote.checksum):
+        headers["Range"] = f"bytes={offset}-"
+        headers |= {"If-Range": version} if version else {}
+    with requests.get(url, headers=headers, stream=True, timeout=SILENCE_SECONDS) as response:
+        code, given = response.status_code, response.headers
+        if code in PASSING:
+            response.raise_for_status()
+        schemes = [hop.url.partition(":")[0] for hop in (*response.history, response)]
+        if code not in (200, 206, 416) or schemes != sorted(schemes):
+            raise _RefusedError(f"answers with status {code} by {' and '.join(schemes)}")
+        if "html" in given.get("Content-Type", ""):
+            raise _RefusedError("answers with a web page in place of the file")
+        etag = given.get("ETag", "")  # a weak one does not name the bytes
+        came = etag if etag.startswith('"') else given.get("Last-Modified", "")
+        begins = given.get("Content-Range", "").startswith(f"bytes {offset}-")
+        if code != 200 and not (code == 206 and begins and came in (version, "")):
+            part.unlink()
+            raise requests.ConnectionError("the file here is not continued; starting anew")
+        offset = offset if code == 206 else 0
+        total = offset + int(given.get("Content-Length", 0))
+        if remote.bytes and total not in (offset, remote.bytes):
+            raise _RefusedError(f"offers {total} bytes, expected {remote.bytes}")
+        mark.write_text(came, encoding="utf-8")
+        begun = last = time.monotonic()
+        with part.open("ab" if offset else "wb") as file:
+            for chunk in response.raw.stream(CHUNK_BYTES, decode_content=False):
+                file.write(chunk)
+                now, done = time.monotonic(), file.tell()
+                if remote.bytes and done > remote.bytes:
+                    break
+                if now - last >= LINE_SECONDS:
+                    last, rate = now, size_text((done - offset) / (now - begun))
+                    log(f"{remote.file}: {size_text(done)} of {size_text(total)}, {rate} a second")
+
+
+def _size_of(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _mark_of(part: Path) -> Path:
+    return part.with_name(f".{part.name}.version")
+
+
+def is_offline() -> bool:
+    """Say whether the environment forbids connections."""
+    return os.environ.get(OFFLINE, "") not in ("", "0")
+
+
+def fault_of(path: Path, remote: Remote) -> str:
+    """Say how a file differs from what it should be, "" if it does not as far as is known."""
+    size, algorithm = path.stat().st_size, remote.checksum.partition(":")[0]
+    if remote.bytes and size != remote.bytes:
+        return f"has {size} bytes; expected {remote.bytes}"
+    with path.open("rb") as file:
+        if looks_like_page(file.read(200)):
+            return "is a web page; expected another file"
+    checksum = checksum_of(path, algorithm) if algorithm else ""
+    fits = checksum.startswith(remote.checksum)
+    return "" if fits else f"is {checksum}; expected {remote.checksum}"
+
+
+def looks_like_page(head: bytes) -> bool:
+    """Say whether a file begins as a web page does."""
+    return _PAGE.match(head[:200]) is not None
+
+
+def checksum_of(path: Path, algorithm: str = "sha256") -> str:
+    """Return the checksum of a file, for example ``"sha256:0f3a..."``."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return f"{algorithm}:{digest.hexdigest()}"
+
+
+def size_text(count: float) -> str:
+    """Write a number of bytes with three digits and a decimal unit."""
+    step = 0
+    while count >= 999.5 and step < 4:
+        count, step = count / 1000, step + 1
+    number = f"{count:.3g}" if step and count < 100 else f"{count:.0f}"
+    return f"{number} {('bytes', 'kB', 'MB', 'GB', 'TB')[step]}"
+
+
+def record_files(record: str, wanted: Sequence[str], folder: Path, log: Log) -> list[Remote]:
+    """List files of a Zenodo record; its answer is kept in the folder.
+
+    Args:
+        record: its address in the API, ``https://zenodo.org/api/records/<number>``.
+        wanted: names; ``*``, ``?`` and ``[1-9]`` as in a shell.
+        folder, log: as in :func:`fetch`.
+
+    Raises:
+        DataError: as :func:`fetch`, the answer is no listing, or a wanted file is not in it.
+    """
+    file = f"record-{record.rpartition('/')[2]}.json"
+    listing = fetch(Remote(url=record, file=file), folder, log)
+    try:
+        files = {
+            entry["key"]: Remote(
+                url=f"{record}/files/{quote(entry['key'])}/content",
+                file=entry["key"],
+                bytes=int(entry["size"]),
+                checksum=entry["checksum"],
+            )
+            for entry in json.loads(listing.read_bytes())["files"]
+        }
+        names = [name for pattern in wanted for name in fnmatch.filter(files, pattern)]
+        absent = [pattern for pattern in wanted if not fnmatch.filter(files, pattern)]
+        if absent or any("/" in name or "\\" in name or name.startswith(".") for name in names):
+            raise ValueError(f"lists {', '.join(files)}, expected {', '.join(wanted)}")
+        return [files[name] for name in names]
+    except (ValueError, TypeError, LookupError) as error:
+        listing.unlink()  # asked for again by the next call
+        raise DataError(
+            f"{record} gave no listing that is of use ({type(error).__name__}: {error}); look at "
+            f"it in a browser, fetch its files by hand and put them in {folder}"
+        ) from error
+
+
+def is_unpacked(folder: Path, name: str, size: int) -> bool:
+    """Say whether a folder is what an archive of this name and size (0 if unknown) unpacks to.
+
+    Raises:
+        DataError: something else is there, which is never overwritten.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    stamp = folder / STAMP
+    made = json.loads(stamp.read_text(encoding="utf-8")) if stamp.is_file() else {}
+    if made.get("archive") == name and size in (0, made.get("bytes")):
+        return True
+    raise DataError(
+        f"{folder} holds {made or 'something else'}; expected nothing, or what {name} unpacks to; "
+        "if these are the originals use them as they are, else move them away and run again"
+    )
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a zip or a tar into a folder of its own, or find it unpacked.
+
+    A single folder at its top that is called as the archive takes the place of `folder`.
+
+    Args:
+        archive: the file; its content says of which kind it is.
+        folder: appears when all is unpacked.
+
+    Raises:
+        DataError: the archive is damaged, hostile or too large, or something else is at `folder`;
+            what was there stays and nothing is added.
+    """
+    size = archive.stat().st_size
+    if is_unpacked(folder, archive.name, size):
+        return
+    draft = folder.with_name(f".{folder.name}.unpacking")
+    shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed
+    try:
+        draft.mkdir(parents=True)
+        _extract(archive, draft)
+        top = draft / stem(archive.name)
+        whole = top if list(draft.iterdir()) == [top] and top.is_dir() else draft
+        write_whole(whole / STAMP, json.dumps({"archive": archive.name, "bytes": size}))
+        whole.replace(folder)
+    except DataError:
+        raise
+    except Exception as error:  # what decoders raise on hostile bytes is a long list
+        raise DataError(
+            f"{archive} cannot be unpacked ({type(error).__name__}: {error}); expected a whole zip "
+            "or tar and free space; free some, or remove it and fetch it again; nothing was "
+            "unpacked"
+        ) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def stem(name: str) -> str:
+    """Return an archive's name without its ending (``a.tar.gz``: ``a``)."""
+    return re.sub(r"(\.tar)?\.[^.]*$", "", name) or name
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    """Write what an archive holds, each member judged before it is written."""
+    room = max(MOST_RATIO * archive.stat().st_size, RATIO_FREE_BYTES)
+
+    def admit(name: str, size: int, is_plain: bool) -> None:
+        nonlocal room
+        room -= max(size, 512)  # many empty files are a bomb too
+        outside = _OUTSIDE.search(name) is not None
+        if outside or room < 0 or not is_plain:
+            fault = "leads out of the folder" if outside else "with it there is too much to unpack"
+            raise DataError(
+                f"{archive}: {name[:200]!r}: {fault if is_plain else 'a link or a device'}; "
+                "expected files and folders that unpack safely; nothing was unpacked: look at the "
+                "archive before trusting it"
+            )
+
+    def admit_tar(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
+        admit(member.name, member.size, member.isreg() or member.isdir())
+        return tarfile.data_filter(member, path)
+
+    with archive.open("rb") as file:
+        is_zip = file.read(2) == b"PK"
+    if is_zip:
+        with zipfile.ZipFile(archive) as packed:
+            for entry in packed.infolist():
+                kind = stat.S_IFMT(entry.external_attr >> 16)
+                admit(entry.orig_filename, entry.file_size, kind in (0, stat.S_IFREG, stat.S_IFDIR))
+            packed.extractall(folder)
+        return
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter=admit_tar)
+        stream: Any = tar.fileobj
+        stream.seek(tar.offset)
+        tail = stream.read(RATIO_FREE_BYTES)  # to the end, where gzip and bzip2 keep a checksum
+        if len(tail) < tarfile.BLOCKSIZE or tail.strip(b"\0"):  # `tarfile` takes it for the end
+            raise tarfile.ReadError("it breaks off or a header is damaged")

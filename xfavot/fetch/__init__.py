@@ -1,1 +1,0 @@
-"""Files from the web: fetched with resume and checks, archives unpacked without trust."""
