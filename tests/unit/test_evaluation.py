@@ -119,8 +119,8 @@ def test_the_protocol_gives_every_row_and_keeps_the_judges(store: Store, tmp_pat
     again: list[str] = []
     assert learning.evaluate_learning(model, [store], on_log=again.append) == found
     assert not any("training" in line for line in again)
-    (kept / "model.safetensors").write_bytes(b"short")
-    with pytest.raises(WeightsError, match="delete that folder"):
+    kept.write_bytes(b"short")
+    with pytest.raises(WeightsError, match="delete that file"):
         learning.evaluate_learning(model, store)
 
 

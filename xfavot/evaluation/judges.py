@@ -1,17 +1,14 @@
-"""Judges: small classifiers of real faces and voices that read what a converted one shows.
+"""Classifiers of real faces and voices that read what a converted one shows.
 
 They are trained on the real training split alone, at the model's size, independently of the model,
 and say beside every figure how well they read real samples not trained on. Augmentation (shift,
 blur, noise, colour, level) keeps them from depending on details that a generator does not render.
-Training is in `judge_training.py`; this file holds the networks and their measures.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -29,10 +26,8 @@ from xfavot.config import key_of
 from xfavot.data.batches import planes, reflected, to_range
 from xfavot.data.store import GENDERS, Item, Store, mel_statistics
 from xfavot.errors import DataError, TrainingError, WeightsError
+from xfavot.files import whole
 from xfavot.training.speech import augment, generator_of
-
-# Real people as tensors: the faces and voices of one split at a model's size, with what is known
-
 
 FACTORS = "factors.json"
 POSE = ("yaw", "pitch")  # unitless, -1 to 1, as the corpus `mini` draws them
@@ -334,9 +329,6 @@ def own_accuracy(
     return found
 
 
-# Training of the judges on real samples, once for a corpus and a model size, then kept
-
-
 RECIPE = 1  # raise when training changes, so that kept weights are not taken for new ones
 STEPS = {"face": 450, "voice": 300}
 BATCH_SIZE = 64
@@ -349,7 +341,6 @@ GAIN, TINT, NOISE = 0.12, 0.05, 0.06  # share, share a channel, of a range of 2
 BLURRED = 0.6  # share of the samples
 SMOOTHED = 0.5  # share of the mels
 MEL_NOISE = 0.1  # log10
-WEIGHTS, RECORD = "model.safetensors", "judge.json"
 
 Log = Callable[[str], None]
 Loss = Callable[[nn.Module, torch.Generator], Tensor]
@@ -395,25 +386,25 @@ def ensure_judges(
         "people": [train.digest(), held_out.digest()],
     }
     key = key_of(recipe)
-    place = folder / f"judge_{key}"
-    say = on_log if on_log is not None else _silent
+    place = folder / f"judge_{key}.safetensors"
     index = torch.device(device)
     with torch.random.fork_rng(devices=[index] if index.type == "cuda" else []):
         torch.manual_seed(SEED)
         face = FaceJudge(image_size=size, speakers=len(train.speakers))
         voice = VoiceJudge(speakers=len(train.speakers))
         both = nn.ModuleDict({"face": face, "voice": voice})
-        if place.is_dir():
-            record = _load(place, both)
+        if place.is_file():
+            accuracy = _load(place, both)
             both.requires_grad_(False).eval().to(device)
-            return Judges(face, voice, record["accuracy"], key)
+            return Judges(face, voice, accuracy, key)
         voice.calibrate(mel_statistics(list(stores), split="train"))
         both.to(device)
         for name, judge, loss in (
             ("face", face, face_loss(train, device)),
             ("voice", voice, voice_loss(train, frames, device)),
         ):
-            say(f"judge of {name}s: training on {len(train.speakers)} speakers")
+            if on_log:
+                on_log(f"judge of {name}s: training on {len(train.speakers)} speakers")
             _optimise(judge, loss, steps=STEPS[name])
     both.requires_grad_(False).eval().cpu()
     accuracy = own_accuracy(face, voice, held_out.faces, held_out.voices(frames))
@@ -518,36 +509,28 @@ def _optimise(judge: nn.Module, loss: Loss, *, steps: int) -> None:
         schedule.step()
 
 
-def _silent(_: str) -> None:
-    """Receive a line and drop it."""
-
-
-def _load(place: Path, both: nn.Module) -> dict[str, Any]:
-    """Load kept weights; returns what was written beside them."""
+def _load(place: Path, both: nn.Module) -> dict[str, float]:
+    """Load kept weights; returns how well they read real samples."""
     try:
-        record: dict[str, Any] = json.loads((place / RECORD).read_text("utf-8"))
-        both.load_state_dict(load_file(place / WEIGHTS), strict=True)
-        record["accuracy"] = {name: float(value) for name, value in record["accuracy"].items()}
+        with safe_open(place, framework="pt") as file:
+            both.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+            accuracy = json.loads(file.metadata()["record"])["accuracy"]
+            return {name: float(value) for name, value in accuracy.items()}
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise WeightsError(
-            f"{place} cannot be loaded ({type(error).__name__}: {error}); expected {WEIGHTS} and "
-            f"{RECORD} of the judges; delete that folder, they are trained again"
+            f"{place} cannot be loaded ({type(error).__name__}: {error}); expected the weights of "
+            "classifiers of faces and voices; delete that file, they are trained again"
         ) from error
-    return record
 
 
 def _keep(place: Path, both: nn.Module, record: dict[str, Any]) -> None:
-    """Write weights and record into a hidden folder, then give it its name in one move."""
-    draft = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
+    """Write the weights whole, with what they are in the file's header."""
+    state = {name: value.contiguous() for name, value in both.state_dict().items()}
     try:
-        draft.mkdir(parents=True)
-        save_file({k: v.contiguous() for k, v in both.state_dict().items()}, draft / WEIGHTS)
-        (draft / RECORD).write_text(json.dumps(record, indent=1, allow_nan=False), "utf-8")
-        draft.rename(place)
-    except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        if not place.is_dir():  # else another evaluation kept the same judges meanwhile
-            raise TrainingError(
-                f"{place}: the judges cannot be written ({error}); expected a folder with room "
-                "for a megabyte; free some space"
-            ) from error
+        with whole(place) as draft:
+            save_file(state, draft, metadata={"record": json.dumps(record, allow_nan=False)})
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(
+            f"{place}: the classifiers cannot be written ({error}); expected a folder with room "
+            "for a megabyte; free some space"
+        ) from error

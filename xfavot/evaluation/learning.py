@@ -2,7 +2,7 @@
 
 The protocol: every face and two crops of every utterance of the held-out split give a style each
 (retrieval). Then 16 sources are converted after 32 references, spread over all speakers, with
-styles from faces, from voices and from latent codes; judges trained on real samples read the
+styles from faces, from voices and from latent codes; classifiers of real samples read the
 outputs. All of it with the averaged networks. Goals are this project's for the corpus `mini`.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -37,13 +38,19 @@ from xfavot.models.content import SYMBOLS
 from xfavot.training.checkpoint import LoadedModel, load_model
 from xfavot.training.speech import decode, edit_distance, encode
 
-# What a conversion carries over, read by the judges: sex, identity, pose; and how outputs differ
-
-
+SPLIT = "val"
+SOURCES, REFERENCES = 16, 32
+KINDS = {"face": "image", "voice": "audio"}
+GUIDANCES = {"face": "i", "voice": "a", "latent code and sex": "z", "latent code and speaker": "z"}
+MOST_CLIPS = 16
+CONTENT_REFERENCES = 4  # a clip
+LEAST_VOICED = 10  # frames voiced in source and output
 GOAL_SEX = 0.95
 GOAL_IDENTITY = {"voice": 0.50, "face": 0.40}
 GOAL_POSE = 0.5  # of the difference between random faces
 GOAL_DIVERSITY = 0.5  # of the difference between the references' own faces
+
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +64,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Grid:
-    """Conversions of S sources, each led by R references.
+    """Conversions of S sources, each guided by R references.
 
     Args:
         task: "a2i" and so on.
@@ -81,7 +88,7 @@ class Grid:
 
 
 def measures(grid: Grid, judges: Judges, *, pose: Tensor, random_pose: float) -> list[Row]:
-    """Judge all outputs of a grid.
+    """Read all outputs of a grid with the classifiers.
 
     Args:
         grid: the conversions.
@@ -93,6 +100,7 @@ def measures(grid: Grid, judges: Judges, *, pose: Tensor, random_pose: float) ->
         Rows for sex, identity, pose and diversity.
     """
     judge = judges.face if grid.output == "face" else judges.voice
+    entry = partial(row, grid.task, grid.guidance)
     shape = grid.x.shape[:2]
     seen = read(judge, grid.x.flatten(0, 1))
     other = grid.source.speaker[:, None] != grid.reference.speaker[None]  # (S, R)
@@ -103,64 +111,25 @@ def measures(grid: Grid, judges: Judges, *, pose: Tensor, random_pose: float) ->
     for name, chosen in (("all", other), ("cross-sex", crossed), ("same-sex", other & ~crossed)):
         if bool(chosen.any()):
             value, n = float(right[chosen].float().mean()), int(chosen.sum())
-            rows.append(
-                row(
-                    grid.task,
-                    grid.guidance,
-                    f"sex of the reference, {name} pairs",
-                    value,
-                    n,
-                    chance=0.5,
-                    judge=own,
-                    goal=GOAL_SEX,
-                )
-            )
+            metric = f"sex of the reference, {name} pairs"
+            rows.append(entry(metric, value, n, chance=0.5, judge=own, goal=GOAL_SEX))
     if grid.named:
         right = seen.speaker.argmax(1).view(shape) == grid.reference.speaker[None]
-        rows.append(
-            row(
-                grid.task,
-                grid.guidance,
-                "identity of the reference",
-                float(right[other].float().mean()),
-                int(other.sum()),
-                chance=1 / seen.speaker.shape[1],
-                judge=judges.accuracy[f"{grid.output}/speaker"],
-                goal=GOAL_IDENTITY[grid.output] if grid.sought else None,
-            )
-        )
+        value, n = float(right[other].float().mean()), int(other.sum())
+        goal = GOAL_IDENTITY[grid.output] if grid.sought else None
+        chance, own = 1 / seen.speaker.shape[1], judges.accuracy[f"{grid.output}/speaker"]
+        identity = "identity of the reference"
+        rows.append(entry(identity, value, n, chance=chance, judge=own, goal=goal))
     posed = other & pose.isfinite().all(1)[:, None] if pose.shape[1] else other & False
     if bool(posed.any()):
-        error = (seen.pose.view(*shape, 2) - pose[:, None]).abs().mean(2)
-        rows += _pose_rows(grid, error[posed], judges.accuracy["face/pose"], random_pose)
+        wrong = (seen.pose.view(*shape, 2) - pose[:, None]).abs().mean(2)[posed]
+        value, n, own = float(wrong.mean()), len(wrong), judges.accuracy["face/pose"]
+        rows.append(entry("error of the source's pose", value, n, chance=random_pose, judge=own))
+        share = {"chance": 1.0, "judge": own / random_pose, "goal": GOAL_POSE}
+        metric = "error of pose over that of random faces"
+        rows.append(entry(metric, value / random_pose, n, **share, sense=AT_MOST))
     features = seen.features.view(*shape, -1)
     return rows + _diversity_rows(grid, features, read(judge, grid.reference.x).features)
-
-
-def _pose_rows(grid: Grid, error: Tensor, own: float, random_pose: float) -> list[Row]:
-    value, n = float(error.mean()), len(error)
-    return [
-        row(
-            grid.task,
-            grid.guidance,
-            "error of the source's pose",
-            value,
-            n,
-            chance=random_pose,
-            judge=own,
-        ),
-        row(
-            grid.task,
-            grid.guidance,
-            "error of pose over that of random faces",
-            value / random_pose,
-            n,
-            chance=1.0,
-            judge=own / random_pose,
-            goal=GOAL_POSE,
-            sense=AT_MOST,
-        ),
-    ]
 
 
 def _diversity_rows(grid: Grid, features: Tensor, reference_features: Tensor) -> list[Row]:
@@ -168,7 +137,6 @@ def _diversity_rows(grid: Grid, features: Tensor, reference_features: Tensor) ->
     speaker, gender = grid.reference.speaker, grid.reference.gender
     apart = (speaker[:, None] != speaker[None]).triu(1)  # (R, R)
     within = apart & (gender[:, None] == gender[None])
-    faces, goal = grid.output == "face", GOAL_DIVERSITY if grid.sought else None
     spaces = (
         ("L1", grid.x.flatten(2), grid.reference.x.flatten(1)),
         ("judge's features", features, reference_features),
@@ -178,17 +146,11 @@ def _diversity_rows(grid: Grid, features: Tensor, reference_features: Tensor) ->
         for label, pairs in (("", apart), (" of one sex", within)):
             value, n = spread(outputs, pairs, grid.source.speaker, speaker)
             real = float(torch.cdist(own, own, p=1.0)[pairs].mean()) / own.shape[1]
-            asked = faces and space == "L1" and not label
+            asked = grid.sought and grid.output == "face" and space == "L1" and not label
+            goal = GOAL_DIVERSITY if asked else None
+            metric = f"diversity over the references{label}, {space}"
             rows.append(
-                row(
-                    grid.task,
-                    grid.guidance,
-                    f"diversity over the references{label}, {space}",
-                    value / real,
-                    n,
-                    chance=0.0,
-                    goal=goal if asked else None,
-                )
+                row(grid.task, grid.guidance, metric, value / real, n, chance=0.0, goal=goal)
             )
     return rows
 
@@ -219,26 +181,6 @@ def random_difference(pose: Tensor) -> float:
     return float(distance.sum() / (len(pose) * (len(pose) - 1)))
 
 
-# What a converted voice keeps of its source: the words and the melody. For information
-
-
-MOST_CLIPS = 16
-CONTENT_REFERENCES = 4  # a clip
-LEAST_VOICED = 10  # frames voiced in source and output
-
-
-@dataclass(slots=True)
-class Heard:
-    """Sums over clips."""
-
-    edits: int = 0
-    source_edits: int = 0
-    characters: int = 0
-    source_characters: int = 0
-    correlations: list[float] | None = None
-    clips: int = 0
-
-
 def kept(
     model: LoadedModel,
     task: str,
@@ -247,10 +189,10 @@ def kept(
     transcripts: Sequence[str],
     style: Tensor,
 ) -> list[Row]:
-    """Measure character error and the correlation of pitch.
+    """Measure what a converted voice keeps: words (character error) and melody (log pitch).
 
     Args:
-        model: the checkpoint.
+        model: the checkpoint, whose own content and F0 network listen.
         task, guidance: names for the rows.
         clips: whole source clips (80, T), log10.
         transcripts: of the clips; those without one do not count for the words.
@@ -259,67 +201,42 @@ def kept(
     Returns:
         Rows without goals.
     """
-    heard = Heard(correlations=[])
+    edits, source_edits, characters, source_characters, count = 0, 0, 0, 0, 0
+    correlations: list[float] = []
     chosen = range(0, len(clips), -(-len(clips) // MOST_CLIPS))
+    steps = torch.arange(CONTENT_REFERENCES) * len(style) // CONTENT_REFERENCES
     for number, index in enumerate(chosen):
-        at = (torch.arange(CONTENT_REFERENCES) * len(style) // CONTENT_REFERENCES + number) % len(
-            style
-        )
-        _hear(model, clips[index].to(style.device), transcripts[index], style[at], heard)
-    rows = []
-    if heard.characters:
-        rows.append(
-            row(task, guidance, "character error", heard.edits / heard.characters, heard.clips)
-        )
-        error = heard.source_edits / heard.source_characters
-        rows.append(row(task, guidance, "character error of the sources", error, len(chosen)))
-    if heard.correlations:
-        mean = sum(heard.correlations) / len(heard.correlations)
-        rows.append(
-            row(
-                task,
-                guidance,
-                "correlation of log pitch",
-                mean,
-                len(heard.correlations),
-                chance=0.0,
-            )
-        )
+        s = style[(steps + number) % len(style)]
+        x = model.standardiser.standardise(clips[index].to(style.device))
+        x = pad_frames(x)[None, None]  # (1, 1, 80, T)
+        features = model.f0.features(x).expand(len(s), -1, -1, -1)
+        outputs = model.nets.G_A(x.expand(len(s), -1, -1, -1), s, features)
+        count += len(s)
+        said = "".join(SYMBOLS[code] for code in encode(transcripts[index]))
+        if said:
+            source_edits += edit_distance(said, decode(model.content(x)[0].cpu()))
+            source_characters += len(said)
+            heard = [decode(probabilities) for probabilities in model.content(outputs).cpu()]
+            edits += sum(edit_distance(said, text) for text in heard)
+            characters += len(said) * len(heard)
+        source, made = model.f0(x), model.f0(outputs)
+        for voicing, pitch in zip(made.voicing, made.pitch, strict=True):
+            both = (voicing > 0) & (source.voicing[0] > 0)
+            pair = torch.stack([pitch[both], source.pitch[0][both]]).log2()
+            if int(both.sum()) >= LEAST_VOICED and bool((pair.std(1) > 0).all()):
+                correlations.append(float(torch.corrcoef(pair)[0, 1]))
+    entry, rows = partial(row, task, guidance), []
+    if characters:
+        rows.append(entry("character error", edits / characters, count))
+        error = source_edits / source_characters
+        rows.append(entry("character error of the sources", error, len(chosen)))
+    if correlations:
+        mean, n = sum(correlations) / len(correlations), len(correlations)
+        rows.append(entry("correlation of log pitch", mean, n, chance=0.0))
     return rows
 
 
-def _hear(model: LoadedModel, clip: Tensor, transcript: str, style: Tensor, heard: Heard) -> None:
-    """Convert one clip after some styles (R, S) and add what is heard."""
-    x = pad_frames(model.standardiser.standardise(clip))[None, None]  # (1, 1, 80, T)
-    features = model.f0.features(x)
-    count = len(style)
-    outputs = model.nets.G_A(x.expand(count, -1, -1, -1), style, features.expand(count, -1, -1, -1))
-    said = "".join(SYMBOLS[code] for code in encode(transcript))
-    heard.clips += count
-    if said:
-        heard.source_edits += edit_distance(said, decode(model.content(x)[0].cpu()))
-        heard.source_characters += len(said)
-        for probabilities in model.content(outputs).cpu():
-            heard.edits += edit_distance(said, decode(probabilities))
-            heard.characters += len(said)
-    source, made = model.f0(x), model.f0(outputs)
-    for voicing, pitch in zip(made.voicing, made.pitch, strict=True):
-        both = (voicing > 0) & (source.voicing[0] > 0)
-        pair = torch.stack([pitch[both], source.pitch[0][both]]).log2()
-        if int(both.sum()) >= LEAST_VOICED and bool((pair.std(1) > 0).all()):
-            assert heard.correlations is not None
-            heard.correlations.append(float(torch.corrcoef(pair)[0, 1]))
-
-
-SPLIT = "val"
-SOURCES, REFERENCES = 16, 32
-KINDS = {"face": "image", "voice": "audio"}
-GUIDANCES = {"face": "i", "voice": "a", "latent code and sex": "z", "latent code and speaker": "z"}
-
-Log = Callable[[str], None]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Study:
     """A checkpoint, the held-out people and who was drawn."""
 
