@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,9 @@ from tests.unit.store_factory import face, tone
 from tests.unit.test_prepare import LANDMARKS, found_at, make, write_celeba, write_film, write_vctk
 from xfavot.audio.io import save_waveform
 from xfavot.data import prepare
-from xfavot.data.prepare import Settings, is_staged, load_staged, pack, stage, staging_path
-from xfavot.data.readers import Clip
-from xfavot.data.store import Store
+from xfavot.data.prepare import Settings, process_all
+from xfavot.data.readers import Clip, Reject
+from xfavot.data.store import Draft, Store
 from xfavot.errors import DataError
 from xfavot.image.io import save_image
 
@@ -182,56 +181,37 @@ def test_a_folder_that_is_no_store_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "vctk" / "thesis.txt").read_text(encoding="utf-8") == "mine"
 
 
-def test_a_disk_full_while_staging_keeps_what_is_finished(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("when", ["the first clips", "the last clip", "all are there"])
+def test_a_full_disk_keeps_what_is_finished(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_vctk(tmp_path / "in", clips=2)
-    save = np.savez
-    room = [2]
+    finished = ["the first clips", "", "", "the last clip", "all are there"].index(when)
+    append, sync, room = Draft.append, os.fsync, [finished]
 
-    def full(*args: Any, **arrays: Any) -> None:
+    def full(draft: Draft, entry: Any, arrays: Any) -> Any:
         if not room[0]:
             raise OSError(errno.ENOSPC, "No space left on device")
         room[0] -= 1
-        save(*args, **arrays)
+        return append(draft, entry, arrays)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(prepare.np, "savez", full)
-        with pytest.raises(DataError, match=r"No space left.*run again.*kept"):
-            make("vctk", tmp_path / "in", tmp_path)
-    staged = sorted((tmp_path / ".staging").rglob("*.npz"))
-    assert len(staged) == 2
-    assert not list((tmp_path / ".staging").rglob("*.part"))
-    lines: list[str] = []
-    store = make("vctk", tmp_path / "in", tmp_path, on_log=lines.append)
-    assert "4 clips in" in lines[0]
-    assert "2 of them finished before" in lines[0]
-    assert len(store.items) == 4
-
-
-@pytest.mark.parametrize("place", ["fsync", "open"])
-def test_a_disk_full_while_packing_keeps_the_staging_files(
-    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_vctk(tmp_path / "in", clips=2)
-    open_file = Path.open
-
-    def full(*arguments: Any, **keywords: Any) -> Any:
-        if place == "fsync" or arguments[0].name == "mel.npy":
+    def full_at_the_end(descriptor: int) -> None:
+        if not room[0]:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return open_file(*arguments, **keywords)
+        sync(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr(*{"fsync": (os, "fsync", full), "open": (Path, "open", full)}[place])
-        with pytest.raises(DataError, match=r"No space left.*free space"):
+        patch.setattr(Draft, "append", full)
+        patch.setattr(os, "fsync", full_at_the_end if finished == 4 else sync)
+        with pytest.raises(DataError, match=r"No space left.*run again.*kept"):
             make("vctk", tmp_path / "in", tmp_path / "data")
-    assert [path.name for path in (tmp_path / "data").iterdir()] == [".staging"]
-    assert len(list((tmp_path / "data").rglob("*.npz"))) == 4
+    assert [path.name for path in (tmp_path / "data").iterdir()] == [".vctk.partial"]
     lines: list[str] = []
     store = make("vctk", tmp_path / "in", tmp_path / "data", on_log=lines.append)
-    assert "4 of them finished before" in lines[0]
+    assert "4 clips in" in lines[0]
+    assert (f"{finished} of them finished before" in lines[0]) == (0 < finished < 4)
     assert len(store.items) == 4
-    assert not (tmp_path / "data" / ".staging").exists()
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["vctk"]
 
 
 ORPHANS = """
@@ -257,18 +237,19 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
         # workers hold the pipe open: its end comes when the last of them is gone
         assert process.communicate(timeout=60)[0] == b""
-    assert len(list((tmp_path / "killed").rglob("*.npz"))) < 80
+    assert not (tmp_path / "killed" / "vctk").exists()
 
 
 KILLED = """
 import sys, time
-from xfavot.data import prepare
-save = prepare._save_staged
+from xfavot.data import prepare, store
+store.COMMIT_SECONDS = 0.0
+append = store.Draft.append
 def slowly(*arguments):
-    save(*arguments)
+    append(*arguments)
     print("saved", flush=True)
     time.sleep(0.2)
-prepare._save_staged = slowly
+store.Draft.append = slowly
 prepare.prepare("vctk", source=sys.argv[1], data_root=sys.argv[2], workers=0, seed=0)
 """
 
@@ -284,8 +265,9 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
             for _ in range(count):
                 assert process.stdout.readline() == b"saved\n"
             process.send_signal(signal.SIGKILL)
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").rglob("*.npz")}
-    assert 3 <= len(before) < 8
+    journal = (tmp_path / "killed" / ".vctk.partial" / "journal.jsonl").read_text()
+    before = journal.count("\n")
+    assert 3 <= before < 8
     assert not (tmp_path / "killed" / "vctk").exists()
     worked: list[str] = []
     lines: list[str] = []
@@ -297,65 +279,49 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
             lambda clip, settings: worked.append(clip.id) or process_clip(clip, settings),
         )
         store = make("vctk", source, tmp_path / "killed", on_log=lines.append)
-    assert len(worked) == 8 - len(before)
-    assert f"{len(before)} of them finished before" in lines[0]
+    assert len(worked) == 8 - before
+    assert f"{before} of them finished before" in lines[0]
     assert store.manifest_hash == whole.manifest_hash
     for name in ("audio", "mel", "f0"):
         np.testing.assert_array_equal(getattr(store, name), getattr(whole, name))
 
 
-def test_a_changed_source_is_not_resumed_from(tmp_path: Path) -> None:
-    path = tmp_path / "a.wav"
-    save_waveform(path, tone(200.0, 0.6, np.random.default_rng(0)))
-    clip = Clip(id="a", kind="audio", audio=path)
-    assert [reject for _, reject in _staged(clip, tmp_path)] == [None]
-    assert is_staged(tmp_path, clip)
-    os.utime(path, (1, 1))  # a copy of the same content
-    assert is_staged(tmp_path, clip)
-    time.sleep(0.01)
-    save_waveform(path, tone(100.0, 0.6, np.random.default_rng(0)))
-    assert not is_staged(tmp_path, clip)
-
-
-def test_a_damaged_staging_file_is_made_anew(tmp_path: Path) -> None:
-    path = tmp_path / "a.wav"
-    save_waveform(path, tone(200.0, 0.6, np.random.default_rng(0)))
-    clip = Clip(id="a", kind="audio", audio=path)
-    list(_staged(clip, tmp_path))
-    staged = staging_path(tmp_path, clip)
-    staged.write_bytes(staged.read_bytes()[:500])
-    assert not is_staged(tmp_path, clip)
-    with pytest.raises(DataError, match="run again"):
-        load_staged(tmp_path, clip)
-    assert not staged.exists()
-    record = {"corpus": "x", "seed": 0, "held_out": [], "settings": {"image_size": 128}}
-    with pytest.raises(DataError, match="damaged"):
-        pack(tmp_path / "x", [clip], [], staging=tmp_path, root=tmp_path, record=record)
-    assert not (tmp_path / "x").exists()
-
-
-def test_a_resumed_run_knows_what_cannot_be_used(
+def test_a_resumed_run_takes_over_what_has_not_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clips = [Clip(id=name, kind="audio", audio=tmp_path / f"{name}.wav") for name in ("a", "b")]
-    save_waveform(clips[0].source, np.zeros(24000, np.float32))
-    save_waveform(clips[1].source, tone(200.0, 0.6, np.random.default_rng(0)))
-    ((_, silent),) = _staged(clips[0], tmp_path)
-    assert silent.reason == "silent"
+    wavs = write_vctk(tmp_path / "in", clips=2) / "vctk" / "wav48"
+    save_waveform(wavs / "p225" / "p225_000.wav", np.zeros(24000, np.float32))
+    load, worked = prepare.load_waveform, list[str]()
+
+    def odd(path: Path) -> Any:
+        worked.append(path.stem)
+        if path.stem == "p225_001" and len(worked) < 5:
+            raise ZeroDivisionError("perhaps no fault of the file")
+        return load(path)
+
+    def full(*arguments: Any, **keywords: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(prepare, "load_waveform", odd)
     with monkeypatch.context() as patch:
-        patch.setattr(prepare, "load_waveform", None)
-        ((_, odd),) = _staged(clips[1], tmp_path)
-        assert odd.reason == "cannot be read"
-        assert _staged(clips[0], tmp_path) == [(clips[0], silent)]  # not decoded again
-    assert not any(is_staged(tmp_path, clip) for clip in clips)
-    assert _staged(clips[1], tmp_path) == [(clips[1], None)]  # may have been no fault of the file
-    time.sleep(0.01)
-    save_waveform(clips[0].source, tone(200.0, 0.6, np.random.default_rng(0)))
-    assert _staged(clips[0], tmp_path) == [(clips[0], None)]
-
-
-def _staged(clip: Clip, folder: Path) -> list[Any]:
-    return list(stage([clip], folder=folder, settings=Settings(), workers=0))
+        patch.setattr(Draft, "publish", full)
+        with pytest.raises(DataError, match="No space left"):
+            make("vctk", tmp_path / "in", tmp_path)
+        assert worked == ["p225_000", "p225_001", "p226_000", "p226_001"]
+        with pytest.raises(DataError, match="No space left"):
+            make("vctk", tmp_path / "in", tmp_path)
+        assert worked[4:] == ["p225_001"]  # a silent file stays silent; this may get well
+        os.utime(wavs / "p226" / "p226_000.wav", (1, 1))
+        with pytest.raises(DataError, match="No space left"):
+            make("vctk", tmp_path / "in", tmp_path)
+        assert worked[5:] == ["p225_001", "p226_000", "p226_001"]  # all from the changed one on
+    store = make("vctk", tmp_path / "in", tmp_path)
+    assert len(worked) == 8
+    assert [item.id[5:] for item in store.items] == ["p225_001", "p226_000", "p226_001"]
+    assert quarantine(store) == {"wav48/p225/p225_000.wav": "silent"}
+    for item in store.items:
+        wave = load(store.path.parent / "in" / "vctk" / item.source)
+        np.testing.assert_allclose(store.waveform(item), wave, atol=1e-4)
 
 
 def test_a_clip_that_kills_its_process_costs_itself_alone(
@@ -377,11 +343,10 @@ def test_a_clip_that_kills_its_process_costs_itself_alone(
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(plant), str(ROOT)]))
     clips = [Clip(id=path.stem, kind="audio", audio=path) for path in paths]
-    (tmp_path / "staging").mkdir()
-    done = list(stage(clips, folder=tmp_path / "staging", settings=Settings(), workers=1))
-    reasons = {clip.id: reject.reason if reject else "" for clip, reject in done}
-    assert reasons == {"a": "", "killer": "decoder died", "b": ""}
-    assert len(done) == 3
+    done = list(process_all(clips, Settings(), workers=1))
+    assert [clip.id for clip, _ in done] == ["a", "killer", "b"]
+    reasons = [outcome.reason if isinstance(outcome, Reject) else "" for _, outcome in done]
+    assert reasons == ["", "decoder died", ""]
 
 
 def test_an_interrupted_run_leaves_a_store_record_only_when_whole(tmp_path: Path) -> None:

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.unit.store_factory import make_store
-from xfavot.data.store import Store, StoreWriter
+from tests.unit.store_factory import arrays_of, make_store, write_store
+from xfavot.data import store as store_module
+from xfavot.data.store import Draft, Item, Store
 from xfavot.errors import DataError
 
-FIELDS = {"id": "a", "kind": "audio", "speaker": "toy/s1", "gender": "f", "split": "train"}
-WAVE = np.zeros(1500, np.float32)
+CLIP = {"id": "a", "kind": "audio", "speaker": "toy/s1", "gender": "f", "split": "train"}
+ARRAYS = arrays_of({"waveform": np.zeros(1500, np.float32)})
 
 
 @pytest.fixture
@@ -27,47 +28,57 @@ def store(tmp_path: Path) -> Path:
     return make_store(tmp_path, genders="fm", clips=1, image_size=16, splits=["train"]).path
 
 
-def change_head(store: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    head = json.loads((store / "store.json").read_text())
-    change(head)
-    (store / "store.json").write_text(json.dumps(head))
+def head(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
+    def damage(store: Path) -> None:
+        known = json.loads((store / "store.json").read_text())
+        change(known)
+        (store / "store.json").write_text(json.dumps(known))
+
+    return damage
 
 
-def test_missing_and_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no such folder.*prepare_data"):
-        Store.open(tmp_path / "absent")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"the folder is empty.*prepare_data"):
-        Store.open(tmp_path / "empty")
+def manifest(change: Callable[[str], str]) -> Callable[[Path], object]:
+    file = "manifest.csv"
+    return lambda store: (store / file).write_text(change((store / file).read_text()))
+
+
+def retyped(store: Path) -> None:
+    content = (store / "f0.npy").read_bytes()
+    (store / "f0.npy").write_bytes(content[:128].replace(b"<f4", b"<i4") + content[128:])
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["store.json", "manifest.csv", "faces.npy", "landmarks.npy", "audio.npy", "mel.npy", "f0.npy"],
+    ("damage", "message"),
+    [
+        (lambda s: s.rename(s.with_name("x")), r"no such folder.*prepare_data"),
+        (lambda s: (s / "store.json").unlink(), "store.json missing"),
+        (lambda s: (s / "mel.npy").unlink(), "mel.npy missing"),
+        *(
+            (lambda s, t=t: (s / "store.json").write_text(t), "store.json is damaged")
+            for t in ("", "{", "[]", '{"schema": 1}')
+        ),
+        (head(lambda h: h.update(schema=99)), "schema 99; expected 1"),
+        (head(lambda h: h["mel"].update(hop=256)), "hop is 256, expected 300"),
+        *(
+            (
+                lambda s, n=n: os.truncate(s / f"{n}.npy", (s / f"{n}.npy").stat().st_size - 100),
+                f"{n}.npy is truncated",
+            )
+            for n in ("faces", "landmarks", "audio", "mel", "f0")
+        ),
+        (retyped, r"f0.npy holds .* int32; expected .* float32"),
+        (lambda s: (s / "f0.npy").write_bytes(b"x" * 900), r"f0.npy is truncated or damaged"),
+        (manifest(lambda t: "\n".join(t.split("\n")[:2])), "1 rows; expected 2"),
+        (manifest(lambda t: t[:-4]), "row 2"),
+        (manifest(lambda t: t.replace("24000", "99000", 1)), r"row 1, points outside the arrays"),
+        (manifest(lambda t: t.replace("speaker", "person", 1)), "columns"),
+    ],
 )
-def test_missing_file(store: Path, name: str) -> None:
-    (store / name).unlink()
-    with pytest.raises(DataError, match=f"{name} missing"):
-        Store.open(store)
-
-
-@pytest.mark.parametrize("name", ["faces", "landmarks", "audio", "mel", "f0"])
-def test_truncated_array(store: Path, name: str) -> None:
-    file = store / f"{name}.npy"
-    size = file.stat().st_size
-    os.truncate(file, size - 100)
-    with pytest.raises(DataError, match=rf"{name}.npy has {size - 100} bytes; expected {size}"):
-        Store.open(store)
-
-
-def test_array_of_another_shape_and_the_same_size(store: Path) -> None:
-    file = store / "f0.npy"
-    content = file.read_bytes()
-    file.write_bytes(content[:128].replace(b"<f4", b"<i4") + content[128:])
-    with pytest.raises(DataError, match=r"f0.npy holds .* int32; expected .* float32"):
-        Store.open(store)
-    file.write_bytes(b"x" * len(content))
-    with pytest.raises(DataError, match=r"f0.npy is damaged"):
+def test_what_is_missing_or_damaged_is_named(
+    store: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    damage(store)
+    with pytest.raises(DataError, match=message):
         Store.open(store)
 
 
@@ -77,150 +88,114 @@ def test_another_corpus(store: Path) -> None:
         Store.open(store, corpus="grid")
 
 
-def test_another_mel_contract(store: Path) -> None:
-    change_head(store, lambda head: head["mel"].update(hop=256, sample_rate=22050))
-    with pytest.raises(DataError) as caught:
-        Store.open(store)
-    assert "hop is 256, expected 300" in str(caught.value)
-    assert "sample_rate is 22050, expected 24000" in str(caught.value)
-
-
-def test_another_schema(store: Path) -> None:
-    change_head(store, lambda head: head.update(schema=99))
-    with pytest.raises(DataError, match="schema 99; expected 1"):
-        Store.open(store)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1}'])
-def test_damaged_head(store: Path, text: str) -> None:
-    (store / "store.json").write_text(text)
-    with pytest.raises(DataError, match=r"store.json is damaged"):
-        Store.open(store)
-
-
-def test_damaged_manifest(store: Path) -> None:
-    file = store / "manifest.csv"
-    lines = file.read_text().splitlines(keepends=True)
-    file.write_text("".join(lines[:-1]))
-    with pytest.raises(DataError, match="1 rows; expected 2"):
-        Store.open(store)
-    file.write_text("".join(lines)[:-4])
-    with pytest.raises(DataError, match=r"row 2"):
-        Store.open(store)
-    file.write_text("".join([lines[0], lines[1].replace("24000", "99000"), lines[2]]))
-    with pytest.raises(DataError, match=r"row 1 .*points outside the arrays"):
-        Store.open(store)
-    file.write_text("".join([lines[0].replace("speaker", "person"), *lines[1:]]))
-    with pytest.raises(DataError, match="columns"):
-        Store.open(store)
-
-
 @pytest.mark.parametrize(
-    ("fields", "parts", "message"),
+    ("arrays", "message"),
     [
-        ({"gender": "female"}, {"waveform": WAVE}, "gender"),
-        ({"split": "test"}, {"waveform": WAVE}, "split"),
-        ({"kind": "video"}, {"waveform": WAVE}, "kind"),
-        ({"id": ""}, {"waveform": WAVE}, "non-empty id"),
-        ({"sex": "f"}, {"waveform": WAVE}, "unknown fields"),
-        ({}, {}, "waveform given: False"),
-        ({}, {"waveform": WAVE, "faces": np.zeros((1, 128, 128, 3), np.uint8)}, "faces given"),
-        ({}, {"waveform": np.full(1500, np.nan)}, "not finite"),
-        ({}, {"waveform": WAVE[None]}, "waveform is"),
-        ({}, {"waveform": WAVE, "log_mel": np.zeros((80, 5))}, r"log_mel .*\(5, 80\)"),
-        ({}, {"waveform": WAVE, "log_mel": np.full((80, 6), np.inf)}, "log_mel"),
-        ({}, {"waveform": WAVE, "f0": np.zeros(5)}, "f0"),
-        ({"kind": "image"}, {"faces": np.zeros((1, 64, 64, 3), np.uint8)}, "faces is"),
-        ({"kind": "image"}, {"faces": np.zeros((0, 128, 128, 3), np.uint8)}, "no face"),
-        ({"kind": "image"}, {"faces": np.zeros((1, 128, 128, 3))}, "float64"),
+        (ARRAYS | {"audio": ARRAYS["audio"].astype(np.float32)}, "audio is .*float32"),
+        (ARRAYS | {"audio": ARRAYS["audio"][None]}, "audio is"),
+        (ARRAYS | {"mel": ARRAYS["mel"][:5]}, r"mel is \(5, 80\) float16; expected \(6, 80\)"),
+        (ARRAYS | {"f0": ARRAYS["f0"][:5]}, "f0 is"),
+        ({"audio": ARRAYS["audio"]}, "mel is"),
+        ({"faces": np.zeros((1, 64, 64, 3), np.uint8)}, "faces is"),
+        ({"faces": np.zeros((1, 128, 128, 3), np.uint8)}, "landmarks is"),
     ],
 )
-def test_unfit_clips_leave_the_writer_usable(
-    tmp_path: Path, fields: dict[str, str], parts: dict[str, Any], message: str
+def test_arrays_that_do_not_fit_leave_the_draft_usable(
+    tmp_path: Path, arrays: dict[str, Any], message: str
 ) -> None:
-    with StoreWriter(tmp_path / "toy", corpus="toy", seed=0) as writer:
-        with pytest.raises(DataError, match=message):
-            writer.add(FIELDS | fields, **parts)
-        writer.add(FIELDS, waveform=WAVE)
-        with pytest.raises(DataError, match="repeated id: True"):
-            writer.add(FIELDS, waveform=WAVE)
-    assert len(Store.open(tmp_path / "toy").audio) == 1500
+    with Draft(tmp_path / "draft", 128) as draft:
+        with pytest.raises(DataError, match=f"clip 'a': {message}"):
+            draft.append({"id": "a"}, arrays)
+        assert draft.append({"id": "b"}, ARRAYS)["sample_start"] == 0
 
 
-def test_an_exception_leaves_nothing_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [{"gender": "female"}, {"split": "test"}, {"kind": "video"}])
+def test_values_outside_the_schema(tmp_path: Path, change: dict[str, str]) -> None:
+    with pytest.raises(DataError, match=f"{next(iter(change.values()))}.*correct the .*reader"):
+        write_store(tmp_path / "toy", [CLIP | change | {"waveform": np.zeros(1500, np.float32)}])
+    assert not (tmp_path / "toy").exists()
+
+
+def ids(folder: Path) -> list[str]:
+    with Draft(folder, 128) as draft:
+        return [entry["id"] for entry in draft.entries]
+
+
+def test_a_draft_goes_on_where_it_was(tmp_path: Path) -> None:
     def interrupted() -> None:
-        with StoreWriter(tmp_path / "toy", corpus="toy", seed=0) as writer:
-            writer.add(FIELDS, waveform=WAVE)
+        with Draft(tmp_path / "draft", 128) as draft:
+            for name in "abc":
+                draft.append({"id": name}, ARRAYS)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert list(tmp_path.iterdir()) == []
+    assert ids(tmp_path / "draft") == ["a", "b", "c"]
+    with Draft(tmp_path / "draft", 128) as draft:
+        draft.keep(draft.entries[:2])
+        assert draft.append({"id": "d"}, ARRAYS)["frame_start"] == 12
+        with pytest.raises(DataError, match="another process"):
+            Draft(tmp_path / "draft", 128)
+    journal = tmp_path / "draft" / "journal.jsonl"
+    journal.write_text(journal.read_text()[:-5])  # killed in the middle of a line
+    assert ids(tmp_path / "draft") == ["a", "b"]
+    os.truncate(tmp_path / "draft" / "mel.npy", 128 + 8 * 160)  # the second clip needs 12 frames
+    assert ids(tmp_path / "draft") == ["a"]
 
 
-class FullDisk:
-    """A file of a disk that is full."""
-
-    def write(self, data: object) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    def close(self) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def test_full_disk(tmp_path: Path) -> None:
-    old = make_store(tmp_path, genders="fm", clips=1)
-    writer = StoreWriter(old.path, corpus="toy", seed=0, replace=True)
-    writer.add(FIELDS, waveform=WAVE)
-    writer._files["mel"] = FullDisk()  # type: ignore[assignment]
-    with pytest.raises(DataError, match=r"No space left.*nothing was left behind.*free space"):
-        writer.add(FIELDS | {"id": "b"}, waveform=WAVE)
-    assert [p.name for p in tmp_path.iterdir()] == ["toy"]
-    assert Store.open(old.path).items == old.items
-
-
-def test_full_disk_at_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_what_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    writer = StoreWriter(tmp_path / "toy", corpus="toy", seed=0)
-    writer.add(FIELDS, waveform=WAVE)
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(DataError, match="No space left"):
-        writer.close()
-    assert list(tmp_path.iterdir()) == []
+    def fill() -> None:
+        with Draft(tmp_path / "draft", 128) as draft:
+            draft.append({"id": "a"}, ARRAYS)
+            draft._commit()
+            draft.append({"id": "b"}, ARRAYS)
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "fsync", full)
+                draft.publish(tmp_path / "toy", [], corpus="toy", seed=0)
+
+    with pytest.raises(OSError, match="No space left"):
+        fill()
+    assert [path.name for path in tmp_path.iterdir()] == ["draft"]
+    assert ids(tmp_path / "draft") == ["a", "b"]
 
 
-def test_target_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
-    writer = StoreWriter(tmp_path / "toy", corpus="toy", seed=0)
-    first = make_store(tmp_path, genders="fm", clips=1)
-    with pytest.raises(DataError, match="folder exists"):
-        writer.close()
+def test_a_store_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
+    with Draft(tmp_path / "draft", 128) as draft:
+        first = make_store(tmp_path, genders="fm", clips=1)
+        with pytest.raises(OSError, match="not empty"):
+            draft.publish(first.path, [], corpus="toy", seed=0)
     assert Store.open(first.path).items == first.items
 
 
-def test_killed_writer_leaves_no_store_and_is_swept_up(tmp_path: Path) -> None:
-    script = (
-        "import os, sys, numpy as np\n"
-        "from xfavot.data.store import StoreWriter\n"
-        "writer = StoreWriter(sys.argv[1], corpus='toy', seed=0)\n"
-        "writer.add(dict(id='a', kind='audio', split='train'), waveform=np.zeros(1500))\n"
-        "os._exit(9)\n"
-    )
+KILLED = """
+import os, sys
+from pathlib import Path
+from tests.faults.test_store_faults import ARRAYS
+from xfavot.data.store import Draft
+draft = Draft(Path(sys.argv[1]), 128)
+draft.append({"id": "a"}, ARRAYS)
+draft._commit()
+draft.append({"id": "b"}, ARRAYS)
+draft._files["mel"].flush()
+os._exit(9)
+"""
+
+
+def test_a_killed_writer_leaves_a_draft_and_no_store(tmp_path: Path) -> None:
     root = str(Path(__file__).resolve().parents[2])
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "toy")],
-        env=os.environ | {"PYTHONPATH": root},
-        check=False,
-    )
+    command = [sys.executable, "-c", KILLED, str(tmp_path / ".toy.partial")]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": root}, check=False)
     assert done.returncode == 9
-    (left,) = tmp_path.iterdir()
-    assert left.name.startswith(".toy.partial-")
-    with pytest.raises(DataError, match="no such folder"):
-        Store.open(tmp_path / "toy")
-    make_store(tmp_path, genders="fm", clips=1)
-    assert left.is_dir()  # it could still be at work
-    for file in [*left.iterdir(), left]:
-        os.utime(file, (0, 0))
-    make_store(tmp_path, genders="fm", clips=1, replace=True)
-    assert [p.name for p in tmp_path.iterdir()] == ["toy"]
+    assert [path.name for path in tmp_path.iterdir()] == [".toy.partial"]
+    with Draft(tmp_path / ".toy.partial", 128) as draft:
+        (entry,) = draft.entries
+        places = {name: entry[name] for name in store_module.POSITIONS}
+        item = Item(**CLIP, corpus="toy", transcript="", source="", sha256="", **places)
+        store = draft.publish(tmp_path / "toy", [item], corpus="toy", seed=0)
+    assert len(store.audio) == 1500
+    assert store.mel.shape == (6, 80)

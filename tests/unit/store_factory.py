@@ -6,17 +6,62 @@ store = make_store(tmp_path, corpus="toy", kind="av", genders="ffmm", clips=3)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from xfavot.audio.mel import MEL
+from xfavot.audio.io import PCM_SCALE
+from xfavot.audio.mel import MEL, log_mel
 from xfavot.data.batches import Batch, Batches, Samples
-from xfavot.data.store import Store, StoreWriter
+from xfavot.data.store import POSITIONS, Draft, Item, Store
 
 PITCH_HZ = {"f": 210.0, "m": 115.0, "": 160.0}
+TEXTS = ("speaker", "gender", "transcript", "source", "sha256")
+
+
+def write_store(
+    path: Path, clips: Iterable[Mapping[str, Any]], *, image_size: int = 128, seed: int = 0
+) -> Store:
+    """Write and open a store whose corpus is called like its folder.
+
+    Args:
+        path: its folder.
+        clips: id, kind, split and any of `TEXTS`; `faces`, `landmarks`, `waveform` (float or
+            int16), `mel` (80, T) and `f0`, as far as the kind has them and they matter.
+        image_size: of the faces.
+        seed: recorded.
+    """
+    items = []
+    with Draft(path.with_name(f".{path.name}.partial"), image_size) as draft:
+        for clip in clips:
+            entry = draft.append({"id": clip["id"]}, arrays_of(clip))
+            places = {name: entry[name] for name in POSITIONS}
+            texts = {name: clip.get(name, "") for name in ("id", "kind", "split", *TEXTS)}
+            items.append(Item(corpus=path.name, **texts, **places))
+        return draft.publish(path, items, corpus=path.name, seed=seed)
+
+
+def arrays_of(clip: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """The arrays of a clip as a store has them; mel and "not estimated" filled in."""
+    arrays: dict[str, NDArray[Any]] = {}
+    if "faces" in clip:
+        unknown = np.full((len(clip["faces"]), 5, 2), np.nan, np.float32)
+        arrays |= {"faces": clip["faces"], "landmarks": clip.get("landmarks", unknown)}
+    if "waveform" in clip:
+        steps = np.rint(np.asarray(clip["waveform"]) * PCM_SCALE)
+        if clip["waveform"].dtype == np.int16:
+            steps = clip["waveform"]
+        pcm = np.clip(steps, -PCM_SCALE, PCM_SCALE - 1).astype(np.int16)
+        unknown = np.full(len(pcm) // MEL.hop + 1, np.nan, np.float32)
+        mel = clip.get("mel", None)
+        if mel is None:
+            mel = log_mel(torch.from_numpy(pcm.astype(np.float32) / np.float32(PCM_SCALE))).numpy()
+        arrays |= {"audio": pcm, "mel": mel.T.astype(np.float16), "f0": clip.get("f0", unknown)}
+    return arrays
 
 
 def make_store(
@@ -33,7 +78,6 @@ def make_store(
     image_size: int = 128,
     transcript: str = "bin blue at f two now",
     seed: int = 0,
-    replace: bool = False,
 ) -> Store:
     """Write and open ``root/corpus``.
 
@@ -50,38 +94,32 @@ def make_store(
         image_size: of the stored faces.
         transcript: of every clip with sound.
         seed: of the noise.
-        replace: overwrite an existing store.
     """
     lengths = [seconds] if isinstance(seconds, int | float) else list(seconds)
     rng = np.random.default_rng(seed)
-    with StoreWriter(
-        root / corpus, corpus=corpus, seed=seed, image_size=image_size, replace=replace
-    ) as writer:
-        for s, gender in enumerate(genders):
-            for k in range(clips):
-                parts: dict[str, NDArray[np.generic]] = {}
-                if kind != "audio":
-                    parts["faces"] = np.stack(
-                        [face(colour(s, k, i), image_size) for i in range(faces)]
-                    )
-                    parts["landmarks"] = np.full((faces, 5, 2), image_size / 2, np.float32)
-                if kind != "image":
-                    pitch = PITCH_HZ[gender] * (1 + 0.03 * s)
-                    parts["waveform"] = tone(pitch, lengths[k % len(lengths)], rng)
-                    frames = len(parts["waveform"]) // MEL.hop + 1
-                    parts["f0"] = np.full(frames, pitch, np.float32)
-                fields = {
-                    "id": f"{corpus}-s{s + 1}-{k}",
-                    "kind": kind,
-                    "speaker": f"{corpus}/s{s + 1}" if known_speakers else "",
-                    "gender": gender,
-                    "split": splits[k % len(splits)],
-                    "transcript": "" if kind == "image" else transcript,
-                    "source": f"s{s + 1}/clip{k}",
-                    "sha256": f"{s:032x}{k:032x}",
-                }
-                writer.add(fields, **parts)
-    return Store.open(root / corpus)
+    made: list[dict[str, Any]] = []
+    for s, gender in enumerate(genders):
+        for k in range(clips):
+            clip: dict[str, Any] = {
+                "id": f"{corpus}-s{s + 1}-{k}",
+                "kind": kind,
+                "speaker": f"{corpus}/s{s + 1}" if known_speakers else "",
+                "gender": gender,
+                "split": splits[k % len(splits)],
+                "transcript": "" if kind == "image" else transcript,
+                "source": f"s{s + 1}/clip{k}",
+                "sha256": f"{s:032x}{k:032x}",
+            }
+            if kind != "audio":
+                clip["faces"] = np.stack([face(colour(s, k, i), image_size) for i in range(faces)])
+                clip["landmarks"] = np.full((faces, 5, 2), image_size / 2, np.float32)
+            if kind != "image":
+                pitch = PITCH_HZ[gender] * (1 + 0.03 * s)
+                clip["waveform"] = tone(pitch, lengths[k % len(lengths)], rng)
+                frames = len(clip["waveform"]) // MEL.hop + 1
+                clip["f0"] = np.full(frames, pitch, np.float32)
+            made.append(clip)
+    return write_store(root / corpus, made, image_size=image_size, seed=seed)
 
 
 def colour(speaker: int, clip: int, face_number: int) -> tuple[int, int, int]:

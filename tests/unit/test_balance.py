@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.store_factory import make_batches, make_store, role
+from tests.unit.store_factory import make_batches, make_store, role, write_store
 from xfavot.data.batches import Batch, Batches
-from xfavot.data.store import Store, StoreWriter
+from xfavot.data.store import Store
 
 # How many clips each speaker has; uneven inside the corpora too.
 PEOPLE = {
@@ -33,21 +33,22 @@ DEVIATIONS = 4.5  # of a share; the chance that one of some 200 checks fails is 
 def uneven(root: Path, corpus: str, people: dict[str, list[int]]) -> Store:
     """A store of tiny clips, with as many for each speaker as told."""
     image = {"faces": np.zeros((1, 8, 8, 3), np.uint8)}
-    sound = {"waveform": np.zeros(1200, np.float32), "log_mel": np.zeros((80, 5), np.float32)}
+    sound = {"waveform": np.zeros(1200, np.float32), "mel": np.zeros((80, 5), np.float32)}
     parts = {"av": image | sound, "image": image, "audio": sound}[KINDS[corpus]]
-    with StoreWriter(root / corpus, corpus=corpus, seed=0, image_size=8) as writer:
-        for gender, counts in people.items():
-            for number, clips in enumerate(counts):
-                for clip in range(clips):
-                    fields = {
-                        "id": f"{corpus}-{gender}{number}-{clip}",
-                        "kind": KINDS[corpus],
-                        "speaker": f"{corpus}/{gender}{number}",
-                        "gender": gender,
-                        "split": "train",
-                    }
-                    writer.add(fields, **parts)
-    return Store.open(root / corpus)
+    made = [
+        {
+            "id": f"{corpus}-{gender}{number}-{clip}",
+            "kind": KINDS[corpus],
+            "speaker": f"{corpus}/{gender}{number}",
+            "gender": gender,
+            "split": "train",
+            **parts,
+        }
+        for gender, counts in people.items()
+        for number, clips in enumerate(counts)
+        for clip in range(clips)
+    ]
+    return write_store(root / corpus, made, image_size=8)
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +23,16 @@ from xfavot.audio import f0 as f0_module
 from xfavot.audio.f0 import world_f0
 from xfavot.audio.io import save_waveform
 from xfavot.audio.mel import MEL
-from xfavot.data import prepare as clip_module
-from xfavot.data import prepare as plan_module
 from xfavot.data import prepare as prepare_module
 from xfavot.data.corpora import compare_counts
 from xfavot.data.prepare import (
-    Progress,
-    Settings,
     assign_splits,
     content_sha256,
     prepare,
     prepare_dataset,
+    with_progress,
 )
-from xfavot.data.readers import Clip
+from xfavot.data.readers import Clip, Reject
 from xfavot.data.report import preview, summary
 from xfavot.data.store import Store
 from xfavot.errors import ConfigError, DataError
@@ -136,7 +133,7 @@ def test_a_store_of_voices(prepared: Store, vctk: Path) -> None:
     assert prepared.log_mel(item).shape == (80, 49)
     f0 = prepared.f0_hz(item)
     assert np.median(f0[f0 > 0]) == pytest.approx(110.0, rel=0.02)
-    assert not (prepared.path.parent / ".staging").exists()
+    assert [path.name for path in prepared.path.parent.iterdir()] == ["vctk"]
     record = json.loads((prepared.path / "prepare.json").read_text(encoding="utf-8"))
     assert (record["clips"], record["seed"], record["source"]) == (6, 0, str(vctk / "vctk"))
 
@@ -160,7 +157,7 @@ def test_workers_do_not_change_the_store(prepared: Store, vctk: Path, tmp_path: 
 def test_a_finished_store_is_opened_again(
     prepared: Store, vctk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare_module, "stage", None)  # no work may be done
+    monkeypatch.setattr(prepare_module, "process", None)  # no work may be done
     lines: list[str] = []
     before = (prepared.path / "manifest.csv").stat().st_mtime_ns
     again = make("vctk", vctk, prepared.path.parent, on_log=lines.append)
@@ -201,7 +198,7 @@ def test_a_film_gives_frames_sound_and_landmarks(
 ) -> None:
     write_film(tmp_path / "grid" / "s1" / "bbaf2n.mpg")
     write_film(tmp_path / "grid" / "s4" / "lwbz9s.mpg")
-    monkeypatch.setattr(clip_module, "detect", found_at(LANDMARKS))
+    monkeypatch.setattr(prepare_module, "detect", found_at(LANDMARKS))
     store = make("grid", tmp_path, tmp_path / "data")
     assert len(store.items) == 2
     assert {item.face_count for item in store.items} == {4}
@@ -216,7 +213,7 @@ def test_a_film_gives_frames_sound_and_landmarks(
 def test_one_bad_frame_costs_that_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_film(tmp_path / "s1" / "bbaf2n.mpg")
     answers = iter([None, LANDMARKS, LANDMARKS, None])
-    monkeypatch.setattr(clip_module, "detect", lambda images: [next(answers)])
+    monkeypatch.setattr(prepare_module, "detect", lambda images: [next(answers)])
     store = make("grid", tmp_path, tmp_path / "data")
     assert store.items[0].face_count == 2
 
@@ -283,43 +280,29 @@ def test_mini_makes_its_own_originals_once(tmp_path: Path, monkeypatch: pytest.M
     assert calls == [tmp_path / "originals" / "mini"]
     with pytest.raises(DataError, match="seed is 5, now 6"):
         prepare_dataset("mini", "", tmp_path, 0, 6, speakers=2)
-    monkeypatch.setattr(plan_module, "SCHEMA", SCHEMA + 1)  # a generator that draws otherwise
+    monkeypatch.setattr(prepare_module, "SCHEMA", SCHEMA + 1)  # a generator that draws otherwise
     with pytest.raises(DataError, match=f"generator is {SCHEMA}, now {SCHEMA + 1}"):
         prepare_dataset("mini", "", tmp_path, 0, 5, speakers=2)
-    monkeypatch.setattr(prepare_module, "SCHEMA", SCHEMA + 1)
     shutil.rmtree(store.path)
     with pytest.raises(DataError, match=f"'schema': {SCHEMA}, .* expected .'schema': {SCHEMA + 1}"):
         prepare_dataset("mini", "", tmp_path, 0, 5, speakers=2)
 
 
 def test_progress_tells_rate_and_time_left() -> None:
-    times = iter([0.0, *(float(i) for i in range(1, 101))])
-    lines: list[str] = []
-    progress = Progress("grid", 100, lines.append, clock=lambda: next(times))
-    for i in range(100):
-        progress.step(rejected=i == 3)
-    assert lines[0] == "grid: 5 of 100 clips, 1.0 a second, 0:01:35 left, 1 rejected"
-    assert lines[-1].startswith("grid: 100 of 100 clips")
-    assert len(lines) == 20
+    now, lines = [0.0], list[str]()
 
+    def outcomes() -> Iterator[tuple[Clip, Any]]:
+        clip = Clip(id="a", kind="audio", audio=Path("a.wav"))
+        now[0] = 60.0  # workers that take a minute to start
+        for number in range(100):
+            yield clip, Reject(source=clip.source, reason="silent") if number == 3 else {}
+            now[0] += 1.0
 
-def test_progress_after_a_resume_and_a_slow_start_tells_the_rate_of_now() -> None:
-    now = [0.0]
-    lines: list[str] = []
-    progress = Progress("grid", 1000, lines.append, clock=lambda: now[0], before=700)
-    now[0] = 60.0  # workers that take a minute to start
-    progress.step(rejected=False)
-    assert lines == ["grid: 701 of 1000 clips, 0 rejected"]
-    for _ in range(50):  # one clip a second, then four
-        now[0] += 1.0
-        progress.step(rejected=False)
-    assert lines[-1] == "grid: 739 of 1000 clips, 1.0 a second, 4:21 left, 0 rejected"
-    for _ in range(249):
-        now[0] += 0.25
-        progress.step(rejected=False)
-    found = re.fullmatch(r"grid: 1000 of 1000 clips, (.*) a second, 0:00 left, .*", lines[-1])
-    assert found
-    assert float(found[1]) > 3.0  # the mean over the whole run would be 1.9
+    list(with_progress(outcomes(), "grid", 100, lines.append, clock=lambda: now[0]))
+    assert lines[0] == "grid: 1 of 100 clips, 0 rejected"
+    assert lines[1] == "grid: 6 of 100 clips, 1.0 a second, 0:01:34 left, 1 rejected"
+    assert lines[-1] == "grid: 100 of 100 clips, 1.0 a second, 0:00:00 left, 1 rejected"
+    assert len(lines) == 21
 
 
 def test_the_digest_of_a_clip_covers_all_its_files(tmp_path: Path) -> None:
@@ -387,14 +370,9 @@ def test_wrong_arguments_and_missing_packages(
         make("vctc", vctk, tmp_path)
     with pytest.raises(ConfigError, match="workers is -1"):
         make("vctk", vctk, tmp_path, workers=-1)
-    monkeypatch.setattr(plan_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(prepare_module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"pyworld.*xfavot\[data\]"):
         make("vctk", vctk, tmp_path)
-
-
-def test_settings_have_a_hash() -> None:
-    assert Settings().hash == Settings().hash
-    assert Settings().hash != Settings(faces_per_clip=2).hash
 
 
 def test_real_clips_of_every_corpus(real_corpus: Path, tmp_path: Path) -> None:

@@ -9,10 +9,9 @@ import torch
 from torch.nn import functional
 
 from tests.unit.store_factory import make_batches as batches
-from tests.unit.store_factory import role
+from tests.unit.store_factory import role, write_store
 from xfavot.audio.mel import Standardiser
 from xfavot.data.batches import Change, draw_changes, planes, reflected
-from xfavot.data.store import Store, StoreWriter
 
 
 def test_reflection() -> None:
@@ -70,13 +69,10 @@ def test_changed_faces_by_hand() -> None:
 
 def test_short_clips_are_reflected(tmp_path: Path) -> None:
     mel = np.tile(np.arange(5, dtype=np.float32), (80, 1))
-    with StoreWriter(tmp_path / "toy", corpus="toy", seed=0) as writer:
-        fields = {"id": "a", "kind": "audio", "speaker": "toy/s1", "gender": "f", "split": "train"}
-        writer.add(fields, waveform=np.zeros(1200, np.float32), log_mel=mel)
+    clip = {"id": "a", "kind": "audio", "speaker": "toy/s1", "gender": "f", "split": "train"}
+    store = write_store(tmp_path / "toy", [clip | {"waveform": np.zeros(1200), "mel": mel}])
     source = batches(
-        [Store.open(tmp_path / "toy")],
-        mel_frames=12,
-        standardiser=Standardiser(torch.zeros(80), torch.ones(80)),
+        [store], mel_frames=12, standardiser=Standardiser(torch.zeros(80), torch.ones(80))
     )
     x = role(source.batch(0), "source_audio").x
     expected = torch.tensor([0.0, 1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3])
@@ -89,10 +85,8 @@ def test_images_by_hand(tmp_path: Path) -> None:
     image[0, 1] = [255, 2, 0]
     image[1, 0] = [255, 4, 0]
     image[1, 1] = [255, 8, 255]
-    with StoreWriter(tmp_path / "toy", corpus="toy", seed=0, image_size=4) as writer:
-        fields = {"id": "a", "kind": "image", "gender": "f", "split": "train"}
-        writer.add(fields, faces=image[None])
-    store = Store.open(tmp_path / "toy")
+    clip = {"id": "a", "kind": "image", "gender": "f", "split": "train", "faces": image[None]}
+    store = write_store(tmp_path / "toy", [clip], image_size=4)
     whole = role(batches([store], image_size=4).batch(0), "source_image").to("cpu").x[0]
     torch.testing.assert_close(
         whole, torch.from_numpy(image).permute(2, 0, 1) / 127.5 - 1.0, atol=1e-6, rtol=0.0

@@ -1,59 +1,55 @@
 """The prepared store: one folder a corpus, flat arrays on disk and one manifest row a clip.
 
-Written once by `prepare` through :class:`StoreWriter`, read by everything after it through
-:class:`Store`. Arrays are appended while the corpus streams by and are memory-mapped afterwards, so
-that neither side ever holds a corpus in memory. Frames are stored time first, (T, 80), so that a
-crop of a clip is one contiguous piece of the file.
+`prepare` writes it once through :class:`Draft`; everything after reads it through :class:`Store`.
+Arrays grow while the corpus streams by and are memory-mapped afterwards, so that neither side ever
+holds a corpus in memory. Frames are stored time first, (T, 80), so that a crop of a clip is one
+contiguous piece of the file.
 """
 
 from __future__ import annotations
 
 import csv
+import fcntl
+import hashlib
 import io
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any
-import numpy as np
-import torch
-from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
-from xfavot.audio.mel import MEL, log_mel
-from xfavot.errors import DataError
 import json
 import os
-from os import PathLike
-import shutil
-import tempfile
 import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import astuple
-from types import TracebackType
+from dataclasses import astuple, dataclass, fields
+from math import prod
+from os import PathLike
+from pathlib import Path
 from typing import Any, BinaryIO
-from numpy.typing import ArrayLike
-from xfavot import __version__
-from xfavot.audio.mel import MEL
-import hashlib
-from dataclasses import dataclass
+
+import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from xfavot import __version__
+from xfavot.audio.io import PCM_SCALE
 from xfavot.audio.mel import MEL, Standardiser, require_contract
-
-
-# One clip of a prepared store: its manifest row, its arrays, and the checks of both
-
+from xfavot.errors import DataError
+from xfavot.files import write_whole
 
 SCHEMA = 1  # of a prepared store; another number is refused
 KINDS = ("av", "audio", "image")
 GENDERS = ("f", "m")  # the position is the gender code
 SPLITS = ("train", "val", "unseen")
-PCM_SCALE = 32768.0  # int16 steps in a full-scale sample
-ARRAYS = {  # file name and type of every array
-    "faces": "uint8",
-    "landmarks": "float32",
-    "audio": "int16",
-    "mel": "float16",
-    "f0": "float32",
+ARRAYS = {  # the file's type, and the part of an item's columns that counts its rows
+    "faces": ("uint8", "face"),
+    "landmarks": ("float32", "face"),
+    "audio": ("int16", "sample"),
+    "mel": ("float16", "frame"),
+    "f0": ("float32", "frame"),
 }
+HEAD, MANIFEST, QUARANTINE = "store.json", "manifest.csv", "quarantine.csv"
+STD_FLOOR = 1e-3  # log10 units; keeps a band that never changes from being divided by zero
+
+Array = NDArray[Any]
+Entry = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,403 +74,7 @@ class Item:
 
 
 COLUMNS = tuple(f.name for f in fields(Item))
-NUMBERS = COLUMNS[-6:]
-
-
-def read_items(text: bytes, path: Path, count: int, lengths: Mapping[str, int]) -> tuple[Item, ...]:
-    """Parse manifest.csv and check every row against the arrays' lengths.
-
-    Args:
-        text: the file's bytes.
-        path: the store's folder, for messages.
-        count: rows expected.
-        lengths: length of each array by name.
-
-    Returns:
-        The items, in file order.
-
-    Raises:
-        DataError: other columns, a damaged row, a row outside the arrays, another number of rows.
-    """
-    where = f"prepared store {path}: manifest.csv"
-    rows = csv.DictReader(io.StringIO(text.decode("utf-8", errors="replace"), newline=""))
-    if tuple(rows.fieldnames or ()) != COLUMNS:
-        raise DataError(
-            f"{where} has columns {rows.fieldnames}; expected {list(COLUMNS)}; prepare it again"
-        )
-    items: list[Item] = []
-    for number, row in enumerate(rows, start=1):
-        try:
-            values: dict[str, Any] = {k: int(v) if k in NUMBERS else v for k, v in row.items()}
-            item = Item(**values)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{where}, row {number}, is damaged ({error}); prepare again") from None
-        ends = {
-            "faces": (item.face_start, item.face_count),
-            "audio": (item.sample_start, item.sample_count),
-            "mel": (item.frame_start, item.frame_count),
-        }
-        if any(a < 0 or n < 0 or a + n > lengths[name] for name, (a, n) in ends.items()):
-            raise DataError(
-                f"{where}, row {number} ({item.id}), points outside the arrays: {ends}; expected "
-                f"lengths {dict(lengths)}; prepare the corpus again"
-            )
-        items.append(item)
-    if len(items) != count:
-        raise DataError(
-            f"{where} has {len(items)} rows; expected {count}; the file is truncated or edited, "
-            "prepare the corpus again"
-        )
-    return tuple(items)
-
-
-def clip_arrays(
-    row: Mapping[str, str],
-    faces: ArrayLike | None,
-    landmarks: ArrayLike | None,
-    waveform: ArrayLike | None,
-    mel: Tensor | ArrayLike | None,
-    f0: ArrayLike | None,
-    *,
-    tails: Mapping[str, tuple[int, ...]],
-) -> dict[str, NDArray[Any]]:
-    """Convert what a clip has to the types of the files, checked against its kind and each other.
-
-    Args:
-        row: the clip's text fields.
-        faces, landmarks, waveform, mel, f0: as in ``StoreWriter.add``.
-        tails: shape of one entry of each array.
-
-    Returns:
-        An array for each of :data:`ARRAYS`, empty where the kind has none.
-
-    Raises:
-        DataError: something is missing, superfluous, misshapen or not finite.
-    """
-    where, seen, heard = f"clip {row['id']!r}", row["kind"] != "audio", row["kind"] != "image"
-    if (faces is not None) != seen or (waveform is not None) != heard:
-        raise DataError(
-            f"{where} of kind {row['kind']!r}: faces given: {faces is not None}, waveform "
-            f"given: {waveform is not None}; expected {seen} and {heard}; correct the reader"
-        )
-    out = {name: np.zeros((0, *tails[name]), dtype) for name, dtype in ARRAYS.items()}
-    if seen:
-        out["faces"] = np.asarray(faces)
-        count = len(out["faces"])
-        given = np.full((count, 5, 2), np.nan) if landmarks is None else np.asarray(landmarks)
-        out["landmarks"] = given.astype(np.float32)
-        _require(where, "faces", out["faces"], (count, *tails["faces"]), ARRAYS["faces"])
-        _require(where, "landmarks", out["landmarks"], (count, 5, 2), ARRAYS["landmarks"])
-        if not count:
-            raise DataError(f"{where}: no face; expected at least one; quarantine it instead")
-    if heard:
-        out["audio"] = _pcm(where, np.asarray(waveform))
-        wave = torch.from_numpy(out["audio"].astype(np.float32) / np.float32(PCM_SCALE))
-        frames = len(wave) // MEL.hop + 1
-        bands = log_mel(wave) if mel is None else torch.as_tensor(mel)
-        out["mel"] = bands.detach().cpu().numpy().T.astype(ARRAYS["mel"])
-        given = np.full(frames, np.nan) if f0 is None else np.asarray(f0)
-        out["f0"] = given.astype(np.float32)
-        _require(where, "log_mel (transposed)", out["mel"], (frames, MEL.n_mels), ARRAYS["mel"])
-        _require(where, "f0", out["f0"], (frames,), ARRAYS["f0"])
-        if not np.isfinite(out["mel"]).all():
-            raise DataError(
-                f"{where}: log_mel has values that are not finite in float16; expected log10 "
-                "magnitudes of at least -10; compute it with audio.mel.log_mel"
-            )
-    return out
-
-
-def _require(
-    where: str, name: str, array: NDArray[Any], shape: tuple[int, ...], dtype: str
-) -> None:
-    """Refuse an array of another shape or type."""
-    if array.shape != shape or array.dtype != np.dtype(dtype):
-        raise DataError(
-            f"{where}: {name} is {array.shape} {array.dtype}; expected {shape} {dtype}; correct "
-            "what prepares the clip"
-        )
-
-
-def _pcm(where: str, wave: NDArray[Any]) -> NDArray[np.int16]:
-    """A mono waveform as int16."""
-    floating = np.issubdtype(wave.dtype, np.floating)
-    if wave.ndim != 1 or not (floating or wave.dtype == np.int16) or not np.isfinite(wave).all():
-        raise DataError(
-            f"{where}: waveform is {wave.shape} {wave.dtype}, or not finite; expected (N,) finite "
-            "float in [-1, 1] or int16; load it with audio.io.load_waveform"
-        )
-    steps = np.rint(wave * PCM_SCALE) if floating else wave
-    return np.clip(steps, -PCM_SCALE, PCM_SCALE - 1).astype(np.int16)
-
-
-# Writes a prepared store: arrays grow beside the target, which appears whole at the end
-
-
-HEADER_BYTES = 128  # of an .npy file, reserved and filled in at close
-STALE_SECONDS = 24 * 3600.0  # a writer's folder untouched this long belongs to a killed process
-FIELDS = ("id", "kind", "speaker", "gender", "split", "transcript", "source", "sha256")
-
-
-class StoreWriter:
-    """Streams clips into a new prepared store; use it in a ``with`` statement.
-
-    Leaving the block closes the store, an exception inside it removes what was written. Other
-    files (`factors.json`, `report.html`) may be put into :attr:`folder` before the end.
-
-    Args:
-        path: the store's folder, ``<data_root>/<corpus>``; it appears at :meth:`close`.
-        corpus: name of the corpus.
-        seed: seed of the splits, recorded.
-        image_size: pixels a side of every face.
-        replace: take the place of an existing store, which stays until the new one is whole.
-
-    Raises:
-        DataError: the folder exists and may not be replaced, or cannot be written.
-    """
-
-    def __init__(
-        self,
-        path: Path | str,
-        *,
-        corpus: str,
-        seed: int,
-        image_size: int = 128,
-        replace: bool = False,
-    ) -> None:
-        """Open the files of a new store; see the class."""
-        self.path = Path(path)
-        self.corpus, self.seed, self.image_size = corpus, seed, image_size
-        self._replace = replace
-        self._require_free()
-        stem = f".{self.path.name}.partial-"
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            for old in self.path.parent.glob(f"{stem}*"):
-                if _is_stale(old):
-                    shutil.rmtree(old, ignore_errors=True)
-            self.folder = Path(tempfile.mkdtemp(prefix=stem, dir=self.path.parent))
-            self.folder.chmod(0o755)
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
-        tails = {"faces": (image_size, image_size, 3), "landmarks": (5, 2), "mel": (MEL.n_mels,)}
-        self._tails: dict[str, tuple[int, ...]] = {name: tails.get(name, ()) for name in ARRAYS}
-        self._lengths = dict.fromkeys(ARRAYS, 0)
-        self._files: dict[str, BinaryIO] = {}
-        self._ids: set[str] = set()
-        self._items: list[Item] = []
-        self._quarantined: list[tuple[str, str, str]] = []
-        self._open = True
-        try:
-            for name in ARRAYS:
-                self._files[name] = (self.folder / f"{name}.npy").open("wb")
-                self._files[name].write(bytes(HEADER_BYTES))
-        except OSError as error:
-            self.abort()
-            raise _unwritable(self.path, error) from error
-
-    def add(
-        self,
-        item_fields: Mapping[str, str],
-        *,
-        faces: ArrayLike | None = None,
-        landmarks: ArrayLike | None = None,
-        waveform: ArrayLike | None = None,
-        log_mel: Tensor | ArrayLike | None = None,
-        f0: ArrayLike | None = None,
-    ) -> Item:
-        """Append one clip.
-
-        Args:
-            item_fields: id, kind, split; speaker, gender, transcript, source, sha256 if known.
-            faces: (n, H, W, 3) uint8, for kinds "av" and "image".
-            landmarks: (n, 5, 2) pixels of the crop; NaN is stored when not given.
-            waveform: (N,) float in [-1, 1] or int16 at 24 kHz, for kinds "av" and "audio".
-            log_mel: (80, N // 300 + 1) log10; computed from the waveform when not given.
-            f0: (N // 300 + 1,) Hz, 0 unvoiced; NaN ("not estimated") is stored when not given.
-
-        Returns:
-            The manifest row.
-
-        Raises:
-            DataError: a field or an array does not fit, or the disk is full (the writer is then
-                closed and its files removed).
-        """
-        row = dict.fromkeys(FIELDS, "") | dict(item_fields)
-        self._check_fields(row)
-        arrays = clip_arrays(row, faces, landmarks, waveform, log_mel, f0, tails=self._tails)
-        item = Item(
-            **row,
-            corpus=self.corpus,
-            face_start=self._lengths["faces"],
-            face_count=len(arrays["faces"]),
-            sample_start=self._lengths["audio"],
-            sample_count=len(arrays["audio"]),
-            frame_start=self._lengths["mel"],
-            frame_count=len(arrays["mel"]),
-        )
-        try:
-            for name, array in arrays.items():
-                self._files[name].write(np.ascontiguousarray(array).data)
-                self._lengths[name] += len(array)
-        except OSError as error:
-            self.abort()
-            raise _unwritable(self.path, error) from error
-        self._items.append(item)
-        self._ids.add(item.id)
-        return item
-
-    def quarantine(self, source: str, reason: str, detail: str = "") -> None:
-        """Record a file that could not be used.
-
-        Args:
-            source: the file, relative to the corpus.
-            reason: a short class of errors, the same words for the same cause.
-            detail: the full message.
-        """
-        self._quarantined.append((source, reason, detail))
-
-    def close(self) -> Path:
-        """Write headers, manifest and store.json, then let the store appear at its path.
-
-        Returns:
-            The store's folder, ready for ``Store.open``.
-
-        Raises:
-            DataError: the target has appeared meanwhile, or the disk is full; nothing is left.
-        """
-        if not self._open:
-            return self.path
-        try:
-            self._require_free()
-            self._finish()
-            retired = self.folder.with_name(self.folder.name + "-old")
-            if self.path.exists():
-                self.path.rename(retired)
-            self.folder.rename(self.path)
-            shutil.rmtree(retired, ignore_errors=True)
-        except OSError as error:
-            self.abort()
-            raise _unwritable(self.path, error) from error
-        except DataError:
-            self.abort()
-            raise
-        self._open = False
-        return self.path
-
-    def abort(self) -> None:
-        """Remove everything written so far; the target stays as it was."""
-        self._open = False
-        for file in self._files.values():
-            with suppress(OSError):  # a full disk fails the flush again
-                file.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> StoreWriter:
-        """Return the writer itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close, or remove everything after an exception."""
-        if kind is None:
-            self.close()
-        elif self._open:
-            self.abort()
-
-    def _require_free(self) -> None:
-        """Refuse a target that exists, unless it is a store that may be replaced."""
-        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
-            return
-        if not self._replace or not (self.path / "store.json").is_file():
-            raise DataError(
-                f"prepared store {self.path}: the folder exists; expected no folder, or a store "
-                "and replace=True; open the store that is there, or remove it"
-            )
-
-    def _check_fields(self, row: Mapping[str, str]) -> None:
-        """Refuse unknown fields, values outside the schema and a repeated id."""
-        allowed = {"kind": KINDS, "gender": (*GENDERS, ""), "split": SPLITS}
-        wrong = {k: row[k] for k, values in allowed.items() if row[k] not in values}
-        unknown = sorted(set(row) - set(FIELDS))
-        if wrong or unknown or not row["id"] or row["id"] in self._ids:
-            raise DataError(
-                f"clip {row['id']!r}: unknown fields {unknown}, wrong values {wrong}, repeated id: "
-                f"{row['id'] in self._ids}; expected fields {FIELDS}, a new non-empty id and "
-                f"values of {allowed}; correct the corpus's reader"
-            )
-
-    def _finish(self) -> None:
-        """Write everything that waits for the end into the folder and flush it to the disk."""
-        written: dict[str, dict[str, Any]] = {}
-        for name, dtype in ARRAYS.items():
-            shape = (self._lengths[name], *self._tails[name])
-            file = self._files[name]
-            file.seek(0)
-            file.write(_npy_header(shape, dtype))
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
-            size = (self.folder / f"{name}.npy").stat().st_size
-            written[name] = {"dtype": dtype, "shape": list(shape), "bytes": size}
-        _write_csv(self.folder / "manifest.csv", COLUMNS, [astuple(item) for item in self._items])
-        columns = ("source", "reason", "detail")
-        _write_csv(self.folder / "quarantine.csv", columns, self._quarantined)
-        kinds = {kind: sum(item.kind == kind for item in self._items) for kind in KINDS}
-        head = {
-            "schema": SCHEMA,
-            "corpus": self.corpus,
-            "created_by": f"xfavot {__version__}",
-            "seed": self.seed,
-            "image_size": self.image_size,
-            "mel": MEL.as_dict(),
-            "mel_hash": MEL.hash,
-            "items": len(self._items),
-            "counts": {**kinds, "quarantined": len(self._quarantined)},
-            "arrays": written,
-        }
-        text = json.dumps(head, indent=2) + "\n"
-        (self.folder / "store.json").write_text(text, encoding="utf-8")
-
-
-def _npy_header(shape: tuple[int, ...], dtype: str) -> bytes:
-    """An .npy header (format 1.0) of exactly HEADER_BYTES."""
-    description = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
-    room = HEADER_BYTES - 10
-    text = repr(description).encode("latin1").ljust(room - 1) + b"\n"
-    return b"\x93NUMPY\x01\x00" + room.to_bytes(2, "little") + text
-
-
-def _write_csv(path: Path, columns: tuple[str, ...], rows: list[Any]) -> None:
-    """Write a CSV file in UTF-8."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
-
-
-def _is_stale(folder: Path) -> bool:
-    """Whether nothing in a writer's folder changed for a day."""
-    newest = max((file.stat().st_mtime for file in folder.iterdir()), default=0.0)
-    return time.time() - max(newest, folder.stat().st_mtime) > STALE_SECONDS
-
-
-def _unwritable(path: Path, error: OSError) -> DataError:
-    """The error for a store that could not be written."""
-    return DataError(
-        f"prepared store {path}: cannot be written ({error}); nothing was left behind; free space "
-        "and prepare again, which goes on from the clips that are ready"
-    )
-
-
-Array = NDArray[Any]
-
-STD_FLOOR = 1e-3  # log10 units; keeps a band that never changes from being divided by zero
-BLOCK_FRAMES = 65_536  # frames read at once for statistics
+POSITIONS = COLUMNS[-6:]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -484,7 +84,7 @@ class Store:
     Args:
         path: its folder.
         corpus: name of the corpus.
-        items: one a clip, in the order of the arrays.
+        items: one a clip, in the order of the scan.
         image_size: pixels a side of the stored faces.
         seed: seed of the splits.
         manifest_hash: 16 hex digits over the manifest, the mel contract and the image size.
@@ -516,44 +116,36 @@ class Store:
             corpus: the corpus expected there; empty accepts any.
 
         Raises:
-            DataError: the folder, a file or a row is missing or damaged, an array has another size
-                than when it was written, or corpus, schema or mel contract differ.
+            DataError: the folder, a file or a row is missing or damaged, an array is not what was
+                written, or corpus, schema or mel contract differ.
         """
         path = Path(path)
-        advice = "run notebooks/prepare_data.ipynb for this corpus"
         if not path.is_dir():
-            raise DataError(f"prepared store {path}: no such folder; expected a store; {advice}")
-        if not any(path.iterdir()):
-            raise DataError(f"prepared store {path}: the folder is empty; {advice}")
-        wanted = ["store.json", "manifest.csv", *(f"{name}.npy" for name in ARRAYS)]
-        missing = [name for name in wanted if not (path / name).is_file()]
+            raise _refusal(path, "no such folder")
+        files = (HEAD, MANIFEST, *(f"{name}.npy" for name in ARRAYS))
+        missing = [name for name in files if not (path / name).is_file()]
         if missing:
-            raise DataError(f"prepared store {path}: {', '.join(missing)} missing; {advice} again")
+            raise _refusal(path, f"{', '.join(missing)} missing")
         try:
-            head = json.loads((path / "store.json").read_text(encoding="utf-8"))
-            schema, found, count = head["schema"], head["corpus"], head["items"]
-            size, seed, contract, arrays = (
-                head[key] for key in ("image_size", "seed", "mel", "arrays")
-            )
+            head = json.loads((path / HEAD).read_text(encoding="utf-8"))
+            if head["schema"] != SCHEMA:
+                raise _refusal(path, f"schema {head['schema']}; expected {SCHEMA}")
+            if corpus and head["corpus"] != corpus:
+                raise DataError(
+                    f"prepared store {path}: holds corpus {head['corpus']!r}; expected {corpus!r}; "
+                    "correct data_root or data.corpora"
+                )
+            require_contract(head["mel"], where=f"prepared store {path}")
+            arrays = {name: _mapped(path / f"{name}.npy", head["arrays"][name]) for name in ARRAYS}
+            size, seed, count = head["image_size"], head["seed"], head["items"]
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"prepared store {path}: store.json is damaged ({error!r}); {advice} again"
-            ) from error
-        if schema != SCHEMA:
-            raise DataError(
-                f"prepared store {path}: schema {schema}; expected {SCHEMA}; {advice} again"
-            )
-        if corpus and found != corpus:
-            raise DataError(
-                f"prepared store {path}: holds corpus {found!r}; expected {corpus!r}; "
-                "correct data_root or data.corpora"
-            )
-        require_contract(contract, where=f"prepared store {path}")
-        views = {name: _map(path / f"{name}.npy", arrays[name], advice) for name in ARRAYS}
-        text = (path / "manifest.csv").read_bytes()
-        items = read_items(text, path, count, {name: len(view) for name, view in views.items()})
+            raise _refusal(path, f"{HEAD} is damaged ({error!r})") from error
+        text = (path / MANIFEST).read_bytes()
+        items = _read_manifest(path, text.decode("utf-8", errors="replace"), arrays)
+        if len(items) != count:
+            raise _refusal(path, f"{MANIFEST} has {len(items)} rows; expected {count}")
         digest = hashlib.sha256(text + MEL.hash.encode() + str(size).encode()).hexdigest()[:16]
-        return cls(path, found, items, size, seed, digest, **views)
+        return cls(path, head["corpus"], items, size, seed, digest, **arrays)
 
     def waveform(self, item: Item) -> NDArray[np.float32]:
         """(N,) float32 in [-1, 1) at 24 kHz; empty for a picture."""
@@ -581,10 +173,6 @@ class Store:
                 "ask for one from 0 up, of a clip of kind 'av' or 'image'"
             )
         return np.array(self.faces[item.face_start + i])
-
-    def mel_statistics(self, split: str = "train") -> Standardiser:
-        """Mean and deviation per band over all frames of a split; see :func:`mel_statistics`."""
-        return mel_statistics([self], split=split)
 
 
 def open_stores(
@@ -616,7 +204,7 @@ def open_stores(
     return [Store.open(folders[corpus], corpus=corpus) for corpus in present]
 
 
-def mel_statistics(stores: list[Store] | tuple[Store, ...], *, split: str) -> Standardiser:
+def mel_statistics(stores: Sequence[Store], *, split: str) -> Standardiser:
     """Mean and standard deviation per band, pooled over every frame of a split of some stores.
 
     Args:
@@ -631,9 +219,10 @@ def mel_statistics(stores: list[Store] | tuple[Store, ...], *, split: str) -> St
     """
     count, total, square = 0, np.zeros(MEL.n_mels), np.zeros(MEL.n_mels)
     for store in stores:
-        for first, last in _runs(store.items, split):
-            for start in range(first, last, BLOCK_FRAMES):
-                block = np.asarray(store.mel[start : min(last, start + BLOCK_FRAMES)], np.float64)
+        for item in store.items:
+            if item.split == split and item.frame_count:
+                frames = store.mel[item.frame_start : item.frame_start + item.frame_count]
+                block = np.asarray(frames, np.float64)  # (T, 80)
                 count += len(block)
                 total += block.sum(axis=0)
                 square += np.square(block).sum(axis=0)
@@ -648,40 +237,260 @@ def mel_statistics(stores: list[Store] | tuple[Store, ...], *, split: str) -> St
     return Standardiser(torch.from_numpy(mean).float(), torch.from_numpy(std).float())
 
 
-def _runs(items: tuple[Item, ...], split: str) -> list[tuple[int, int]]:
-    """Frame ranges of a split, neighbouring clips joined."""
-    runs: list[tuple[int, int]] = []
-    for item in items:
-        if item.split == split and item.frame_count:
-            first, last = item.frame_start, item.frame_start + item.frame_count
-            runs[-1:] = (
-                [(runs[-1][0], last)]
-                if runs and runs[-1][1] == first
-                else [*runs[-1:], (first, last)]
-            )
-    return runs
+def _refusal(path: Path, reason: str) -> DataError:
+    return DataError(
+        f"prepared store {path}: {reason}; remove what is there and run "
+        "notebooks/prepare_data.ipynb for this corpus"
+    )
 
 
-def _map(file: Path, expected: Mapping[str, Any], advice: str) -> Array:
-    """Memory-map one array after checking its size against store.json."""
-    size = file.stat().st_size
-    if size != expected["bytes"]:
-        raise DataError(
-            f"prepared store {file.parent}: {file.name} has {size} bytes; expected "
-            f"{expected['bytes']}; the file is truncated or replaced, {advice} again"
-        )
-    shape, dtype = tuple(expected["shape"]), np.dtype(expected["dtype"])
-    if 0 in shape:  # an empty file cannot be mapped
-        return np.zeros(shape, dtype)
+def _mapped(file: Path, expected: Mapping[str, Any]) -> Array:
+    """Memory-map one array and compare it with what store.json says of it."""
     try:
         view: Array = np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise DataError(
-            f"prepared store {file.parent}: {file.name} is damaged ({error}); {advice} again"
-        ) from error
+        raise _refusal(file.parent, f"{file.name} is truncated or damaged ({error})") from error
+    shape, dtype = tuple(expected["shape"]), expected["dtype"]
     if view.shape != shape or view.dtype != dtype:
-        raise DataError(
-            f"prepared store {file.parent}: {file.name} holds {view.shape} {view.dtype}; expected "
-            f"{shape} {dtype}; {advice} again"
-        )
-    return view.view(np.ndarray)
+        found = f"{view.shape} {view.dtype}"
+        raise _refusal(file.parent, f"{file.name} holds {found}; expected {shape} {dtype}")
+    return view.view(np.ndarray)  # slices of a plain array cost less
+
+
+def _read_manifest(path: Path, text: str, arrays: Mapping[str, Array]) -> tuple[Item, ...]:
+    """The rows of a manifest, each of which has to lie inside the arrays."""
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    if tuple(rows.fieldnames or ()) != COLUMNS:
+        raise _refusal(path, f"{MANIFEST} has columns {rows.fieldnames}; expected {list(COLUMNS)}")
+    ends = {part: len(arrays[name]) for name, (_, part) in ARRAYS.items()}
+    items = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            place = {column: int(row[column]) for column in POSITIONS}
+            values: dict[str, Any] = row | place
+            items.append(Item(**values))
+        except (TypeError, ValueError) as error:
+            raise _refusal(path, f"{MANIFEST}, row {number}, is damaged ({error})") from None
+        if min(place.values()) < 0 or any(
+            place[f"{part}_start"] + place[f"{part}_count"] > end for part, end in ends.items()
+        ):
+            raise _refusal(path, f"{MANIFEST}, row {number}, points outside the arrays: {place}")
+    return tuple(items)
+
+
+# A store while it is written
+
+
+JOURNAL, LOCK = "journal.jsonl", "lock"  # in a draft only
+COMMIT_SECONDS = 5.0  # of work are lost at most when the process is killed
+
+
+class Draft:
+    """A store that grows beside its place: arrays, and a journal with one entry a clip.
+
+    Use it in a ``with`` statement. A draft whose process was stopped or killed is opened again and
+    goes on after its last entry on the disk. One process writes at a time.
+
+    Args:
+        folder: of the draft, on the disk of the store.
+        image_size: pixels a side of every face.
+
+    Raises:
+        DataError: another process is writing the draft.
+        OSError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, image_size: int) -> None:
+        """Open or create the files of a draft; see the class."""
+        tails = {"faces": (image_size, image_size, 3), "landmarks": (5, 2), "mel": (MEL.n_mels,)}
+        self._shapes: dict[str, tuple[int, ...]] = {name: tails.get(name, ()) for name in ARRAYS}
+        self.folder, self.image_size = folder, image_size
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (folder / LOCK).open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise DataError(
+                f"{folder}: another process is writing there; wait for its end or stop it"
+            ) from None
+        self._files: dict[str, BinaryIO] = {}
+        for name in ARRAYS:
+            path = folder / f"{name}.npy"
+            path.touch()
+            self._files[name] = path.open("r+b")
+        self.keep(self._read_journal())
+
+    def keep(self, entries: Sequence[Entry]) -> None:
+        """Go on after some of the entries, and remove the others with their arrays.
+
+        Args:
+            entries: those up to any place, but for such as own no array.
+        """
+        self.entries, self._unwritten = list(entries), list[Entry]()
+        self._ends = {
+            part: max((e[f"{part}_start"] + e[f"{part}_count"] for e in entries), default=0)
+            for _, part in ARRAYS.values()
+        }
+        for name, (_, part) in ARRAYS.items():
+            start = self._write_header(name, self._ends[part])
+            self._files[name].truncate(start + self._ends[part] * self._row_bytes(name))
+            self._files[name].seek(0, os.SEEK_END)
+        write_whole(self.folder / JOURNAL, "".join(json.dumps(e) + "\n" for e in entries))
+        self._committed = time.monotonic()
+
+    def append(self, entry: Entry, arrays: Mapping[str, Array]) -> Entry:
+        """Add a clip.
+
+        Args:
+            entry: what the journal is to say of it; plain JSON.
+            arrays: any of `faces` (n, H, W, 3) uint8 with `landmarks` (n, 5, 2) float32, and
+                `audio` (N,) int16 with `mel` (N // 300 + 1, 80) float16 and `f0`
+                (N // 300 + 1,) float32; none for a clip that cannot be used.
+
+        Returns:
+            The entry with the clip's :data:`POSITIONS`.
+
+        Raises:
+            DataError: the arrays do not fit each other or the store.
+            OSError: the disk is full; what was added before is kept.
+        """
+        samples = len(arrays.get("audio", ()))
+        counts = {
+            "face": len(arrays.get("faces", ())),
+            "sample": samples,
+            "frame": samples // MEL.hop + 1 if samples else 0,
+        }
+        for name, (dtype, part) in ARRAYS.items():
+            shape = (counts[part], *self._shapes[name])
+            array = arrays.get(name, np.zeros((0, *self._shapes[name]), dtype))
+            if array.shape != shape or array.dtype != dtype:
+                raise DataError(
+                    f"clip {entry['id']!r}: {name} is {array.shape} {array.dtype}; expected "
+                    f"{shape} {dtype}; correct what prepares the clip"
+                )
+        for name, array in arrays.items():
+            self._files[name].write(array.tobytes())
+        for part, count in counts.items():
+            entry |= {f"{part}_start": self._ends[part], f"{part}_count": count}
+            self._ends[part] += count
+        self.entries.append(entry)
+        self._unwritten.append(entry)
+        if time.monotonic() - self._committed > COMMIT_SECONDS:
+            self._commit()
+        return entry
+
+    def publish(
+        self,
+        path: Path,
+        items: Sequence[Item],
+        *,
+        corpus: str,
+        seed: int,
+        quarantine: Sequence[tuple[str, str, str]] = (),
+        beside: Mapping[str, object] | None = None,
+    ) -> Store:
+        """Write headers, manifest and store.json, and let the store appear at its path, whole.
+
+        Args:
+            path: the store's folder, ``<data_root>/<corpus>``.
+            items: one for each clip that can be used.
+            corpus: its name.
+            seed: of the splits, recorded.
+            quarantine: source, reason and detail of each file that cannot be used.
+            beside: more JSON files, by name.
+
+        Returns:
+            The store, opened.
+
+        Raises:
+            DataError: an item has a value that no store may hold.
+            OSError: the path is taken or the disk is full; the draft is kept.
+        """
+        allowed = {"kind": KINDS, "gender": (*GENDERS, ""), "split": SPLITS}
+        for item in items:
+            if any(getattr(item, name) not in values for name, values in allowed.items()):
+                raise DataError(f"{item}; expected {allowed}; correct the corpus's reader")
+        self._commit()
+        described = {}
+        for name, (dtype, part) in ARRAYS.items():
+            self._write_header(name, self._ends[part])
+            self._files[name].close()
+            described[name] = {"dtype": dtype, "shape": [self._ends[part], *self._shapes[name]]}
+        kinds = {kind: sum(item.kind == kind for item in items) for kind in KINDS}
+        head = {
+            "schema": SCHEMA,
+            "corpus": corpus,
+            "created_by": f"xfavot {__version__}",
+            "seed": seed,
+            "image_size": self.image_size,
+            "mel": MEL.as_dict(),
+            "mel_hash": MEL.hash,
+            "items": len(items),
+            "counts": {**kinds, "quarantined": len(quarantine)},
+            "arrays": described,
+        }
+        _write_csv(self.folder / MANIFEST, COLUMNS, [astuple(item) for item in items])
+        _write_csv(self.folder / QUARANTINE, ("source", "reason", "detail"), quarantine)
+        for name, value in {**(beside or {}), HEAD: head}.items():
+            write_whole(self.folder / name, json.dumps(value, indent=1) + "\n")
+        self.folder.rename(path)
+        (path / JOURNAL).unlink()
+        (path / LOCK).unlink()
+        return Store.open(path, corpus=corpus)
+
+    def __enter__(self) -> Draft:
+        """Return the draft itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Keep what is finished and give the draft free."""
+        with suppress(OSError, ValueError):  # the disk is full, or the draft is a store by now
+            self._commit()
+        for file in self._files.values():
+            with suppress(OSError):
+                file.close()
+        self._lock.close()
+
+    def _commit(self) -> None:
+        """Bring the arrays to the disk, and then the entries that speak of them."""
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        with (self.folder / JOURNAL).open("a", encoding="utf-8") as journal:
+            journal.writelines(json.dumps(entry) + "\n" for entry in self._unwritten)
+        self._unwritten.clear()
+        self._committed = time.monotonic()
+
+    def _read_journal(self) -> list[Entry]:
+        """The entries of a stopped run, as far as their arrays are on the disk."""
+        rows: dict[str, int] = {}
+        for name, (_, part) in ARRAYS.items():
+            size = os.fstat(self._files[name].fileno()).st_size - self._write_header(name, 0)
+            rows[part] = min(rows.get(part, size), size // self._row_bytes(name))
+        entries: list[Entry] = []
+        with suppress(FileNotFoundError, ValueError, KeyError):  # a line that was cut off
+            for line in (self.folder / JOURNAL).read_text(encoding="utf-8").splitlines():
+                entry = json.loads(line)
+                if any(entry[f"{p}_start"] + entry[f"{p}_count"] > n for p, n in rows.items()):
+                    break
+                entries.append(entry)
+        return entries
+
+    def _row_bytes(self, name: str) -> int:
+        return np.dtype(ARRAYS[name][0]).itemsize * prod(self._shapes[name])
+
+    def _write_header(self, name: str, rows: int) -> int:
+        """Write the head of an .npy file, which leaves room for more rows; return its size."""
+        file, dtype = self._files[name], np.dtype(ARRAYS[name][0])
+        file.seek(0)
+        head = {"descr": dtype.str, "fortran_order": False, "shape": (rows, *self._shapes[name])}
+        np.lib.format.write_array_header_1_0(file, head)
+        return file.tell()
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
