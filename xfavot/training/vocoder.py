@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xfavot import __version__
+from xfavot.audio.io import PCM_SCALE
 from xfavot.audio.mel import MEL, Standardiser, log_mel, mel_filterbank
 from xfavot.audio.source_filter import (
     PITCH_CLASSES,
@@ -36,7 +37,7 @@ from xfavot.audio.source_filter import (
 )
 from xfavot.config import RunConfig, key_of
 from xfavot.data import corpora
-from xfavot.data.store import PCM_SCALE, Store
+from xfavot.data.store import Store
 from xfavot.errors import CheckpointError, DataError, TrainingError, require_same_shape
 from xfavot.models import device_of
 from xfavot.training import speech
