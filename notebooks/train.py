@@ -17,7 +17,7 @@
 # # Train XFaVoT
 #
 # Trains the eight modules of the paper (Sec. 3, Tables 6 to 9) on a prepared dataset and shows what
-# they learnt: faces and voices led by a face, by a voice and by a latent code.
+# they learnt: faces and voices guided by a face, by a voice and by a latent code.
 #
 # **In:** prepared stores under `data_root` (`prepare_data.ipynb` makes them; `mini` makes itself).
 # **Out:** a run under `run_root`: `config.json`, `metrics.jsonl`, `checkpoints/`, `samples/` with
@@ -73,13 +73,31 @@ progress.line(config.describe(cfg))
 # %% [markdown]
 # ## Training
 #
-# One line every few steps; the terms are means over the passes, `metrics.jsonl` has all of them.
+# The loop of the paper's Sec. 3: a batch, then an update of the discriminators and one of the
+# generators, encoders and the mapping network for every source of styles (`method.ipynb` goes
+# through one update term by term). One line every few steps, means over the passes. The curves are
+# drawn anew twice a minute: solid in training, dashed on the validation split. On the sheet of
+# samples the sources are on top, the references at the left.
+#
+# The session keeps what is not the method: it resumes exactly, stops between two steps on an
+# interrupt, lets no second process into the run, and refuses a term that is not finite.
 
 # %%
-run = training.fit(cfg, resume=resume, on_log=progress.line)
-
-# %%
-figures.curves(run.metrics()).save(Path(run.path, "samples", "curves.png"))
+live = widgets.Live()
+with training.open_session(cfg, resume=resume, on_log=progress.line) as session:
+    for step in session:
+        batch = session.batch(step)  # sources and references of both modalities
+        terms = session.update(batch, step)  # Table 1, the objective, the optimisers
+        if session.due("log"):
+            session.log(terms)
+            live.curves(session.metrics)
+        if session.due("sample"):
+            session.validate()
+            live.images(session.sample())
+        if session.due("checkpoint"):
+            session.save()
+    run = session.finish()
+live.curves(run.metrics, path=Path(run.path, "samples", "curves.png"))
 
 # %% [markdown]
 # ## Conversions by the final checkpoint
@@ -96,8 +114,8 @@ figures.conversion_grids(grids, folder=Path(run.path, "samples"))
 # %% [markdown]
 # ## The same voices, to listen to
 #
-# The waveform is estimated by Griffin-Lim from the converted spectrogram; a part of the roughness
-# is its own.
+# The source-filter vocoder that comes with the package makes the waveform of the converted
+# spectrogram; a part of the roughness is its own.
 
 # %%
 voices = convert.save_voices(grids, Path(run.path, "samples", "voices"))

@@ -251,6 +251,10 @@ class Session:
                 made.append(Path(f"{stem}_{name}.wav"))
         return made
 
+    def metrics(self) -> list[dict[str, float]]:
+        """What :meth:`log` and :meth:`validate` wrote so far."""
+        return read(self.journal.path)
+
     def save(self) -> Path:
         """Write a checkpoint and delete those that are too old."""
         saved = checkpoint.save(

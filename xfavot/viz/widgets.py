@@ -6,8 +6,11 @@ playing, which would hide errors of level. ipywidgets and IPython come with the 
 
 from __future__ import annotations
 
+import base64
+import math
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from os import PathLike, fspath
 from pathlib import Path
@@ -110,6 +113,42 @@ class Html:
 
     def _repr_html_(self) -> str:
         return self.html
+
+
+class Live:
+    """One output of a cell that is drawn anew in place: curves, and the newest samples below.
+
+    Under papermill the notebook keeps the last state.
+    """
+
+    def __init__(self, *, seconds: float = 30.0) -> None:
+        """Show nothing yet; curves are drawn again after `seconds` at the earliest."""
+        self.seconds, self.drawn, self.parts = seconds, -math.inf, {"curves": "", "images": ""}
+        self.handle = _display(Html("", log="curves and samples"), display_id=True)
+
+    def curves(self, metrics: Callable[[], Any], *, path: str | PathLike[str] = "") -> None:
+        """Draw the terms of a run so far, if the last drawing is old enough.
+
+        Args:
+            metrics: returns the records; called only to draw.
+            path: file to save the drawing to, which is then made in any case.
+        """
+        if not path and time.monotonic() - self.drawn < self.seconds:
+            return
+        drawing = figures.curves(metrics())
+        self._show("curves", Album([drawing.save(path) if path else drawing])._repr_html_())
+        self.drawn = time.monotonic()
+
+    def images(self, paths: Sequence[Path]) -> None:
+        """Show the PNG files among some."""
+        found = [path.read_bytes() for path in paths if path.suffix == ".png"]
+        texts = [base64.b64encode(content).decode("ascii") for content in found]
+        tag = '<p><img style="max-width:100%" src="data:image/png;base64,{}"></p>'
+        self._show("images", "".join(tag.format(text) for text in texts))
+
+    def _show(self, part: str, html: str) -> None:
+        self.parts[part] = html
+        self.handle.update(Html("".join(self.parts.values()), log="curves and samples"))
 
 
 def players(
