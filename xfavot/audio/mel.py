@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -62,22 +63,6 @@ class MelContract:
         """The settings by name, ready for JSON."""
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, settings: Mapping[str, Any]) -> MelContract:
-        """Rebuild a contract from its settings.
-
-        Raises:
-            DataError: a setting is missing or unknown.
-        """
-        known = {f.name for f in fields(cls)}
-        if set(settings) != known:
-            raise DataError(
-                f"mel contract: missing settings {sorted(known - set(settings))}, unknown "
-                f"{sorted(set(settings) - known)}; expected exactly {sorted(known)}; it was "
-                "written by another version of the package, prepare the corpus again"
-            )
-        return cls(**settings)
-
 
 MEL = MelContract()
 
@@ -86,24 +71,33 @@ def require_contract(got: MelContract | Mapping[str, Any], *, where: str) -> Non
     """Refuse anything that was made with another mel-spectrogram than :data:`MEL`.
 
     Args:
-        got: the contract found, or its settings by name.
+        got: its contract, or the settings by name.
         where: who carries it, for the message.
 
     Raises:
         DataError: at least one setting differs; each is named with both values.
     """
-    found = got.as_dict() if isinstance(got, MelContract) else dict(got)
-    wanted = MEL.as_dict()
-    differing = [
-        f"{name} is {found.get(name, '(absent)')!r}, expected {wanted.get(name, '(absent)')!r}"
-        for name in sorted(wanted.keys() | found.keys())
-        if name not in found or name not in wanted or found[name] != wanted[name]
-    ]
+    theirs = got.as_dict() if isinstance(got, MelContract) else dict(got)
+    differing = differences(theirs, MEL.as_dict())
     if differing:
         raise DataError(
-            f"{where}: another mel-spectrogram: {'; '.join(differing)}; "
+            f"{where}: another mel-spectrogram: {differing}; "
             "prepare the corpus again, or use a checkpoint and a vocoder of this contract"
         )
+
+
+def differences(got: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    """Say which settings differ, with both values; "" if none does."""
+    absent = "(absent)"
+    pairs = [
+        (name, got.get(name, absent), expected.get(name, absent))
+        for name in sorted(got.keys() | expected.keys())
+    ]
+    return "; ".join(
+        f"{name} is {reprlib.repr(value)}, expected {wanted!r}"
+        for name, value, wanted in pairs
+        if isinstance(value, bool) is not isinstance(wanted, bool) or value != wanted
+    )
 
 
 def hz_to_mel(hz: Tensor) -> Tensor:
@@ -125,28 +119,17 @@ def mel_to_hz(mel: Tensor) -> Tensor:
     return torch.where(mel < LOG_START_MEL, mel * LINEAR_HZ_PER_MEL, LOG_START_HZ * above.exp())
 
 
-def mel_filterbank(*, contract: MelContract = MEL) -> Tensor:
+def mel_filterbank() -> Tensor:
     """Triangular filters on Slaney's scale, each of unit area in Hz (mel_norm "slaney").
 
-    Args:
-        contract: the settings.
-
     Returns:
-        (n_mels, n_fft / 2 + 1) float32, (80, 1025) under :data:`MEL`.
-
-    Raises:
-        ConfigError: the contract asks for another scale or normalisation.
+        (80, 1025) float32: n_mels by n_fft / 2 + 1.
     """
-    if (contract.mel_scale, contract.mel_norm) != ("slaney", "slaney"):
-        raise ConfigError(
-            f"mel contract: scale {contract.mel_scale!r} and norm {contract.mel_norm!r}; expected "
-            "'slaney' and 'slaney', the only ones implemented; use the package's own contract"
-        )
-    ends = hz_to_mel(torch.tensor([contract.fmin, contract.fmax], dtype=torch.float64))
-    steps = torch.linspace(0.0, 1.0, contract.n_mels + 2, dtype=torch.float64)
+    ends = hz_to_mel(torch.tensor([MEL.fmin, MEL.fmax], dtype=torch.float64))
+    steps = torch.linspace(0.0, 1.0, MEL.n_mels + 2, dtype=torch.float64)
     edges = mel_to_hz(ends[0] + (ends[1] - ends[0]) * steps)  # (M + 2,) Hz
-    bins = torch.arange(contract.n_fft // 2 + 1, dtype=torch.float64)
-    bins = bins * (contract.sample_rate / contract.n_fft)  # (F,) Hz
+    bins = torch.arange(MEL.n_fft // 2 + 1, dtype=torch.float64)
+    bins = bins * (MEL.sample_rate / MEL.n_fft)  # (F,) Hz
     low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising, falling = (bins - low) / (centre - low), (high - bins) / (high - centre)
     triangles = torch.minimum(rising, falling).clamp(min=0.0)  # (M, F)
@@ -154,26 +137,18 @@ def mel_filterbank(*, contract: MelContract = MEL) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def _filters_and_window(contract: MelContract, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The filterbank and the window on a device, built once."""
-    settings = (contract.window, contract.center, contract.pad_mode, contract.log_base)
-    if settings != ("hann", True, "reflect", 10) or contract.power != 1.0:
-        raise ConfigError(
-            f"mel contract: window, center, pad_mode, log_base, power are {settings}, "
-            f"{contract.power}; expected ('hann', True, 'reflect', 10), 1.0, the only ones "
-            "implemented; use the package's own contract"
-        )
+def _filters_and_window(device: torch.device) -> tuple[Tensor, Tensor]:
+    """The filterbank and the window on a device, float64, built once."""
     with torch.inference_mode(mode=False):
-        window = torch.hann_window(contract.win, periodic=True, dtype=torch.float64, device=device)
-        return mel_filterbank(contract=contract).double().to(device), window
+        window = torch.hann_window(MEL.win, periodic=True, dtype=torch.float64, device=device)
+        return mel_filterbank().double().to(device), window
 
 
-def log_mel(waveform: Tensor, *, contract: MelContract = MEL) -> Tensor:
+def log_mel(waveform: Tensor) -> Tensor:
     """Logarithmic mel-spectrogram, log10 of magnitudes with a floor.
 
     Args:
-        waveform: (..., N) float32 in [-1, 1], mono, at ``contract.sample_rate``.
-        contract: the settings.
+        waveform: (..., N) float32 in [-1, 1], mono, 24 kHz.
 
     Returns:
         (..., 80, N // 300 + 1) float32, log10 of the linear magnitude, at least -10. Computed in
@@ -182,36 +157,44 @@ def log_mel(waveform: Tensor, *, contract: MelContract = MEL) -> Tensor:
 
     Raises:
         ShapeError: not floating point, or N is at most half of n_fft, which cannot be reflected.
-        ConfigError: the contract has a setting that is not implemented.
     """
-    half = contract.n_fft // 2
+    half = MEL.n_fft // 2
     if not waveform.is_floating_point() or waveform.dim() == 0 or waveform.shape[-1] <= half:
         raise ShapeError(
             f"waveform: got shape {tuple(waveform.shape)} of {waveform.dtype}; expected (..., N) "
             f"float32 with N of at least {half + 1} samples; leave clips this short out"
         )
-    filters, window = _filters_and_window(contract, waveform.device)
+    filters, window = _filters_and_window(waveform.device)
     lead, samples = waveform.shape[:-1], waveform.shape[-1]
     padded = functional.pad(waveform.reshape(-1, 1, samples), (half, half), mode="reflect")
     padded = padded[:, 0].double()  # (B, N + n_fft)
-    frames = samples // contract.hop + 1
+    frames = samples // MEL.hop + 1
     blocks = []
     for first in range(0, frames, BLOCK_FRAMES):
-        count = min(BLOCK_FRAMES, frames - first)
-        start = first * contract.hop
+        start, last = first * MEL.hop, min(first + BLOCK_FRAMES, frames) - 1
         spectrum = torch.stft(
-            padded[:, start : start + (count - 1) * contract.hop + contract.n_fft],
-            n_fft=contract.n_fft,
-            hop_length=contract.hop,
-            win_length=contract.win,
+            padded[:, start : last * MEL.hop + MEL.n_fft],
+            n_fft=MEL.n_fft,
+            hop_length=MEL.hop,
+            win_length=MEL.win,
             window=window,
             center=False,
-            normalized=False,
-            onesided=True,
             return_complex=True,
-        ).abs()  # (B, F, count)
-        blocks.append((filters @ spectrum).clamp(min=contract.floor).log10().float())
-    return torch.cat(blocks, dim=-1).reshape(*lead, contract.n_mels, frames)
+        ).abs()  # (B, F, frames of the block)
+        blocks.append((filters @ spectrum).clamp(min=MEL.floor).log10().float())
+    return torch.cat(blocks, dim=-1).reshape(*lead, MEL.n_mels, frames)
+
+
+def stft(wave: Tensor) -> Tensor:
+    """Transform (..., N) by the contract's window and hop: (..., 1025, N // 300 + 1)."""
+    window = torch.hann_window(MEL.win, device=wave.device)
+    return torch.stft(wave, MEL.n_fft, MEL.hop, MEL.win, window, return_complex=True)
+
+
+def istft(spectrum: Tensor, samples: int) -> Tensor:
+    """Invert :func:`stft`: (..., 1025, T) to (..., samples)."""
+    window = torch.hann_window(MEL.win, device=spectrum.device)
+    return torch.istft(spectrum, MEL.n_fft, MEL.hop, MEL.win, window, length=samples)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -228,6 +211,11 @@ class Standardiser:
 
     mean: Tensor
     std: Tensor
+
+    @classmethod
+    def neutral(cls) -> Standardiser:
+        """Mean 0 and deviation 1: nothing is changed."""
+        return cls(torch.zeros(MEL.n_mels), torch.ones(MEL.n_mels))
 
     def __post_init__(self) -> None:
         """Check shapes and values."""
@@ -256,30 +244,27 @@ class Standardiser:
         return Standardiser(self.mean.to(device), self.std.to(device))
 
 
-# What every vocoder shares: the check of its input, its exact length, a batch row by row
-
-
-class MelDecoder(ABC):
-    """Base of the vocoders.
+class Vocoder(ABC):
+    """Whatever turns log10 mel-spectrograms into waveforms; each checks its input here.
 
     Args:
         name: the name that results carry.
-        contract: the mel definition that the vocoder understands.
         device: where it runs, as torch names it.
         seed: seed of whatever the vocoder draws; drawn on the CPU, the same for every row.
+
+    Attributes:
+        contract: the mel definition that the vocoder understands.
+        hop: samples between two frames.
     """
 
-    def __init__(self, *, name: str, contract: MelContract, device: str, seed: int) -> None:
+    contract = MEL
+    hop = MEL.hop
+
+    def __init__(self, *, name: str, device: str | torch.device = "cpu", seed: int = 0) -> None:
         """Keep the settings."""
         self.name = name
-        self.contract = contract
         self.device = torch.device(device)
         self.seed = seed
-
-    @property
-    def hop(self) -> int:
-        """Samples between two frames."""
-        return self.contract.hop
 
     def __call__(self, log_mel: Tensor, *, length: int | None = None) -> NDArray[np.float32]:
         """Turn log10 mel-spectrograms into waveforms at 24 kHz.
@@ -298,39 +283,27 @@ class MelDecoder(ABC):
             DataError: nothing in it, or a value that is not finite.
             ConfigError: a length that no spectrogram of T frames has.
         """
-        bands = self.contract.n_mels
-        batched = log_mel.dim() == 3
-        require_shape("log mel", log_mel, (None, bands, None) if batched else (bands, None))
-        if log_mel.numel() == 0 or not bool(torch.isfinite(log_mel).all()):
+        rows = log_mel if log_mel.dim() == 3 else log_mel[None]
+        require_shape("log mel", rows, (None, MEL.n_mels, None))
+        if rows.numel() == 0 or not bool(rows.isfinite().all()):
             raise DataError(
                 f"vocoder {self.name}: got a spectrogram of shape {tuple(log_mel.shape)} whose "
-                f"values are {'not all finite' if log_mel.numel() else 'missing'}; expected finite "
+                f"values are {'not all finite' if rows.numel() else 'missing'}; expected finite "
                 "log10 magnitudes; check that it was restored from its standardised form"
             )
-        samples = self._samples(log_mel.shape[-1], length)
+        least = (rows.shape[2] - 1) * self.hop
+        samples = least if length is None else length
+        if samples not in range(least, least + self.hop):
+            raise ConfigError(
+                f"vocoder {self.name}: length is {length!r} samples for {rows.shape[2]} frames; "
+                f"expected {least} to {least + self.hop - 1}, whose spectrogram has that many "
+                "frames; leave it out, or pass the length of the waveform that was analysed"
+            )
         with torch.inference_mode():
-            rows = log_mel if batched else log_mel[None]
             rows = rows.to(device=self.device, dtype=torch.float32)
             waves = [self._decode(row, samples).float().cpu().numpy() for row in rows]
-        return np.stack(waves) if batched else waves[0]
+        return np.stack(waves) if log_mel.dim() == 3 else waves[0]
 
     @abstractmethod
     def _decode(self, log_mel: Tensor, samples: int) -> Tensor:
         """Turn (80, T) float32 on the device into exactly (samples,); see :meth:`__call__`."""
-
-    def _samples(self, frames: int, length: int | None) -> int:
-        """Return how many samples to give."""
-        least = (frames - 1) * self.hop
-        if length is None:
-            return least
-        if (
-            isinstance(length, bool)
-            or not isinstance(length, int)
-            or length // self.hop != (frames - 1)
-        ):
-            raise ConfigError(
-                f"vocoder {self.name}: length is {length!r} samples for {frames} frames; expected "
-                f"{least} to {least + self.hop - 1}, whose spectrogram has that many frames; "
-                "leave it out, or pass the length of the waveform that was analysed"
-            )
-        return length

@@ -2,44 +2,42 @@
 
 Paper: Sec. 4 names Parallel WaveGAN (Yamamoto, Song and Kim 2020). The networks are that package's
 (MIT), the weights come from a folder or from the project's own store; nothing of either is here.
-This is the only file that imports the package, and the only one with the alias that it needs: it
-asks SciPy for a window under a name that SciPy has dropped.
+Folders are not trusted: nothing in them is executed, and weights of another mel-spectrogram are
+refused. This is the only file that imports the package.
 """
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import hashlib
-import importlib
 import inspect
 import math
-import reprlib
 import warnings
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 import yaml
 from torch import Tensor
 
-from xfavot.audio.mel import MEL, MelDecoder, Standardiser
-from xfavot.errors import DataError, ShapeError, WeightsError
-
-# Folders as the ParallelWaveGAN project publishes its models; nothing in them is executed
-
+from xfavot.audio.mel import MEL, Standardiser, Vocoder, differences
+from xfavot.errors import DataError, WeightsError, XFaVoTError, import_optional
 
 WEIGHTS = "checkpoint*.pkl"
-DEFAULT_GENERATOR = "ParallelWaveGANGenerator"  # of settings older than the other generators
-ABSENT = "(absent)"
-_OURS: dict[str, object] = {
+GENERATORS = {
+    "ParallelWaveGANGenerator": "parallel_wavegan",  # of settings older than the other generators
+    "MelGANGenerator": "melgan",
+    "HiFiGANGenerator": "hifigan",
+}
+STATED = {  # by every published config.yml
     "sampling_rate": MEL.sample_rate,
     "fft_size": MEL.n_fft,
     "hop_size": MEL.hop,
@@ -48,243 +46,52 @@ _OURS: dict[str, object] = {
     "num_mels": MEL.n_mels,
     "fmin": MEL.fmin,
     "fmax": MEL.fmax,
+}
+SELDOM_STATED = {  # and these values hold where they are not
     "log_base": MEL.log_base,
     "eps": MEL.floor,
     "global_gain_scale": 1.0,  # else the sound would have another level than its spectrogram
     "sampling_rate_for_feats": MEL.sample_rate,
 }
-_SELDOM_STATED = ("log_base", "eps", "global_gain_scale", "sampling_rate_for_feats")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class VocoderCheckpoint:
-    """What a folder holds, checked.
-
-    Args:
-        name: folder and file with the beginning of the file's sha256, for results and messages.
-        generator_type: the generator's class in the `parallel_wavegan` package.
-        generator_params: its arguments.
-        pqmf_params: arguments of the filterbank that joins the bands of a multi-band generator.
-        features: mean and deviation per band under which the generator sees the log10 mel.
-        state: its weights by name, all finite.
-    """
-
-    name: str
-    generator_type: str
-    generator_params: dict[str, Any]
-    pqmf_params: dict[str, Any]
-    features: Standardiser
-    state: dict[str, Tensor]
-
-
-def read_checkpoint(path: str | PathLike[str]) -> VocoderCheckpoint:
-    """Read a folder, or one checkpoint file inside it.
-
-    Args:
-        path: the folder (its newest checkpoint is taken), or the checkpoint file.
-
-    Raises:
-        WeightsError: a file is missing, damaged, or holds something else than expected.
-        DataError: the weights were trained on another mel-spectrogram; each setting is named.
-    """
-    path = Path(path)
-    folder = path.parent if path.is_file() else path
-    weights = path if path.is_file() else _newest(folder)
-    config = _read_config(folder / "config.yml")
-    require_our_features(config, where=str(folder / "config.yml"))
-    params = config.get("generator_params")
-    if not isinstance(params, dict):
-        raise _config_refusal(folder / "config.yml", f"generator_params is {reprlib.repr(params)}")
-    old = _version(config.get("version", "0.1.0")) <= (0, 4, 2)
-    joined = {"taps": 62, "cutoff_ratio": 0.15, "beta": 9.0} if old else {}
-    return VocoderCheckpoint(
-        name=f"{folder.resolve().name}/{weights.name} sha256 {_digest(weights)[:12]}",
-        generator_type=str(config.get("generator_type", DEFAULT_GENERATOR)),
-        generator_params=params,
-        pqmf_params=config.get("pqmf_params", joined),
-        features=_read_features(folder),
-        state=_read_state(weights),
-    )
-
-
-def require_our_features(config: Mapping[str, Any], *, where: str) -> None:
-    """Refuse settings of another mel-spectrogram than :data:`xfavot.audio.mel.MEL`.
-
-    Args:
-        config: the settings in the ParallelWaveGAN project's words.
-        where: who carries them, for the message.
-
-    Raises:
-        DataError: at least one setting differs; each is named with both values.
-    """
-    theirs = {**{key: _OURS[key] for key in _SELDOM_STATED}, **config}
-    rate = theirs.get("sampling_rate")
-    meant = {  # what null stands for
-        "win_length": theirs.get("fft_size"),
-        "fmin": 0,
-        "fmax": rate / 2 if isinstance(rate, int | float) else None,
-        "log_base": "e",
-    }
-    differing = []
-    for key, ours in _OURS.items():
-        value = theirs.get(key, ABSENT)
-        value = meant.get(key) if value is None else value
-        if isinstance(value, bool) or value != ours:
-            differing.append(f"{key} is {reprlib.repr(value)}, ours is {ours!r}")
-    if differing:
-        raise DataError(
-            f"{where}: another mel-spectrogram: {'; '.join(differing)}; expected the package's own "
-            "contract; use weights that were trained on it, such as vctk_parallel_wavegan.v1"
-        )
-
-
-def _newest(folder: Path) -> Path:
-    """Return the checkpoint of a folder with the most steps."""
-    found = list(folder.glob(WEIGHTS)) if folder.is_dir() else []
-    if not found:
-        raise _config_refusal(folder, f"no file {WEIGHTS} in it")
-
-    def steps(file: Path) -> tuple[int, str]:
-        return int("".join(c for c in file.stem if c.isdigit()) or 0), file.name
-
-    return max(found, key=steps)
-
-
-def _read_config(file: Path) -> dict[str, Any]:
-    """Read the settings as plain YAML, without its tags for Python objects."""
-    try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise _config_refusal(file, f"cannot be read ({first_line(error)})") from error
-    if not isinstance(config, dict):
-        raise _config_refusal(file, f"holds {reprlib.repr(config)} instead of settings by name")
-    return config
-
-
-def _version(text: object) -> tuple[int, ...]:
-    """Return "0.4.2" as (0, 4, 2); what is no number counts as 0."""
-    parts = str(text).split(".")[:3]
-    return tuple(int(part) if part.isdigit() else 0 for part in parts)
-
-
-def _read_features(folder: Path) -> Standardiser:
-    """Read the mean and the deviation of the features."""
-    table, array = folder / "stats.h5", folder / "stats.npy"
-    file = table if table.is_file() else array
-    if not file.is_file():
-        raise _config_refusal(table, "no such file, and no stats.npy")
-    try:
-        if file == array:
-            values = np.load(file, allow_pickle=False)
-            mean, scale = values[0], values[1]
-        else:
-            mean, scale = _read_table(file)
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise _config_refusal(file, f"cannot be read ({first_line(error)})") from error
-    try:
-        return Standardiser(*(torch.from_numpy(x.reshape(-1)).float() for x in (mean, scale)))
-    except (ShapeError, DataError, TypeError) as error:
-        raise _config_refusal(
-            file, f"does not hold {MEL.n_mels} means and scales ({error})"
-        ) from error
-
-
-def _read_table(file: Path) -> tuple[Any, Any]:
-    """Read `mean` and `scale` of an HDF5 file, however many values they have."""
-    try:
-        h5py: Any = importlib.import_module("h5py")
-    except ImportError as error:
-        raise WeightsError(
-            f"{file}: reading it needs h5py, which is not installed; expected the extra `vocoder`; "
-            'pip install "xfavot[vocoder]"'
-        ) from error
-    with h5py.File(file, "r") as table:
-        return np.asarray(table["mean"][()]), np.asarray(table["scale"][()])
-
-
-def _read_state(file: Path) -> dict[str, Tensor]:
-    """Read the generator's weights; nothing but tensors and plain values is unpickled."""
-    try:
-        whole = torch.load(
-            file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
-        )
-    except Exception as error:  # a damaged file raises whatever its bytes lead to
-        raise _config_refusal(
-            file, f"damaged, or holds more than tensors, which is not run ({first_line(error)})"
-        ) from error
-    model = whole.get("model") if isinstance(whole, dict) else None
-    state = model.get("generator") if isinstance(model, dict) else None
-    if not isinstance(state, dict) or not state:
-        raise _config_refusal(file, "no weights under model, generator")
-    for name, value in state.items():
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            raise _config_refusal(file, f"{name} is {reprlib.repr(value)}, no tensor of numbers")
-        if not bool(value.isfinite().all()):
-            raise _config_refusal(file, f"{name} has values that are not finite")
-    return dict(state)
-
-
-def _digest(file: Path) -> str:
-    """Return the sha256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def first_line(error: Exception) -> str:
-    """Return the kind and the first line of another library's error, for a message."""
-    text = f"{type(error).__name__}: {error}"
-    return text.splitlines()[0][:200]
-
-
-def _config_refusal(path: Path, reason: str) -> WeightsError:
-    """Return the error for a file that cannot be used."""
-    return WeightsError(
-        f"vocoder weights {path}: {reason}; expected a folder with {WEIGHTS}, config.yml and "
-        "stats.h5 (or stats.npy), as the ParallelWaveGAN project publishes its models; "
-        "download it again, or name another folder"
-    )
-
-
-GENERATORS = {
-    "ParallelWaveGANGenerator": "parallel_wavegan",
-    "MelGANGenerator": "melgan",
-    "HiFiGANGenerator": "hifigan",
-}
+OLD_BANDS = {"taps": 62, "cutoff_ratio": 0.15, "beta": 9.0}  # filterbank up to version 0.4.2
 CHUNK_FRAMES = 240  # 3 s; bounds the memory for any length
 SHORTEST_FRAMES = 16  # the reflections of MelGAN need 6 at least
 
 
-class TrainedVocoder(MelDecoder):
-    """A generator with its trained weights.
+class TrainedVocoder(Vocoder):
+    """A generator with its weights; :meth:`load` makes one.
 
     The input is standardised with the statistics that belong to the weights. A long spectrogram is
     done in chunks with as much context on both sides as the network sees, so that the result does
     not depend on the chunks and memory does not grow with the length.
 
     Args:
-        checkpoint: what :func:`xfavot.audio.vocoder_checkpoint.read_checkpoint` returns.
+        network: of the `parallel_wavegan` package, as :func:`_generator` builds it.
+        kind: one of the values of :data:`GENERATORS`.
+        params: all arguments of the network.
+        features: mean and deviation per band under which the network sees the log10 mel.
+        name: of the weights.
         device: where the network runs.
         seed: seed of Parallel WaveGAN's noise; the others draw nothing.
-
-    Raises:
-        WeightsError: the package is missing, the network is of another kind, or the weights do not
-            fit it.
     """
 
     def __init__(
-        self, checkpoint: VocoderCheckpoint, *, device: str = "cpu", seed: int = 0
+        self,
+        network: Any,
+        kind: str,
+        params: Mapping[str, Any],
+        features: Standardiser,
+        *,
+        name: str,
+        device: str = "cpu",
+        seed: int = 0,
     ) -> None:
-        """Build the network; see the class."""
-        kind, params = _arguments(checkpoint)
+        """Move the network to the device; see the class."""
         shown = "multi_band_melgan" if params["out_channels"] > 1 else kind
-        super().__init__(
-            name=f"{shown} ({checkpoint.name})", contract=MEL, device=device, seed=seed
-        )
-        self._network = _network(checkpoint, copy.deepcopy(params)).to(self.device)
-        self._features = checkpoint.features.to(self.device)
+        super().__init__(name=f"{shown} ({name})", device=device, seed=seed)
+        network.remove_weight_norm()
+        self._network = network.eval().requires_grad_(False).to(self.device)
+        self._features = features.to(self.device)
         self._context = context_frames(kind, params)
         self._noisy = kind == "parallel_wavegan"
 
@@ -294,11 +101,28 @@ class TrainedVocoder(MelDecoder):
     ) -> TrainedVocoder:
         """Read a folder as the ParallelWaveGAN project publishes it, or one checkpoint file in it.
 
+        Args:
+            path: the folder (its checkpoint of the most steps is taken), or the checkpoint file.
+            device, seed: see the class.
+
         Raises:
-            WeightsError: see the class; or a file is missing or damaged.
-            DataError: the weights were trained on another mel-spectrogram.
+            WeightsError: the package is missing; a file is missing, damaged, or not as expected.
+            DataError: the weights were trained on another mel-spectrogram; each setting is named.
         """
-        return cls(read_checkpoint(path), device=device, seed=seed)
+        path = Path(path)
+        folder = path.parent if path.is_file() else path
+        with _using(folder / "config.yml") as file:
+            config = yaml.safe_load(file.read_text(encoding="utf-8"))
+            _require_our_features(config, where=str(file))
+            kind, params = _generator_settings(config)
+        with _using(folder / "stats.npy", folder / "stats.h5") as file:
+            features = _read_features(file)
+        found = [path] if path.is_file() else sorted(folder.glob(WEIGHTS), key=_steps)
+        with _using(folder / WEIGHTS, *found) as file:
+            network = _generator(config, params, _read_state(file))
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        name = f"{folder.resolve().name}/{file.name} sha256 {digest[:12]}"
+        return cls(network, kind, params, features, name=name, device=device, seed=seed)
 
     def _decode(self, log_mel: Tensor, samples: int) -> Tensor:
         """Go through the chunks of one spectrogram (80, T)."""
@@ -327,25 +151,15 @@ def untrained(generator_type: str, generator_params: dict[str, Any]) -> TrainedV
         generator_type, generator_params: as in a published config.yml.
 
     Raises:
-        WeightsError: the package is missing, or it has no such generator.
+        WeightsError: the package is missing.
     """
-    features = Standardiser(torch.zeros(MEL.n_mels), torch.ones(MEL.n_mels))
-    empty = VocoderCheckpoint(
-        name="random weights",
-        generator_type=generator_type,
-        generator_params=generator_params,
-        pqmf_params={},
-        features=features,
-        state={},
-    )
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore", FutureWarning)  # the package's older weight norm
-        torch.manual_seed(0)
-        network = getattr(_package().models, generator_type)(**_arguments(empty)[1])
-    return TrainedVocoder(dataclasses.replace(empty, state=network.state_dict()))
+    config = {"generator_type": generator_type, "generator_params": generator_params}
+    kind, params = _generator_settings(config)
+    network = _generator(config | {"pqmf_params": {}}, params)
+    return TrainedVocoder(network, kind, params, Standardiser.neutral(), name="random weights")
 
 
-def context_frames(kind: str, params: dict[str, Any]) -> int:
+def context_frames(kind: str, params: Mapping[str, Any]) -> int:
     """Frames on each side of a frame that a generator's output there depends on, rounded up.
 
     Args:
@@ -357,116 +171,158 @@ def context_frames(kind: str, params: dict[str, Any]) -> int:
         convolution reaches (kernel - 1) / 2 * dilation / r, an upsampling at most 2 / r.
     """
     half: float = (params["kernel_size"] - 1) / 2
-    frames: float
-    rate = 1
+    after = 0.0  # samples that the residual blocks after one upsampling reach, at their own rate
+    upsampled: Mapping[str, Any] = params
+    frames = half
     if kind == "parallel_wavegan":
-        frames = params["aux_context_window"]
-        for scale in params["upsample_params"]["upsample_scales"]:
-            frames += 2 / rate
-            rate *= scale
+        frames, upsampled = params["aux_context_window"], params["upsample_params"]
+    elif kind == "melgan":
+        kernel = params["stack_kernel_size"]
+        after = sum((kernel - 1) / 2 * kernel**block for block in range(params["stacks"]))
+    else:
+        more = 1 if params["use_additional_convs"] else 0
+        blocks = zip(params["resblock_kernel_sizes"], params["resblock_dilations"], strict=True)
+        after = max((size - 1) / 2 * sum(d + more for d in wide) for size, wide in blocks)
+    rate = 1
+    for scale in upsampled["upsample_scales"]:
+        frames += 2 / rate
+        rate *= scale
+        frames += after / rate
+    if kind == "parallel_wavegan":
         layers = params["layers"] // params["stacks"]
         frames += half * params["stacks"] * (2**layers - 1) / rate
     else:
-        frames = half
-        for scale in params["upsample_scales"]:
-            frames += 2 / rate
-            rate *= scale
-            frames += _stage(kind, params) / rate
         frames += half / rate + 1  # the filterbank of the bands is shorter than a frame
     return math.ceil(frames * (2 if params["use_causal_conv"] else 1))
 
 
-def _stage(kind: str, params: dict[str, Any]) -> float:
-    """Samples that the residual blocks after one upsampling reach, at their own rate."""
-    if kind == "melgan":
-        kernel = params["stack_kernel_size"]
-        return float(sum((kernel - 1) / 2 * kernel**block for block in range(params["stacks"])))
-    blocks = zip(params["resblock_kernel_sizes"], params["resblock_dilations"], strict=True)
-    more = 1 if params["use_additional_convs"] else 0
-    return float(max((kernel - 1) / 2 * sum(d + more for d in wide) for kernel, wide in blocks))
-
-
-def _arguments(checkpoint: VocoderCheckpoint) -> tuple[str, dict[str, Any]]:
-    """Return the kind and all arguments of a generator, its defaults included."""
-    kind = GENERATORS.get(checkpoint.generator_type)
-    if kind is None:
-        raise _refusal(
-            checkpoint, f"generator_type is {checkpoint.generator_type!r}", ", ".join(GENERATORS)
-        )
-    # the published settings of HiFi-GAN spell one name wrongly
-    given = {k.replace("kernal", "kernel"): v for k, v in checkpoint.generator_params.items()}
-    known = inspect.signature(getattr(_package().models, checkpoint.generator_type))
+@contextmanager
+def _using(*files: Path) -> Iterator[Path]:
+    """Yield the last of some files that is there; whatever its bytes lead to is a WeightsError."""
+    there = [file for file in files if file.is_file()]
     try:
-        bound = known.bind(**given)
-        bound.apply_defaults()
-        params = copy.deepcopy(dict(bound.arguments))
-        aux = params["upsample_params"] if kind == "parallel_wavegan" else params
-        bands = params["aux_channels" if kind == "parallel_wavegan" else "in_channels"]
-        hop = math.prod(aux["upsample_scales"]) * params["out_channels"]
-    except (TypeError, KeyError) as error:
-        raise _refusal(checkpoint, f"generator_params do not fit ({error})", str(known)) from error
-    found = (bands, hop, params.get("upsample_net", "ConvInUpsampleNetwork"))
-    wanted = (MEL.n_mels, MEL.hop, "ConvInUpsampleNetwork")
-    if found != wanted or (params["out_channels"] != 1 and kind != "melgan"):
-        raise _refusal(
-            checkpoint,
-            f"the generator has (bands in, samples a frame, upsampling) {found} and "
-            f"{params['out_channels']} channels out",
-            f"{wanted} and 1 channel (of a MelGAN, any number)",
+        if not there:
+            raise ValueError("no such file")
+        yield there[-1]
+    except XFaVoTError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"[:300].replace("\n", " ")
+        raise WeightsError(
+            f"vocoder weights {(there or files)[-1]}: cannot be used ({reason}); expected a folder "
+            f"with {WEIGHTS}, config.yml and stats.h5 (or stats.npy) of a Parallel WaveGAN, MelGAN "
+            "or HiFi-GAN, as the ParallelWaveGAN project publishes them; fetch it again, or name "
+            "another folder"
+        ) from error
+
+
+def _require_our_features(config: Any, *, where: str) -> None:
+    """Refuse settings of another mel-spectrogram than ours, in that project's words."""
+    if not isinstance(config, dict) or not isinstance(config.get("generator_params"), dict):
+        raise ValueError("it holds no settings by name with generator_params")
+    ours = STATED | SELDOM_STATED
+    theirs = SELDOM_STATED | {key: value for key, value in config.items() if key in ours}
+    meant = {"win_length": config.get("fft_size"), "fmin": 0, "log_base": "e"}  # by null
+    meant["fmax"] = (config.get("sampling_rate") or 0) / 2
+    theirs |= {key: value for key, value in meant.items() if theirs.get(key, 0) is None}
+    differing = differences(theirs, ours)
+    if differing:
+        raise DataError(
+            f"{where}: another mel-spectrogram: {differing}; expected the package's own contract; "
+            "use weights that were trained on it, such as vctk_parallel_wavegan.v1"
         )
+
+
+def _generator_settings(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the kind and all arguments of a generator, its defaults included."""
+    name = config.get("generator_type", next(iter(GENERATORS)))
+    if name not in GENERATORS:
+        raise ValueError(f"generator_type is {name!r}; expected one of {', '.join(GENERATORS)}")
+    kind = GENERATORS[name]
+    # the published settings of HiFi-GAN spell one name wrongly
+    given = {k.replace("kernal", "kernel"): v for k, v in config["generator_params"].items()}
+    bound = inspect.signature(getattr(_package().models, name)).bind(**given)
+    bound.apply_defaults()
+    params = copy.deepcopy(dict(bound.arguments))
+    noisy = kind == "parallel_wavegan"
+    scales = (params["upsample_params"] if noisy else params)["upsample_scales"]
+    got = {
+        "bands in": params["aux_channels" if noisy else "in_channels"],
+        "samples a frame": math.prod(scales) * params["out_channels"],
+        "channels out": 1 if kind == "melgan" else params["out_channels"],  # a MelGAN's are bands
+        "upsample_net": params.get("upsample_net", "ConvInUpsampleNetwork"),
+    }
+    wanted = {"bands in": MEL.n_mels, "samples a frame": MEL.hop, "channels out": 1}
+    differing = differences(got, wanted | {"upsample_net": "ConvInUpsampleNetwork"})
+    if differing:
+        raise ValueError(f"generator_params do not fit: {differing}")
     return kind, params
 
 
-def _network(checkpoint: VocoderCheckpoint, params: dict[str, Any]) -> Any:
-    """Build a generator with its weights, ready to run."""
-    package = _package()
+def _generator(
+    config: Mapping[str, Any], params: Mapping[str, Any], state: Mapping[str, Tensor] | None = None
+) -> Any:
+    """Build a generator with its weights (random ones if left out), and join its bands."""
+    package, bands = _package(), params["out_channels"]
+    name = config.get("generator_type", next(iter(GENERATORS)))
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):  # it draws weights
+        warnings.simplefilter("ignore", FutureWarning)  # the package's older weight norm
+        torch.manual_seed(0)
+        network: Any = getattr(package.models, name)(**copy.deepcopy(dict(params)))
+    if state is not None:
+        network.load_state_dict(state)
+    if bands > 1:
+        version = str(config.get("version", "0.1.0")).split(".")[:3]
+        old = [int(part) if part.isdigit() else 0 for part in version] <= [0, 4, 2]
+        usual = OLD_BANDS if old else {}
+        network.pqmf = package.layers.PQMF(bands, **config.get("pqmf_params", usual))
+    return network
+
+
+def _read_features(file: Path) -> Standardiser:
+    """Read the mean and the deviation per band, (80,) each."""
+    if file.suffix == ".npy":
+        mean, scale = np.load(file, allow_pickle=False)
+    else:
+        h5py = import_optional("h5py", extra="vocoder", purpose=f"reading {file}")
+        with h5py.File(file, "r") as table:
+            mean, scale = (np.asarray(table[name][()]) for name in ("mean", "scale"))
     try:
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):  # it draws weights
-            warnings.simplefilter("ignore", FutureWarning)  # the package's older weight norm
-            network: Any = getattr(package.models, checkpoint.generator_type)(**params)
-        if params["out_channels"] > 1:
-            joined = package.layers.PQMF(params["out_channels"], **checkpoint.pqmf_params)
-    except Exception as error:  # whatever strange settings lead to
-        raise _refusal(
-            checkpoint, f"no generator has its settings ({error!r})", "the published settings"
-        ) from error
-    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in checkpoint.state.items()}
-    if wanted != found:
-        odd = sorted({name for name, _ in wanted.items() ^ found.items()})
-        named = "; ".join(
-            f"{name} is {found.get(name, 'missing')}, wanted {wanted.get(name, 'absent')}"
-            for name in odd[:3]
-        )
-        raise _refusal(checkpoint, f"{len(odd)} tensors do not fit: {named}", "all of them to fit")
-    network.load_state_dict(checkpoint.state)
-    if params["out_channels"] > 1:
-        network.pqmf = joined
-    network.remove_weight_norm()
-    return network.eval().requires_grad_(False)
+        return Standardiser(*(torch.from_numpy(x.reshape(-1)).float() for x in (mean, scale)))
+    except XFaVoTError as error:  # they name the standardiser, not the file
+        raise ValueError(str(error)) from error
 
 
-def _refusal(checkpoint: VocoderCheckpoint, reason: str, expected: str) -> WeightsError:
-    return WeightsError(
-        f"vocoder weights {checkpoint.name}: {reason}; expected {expected}; use weights of "
-        "Parallel WaveGAN, MelGAN or HiFi-GAN as the ParallelWaveGAN project publishes them"
-    )
+def _steps(file: Path) -> tuple[int, str]:
+    return int("".join(c for c in file.stem if c.isdigit()) or 0), file.name
+
+
+def _read_state(file: Path) -> dict[str, Tensor]:
+    """Read the generator's weights; nothing but tensors and plain values is unpickled."""
+    try:
+        mapped = zipfile.is_zipfile(file)
+        whole = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # its own advice is to load the file without care
+        raise ValueError("damaged, or holds more than tensors, which is not run") from error
+    model = whole.get("model") if isinstance(whole, dict) else None
+    state = model.get("generator") if isinstance(model, dict) else None
+    if not isinstance(state, dict):
+        raise ValueError("no weights under model, generator")
+    for name, value in state.items():
+        numbers = isinstance(value, Tensor) and value.is_floating_point()
+        if not numbers or not bool(value.isfinite().all()):
+            raise ValueError(f"{name} does not hold finite numbers")
+    return state
 
 
 @lru_cache(maxsize=1)
 def _package() -> SimpleNamespace:
-    """Import the package; SciPy's old name for the window is there meanwhile only."""
+    """Import the package, whose last release asks SciPy for a window under a name since dropped."""
     try:
         from scipy import signal
 
-        alias = not hasattr(signal, "kaiser")
-        if alias:
-            signal.kaiser = signal.windows.kaiser
-        try:
+        with mock.patch.object(signal, "kaiser", signal.windows.kaiser, create=True):
             from parallel_wavegan import layers, models, utils
-        finally:
-            if alias:
-                del signal.kaiser
     except ImportError as error:
         raise WeightsError(
             f"trained vocoders need parallel-wavegan 0.6.1 and what it imports; got {error}; "

@@ -1,7 +1,7 @@
 """The source-filter network as a vocoder: long clips in pieces, its weights on disk.
 
 The network's sound is steered a little towards the spectrogram asked for: twice, its magnitudes are
-scaled band by band and its phase is kept, as in one iteration of Griffin-Lim (`griffin_lim.py`).
+scaled band by band and its phase is kept, as in one iteration of Griffin-Lim.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,16 +23,18 @@ from torch.nn import functional
 
 from xfavot.audio.mel import (
     MEL,
-    MelDecoder,
     Standardiser,
+    Vocoder,
     hz_to_mel,
+    istft,
     mel_filterbank,
     require_contract,
+    stft,
 )
-from xfavot.errors import DataError, TrainingError, WeightsError, require_shape
+from xfavot.errors import TrainingError, WeightsError, XFaVoTError, require_shape
+from xfavot.files import whole
 
 # What drives a source-filter vocoder: a train of pulses at F0, and the phase of its filter
-
 
 PITCH_DEFAULT_HZ = 150.0  # of a clip without a voiced frame
 PULSE_LEVEL_HZ = 1024.0  # pulses of amplitude f0 / this have a mel-spectrogram of about 1
@@ -226,7 +228,7 @@ class SourceFilterNetwork(nn.Module):
         super().__init__()
         self.sizes = {"width": width, "depth": depth}
         self.sizes |= {"pitch_width": pitch_width, "pitch_depth": pitch_depth}
-        known = standardiser or Standardiser(torch.zeros(MEL.n_mels), torch.ones(MEL.n_mels))
+        known = standardiser or Standardiser.neutral()
         self.register_buffer("mean", known.mean.clone())
         self.register_buffer("std", known.std.clone())
         to_knots, to_bins = _interpolations()
@@ -390,7 +392,7 @@ MOST_GAIN = 30.0  # of one round, and its reciprocal the least
 FAINT = 1e-9  # added to mel magnitudes before a division
 
 
-class SourceFilterVocoder(MelDecoder):
+class SourceFilterVocoder(Vocoder):
     """The network with its trained weights, as a vocoder.
 
     Args:
@@ -409,13 +411,12 @@ class SourceFilterVocoder(MelDecoder):
         seed: int = 0,
     ) -> None:
         """Keep the network; see the class."""
-        super().__init__(name=name, contract=MEL, device=str(device), seed=seed)
+        super().__init__(name=name, device=device, seed=seed)
         self._network = network.to(self.device).requires_grad_(False).eval()
         self._bank = mel_filterbank().to(self.device)  # (80, F)
         reach = self._bank.sum(0)  # (F,), 0 outside the bands
         self._spread = (self._bank / reach.clamp(min=FAINT)).T  # (F, 80), rows sum to one
         self._outside = (reach == 0).float().unsqueeze(1)  # (F, 1)
-        self._window = torch.hann_window(MEL.win, device=self.device)
 
     @classmethod
     def load(
@@ -434,18 +435,15 @@ class SourceFilterVocoder(MelDecoder):
         """
         path = Path(path)
         said = read_record(path)
-        try:
+        with _reading(path):
             with torch.random.fork_rng(devices=[]):  # its first weights are drawn
                 network = SourceFilterNetwork(**said["arguments"])
             state = {key: value.float() for key, value in load_file(path).items()}
-            network.load_state_dict(state, strict=True)
+            network.load_state_dict(state)
             if not all(bool(value.isfinite().all()) for value in state.values()):
                 raise ValueError("a weight is not finite")
             digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-            raise _refusal(path, error) from error
-        shown = name or f"{NAME} (sha256 {digest})"
-        return cls(network, name=shown, device=device, seed=seed)
+        return cls(network, name=name or f"{NAME} (sha256 {digest})", device=device, seed=seed)
 
     def find_f0(self, log_mel: Tensor) -> Tensor:
         """Find the pitch that a spectrogram (80, T), log10, is played at: (T,) Hz, 0 unvoiced."""
@@ -481,28 +479,10 @@ class SourceFilterVocoder(MelDecoder):
 
     def _scaled(self, wave: Tensor, log_mel: Tensor) -> Tensor:
         """Scale the magnitudes of (1, N) towards (1, 80, T), keeping the phase."""
-        c = MEL
-        spectrum = torch.stft(
-            wave,
-            c.n_fft,
-            c.hop,
-            c.win,
-            self._window,
-            center=True,
-            pad_mode="reflect",
-            return_complex=True,
-        )  # (1, F, T)
+        spectrum = stft(wave)  # (1, F, T)
         wanted, got = torch.pow(10.0, log_mel), self._bank @ spectrum.abs()
         gain = self._spread @ (wanted / (got + FAINT)).clamp(1 / MOST_GAIN, MOST_GAIN)
-        return torch.istft(
-            spectrum * (gain + self._outside),
-            c.n_fft,
-            c.hop,
-            c.win,
-            self._window,
-            center=True,
-            length=wave.shape[1],
-        )
+        return istft(spectrum * (gain + self._outside), wave.shape[1])
 
 
 def _pieces(frames: int) -> Iterator[tuple[int, int, int, int]]:
@@ -525,15 +505,12 @@ def save_weights(
     Raises:
         TrainingError: the file cannot be written.
     """
-    path = Path(path)
     said = {"network": NAME, "contract": MEL.as_dict(), "arguments": network.sizes, **record}
     tensors = {k: v.detach().cpu().half().contiguous() for k, v in network.state_dict().items()}
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, metadata={RECORD: json.dumps(said, allow_nan=False)})
-        partial.chmod(0o644)  # safetensors keeps it from others
-        os.replace(partial, path)
+        with whole(path) as draft:
+            save_file(tensors, draft, metadata={RECORD: json.dumps(said, allow_nan=False)})
+            draft.chmod(0o644)  # safetensors keeps it from others
     except (OSError, SafetensorError) as error:
         raise TrainingError(
             f"{path}: cannot be written ({error}); expected room for 5 MB; free some space"
@@ -547,22 +524,24 @@ def read_record(path: str | PathLike[str]) -> dict[str, Any]:
         WeightsError: the file is missing, damaged or of another network.
         DataError: the weights were trained on another mel-spectrogram.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            said: dict[str, Any] = json.loads((file.metadata() or {})[RECORD])
+    with _reading(path), safe_open(path, framework="pt") as file:
+        said: dict[str, Any] = json.loads((file.metadata() or {})[RECORD])
         if said["network"] != NAME:
             raise ValueError(f"network is {said['network']!r}")
         require_contract(said["contract"], where=str(path))
-    except DataError:
+        return said
+
+
+@contextmanager
+def _reading(path: str | PathLike[str]) -> Iterator[None]:
+    """Refuse a file of something else, whatever its bytes lead to."""
+    try:
+        yield
+    except XFaVoTError:
         raise
-    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise _refusal(Path(path), error) from error
-    return said
-
-
-def _refusal(path: Path, error: Exception) -> WeightsError:
-    return WeightsError(
-        f"{path}: not the weights of a {NAME} vocoder ({type(error).__name__}: {error}); expected "
-        "the safetensors file of a vocoder that notebooks/pretrain.ipynb trained; train it again "
-        "or name another vocoder"
-    )
+    except Exception as error:
+        raise WeightsError(
+            f"{path}: not the weights of a {NAME} vocoder ({type(error).__name__}: {error}); "
+            "expected the safetensors file of a vocoder that notebooks/pretrain.ipynb trained; "
+            "train it again or name another vocoder"
+        ) from error

@@ -13,19 +13,18 @@ from collections.abc import Iterator
 from functools import lru_cache
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from xfavot.audio.mel import MEL, MelContract, MelDecoder, mel_filterbank, require_contract
+from xfavot.audio.mel import MEL, Vocoder, istft, mel_filterbank, stft
 from xfavot.audio.parallel_wavegan import TrainedVocoder
 from xfavot.audio.source_filter import NAME, SourceFilterVocoder
-from xfavot.errors import ConfigError, WeightsError
+from xfavot.errors import ConfigError
 from xfavot.strict import nearest
 from xfavot.weights import fetched, shipped
+
+__all__ = ["DEFAULT", "PUBLISHED", "GriffinLim", "Vocoder", "vocoder"]
 
 # Griffin-Lim from the mel-spectrogram alone: no weights, and the sound of an estimated phase
 
@@ -40,7 +39,7 @@ TINY = 1e-8  # added to magnitudes before a division
 FAINT = 1e-12  # the same for mel magnitudes, under the contract's floor
 
 
-class GriffinLim(MelDecoder):
+class GriffinLim(Vocoder):
     """Griffin-Lim with momentum, magnitudes tied to the mel.
 
     Works on any number of frames; a long spectrogram is done in chunks of 10 s, whose phases are
@@ -50,29 +49,19 @@ class GriffinLim(MelDecoder):
         iterations: projections between the waveform and its spectrogram, 1 or more.
         seed: seed of the first phase.
         device: where the transforms run.
-        contract: the mel definition; anything but the package's own is refused.
 
     Raises:
         ConfigError: `iterations` is not a positive whole number.
-        DataError: the contract is another than the package's.
     """
 
-    def __init__(
-        self,
-        *,
-        iterations: int = ITERATIONS,
-        seed: int = 0,
-        device: str = "cpu",
-        contract: MelContract = MEL,
-    ) -> None:
+    def __init__(self, *, iterations: int = ITERATIONS, seed: int = 0, device: str = "cpu") -> None:
         """Keep the settings; see the class."""
-        require_contract(contract, where="GriffinLim")
-        if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
+        if not isinstance(iterations, int) or iterations < 1:
             raise ConfigError(
                 f"GriffinLim: iterations is {iterations!r}; expected a whole number of 1 or more; "
                 f"{ITERATIONS} is a good value"
             )
-        super().__init__(name="griffin_lim", contract=contract, device=device, seed=seed)
+        super().__init__(name="griffin_lim", device=device, seed=seed)
         self.iterations = iterations
 
     def _decode(self, log_mel: Tensor, samples: int) -> Tensor:
@@ -99,6 +88,7 @@ class GriffinLim(MelDecoder):
         """Do one chunk; `known` is the waveform of its first frames, which ties the phases."""
         short = max(SHORTEST_FRAMES - log_mel.shape[1], 0)
         log_mel = torch.cat([log_mel, log_mel[:, -1:].expand(-1, short)], dim=1)
+        span = (log_mel.shape[1] - 1) * self.hop
         bank, spread, low, high = _filterbank(self.device)
         mel = torch.pow(10.0, log_mel)  # (80, T)
         magnitude = spread @ (mel / bank.sum(dim=1, keepdim=True))  # (F', T)
@@ -109,49 +99,21 @@ class GriffinLim(MelDecoder):
         anchor: Tensor | None = None
         if known is not None:
             # the last frames look past the known samples, so they are not held
-            spectrum = self._stft(known.to(self.device))[low:high]
+            spectrum = stft(known.to(self.device))[low:high]
             anchor = (spectrum / (spectrum.abs() + TINY))[:, : OVERLAP_FRAMES - 3]
-        whole = phase.new_zeros(self.contract.n_fft // 2 + 1, phase.shape[1])  # (1025, T)
+        whole = phase.new_zeros(MEL.n_fft // 2 + 1, phase.shape[1])  # (1025, T)
         before = torch.zeros_like(phase)
         for _ in range(self.iterations):
             if anchor is not None:
                 phase[:, : anchor.shape[1]] = anchor
             whole[low:high] = magnitude * phase
-            now = self._stft(self._istft(whole))[low:high]
+            now = stft(istft(whole, span))[low:high]
             magnitude = _scaled(now.abs(), mel, bank, spread)
             phase = now + MOMENTUM * (now - before)
             phase = phase / (phase.abs() + TINY)
             before = now
         whole[low:high] = magnitude * phase
-        return self._istft(whole, max(samples, (log_mel.shape[1] - 1) * self.hop))[:samples].cpu()
-
-    def _window(self) -> Tensor:
-        return torch.hann_window(self.contract.win, device=self.device)
-
-    def _stft(self, wave: Tensor) -> Tensor:
-        c = self.contract
-        return torch.stft(
-            wave,
-            n_fft=c.n_fft,
-            hop_length=c.hop,
-            win_length=c.win,
-            window=self._window(),
-            center=True,
-            pad_mode="reflect",
-            return_complex=True,
-        )  # (1025, T)
-
-    def _istft(self, spectrum: Tensor, samples: int | None = None) -> Tensor:
-        c = self.contract
-        return torch.istft(
-            spectrum,
-            n_fft=c.n_fft,
-            hop_length=c.hop,
-            win_length=c.win,
-            window=self._window(),
-            center=True,
-            length=(spectrum.shape[1] - 1) * c.hop if samples is None else samples,
-        )  # (N,)
+        return istft(whole, max(samples, span))[:samples].cpu()
 
 
 def _scaled(magnitude: Tensor, mel: Tensor, bank: Tensor, spread: Tensor) -> Tensor:
@@ -191,38 +153,12 @@ PUBLISHED = tuple(
     f"{corpus}_{network}"
     for corpus in ("vctk", "libritts")
     for network in (
-        *("parallel_wavegan.v1", "parallel_wavegan.v1.long"),
-        *("multi_band_melgan.v2", "hifigan.v1"),
+        "parallel_wavegan.v1",
+        "parallel_wavegan.v1.long",
+        "multi_band_melgan.v2",
+        "hifigan.v1",
     )
 )
-KINDS = ("parallel_wavegan", "melgan", "multi_band_melgan", "hifigan")  # names without weights
-
-
-@runtime_checkable
-class Vocoder(Protocol):
-    """Whatever turns log10 mel-spectrograms into waveforms."""
-
-    @property
-    def name(self) -> str:
-        """The name that results carry."""
-        ...
-
-    @property
-    def contract(self) -> MelContract:
-        """The mel definition that the vocoder understands."""
-        ...
-
-    @property
-    def hop(self) -> int:
-        """Samples between two frames."""
-        ...
-
-    def __call__(self, log_mel: Tensor, *, length: int | None = None) -> NDArray[np.float32]:
-        """Turn (80, T) or (B, 80, T), log10, not standardised, into (N,) or (B, N) samples.
-
-        N is `length`, any length whose spectrogram has T frames; (T - 1) * 300 if left out.
-        """
-        ...
 
 
 def vocoder(
@@ -284,13 +220,7 @@ def vocoder(
     if asked and path.exists():
         return TrainedVocoder.load(path, device=device, seed=seed)
     names = (NAME, "griffin_lim", *PUBLISHED)
-    choices = f"{', '.join(names)}, a folder with weights or a file *.safetensors"
-    if asked in KINDS:
-        raise WeightsError(
-            f"vocoder {asked!r} needs trained weights, and the name says not which; available: "
-            f"{choices}; nothing is put in its place silently, so name one of these"
-        )
     raise ConfigError(
         f"vocoder is {asked!r}, neither a name nor weights on disk; {nearest(asked, names)}; "
-        "or give the folder of a checkpoint"
+        "or give a file *.safetensors or the folder of a checkpoint"
     )
