@@ -39,6 +39,7 @@ MOST_PAUSE_SECONDS = 60.0  # between two tries; the pause doubles from 2 s
 SILENCE_SECONDS = 60.0  # without a byte, after which a connection counts as dead
 LINE_SECONDS = 10.0  # between two lines of progress
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # status codes that another try may overcome
+MARK = ".version"  # ends the name of the server's mark of the version
 STAMP = ".unpacked.json"  # in an unpacked folder
 MOST_RATIO = 100  # of unpacked to packed bytes; media hardly shrink, bombs do
 RATIO_FREE_BYTES = 1 << 24  # a small archive may unpack to this many, whatever the ratio
@@ -124,7 +125,7 @@ def fetch(remote: Remote, folder: Path, log: Log) -> Path:
             log(f"{remote.file}: {reasons[-1]}")
             continue
         part.replace(target)
-        _mark_of(part).unlink(missing_ok=True)
+        part.with_suffix(MARK).unlink()
         checksum = remote.checksum or f"{checksum_of(target)}, which nobody has published"
         log(f"{remote.file}: {size_text(target.stat().st_size)} are here, {checksum}")
         return target
@@ -162,7 +163,7 @@ def _receive(url: str, remote: Remote, part: Path, log: Log) -> None:
 
 def _ask(requests: Any, url: str, remote: Remote, part: Path, log: Log) -> None:
     """Ask once, for what is missing if that can be trusted to fit, and write what comes."""
-    offset, mark = _size_of(part), _mark_of(part)
+    offset, mark = _size_of(part), part.with_suffix(MARK)
     version = mark.read_text(encoding="utf-8") if offset and mark.exists() else ""
     headers = {"User-Agent": f"xfavot/{__version__}", "Accept-Encoding": "identity"}
     if offset and (version or remote.checksum):
@@ -202,10 +203,6 @@ def _ask(requests: Any, url: str, remote: Remote, part: Path, log: Log) -> None:
 
 def _size_of(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
-
-
-def _mark_of(part: Path) -> Path:
-    return part.with_name(f".{part.name}.version")
 
 
 def is_offline() -> bool:
@@ -332,9 +329,8 @@ def unpack(archive: Path, folder: Path) -> None:
         raise
     except Exception as error:  # what decoders raise on hostile bytes is a long list
         raise DataError(
-            f"{archive} cannot be unpacked ({type(error).__name__}: {error}); expected a whole zip "
-            "or tar and free space; free some, or remove it and fetch it again; nothing was "
-            "unpacked"
+            f"{archive} cannot be unpacked ({type(error).__name__}: {error}); expected a whole "
+            "archive and free space; free some, or fetch it again; nothing was unpacked"
         ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -352,13 +348,12 @@ def _extract(archive: Path, folder: Path) -> None:
     def admit(name: str, size: int, is_plain: bool) -> None:
         nonlocal room
         room -= max(size, 512)  # many empty files are a bomb too
-        outside = _OUTSIDE.search(name) is not None
-        if outside or room < 0 or not is_plain:
-            fault = "leads out of the folder" if outside else "with it there is too much to unpack"
+        fault = "leads out of the folder" if _OUTSIDE.search(name) else ""
+        fault = fault or ("is too much to unpack" if room < 0 else "")
+        if fault or not is_plain:
             raise DataError(
-                f"{archive}: {name[:200]!r}: {fault if is_plain else 'a link or a device'}; "
-                "expected files and folders that unpack safely; nothing was unpacked: look at the "
-                "archive before trusting it"
+                f"{archive}: {name[:200]!r} {fault or 'is a link or a device'}; expected files "
+                "that unpack safely; nothing was unpacked: look at it before trusting it"
             )
 
     def admit_tar(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:

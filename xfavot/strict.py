@@ -105,7 +105,7 @@ def build(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T:
         The instance, its own checks passed.
 
     Raises:
-        ConfigError: an unknown key, a wrong type, or a value that the class refuses.
+        ConfigError: an unknown or missing key, a wrong type, or a value that the class refuses.
     """
     if not isinstance(mapping, Mapping):
         raise ConfigError(
@@ -122,7 +122,10 @@ def build(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T:
             values[key] = build(typing.cast("type[Any]", hints[key]), value, name)
         else:
             values[key] = typed(value, hints[key], name)
-    return cls(**values)
+    try:
+        return cls(**values)
+    except TypeError as error:  # names what is missing
+        raise ConfigError(f"{where or cls.__name__}: {error}; add it") from error
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -119,6 +119,9 @@ def test_the_cache_comes_from_the_argument_or_the_environment(
     monkeypatch.setenv("XFAVOT_WEIGHTS", str(tmp_path / "a"))
     assert fetched.root() == tmp_path / "a"
     assert fetched.root(tmp_path / "b") == tmp_path / "b"
+    (tmp_path / "a").touch()
+    with pytest.raises(WeightsError, match="which is a file; expected a folder"):
+        fetched.here("nisqa")
 
 
 def test_an_unknown_name_tells_the_nearest(tmp_path: Path) -> None:

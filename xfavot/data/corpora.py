@@ -75,10 +75,7 @@ def describe(name: str) -> Corpus:
     for key in set(paper) - set(COUNTS):
         raise ConfigError(f"{where}: paper: {key!r} is unknown; {nearest(key, COUNTS)}")
     download = build(Download, entry, f"{where}: download") if entry else None
-    try:
-        known = build(Corpus, {**described, "name": name}, where)
-    except TypeError as error:
-        raise ConfigError(f"{where}: {error}; correct it") from error
+    known = build(Corpus, {**described, "name": name}, where)
     return replace(known, paper=paper, download=download)
 
 

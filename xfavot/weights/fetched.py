@@ -18,30 +18,16 @@ from pathlib import Path
 from typing import NoReturn
 
 from xfavot import fetch, presets
-from xfavot.errors import ConfigError, DataError, WeightsError
+from xfavot.errors import DataError, WeightsError
 from xfavot.files import write_whole
-from xfavot.strict import build
+from xfavot.strict import build, require
 
 CACHE = "~/.cache/xfavot/weights"  # unless named, or in the environment:
 CACHE_VARIABLE = "XFAVOT_WEIGHTS"
 COMMAND = "python -m xfavot.cli fetch-weights"
 SUMS = "SHA256SUMS"  # in the folder of a set; `sha256sum -c` reads it
 ARCHIVES = "archives"  # in the cache, until they are unpacked
-_INTRO = f"""# Weights
-
-What the vocoders and the metrics need beyond this repository. Nothing of it is part of the package
-and nothing is fetched unasked.
-
-    {COMMAND} --list             what there is, and what is here
-    {COMMAND} nisqa alexnet      fetch some
-    {COMMAND} all --cache DIR    fetch all, into another folder
-
-They go into `{CACHE}`, or the folder that `--cache` or the variable
-`{CACHE_VARIABLE}` names, one folder a set; a file put there by hand is checked and used as one that
-was fetched. With `{fetch.OFFLINE}=1` no connection is made. Where no sha256 is published, the one
-that first came is kept in `SHA256SUMS` beside the file, and every later use is checked against it.
-Some of the licences forbid commercial use. This file is written by `make cards`.
-"""
+INTRODUCTION = Path(__file__).with_name("introduction.md")  # of `WEIGHTS.md`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +60,12 @@ class Weights(fetch.Remote):
     package: str = ""
     inside: str = ""
     install: str = ""
+
+    def __post_init__(self) -> None:
+        """Require one way to the file."""
+        one_way = bool(self.url or self.inside) != bool(self.record)
+        wanted = "url, record, or package with inside"
+        require(one_way, f"weights/{self.name}.yaml", self.url, wanted, "name one way to the file")
 
     @property
     def size_words(self) -> str:
@@ -108,17 +100,8 @@ def describe(name: str) -> Weights:
     Raises:
         ConfigError: no such set, or its file has unknown, missing or contradictory entries.
     """
-    where = f"weights/{name}.yaml"
-    try:
-        known = build(Weights, {**presets.load("weights", name), "name": name}, where)
-        if bool(known.url) + bool(known.record) != 1 and not (known.package and known.inside):
-            raise TypeError("it names no way, or two, to its file")
-    except TypeError as error:
-        raise ConfigError(
-            f"{where}: {error}; expected title, purpose, licence, terms, file, and url, record or "
-            "package with inside; correct it"
-        ) from error
-    return known
+    given = {**presets.load("weights", name), "name": name}
+    return build(Weights, given, f"weights/{name}.yaml")
 
 
 def root(cache: str | PathLike[str] | None = None) -> Path:
@@ -235,20 +218,19 @@ def _brought(known: Weights) -> Path | None:
 def _require_as_first(known: Weights, folder: Path, files: list[Path]) -> None:
     """Refuse files that are not those that first came; write down what comes first."""
     sums = folder / SUMS
-    seen = "".join(
-        f"{fetch.checksum_of(file).partition(':')[2]}  {file.relative_to(folder).as_posix()}\n"
+    seen = [
+        f"{fetch.checksum_of(file).partition(':')[2]}  {file.relative_to(folder).as_posix()}"
         for file in files
         if file.is_file() and file != sums and not file.name.startswith(".")
-    )
+    ]
     if not sums.exists() and os.access(folder, os.W_OK):
-        write_whole(sums, seen)
-    first = sums.read_text(encoding="utf-8") if sums.exists() else seen
-    changed = sorted(set(first.splitlines()) - set(seen.splitlines()))
+        write_whole(sums, "\n".join([*seen, ""]))
+    first = sums.read_text(encoding="utf-8").splitlines() if sums.exists() else seen
+    changed = ", ".join(line.partition("  ")[2] for line in first if line not in seen)
     if changed:
         raise DataError(
-            f"{folder}: {', '.join(line.partition('  ')[2] for line in changed)} are not what "
-            f"first came, which {sums} tells; expected the same bytes; remove the folder and run "
-            f"{COMMAND} {known.name}"
+            f"{changed} are not what first came, which {sums} tells; expected the same bytes; "
+            f"remove {folder} and run {COMMAND} {known.name}"
         )
 
 
@@ -313,19 +295,24 @@ def all_cards() -> str:
         for known in every
     ]
     table = ["| name | size | checked against | licence |", "| --- | --- | --- | --- |", *rows]
-    return "\n".join([_INTRO, *table, "", *map(_card, every)])
+    introduction = INTRODUCTION.read_text(encoding="utf-8")
+    return "\n".join([introduction, *table, "", *map(_card, every)])
 
 
 def _card(known: Weights) -> str:
     size = f"{known.bytes:,} bytes" if known.bytes else known.told or known.size_words
-    more = "" if known.check_words == "sha256" else "... (as much as is published)"
-    parts = [
-        f"## {known.name}",
-        f"**What it is.** {known.title}",
-        f"**What for.** {known.purpose}",
-        f"**Licence.** {known.licence}; see {known.terms}",
-        f"**Comes** {known.source_words}",
-        f"**File.** `{known.file}`, {size}; "
-        f"{known.checksum + more if known.checksum else 'no checksum is published'}",
-    ]
-    return "\n\n".join(parts) + "\n"
+    checksum = known.checksum or "no checksum is published"
+    if known.check_words.startswith("first "):
+        checksum += "... (as much as is published)"
+    return f"""## {known.name}
+
+**What it is.** {known.title}
+
+**What for.** {known.purpose}
+
+**Licence.** {known.licence}; see {known.terms}
+
+**Comes** {known.source_words}
+
+**File.** `{known.file}`, {size}; {checksum}
+"""
