@@ -37,6 +37,7 @@ out: str = "runs/benchmark"  # folder of the tables and figures
 # %%
 from pathlib import Path
 
+import pandas as pd
 from IPython import display
 
 from xfavot import report
@@ -58,7 +59,7 @@ stores = open_or_make_mini(cfg.run.data_root, cfg.run.data.corpora, progress.lin
 # ## The machine
 
 # %%
-display.Markdown(artifact.listing(artifact.machine(device)))
+pd.Series(artifact.machine(device), name="").to_frame()
 
 # %% [markdown]
 # ## The loader

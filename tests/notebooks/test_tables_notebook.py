@@ -14,7 +14,7 @@ from xfavot.report import read_table, tables
 pytest.importorskip("papermill")
 
 OF_THE_PROGRAM = {"table1", "modules", *tables.MODULES}
-ITEMS = {*OF_THE_PROGRAM, *tables.LAYOUTS, "by_direction_and_sex"}
+ITEMS = {*OF_THE_PROGRAM, *tables.FITS, "by_direction_and_sex"}
 
 
 def test_every_table_is_written_beside_an_evaluation(tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_every_table_is_written_beside_an_evaluation(tmp_path: Path) -> None:
     root = tmp_path / "out" / "paper_tables"
     assert {path.name for path in root.iterdir()} == ITEMS
     assert "2 values, tier reduced; evaluations read: 1." in text
-    assert "| G_I | 43206403 |" in text
+    assert "| G_I      |     43206403 |" in text
     for item in ITEMS:
         record = read_table(root / item).record
         assert {path.suffix for path in (root / item).iterdir()} == {".csv", ".md", ".tex", ".json"}

@@ -15,8 +15,8 @@ import pytest
 
 from xfavot.errors import ConfigError, DataError
 from xfavot.evaluation.cpr import Triplet
+from xfavot.report import Provenance
 from xfavot.report import study as study_report
-from xfavot.report.artifact import Data, Provenance, machine
 from xfavot.report.study import Study, checksum, open_study, read_answers, result_rows, write_study
 
 pytest.importorskip("scipy")
@@ -28,24 +28,7 @@ Change = Callable[[dict[str, Any]], None]
 
 
 def origin() -> Provenance:
-    return Provenance(
-        tier="smoke",
-        config={"name": "toy"},
-        config_id="c",
-        seeds=(0,),
-        git_revision="",
-        git_dirty=False,
-        lock="l",
-        dataset="toy",
-        weights={},
-        checkpoint=None,
-        device=machine(),
-        data=(Data(corpus="toy", split="val", manifest="m", count=4),),
-        wall_s=1.0,
-        started_at="2026-01-01T00:00:00+00:00",
-        notebook="cpr_study",
-        command="",
-    )
+    return {"tier": "smoke", "dataset": "toy", "notebook": "cpr_study"}
 
 
 def toy_triplets(count: int = 5, *, seconds: float = 0.3, seed: int = 0) -> list[Triplet]:
@@ -207,8 +190,8 @@ def test_the_right_token_stands_for_the_right_sample(study: Study) -> None:
         one = shown[item]
         right = next(c for c in (one["a"], one["b"]) if c["t"] == asked["tokens"][asked["match"]])
         wrong = next(c for c in (one["a"], one["b"]) if c is not right)
-        assert right["d"] == study_report.encode(triplet.match).text()
-        assert wrong["d"] == study_report.encode(triplet.other).text()
+        assert right["d"] == base64.b64encode(study_report.encode(triplet.match).data).decode()
+        assert wrong["d"] == base64.b64encode(study_report.encode(triplet.other).data).decode()
         assert (asked["system"], asked["task"]) == (triplet.system, triplet.task)
 
 
@@ -236,9 +219,9 @@ def test_answers_come_back_as_given_also_half_of_them(study: Study, tmp_path: Pa
     write_answers(study, tmp_path, "02", right=only_models)
     write_answers(study, tmp_path, "03", count=7)
     answers = read_answers(study, tmp_path)
-    assert [sheet.complete for sheet in answers.sheets] == [True, True, False]
-    assert "3 of 3 pages came back, 2 of them complete" in answers.markdown()
-    assert "| 03 | 7 of 20 | **no** | 4.0 | 2.0 |" in answers.markdown()
+    assert answers.sheets["complete"].tolist() == ["yes", "yes", "**no**"]
+    assert "3 of 3 pages came back, 2 of them complete" in repr(answers)
+    assert answers.sheets.iloc[2].tolist()[:5] == ["03", "7 of 20", "**no**", "4.0", "2.0"]
     assert len(answers.judgements) == 47
     rows = {(r["system"], r["task"], r["metric"]): r for r in result_rows(study, answers)}
     for task in ("a2i", "i2a"):
@@ -252,7 +235,7 @@ def test_answers_come_back_as_given_also_half_of_them(study: Study, tmp_path: Pa
 
 def test_nothing_read_is_told_and_the_automatic_rows_stay(study: Study, tmp_path: Path) -> None:
     none = read_answers(study, "")
-    assert none.markdown() == "No answers were read.\n"
+    assert repr(none) == "No answers were read.\n"
     with pytest.raises(DataError, match="no answers yet, and no automatic CPR"):
         result_rows(study, none)
     with pytest.raises(DataError, match=r"no \*\.json file there"):

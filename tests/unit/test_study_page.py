@@ -127,11 +127,11 @@ def test_thirty_triplets_are_answered_reloaded_saved_and_read_back(
     )
     (tmp_path / "a" / "sheet_01.json").write_bytes(file.read_bytes())
     answers = read_answers(study, tmp_path / "a")
-    assert [sheet.complete for sheet in answers.sheets] == [True]
+    assert answers.sheets["complete"].tolist() == ["yes"]
     row = result_rows(study, answers)[0]
     assert (row["system"], row["task"], row["metric"]) == (SYSTEMS[1], "a2i", "CPR")
     assert (row["value"], row["n"]) == (24 / 30, 30)
-    right = [one.right for one in answers.sheets[0].judgements]
+    right = [one.right for one in answers.judgements]
     assert [place for place, fine in enumerate(right) if not fine] == sorted(wrong)
     assert browser.console() == []
     browser.run("location.reload()")

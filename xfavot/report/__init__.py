@@ -7,26 +7,30 @@ report.read_table(folder)
 """
 
 from xfavot.report.artifact import (
+    COLUMNS,
     Beginning,
-    Checkpoint,
-    Data,
     Provenance,
+    Row,
     Table,
     begin,
     collect,
+    footnoted,
+    listing,
     read_table,
     write_figure,
     write_table,
 )
 
 __all__ = [
+    "COLUMNS",
     "Beginning",
-    "Checkpoint",
-    "Data",
     "Provenance",
+    "Row",
     "Table",
     "begin",
     "collect",
+    "footnoted",
+    "listing",
     "read_table",
     "write_figure",
     "write_table",

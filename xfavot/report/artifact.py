@@ -1,6 +1,6 @@
 """The only writer of tables and figures: what lies in `paper_tables/` and `figures/`.
 
-A table is a folder with a tidy CSV (full precision), the same as Markdown and LaTeX (rounded), and
+A table is a folder with a tidy CSV (full precision), a view for people as Markdown and LaTeX, and
 a JSON with its provenance; a figure is a folder with PNG, PDF, the data drawn as CSV, and the JSON.
 A folder is written whole or not at all, is never edited (the JSON knows each file's hash, and
 reading checks it), and is never replaced by one of a lower tier.
@@ -9,7 +9,7 @@ reading checks it), and is never replaced by one of a lower tier.
 from __future__ import annotations
 
 import csv
-import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -20,15 +20,16 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any, Protocol
 
+import pandas as pd
 import torch
 
 from xfavot.config import RunConfig, config_id, to_dict
@@ -36,108 +37,39 @@ from xfavot.data.store import Store
 from xfavot.errors import DataError
 from xfavot.parameters import injected
 
-# Where a number comes from: the part of an artifact's JSON file that says so
+Row = Mapping[str, Any]
+Provenance = dict[str, Any]  # see `collect`
+View = tuple[pd.DataFrame, list[str]]  # cells of text as people see them, and notes below them
 
-
+SCHEMA = 1
 TIERS = ("smoke", "reduced", "paper")  # for tests; at less than the paper's size; at its size
 FOLDERS = (  # never published
     *("data_root", "run_root", "out", "source", "checkpoint", "resume", "others", "study"),
     *("answers", "manifest"),
 )
-MAY_BE_EMPTY = ("git_revision", "git_dirty", "weights", "checkpoint", "notebook", "command")
+REQUIRED = ("tier", "config", "config_id", "seeds", "lock", "dataset", "data", "device", "notebook")
+NO_DATA = {"corpus": "none", "split": "none", "manifest": "none", "count": 0}
 CHECKOUT = Path(__file__).resolve().parents[2]
 CODE = ("xfavot", "notebooks", "pyproject.toml")  # what can change a number
+COLUMNS = ("system", "task", "dataset", "metric", "value", "ci_low", "ci_high", "n", "seed")
+NAMES = ("system", "metric")  # never empty
+MISSING = "missing"  # column: why a row has no value
+DIGITS = 3  # significant, in Markdown and LaTeX
+WHOLE, NUMBER = re.compile(r"-?\d+"), re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
+DASH = "\N{EN DASH}"
+EMPTY = "\0"  # begins a cell without a value; the reason follows
+LETTER = re.compile(r"\$\^\{(\w+)\}\$")
+LETTERS = (*ascii_lowercase, *(a + b for a in ascii_lowercase for b in ascii_lowercase))
+SMOKE = "SMOKE: a test of the machinery, not a result."
+STAMP = {"fontsize": 56, "weight": "bold", "rotation": 25, "color": "#D55E00", "alpha": 0.3}
+TEX = str.maketrans(
+    {sign: f"\\{sign}" for sign in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"|": r"\textbar{}"}
+)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Data:
-    """A split of a prepared corpus: its manifest's hash and how many clips it has."""
-
-    corpus: str
-    split: str
-    manifest: str
-    count: int
-
-
-NO_DATA = Data(corpus="none", split="none", manifest="none", count=0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
-    """The trained weights that were measured."""
-
-    step: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Provenance:
-    """Everything that a table or a figure says about its origin.
-
-    Args:
-        tier: "smoke", "reduced" or "paper".
-        config: the full configuration as plain values, without folders.
-        config_id: its hash.
-        seeds: every seed behind the numbers.
-        git_revision: of the package's checkout, "" if it is none.
-        git_dirty: the checkout's code differs from that revision.
-        lock: hash of the names and versions of everything installed.
-        dataset: name of the mixture.
-        data: the splits that were used.
-        weights: name to sha256 of every network that judges; empty if none does.
-        checkpoint: what was measured; ``None`` if nothing trained was.
-        device: processor, threads, versions; see :func:`machine`.
-        started_at: ISO 8601, UTC.
-        wall_s: seconds from there to the writing.
-        notebook: its name, "" if it was none.
-        command: what makes it again.
-
-    Raises:
-        DataError: something is missing, the tier is unknown, or a time is no number.
-    """
-
-    tier: str
-    config: Mapping[str, Any]
-    config_id: str
-    seeds: tuple[int, ...]
-    git_revision: str
-    git_dirty: bool
-    lock: str
-    dataset: str
-    data: tuple[Data, ...]
-    weights: Mapping[str, str]
-    checkpoint: Checkpoint | None
-    device: Mapping[str, Any]
-    started_at: str
-    wall_s: float
-    notebook: str
-    command: str
-
-    def __post_init__(self) -> None:
-        """Refuse gaps."""
-        empty: tuple[Any, ...] = (None, "", (), {}, [])
-        missing = [
-            f.name
-            for f in dataclasses.fields(self)
-            if f.name not in MAY_BE_EMPTY and getattr(self, f.name) in empty
-        ]
-        if not (self.notebook or self.command):
-            missing.append("notebook or command")
-        missing += [f"device.{k}" for k in ("cpu", "threads", "torch") if not self.device.get(k)]
-        if missing:
-            raise DataError(
-                f"provenance: {', '.join(missing)} missing; expected a value for each; fill them "
-                "in, or use report.collect"
-            )
-        if self.tier not in TIERS:
-            raise DataError(f"provenance: tier {self.tier!r}; expected one of {', '.join(TIERS)}")
-        if not (math.isfinite(self.wall_s) and self.wall_s >= 0):
-            raise DataError(f"provenance: wall_s is {self.wall_s}; expected seconds, 0 or more")
-
-    def record(self) -> dict[str, Any]:
-        """The fields as plain values, ready for JSON."""
-        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return plain
+# Where a number comes from: the part of an artifact's JSON file that says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +78,10 @@ class Beginning:
 
     at: str
     clock: float
+
+    def now(self) -> dict[str, Any]:
+        """The two fields of the provenance about time."""
+        return {"started_at": self.at, "wall_s": round(time.monotonic() - self.clock, 3)}
 
 
 def begin() -> Beginning:
@@ -160,50 +96,55 @@ def collect(
     *,
     tier: str,
     stores: Sequence[Store],
+    notebook: str,
     split: str = "train",
     seeds: Sequence[int] = (),
     weights: Mapping[str, str] | None = None,
-    checkpoint: Checkpoint | None = None,
-    notebook: str = "",
-    command: str = "",
+    checkpoint: Mapping[str, Any] | None = None,
+    dataset: str = "",
 ) -> Provenance:
     """Gather the provenance of what was measured, just before it is written.
 
     Args:
         began: of :func:`begin`.
-        cfg: the configuration.
+        cfg: the configuration; it is recorded without folders.
         tier: see :data:`TIERS`.
         stores: the prepared stores read; without any, the record says that no data were.
-        split: which part of them.
-        seeds: default, the configuration's.
-        weights: name to sha256 of the networks that judge.
-        checkpoint: the trained weights measured, if any.
         notebook: its name, such as "benchmark".
-        command: default, the papermill command with the parameters that were given, or the command
-            line of this process.
+        split: which part of the stores.
+        seeds: every seed behind the numbers; default, the configuration's.
+        weights: name to sha256 of every network that judges.
+        checkpoint: ``step`` and ``sha256`` of the trained weights measured, if any.
+        dataset: name of the mixture; default, the configuration's.
 
-    Raises:
-        DataError: see :class:`Provenance`.
+    Returns:
+        Plain values, ready for JSON. Beside the above: ``git_revision`` of the package's checkout
+        ("" if it is none) and ``git_dirty``; ``lock``, a hash of all that is installed; ``device``,
+        see :func:`machine`; ``started_at`` (ISO 8601, UTC) and ``wall_s`` from there to now; the
+        ``command`` that makes it again, with the parameters that papermill injected.
     """
     revision, dirty = _git()
-    return Provenance(
-        tier=tier,
-        config={k: v for k, v in to_dict(cfg).items() if k not in FOLDERS},
-        config_id=config_id(cfg),
-        seeds=tuple(seeds) or (cfg.seed,),
-        git_revision=revision,
-        git_dirty=dirty,
-        lock=installed(),
-        dataset=cfg.data.dataset,
-        data=tuple(_part(store, split) for store in stores) or (NO_DATA,),
-        weights=dict(weights or {}),
-        checkpoint=checkpoint,
-        device=machine(cfg.train.device),
-        started_at=began.at,
-        wall_s=round(time.monotonic() - began.clock, 3),
-        notebook=notebook,
-        command=command or (_papermill(notebook) if notebook else _command_line()),
-    )
+    words = ["papermill", f"notebooks/{notebook}.ipynb", "out.ipynb"]
+    for name, value in injected().items():
+        text = json.dumps(value) if isinstance(value, dict | list) else str(value)
+        words += [] if name in FOLDERS or "/" in text else ["-p", name, text]
+    return {
+        "tier": tier,
+        "config": {k: v for k, v in to_dict(cfg).items() if k not in FOLDERS},
+        "config_id": config_id(cfg),
+        "seeds": list(seeds) or [cfg.seed],
+        "git_revision": revision,
+        "git_dirty": dirty,
+        "lock": installed(),
+        "dataset": dataset or cfg.data.dataset,
+        "data": [_part(store, split) for store in stores] or [NO_DATA],
+        "weights": dict(weights or {}),
+        "checkpoint": dict(checkpoint) if checkpoint else None,
+        "device": machine(cfg.train.device),
+        **began.now(),
+        "notebook": notebook,
+        "command": shlex.join(words),
+    }
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
@@ -213,8 +154,11 @@ def machine(device: str = "cpu") -> dict[str, Any]:
         device: as configured; a GPU is named where one is used.
     """
     used_gpu = torch.cuda.is_available() and device.startswith(("auto", "cuda"))
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text("utf-8", errors="replace").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
-        "cpu": _processor(),
+        "cpu": next(filter(None, [*names, platform.processor(), platform.machine()]), "unknown"),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if used_gpu else "",
@@ -226,17 +170,10 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
-    """The processor's name as people know it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text("utf-8", errors="replace").splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next(filter(None, [*names, platform.processor(), platform.machine()]), "unknown")
-
-
-def _part(store: Store, split: str) -> Data:
+def _part(store: Store, split: str) -> dict[str, Any]:
     count = sum(item.split == split for item in store.items)
-    return Data(corpus=store.corpus, split=split, manifest=store.manifest_hash, count=count)
+    known = {"corpus": store.corpus, "split": split, "manifest": store.manifest_hash}
+    return {**known, "count": count}
 
 
 def _git() -> tuple[str, bool]:
@@ -253,36 +190,14 @@ def _git() -> tuple[str, bool]:
     return revision, bool(changed.strip())
 
 
+@functools.cache
 def installed() -> str:
     """16 hex digits over the sorted `name==version` of every installed distribution."""
-    found = {f"{d.name}=={d.version}".lower() for d in metadata.distributions()}
-    return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:16]
+    packages = {f"{d.name}=={d.version}".lower() for d in metadata.distributions()}
+    return hashlib.sha256("\n".join(sorted(packages)).encode()).hexdigest()[:16]
 
 
-def _papermill(notebook: str) -> str:
-    """The papermill command with the parameters that papermill injected."""
-    words = ["papermill", f"notebooks/{notebook}.ipynb", "out.ipynb"]
-    for name, value in injected().items():
-        text = json.dumps(value) if isinstance(value, dict | list) else str(value)
-        words += [] if name in FOLDERS else ["-p", name, text]
-    return shlex.join(words)
-
-
-def _command_line() -> str:
-    """How this process was called, without the folder of the script."""
-    return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
-
-
-# Tidy rows, one number each: their check, their CSV and their Markdown
-
-
-COLUMNS = ("system", "task", "dataset", "metric", "value", "ci_low", "ci_high", "n", "seed")
-NAMES = ("system", "metric")  # never empty
-MISSING = "missing"  # column: why a row has no value
-DIGITS = 3  # significant, in Markdown
-WHOLE, NUMBER = re.compile(r"-?\d+"), re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
-
-Row = Mapping[str, Any]
+# Tidy rows, one number each
 
 
 def plain_rows(item: str, rows: Iterable[Row], tier: str) -> list[dict[str, Any]]:
@@ -332,33 +247,28 @@ def require_columns(where: str, row: Row) -> None:
     absent = [name for name in COLUMNS if name not in row or (name in NAMES and not row[name])]
     if absent:
         raise DataError(f"{where}: {', '.join(absent)} missing; expected all of {list(COLUMNS)}")
-    value, low, high, n = (row[name] for name in ("value", "ci_low", "ci_high", "n"))
-    if row.get(MISSING) and (value, low, high, n, row["seed"]) == (None,) * 5:
+    value, low, high, n, seed = (row[name] for name in COLUMNS[4:])
+    if row.get(MISSING) and (value, low, high, n, seed) == (None,) * 5:
         return  # a cell that nobody measured, with its reason
     given = [one for one in (value, low, high) if one is not None]
-    number = value is not None and all(
-        isinstance(one, int | float) and not isinstance(one, bool) for one in given
-    )
+    number = value is not None and all(type(one) in (int, float) for one in given)
     interval = number and (len(given) == 1 or (len(given) == 3 and low <= value <= high))
-    if not (interval and type(n) is int and n >= 1 and row["seed"] not in (None, "")):
+    if not (interval and type(n) is int and n >= 1 and seed not in (None, "")):
         raise DataError(
-            f"{where}: value {value!r}, ci_low {low!r}, ci_high {high!r}, n {n!r}, seed "
-            f"{row['seed']!r}; expected a number, inside both bounds or without any, from at least "
-            "one sample, and a seed"
+            f"{where}: value {value!r}, ci_low {low!r}, ci_high {high!r}, n {n!r}, seed {seed!r}; "
+            "expected a number, inside both bounds or without any, from at least one sample, and "
+            "a seed"
         )
 
 
 def to_csv(rows: Sequence[Row]) -> bytes:
     """Write rows with full precision; ``None`` becomes an empty cell."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode("utf-8")
+    text: str = pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")
+    return text.encode("utf-8")
 
 
 def from_csv(text: str) -> list[dict[str, Any]]:
-    """Read back what :func:`to_csv` wrote; what looks like a number becomes one."""
+    """Read back what :func:`to_csv` wrote, cell by cell: what looks like a number becomes one."""
     reader = csv.DictReader(io.StringIO(text, newline=""))
     return [{name: _parsed(cell) for name, cell in row.items()} for row in reader]
 
@@ -371,94 +281,113 @@ def _parsed(cell: str) -> Any:
     return {"": None, "True": True, "False": False}.get(cell, cell)
 
 
-def to_markdown(rows: Sequence[Row], notes: Sequence[str], provenance: Provenance) -> str:
-    """Write a table for people; columns with one value for all rows stand above it instead.
-
-    Args:
-        rows: of :func:`plain_rows`.
-        notes: paragraphs above the table; empty ones are left out.
-        provenance: for the line below it.
-    """
-    same = {k: v for k, v in rows[0].items() if len(rows) > 1 and all(r[k] == v for r in rows)}
-    shown = [k for k in rows[0] if k not in same or k == "value"]
-    above = ", ".join(f"{k} {rounded(v)}" for k, v in same.items() if v not in (None, ""))
-    numeric = {k for k in shown if any(isinstance(row[k], int | float) for row in rows)}
-    revision = provenance.git_revision[:8] + (" (changed)" if provenance.git_dirty else "")
-    foot = (
-        f"Tier {provenance.tier}; {provenance.started_at}, {provenance.device['cpu']}, "
-        f"threads {provenance.device['threads']}; revision {revision or 'unknown'}. Rounded to "
-        f"{DIGITS} significant digits; the CSV file has all of them."
-    )
-    table = [
-        "| " + " | ".join(name.replace("_", " ") for name in shown) + " |",
-        "|" + "|".join("---:" if name in numeric else "---" for name in shown) + "|",
-        *("| " + " | ".join(rounded(row[name]) for name in shown) + " |" for row in rows),
-    ]
-    alike = f"All rows: {above}." if above else ""
-    return "\n\n".join(filter(None, [*notes, alike, "\n".join(table), foot])) + "\n"
-
-
-def to_latex(rows: Sequence[Row], notes: Sequence[str], provenance: Provenance) -> str:
-    """Write a table for papers (package booktabs); columns with one value for all rows are told."""
-    same = {k: v for k, v in rows[0].items() if len(rows) > 1 and all(r[k] == v for r in rows)}
-    shown = [k for k in rows[0] if k not in same or k == "value"]
-    numeric = {k for k in shown if any(isinstance(row[k], int | float) for row in rows)}
-    alike = ", ".join(f"{k} {rounded(v)}" for k, v in same.items() if v not in (None, ""))
-    told = [
-        *(note.replace("**", "") for note in notes),
-        f"All rows: {alike}." if alike else "",
-        f"Tier {provenance.tier}.",
-    ]
-    lines = [" & ".join(_tex(rounded(row[k]).replace("\\|", "|")) for k in shown) for row in rows]
-    head = " & ".join(_tex(name.replace("_", " ")) for name in shown)
-    return (
-        "\n".join(
-            [
-                "\\begin{table}",
-                f"\\caption{{{_tex(' '.join(filter(None, told)))}}}",
-                f"\\begin{{tabular}}{{{''.join('r' if k in numeric else 'l' for k in shown)}}}",
-                "\\toprule",
-                rf"{head} \\",
-                "\\midrule",
-                *(rf"{line} \\" for line in lines),
-                "\\bottomrule",
-                "\\end{tabular}",
-                "\\end{table}",
-            ]
-        )
-        + "\n"
-    )
-
-
-def _tex(text: str) -> str:
-    """Escape what LaTeX would read as a command."""
-    special = {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "|": r"\textbar{}",
-    }
-    special |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
-    return "".join(special.get(sign, sign) for sign in text)
-
-
-def listing(values: Row) -> str:
-    """Write names and values as a table in Markdown, one a line, without those that are empty."""
-    lines = [f"| {k.replace('_', ' ')} | {rounded(v)} |" for k, v in values.items() if v != ""]
-    return "\n".join(["| | |", "|---|---|", *lines]) + "\n"
+# What people see of them
 
 
 def rounded(value: Any) -> str:
-    """Write a cell of a table for people: see the rule in the module's docstring."""
+    """Write a cell for people: floats with three significant digits, nothing for ``None``."""
     if isinstance(value, float):
         size = math.floor(math.log10(abs(value))) if value else 0
         return f"{value:.{max(0, DIGITS - 1 - size)}f}"
-    return "" if value is None else " ".join(str(value).replace("|", "\\|").split())
+    return "" if value is None else " ".join(str(value).split())
 
 
-SCHEMA = 1
-SMOKE = "SMOKE: a test of the machinery, not a result"
-STAMP = {"fontsize": 56, "weight": "bold", "rotation": 25, "color": "#D55E00", "alpha": 0.3}
+def footnoted(cells: pd.DataFrame, *notes: str, index: bool = True) -> View:
+    """Turn cells that begin with :data:`EMPTY` into a dash with a letter, explained below.
+
+    Args:
+        cells: text; a cell that is not there is neither measured nor printed.
+        notes: further ones, after those of the letters.
+        index: whether its rows have names, which become columns.
+    """
+    shown = cells.astype(object).fillna(f"{EMPTY}neither measured nor printed")
+    if shown.columns.nlevels > 1:
+        shown.columns = pd.MultiIndex.from_tuples([*shown.columns])
+    shown = shown.reset_index(drop=not index)
+    texts = map(str, shown.to_numpy().ravel())
+    reasons = dict.fromkeys(text for text in texts if text.startswith(EMPTY))
+    letters = {why: f"$^{{{letter}}}$" for why, letter in zip(reasons, LETTERS, strict=False)}
+    shown = shown.map(lambda cell: DASH + letters[cell] if cell in letters else cell)
+    return shown, [*(f"{letter} {why[1:]}." for why, letter in letters.items()), *notes]
+
+
+def listing(rows: Sequence[Row], columns: Mapping[str, str] | None = None) -> View:
+    """Show tidy rows as they are, rounded.
+
+    Args:
+        rows: of a table.
+        columns: what is shown, and under which name; default, all that differs between rows, with
+            a note on what does not.
+    """
+    same = {k: v for k, v in rows[0].items() if len(rows) > 1 and all(r.get(k) == v for r in rows)}
+    names = columns or {
+        k: k.replace("_", " ") for k in rows[0] if k == "value" or k not in (*same, MISSING)
+    }
+    alike = ", ".join(f"{k} {rounded(v)}" for k, v in same.items() if v not in (None, ""))
+    cells = [
+        {
+            name: EMPTY + row[MISSING]
+            if key == "value" and row.get(MISSING)
+            else rounded(row.get(key))
+            for key, name in names.items()
+        }
+        for row in rows
+    ]
+    notes = [f"All rows: {alike}."] if alike and not columns else []
+    return footnoted(pd.DataFrame(cells), *notes, index=False)
+
+
+def _markdown(view: View, caption: str, foot: str) -> str:
+    """Write a view as Markdown; headers of several levels become lines of one cell."""
+    cells = view[0].map(lambda cell: LETTER.sub(r"<sup>\1</sup>", str(cell)).replace("|", "\\|"))
+    cells.columns = [
+        "<br>".join(filter(None, name)) if isinstance(name, tuple) else name for name in cells
+    ]
+    align = ["right" if _numeric(cells.iloc[:, k]) else "left" for k in range(cells.shape[1])]
+    table = cells.to_markdown(index=False, disable_numparse=True, colalign=align)
+    notes = "<br>\n".join(LETTER.sub(r"<sup>\1</sup>", note) for note in view[1])
+    return "\n\n".join(filter(None, [caption, table, notes, foot])) + "\n"
+
+
+def _latex(view: View, caption: str) -> str:
+    """Write a view as a table environment (packages booktabs, graphicx), notes below it."""
+    cells, notes = view
+    align = "".join("r" if _numeric(cells.iloc[:, k]) else "l" for k in range(cells.shape[1]))
+    style = cells.style.hide(axis="index").format(escape="latex-math")
+    style = style.format_index(escape="latex-math", axis="columns")
+    tabular = style.to_latex(hrules=True, multicol_align="c", column_format=f"@{{}}{align}@{{}}")
+    lines = tabular.rstrip().split("\n")  # \begin, \toprule, then a line a level of the heads
+    for level in reversed(range(cells.columns.nlevels - 1)):
+        lines.insert(
+            level + 3, "".join(_rules([tuple(name)[: level + 1] for name in cells.columns]))
+        )
+    number = re.match(r"Table (\d+): ", caption)
+    title = caption[number.end() if number else 0 :].translate(TEX)
+    below = []
+    for note in notes:
+        letter = LETTER.match(note)
+        text = note[letter.end() if letter else 0 :].translate(TEX)
+        below.append(f"{letter[0] if letter else ''}{text}\\par")
+    head = [r"\begin{table}", r"\centering\small\setlength{\tabcolsep}{3pt}"]
+    if number:
+        head.append(rf"\setcounter{{table}}{{{int(number[1]) - 1}}}")
+    fit = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+    foot = [r"}\par\smallskip\footnotesize\raggedright", *below, r"\end{table}"]
+    return "\n".join([*head, rf"\caption{{{title}}}", fit, *filter(None, lines), *foot]) + "\n"
+
+
+def _rules(heads: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """Rules below those neighbouring columns that have the same head."""
+    ends = [k for k, head in enumerate(heads, 1) if k == len(heads) or heads[k] != head]
+    for start, end in zip([0, *ends], ends, strict=False):
+        if end - start > 1 and heads[start][-1]:
+            yield rf"\cmidrule(lr){{{start + 1}-{end}}}"
+
+
+def _numeric(column: pd.Series[Any]) -> bool:
+    """Whether a column holds numbers, but for its dashes."""
+    shown = [cell for cell in column if cell and not cell.startswith(DASH)]
+    return all(NUMBER.fullmatch(cell) for cell in shown)
 
 
 class Renderable(Protocol):
@@ -495,18 +424,20 @@ def write_table(
     provenance: Provenance,
     root: str | os.PathLike[str] = "paper_tables",
     caption: str = "",
+    view: View | None = None,
 ) -> Path:
     """Write a table.
 
     Args:
         item: what it is, such as "table2"; names the folder and its files.
-        rows: one number each, with the columns of :data:`xfavot.report.tidy.COLUMNS`, of which
-            ``ci_low`` and ``ci_high`` are ``None`` where there is no interval; a row that says in
-            a column ``missing`` why it has no value has none; further columns follow in the order
-            in which they appear.
-        provenance: where the numbers come from.
+        rows: one number each, with the columns of :data:`COLUMNS`, of which ``ci_low`` and
+            ``ci_high`` are ``None`` where there is no interval; a row that says in a column
+            ``missing`` why it has no value has none; further columns follow in the order in which
+            they appear.
+        provenance: where the numbers come from, of :func:`collect`.
         root: folder of tables.
-        caption: a sentence above the table in Markdown.
+        caption: a sentence above the table.
+        view: what people see of the rows; default, :func:`listing`.
 
     Returns:
         The folder.
@@ -515,13 +446,23 @@ def write_table(
         DataError: no row, a column is missing, a number is not finite, tiers are mixed, an artifact
             of a higher tier lies there, or it cannot be written.
     """
-    plain = plain_rows(item, rows, provenance.tier)
+    plain = plain_rows(item, rows, provenance["tier"])
     for number, row in enumerate(plain, 1):
         require_columns(f"table {item}, row {number}", row)
-    notes = [f"**{SMOKE}.**" if provenance.tier == "smoke" else "", caption]
-    text = to_markdown(plain, notes, provenance)
-    files = {f"{item}.csv": to_csv(plain), f"{item}.md": text.encode("utf-8")}
-    files[f"{item}.tex"] = to_latex(plain, notes, provenance).encode("utf-8")
+    view = view or listing(plain)
+    smoke = provenance["tier"] == "smoke"
+    revision = provenance["git_revision"][:8] + (" (changed)" if provenance["git_dirty"] else "")
+    foot = (
+        f"Tier {provenance['tier']}; {provenance['started_at']}, {provenance['device']['cpu']}, "
+        f"threads {provenance['device']['threads']}; revision {revision or 'unknown'}. Rounded; "
+        f"`{item}.csv` has all digits, intervals and counts, `{item}.json` the origin."
+    )
+    above = " ".join(filter(None, [f"**{SMOKE}**" if smoke else "", caption]))
+    files = {
+        f"{item}.csv": to_csv(plain),
+        f"{item}.md": _markdown(view, above, foot).encode("utf-8"),
+        f"{item}.tex": _latex(view, above.replace("**", "")).encode("utf-8"),
+    }
     return _commit(Path(root, item), item, files, provenance)
 
 
@@ -548,8 +489,8 @@ def write_figure(
     Raises:
         DataError: as :func:`write_table`.
     """
-    files = {f"{item}.csv": to_csv(plain_rows(item, data, provenance.tier))}
-    stamp = "SMOKE" if provenance.tier == "smoke" else ""
+    files = {f"{item}.csv": to_csv(plain_rows(item, data, provenance["tier"]))}
+    stamp = "SMOKE" if provenance["tier"] == "smoke" else ""
     mark = figure.figure.text(0.5, 0.5, stamp, ha="center", va="center", **STAMP)
     for kind in ("png", "pdf"):
         files[f"{item}.{kind}"] = figure.render(kind)
@@ -610,15 +551,21 @@ def _commit(folder: Path, item: str, files: Mapping[str, bytes], provenance: Pro
     """Put all files and the record in place at once."""
     if not item or Path(item).name != item or item.startswith("."):
         raise DataError(f"artifact {item!r}: expected a plain name such as 'table2'")
-    there = read_record(folder)["tier"] if folder.exists() else provenance.tier
-    if TIERS.index(there) > TIERS.index(provenance.tier):
+    gaps = [name for name in REQUIRED if not provenance.get(name)]
+    if gaps or provenance["tier"] not in TIERS:
+        raise DataError(
+            f"artifact {item}: provenance without {', '.join(gaps) or 'a known tier'}; expected "
+            f"that of report.collect, and one of the tiers {', '.join(TIERS)}"
+        )
+    there = read_record(folder)["tier"] if folder.exists() else provenance["tier"]
+    if TIERS.index(there) > TIERS.index(provenance["tier"]):
         raise DataError(
             f"{folder} holds an artifact of tier {there!r}, this one is of tier "
-            f"{provenance.tier!r}; expected the same or a higher one; write to another root, or "
+            f"{provenance['tier']!r}; expected the same or a higher one; write to another root, or "
             "delete the folder first if it may go"
         )
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    record = {"schema": SCHEMA, "item": item, **provenance.record(), "files": digests}
+    record = {"schema": SCHEMA, "item": item, **provenance, "files": digests}
     text = json.dumps(record, indent=1, allow_nan=False) + "\n"
     draft, before = (folder.with_name(f".{item}.{os.getpid()}.{end}") for end in ("new", "old"))
     try:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-import shlex
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -46,8 +45,8 @@ from xfavot.evaluation import cpr, matching
 from xfavot.evaluation.cpr import corrected
 from xfavot.evaluation.matching import KINDS, Array, StyleSpace
 from xfavot.models.xfavot import F0_FEATURE_FACTOR, XFaVoT, shape_trace
-from xfavot.parameters import Figures, describe
-from xfavot.report.artifact import FOLDERS, Beginning, Checkpoint, Provenance
+from xfavot.parameters import Figures
+from xfavot.report.artifact import Beginning, Provenance
 from xfavot.report.study import (
     System,
     answered,
@@ -212,26 +211,18 @@ class Opened:
 
     def provenance(self) -> Provenance:
         """Where a figure comes from, if it is written now."""
-        words = ["papermill", "notebooks/figures.ipynb", "out.ipynb"]
-        for name, _, default, _ in describe(Figures):
-            value = getattr(self.cfg, name)
-            if name not in FOLDERS and value != default:
-                words += ["-p", name, str(value)]
-        weights = {f"model {one.name}": one.sha256 for one in self.systems}
-        run = self.converter.config
-        origin = report.collect(
+        return report.collect(
             self.began,
-            run,
+            self.converter.config,
             stores=self.stores,
             split=self.split,
             seeds=(self.cfg.seed,),
             tier=tier_of(self.cfg.asked, [one.converter.config.preset for one in self.systems]),
-            weights=weights,
+            weights={f"model {one.name}": one.sha256 for one in self.systems},
             notebook="figures",
-            command=shlex.join(words),
-            checkpoint=Checkpoint(step=self.converter.step, sha256=self.systems[0].sha256),
+            checkpoint={"step": self.converter.step, "sha256": self.systems[0].sha256},
+            dataset=self.cfg.dataset,  # not what the model was trained on
         )
-        return dataclasses.replace(origin, dataset=self.cfg.dataset)  # not what it was trained on
 
 
 def open_figures(cfg: Figures, began: Beginning, *, on_log: Say) -> Opened:
