@@ -25,7 +25,8 @@
 # `<folder>/scores.csv` of external outputs, `<folder>/paper_tables/cpr/` of `cpr_study`), any or
 # none; prepared stores under `data_root`, for the record of the data, any or none. **Out:** one
 # folder a table in `paper_tables/` under `out`: tidy CSV in full precision with intervals and
-# counts, the paper's layout as Markdown and LaTeX, and JSON with where it is from. **Time:** half a minute on one CPU core.
+# counts, the paper's layout as Markdown and LaTeX, and JSON with where it is from. **Time:** half a
+# minute on one CPU core.
 
 # %% tags=["parameters"]
 dataset: str = "mini"  # mixture of corpora, see the README
