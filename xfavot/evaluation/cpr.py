@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -98,25 +99,23 @@ def cpr_rows(judgements: Iterable[Judgement], *, dataset: str, seed: int) -> lis
 
 
 def _row(answers: Sequence[Judgement], metric: str, dataset: str, seed: int) -> Row:
-    right, n = sum(a.right for a in answers), len(answers)
-    low, high = bootstrap(answers, seed=seed)
-    share = right / n
+    right, n, first = sum(a.right for a in answers), len(answers), answers[0]
+    named = {"system": first.system, "task": first.task, "dataset": dataset, "seed": seed}
     return {
-        "system": answers[0].system,
-        "task": answers[0].task,
-        "dataset": dataset,
-        "metric": metric,
-        "value": share,
-        "ci_low": min(low, share),
-        "ci_high": max(high, share),
-        "n": n,
-        "seed": seed,
+        **_share({**named, "metric": metric}, right / n, bootstrap(answers, seed=seed), n),
         **binomial(right, n),
         "alpha": alpha(answers),
         "evaluators": len({a.evaluator for a in answers}),
         "triplets": len({a.triplet for a in answers}),
         "interval": "bootstrap",
     }
+
+
+def _share(named: Row, value: float, interval: tuple[float, float], n: int) -> Row:
+    low, high = min(interval[0], value), max(interval[1], value)
+    columns = ("system", "task", "dataset", "metric")
+    row = {name: named[name] for name in columns}
+    return {**row, "value": value, "ci_low": low, "ci_high": high, "n": n, "seed": named["seed"]}
 
 
 def binomial(right: int, n: int) -> Row:
@@ -153,8 +152,9 @@ def corrected(rows: Sequence[Row]) -> list[Row]:
     adjusted = holm([row["p"] for row in rows])
     done = []
     for row, value in zip(rows, adjusted, strict=True):
-        pairs = [[(k, v)] if k != "p" else [(k, v), ("p_holm", value)] for k, v in row.items()]
-        done.append(dict(pair for group in pairs for pair in group))
+        place = list(row).index("p") + 1
+        pairs = list(row.items())
+        done.append(dict([*pairs[:place], ("p_holm", value), *pairs[place:]]))
     return done
 
 
@@ -190,31 +190,18 @@ def bootstrap(
     Returns:
         The 2.5 % and 97.5 % quantile.
     """
-    given, right = (np.zeros(_shape(answers)) for _ in range(2))  # (E, T) each
-    evaluators, triplets = _codes(answers)
-    np.add.at(given, (evaluators, triplets), 1.0)
-    np.add.at(right, (evaluators, triplets), [float(a.right) for a in answers])
+    who, what = ([getattr(a, name) for a in answers] for name in ("evaluator", "triplet"))
+    codes = tuple(pd.factorize(np.array(names))[0] for names in (who, what))
+    given, right = (np.zeros((len({*who}), len({*what}))) for _ in range(2))  # (E, T) each
+    np.add.at(given, codes, 1.0)
+    np.add.at(right, codes, [float(a.right) for a in answers])
     rng = np.random.default_rng(seed)
-    who, what = (rng.multinomial(n, np.full(n, 1 / n), size=draws) for n in given.shape)
-    asked = ((who @ given) * what).sum(axis=1)  # (draws,)
-    found = ((who @ right) * what).sum(axis=1)
-    shares = found[asked > 0] / asked[asked > 0]
+    e, t = (rng.multinomial(n, np.full(n, 1 / n), size=draws) for n in given.shape)
+    asked = ((e @ given) * t).sum(axis=1)  # (draws,)
+    shares = ((e @ right) * t).sum(axis=1)[asked > 0] / asked[asked > 0]
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(shares, [tail, 1 - tail])
     return float(low), float(high)
-
-
-def _shape(answers: Sequence[Judgement]) -> tuple[int, int]:
-    return len({a.evaluator for a in answers}), len({a.triplet for a in answers})
-
-
-def _codes(answers: Sequence[Judgement]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Numbers of evaluator and triplet of every answer."""
-    found = []
-    for names in ([a.evaluator for a in answers], [a.triplet for a in answers]):
-        code = {name: number for number, name in enumerate(dict.fromkeys(names))}
-        found.append(np.array([code[name] for name in names], dtype=np.int64))
-    return found[0], found[1]
 
 
 def alpha(answers: Sequence[Judgement]) -> float | None:
@@ -247,10 +234,7 @@ def nominal_alpha(units: Iterable[Sequence[Any]]) -> float | None:
     return 1.0 - (n - 1) * disagreed / expected
 
 
-# Triplets of the correspondence study: a reference and two candidates, one of which belongs to it
-
-
-TASKS = ("a2i", "i2a")  # a face led by a voice, a voice led by a face
+TASKS = ("a2i", "i2a")  # an audio-guided face, an image-guided voice
 TRUTH = "ground truth"
 LONGEST_SECONDS = 6.0  # of a voice
 SHORTEST_SECONDS = 0.5
@@ -494,9 +478,6 @@ def _pairs(
         yield lead, other
 
 
-# Automatic CPR: the same triplets, judged by a computer instead of people
-
-
 FACTORS = ("sex", "age", "size", "liveliness")
 PROBE_PIXELS = 16  # a side of the faces that the probe sees
 RIDGE = 0.1  # share of the features' number
@@ -535,31 +516,16 @@ def automatic_rows(
     for judge in judges:
         votes = [(triplet, judge.prefers(triplet)) for triplet in triplets]
         for system, task in dict.fromkeys((t.system, t.task) for t in triplets):
+            own = [(t, vote) for t, vote in votes if (t.system, t.task) == (system, task)]
             for metric, sexes in METRICS.items():
-                found = [
-                    vote
-                    for t, vote in votes
-                    if (t.system, t.task) == (system, task) and sexes in ("", t.sexes)
-                ]
-                if found:
-                    test = binomial(sum(vote == 1.0 for vote in found), len(found))
-                    value = float(np.mean(found))
-                    rows.append(
-                        {
-                            "system": system,
-                            "task": task,
-                            "dataset": dataset,
-                            "metric": f"automatic {metric}, by {judge.name}",
-                            "value": value,
-                            "ci_low": min(test["wilson_low"], value),
-                            "ci_high": max(test["wilson_high"], value),
-                            "n": len(found),
-                            "seed": seed,
-                            **test,
-                            "triplets": len(found),
-                            "interval": "Wilson",
-                        }
-                    )
+                cast = [vote for t, vote in own if sexes in ("", t.sexes)]
+                if cast:
+                    test = binomial(sum(vote == 1.0 for vote in cast), len(cast))
+                    named = {"system": system, "task": task, "dataset": dataset, "seed": seed}
+                    named["metric"] = f"automatic {metric}, by {judge.name}"
+                    interval = (test["wilson_low"], test["wilson_high"])
+                    row = _share(named, float(np.mean(cast)), interval, len(cast))
+                    rows.append({**row, **test, "triplets": len(cast), "interval": "Wilson"})
     return rows
 
 
@@ -620,7 +586,11 @@ class FactorJudge:
     name = "the hidden factors"
 
     def __init__(self, store: Store) -> None:
-        """Fit the two probes."""
+        """Fit the two probes, ridge regressions of standardised features."""
+        from sklearn.linear_model import Ridge
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
         people = known_people(store)
         names = sorted(people)
         table = np.array([people[name] for name in names])  # (K, 4)
@@ -642,13 +612,14 @@ class FactorJudge:
                 f"{len(voices)} voices; expected both; prepare `mini` again"
             )
         self._face, self._voice = (
-            _ridge(np.array(x), np.array(y)) for x, y in ((faces, seen), (voices, heard))
+            make_pipeline(StandardScaler(), Ridge(alpha=RIDGE * len(x))).fit(x, y)
+            for x, y in ((faces, seen), (voices, heard))
         )
 
     def read(self, sample: Sample) -> Array:
         """(4,) factors of a sample, standardised over the people."""
         probe, x = (self._face, _see(sample)) if is_face(sample) else (self._voice, _hear(sample))
-        return probe(x)
+        return np.asarray(probe.predict(x[None])[0])
 
     def prefers(self, triplet: Triplet) -> float:
         """See :class:`Judge`; what the task makes is read, of the rest the factors are known.
@@ -715,20 +686,6 @@ def _spectrum(mel: Tensor) -> Array:
     loud = bands[:, level >= np.median(level)]
     mean = loud.mean(axis=1)
     return np.concatenate([mean - mean.mean(), loud.std(axis=1)])
-
-
-def _ridge(x: Array, y: Array) -> Callable[[Array], Array]:
-    """Fit a linear map of standardised features; return it."""
-    mean, scale = x.mean(axis=0), x.std(axis=0) + 1e-6
-    z = (x - mean) / scale
-    penalty = RIDGE * len(z) * np.eye(z.shape[1])
-    weights = np.linalg.solve(z.T @ z + penalty, z.T @ (y - y.mean(axis=0)))
-    middle = y.mean(axis=0)
-
-    def read(features: Array) -> Array:
-        return np.asarray((features - mean) / scale @ weights + middle)
-
-    return read
 
 
 def judges_of(stores: Sequence[Store], converters: Mapping[str, Converter]) -> list[Any]:
