@@ -20,14 +20,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from xfavot.convert import Converter
-from xfavot.data.store import GENDERS, Item, Store
+from xfavot.data.store import GENDERS, Store
 from xfavot.errors import DataError
 from xfavot.evaluation.judges import speakers_of
 from xfavot.evaluation.rows import DRAWS, Row, draws_of, quantiles, row
 
-# Retrieval between faces and voices by their styles: is the right person the nearest one?
-
-
+KINDS = ("face", "voice")
+PERPLEXITY = 30.0
+PER_SPEAKER = 12  # faces, and as many voices
+FEWEST = 6  # points that a map is made of
 GOAL = 0.95
 RETRIEVAL_DRAWS = 500  # of one query and one gallery sample a speaker
 
@@ -215,18 +216,9 @@ def pair_rows(
         found = [curve.measure(np.where(kinds, w[one], w[one] * w[other])) for w in drawn]
         for place, metric in enumerate(("AUC", "EER")):
             low, high = quantiles(draw[place] for draw in found)
-            rows.append(
-                _row(
-                    f"verification {metric}, {part}",
-                    value[place],
-                    low,
-                    high,
-                    len(kinds),
-                    len({*one, *other}),
-                    seed,
-                    CHANCE,
-                )
-            )
+            count = {"n": len(kinds), "people": len({*one, *other}), "seed": seed}
+            name = f"verification {metric}, {part}"
+            rows.append(_row(name, value[place], (low, high), **count, chance=CHANCE))
     return rows
 
 
@@ -307,60 +299,19 @@ def _retrieval(
             found = hits(similarity[asked], chosen, everybody, among, k=k).double().numpy()
             weight = drawn[:, chosen.numpy()]  # (draws, n)
             total = weight.sum(axis=1)
-            low, high = quantiles((weight * found).sum(axis=1)[total > 0] / total[total > 0])
+            interval = quantiles((weight * found).sum(axis=1)[total > 0] / total[total > 0])
             chance = float((k / choices.double()).clamp(max=1).mean())
-            yield _row(
-                f"R@{k}{part}",
-                float(found.mean()),
-                low,
-                high,
-                len(chosen),
-                len(set(chosen.tolist())),
-                seed,
-                chance,
-            )
+            count = {"n": len(chosen), "people": len(set(chosen.tolist())), "seed": seed}
+            yield _row(f"R@{k}{part}", float(found.mean()), interval, **count, chance=chance)
 
 
 def _row(
-    metric: str,
-    value: float,
-    low: float | None,
-    high: float | None,
-    n: int,
-    people: int,
-    seed: int,
-    chance: float,
+    metric: str, value: float, interval: tuple[float | None, float | None], **rest: Any
 ) -> VerificationRow:
+    low, high = interval
     if low is not None and high is not None:  # a bootstrap can miss the value itself
         low, high = min(low, value), max(high, value)
-    return {
-        "metric": metric,
-        "value": value,
-        "ci_low": low,
-        "ci_high": high,
-        "n": n,
-        "people": people,
-        "seed": seed,
-        "chance": chance,
-    }
-
-
-# The style space: where the faces and the voices of each speaker lie, as a map and in numbers
-
-
-try:
-    from sklearn.manifold import TSNE
-    from sklearn.metrics import silhouette_score
-except ImportError as error:
-    raise DataError(
-        'the style space needs scikit-learn, which is not installed; run: pip install "xfavot'
-        '[metrics]"'
-    ) from error
-
-KINDS = ("face", "voice")
-PERPLEXITY = 30.0
-PER_SPEAKER = 12  # faces, and as many voices
-FEWEST = 6  # points that a map is made of
+    return {"metric": metric, "value": value, "ci_low": low, "ci_high": high, **rest}
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -426,7 +377,7 @@ def style_space(
             styles.append(converter.style_of_face(face, gender=gender, aligned=True).vector)
             kinds.append(0)
         for store, item in _draw(clips, per_speaker, rng):
-            styles.append(converter.style_of_voice(_voice(store, item), gender=gender).vector)
+            styles.append(converter.style_of_voice(store.waveform(item), gender=gender).vector)
             kinds.append(1)
         codes += [code] * (len(styles) - len(codes))
     vectors = torch.nn.functional.normalize(torch.cat(styles).cpu().double(), dim=1)
@@ -438,10 +389,6 @@ def style_space(
         genders=tuple(genders),
         split=split,
     )
-
-
-def _voice(store: Store, item: Item) -> NDArray[np.float32]:
-    return np.asarray(store.waveform(item))
 
 
 def _draw(pool: Sequence[Any], count: int, rng: np.random.Generator) -> list[Any]:
@@ -461,6 +408,8 @@ def embed(space: StyleSpace, *, seed: int = 0) -> Array:
             f"t-SNE: got {count} styles; expected {FEWEST} or more; prepare more clips of more "
             "people, or take another split"
         )
+    from sklearn.manifold import TSNE
+
     tsne = TSNE(
         metric="precomputed",
         init=_principal(space.styles),
@@ -479,13 +428,14 @@ def _distances(space: StyleSpace) -> Array:
 
 def _silhouette(space: StyleSpace, label: NDArray[np.int64]) -> float:
     """Mean silhouette (Rousseeuw 1987); a point alone in its group counts 0."""
+    from sklearn.metrics import silhouette_score
+
     return float(silhouette_score(_distances(space), label, metric="precomputed"))
 
 
 def _principal(styles: Array) -> Array:
     """(n, 2) the two main directions, scaled as t-SNE starts from."""
-    centred = styles - styles.mean(axis=0)
-    left, values, _ = np.linalg.svd(centred, full_matrices=False)
+    left, values, _ = np.linalg.svd(styles - styles.mean(axis=0), full_matrices=False)
     start = left[:, :2] * values[:2]
     return np.asarray(start / (start[:, 0].std() + 1e-12) * 1e-4)
 
