@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +37,14 @@ LEAST_PROBABILITIES = (0.6, 0.7, 0.7)  # of P-Net, R-Net, O-Net
 LEVEL_OVERLAP, MOST_OVERLAP = 0.5, 0.7  # of boxes of one level, of any; more is the same face
 CROPS_AT_ONCE = 128  # bounds the memory on a cluttered picture
 
+# By network: kernel and stride of the pooling after each convolution, 0 for none; number of the
+# dense layer; heads for the two logits of "a face", the corrections of the box and the landmarks.
+PARTS: dict[str, tuple[tuple[tuple[int, int], ...], str, tuple[str, ...]]] = {
+    "pnet": (((2, 2), (0, 0), (0, 0)), "", ("conv4_1", "conv4_2")),
+    "rnet": (((3, 2), (3, 2), (0, 0)), "4", ("dense5_1", "dense5_2")),
+    "onet": (((3, 2), (3, 2), (2, 2), (0, 0)), "5", ("dense6_1", "dense6_2", "dense6_3")),
+}
+
 Array = NDArray[np.float32]
 
 
@@ -49,13 +56,8 @@ class Faces(NamedTuple):
     landmarks: Array
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Network:
-    """One of the three: its weights by name, and how they hang together.
-
-    `pools` holds kernel and stride of the pooling after each convolution, 0 for none; `heads` give
-    the two logits of "a face", the corrections of the box and, O-Net's, the landmarks.
-    """
+class _Network(NamedTuple):
+    """One of the three: its weights by name, and how they hang together, as in :data:`PARTS`."""
 
     weights: dict[str, Tensor]
     pools: tuple[tuple[int, int], ...]
@@ -76,7 +78,7 @@ class _Network:
         x = self.hidden(x)
         return [functional.conv2d(x, *self._pair(head)) for head in self.heads]
 
-    def judge(self, crops: Tensor) -> list[Array]:
+    def score(self, crops: Tensor) -> list[Array]:
         """Apply R-Net or O-Net: (B, 3, S, S) to each head's (B, C)."""
         parts = []
         for batch in torch.split(crops, CROPS_AT_ONCE):
@@ -108,16 +110,12 @@ def find_faces(image: NDArray[np.uint8], *, smallest: int) -> Faces:
     pnet, rnet, onet = _networks()
     pixels = torch.from_numpy(np.array(image))[None].permute(0, 3, 1, 2).float()  # (1, 3, H, W)
     boxes, crops = _cut(pixels, _proposed(pnet, pixels, smallest), RNET_PIXELS)
-    if not len(boxes):
-        return _no_faces()
-    logits, offsets = rnet.judge(crops)
+    logits, offsets = rnet.score(crops)
     kept, score = _likely(logits, LEAST_PROBABILITIES[1])
     boxes, offsets = boxes[kept], offsets[kept]
     kept = _distinct(boxes, score, MOST_OVERLAP)
     boxes, crops = _cut(pixels, _square(_moved(boxes[kept], offsets[kept], rim=1)), ONET_PIXELS)
-    if not len(boxes):
-        return _no_faces()
-    logits, offsets, places = onet.judge(crops)
+    logits, offsets, places = onet.score(crops)
     kept, score = _likely(logits, LEAST_PROBABILITIES[2])
     boxes, offsets, places = boxes[kept], offsets[kept], places[kept]
     sides = boxes[:, None, 2:] - boxes[:, None, :2] + 1
@@ -226,13 +224,8 @@ def _distinct(
     return np.array(chosen, dtype=np.intp)
 
 
-def _no_faces() -> Faces:
-    boxes, points = np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32)
-    return Faces(boxes, np.zeros(0, np.float32), points)
-
-
 @lru_cache(maxsize=1)
-def _networks() -> tuple[_Network, _Network, _Network]:
+def _networks() -> tuple[_Network, ...]:
     """Load P-Net, R-Net and O-Net."""
     package = importlib.util.find_spec("facenet_pytorch")
     if package is None or package.origin is None:
@@ -241,26 +234,14 @@ def _networks() -> tuple[_Network, _Network, _Network]:
             'pip install "xfavot[data]" and pip install --no-deps facenet-pytorch==2.6.0, or give '
             "aligned images"
         )
-    folder = Path(package.origin).parent / "data"
-    loaded = []
-    for name in ("pnet", "rnet", "onet"):
-        saved = torch.load(folder / f"{name}.pt", map_location="cpu", weights_only=True)
+    networks = []
+    for name, (pools, dense, heads) in PARTS.items():
+        file = Path(package.origin).parent / "data" / f"{name}.pt"
+        saved = torch.load(file, map_location="cpu", weights_only=True)
         # saved transposed, used in order: as facenet-pytorch does, so that results equal its
-        loaded.append({layer: weight.contiguous() for layer, weight in saved.items()})
-    pnet, rnet, onet = loaded
-    strided = ((3, 2), (3, 2))
-    return (
-        _Network(
-            weights=pnet, pools=((2, 2), (0, 0), (0, 0)), dense="", heads=("conv4_1", "conv4_2")
-        ),
-        _Network(weights=rnet, pools=(*strided, (0, 0)), dense="4", heads=("dense5_1", "dense5_2")),
-        _Network(
-            weights=onet,
-            pools=(*strided, (2, 2), (0, 0)),
-            dense="5",
-            heads=("dense6_1", "dense6_2", "dense6_3"),
-        ),
-    )
+        weights = {layer: weight.contiguous() for layer, weight in saved.items()}
+        networks.append(_Network(weights, pools, dense, heads))
+    return tuple(networks)
 
 
 # Where the landmarks of an aligned frontal face lie, in widths of the crop (x, y): left eye, right
@@ -397,10 +378,10 @@ def detect(images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32] | No
     Raises:
         DataError: facenet-pytorch, whose wheel carries the weights, is not installed.
     """
-    return [_detect_one(image) for image in images]
+    return [_main_face(image) for image in images]
 
 
-def _detect_one(image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+def _main_face(image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
     from PIL import Image
 
     height, width = image.shape[:2]

@@ -6,8 +6,9 @@ Pillow and PyAV are imported where they are used; without them the error names t
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, overload
@@ -15,17 +16,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from xfavot.errors import DataError
+from xfavot.errors import DataError, import_optional
+from xfavot.files import whole
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from torch import Tensor
 
 MAX_PIXELS = 100_000_000  # a larger picture is refused, not decoded
 SEEK_SECONDS = 4.0  # farther apart, frames of a film are sought rather than decoded up to
 SIXTEEN_BITS = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})  # Pillow's modes of grey
-_TEXT_STARTS = (
+TEXT_STARTS = (
     *(b"<!doctype", b"<html", b"<?xml", b"<svg", b"{", b"version https://git-lfs"),
     *(b"#extm3u", b"ffconcat"),  # playlists, which name other files
 )
@@ -69,27 +69,22 @@ def load_image(path: str | PathLike[str]) -> NDArray[np.uint8]:
         DataError: the file is missing, empty, no image (for example a web page), broken or huge,
             or Pillow is not installed.
     """
-    image_module = _pillow("Image")
+    pillow = _pillow("Image")
     path = Path(path)
-    head = _head(path)
-    if head.lstrip().lower().startswith(_TEXT_STARTS):
-        raise DataError(
-            f"{path} is text, not an image (it begins {head[:24]!r}); expected JPEG or PNG; "
-            "a download of it probably saved an error page: fetch it again"
-        )
+    _require_media(path)
     try:
-        with image_module.open(path) as image:
+        with pillow.open(path) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise DataError(
-                    f"{path} has {width}x{height} pixels; expected at most {MAX_PIXELS:,}; "
-                    "scale it down"
-                )
+                raise ValueError(f"{width}x{height} pixels are more than {MAX_PIXELS:,}")
             upright = _pillow("ImageOps").exif_transpose(image)
             return np.asarray(_to_rgb(upright), dtype=np.uint8)
     except (
-        *(OSError, SyntaxError, ValueError),
-        *(image_module.DecompressionBombError, image_module.DecompressionBombWarning),
+        OSError,
+        SyntaxError,
+        ValueError,
+        pillow.DecompressionBombError,
+        pillow.DecompressionBombWarning,
     ) as error:
         raise DataError(
             f"{path} cannot be read as an image ({error}); expected a whole JPEG or PNG; "
@@ -110,7 +105,7 @@ def save_image(
     Raises:
         DataError: wrong type or shape, a suffix of no known format, or the disk is full.
     """
-    image_module = _pillow("Image")
+    pillow = _pillow("Image")
     path = Path(path)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise DataError(
@@ -119,17 +114,13 @@ def save_image(
         )
     options: dict[str, Any] = {}
     if path.suffix.casefold() == ".png" and metadata:
-        chunks = _pillow("PngImagePlugin").PngInfo()
+        options["pnginfo"] = _pillow("PngImagePlugin").PngInfo()
         for key, text in metadata.items():
-            chunks.add_itxt(key, text)
-        options["pnginfo"] = chunks
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+            options["pnginfo"].add_itxt(key, text)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image_module.fromarray(pixels).save(part, **options)
-        os.replace(part, path)
+        with whole(path) as draft:
+            pillow.fromarray(pixels).save(draft, **options)
     except (OSError, ValueError) as error:
-        part.unlink(missing_ok=True)
         raise DataError(
             f"{path} cannot be written ({error}); expected a writable folder with free space and "
             "a suffix such as .png or .jpg; free some space or choose another place"
@@ -138,17 +129,16 @@ def save_image(
 
 def _to_rgb(image: Any) -> Any:
     """Bring a picture of any mode to RGB: 16 bits scaled to 8, transparency laid on white."""
-    image_module = _pillow("Image")
     if image.mode in SIXTEEN_BITS:
-        steps = np.asarray(image).astype(np.int64)
-        return image_module.fromarray((steps.clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+        steps = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
+        return _pillow("Image").fromarray(steps.astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers; save it with 8 bits a channel")
     if not image.has_transparency_data:
         return image.convert("RGB")
     overlay = image.convert("RGBA")
-    white = image_module.new("RGBA", overlay.size, (255, 255, 255, 255))
-    return image_module.alpha_composite(white, overlay).convert("RGB")
+    white = _pillow("Image").new("RGBA", overlay.size, (255, 255, 255, 255))
+    return _pillow("Image").alpha_composite(white, overlay).convert("RGB")
 
 
 def load_frames(path: str | PathLike[str], count: int) -> list[NDArray[np.uint8]]:
@@ -167,11 +157,10 @@ def load_frames(path: str | PathLike[str], count: int) -> list[NDArray[np.uint8]
     Raises:
         DataError: missing, empty, no film, no picture track, nothing decodes, or PyAV is missing.
     """
-    av = _av()
+    av = import_optional("av", extra="data", purpose="reading a film")
+    av.logging.set_level(av.logging.PANIC)
     path = Path(path)
-    head = _head(path)
-    if head.lstrip().lower().startswith(_TEXT_STARTS):
-        raise DataError(f"{path} is text, not a film (it begins {head[:24]!r}); fetch it again")
+    _require_media(path)
     try:
         with path.open("rb") as file:  # opened here, lest a name be taken for an address
             times, seconds = _packets(av, file)
@@ -180,8 +169,8 @@ def load_frames(path: str | PathLike[str], count: int) -> list[NDArray[np.uint8]
             if None not in times and seconds > SEEK_SECONDS * count:
                 frames = _sought(av, file, [sorted(times)[place] for place in places])
             if len(frames) < len(places):
-                frames = _counted(av, file, set(places))
-    except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
+                frames = _counted(av, file, places)
+    except (av.FFmpegError, OSError, ValueError, IndexError) as error:
         raise DataError(
             f"{path} cannot be read as a film ({error}); expected a whole film with a picture "
             "track; fetch the file again"
@@ -191,40 +180,39 @@ def load_frames(path: str | PathLike[str], count: int) -> list[NDArray[np.uint8]
     return frames
 
 
-def _packets(av: ModuleType, file: BinaryIO) -> tuple[list[Any], float]:
-    """Presentation times of a film's pictures, in its own unit and order, and its length."""
+@contextmanager
+def _opened(av: Any, file: BinaryIO) -> Iterator[tuple[Any, Any]]:
+    """Open a film from its start: the container and the picture track."""
     file.seek(0)
-    with av.open(file, "r") as container:
+    # what the file names, such as the parts of a playlist, is not opened
+    with av.open(file, "r", options={"protocol_whitelist": "none"}) as container:
         if not container.streams.video:
             raise ValueError("it has no picture track")
-        times = [packet.pts for packet in container.demux(video=0) if packet.size]
-        base = container.streams.video[0].time_base or 0
+        stream = container.streams.video[0]
+        stream.thread_type = "NONE"
+        yield container, stream
+
+
+def _packets(av: Any, file: BinaryIO) -> tuple[list[Any], float]:
+    """Presentation times of a film's pictures, in its own unit and order, and its length."""
+    with _opened(av, file) as (container, stream):
+        times = [packet.pts for packet in container.demux(stream) if packet.size]
+        base = stream.time_base or 0
     known = [time for time in times if time is not None]
     return times, float((max(known) - min(known)) * base) if known else 0.0
 
 
-def _counted(av: ModuleType, file: BinaryIO, places: set[int]) -> list[NDArray[np.uint8]]:
-    """Decode a film from its start and keep the frames at some places."""
-    frames: list[NDArray[np.uint8]] = []
-    last = max(places, default=-1)
-    file.seek(0)
-    with av.open(file, "r") as container:
-        container.streams.video[0].thread_type = "NONE"
-        for index, frame in enumerate(container.decode(video=0)):
-            if index in places:
-                frames.append(_upright(frame))
-            if index >= last:
-                break
-    return frames
+def _counted(av: Any, file: BinaryIO, places: list[int]) -> list[NDArray[np.uint8]]:
+    """Decode a film from its start and keep the frames at some places, in order."""
+    with _opened(av, file) as (container, stream):
+        first = itertools.islice(container.decode(stream), places[-1] + 1 if places else 0)
+        return [_upright(frame) for place, frame in enumerate(first) if place in places]
 
 
-def _sought(av: ModuleType, file: BinaryIO, times: list[int]) -> list[NDArray[np.uint8]]:
+def _sought(av: Any, file: BinaryIO, times: list[int]) -> list[NDArray[np.uint8]]:
     """Decode the frames of some times, each from a key frame before it; fewer if one is missed."""
     frames: list[NDArray[np.uint8]] = []
-    file.seek(0)
-    with av.open(file, "r") as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "NONE"
+    with _opened(av, file) as (container, stream):
         second = int(1 / stream.time_base) if stream.time_base else 0
         for time in times:
             # a second earlier: the order of decoding runs ahead of that of showing
@@ -255,53 +243,34 @@ def resize_image(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     Returns:
         (size, size, 3) uint8.
     """
-    image_module = _pillow("Image")
     height, width = pixels.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    square = pixels[top : top + side, left : left + side]
+    square = np.ascontiguousarray(pixels[top : top + side, left : left + side])
     if side == size:
-        return np.ascontiguousarray(square)
-    image = image_module.fromarray(np.ascontiguousarray(square))
-    return np.asarray(image.resize((size, size), image_module.Resampling.LANCZOS), dtype=np.uint8)
+        return square
+    pillow = _pillow("Image")
+    image = pillow.fromarray(square).resize((size, size), pillow.Resampling.LANCZOS)
+    return np.asarray(image, dtype=np.uint8)
 
 
-def _head(path: Path) -> bytes:
-    """Return the first bytes of a plain file that must exist and not be empty."""
+def _require_media(path: Path) -> None:
+    """Refuse what is missing, empty or text, such as the page of an error."""
     if path.exists() and not path.is_file():
-        raise DataError(
-            f"{path} is a folder or a device, not a file; expected an image or film; check the path"
-        )
+        raise DataError(f"{path} is a folder or a device, not an image or film; correct the path")
     try:
         with path.open("rb") as stream:
             head = stream.read(64)
     except OSError as error:
-        raise DataError(
-            f"{path} cannot be opened ({error.strerror}); expected a readable file; check the path"
-        ) from error
+        raise DataError(f"{path} cannot be opened ({error.strerror}); correct the path") from error
     if not head:
         raise DataError(f"{path} is empty (0 bytes); expected an image or film; fetch it again")
-    return head
+    if head.lstrip().lower().startswith(TEXT_STARTS):
+        raise DataError(
+            f"{path} is text, not an image or film (it begins {head[:24]!r}); a download of it "
+            "probably saved an error page: fetch it again"
+        )
 
 
 def _pillow(name: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(f"PIL.{name}")
-    except ImportError as error:
-        raise DataError(
-            'images need Pillow, which is not installed; run: pip install "xfavot[data]"'
-        ) from error
-
-
-def _av() -> ModuleType:
-    try:
-        import av
-        import av.error
-    except ImportError as error:
-        raise DataError(
-            'films need PyAV, which is not installed; run: pip install "xfavot[data]"'
-        ) from error
-    av.logging.set_level(av.logging.PANIC)
-    return av
+    return import_optional(f"PIL.{name}", extra="data", purpose="reading or writing an image")
