@@ -6,22 +6,17 @@ canvas that is averaged down at the end, which gives clean edges.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from xfavot.errors import DataError
 from xfavot.mini.people import Nuisance, Person
 
-try:
-    from PIL import Image, ImageChops, ImageDraw, ImageFilter
-except ImportError as error:
-    raise DataError(
-        'drawing the corpus `mini` needs Pillow; got no module PIL; pip install "xfavot[mini]"'
-    ) from error
-
 Array = NDArray[np.float64]
+Points = Array | Sequence[Sequence[float]]
 Paint = tuple[float, float, float]  # sRGB, 0..255; what is out of range is clipped
 SIZE = 128  # pixels of a finished picture
 SCALE = 3  # canvas pixels per finished pixel
@@ -51,12 +46,10 @@ def smooth(points: Array, *, closed: bool) -> Array:
     Returns:
         (M, 2) points along the curve.
     """
+    before, after = 2 * points[:1] - points[1:2], 2 * points[-1:] - points[-2:-1]
     if closed:
-        around = np.concatenate([points[-1:], points, points[:2]])
-    else:
-        around = np.concatenate(
-            [2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]]
-        )
+        before, after = points[-1:], points[:2]
+    around = np.concatenate([before, points, after])
     quads = np.stack([around[i : len(around) - 3 + i] for i in range(4)], axis=1)  # (N, 4, 2)
     curve = (_BASIS @ quads).reshape(-1, 2)
     return curve if closed else np.concatenate([curve, points[-1:]])
@@ -213,18 +206,18 @@ class Head:
         flat = [[-EYE[0], EYE[1]], [EYE[0], EYE[1]], [0, 15], [-11, MOUTH_Y - 1], [11, MOUTH_Y - 1]]
         return self.on(np.array(flat, dtype=np.float64), lift=np.array([0.0, 0.0, 9.0, 2.0, 2.0]))
 
-    def place(self, points: Array | list[list[float]]) -> Array:
+    def place(self, points: Points) -> Array:
         """Picture coordinates (N, 2) of points (N, 3) of the head's frame."""
         return (np.asarray(points, dtype=np.float64) @ self.matrix.T)[:, :2] + self.origin
 
-    def on(self, points: Array | list[list[float]], *, lift: float | Array = 0.0) -> Array:
+    def on(self, points: Points, *, lift: float | Array = 0.0) -> Array:
         """Picture coordinates (N, 2) of points (N, 2) on the face, `lift` pixels above it."""
         flat = np.asarray(points, dtype=np.float64)
         inner = 1 - (flat[:, 0] / (1.03 * self.half)) ** 2 - (flat[:, 1] / 64.0) ** 2
         z = DEPTH * np.sqrt(np.maximum(inner, 0.04)) + lift
         return self.place(np.column_stack([flat, z]))
 
-    def curve(self, points: list[list[float]], *, closed: bool = True, lift: float = 0.0) -> Array:
+    def curve(self, points: Points, *, closed: bool = True, lift: float = 0.0) -> Array:
         """A smooth curve through points of the face, in picture coordinates."""
         return smooth(self.on(points, lift=lift), closed=closed)
 
@@ -235,16 +228,9 @@ class Head:
         side is bounded by the ear and the line from there to the chin.
         """
         w, j, c, e = self.half, self.jaw, self.chin_width, self.chin
-        right = [
-            (0.50 * w, -49.0),
-            (0.86 * w, -34.0),
-            (0.985 * w, -14.0),
-            (0.99 * w, 3.0),
-            (0.94 * w, 17.0),
-            (j, 30.0),
-            (0.52 * (j + c) + 1.0, e - 9.0),
-            (c, e - 2.0),
-        ]
+        wide = [0.50 * w, 0.86 * w, 0.985 * w, 0.99 * w, 0.94 * w, j, 0.52 * (j + c) + 1.0, c]
+        high = [-49.0, -34.0, -14.0, 3.0, 17.0, 30.0, e - 9.0, e - 2.0]
+        right = list(zip(wide, high, strict=True))
         x, y = np.array([(0.0, -53.0), *right, (0.0, e), *[(-a, b) for a, b in right[::-1]]]).T
         sine, cosine = abs(self.matrix_yaw[0, 2]), self.matrix_yaw[0, 0]
         share = np.clip((y - 20.0) / (e - 20.0), 0.0, 1.0)

@@ -26,11 +26,13 @@ from xfavot.mini.canvas import (
 from xfavot.mini.hair import STYLES
 from xfavot.mini.people import Nuisance, Person, stream
 
-# Eyes, brows, nose, mouth and lines of age of a drawn face
-
-
 WHITE: Paint = (250, 248, 244)
 DARK: Paint = (34, 22, 24)
+
+
+def across(*right: tuple[float, float]) -> list[tuple[float, float]]:
+    """A line of both sides: points from the middle to the right, after their mirror images."""
+    return [*((-x, y) for x, y in right[:0:-1]), *right]
 
 
 def ring(head: Head, x: float, y: float, rx: float, ry: float, lift: float = 0.0) -> Array:
@@ -54,17 +56,11 @@ def eye(canvas: Canvas, head: Head, person: Person, pose: Nuisance, side: float)
         lid = [(-wide, 1.2), (-0.4 * wide, 2.6), (0.3 * wide, 2.9), (wide, 0.8 - tilt)]
         canvas.fill(smooth(at(lid), closed=False), tint(DARK, 1.1), width=1.5, alpha=0.9)
         fold = [(a, b - 4.5) for a, b in lid]
-        canvas.fill(
-            smooth(at(fold), closed=False), tint(person.skin, 0.55, 0.05), width=0.9, alpha=0.6
-        )
+        shade = tint(person.skin, 0.55, 0.05)
+        canvas.fill(smooth(at(fold), closed=False), shade, width=0.9, alpha=0.6)
         return
-    top = [
-        (-wide, 1.4),
-        (-0.55 * wide, -0.72 * upper),
-        (0.08 * wide, -upper),
-        (0.62 * wide, -0.70 * upper - 0.5 * tilt),
-        (wide, -0.1 - tilt),
-    ]
+    top = [(-wide, 1.4), (-0.55 * wide, -0.72 * upper), (0.08 * wide, -upper)]
+    top += [(0.62 * wide, -0.70 * upper - 0.5 * tilt), (wide, -0.1 - tilt)]
     low = [(0.55 * wide, 0.82 * lower - 0.3 * tilt), (0.0, lower), (-0.55 * wide, 0.8 * lower)]
     upper_line = smooth(at(top), closed=False)
     opening = np.concatenate([upper_line, smooth(at([top[-1], *low, top[0]]), closed=False)])
@@ -79,17 +75,11 @@ def eye(canvas: Canvas, head: Head, person: Person, pose: Nuisance, side: float)
 
     canvas.fill(disc(radius), tint(person.eyes, 0.58), inside=opening)
     canvas.fill(disc(radius * 0.86), person.eyes, inside=opening)
-    canvas.fill(
-        disc(radius * 0.55, dy=radius * 0.35),
-        tint(person.eyes, 1.5),
-        alpha=0.7,
-        blur=0.7,
-        inside=opening,
-    )
+    bright = disc(radius * 0.55, dy=radius * 0.35)
+    canvas.fill(bright, tint(person.eyes, 1.5), alpha=0.7, blur=0.7, inside=opening)
     canvas.fill(disc(radius * 0.42), (14, 11, 13), inside=opening)
-    shade = np.concatenate([upper_line, at([(wide, -8), (-wide, -8)])])
-    shade = shade + np.array([0.0, 1.1])
-    canvas.fill(shade, (52, 36, 44), alpha=0.5, blur=0.9, inside=opening)
+    lid_shade = np.concatenate([upper_line, at([(wide, -8), (-wide, -8)])])
+    canvas.fill(lid_shade, (52, 36, 44), alpha=0.5, blur=0.9, shift=(0.0, 1.1), inside=opening)
     glint = np.sign(head.light[0]) or 1.0
     canvas.fill(disc(1.15, 1.4 * glint, -1.5), (255, 255, 255), alpha=0.95)
     canvas.fill(disc(0.6, -1.3 * glint, 1.4), (255, 255, 255), alpha=0.5)
@@ -98,15 +88,9 @@ def eye(canvas: Canvas, head: Head, person: Person, pose: Nuisance, side: float)
     lash = 1.25 + 0.75 * woman
     canvas.fill(upper_line, tint(DARK, 0.9), width=lash, alpha=0.95)
     if woman:
-        wing = at(
-            [
-                (0.7 * wide, -0.6 * upper - 0.5 * tilt),
-                (wide, -tilt),
-                (wide + 2.4, -2.2 - 1.3 * tilt),
-                (0.9 * wide, -1.9 - tilt),
-            ]
-        )
-        canvas.fill(wing, tint(DARK, 0.9), alpha=0.9)
+        wing = [(0.7 * wide, -0.6 * upper - 0.5 * tilt), (wide, -tilt)]
+        wing += [(wide + 2.4, -2.2 - 1.3 * tilt), (0.9 * wide, -1.9 - tilt)]
+        canvas.fill(at(wing), tint(DARK, 0.9), alpha=0.9)
 
 
 def brows(canvas: Canvas, head: Head, person: Person, pose: Nuisance) -> None:
@@ -133,29 +117,17 @@ def nose(canvas: Canvas, head: Head, person: Person) -> None:
     drop = 16.0 + 1.6 * man + 1.2 * person.age
     side = -1.0 if head.light[0] > 0 else 1.0
     dark = tint(person.skin, 0.60, 0.05)
-    flank = head.on(
-        [
-            [side * 2.2, -4.0],
-            [side * 2.6, 6.0],
-            [side * wide, drop + 1],
-            [side * (wide - 1.5), drop + 2.5],
-            [side * 1.5, drop - 3],
-        ],
-        lift=np.array([3.0, 5.0, 4.0, 5.0, 9.0]),
-    )
+    line = [(2.2, -4.0), (2.6, 6.0), (wide, drop + 1), (wide - 1.5, drop + 2.5), (1.5, drop - 3)]
+    flank = head.on([(side * x, y) for x, y in line], lift=np.array([3.0, 5.0, 4.0, 5.0, 9.0]))
     canvas.fill(flank, dark, alpha=0.20 + 0.22 * head.strength, blur=1.3)
-    under = head.curve(
-        [[-wide, drop + 1.6], [0, drop + 4.6], [wide, drop + 1.6], [0, drop + 2.4]], lift=5.0
-    )
+    below = across((0, drop + 4.6), (wide, drop + 1.6))
+    under = head.curve([*below, (0, drop + 2.4)], lift=5.0)
     canvas.fill(under, dark, alpha=0.62, blur=1.0)
     for s in (-1.0, 1.0):
         hole = ring(head, s * 0.52 * wide, drop + 1.7, 1.5, 0.85, 6.5)
         canvas.fill(hole, tint(person.skin, 0.30, 0.1), alpha=0.8, blur=0.35)
-        wing = head.curve(
-            [[s * 0.92 * wide, drop - 2.6], [s * 1.06 * wide, drop], [s * 0.86 * wide, drop + 2]],
-            closed=False,
-            lift=4.5,
-        )
+        line = [(0.92, drop - 2.6), (1.06, drop), (0.86, drop + 2)]
+        wing = head.curve([(s * x * wide, y) for x, y in line], closed=False, lift=4.5)
         canvas.fill(wing, dark, width=0.9, alpha=0.5, blur=0.4)
     light = head.on([[-side * 0.7, drop - 2.5]], lift=11.0)[0]
     spot = ellipse(light[0], light[1], 1.5, 1.2, points=16)
@@ -168,7 +140,7 @@ def lip_colour(person: Person) -> Paint:
     """Natural lips for men, a stronger rose or red for women."""
     base = np.array(person.skin, dtype=np.float64)
     woman = person.gender == "f"
-    rose = np.array([196.0, 62.0, 74.0]) if person.lips > 0.5 else np.array([206.0, 92.0, 96.0])
+    rose = np.array([196.0, 62.0, 74.0] if person.lips > 0.5 else [206.0, 92.0, 96.0])
     amount = (0.45 + 0.35 * person.liveliness) if woman else 0.22
     natural = base * np.array([0.86, 0.64, 0.62])
     red, green, blue = natural + (rose * (0.55 + 0.45 * base.mean() / 210) - natural) * amount
@@ -186,81 +158,42 @@ def mouth(canvas: Canvas, head: Head, person: Person, pose: Nuisance) -> None:
     rise = 3.0 * smile
     y = MOUTH_Y - 0.5
     corner = y - rise + 0.4
-    inner_top = [
-        [-wide, corner],
-        [-0.5 * wide, y - 0.1 * rise - 0.25 * gap],
-        [0.0, y + 0.25 - 0.3 * gap],
-        [0.5 * wide, y - 0.1 * rise - 0.25 * gap],
-        [wide, corner],
-    ]
-    inner_low = [
-        [-wide, corner],
-        [-0.5 * wide, y - 0.1 * rise + 0.55 * gap + 0.2],
-        [0.0, y + 0.3 + 0.75 * gap],
-        [0.5 * wide, y - 0.1 * rise + 0.55 * gap + 0.2],
-        [wide, corner],
-    ]
-    bow = [
-        [-wide, corner],
-        [-0.45 * wide, y - up - 0.25 * gap - 0.15 * rise],
-        [-0.17 * wide, y - 1.12 * up - 0.3 * gap],
-        [0.0, y - 0.85 * up - 0.3 * gap],
-        [0.17 * wide, y - 1.12 * up - 0.3 * gap],
-        [0.45 * wide, y - up - 0.25 * gap - 0.15 * rise],
-        [wide, corner],
-    ]
-    bottom = [
-        [-wide, corner],
-        [-0.55 * wide, y + 0.62 * down + 0.6 * gap - 0.1 * rise],
-        [0.0, y + down + 0.8 * gap],
-        [0.55 * wide, y + 0.62 * down + 0.6 * gap - 0.1 * rise],
-        [wide, corner],
-    ]
-    top, low, above, below = (
-        head.curve(line, closed=False, lift=2.0) for line in (inner_top, inner_low, bow, bottom)
+    middle, low = y - 0.1 * rise, y + down + 0.8 * gap
+    lines = (
+        across((0, y + 0.25 - 0.3 * gap), (0.5 * wide, middle - 0.25 * gap), (wide, corner)),
+        across((0, y + 0.3 + 0.75 * gap), (0.5 * wide, middle + 0.55 * gap + 0.2), (wide, corner)),
+        across(
+            (0, y - 0.85 * up - 0.3 * gap),
+            (0.17 * wide, y - 1.12 * up - 0.3 * gap),
+            (0.45 * wide, y - up - 0.25 * gap - 0.15 * rise),
+            (wide, corner),
+        ),
+        across((0, low), (0.55 * wide, y + 0.62 * down + 0.6 * gap - 0.1 * rise), (wide, corner)),
+    )
+    inner_top, inner_low, above, below = (
+        head.curve(line, closed=False, lift=2.0) for line in lines
     )
     lips = lip_colour(person)
-    shadow = head.curve(
-        [
-            [-6, y + down + 0.8 * gap + 1],
-            [0, y + down + 0.8 * gap + 3.4],
-            [6, y + down + 0.8 * gap + 1],
-        ]
-    )
+    shadow = head.curve(across((0, low + 3.4), (6, low + 1)))
     canvas.fill(shadow, tint(person.skin, 0.6), alpha=0.6, blur=1.4)
     canvas.fill(np.concatenate([above, below[::-1]]), lips, alpha=0.5, blur=0.6)
-    hole = np.concatenate([top, low[::-1]])
+    hole = np.concatenate([inner_top, inner_low[::-1]])
     if gap > 0.6:
         canvas.fill(hole, (62, 18, 24))
-        teeth = head.curve(
-            [
-                [-0.72 * wide, y - 0.35 * gap - 0.4 * rise - 1],
-                [0, y - 0.4 * gap - 1.5],
-                [0.72 * wide, y - 0.35 * gap - 0.4 * rise - 1],
-                [0.6 * wide, y + 0.02 * gap + 0.5],
-                [0, y + 0.12 * gap + 0.9],
-                [-0.6 * wide, y + 0.02 * gap + 0.5],
-            ],
-            lift=1.0,
-        )
+        edge = across((0, y - 0.4 * gap - 1.5), (0.72 * wide, y - 0.35 * gap - 0.4 * rise - 1))
+        tips = across((0, y + 0.12 * gap + 0.9), (0.6 * wide, y + 0.02 * gap + 0.5))
+        teeth = head.curve([*edge, *tips[::-1]], lift=1.0)
         canvas.fill(teeth, (246, 241, 232), alpha=0.96, inside=hole)
         tongue = ring(head, 0.0, y + 0.8 * gap + 0.8, 0.5 * wide, 0.32 * gap + 0.6, 1.0)
         canvas.fill(tongue, (196, 84, 88), alpha=0.85, blur=0.6, inside=hole)
-        canvas.fill(top, (40, 10, 16), width=1.2, alpha=0.5, blur=0.5)
-    canvas.fill(np.concatenate([above, top[::-1]]), tint(lips, 0.9))
-    canvas.fill(np.concatenate([low, below[::-1]]), tint(lips, 1.04))
-    shine = head.curve(
-        [
-            [-3.6, y + 0.45 * down + 0.78 * gap],
-            [0, y + 0.55 * down + 0.8 * gap],
-            [3.6, y + 0.45 * down + 0.78 * gap],
-        ],
-        closed=False,
-        lift=3.0,
-    )
+        canvas.fill(inner_top, (40, 10, 16), width=1.2, alpha=0.5, blur=0.5)
+    canvas.fill(np.concatenate([above, inner_top[::-1]]), tint(lips, 0.9))
+    canvas.fill(np.concatenate([inner_low, below[::-1]]), tint(lips, 1.04))
+    gloss = across((0, y + 0.55 * down + 0.8 * gap), (3.6, y + 0.45 * down + 0.78 * gap))
+    shine = head.curve(gloss, closed=False, lift=3.0)
     canvas.fill(shine, (255, 236, 230), width=1.2, alpha=0.32 + 0.18 * woman, blur=0.6)
     if gap <= 0.6:
-        canvas.fill(top, tint(lips, 0.42), width=0.9, alpha=0.9)
+        canvas.fill(inner_top, tint(lips, 0.42), width=0.9, alpha=0.9)
     for s in (-1.0, 1.0):
         dimple = ring(head, s * (wide + 0.6), corner, 0.9, 1.0, 1.0)
         canvas.fill(dimple, tint(person.skin, 0.5), alpha=0.55, blur=0.6)
@@ -272,9 +205,8 @@ def lines_of_age(canvas: Canvas, head: Head, person: Person, pose: Nuisance) -> 
     old = float(np.clip(1.45 * person.age - 0.45, 0.0, 1.0))
     fold = 0.10 + 0.22 * person.liveliness + 0.5 * old + 0.3 * pose.smile
     for s in (-1.0, 1.0):
-        line = head.curve(
-            [[s * 6.8, 17.0], [s * 11.0, 22.5], [s * 13.8, 29.5], [s * 13.6, 34.0]], closed=False
-        )
+        places = ((6.8, 17.0), (11.0, 22.5), (13.8, 29.5), (13.6, 34.0))
+        line = head.curve([(s * x, y) for x, y in places], closed=False)
         canvas.fill(line, dark, width=1.1, alpha=float(np.clip(fold, 0.05, 0.8)), blur=0.7)
         bag = head.curve([[s * 9.0, 4.0], [s * 14.5, 6.8], [s * 21.0, 4.0]], closed=False)
         canvas.fill(bag, dark, width=1.2, alpha=0.12 + 0.5 * old, blur=0.7)
@@ -285,16 +217,8 @@ def lines_of_age(canvas: Canvas, head: Head, person: Person, pose: Nuisance) -> 
     if old > 0.15:
         for k in range(3):
             level = -22.0 - 4.2 * k
-            line = head.curve(
-                [
-                    [-15.0 + 2 * k, level + 1.2],
-                    [-7, level],
-                    [0, level + 0.8],
-                    [7, level],
-                    [15.0 - 2 * k, level + 1.2],
-                ],
-                closed=False,
-            )
+            crease = across((0, level + 0.8), (7, level), (15.0 - 2 * k, level + 1.2))
+            line = head.curve(crease, closed=False)
             canvas.fill(line, dark, width=0.8, alpha=0.62 * old, blur=0.35)
 
 
@@ -316,72 +240,27 @@ def beard(canvas: Canvas, head: Head, person: Person, paint: Image.Image) -> Non
     if not person.beard:
         return
     w, j, e = head.half, head.jaw, head.chin
-    whole = [
-        [-0.98 * w, 0.0],
-        [-0.89 * w, 6.0],
-        [-0.84 * w, 18.0],
-        [-0.62 * w, 26.5],
-        [-12.0, 26.0],
-        [0.0, 24.8],
-        [12.0, 26.0],
-        [0.62 * w, 26.5],
-        [0.84 * w, 18.0],
-        [0.89 * w, 6.0],
-        [0.98 * w, 0.0],
-        [0.99 * w, 16.0],
-        [j + 1.0, 31.0],
-        [0.62 * j + 3, e - 4],
-        [0.0, e + 3.0],
-        [-0.62 * j - 3, e - 4],
-        [-j - 1.0, 31.0],
-        [-0.99 * w, 16.0],
-    ]
-    small = [
-        [-11.5, 30.0],
-        [-9.0, 37.0],
-        [0.0, 39.5],
-        [9.0, 37.0],
-        [11.5, 30.0],
-        [12.0, 40.0],
-        [7.5, e + 1.0],
-        [0.0, e + 2.5],
-        [-7.5, e + 1.0],
-        [-12.0, 40.0],
-    ]
-    lip = [
-        [-13.0, 30.5],
-        [-9.5, 25.0],
-        [-2.0, 22.8],
-        [0.0, 23.6],
-        [2.0, 22.8],
-        [9.5, 25.0],
-        [13.0, 30.5],
-        [8.0, 28.6],
-        [0.0, 27.4],
-        [-8.0, 28.6],
-    ]
+    cheeks = across(
+        (0, 24.8), (12, 26), (0.62 * w, 26.5), (0.84 * w, 18), (0.89 * w, 6), (0.98 * w, 0)
+    )
+    jaw = across((0, e + 3.0), (0.62 * j + 3, e - 4), (j + 1.0, 31.0), (0.99 * w, 16.0))
+    whole = [*cheeks, *jaw[::-1]]
+    below = across((0, e + 2.5), (7.5, e + 1.0), (12.0, 40.0))
+    small = [*across((0, 39.5), (9.0, 37.0), (11.5, 30.0)), *below[::-1]]
+    lip = across((0, 23.6), (2.0, 22.8), (9.5, 25.0), (13.0, 30.5))
+    lip += across((0, 27.4), (8.0, 28.6))[::-1]
     parts = {"stubble": [whole], "moustache": [lip], "goatee": [small, lip], "full": [whole, lip]}
     thin = person.beard == "stubble"
     draw = stream(person.texture, "beard")
     for shape in parts[person.beard]:
         outline = head.curve(shape)
-        canvas.fill(
-            outline,
-            tint(person.hair, 0.75),
-            alpha=0.24 if thin else 0.45,
-            blur=1.5,
-            inside=head.outline() if thin else None,
-        )
-        if not thin:
+        soft, dark = tint(person.hair, 0.75), tint(person.hair, 0.5)
+        if thin:
+            canvas.fill(outline, soft, alpha=0.24, blur=1.5, inside=head.outline())
+        else:
+            canvas.fill(outline, soft, alpha=0.45, blur=1.5)
             canvas.fill(outline, paint, alpha=0.85, blur=0.8)
-            canvas.fill(
-                outline,
-                tint(person.hair, 0.5),
-                alpha=0.35,
-                blur=2.0,
-                shift=(0.0, 2.0),
-                inside=outline,
-            )
+            canvas.fill(outline, dark, alpha=0.35, blur=2.0, shift=(0.0, 2.0), inside=outline)
         xy = np.array(shape)
         roots = draw.uniform(xy.min(axis=0), xy.max(axis=0), size=(240, 2))
         lean = 0.07 * roots[:, 0] + draw.normal(size=240) * 0.5
@@ -403,12 +282,8 @@ def glasses(canvas: Canvas, head: Head, person: Person) -> None:
     outline = head.outline()
     end = (0.84, 14.0) if STYLES[person.hair_style].locks else (1.0, 2.0)  # at hair or ear
     angle = np.linspace(0, 2 * np.pi, 41)
-    unit = np.column_stack(
-        [
-            np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** (2 / power),
-            np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** (2 / power),
-        ]
-    )
+    circle = np.column_stack([np.cos(angle), np.sin(angle)])
+    unit = np.sign(circle) * np.abs(circle) ** (2 / power)
     for s in (-1.0, 1.0):
         flat = unit * (rx, ry) + (s * (EYE[0] + 0.3), EYE[1] + 1.0)
         lens = head.place(np.column_stack([flat, 45.0 - 0.006 * flat[:, 0] ** 2]))
@@ -419,9 +294,8 @@ def glasses(canvas: Canvas, head: Head, person: Person) -> None:
         canvas.fill(lens, shade, width=1.4, alpha=0.3, blur=0.8, shift=(0.4, 1.3))
         canvas.fill(lens, frame, width=1.9 if not is_round else 1.5)
         if s != head.side or head.turned < 0.2:  # the other arm is behind the lens
-            arm = head.place(
-                [[s * (EYE[0] + rx), EYE[1] - 2.5, 42.0], [s * end[0] * head.half, -3.0, end[1]]]
-            )
+            hinge = (s * (EYE[0] + rx), EYE[1] - 2.5, 42.0)
+            arm = head.place([hinge, (s * end[0] * head.half, -3.0, end[1])])
             canvas.fill(arm, frame, width=1.7, inside=outline if s == head.side else None)
     bridge = head.place([[-5.2, -2.6, 46.0], [0.0, -4.2, 47.0], [5.2, -2.6, 46.0]])
     canvas.fill(smooth(bridge, closed=False), frame, width=1.6)
@@ -450,27 +324,15 @@ def _skin(head: Head, person: Person, pose: Nuisance) -> Image.Image:
     """Lit skin over the whole canvas, with the relief of the face and rosy parts."""
     man = person.gender == "m"
     smile = 0.6 * person.liveliness + pose.smile
-    relief: list[Blob] = [
-        (0, 3, 4, 3.2, 9, 2.0),
-        (0, 15, 9, 4.2, 3.8, 3.4),
-        (0, 47, 2, 7, 5, 2.2),
-        (0, 40, 0, 9, 2.6, -1.4),
-        (0, 24, 1, 1.6, 3, -0.5),
-        (0, -26, 0, 18, 10, 1.2),
-    ]
+    relief: list[Blob] = [(0, 3, 4, 3.2, 9, 2.0), (0, 15, 9, 4.2, 3.8, 3.4), (0, 47, 2, 7, 5, 2.2)]
+    relief += [(0, 40, 0, 9, 2.6, -1.4), (0, 24, 1, 1.6, 3, -0.5), (0, -26, 0, 18, 10, 1.2)]
     rosy: list[Blob] = [(0, 15, 9, 5, 4, 0.5), (0, 48, 2, 7, 4, 0.25)]
+    flush, hollow = 0.45 + 0.35 * person.liveliness, -0.9 - 0.8 * person.age * (1 - person.size)
     for s in (-1.0, 1.0):
-        relief += [
-            (s * 5.6, 18, 5, 2.4, 2.4, 1.2),
-            (s * 14, -11, 2, 8, 3.4, 1.0 + 0.8 * man),
-            (s * EYE[0], -2, 0, 7.5, 5.0, -2.0),
-            (s * 20, 12, 0, 8, 6, 2.0 + 1.2 * smile),
-            (s * 26, 28, 0, 6, 9, -0.9 - 0.8 * person.age * (1 - person.size)),
-        ]
-        rosy += [
-            (s * 20, 15, 0, 8, 6, 0.45 + 0.35 * person.liveliness),
-            (s * EYE[0], 3, 0, 7, 4, 0.25),
-        ]
+        relief += [(s * 5.6, 18, 5, 2.4, 2.4, 1.2), (s * 14, -11, 2, 8, 3.4, 1.0 + 0.8 * man)]
+        relief += [(s * EYE[0], -2, 0, 7.5, 5.0, -2.0), (s * 20, 12, 0, 8, 6, 2.0 + 1.2 * smile)]
+        relief += [(s * 26, 28, 0, 6, 9, hollow)]
+        rosy += [(s * 20, 15, 0, 8, 6, flush), (s * EYE[0], 3, 0, 7, 4, 0.25)]
     _, slope_x, slope_y = head.blobs(relief)
     normal = head.normals()
     normal[..., 0] -= slope_x
@@ -479,9 +341,7 @@ def _skin(head: Head, person: Person, pose: Nuisance) -> Image.Image:
     light = head.lit(normal)
     light = 0.78 + (light - 0.78) * (0.35 + 0.65 * head.strength)
     red, _, _ = head.blobs(rosy)
-    base = np.array(person.skin, dtype=np.float64) * (
-        1 + red[..., None] * np.array([0.03, -0.11, -0.09])
-    )
+    base = np.array(person.skin) * (1 + red[..., None] * np.array([0.03, -0.11, -0.09]))
     colour = base * (SHADE + (1.05 - SHADE) * np.clip(light, 0, 1.15)[..., None])
     chin = head.on([[0.0, head.chin]])[0][1]
     under = np.clip((np.arange(SIZE) - chin + 13) / 13, 0.0, 1.0) ** 2
@@ -498,55 +358,30 @@ def _body(canvas: Canvas, head: Head, person: Person) -> None:
     width = (0.41 + 0.10 * (person.gender == "m") + 0.14 * person.size) * head.half
     shoulder = 46 + 20 * person.size + 5 * (person.gender == "m")
     top, slope, dark = 117.0, 3.0 - 6.0 * person.size, tint(person.clothes, 0.62)
-    body = smooth(
-        np.array(
-            [
-                [x - shoulder - 12, 140],
-                [x - shoulder, 126 + slope],
-                [x - 0.62 * shoulder, top + 2 + slope],
-                [x - width, top - 4],
-                [x + width, top - 4],
-                [x + 0.62 * shoulder, top + 2 + slope],
-                [x + shoulder, 126 + slope],
-                [x + shoulder + 12, 140],
-            ]
-        ),
-        closed=True,
-    )
-    neck = np.array(
+    left, right = (
         [
-            [base[0] - 1.04 * width, 78],
-            [base[0] + 1.04 * width, 78],
-            [x + width, 112],
-            [x + width * 1.15, 119],
-            [x, 130],
-            [x - width * 1.15, 119],
-            [x - width, 112],
+            (x + s * shoulder + s * 12, 140),
+            (x + s * shoulder, 126 + slope),
+            (x + s * 0.62 * shoulder, top + 2 + slope),
+            (x + s * width, top - 4),
         ]
+        for s in (-1.0, 1.0)
     )
+    body = smooth(np.array([*left, *right[::-1]]), closed=True)
+    nape, side = 1.04 * width, width * 1.15
+    edge = [(base[0] - nape, 78), (base[0] + nape, 78), (x + width, 112), (x + side, 119)]
+    edge += [(x, 130), (x - side, 119), (x - width, 112)]
+    neck = smooth(np.array(edge), closed=True)
     light = 1.0 + 0.16 * head.light[0] * head.strength
     canvas.fill(body, person.clothes)
-    canvas.fill(
-        body,
-        dark,
-        alpha=0.5,
-        blur=6.0,
-        inside=body,
-        shift=(-float(np.sign(head.light[0])) * 34.0, 6.0),
-    )
-    outline, away = head.outline(), -float(head.light[0])
+    lit, outline, away = float(np.sign(head.light[0])), head.outline(), -float(head.light[0])
+    canvas.fill(body, dark, alpha=0.5, blur=6.0, inside=body, shift=(-lit * 34.0, 6.0))
     canvas.fill(outline, (20, 10, 14), alpha=0.35, blur=4.0, shift=(4 * away, 14.0), inside=body)
     dressed = canvas.image.copy()
-    canvas.fill(smooth(neck, closed=True), tint(person.skin, 0.80 * light, 0.05))
-    canvas.fill(
-        outline,
-        tint(person.skin, 0.42, 0.1),
-        alpha=0.75,
-        blur=2.6,
-        shift=(3 * away, 7.0),
-        inside=smooth(neck, closed=True),
-    )
-    _collar(canvas, dressed, person, x, width, float(np.sign(head.light[0])))
+    canvas.fill(neck, tint(person.skin, 0.80 * light, 0.05))
+    shade = tint(person.skin, 0.42, 0.1)
+    canvas.fill(outline, shade, alpha=0.75, blur=2.6, shift=(3 * away, 7.0), inside=neck)
+    _collar(canvas, dressed, person, x, width, lit)
 
 
 def _collar(
@@ -572,39 +407,22 @@ def _collar(
         canvas.fill(seam, tint(cloth, 0.5), width=2.0, alpha=0.45, blur=1.0, shift=(0.0, 0.8))
         band = np.concatenate([rim, seam[::-1]])
         canvas.fill(band, tint(cloth, 0.95))
-        canvas.fill(
-            band,
-            tint(cloth, 0.55),
-            alpha=0.45,
-            blur=3.5,
-            inside=band,
-            shift=(-lit * 1.5 * width, 0.0),
-        )
+        away = (-lit * 1.5 * width, 0.0)
+        canvas.fill(band, tint(cloth, 0.55), alpha=0.45, blur=3.5, inside=band, shift=away)
         canvas.fill(rim, tint(cloth, 0.6), width=1.2, alpha=0.7, blur=0.4)
     elif person.collar == "shirt":
         for s in (-1.0, 1.0):
-            flap = np.array(
-                [
-                    [x + s * (width + 1), 110],
-                    [x + s * 1.5, 126],
-                    [x + s * 12, 131],
-                    [x + s * (width + 9), 118],
-                ]
-            )
+            corners = ((width + 1, 110), (1.5, 126), (12, 131), (width + 9, 118))
+            flap = np.array([(x + s * wide, y) for wide, y in corners])
             canvas.fill(flap, (20, 14, 16), alpha=0.4, blur=1.2, shift=(0.0, 1.5))
             canvas.fill(flap, tint(cloth, 1.25))
     else:
         low = 127.0 if person.collar == "v" else 121.0
         mid = 0.4 * 113 + 0.6 * low
-        neckline = np.array(
-            [
-                [x - width - 4, 113],
-                [x - 0.5 * width, mid],
-                [x, low],
-                [x + 0.5 * width, mid],
-                [x + width + 4, 113],
-            ]
+        left, right = (
+            [(x + s * width + s * 4, 113), (x + s * 0.5 * width, mid)] for s in (-1.0, 1.0)
         )
+        neckline = np.array([*left, (x, low), *right[::-1]])
         line = neckline if person.collar == "v" else smooth(neckline, closed=False)
         from_here(line)
         canvas.fill(line, tint(cloth, 0.7), width=1.6, alpha=0.9, blur=0.3)
@@ -612,21 +430,18 @@ def _collar(
 
 def _ear(canvas: Canvas, head: Head, person: Person, skin: Image.Image, side: float) -> None:
     """One ear, with an earring where the person wears them."""
-    flat = np.array(
-        [[0.93, -6.0], [1.06, -8.0], [1.13, -3.0], [1.09, 6.0], [1.00, 12.5], [0.93, 10.0]]
-    )
-    solid = np.column_stack([side * flat[:, 0] * head.half, flat[:, 1], [6, 0, -4, -2, 3, 7]])
+    wide, y = np.array([0.93, 1.06, 1.13, 1.09, 1.00, 0.93]), [-6.0, -8.0, -3.0, 6.0, 12.5, 10.0]
+    solid = np.column_stack([side * wide * head.half, y, [6, 0, -4, -2, 3, 7]])
     shape = smooth(head.place(solid), closed=True)
     canvas.fill(shape, skin)
     centre = shape.mean(axis=0)
-    canvas.fill(
-        centre + 0.55 * (shape - centre), tint(person.skin, 0.58, 0.08), alpha=0.55, blur=1.0
-    )
+    inner = centre + 0.55 * (shape - centre)
+    canvas.fill(inner, tint(person.skin, 0.58, 0.08), alpha=0.55, blur=1.0)
     if person.earrings and not hair.STYLES[person.hair_style].locks:
-        x, y = head.place([[side * 0.99 * head.half, 14.5, 0.0]])[0]
-        stud = ellipse(x, y, 1.9, 1.9, points=16)
+        left, top = head.place([[side * 0.99 * head.half, 14.5, 0.0]])[0]
+        stud = ellipse(left, top, 1.9, 1.9, points=16)
         canvas.fill(stud, (222, 184, 96))
-        canvas.fill(stud * 0.5 + np.array([x - 0.5, y - 0.5]) * 0.5, (255, 246, 214), blur=0.3)
+        canvas.fill(stud * 0.5 + np.array([left - 0.5, top - 0.5]) * 0.5, (255, 246, 214), blur=0.3)
 
 
 def draw_face(person: Person, pose: Nuisance) -> tuple[NDArray[np.uint8], Array]:

@@ -15,15 +15,14 @@ import os
 import shutil
 import subprocess
 import sys
-import wave
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xfavot.errors import DataError
 from xfavot.mini.people import (
@@ -46,14 +45,6 @@ LIMITS = {
 }
 
 
-def _write_wave(path: Path, samples: NDArray[np.float64], rate_hz: int) -> None:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate_hz)
-        file.writeframes(np.round(samples * 32767).astype("<i2").tobytes())
-
-
 def make_speaker(
     folder: Path, *, number: int, utterances: int, faces_per_clip: int, seed: int
 ) -> dict[str, Any]:
@@ -70,6 +61,7 @@ def make_speaker(
     Raises:
         DataError: an extra is missing.
     """
+    import soundfile
     from PIL import Image
 
     from xfavot.mini.draw import draw_face
@@ -85,7 +77,8 @@ def make_speaker(
         name = code(words)
         said = espeak.say(words, voice=voice.base, words_per_minute=voice.words_per_minute)
         samples = become(said, espeak.rate_hz, voice, stream(seed, "voice", number, clip))
-        _write_wave(own / f"{name}.wav", samples, SAMPLE_RATE_HZ)
+        steps = np.round(samples * 32767).astype(np.int16)
+        soundfile.write(own / f"{name}.wav", steps, SAMPLE_RATE_HZ)
         (own / f"{name}.txt").write_text(" ".join(words) + "\n", encoding="utf-8")
         for face in range(faces_per_clip):
             pose = nuisance(seed, number, clip, face)
@@ -97,7 +90,7 @@ def make_speaker(
 
 def _in_own_process(folder: Path, job: dict[str, int]) -> dict[str, Any]:
     """Run :func:`make_speaker` where nothing of this process, its folder or threads is seen."""
-    root = Path(__file__).resolve().parents[3]
+    root = Path(__file__).resolve().parents[2]
     paths = [root, *(Path(path).resolve() for path in sys.path if path)]
     one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     done = subprocess.run(
@@ -163,6 +156,12 @@ def generate(
     """
     shared = {"utterances": utterances, "faces_per_clip": faces_per_clip, "seed": seed}
     _require(speakers=speakers, workers=workers, **shared)
+    for module in ("PIL", "soundfile", "pyworld", "espeakng_loader"):
+        if find_spec(module) is None:
+            raise DataError(
+                f"making the corpus `mini` needs the extra of its name; got no module "
+                f'{module}; pip install "xfavot[mini]"'
+            )
     folder = Path(folder).resolve()
     if folder.exists() and any(folder.iterdir()):
         raise DataError(
@@ -183,21 +182,13 @@ def generate(
     try:
         with ThreadPoolExecutor(workers) as pool:
             entries = list(pool.map(make, numbers(speakers)))
-        rows = [f"{e['hidden']['speaker']},{e['hidden']['gender']}\n" for e in entries]
+        cast = {entry["hidden"]["speaker"]: entry for entry in entries}
+        rows = [f"{who},{entry['hidden']['gender']}\n" for who, entry in cast.items()]
         (partial / "speakers.csv").write_text("speaker,gender\n" + "".join(rows), encoding="utf-8")
-        factors = {
-            "schema": SCHEMA,
-            "speakers": speakers,
-            **shared,
-            "people": {
-                e["hidden"]["speaker"]: {**e["hidden"], "voice": e["voice"]} for e in entries
-            },
-            "faces": {
-                f"{e['hidden']['speaker']}/{name}": pose
-                for e in entries
-                for name, pose in e["faces"].items()
-            },
-        }
+        people = {who: {**e["hidden"], "voice": e["voice"]} for who, e in cast.items()}
+        faces = {f"{who}/{name}": p for who, e in cast.items() for name, p in e["faces"].items()}
+        factors = {"schema": SCHEMA, "speakers": speakers, **shared, "people": people}
+        factors["faces"] = faces
         text = json.dumps(factors, indent=1, sort_keys=True) + "\n"
         (partial / "factors.json").write_text(text, encoding="utf-8")
         if folder.exists():

@@ -11,18 +11,18 @@ from xfavot.mini.canvas import SIZE, Array, Canvas, Head, ellipse, image_of, smo
 from xfavot.mini.people import Person, stream
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Style:
     """A haircut, in pixels of the finished picture."""
 
-    line: float = -34.0  # height of the hairline at the parting
-    drop: float = 12.0  # how far the hairline falls from the parting to the temple
-    bend: float = 3.0  # 2 curtain of hair .. 6 square corners
+    line: float  # height of the hairline at the parting
+    drop: float  # how far the hairline falls from the parting to the temple
+    bend: float  # 2 curtain of hair .. 6 square corners
+    top: float  # volume above the skull
+    sides: float  # volume beside it
     part: float = 0.0  # where the hair parts, -1 .. 1
     fringe: float = 0.0  # how far hair sweeps into the forehead on the longer side
     sideburn: float = 7.0  # how far hair reaches down before the ears
-    top: float = 6.0  # volume above the skull
-    sides: float = 4.0  # volume beside it
     length: float = 0.0  # how far hair hangs below the middle of the skull, 0 none
     wave: float = 0.0  # waviness of hanging hair
     curl: float = 0.0  # radius of curls along the edge
@@ -32,38 +32,21 @@ class Style:
 
 
 STYLES: dict[str, Style] = {
-    "long": Style(part=0.15, line=-36, drop=27, bend=1.9, top=6, sides=5, length=74, locks=True),
-    "wavy": Style(
-        part=-0.4, line=-36, drop=24, bend=2.0, top=8, sides=7, length=68, locks=True, wave=2.6
-    ),
-    "fringe": Style(line=-17, drop=9, bend=5, top=6, sides=5, length=70, locks=True),
-    "bob": Style(
-        part=-0.35, line=-34, drop=22, bend=2.2, fringe=3, top=7, sides=7, length=40, locks=True
-    ),
-    "curly": Style(line=-32, drop=12, bend=3, top=11, sides=13, length=34, curl=5.5, sideburn=9),
-    "bun": Style(part=0.1, line=-37, drop=17, bend=2.6, top=3.5, sides=1.5, bun=True, sideburn=3),
-    "pixie": Style(part=0.6, line=-35, drop=19, bend=3, fringe=9, top=7, sides=3.5, sideburn=10),
-    "side": Style(
-        part=0.6,
-        line=-36,
-        drop=22,
-        bend=2,
-        fringe=5,
-        top=8,
-        sides=6,
-        length=60,
-        locks=True,
-        wave=1.4,
-    ),
-    "parted": Style(part=0.55, line=-33, drop=13, bend=5, fringe=-1, top=7, sides=2.2, sideburn=9),
-    "buzz": Style(line=-35, drop=15, bend=6, top=1.2, sides=0.8, sideburn=8, alpha=0.85),
-    "bald": Style(line=-60, top=0.4, sides=0.8, sideburn=8, alpha=0.8),
-    "quiff": Style(line=-34, drop=15, bend=5.5, top=12, sides=1.5, sideburn=9, part=-0.3),
-    "swept": Style(
-        line=-34, drop=15, bend=3.5, part=-0.65, fringe=8, top=8, sides=3.5, sideburn=12
-    ),
-    "curls": Style(line=-30, drop=13, bend=4.5, top=10, sides=4, curl=4.5, sideburn=9),
-    "afro": Style(line=-33, drop=13, bend=5, top=14, sides=11, curl=2.6, sideburn=9),
+    "long": Style(-36, 27, 1.9, 6, 5, part=0.15, length=74, locks=True),
+    "wavy": Style(-36, 24, 2.0, 8, 7, part=-0.4, length=68, locks=True, wave=2.6),
+    "fringe": Style(-17, 9, 5, 6, 5, length=70, locks=True),
+    "bob": Style(-34, 22, 2.2, 7, 7, part=-0.35, fringe=3, length=40, locks=True),
+    "curly": Style(-32, 12, 3, 11, 13, length=34, curl=5.5, sideburn=9),
+    "bun": Style(-37, 17, 2.6, 3.5, 1.5, part=0.1, bun=True, sideburn=3),
+    "pixie": Style(-35, 19, 3, 7, 3.5, part=0.6, fringe=9, sideburn=10),
+    "side": Style(-36, 22, 2, 8, 6, part=0.6, fringe=5, length=60, locks=True, wave=1.4),
+    "parted": Style(-33, 13, 5, 7, 2.2, part=0.55, fringe=-1, sideburn=9),
+    "buzz": Style(-35, 15, 6, 1.2, 0.8, sideburn=8, alpha=0.85),
+    "bald": Style(-60, 12, 3, 0.4, 0.8, sideburn=8, alpha=0.8),
+    "quiff": Style(-34, 15, 5.5, 12, 1.5, part=-0.3, sideburn=9),
+    "swept": Style(-34, 15, 3.5, 8, 3.5, part=-0.65, fringe=8, sideburn=12),
+    "curls": Style(-30, 13, 4.5, 10, 4, curl=4.5, sideburn=9),
+    "afro": Style(-33, 13, 5, 14, 11, curl=2.6, sideburn=9),
 }
 
 
@@ -100,20 +83,16 @@ def texture(head: Head, person: Person) -> Image.Image:
     x, y = (grid - cx)[None, :] / width, (grid - cy)[:, None] / height
     radius = np.sqrt(x * x + np.where(y > 0, 0.3, 1.0) * y * y) + 1e-6
     dome = np.sqrt(np.clip(1 - np.minimum(radius, 0.97) ** 2, 0, 1))
-    normal = np.stack(
-        [x / np.maximum(radius, 1), np.where(y > 0, 0.2, 1.0) * y / np.maximum(radius, 1), dome],
-        axis=-1,
-    )
+    outside = np.maximum(radius, 1)
+    upright = np.where(y > 0, 0.2, 1.0) * y / outside
+    normal = np.stack([x / outside, upright, dome], axis=-1)
     normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
     lit = np.clip(0.45 + 0.6 * (normal @ head.light - 0.2), 0.0, 1.1)
     part = style.part * 0.5 + (head.place([[0.0, -44.0, 20.0]])[0][0] - cx) / width
     wavy = style.wave * 0.02 * np.sin(10 * y + 3 * x)
     around = np.arctan2(x - part * np.clip(1 - y, 0, 1), 1.05 + 0.25 * np.abs(y) - y * (y < 0))
-    if style.curl:
-        strands = _curls(person)
-    else:
-        fine = _strand_table(person)
-        strands = fine[(((around + wavy) * 96) % 512).astype(int)]
+    place = (((around + wavy) * 96) % 512).astype(int)
+    strands = _curls(person) if style.curl else _strand_table(person)[place]
     band = np.exp(-0.5 * ((radius - 0.68 + 0.03 * strands) / 0.09) ** 2)
     band = band * np.clip((0.2 - y) / 0.4, 0, 1)
     low = np.exp(-0.5 * ((y - 0.62 + 0.06 * strands) / 0.10) ** 2) * (style.length > 45)
@@ -162,13 +141,10 @@ def _line(head: Head, style: Style) -> Array:
         sweep = style.fringe * np.sin(np.pi * np.minimum(u * 1.15, 1.0)) if longer else 0.0 * u
         y = style.line + style.drop * u**style.bend + sweep
         corner = y[-1]
-        ear = [
-            [s * 0.845 * w, 0.5 * (corner + burn) - 2],
-            [s * 0.90 * w, burn - 1.5],
-            [s * 0.975 * w, burn - 4.0],
-        ]
+        ear = [(0.845, 0.5 * (corner + burn) - 2), (0.90, burn - 1.5), (0.975, burn - 4.0)]
         if style.locks:
-            ear = [[s * 0.86 * w, 0.5 * (corner + burn)], [s * 0.92 * w, burn + 8]]
+            ear = [(0.86, 0.5 * (corner + burn)), (0.92, burn + 8)]
+        ear = [(s * wide * w, high) for wide, high in ear]
         sides.append(np.concatenate([np.column_stack([x, y]), ear]))
     points = np.concatenate([sides[0][::-1], sides[1][1:]])
     return smooth(head.on(points, lift=0.6), closed=False)
@@ -211,23 +187,17 @@ def behind(
     short = not style.length and not style.bun
     nape = head.place([[0.0, 25.0 if short else 34.0, -16.0]])[0]
     low, round_off = (11.0, 0.86) if short else (14.0, 0.93)
-    shape = smooth(
-        np.array(
-            [
-                [cx, cy - height],
-                [cx + 0.8 * width, cy - 0.6 * height],
-                [back[0] + width, back[1]],
-                [back[0] + round_off * width, back[1] + low],
-                [nape[0] + 0.66 * width, nape[1] - 6],
-                [nape[0], nape[1]],
-                [nape[0] - 0.66 * width, nape[1] - 6],
-                [back[0] - round_off * width, back[1] + low],
-                [back[0] - width, back[1]],
-                [cx - 0.8 * width, cy - 0.6 * height],
-            ]
-        ),
-        closed=True,
+    left, right = (
+        [
+            (cx + s * 0.8 * width, cy - 0.6 * height),
+            (back[0] + s * width, back[1]),
+            (back[0] + s * round_off * width, back[1] + low),
+            (nape[0] + s * 0.66 * width, nape[1] - 6),
+        ]
+        for s in (-1.0, 1.0)
     )
+    around = [(cx, cy - height), *right, (nape[0], nape[1]), *left[::-1]]
+    shape = smooth(np.array(around), closed=True)
     if style.alpha < 1:
         canvas.fill(shape, skin)
     if style.line < -50:
@@ -236,21 +206,14 @@ def behind(
     if style.locks:
         both = _hanging(head, style, 0.1)
         canvas.fill([*both], paint)
-        dark = np.array(
-            [
-                [cx - 0.72 * width, cy],
-                [cx + 0.72 * width, cy],
-                [cx + 0.66 * width, cy + style.length],
-                [cx - 0.66 * width, cy + style.length],
-            ]
-        )
+        rows = ((-0.72, cy), (0.72, cy), (0.66, cy + style.length), (-0.66, cy + style.length))
+        dark = np.array([(cx + wide * width, y) for wide, y in rows])
         canvas.fill(dark, (12, 6, 8), alpha=0.5, blur=5.0, inside=np.concatenate(both))
     elif style.length:
         angle = np.linspace(0, 2 * np.pi, 121)[:-1]
         bump = style.curl * (0.55 * np.abs(np.sin(angle * 8.5)) + 0.3 * np.sin(angle * 5))
-        ball = np.column_stack(
-            [cx + (width + 1 + bump) * np.sin(angle), cy + 8 + (height - 2 + bump) * np.cos(angle)]
-        )
+        x = cx + (width + 1 + bump) * np.sin(angle)
+        ball = np.column_stack([x, cy + 8 + (height - 2 + bump) * np.cos(angle)])
         canvas.fill(ball, paint)
         canvas.fill(ball * 0.7 + 0.3 * np.array([cx, cy + 60]), (0, 0, 0), alpha=0.35, blur=6)
 
@@ -261,11 +224,8 @@ def front(canvas: Canvas, head: Head, person: Person, paint: Image.Image) -> Non
     edge, outline = _edge(head, style, person), head.outline()
     if style.line < -50:  # bald: hair at the sides only
         for s, part in ((-1.0, edge[:17]), (1.0, edge[:-18:-1])):
-            w = head.half
-            inner = head.curve(
-                [[s * 0.93 * w, 9], [s * 0.86 * w, 4], [s * 0.86 * w, -8], [s * 0.93 * w, -20]],
-                closed=False,
-            )
+            places = ((0.93, 9), (0.86, 4), (0.86, -8), (0.93, -20))
+            inner = head.curve([(s * x * head.half, y) for x, y in places], closed=False)
             canvas.fill(np.concatenate([part, inner[::-1]]), paint, alpha=0.75, blur=1.1)
         return
     line = _line(head, style)

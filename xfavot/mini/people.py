@@ -21,50 +21,20 @@ SCHEMA = 2  # raise when pictures or sounds change, so that old ones are not tak
 
 Colour = tuple[int, int, int]
 
-SKINS: tuple[Colour, ...] = (
-    (250, 222, 202),
-    (243, 205, 176),
-    (232, 187, 152),
-    (217, 166, 127),
-    (192, 138, 98),
-    (160, 108, 74),
-    (126, 82, 56),
-    (94, 61, 44),
-)
-HAIRS: dict[str, Colour] = {
-    "black": (38, 32, 34),
-    "brown": (84, 54, 38),
-    "chestnut": (122, 72, 44),
-    "auburn": (138, 58, 36),
-    "ginger": (184, 92, 46),
-    "blond": (208, 170, 112),
-    "platinum": (236, 214, 168),
-}
+
+def _colours(text: str) -> tuple[Colour, ...]:
+    """Read sRGB colours in hexadecimal."""
+    return tuple((red, green, blue) for red, green, blue in map(bytes.fromhex, text.split()))
+
+
+SKINS = _colours("fadeca f3cdb0 e8bb98 d9a67f c08a62 a06c4a 7e5238 5e3d2c")
+_HAIR_NAMES = ["black", "brown", "chestnut", "auburn", "ginger", "blond", "platinum"]
+_HAIR_COLOURS = _colours("262022 543626 7a482c 8a3a24 b85c2e d0aa70 ecd6a8")
+HAIRS = dict(zip(_HAIR_NAMES, _HAIR_COLOURS, strict=True))
 GREY: Colour = (196, 196, 200)
-EYES: tuple[Colour, ...] = (
-    (92, 60, 36),
-    (70, 120, 160),
-    (84, 128, 88),
-    (60, 42, 32),
-    (128, 96, 50),
-    (110, 132, 148),
-)
-VIVID: tuple[Colour, ...] = (
-    (206, 62, 58),
-    (34, 130, 132),
-    (226, 150, 44),
-    (62, 92, 176),
-    (132, 74, 152),
-    (60, 146, 86),
-)
-QUIET: tuple[Colour, ...] = (
-    (72, 78, 92),
-    (118, 104, 92),
-    (196, 188, 176),
-    (54, 66, 84),
-    (120, 128, 124),
-    (88, 64, 66),
-)
+EYES = _colours("5c3c24 4678a0 548058 3c2a20 806032 6e8494")
+VIVID = _colours("ce3e3a 228284 e2962c 3e5cb0 844a98 3c9256")
+QUIET = _colours("484e5c 76685c c4bcb0 364254 78807c 584042")
 # Skin index, hair, hair style, glasses, beard: combinations that occur in people, all different.
 WOMEN: tuple[tuple[int, str, str, str, str], ...] = (
     (1, "blond", "long", "", ""),
@@ -202,12 +172,16 @@ def person(number: int, *, seed: int) -> Person:
     colour = int(wardrobe[rank % len(wardrobe)])
     any_eyes = int(draw.integers(len(EYES)))
     eyes = 0 if skin >= 5 else any_eyes if skin < 3 else 3
+    factors = {"age": age, "size": size, "liveliness": liveliness}
+    collar = ("round", "v", "shirt", "high")[int(draw.integers(4))]
+    earrings = bool(woman and draw.random() < 0.6)
+    for name, least in (("jaw", 0), ("brow", 0), ("eye_size", 0), ("eye_tilt", -1)):
+        factors[name] = float(draw.uniform(least, 1))
+    factors |= {"nose": float(draw.uniform()), "lips": float(draw.uniform())}
     return Person(
+        **{name: round(value, 4) for name, value in factors.items()},
         speaker=f"s{number + 1:02d}",
         gender=gender,
-        age=round(age, 4),
-        size=round(size, 4),
-        liveliness=round(liveliness, 4),
         skin=SKINS[skin],
         hair=_greying(HAIRS[hair], grey),
         hair_style=style,
@@ -215,15 +189,9 @@ def person(number: int, *, seed: int) -> Person:
         beard=beard,
         eyes=EYES[eyes],
         clothes=_mix(QUIET[colour], VIVID[colour], float(np.clip(1.4 * liveliness - 0.2, 0, 1))),
-        collar=("round", "v", "shirt", "high")[int(draw.integers(4))],
+        collar=collar,
+        earrings=earrings,
         freckles=skin == 0 and hair == "ginger",
-        earrings=bool(woman and draw.random() < 0.6),
-        jaw=round(float(draw.uniform()), 4),
-        brow=round(float(draw.uniform()), 4),
-        eye_size=round(float(draw.uniform()), 4),
-        eye_tilt=round(float(draw.uniform(-1, 1)), 4),
-        nose=round(float(draw.uniform()), 4),
-        lips=round(float(draw.uniform()), 4),
         texture=int(draw.integers(2**31)),
     )
 

@@ -108,18 +108,13 @@ class Espeak:
     """espeak-ng of this process, called through ctypes; not re-entrant.
 
     Raises:
-        DataError: espeakng-loader is missing, or the library does not start.
+        DataError: the library does not start.
     """
 
     def __init__(self) -> None:
         """Start the library with the data of its wheel."""
-        try:
-            import espeakng_loader
-        except ImportError as error:
-            raise DataError(
-                "speaking the corpus `mini` needs espeak-ng; got no module espeakng_loader; "
-                'pip install "xfavot[mini]"'
-            ) from error
+        import espeakng_loader
+
         self._library: Any = ctypes.CDLL(espeakng_loader.get_library_path())
         data = espeakng_loader.get_data_path().encode()
         self.rate_hz = int(self._library.espeak_Initialize(_AUDIO_SYNCHRONOUS, 0, data, 0))
@@ -190,17 +185,9 @@ def become(wave: Wave, rate_hz: int, voice: Voice, draw: np.random.Generator) ->
 
     Returns:
         (M,) samples at 24 kHz, in -1..1, with a short pause before and after.
-
-    Raises:
-        DataError: pyworld is missing.
     """
-    try:
-        import pyworld
-    except ImportError as error:
-        raise DataError(
-            "voices of the corpus `mini` need WORLD; got no module pyworld; "
-            'pip install "xfavot[mini]"'
-        ) from error
+    import pyworld
+
     wave = _silence_cut(wave, rate_hz)
     rough, times = pyworld.dio(wave, rate_hz, f0_floor=60.0, f0_ceil=500.0, frame_period=PERIOD_MS)
     f0 = pyworld.stonemask(wave, rough, times, rate_hz)
