@@ -22,7 +22,6 @@ from safetensors.torch import save_file
 
 from tests.faults.loopback import BODY, HALF, PAGE, Loopback, file, sha256, status
 from xfavot import presets
-from xfavot.cli import main
 from xfavot.errors import ConfigError, WeightsError
 from xfavot.evaluation import external
 from xfavot.weights import fetched
@@ -225,19 +224,6 @@ def test_two_processes_fetch_once(web: Loopback, described: Describe, cache: Pat
     places = [process.communicate(timeout=30)[0].strip() for process in both]
     assert places == [str(cache / "net")] * 2
     assert len(web.requests) == 1
-
-
-def test_the_command_goes_on_after_a_failure(
-    web: Loopback, described: Describe, cache: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    described("a", url=web.serve("/a", status(404)))
-    described("b", url=web.serve("/b", file(BODY)), checksum=sha256(BODY))
-    assert main(["fetch-weights", "all", "--cache", str(cache)]) == 1
-    out, err = capsys.readouterr()
-    assert f"b: ready at {cache / 'b' / 'net.pth'}" in out
-    assert err.startswith("error: weights a (T): ")
-    assert err.endswith("1 of 2 failed: a\n")
-    assert main(["fetch-weights", "b", "--cache", str(cache)]) == 0
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,8 @@ def test_a_missing_set_says_everything_one_must_know(tmp_path: Path) -> None:
     ):
         assert part in message
     assert fetched.here("nisqa", tmp_path) is None
+    with pytest.raises(ConfigError, match="did you mean 'nisqa'"):
+        fetched.path("niqsa", tmp_path)
     assert not list(tmp_path.iterdir())  # looking leaves nothing behind
 
 
@@ -122,11 +124,6 @@ def test_the_cache_comes_from_the_argument_or_the_environment(
     (tmp_path / "a").touch()
     with pytest.raises(WeightsError, match="which is a file; expected a folder"):
         fetched.here("nisqa")
-
-
-def test_an_unknown_name_tells_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="did you mean 'nisqa'"):
-        fetched.path("niqsa", tmp_path)
 
 
 def test_the_listing_tells_what_is_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -269,14 +269,13 @@ def listing(cache: str | PathLike[str] | None = None) -> str:
     Raises:
         WeightsError: the cache is a file.
     """
-    folder = root(cache)
+    folder, wrong = root(cache), []
     rows = [("name", "here", "size", "checked against", "licence")]
-    wrong = []
     for known in map(describe, names()):
         try:
             found = here(known.name, folder)
-            state = "no" if found is None else f"in {known.package}"
-            state = "yes" if found and found.is_relative_to(folder) else state
+            inside = found is not None and not found.is_relative_to(folder)
+            state = f"in {known.package}" if inside else "yes" if found else "no"
         except WeightsError as error:
             state = "wrong"
             wrong.append(str(error))
