@@ -138,22 +138,6 @@ def test_a_store_of_voices(prepared: Store, vctk: Path) -> None:
     assert (record["clips"], record["seed"], record["source"]) == (6, 0, str(vctk / "vctk"))
 
 
-def test_every_gender_has_training_and_validation(prepared: Store) -> None:
-    for gender in "fm":
-        splits = [item.split for item in prepared.items if item.gender == gender]
-        assert set(splits) == {"train", "val"}
-
-
-def test_workers_do_not_change_the_store(prepared: Store, vctk: Path, tmp_path: Path) -> None:
-    lines: list[str] = []
-    ours = make("vctk", vctk, tmp_path, workers=2, on_log=lines.append)
-    assert ours.manifest_hash == prepared.manifest_hash
-    for name in ("audio", "mel", "f0"):
-        np.testing.assert_array_equal(getattr(ours, name), getattr(prepared, name))
-    assert any("6 of 6 clips" in line and "left" in line for line in lines)
-    assert any("6 accepted, 0 rejected" in line for line in lines)
-
-
 def test_a_finished_store_is_opened_again(
     prepared: Store, vctk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,14 +315,6 @@ def test_pitch_lies_on_the_frames_of_the_mel(samples: int) -> None:
     assert f0.shape == (samples // MEL.hop + 1,)
     assert np.median(f0[f0 > 0]) == pytest.approx(180.0, rel=0.01)
     assert world_f0(np.zeros(samples, np.float32)).max() == 0.0
-
-
-def test_pitch_has_the_time_of_the_mel() -> None:
-    silence = np.zeros(12000, np.float32)
-    wave = np.concatenate([silence, tone(150.0, 0.5, np.random.default_rng(0)), silence])
-    voiced = np.flatnonzero(world_f0(wave))
-    assert abs(voiced[0] - 12000 / MEL.hop) <= 3
-    assert abs(voiced[-1] - 24000 / MEL.hop) <= 3
 
 
 def test_pitch_of_a_long_voice_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,205 +17,36 @@ would have seen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-import numpy as np
-from numpy.typing import NDArray
-from xfavot.data.store import Item
-import math
-from dataclasses import dataclass, fields, replace
-from typing import Any
-import cv2
-import torch
-from torch import Tensor
 import hashlib
+import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
 from xfavot.audio.mel import MEL, Standardiser
-from xfavot.data.store import GENDERS, SPLITS, Item
-from xfavot.data.store import Store, mel_statistics
 from xfavot.config import RunConfig
+from xfavot.data.store import GENDERS, SPLITS, Item, Store, mel_statistics
 from xfavot.errors import ConfigError, DataError
-
-
-# Which clip fills which row of a batch: pools by gender, corpus and speaker
-
-
-Rows = NDArray[np.int64]
-UNKNOWN = -1
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Pool:
-    """Clips of one gender that can fill one role: corpus, then speaker, then clip, each uniform.
-
-    Every corpus is as likely as the others however large it is, and so is every speaker inside it.
-    A clip whose speaker is unknown counts as a speaker of its own.
-
-    Args:
-        corpus_start, corpus_count: (C,) the speakers of each corpus.
-        speaker_start, speaker_count: (S,) the clips of each speaker in ``rows``.
-        rows: clips, grouped by speaker, speakers grouped by corpus.
-    """
-
-    corpus_start: Rows
-    corpus_count: Rows
-    speaker_start: Rows
-    speaker_count: Rows
-    rows: Rows
-
-    @classmethod
-    def of(cls, items: Sequence[Item], rows: Sequence[int]) -> Pool | None:
-        """Build a pool of some clips; ``None`` if there are none.
-
-        Args:
-            items: all clips.
-            rows: positions of those that belong to the pool.
-        """
-        corpora: dict[str, dict[str, list[int]]] = {}
-        for row in rows:
-            item = items[row]
-            speakers = corpora.setdefault(item.corpus, {})
-            speakers.setdefault(item.speaker or f"clip:{item.id}", []).append(row)
-        if not corpora:
-            return None
-        clips = [clips for speakers in corpora.values() for clips in speakers.values()]
-        corpus_start, corpus_count = _spans([len(speakers) for speakers in corpora.values()])
-        speaker_start, speaker_count = _spans([len(c) for c in clips])
-        flat = np.array([row for c in clips for row in c], dtype=np.int64)
-        return cls(corpus_start, corpus_count, speaker_start, speaker_count, flat)
-
-    def speakers(self, rng: np.random.Generator, count: int) -> Rows:
-        """(count,) speakers; those of one corpus repeat only when all of them were drawn."""
-        corpora = _uniform(rng, np.full(count, len(self.corpus_start)))
-        drawn = np.empty(count, dtype=np.int64)
-        for corpus in np.unique(corpora):
-            where = np.flatnonzero(corpora == corpus)
-            size = int(self.corpus_count[corpus])
-            rounds = [rng.permutation(size) for _ in range(-(-len(where) // size))]
-            drawn[where] = self.corpus_start[corpus] + np.concatenate(rounds)[: len(where)]
-        return drawn
-
-    def clips(self, rng: np.random.Generator, speakers: Rows) -> Rows:
-        """(n,) one clip of each speaker."""
-        places = self.speaker_start[speakers] + _uniform(rng, self.speaker_count[speakers])
-        return self.rows.take(places)
-
-    def draw(self, rng: np.random.Generator, count: int) -> Rows:
-        """(count,) clips, drawn independently."""
-        corpora = _uniform(rng, np.full(count, len(self.corpus_start)))
-        speakers = self.corpus_start[corpora] + _uniform(rng, self.corpus_count[corpora])
-        return self.clips(rng, speakers)
-
-
-ByGender = Mapping[int, Pool]
-
-
-def pools(items: Sequence[Item], rows: Sequence[int], genders: NDArray[np.int64]) -> ByGender:
-    """One pool for each gender that occurs among some clips.
-
-    Args:
-        items: all clips.
-        rows: positions of those that belong to the role.
-        genders: (items,) gender codes.
-    """
-    built = {g: Pool.of(items, [row for row in rows if genders[row] == g]) for g in (0, 1)}
-    return {g: pool for g, pool in built.items() if pool is not None}
-
-
-def balanced_genders(rng: np.random.Generator, available: Sequence[int], count: int) -> Rows:
-    """(count,) gender codes in random order, each as often as the others, the odd one at random."""
-    order = rng.permutation(np.asarray(available, dtype=np.int64))
-    return rng.permutation(np.resize(order, count))
-
-
-def draw_rows(rng: np.random.Generator, source: ByGender, genders: Rows) -> Rows:
-    """(B,) a clip of each row's gender, drawn independently."""
-    drawn = np.full(len(genders), UNKNOWN, dtype=np.int64)
-    for gender, pool in source.items():
-        where = np.flatnonzero(genders == gender)
-        drawn[where] = pool.draw(rng, len(where))
-    return drawn
-
-
-def draw_others(rng: np.random.Generator, source: ByGender, genders: Rows, taken: Rows) -> Rows:
-    """As :func:`draw_rows`, but another clip than ``taken`` (B,) unless the pool has only one."""
-    drawn = draw_rows(rng, source, genders)
-    for row in np.flatnonzero(drawn == taken):
-        choices = source[int(genders[row])].rows
-        others = choices[choices != taken[row]]
-        if len(others):
-            drawn[row] = rng.choice(others)
-    return drawn
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class References:
-    """Where a row's two references come from: a speaker with both, or a face beside a voice.
-
-    Args:
-        pairs: clips with face and voice.
-        faces, voices: what rows without a pair draw from; both empty if every clip is a pair, one
-            of them empty if the stores have no clip of that side at all.
-    """
-
-    pairs: ByGender
-    faces: ByGender
-    voices: ByGender
-
-    def draw(self, rng: np.random.Generator, genders: Rows) -> tuple[Rows, Rows, NDArray[np.bool_]]:
-        """Draw both references of each row.
-
-        Args:
-            rng: the generator of this role.
-            genders: (B,) target genders.
-
-        Returns:
-            Clips of the face and of the voice, (B,) each, -1 on a missing side, and whether they
-            are one speaker. The two clips of a pair are drawn separately; both kinds of row are
-            equally likely where both exist.
-        """
-        chance = rng.random(len(genders))
-        face, voice = np.full((2, len(genders)), UNKNOWN, dtype=np.int64)
-        paired = np.zeros(len(genders), dtype=np.bool_)
-        for gender in np.unique(genders).tolist():
-            here = genders == gender
-            apart = gender in self.faces or gender in self.voices
-            share = (0.5 if apart else 1.0) if gender in self.pairs else 0.0
-            together = np.flatnonzero(here & (chance < share))
-            if len(together):
-                pool = self.pairs[gender]
-                speakers = pool.speakers(rng, len(together))
-                face[together] = pool.clips(rng, speakers)
-                voice[together] = pool.clips(rng, speakers)
-                paired[together] = True
-            alone = np.flatnonzero(here & (chance >= share))
-            if len(alone):
-                if gender in self.faces:
-                    face[alone] = self.faces[gender].draw(rng, len(alone))
-                if gender in self.voices:
-                    voice[alone] = self.voices[gender].draw(rng, len(alone))
-        return face, voice, paired
-
-
-def _uniform(rng: np.random.Generator, counts: Rows) -> Rows:
-    """One integer below each count."""
-    return np.floor(rng.random(len(counts)) * counts).astype(np.int64)
-
-
-def _spans(counts: Sequence[int]) -> tuple[Rows, Rows]:
-    """Starts and lengths of consecutive groups."""
-    lengths = np.asarray(counts, dtype=np.int64)
-    return np.cumsum(lengths) - lengths, lengths
-
-
-# What a batch holds, and the changes made to single samples: augmentation, short clips
-
 
 FLIP_PROBABILITY = 0.5
 CROP_PROBABILITY = 0.5
 CROP_AREA = (0.8, 1.0)  # share of the face's area
 CROP_LOG_RATIO = (math.log(0.9), math.log(1.1))  # width over height
+UNKNOWN = -1  # code of a gender or a speaker, and the row of a side that is missing
+
+Rows = NDArray[np.int64]
+Change = tuple[bool, tuple[int, int, int, int]]  # mirrored; top, left, height, width kept
+
+
+# What a batch holds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -237,10 +68,8 @@ class Samples:
 
     def to(self, device: torch.device | str) -> Samples:
         """The same samples on a device, as float32."""
-        values = [getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)]
-        if values[0].dtype == torch.uint8:
-            values[0] = to_range(values[0])
-        return Samples(*values)
+        x, *codes = (getattr(self, f.name).to(device, non_blocking=True) for f in fields(self))
+        return Samples(to_range(x) if x.dtype == torch.uint8 else x, *codes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -262,14 +91,16 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved: dict[str, Any] = {k: v if v is None else v.to(device) for k, v in values.items()}
-        return Batch(**moved)
+        moved: dict[str, Any] = {name: role.to(device) for name, role in self.roles().items()}
+        return replace(self, paired=self.paired.to(device), **moved)
 
     def roles(self) -> dict[str, Samples]:
         """The roles that are filled, by name."""
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {k: v for k, v in values.items() if isinstance(v, Samples)}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Samples)}
+
+
+# Changes made to single samples: short clips, augmentation
 
 
 def reflected(count: int, length: int) -> NDArray[np.int64]:
@@ -285,9 +116,6 @@ def reflected(count: int, length: int) -> NDArray[np.int64]:
 def to_range(pixels: Tensor) -> Tensor:
     """Turn pixels, 0 to 255, into float32 from -1 to 1."""
     return pixels.float().mul_(1.0 / 127.5).sub_(1.0)
-
-
-Change = tuple[bool, tuple[int, int, int, int]]  # mirrored; top, left, height, width kept
 
 
 def draw_changes(rng: np.random.Generator, count: int, size: int) -> list[Change]:
@@ -331,6 +159,88 @@ def planes(face: NDArray[np.uint8], change: Change | None, out: NDArray[np.uint8
         small = cv2.resize(face, out.shape[1:], interpolation=cv2.INTER_AREA)
         face = np.asarray(small, np.uint8)
     cv2.split(face, list(out))  # three times as fast as NumPy's transposed copy
+
+
+# Which clip fills which row: by gender, corpus and speaker
+
+
+class Pool:
+    """Clips of one gender that can fill one role: corpus, then speaker, then clip, each uniform.
+
+    Every corpus is as likely as the others however large it is, and so is every speaker inside it.
+    A clip whose speaker is unknown counts as a speaker of its own.
+
+    Args:
+        items: all clips.
+        rows: positions of those that belong to the pool, at least one.
+    """
+
+    def __init__(self, items: Sequence[Item], rows: Sequence[int]) -> None:
+        """Sort the clips; see the class."""
+        corpora: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for row in rows:
+            corpora[items[row].corpus][items[row].speaker or f"clip:{items[row].id}"].append(row)
+        clips = [clips for speakers in corpora.values() for clips in speakers.values()]
+        self.rows = np.array([row for speaker in clips for row in speaker], np.int64)
+        # where the speakers of each corpus, and the clips of each speaker, begin; and how many
+        self._corpus_start, self._corpus_count = _spans([len(s) for s in corpora.values()])
+        self._speaker_start, self._speaker_count = _spans([len(c) for c in clips])
+
+    def speakers(self, rng: np.random.Generator, count: int) -> Rows:
+        """(count,) speakers; those of one corpus repeat only when all of them were drawn."""
+        corpora = _uniform(rng, np.full(count, len(self._corpus_start)))
+        drawn = np.empty(count, dtype=np.int64)
+        for corpus in np.unique(corpora):
+            where = np.flatnonzero(corpora == corpus)
+            size = int(self._corpus_count[corpus])
+            rounds = [rng.permutation(size) for _ in range(-(-len(where) // size))]
+            drawn[where] = self._corpus_start[corpus] + np.concatenate(rounds)[: len(where)]
+        return drawn
+
+    def clips(self, rng: np.random.Generator, speakers: Rows) -> Rows:
+        """(n,) one clip of each speaker."""
+        places = self._speaker_start[speakers] + _uniform(rng, self._speaker_count[speakers])
+        return self.rows.take(places)
+
+    def draw(self, rng: np.random.Generator, count: int) -> Rows:
+        """(count,) clips, drawn independently."""
+        corpora = _uniform(rng, np.full(count, len(self._corpus_start)))
+        speakers = self._corpus_start[corpora] + _uniform(rng, self._corpus_count[corpora])
+        return self.clips(rng, speakers)
+
+
+ByGender = dict[int, Pool]
+
+
+def _balanced_genders(rng: np.random.Generator, available: Sequence[int], count: int) -> Rows:
+    """(count,) gender codes in random order, each as often as the others, the odd one at random."""
+    order = rng.permutation(np.asarray(available, dtype=np.int64))
+    return rng.permutation(np.resize(order, count))
+
+
+def _draw(rng: np.random.Generator, side: ByGender, genders: Rows, other_than: Rows) -> Rows:
+    """(B,) a clip of each row's gender, another one than given unless the pool has only one."""
+    drawn = np.full(len(genders), UNKNOWN, dtype=np.int64)
+    for gender, pool in side.items():
+        where = np.flatnonzero(genders == gender)
+        drawn[where] = pool.draw(rng, len(where))
+    for row in np.flatnonzero(drawn == other_than):
+        clips = side[int(genders[row])].rows
+        others = clips[clips != other_than[row]]
+        if len(others):
+            drawn[row] = rng.choice(others)
+    return drawn
+
+
+def _uniform(rng: np.random.Generator, counts: Rows) -> Rows:
+    """One integer below each count."""
+    return np.floor(rng.random(len(counts)) * counts).astype(np.int64)
+
+
+def _spans(counts: Sequence[int]) -> tuple[Rows, Rows]:
+    """Starts and lengths of consecutive groups."""
+    lengths = np.asarray(counts, dtype=np.int64)
+    return np.cumsum(lengths) - lengths, lengths
 
 
 STREAMS = ("genders", "sources", "references", "others", "faces", "crops", "augment")
@@ -380,7 +290,7 @@ class Batches:
         self.image_size, self.mel_frames, self.batch_size = image_size, mel_frames, batch_size
         self.items: tuple[Item, ...] = tuple(item for store in stores for item in store.items)
         self._check_sizes()
-        self._firsts = np.cumsum([0, *(len(store.items) for store in stores)])
+        self._owners = [store for store in stores for _ in store.items]
         voiced = {i.speaker for i in self.items if i.split == "train" and i.frame_count}
         self.speakers = tuple(sorted(voiced - {""}) if speakers is None else speakers)
         codes = {speaker: code for code, speaker in enumerate(self.speakers)}
@@ -419,19 +329,46 @@ class Batches:
             The batch, on the CPU; the same for the same (seed, step).
         """
         rng = {s: np.random.default_rng([self.seed, step, n]) for n, s in enumerate(STREAMS)}
-        target = balanced_genders(rng["genders"], self._genders, self.batch_size)
-        face, voice, paired = self._references.draw(rng["references"], target)
+        target = _balanced_genders(rng["genders"], self._genders, self.batch_size)
+        face, voice, paired = self._references(rng["references"], target)
         images = self._side(rng, self._images, target, face, self._faces)
         audios = self._side(rng, self._voices, target, voice, self._mels)
-        return Batch(
-            source_image=images[0],
-            source_audio=audios[0],
-            ref_image=images[1],
-            ref_audio=audios[1],
-            ref2_image=images[2],
-            ref2_audio=audios[2],
-            paired=torch.from_numpy(paired),
-        )
+        pair = torch.from_numpy(paired)
+        return Batch(images[0], audios[0], images[1], audios[1], images[2], audios[2], pair)
+
+    def _references(
+        self, rng: np.random.Generator, genders: Rows
+    ) -> tuple[Rows, Rows, NDArray[np.bool_]]:
+        """Draw both references of each row: a speaker with both, or a face beside a voice.
+
+        Args:
+            rng: the generator of this role.
+            genders: (B,) target genders.
+
+        Returns:
+            Clips of the face and of the voice, (B,) each, -1 on a missing side, and whether they
+            are one speaker. The two clips of a pair are drawn separately; both kinds of row are
+            equally likely where both exist.
+        """
+        chance = rng.random(len(genders))
+        face, voice = np.full((2, len(genders)), UNKNOWN, dtype=np.int64)
+        paired = np.zeros(len(genders), dtype=np.bool_)
+        for gender in np.unique(genders).tolist():
+            apart = gender in self._lone_faces or gender in self._lone_voices
+            share = (0.5 if apart else 1.0) if gender in self._pairs else 0.0
+            here = genders == gender
+            together = np.flatnonzero(here & (chance < share))
+            alone = np.flatnonzero(here & (chance >= share))
+            if len(together):
+                pool = self._pairs[gender]
+                speakers = pool.speakers(rng, len(together))
+                face[together] = pool.clips(rng, speakers)
+                voice[together] = pool.clips(rng, speakers)
+                paired[together] = True
+            for drawn, side in ((face, self._lone_faces), (voice, self._lone_voices)):
+                if gender in side:
+                    drawn[alone] = side[gender].draw(rng, len(alone))
+        return face, voice, paired
 
     def _side(
         self,
@@ -444,9 +381,10 @@ class Batches:
         """Source, first and second reference of one modality, read together."""
         if not side:
             return [None, None, None]
-        genders = balanced_genders(rng["genders"], sorted(side), self.batch_size)
-        source = draw_rows(rng["sources"], side, genders)
-        second = draw_others(rng["others"], side, target, first)
+        genders = _balanced_genders(rng["genders"], sorted(side), self.batch_size)
+        nothing = np.full(self.batch_size, UNKNOWN)
+        source = _draw(rng["sources"], side, genders, nothing)
+        second = _draw(rng["others"], side, target, first)
         x = load(np.concatenate([source, first, second]), rng).chunk(3)
         return [
             Samples(
@@ -458,11 +396,6 @@ class Batches:
             for part, rows in zip(x, (source, first, second), strict=True)
         ]
 
-    def _owners(self, rows: Rows) -> list[Store]:
-        """The store that holds each clip."""
-        owner = np.searchsorted(self._firsts, rows, side="right") - 1
-        return [self.stores[n] for n in owner.tolist()]
-
     def _faces(self, rows: Rows, rng: Streams) -> Tensor:
         """(n, 3, H, W) uint8, a random face of each clip."""
         start, count = self._parts[rows, 0], self._parts[rows, 1]
@@ -471,13 +404,13 @@ class Batches:
         if self.augment:
             changes = draw_changes(rng["augment"], len(rows), self._stored_size)
         pixels = np.empty((len(rows), 3, self.image_size, self.image_size), np.uint8)
-        for n, store in enumerate(self._owners(rows)):
-            planes(store.faces[which[n]], changes[n], pixels[n])
+        for n, row in enumerate(rows.tolist()):
+            planes(self._owners[row].faces[which[n]], changes[n], pixels[n])
         return torch.from_numpy(pixels)
 
     def _mels(self, rows: Rows, rng: Streams) -> Tensor:
         """(n, 1, 80, T) float32 standardised, a random crop of each clip."""
-        length, owners = self.mel_frames, self._owners(rows)
+        length, owners = self.mel_frames, [self._owners[row] for row in rows.tolist()]
         start, count = self._parts[rows, 2], self._parts[rows, 3]
         room = np.maximum(count - length, 0) + 1
         first = np.floor(rng["crops"].random(len(rows)) * room).astype(np.int64)
@@ -499,33 +432,30 @@ class Batches:
 
     def _index(self) -> None:
         """Group the usable clips by role, gender, corpus and speaker."""
-        usable = [
-            row
-            for row, item in enumerate(self.items)
-            if item.split == self.split and self._gender[row] != UNKNOWN
-        ]
+
+        def pools(rows: Sequence[int]) -> ByGender:
+            of = {g: [row for row in rows if self._gender[row] == g] for g in range(len(GENDERS))}
+            return {g: Pool(self.items, mine) for g, mine in of.items() if mine}
+
+        usable = [r for r, i in enumerate(self.items) if i.split == self.split and i.gender]
         seen = [row for row in usable if self.items[row].face_count]
         heard = [row for row in usable if self.items[row].frame_count]
         self._require_side("faces", seen, any(item.face_count for item in self.items))
         self._require_side("voices", heard, any(item.frame_count for item in self.items))
         self._require_side("faces or voices", [*seen, *heard], True)
-        self._images = pools(self.items, seen, self._gender)
-        self._voices = pools(self.items, heard, self._gender)
-        if not (self._images and self._voices):
-            self._references = References(pairs={}, faces=self._images, voices=self._voices)
-            self._genders = sorted({*self._images, *self._voices})
-            return
-        self._genders = sorted(self._images.keys() & self._voices.keys())
-        self._require_side("faces and voices of one gender", self._genders, True)
-        pairs = pools(self.items, sorted({*seen} & {*heard}), self._gender)
-        faces = pools(self.items, sorted({*seen} - {*heard}), self._gender)
-        voices = pools(self.items, sorted({*heard} - {*seen}), self._gender)
-        apart = [gender for gender in self._genders if gender in faces or gender in voices]
-        self._references = References(
-            pairs=pairs,
-            faces={gender: faces.get(gender, self._images[gender]) for gender in apart},
-            voices={gender: voices.get(gender, self._voices[gender]) for gender in apart},
-        )
+        self._images, self._voices = pools(seen), pools(heard)
+        self._pairs: ByGender = {}
+        self._lone_faces, self._lone_voices = self._images, self._voices
+        self._genders = sorted({*self._images, *self._voices})
+        if self._images and self._voices:
+            self._genders = sorted(self._images.keys() & self._voices.keys())
+            self._require_side("faces and voices of one gender", self._genders, True)
+            self._pairs = pools(sorted({*seen} & {*heard}))
+            faces, voices = pools(sorted({*seen} - {*heard})), pools(sorted({*heard} - {*seen}))
+            # where one side is in pairs only, it is drawn from those
+            apart = [gender for gender in self._genders if gender in faces or gender in voices]
+            self._lone_faces = {g: faces.get(g, self._images[g]) for g in apart}
+            self._lone_voices = {g: voices.get(g, self._voices[g]) for g in apart}
 
     def _require_side(self, what: str, found: Sequence[int], needed: bool) -> None:
         """Refuse a split without something that it needs."""
@@ -556,22 +486,31 @@ class Batches:
             )
 
 
-def open_batches(cfg: RunConfig, stores: Sequence[Store], *, batch_size: int = 0) -> Batches:
-    """Batches of a run's training split.
+def open_batches(
+    cfg: RunConfig,
+    stores: Sequence[Store],
+    *,
+    batch_size: int = 0,
+    validates: Batches | None = None,
+) -> Batches:
+    """Batches of a run's training split, or of the validation split beside it.
 
     Args:
         cfg: the run.
         stores: the mixture.
         batch_size: rows; 0 takes those of the run.
+        validates: the training batches, whose speakers and statistics those of validation share.
     """
     return Batches(
         stores,
-        split="train",
+        split="val" if validates else "train",
         image_size=cfg.model.image_size,
         mel_frames=cfg.model.mel_frames,
         batch_size=batch_size or cfg.train.batch_size,
         seed=cfg.seed,
-        augment=cfg.data.augment,
+        speakers=validates.speakers if validates else None,
+        standardiser=validates.standardiser if validates else None,
+        augment=cfg.data.augment and not validates,
     )
 
 
@@ -580,16 +519,7 @@ def open_validation(
 ) -> Batches | None:
     """Batches of the validation split; None, with a word about it, where it is empty."""
     try:
-        return Batches(
-            stores,
-            split="val",
-            image_size=cfg.model.image_size,
-            mel_frames=cfg.model.mel_frames,
-            batch_size=cfg.train.batch_size,
-            seed=cfg.seed,
-            speakers=train.speakers,
-            standardiser=train.standardiser,
-        )
+        return open_batches(cfg, stores, validates=train)
     except DataError as error:
         say(f"WARNING: no validation: {error}")
         return None

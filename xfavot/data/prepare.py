@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -49,12 +49,12 @@ from xfavot.data.readers import (
 from xfavot.data.report import CARD, write_card, write_report
 from xfavot.data.store import POSITIONS, Draft, Entry, Item, Store, open_stores
 from xfavot.errors import ConfigError, DataError
+from xfavot.fetch import checksum_of
 from xfavot.image.align import align_face, align_points, align_quad, detect, outside_share
 from xfavot.image.io import load_frames, load_image, resize_image
 from xfavot.mini.people import SCHEMA
 from xfavot.strict import nearest
 
-HASH_BLOCK_BYTES = 1 << 20
 CANNOT_BE_OPENED, CANNOT_BE_READ = "cannot be opened", "cannot be read"
 DIED = "decoder died"
 UNSETTLED = (CANNOT_BE_OPENED, CANNOT_BE_READ, DIED)  # may not be the file's fault: tried again
@@ -227,24 +227,17 @@ def content_sha256(clip: Clip) -> str:
     Raises:
         OSError: the first file cannot be read.
     """
-    first, *others = clip.files
-    lines = [_file_sha256(first)]
-    for path in others:
+    lines = []
+    for path in clip.files:
         try:
-            lines.append(_file_sha256(path))
+            lines.append(checksum_of(path).removeprefix("sha256:"))
         except OSError:
+            if not lines:
+                raise
             lines.append("")
-    if not others:
+    if len(lines) == 1:
         return lines[0]
     return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
-
-
-def _file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(HASH_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 # Many clips made ready, in this process or in several
@@ -257,13 +250,17 @@ LINE_SHARE = 0.05  # ... or this share of the time left, up to
 LINE_MOST_SECONDS = 60.0
 
 
-def process_all(clips: Iterable[Clip], settings: Settings, workers: int) -> Iterator[Outcome]:
+def process_all(
+    clips: Iterable[Clip], settings: Settings, workers: int, window: int = 0
+) -> Iterator[Outcome]:
     """Make clips ready; a clip at which a decoder dies costs itself alone.
 
     Args:
         clips: what to do.
         settings: how.
         workers: processes; 0 works in this one. Each uses one thread.
+        window: clips given out at a time, 0 for some a worker; those that are out when a worker
+            dies are done again one by one.
 
     Yields:
         Each clip once, in order, with what `process` returns.
@@ -271,17 +268,10 @@ def process_all(clips: Iterable[Clip], settings: Settings, workers: int) -> Iter
     Raises:
         DataError: processes cannot be started.
     """
-    if workers:
-        yield from _in_processes(clips, settings, workers, IN_FLIGHT * workers)
-    else:
-        for clip in clips:
-            yield clip, process(clip, settings)
-
-
-def _in_processes(
-    clips: Iterable[Clip], settings: Settings, workers: int, window: int
-) -> Iterator[Outcome]:
-    """Work off clips, `window` of them at a time; those there when a worker dies go one by one."""
+    if not workers:
+        yield from ((clip, process(clip, settings)) for clip in clips)
+        return
+    window = window or IN_FLIGHT * workers
     waiting = deque(clips)
     while waiting:
         pool = ProcessPoolExecutor(
@@ -301,7 +291,7 @@ def _in_processes(
         except BrokenProcessPool:
             lost = [clip for clip, _ in flying]
             if window > 1:
-                yield from _in_processes(lost, settings, 1, 1)
+                yield from process_all(lost, settings, workers=1, window=1)
             else:
                 detail = "the process that decoded it died (a fault of a decoder, or no memory)"
                 for clip in lost:
@@ -362,16 +352,13 @@ def with_progress(
         yield clip, outcome
         rejected += isinstance(outcome, Reject)
         now = clock()
-        if done == 1:
-            first = now
-        rate = (done - 1) / max(now - first, 1e-6)
-        left = (total - done) / rate if rate else 0.0
-        if now - last >= min(max(LINE_SECONDS, LINE_SHARE * left), LINE_MOST_SECONDS) or (
-            done == total
-        ):
+        first = now if done == 1 else first
+        seconds = round((now - first) / max(done - 1, 1) * (total - done))
+        pause = min(max(LINE_SECONDS, LINE_SHARE * seconds), LINE_MOST_SECONDS)
+        if now - last >= pause or done == total:
             last = now
-            time_left = timedelta(seconds=round(left))
-            pace = f"{rate:.1f} a second, {time_left} left, " if rate else ""
+            rate = (done - 1) / max(now - first, 1e-6)
+            pace = f"{rate:.1f} a second, {timedelta(seconds=seconds)} left, " if rate else ""
             log(f"{name}: {done} of {total} clips, {pace}{rejected} rejected")
 
 
@@ -381,13 +368,13 @@ def with_progress(
 RECORD = "prepare.json"  # beside store.json: how the store was made
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a scan found."""
 
     root: Path
     clips: dict[str, Clip]
-    rejects: tuple[Reject, ...]
+    rejects: list[Reject]
     fingerprint: str
 
 
@@ -418,15 +405,9 @@ def scan(corpus: str, source: Path | str, seed: int) -> Plan:
             rejects.append(Reject(source=record.source, reason="second copy", detail=detail))
         else:
             clips[record.id] = record
-    digest = hashlib.sha256()
-    for clip in clips.values():
-        digest.update(f"{clip.id}\0{_state(clip.source)[0]}\0".encode())
-    return Plan(
-        root=corpus_folder(source, corpus),
-        clips=clips,
-        rejects=tuple(rejects),
-        fingerprint=digest.hexdigest()[:16],
-    )
+    sizes = "".join(f"{clip.id}\0{_state(clip.source)[0]}\0" for clip in clips.values())
+    fingerprint = hashlib.sha256(sizes.encode()).hexdigest()[:16]
+    return Plan(corpus_folder(source, corpus), clips, rejects, fingerprint)
 
 
 def _state(path: Path) -> list[int]:
@@ -476,14 +457,11 @@ def existing(target: Path, wanted: Mapping[str, Any]) -> Store | None:
     return store
 
 
-def require_packages(clips: Iterable[Clip]) -> None:
+def require_packages(clips: Collection[Clip]) -> None:
     """Refuse to start without the packages that the clips need, lest all be quarantined."""
-    needs: set[str] = set()
-    for clip in clips:
-        needs |= {"soundfile", "soxr", "pyworld"} if clip.kind != "image" else set()
-        needs |= {"PIL"} if clip.kind != "audio" else set()
-        needs |= {"facenet_pytorch"} if clip.kind != "audio" and not clip.aligned else set()
-        needs |= {"av"} if clip.video is not None else set()
+    needs = {"soundfile", "soxr", "pyworld"} if any(c.kind != "image" for c in clips) else set()
+    needs |= {"PIL" for c in clips if c.kind != "audio"} | {"av" for c in clips if c.video}
+    needs |= {"facenet_pytorch" for c in clips if c.kind != "audio" and not c.aligned}
     missing = sorted(name for name in needs if not importlib.util.find_spec(name))
     if missing:
         raise DataError(
@@ -642,28 +620,28 @@ def _stamp(clip: Clip, settings: Settings) -> list[Any]:
 
 def _published(plan: Plan, draft: Draft, target: Path, record: dict[str, Any], log: Log) -> Store:
     """Turn a draft whose clips are all ready into the store."""
+    corpus, clips = target.name, plan.clips
     entries = {entry["id"]: entry for entry in draft.entries}
-    accepted = [clip for clip in plan.clips.values() if "reject" not in entries[clip.id]]
-    rejects = list(plan.rejects)
-    for clip in plan.clips.values():
-        if "reject" in entries[clip.id]:
-            reason, detail = entries[clip.id]["reject"]
-            rejects.append(Reject(source=clip.source, reason=reason, detail=detail))
+    accepted = [clip for clip in clips.values() if "reject" not in entries[clip.id]]
+    rejects = plan.rejects + [
+        Reject(clips[name].source, *entry["reject"])
+        for name, entry in entries.items()
+        if "reject" in entry
+    ]
     rejects.sort(key=lambda reject: (str(reject.source), reject.reason))
-    unfit = [reject for reject in rejects if reject.reason != NOT_NEEDED]
-    counts = Counter(reject.reason for reject in unfit).most_common()
-    reasons = ", ".join(f"{count} {reason}" for reason, count in counts) or "none"
+    unfit = Counter(reject.reason for reject in rejects if reject.reason != NOT_NEEDED)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in unfit.most_common()) or "none"
     if not accepted:
         first = f"; the first: {rejects[0].source}: {rejects[0].detail}" if rejects else ""
         raise DataError(
-            f"{target.name}: none of the {len(plan.clips)} clips in {plan.root} can be used "
+            f"{corpus}: none of the {len(clips)} clips in {plan.root} can be used "
             f"({reasons}{first}); expected readable faces and voices; check the source"
         )
     splits = assign_splits(accepted, seed=record["seed"], held_out=record["held_out"])
     items = [
         Item(
             id=clip.id,
-            corpus=target.name,
+            corpus=corpus,
             kind=clip.kind,
             speaker=clip.speaker,
             gender=clip.gender,
@@ -671,24 +649,24 @@ def _published(plan: Plan, draft: Draft, target: Path, record: dict[str, Any], l
             transcript=clip.transcript,
             source=_relative(clip.source, plan.root),
             sha256=entries[clip.id]["sha256"],
-            **{column: entries[clip.id][column] for column in POSITIONS},
+            **{name: entries[clip.id][name] for name in POSITIONS},
         )
         for clip in accepted
     ]
-    source = {"clips": len(plan.clips), "source": str(plan.root)}
+    record |= {"clips": len(clips), "source": str(plan.root)}
     factors = _factors(accepted, entries)
     store = draft.publish(
         target,
         items,
-        corpus=target.name,
+        corpus=corpus,
         seed=record["seed"],
         quarantine=[
             (_relative(reject.source, plan.root), reject.reason, printable(reject.detail))
             for reject in rejects
         ],
-        beside={RECORD: record | source, **({"factors.json": factors} if factors else {})},
+        beside={RECORD: record, **({"factors.json": factors} if factors else {})},
     )
-    log(f"{target.name}: {len(items)} accepted, {len(unfit)} rejected ({reasons})")
+    log(f"{corpus}: {len(items)} accepted, {unfit.total()} rejected ({reasons})")
     return store
 
 
