@@ -37,16 +37,17 @@ out: str = "runs/benchmark"  # folder of the tables and figures
 # %%
 from pathlib import Path
 
+import matplotlib as mpl
 import pandas as pd
 from IPython import display
+from matplotlib.figure import Figure
 
 from xfavot import report
 from xfavot.data.prepare import open_or_make_mini
 from xfavot.evaluation import speed
 from xfavot.parameters import Benchmark
 from xfavot.report import artifact
-from xfavot.viz import drawing as drawing_viz
-from xfavot.viz import progress
+from xfavot.viz import drawing, progress
 
 # %%
 began = report.begin()
@@ -75,7 +76,28 @@ pd.Series(artifact.machine(device), name="").to_frame()
 loading = speed.loader(stores, cfg.run, rounds=cfg.rounds, on_log=progress.line)
 
 # %%
-drawing = drawing_viz.timings(loading, label="CPU time of a batch (ms)", title="Loading a batch")
+mpl.rcParams.update(drawing.RC)
+
+
+def bars(rows, label, title):
+    """Draw medians as bars, with a line from the lowest to the highest round."""
+    frame = pd.DataFrame(rows)
+    figure = Figure(figsize=(7.2, 0.21 * len(frame) + 0.9), layout="constrained")
+    axes = figure.add_subplot(xscale="log", xlabel=label, title=title)
+    ours = frame["system"] == frame["system"][0]
+    colours = ours.map({True: drawing.PALETTE[0], False: drawing.PALETTE[1]})
+    spread = [frame["value"] - frame["lowest"], frame["highest"] - frame["value"]]
+    names = frame["system"] + ": " + frame["task"]
+    notes = [f" {row.value:.3g} ({row.ratio:.3g} x)" for row in frame.itertuples()]
+    drawn = axes.barh(names, frame["value"], 0.62, color=colours, xerr=spread)
+    axes.bar_label(drawn, notes, fontsize=7)
+    axes.set(xlim=(frame["lowest"].min() / 2, frame["highest"].max() * 6))
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    return drawing.Drawing(figure)
+
+
+loaded = bars(loading, "CPU time of a batch (ms)", "Loading a batch")
 
 # %% [markdown]
 # ## Training steps
@@ -96,7 +118,7 @@ steps = speed.training_steps(cfg.run, rounds=cfg.rounds, on_log=progress.line)
 vocoders = speed.real_time_factors(cfg.run, rounds=cfg.rounds, on_log=progress.line)
 
 # %%
-heard = drawing_viz.timings(vocoders, label="CPU time for a second of sound (s)", title="Vocoders")
+heard = bars(vocoders, "CPU time for a second of sound (s)", "Vocoders")
 
 # %% [markdown]
 # ## The networks at preset `paper`
@@ -120,7 +142,7 @@ report.read_table(table)
 
 # %%
 figure = report.write_figure(
-    "benchmark", drawing, data=loading, provenance=origin, root=Path(cfg.out, "figures")
+    "benchmark", loaded, data=loading, provenance=origin, root=Path(cfg.out, "figures")
 )
 display.Image(Path(figure, "benchmark.png"), width=700)
 

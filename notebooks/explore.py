@@ -16,8 +16,8 @@
 # %% [markdown]
 # # Explore a trained XFaVoT
 #
-# Looks at and listens to the four guided conversions and the two led by a latent code (paper,
-# Fig. 1 and 3 to 6), then lets you choose for yourself.
+# Looks at and listens to image-guided, audio-guided and latent-guided conversions of faces and
+# voices (paper, Fig. 1 and 3 to 6), then lets you choose for yourself.
 #
 # **In:** a checkpoint under `run_root` (the newest, unless `checkpoint` names one) and prepared
 # stores under `data_root`. **Out:** pictures and players below; nothing is written.
@@ -37,7 +37,7 @@ vocoder: str = "source_filter"  # a vocoder's name, or its weights on disk
 # %%
 from xfavot import convert
 from xfavot.parameters import Explore
-from xfavot.viz import figures, progress, widgets
+from xfavot.viz import drawing, progress, widgets
 
 # %%
 cfg = Explore.resolve(
@@ -64,7 +64,7 @@ progress.line(f"vocoder: {converter.vocoder.name}")
 
 # %%
 grids = convert.sample_grids(converter, stores, seed=cfg.seed)
-figures.conversion_grids(grids)
+widgets.show(*map(drawing.conversions, grids.values()))
 
 # %% [markdown]
 # ## Choose for yourself
@@ -74,7 +74,7 @@ figures.conversion_grids(grids)
 
 # %%
 people = convert.samples(stores, seed=cfg.seed)
-widgets.explorer(converter, people)
+widgets.Explorer(converter, people)
 
 # %% [markdown]
 # ## Your own files, in code

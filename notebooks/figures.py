@@ -16,8 +16,8 @@
 # %% [markdown]
 # # The paper's figures, from your checkpoint
 #
-# Makes Fig. 1 to 10 of the paper from a trained model, in the paper's layout, with the voices to
-# listen to beside them. What cannot be made is named with its reason and what to do.
+# Makes Fig. 1 to 10 of the paper from a trained model, with the voices to listen to beside them:
+# the package converts, the cells draw. What cannot be made is named with its reason and what to do.
 #
 # **In:** a checkpoint under `run_root` (the newest, unless `checkpoint` names one), prepared stores
 # under `data_root`, and for Fig. 5, if there is one, a correspondence study that people answered.
@@ -45,9 +45,21 @@ triplets: int = 30  # of the automatic study, a model and task
 out: str = "runs/figures"  # folder of the figures and voices
 
 # %%
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from sklearn.manifold import TSNE
+
 from xfavot import report
+from xfavot.convert import Grid, Panel, Task, convert_grid
+from xfavot.data.store import GENDERS
+from xfavot.evaluation import matching
+from xfavot.evaluation.cpr import CHANCE, TRUTH
 from xfavot.parameters import Figures
-from xfavot.viz import paper_figures, progress
+from xfavot.viz import drawing, paper_figures, progress
 
 # %%
 began = report.begin()
@@ -65,43 +77,100 @@ cfg = Figures.resolve(
     triplets=triplets,
     out=out,
 )
-opened = paper_figures.open_figures(cfg, began, on_log=progress.line)
+material = paper_figures.Material.load(cfg, began)
+mpl.rcParams.update(drawing.RC)
+progress.line(", ".join(one.name for one in material.systems) + f": {material.note}")
 
 # %% [markdown]
 # ## Fig. 1: both cross-modal tasks
 #
 # A face takes the style of a voice and keeps its pose and expression; a voice takes the style of a
-# face and keeps its words. Small faces above voices are their speakers, unseen by the
-# model.
+# face and keeps its words. Sources stand on top, references on the left. The faces beside reference
+# voices are their speakers, unseen by the model.
 
 # %%
-paper_figures.figure1(opened)
+if material.has("Fig. 1", "face", "voice"):
+    faces = material.draw("face", count=2, seed=0)
+    voices = material.draw("voice", count=2, seed=1, avoid=faces)
+    audio_guided = convert_grid(material.converter, Task.A2I, faces, voices)
+    speech = material.draw("voice", count=2, seed=0)
+    looks = material.draw("face", count=2, seed=1, avoid=speech)
+    image_guided = convert_grid(material.converter, Task.I2A, speech, looks)
+    figure = drawing.conversions(
+        {
+            "(a) Audio-guided: pose and expression stay": audio_guided,
+            "(b) Image-guided: the words stay": image_guided,
+        },
+        title="Cross-modal style transfer",
+        note=material.note,
+        across=True,
+    )
+    material.publish("fig1", figure, grids=[audio_guided, image_guided])
 
 # %% [markdown]
 # ## Fig. 2: overview
 #
-# Drawn from the modules of this checkpoint: what feeds what is read from their arguments and from
-# what comes out of them, sizes are counted. L_xm pulls the styles of a face and a voice of one
-# speaker together.
+# The modules with their sizes, read off this checkpoint, and what flows between them. L_xm pulls
+# the styles of a face and a voice of one speaker together.
 
 # %%
-paper_figures.figure2(opened)
+pictures = {}
+if material.has("Fig. 2, pictures in it", "face", "voice"):
+    pictures = {
+        "source face": audio_guided.columns[0],
+        "reference voice": audio_guided.rows[0],
+        "converted face": audio_guided.cells[0][0],
+        "source voice": image_guided.columns[0],
+        "reference face": image_guided.rows[0],
+        "converted voice": image_guided.cells[0][0],
+    }
+run = material.converter.config
+facts = paper_figures.module_facts(run.model)
+note = f"Drawn from the modules of preset {run.preset}; {material.note}. "
+note += "The networks of content and F0 are frozen."
+figure = paper_figures.overview(facts, pictures, style_dim=run.model.style_dim, note=note)
+material.publish("fig2", figure, rows=facts)
 
 # %% [markdown]
-# ## Fig. 3: faces after voices, a row a system
+# ## Fig. 3: audio-guided faces, a row a system
 #
 # Checkpoints given as `others` are further rows, on the same sources and references.
 
 # %%
-paper_figures.figure3(opened)
+if material.has("Fig. 3", "face", "voice"):
+    paper_figures.missing("Fig. 3, row SGSIM", paper_figures.NO_SGSIM)
+    faces = material.draw("face", count=6, seed=3)
+    voices = material.draw("voice", count=6, seed=4, avoid=faces)
+    order = [0, 1, 3, 2, 5, 4]  # after a voice of one's own sex twice, then of the other one
+    pairs = list(zip(faces, [voices[i] for i in order if i < len(voices)], strict=False))
+    made = {
+        one.name: [convert_grid(one.converter, Task.A2I, [face], [voice]) for face, voice in pairs]
+        for one in material.cross_modal("Fig. 3")
+    }
+    first = next(iter(made.values()))
+    rows = {
+        "reference\nvoice": [grid.rows[0] for grid in first],
+        "its speaker": [Panel(label="", face=grid.rows[0].speaker_face) for grid in first],
+        **{name.replace(", ", "\n"): [g.cells[0][0] for g in made[name]] for name in made},
+    }
+    columns = [grid.columns[0] for grid in first]
+    names = [Panel(label=name) for name in rows]
+    sheet = Grid(task=Task.A2I, note="", columns=columns, rows=names, cells=list(rows.values()))
+    figure = drawing.conversions(sheet, title="Audio-guided faces", note=material.note)
+    material.publish("fig3", figure, grids=made)
 
 # %% [markdown]
 # ## Fig. 4: the same voices over several faces
 #
-# A column should show one person, whoever the source is.
+# A row should show one person, whoever the source is.
 
 # %%
-paper_figures.figure4(opened)
+if material.has("Fig. 4", "face", "voice"):
+    faces = material.draw("face", count=4, seed=6)
+    voices = material.draw("voice", count=4, seed=7, avoid=faces)
+    grid = convert_grid(material.converter, Task.A2I, faces, voices, note=material.note)
+    figure = drawing.conversions(grid, title="The same voices over several faces")
+    material.publish("fig4", figure, grids=[grid])
 
 # %% [markdown]
 # ## Fig. 5: do face and voice belong together?
@@ -112,15 +181,51 @@ paper_figures.figure4(opened)
 # outputs that they were trained with.
 
 # %%
-paper_figures.figure5(opened)
+ratios, origin = material.correspondence()
+if ratios:
+    frame = pd.DataFrame(ratios)
+    frame = frame[frame["metric"] == frame["metric"][0]]  # people first, else the first classifier
+    systems, tasks = list(frame["system"].unique()), list(frame["task"].unique())
+    colours = iter(drawing.PALETTE * len(systems))
+    width = 0.72 / len(systems)
+    figure = Figure(figsize=(5.4, 3.0), layout="constrained")
+    axes = figure.add_subplot()
+    for number, (system, one) in enumerate(frame.groupby("system", sort=False)):
+        x = one["task"].map(tasks.index) + width * (number - (len(systems) - 1) / 2)
+        spread = [one["value"] - one["ci_low"], one["ci_high"] - one["value"]]
+        colour = "#9aa3aa" if system == TRUTH else next(colours)
+        axes.bar(x, one["value"], 0.9 * width, color=colour, label=system)
+        axes.errorbar(x, one["value"], spread, fmt="none", ecolor=drawing.INK, capsize=2.5)
+        for place, value in zip(x, one["value"], strict=True):
+            axes.text(place, 0.02, f"{value:.2f}", ha="center", color="white", weight="bold")
+    axes.axhline(CHANCE, color=drawing.INK, linestyle="--", linewidth=0.8)
+    axes.set_xticks(range(len(tasks)), [drawing.title_of(Task(task)) for task in tasks])
+    axes.grid(axis="x", visible=False)
+    axes.set(ylim=(0, 1.02), ylabel="CPR", title=f"{frame['metric'].iloc[0]}; dashed: chance")
+    axes.set_xlabel(f"lines: 95 % ({frame['interval'].iloc[0]}), {frame['n'].max()} at most a bar")
+    figure.legend(loc="outside upper left", ncols=4)
+    material.publish("fig5", figure, rows=ratios, origin=origin)
 
 # %% [markdown]
-# ## Fig. 6: led by latent codes
+# ## Fig. 6: latent-guided
 #
-# Neither a face nor a voice leads: a random code goes through M, under the head of a gender.
+# Neither a face nor a voice guides: a random code goes through M, under the head of a gender.
 
 # %%
-paper_figures.figure6(opened)
+grids = {}
+if material.has("Fig. 6 (a)", "face"):
+    faces = material.draw("face", count=2, seed=9)
+    codes = [(seed + code, gender) for gender in GENDERS for code in range(3)]
+    grids["(a) Faces"] = convert_grid(material.converter, Task.Z2I, faces, codes)
+if material.has("Fig. 6 (b)", "voice"):
+    voices = material.draw("voice", count=2, seed=9)
+    codes = [(seed + code, gender) for gender in GENDERS for code in range(2)]
+    grids["(b) Voices"] = convert_grid(material.converter, Task.Z2A, voices, codes)
+if grids:
+    figure = drawing.conversions(
+        grids, title="Latent-guided conversion", note=material.note, across=True
+    )
+    material.publish("fig6", figure, grids=list(grids.values()))
 
 # %% [markdown]
 # ## Fig. 7: avatars
@@ -129,19 +234,43 @@ paper_figures.figure6(opened)
 # drawn and serve as avatars; with other corpora, a prepared store `avatars` does.
 
 # %%
-paper_figures.figure7(opened)
+if material.has("Fig. 7", "voice", "avatar"):
+    avatars = material.draw("avatar", count=3, seed=12)
+    users = material.draw("voice", count=3, seed=13, avoid=avatars)
+    grids = {
+        "(a) An avatar made one's own by one's voice": convert_grid(
+            material.converter, Task.A2I, avatars[:2], users
+        ),
+        "(b) A voice to match an avatar": convert_grid(
+            material.converter, Task.I2A, users[:2], avatars
+        ),
+    }
+    corpora = ", ".join(store.corpus for store in material.avatars)
+    note = f"avatars: drawn faces of {corpora}; {material.note}"
+    figure = drawing.conversions(grids, title="Applications", note=note, across=True)
+    material.publish("fig7", figure, grids=list(grids.values()))
 
 # %% [markdown]
-# ## Fig. 8: more faces after voices
+# ## Fig. 8: more audio-guided faces
 
 # %%
-paper_figures.figure8(opened)
+if material.has("Fig. 8", "face", "voice"):
+    faces = material.draw("face", count=6, seed=15)
+    voices = material.draw("voice", count=6, seed=16, avoid=faces)
+    grid = convert_grid(material.converter, Task.A2I, faces, voices, note=material.note)
+    figure = drawing.conversions(grid, title="More audio-guided faces")
+    material.publish("fig8", figure, grids=[grid])
 
 # %% [markdown]
-# ## Fig. 9: more voices after faces
+# ## Fig. 9: more image-guided voices
 
 # %%
-paper_figures.figure9(opened)
+if material.has("Fig. 9", "face", "voice"):
+    voices = material.draw("voice", count=4, seed=18)
+    faces = material.draw("face", count=4, seed=19, avoid=voices)
+    grid = convert_grid(material.converter, Task.I2A, voices, faces, note=material.note)
+    figure = drawing.conversions(grid, title="More image-guided voices")
+    material.publish("fig9", figure, grids=[grid])
 
 # %% [markdown]
 # ## Fig. 10: the style space
@@ -151,4 +280,64 @@ paper_figures.figure9(opened)
 # space itself and stands beside it.
 
 # %%
-paper_figures.figure10(opened)
+space = None
+if material.has("Fig. 10", "face", "voice"):
+    space = material.style_space()
+if space is not None:
+    distance = np.clip(1.0 - space.styles @ space.styles.T, 0.0, 2.0)  # of cosines
+    np.fill_diagonal(distance, 0.0)
+    left, scale, _ = np.linalg.svd(space.styles - space.styles.mean(axis=0), full_matrices=False)
+    start = left[:, :2] * scale[:2]  # the two main directions
+    tsne = TSNE(
+        metric="precomputed",
+        init=start / (start[:, 0].std() + 1e-12) * 1e-4,
+        random_state=seed,
+        perplexity=min(30.0, (len(start) - 1) / 3),
+    )
+    plane = tsne.fit_transform(distance)
+
+# %% [markdown]
+# Silhouettes are from -1 to 1: by speaker 1 is best, by modality 0 (mixed). The modality gap is the
+# distance of the modalities' means, from 0 to 2. R@1 is of one sample a person.
+
+# %%
+if space is not None:
+    places = pd.DataFrame(plane, columns=["x", "y"]).assign(
+        kind=[matching.KINDS[kind] for kind in space.kind],
+        speaker=[space.speakers[code] for code in space.speaker],
+    )
+    figure = Figure(figsize=(7.5, 5.3), layout="constrained")
+    axes, beside = figure.subplots(1, 2, width_ratios=(4.9, 2.3))
+    look = {"style": "kind", "markers": {"face": "o", "voice": "^"}, "palette": "tab20", "s": 26}
+    sns.scatterplot(places, x="x", y="y", hue="speaker", ax=axes, **look)
+    handles, labels = axes.get_legend_handles_labels()
+    axes.get_legend().remove()
+    beside.legend(handles[-2:], labels[-2:], loc="lower left", title="A colour a speaker")
+    axes.set(xticks=[], yticks=[], xlabel=material.note, ylabel="")
+    axes.spines[:].set(visible=True, color=drawing.RULE)
+    halo = [withStroke(linewidth=2.0, foreground="white")]
+    named = {"ha": "center", "fontsize": 6.8, "textcoords": "offset points", "path_effects": halo}
+    for (name, one), sex in zip(places.groupby("speaker", sort=False), space.genders, strict=True):
+        top = (one["x"].median(), one["y"].max())
+        axes.annotate(f"{name.rsplit('/', 1)[-1]} ({sex})", top, (0, 4.5), **named)
+
+# %%
+if space is not None:
+    system = material.systems[0].name
+    measures = matching.measures(space, system=system, dataset=dataset, seed=seed)
+    beside.axis("off")
+    shown = [row for row in measures if "gallery of means" not in row["metric"]]
+    for line, row in enumerate(shown):
+        name = row["metric"].replace(", gallery of single samples", "")
+        name += "" if row["task"] == "styles" else f", {row['task']}"
+        beside.text(0.0, 0.95 - 0.05 * line, name.replace(", face and voice of one", ", one"))
+        beside.text(
+            1.0,
+            0.95 - 0.05 * line,
+            f"{round(row['value'], 2) + 0.0:.2f}",
+            ha="right",
+            weight="bold",
+        )
+    figure.suptitle("Style vectors of faces and voices (t-SNE)", fontsize=11, x=0.01, ha="left")
+    points = places.rename(columns={"kind": "task"}).assign(metric="place", system=system)
+    material.publish("fig10", figure, rows=[*measures, *points.to_dict("records")])

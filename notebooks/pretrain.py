@@ -110,7 +110,8 @@ progress.line(pretrained.transcripts())
 # voicing: cross-entropies against WORLD.
 
 # %%
-widgets.losses(pretrained.losses())
+records = pretrained.losses()
+figures.curves(records, columns=3) if records else "no vocoder was trained in this run"
 
 # %% [markdown]
 # ## The vocoder against Griffin-Lim
@@ -122,13 +123,13 @@ widgets.losses(pretrained.losses())
 
 # %%
 made = copy_synthesis.copies(pretrained.vocoders(), pretrained.stores)
-widgets.table(copy_synthesis.measure(made, on_log=progress.line))
+widgets.table(copy_synthesis.measure(made, on_log=progress.line)) if made else None
 
 # %%
-widgets.spectrograms(made)
+figures.spectrograms(made) if made else None
 
 # %%
-widgets.sounds(made)
+widgets.sounds(made) if made else None
 
 # %% [markdown]
 # ## What is kept

@@ -17,7 +17,7 @@
 # # Train XFaVoT
 #
 # Trains the eight modules of the paper (Sec. 3, Tables 6 to 9) on a prepared dataset and shows what
-# they learnt: faces and voices guided by a face, by a voice and by a latent code.
+# they learnt: image-guided, audio-guided and latent-guided conversions of faces and voices.
 #
 # **In:** prepared stores under `data_root` (`prepare_data.ipynb` makes them; `mini` makes itself).
 # **Out:** a run under `run_root`: `config.json`, `metrics.jsonl`, `checkpoints/`, `samples/` with
@@ -46,7 +46,7 @@ from pathlib import Path
 
 from xfavot import config, convert, training
 from xfavot.parameters import Train
-from xfavot.viz import figures, progress, widgets
+from xfavot.viz import drawing, progress, widgets
 
 # %% [markdown]
 # ## What will be run
@@ -109,7 +109,8 @@ live.curves(run.metrics, path=Path(run.path, "samples", "curves.png"))
 converter = convert.Converter.load(run.path, device=cfg.train.device)
 stores = convert.open_stores(cfg.data_root, cfg.data.corpora)
 grids = convert.sample_grids(converter, stores, seed=cfg.seed)
-figures.conversion_grids(grids, folder=Path(run.path, "samples"))
+for name, grid in grids.items():
+    widgets.show(drawing.conversions(grid).save(Path(run.path, "samples", f"grid_{name}.png")))
 
 # %% [markdown]
 # ## The same voices, to listen to

@@ -15,24 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from PIL import Image
 
 from xfavot import __version__
 from xfavot.convert import Panel
 from xfavot.data.store import Item, Store
 from xfavot.errors import DataError
-from xfavot.viz.drawing import (
-    FAINT,
-    INK,
-    PALETTE,
-    RULE,
-    Board,
-    Drawing,
-    levels_of,
-    show_face,
-    show_panel,
-    styled,
-)
+from xfavot.viz.drawing import FAINT, INK, PALETTE, RULE, Drawing, levels_of, show_panel, styled
 
 FACTORS = ("age", "size", "liveliness")
 PORTRAIT, SMALL, GAP, MARGIN = 1.27, 0.4067, 0.025, 0.12  # inches
@@ -50,6 +40,26 @@ class Card:
     hidden: Mapping[str, Any]
     pictures: Mapping[str, int]  # row in the store's faces
     clip: Item
+
+
+class Board:
+    """A figure whose fields are placed in inches from the top left."""
+
+    def __init__(self, width: float, height: float) -> None:
+        """Make the empty figure."""
+        self.width, self.height = width, height
+        self.figure = Figure(figsize=(width, height))
+
+    def axes(self, x: float, y: float, width: float, height: float) -> Any:
+        """Add a field whose top left corner is (x, y)."""
+        left, bottom = x / self.width, 1.0 - (y + height) / self.height
+        axes = self.figure.add_axes((left, bottom, width / self.width, height / self.height))
+        axes.axis("off")
+        return axes
+
+    def text(self, x: float, y: float, text: str, **style: Any) -> None:
+        """Write at (x, y)."""
+        self.figure.text(x / self.width, 1.0 - y / self.height, text, **style)
 
 
 class Sheet(Drawing):
@@ -114,8 +124,8 @@ def people_sheet(store: Store, *, columns: int = 4, most: int = 16) -> Sheet:
         places = [(x, y, PORTRAIT)]
         places += [(x + PORTRAIT + GAP, y + i * (SMALL + GAP), SMALL) for i in range(3)]
         for (left, top, side), row in zip(places, card.pictures.values(), strict=True):
-            show_face(board.axes(left, top, side, side), store.faces[row])
-        show_panel(board, (x, y + PORTRAIT + GAP, wide, VOICE), panel, levels)
+            show_panel(board.axes(left, top, side, side), Panel(label="", face=store.faces[row]))
+        show_panel(board.axes(x, y + PORTRAIT + GAP, wide, VOICE), panel, levels)
         _caption(board, card, x, y + PORTRAIT + GAP + VOICE, wide)
     sheet = Sheet(board.figure)
     sheet.record = _record(store, cards)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def test_explore_shows_the_newest_checkpoint(
     text = execute("explore", tmp_path, dataset="grid", device="cpu", **roots)
     assert f"{trained[0].name} at step 4" in text
     assert "vocoder: source_filter" in text
-    assert text.count("<img") >= 7
+    assert text.count("iVBORw0KGgo") >= 7  # sheets of all six tasks, and the twin
     assert 1 <= text.count("<audio") <= 6
 
 
@@ -103,7 +104,7 @@ def test_pretrain_trains_a_vocoder_and_lets_it_be_heard(
     text = execute("pretrain", tmp_path, **SMOKE, **roots, network="vocoder")
     assert list(Path(roots["run_root"], "auxiliary").glob("vocoder_*/source_filter.safetensors"))
     assert "vocoder: val/mel_l1 " in text
-    assert "grid, val, griffin_lim, 2, " in text
+    assert re.search(r"griffin_lim +2 ", text)
     assert text.count("<audio") == 6
 
 

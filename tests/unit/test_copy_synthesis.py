@@ -111,22 +111,16 @@ def test_speakers_are_compared_by_resemblyzer(store: Store) -> None:
 
 def test_figures_and_tables(store: Store, no_embedding: None) -> None:
     pytest.importorskip("matplotlib")
-    copies = pytest.importorskip("xfavot.viz.widgets")
+    widgets = pytest.importorskip("xfavot.viz.widgets")
+    from xfavot.viz.figures import spectrograms
+
     made = copy_synthesis.copies([vocoder("source_filter"), Played("a", 99.0)], [store], clips=2)
-    table = copies.table(copy_synthesis.measure(made))
-    assert table._repr_html_().count("<tr>") == 3
-    assert "grid, val, a, 2, " in repr(table)
-    assert copies.spectrograms(made).render()[:4] == b"\x89PNG"
-    assert copies.sounds(made)._repr_html_().count("<audio") == 6
-    losses = copies.losses([{"step": 1, "score": 2.0}, {"step": 2, "score": 1.0}])
-    assert losses.render()[:4] == b"\x89PNG"
-    for nothing in (
-        copies.table([]),
-        copies.spectrograms(()),
-        copies.sounds(()),
-        copies.losses([]),
-    ):
-        assert "no vocoder was trained" in repr(nothing)
+    table = widgets.table(copy_synthesis.measure(made))
+    assert table.loc[("grid", "val", "a"), "clips"] == 2
+    assert table.shape[0] == 2
+    assert table.columns[1] == "log mel (dB)"
+    assert spectrograms(made).render()[:4] == b"\x89PNG"
+    assert widgets.sounds(made)._repr_html_().count("<audio") == 6
 
 
 def test_a_clip_without_pitch_has_no_pitch_error(store: Store, no_embedding: None) -> None:

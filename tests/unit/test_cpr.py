@@ -85,34 +85,3 @@ def test_no_answer_and_an_answer_given_twice_are_refused() -> None:
         cpr.cpr_rows([], dataset="mini", seed=0)
     with pytest.raises(DataError, match="1 of them given twice"):
         cpr.cpr_rows([answer("1", "t", True), answer("1", "t", False)], dataset="mini", seed=0)
-
-
-def test_figure_draws_people_first_and_every_bar_with_its_interval() -> None:
-    pytest.importorskip("matplotlib")
-    from xfavot.viz import drawing
-
-    shares = {("ground truth", "a2i"): 0.9, ("m", "a2i"): 0.7, ("m", "i2a"): 0.6}
-    rows = [
-        {
-            "system": system,
-            "task": task,
-            "metric": metric,
-            "value": value,
-            "ci_low": value - 0.1,
-            "ci_high": value + 0.05,
-            "n": 690,
-            "interval": "bootstrap",
-        }
-        for metric, less in (("CPR", 0.0), ("automatic CPR, by x", 0.2))
-        for (system, task), value in ((key, share - less) for key, share in shares.items())
-    ]
-    axes = drawing.cpr(rows).figure.axes[0]
-    heights = [round(patch.get_height(), 6) for patch in axes.patches]
-    assert heights == [0.9, 0.7, 0.6]
-    low, high = axes.containers[1].lines[2][0].get_segments()[0][:, 1]
-    assert (low, high) == (pytest.approx(0.8), pytest.approx(0.95))
-    assert [label.get_text() for label in axes.get_xticklabels()] == list(drawing.TASKS.values())
-    automatic = drawing.cpr(rows[3:]).figure.axes[0]
-    assert [round(patch.get_height(), 6) for patch in automatic.patches] == [0.7, 0.5, 0.4]
-    with pytest.raises(DataError, match="CPR: got no row"):
-        drawing.cpr([])

@@ -21,7 +21,7 @@ from xfavot.audio.mel import Standardiser, log_mel
 from xfavot.audio.vocoder import GriffinLim, Vocoder, vocoder
 from xfavot.config import RunConfig
 from xfavot.data.batches import draw_changes
-from xfavot.errors import ConfigError, DataError, WeightsError
+from xfavot.errors import ConfigError, WeightsError
 from xfavot.evaluation import speed
 from xfavot.parameters import Benchmark
 from xfavot.report import artifact
@@ -174,27 +174,6 @@ def test_the_parameters_of_the_notebook(tmp_path: Path) -> None:
         Benchmark.resolve(out=" ")
     with pytest.raises(ConfigError, match="preset is not a parameter"):
         Benchmark.resolve(preset="mini")
-
-
-def test_timings_are_drawn(cfg: RunConfig) -> None:
-    pytest.importorskip("matplotlib")
-    from xfavot.viz import drawing as drawing_viz
-
-    base = (0.01, 0.02, 0.03)
-    rows = [speed.timing(cfg, (s, "a task"), "cpu_ms", base, base=base) for s in ("ours", "theirs")]
-    drawing = drawing_viz.timings(rows, label="CPU time (ms)", title="A title")
-    (axes,) = drawing.figure.axes
-    assert [text.get_text() for text in axes.texts] == ["20.0  (1.00 x)"] * 2
-    assert [tick.get_text() for tick in axes.get_yticklabels()] == [
-        "ours: a task",
-        "theirs: a task",
-    ]
-    first, second = axes.patches
-    assert first.get_width() == pytest.approx(20.0)
-    assert first.get_facecolor() != second.get_facecolor()
-    assert drawing.render("png").startswith(b"\x89PNG")
-    with pytest.raises(DataError, match="timings: got no row"):
-        drawing_viz.timings([], label="x")
 
 
 def test_a_full_step_is_timed_with_every_term(tmp_path: Path) -> None:

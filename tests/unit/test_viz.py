@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import datetime
 import io
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,14 @@ pytest.importorskip("ipywidgets")
 from PIL import Image
 
 from tests.unit.store_factory import face, tone
+from tests.unit.test_convert import loaded
 from xfavot.audio.io import save_waveform
-from xfavot.convert import Grid, Panel, Task
+from xfavot.audio.vocoder import GriffinLim
+from xfavot.convert import Converter, Grid, Panel, Task
 from xfavot.data.sample import Example
 from xfavot.errors import DataError
 from xfavot.viz import figures, progress, widgets
+from xfavot.viz.drawing import conversions, title_of
 
 RNG = np.random.default_rng(0)
 MEL_PANEL = Panel(
@@ -34,7 +39,7 @@ FACE_PANEL = Panel(label="s2 (m)", face=face((20, 160, 90), 32))
 
 def grid(task: Task) -> Grid:
     output = FACE_PANEL if task.output == "face" else MEL_PANEL
-    row = {"face": FACE_PANEL, "voice": MEL_PANEL, "latent": Panel(label="code 0, f")}
+    row = {"face": FACE_PANEL, "voice": MEL_PANEL, "latent": Panel(label="code 0 (f)")}
     return Grid(
         task=task,
         note="toy at step 7, split val",
@@ -45,29 +50,53 @@ def grid(task: Task) -> Grid:
 
 
 @pytest.mark.parametrize("task", list(Task), ids=lambda t: t.value)
-def test_every_grid_is_drawn_and_read_back(task: Task, tmp_path: Path) -> None:
+def test_a_sheet_shows_sources_references_and_conversions(task: Task, tmp_path: Path) -> None:
     path = tmp_path / "samples" / f"{task.value}.png"
-    drawing = figures.conversion_grid(grid(task)).save(path)
+    drawing = conversions(grid(task)).save(path)
+    fields = drawing.figure.axes
+    speakers = 2 if task.guidance == "voice" else 0  # their faces stand beside reference voices
+    assert (
+        sum(bool(axes.images) for axes in fields)
+        == 3 + 2 * (3 + (task.guidance != "latent")) + speakers
+    )
+    dashed = [axes for axes in fields if any(line.get_linestyle() == "--" for line in axes.lines)]
+    assert len(dashed) == (6 if task.value == "a2a" else 0)  # the pitch of the reference
+    texts = [text.get_text() for text in drawing.figure.texts]
+    assert texts[0] == title_of(task)
+    assert texts[1].endswith("toy at step 7, split val")
     data, size = drawing._repr_png_()
     assert data == path.read_bytes()
     with Image.open(io.BytesIO(data)) as image:
-        assert image.width > 500
+        assert 800 < image.width < 2000
         assert image.info["Software"].startswith("xfavot")
-    assert size["width"] < 1600
+    assert size["width"] < 1200
     assert not list(path.parent.glob(".*"))
 
 
-def test_grids_are_written_and_shown_together(tmp_path: Path) -> None:
-    album = figures.conversion_grids({"i2i": grid(Task.I2I)}, folder=tmp_path)
-    assert (tmp_path / "grid_i2i.png").is_file()
-    assert album._repr_html_().count("<img") == 1
+def test_sheets_stand_side_by_side_and_fields_do_not_overlap() -> None:
+    parts = {"(a) Faces": grid(Task.A2I), "(b) Voices": grid(Task.I2A)}
+    for across in (True, False):
+        figure = conversions(parts, title="Both", note="a note", across=across).figure
+        assert [t.get_text() for t in figure.texts if t.get_text().startswith("(")] == list(parts)
+        places = [axes.get_position() for axes in figure.axes if axes.images]
+        assert all(0 <= p.x0 < p.x1 <= 1 and 0 <= p.y0 < p.y1 <= 1 for p in places)
+        apart = [
+            a.x1 <= b.x0 or b.x1 <= a.x0 or a.y1 <= b.y0 or b.y1 <= a.y0
+            for i, a in enumerate(places)
+            for b in places[:i]
+        ]
+        assert all(apart)
 
 
 def test_faces_keep_their_colours() -> None:
-    sheet = figures.contact_sheet([face((200, 20, 20), 64)], ["one"])
-    pixels = np.asarray(Image.open(io.BytesIO(sheet.render())).convert("RGB"))
-    middle = pixels[pixels.shape[0] // 2, pixels.shape[1] // 2 + 30]
-    np.testing.assert_allclose(middle, (200, 20, 20), atol=2)
+    red = Panel(label="red", face=face((200, 20, 20), 64))
+    one = Grid(task=Task.I2I, note="", columns=(red,), rows=(red,), cells=((red,),))
+    picture = conversions(one)
+    pixels = np.asarray(Image.open(io.BytesIO(picture.render())).convert("RGB"))
+    place = picture.figure.axes[1].get_position()
+    height, width, _ = pixels.shape
+    x, y = (place.x0 + 0.8 * place.width) * width, (1 - place.y0 - 0.5 * place.height) * height
+    np.testing.assert_allclose(pixels[int(y), int(x)], (200, 20, 20), atol=2)
 
 
 def test_curves_group_terms_and_passes() -> None:
@@ -82,16 +111,14 @@ def test_curves_group_terms_and_passes() -> None:
         figures.curves([{"step": 1}])
 
 
-def test_other_figures_draw() -> None:
-    assert MEL_PANEL.log_mel is not None
+def test_pitch_is_drawn_and_other_files_are_refused() -> None:
     assert MEL_PANEL.f0 is not None
-    mel = figures.mel_grid([MEL_PANEL.log_mel] * 2, ["a", "b"], f0=[MEL_PANEL.f0] * 2)
-    assert mel.render("pdf").startswith(b"%PDF")
-    assert figures.f0_tracks({"one": MEL_PANEL.f0}).render()
-    with pytest.raises(DataError, match="one label each"):
-        figures.mel_grid([MEL_PANEL.log_mel], [])
+    tracks = figures.f0_tracks({"one": MEL_PANEL.f0})
+    assert tracks.render("pdf").startswith(b"%PDF")
     with pytest.raises(DataError, match=r"\.png or \.pdf"):
-        mel.save("figure.jpg")
+        tracks.save("figure.jpg")
+    with pytest.raises(DataError, match="no track"):
+        figures.f0_tracks({})
 
 
 def test_players_do_not_normalise_and_embed_six_at_most(tmp_path: Path) -> None:
@@ -102,11 +129,11 @@ def test_players_do_not_normalise_and_embed_six_at_most(tmp_path: Path) -> None:
     assert html.count("<audio") == widgets.MOST_PLAYERS == 6
     assert "3 more" in html
     quiet = np.full(100, 0.25, np.float32)
-    wav = widgets._audio(quiet).data
-    assert abs(np.frombuffer(wav[44:], "<i2")).max() == pytest.approx(0.25 * 32767, abs=1)
-    assert widgets._audio(quiet * 9).data  # clipped, not refused
-    with pytest.raises(DataError, match="labels"):
-        widgets.players(paths, ["one"])
+    for wave, peak in ((quiet, 0.25), (quiet * 9, 1.0)):  # clipped, not refused
+        html = widgets.players({"a <b>": wave}).html
+        assert "a &lt;b&gt;" in html
+        wav = base64.b64decode(html.split("base64,")[1].split('"')[0])
+        assert abs(np.frombuffer(wav[44:], "<i2")).max() == pytest.approx(peak * 32767, abs=1)
 
 
 def test_files_are_listed_with_sizes(tmp_path: Path) -> None:
@@ -117,33 +144,77 @@ def test_files_are_listed_with_sizes(tmp_path: Path) -> None:
     assert "a&lt;b.txt" in html
 
 
-class FakeConverter:
-    image_size = 32
+@pytest.fixture(scope="module")
+def converter() -> Converter:
+    return Converter(loaded(), name="toy", vocoder=GriffinLim(iterations=2))
+
+
+PEOPLE = [
+    Example(
+        label=f"s1 ({gender})",
+        speaker=f"mini/{gender}",
+        gender=gender,
+        face=face((90, 60, 40), 32),
+        waveform=tone(180.0, 0.4, RNG),
+    )
+    for gender in "fm"
+]
+
+
+def test_the_explorer_converts_what_is_chosen_and_takes_files(
+    converter: Converter, tmp_path: Path
+) -> None:
+    explorer = widgets.Explorer(converter, [*PEOPLE, PEOPLE[0]])
+    assert list(explorer.examples) == ["s1 (f)", "s1 (m)", "s1 (f) #2"]
+    assert "<img" in explorer.result.value
+    for output in ("face", "voice"):
+        for guidance in widgets.GUIDANCE.values():
+            explorer.output.value, explorer.guidance.value = output, guidance
+            assert "<img" in explorer.result.value
+            players = {"face": guidance == "voice", "voice": 2 + (guidance == "voice")}[output]
+            assert explorer.result.value.count("<audio") == players
+    before = explorer.result.value
+    explorer.reference.value = "s1 (m)"
+    explorer.code.value = 7
+    assert explorer.result.value != before
+    twin = explorer.twin()
+    assert (twin.html.count("<img"), twin.html.count("<audio")) == (1, 5)
+    path = tmp_path / "mine.wav"
+    save_waveform(path, tone(150.0, 0.3, RNG))
+    explorer.upload.value = [upload("../../mine.wav", path.read_bytes())]
+    assert "mine.wav" in explorer.source.options
+    explorer.source.value, explorer.output.value = "mine.wav", "face"
+    assert "sample mine.wav has no face" in explorer.result.value
+    explorer.upload.value = [upload("page.exe", b"<html>")]
+    assert "expected a face or a voice" in explorer.result.value
+    assert "page.exe" not in explorer.source.options
+    with pytest.raises(DataError, match="no sample"):
+        widgets.Explorer(converter, [])
+
+
+def upload(name: str, content: bytes) -> dict[str, Any]:
+    when = datetime.datetime.now(datetime.timezone.utc)
+    return {
+        "name": name,
+        "type": "",
+        "size": len(content),
+        "content": memoryview(content),
+        "last_modified": when,
+    }
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "kind", "match"),
+    ("name", "content", "match"),
     [
-        ("a.exe", 10, "face", "expected a face"),
-        ("a.wav", 10, "face", "expected a face"),
-        ("a.png", 0, "face", "has 0 bytes"),
-        ("a.wav", widgets.MOST_UPLOAD_BYTES + 1, "voice", "expected 1 to"),
+        ("a.exe", b"x", "expected a face or a voice as one of .jpg"),
+        ("a.png", b"", "has 0 bytes; expected 1 to"),
+        ("a.wav", b"x" * (widgets.MOST_UPLOAD_BYTES + 1), "expected 1 to"),
+        ("page.jpg", b"<html>", "page|image"),
     ],
 )
-def test_uploads_are_checked(name: str, size: int, kind: str, match: str) -> None:
+def test_uploads_are_checked(name: str, content: bytes, match: str, converter: Converter) -> None:
     with pytest.raises(DataError, match=match):
-        widgets.check_upload(name, size, kind)
-
-
-def test_an_upload_becomes_a_sample(tmp_path: Path) -> None:
-    path = tmp_path / "mine.wav"
-    save_waveform(path, tone(150.0, 0.3, RNG))
-    converter: Any = FakeConverter()
-    example = widgets.read_upload("../../mine.wav", path.read_bytes(), converter)
-    assert isinstance(example, Example)
-    assert example.label == "mine.wav"
-    with pytest.raises(DataError):
-        widgets.read_upload("page.jpg", b"<html>", converter)
+        widgets.read_upload(name, content, converter)
 
 
 def test_progress_lines(capsys: pytest.CaptureFixture[str]) -> None:
