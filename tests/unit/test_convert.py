@@ -219,7 +219,7 @@ BAD_GUIDES: list[tuple[dict[str, Any], str]] = [
     ({"latent": 0, "voice_reference": VOICE}, "2 guidances"),
     ({"latent": 0}, "exactly one of them"),
     ({"latent": 0, "gender": "f", "speaker": "toy/s1"}, "exactly one of them"),
-    ({"latent": 0, "speaker": "toy/s9"}, "toy/s1, toy/s2"),
+    ({"latent": 0, "speaker": "toy/s9"}, "'toy/s1', 'toy/s2'"),
     ({"latent": -1, "gender": "f"}, "as seed"),
     ({"latent": 0, "gender": "x"}, 'expected "f", "m"'),
     ({"face_reference": FACE}, 'pass gender="f" or gender="m"'),

@@ -1,4 +1,4 @@
-"""Conversion for people: faces and voices, led by a face, a voice or a latent code.
+"""Conversion for people: faces and voices, guided by a face, a voice or a latent code.
 
 >>> converter = Converter.load("runs/mini")  # doctest: +SKIP
 >>> face = converter.convert_face("me.jpg", voice_reference="friend.wav")  # doctest: +SKIP

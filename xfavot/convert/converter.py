@@ -1,12 +1,13 @@
 """The converter: a checkpoint, ready to convert faces and voices of any size and length.
 
-Paper: Sec. 3.1, the four guided tasks, and the two led by a latent code. Long speech is converted
-in windows of 12 s that are cross-faded, so that memory does not grow with the length; its style is
-the mean over the windows, weighted by their length.
+Paper: Sec. 3.1, the tasks guided by a face or a voice, and the two guided by a latent code. Long
+speech is converted in windows of 12 s that are cross-faded, so that memory does not grow with the
+length; its style is the mean over the windows, weighted by their length.
 """
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -27,7 +28,7 @@ from xfavot.audio.vocoder import vocoder as vocoder_of
 from xfavot.convert import inputs
 from xfavot.data.store import GENDERS
 from xfavot.errors import ConfigError
-from xfavot.image.io import save_image
+from xfavot.image.io import save_image, to_bytes, to_float
 from xfavot.models import device_of
 from xfavot.models.f0 import F0Network, track
 from xfavot.training.checkpoint import LoadedModel, load_model
@@ -132,7 +133,7 @@ def pitch(network: F0Network, mel: Tensor) -> NDArray[np.float32]:
     return np.asarray(torch.cat(parts).cpu().numpy(), dtype=np.float32)
 
 
-# What a conversion gives: the task, the style that led it, the converted face or voice
+# What a conversion gives: the task, the style that guided it, the converted face or voice
 
 
 class Task(Enum):
@@ -147,7 +148,7 @@ class Task(Enum):
 
     @property
     def guidance(self) -> str:
-        """What leads the conversion: "voice", "face" or "latent"."""
+        """What guides the conversion: "voice", "face" or "latent"."""
         return {"a": "voice", "i": "face", "z": "latent"}[self.value[0]]
 
     @property
@@ -179,7 +180,7 @@ class Style:
     speaker: str = ""
 
     def task(self, output: str) -> Task:
-        """Return the task that this style leads to for an output ("face" or "voice")."""
+        """Return the task of this style for an output ("face" or "voice")."""
         first = {"voice": "a", "face": "i", "latent": "z"}[self.guidance]
         return Task(f"{first}2{'a' if output == 'voice' else 'i'}")
 
@@ -192,7 +193,7 @@ class ConvertedFace:
         task: the task done.
         image: (H, W, 3) uint8.
         source: (H, W, 3) uint8, the source as the networks saw it.
-        style: the style that led the conversion.
+        style: the style that guided the conversion.
         provenance: texts written into the file.
     """
 
@@ -229,7 +230,7 @@ class ConvertedVoice:
         log_mel: (80, T) float32, log10 magnitude, T = N // 300 + 1.
         f0: (T,) float32, Hz, by the checkpoint's own F0 network, 0 where unvoiced.
         source_log_mel, source_f0: the same of the source.
-        style: the style that led the conversion.
+        style: the style that guided the conversion.
         provenance: texts written into the file.
     """
 
@@ -268,7 +269,7 @@ def _with_suffix(path: str | PathLike[str], suffix: str) -> Path:
     return target
 
 
-def describe(given: Any) -> str:
+def _described(given: Any) -> str:
     """Say what a source or a reference was: the name of a file, or the type and size of data."""
     if isinstance(given, str | PathLike):
         return Path(fspath(given)).name
@@ -276,39 +277,7 @@ def describe(given: Any) -> str:
     return f"{type(given).__name__} of {' x '.join(str(n) for n in shape)}"
 
 
-def provenance(
-    task: Task, style: Style, *, source: Any, checkpoint: str, step: int
-) -> dict[str, str]:
-    """Texts that a converted file carries; empty ones are left out.
-
-    Args:
-        task: what was done.
-        style: what led it.
-        source: the face or voice that was converted.
-        checkpoint: name of the checkpoint.
-        step: its training step.
-    """
-    texts = {
-        "software": f"xfavot {__version__}",
-        "synthetic": "yes: converted by XFaVoT (arXiv 2302.13838), not a recording",
-        "task": f"{task.value} (guidance to output)",
-        "checkpoint": checkpoint,
-        "step": str(step),
-        "source": describe(source),
-        "reference": style.reference,
-        "gender": f"{style.gender} ({style.gender_from})" if style.gender else "",
-        "speaker": style.speaker,
-        "seed": "" if style.seed is None else str(style.seed),
-    }
-    return {key: text for key, text in texts.items() if text}
-
-
-# Styles: from a face, a voice or a latent code to the vector that leads a conversion
-
-
-GUIDANCE_ADVICE = (
-    "give exactly one of face_reference=, voice_reference=, latent= (a seed) and style="
-)
+# Styles: from a face, a voice or a latent code to the vector that guides a conversion
 
 
 class StyleMaker:
@@ -367,25 +336,24 @@ class StyleMaker:
             DataError: not an image, or no face in it.
         """
         self._require("face")
-        code = inputs.gender_code(gender, name="gender")
-        if code is None or gender is None:
+        code = _gender_code(gender)
+        if code is None:
             raise ConfigError(
-                "gender is missing for a face reference; expected "
-                '"f" or "m", because E_I has one head a gender and no network of the model reads '
-                'the gender from a face; pass gender="f" or gender="m"'
+                'gender is missing for a face reference; expected "f" or "m", because E_I has one '
+                "head a gender and no network of the model reads the gender from a face; pass "
+                'gender="f" or gender="m"'
             )
-        pixels = inputs.read_face(
-            face, name="reference face", size=self.image_size, aligned=aligned
-        )
+        size = self.image_size
+        pixels = inputs.read_face(face, name="reference face", size=size, aligned=aligned)
         with torch.inference_mode():
-            x = inputs.face_to_tensor(pixels).to(self.device)
+            x = _batch(pixels, self.device)
             vector = self.nets.E_I(x, self._codes(code))  # (1, S)
         return Style(
             vector=vector,
             guidance="face",
-            gender=gender,
+            gender=GENDERS[code],
             gender_from="given",
-            reference=describe(face),
+            reference=_described(face),
         )
 
     def style_of_voice(self, voice: Any, *, gender: str | None = None) -> Style:
@@ -400,7 +368,7 @@ class StyleMaker:
             DataError: not speech.
         """
         self._require("voice")
-        given = inputs.gender_code(gender, name="gender")
+        given = _gender_code(gender)
         mel, _ = self._mel(inputs.read_voice(voice, name="reference voice"))
         with torch.inference_mode():
             code = self._estimate_gender(mel) if given is None else given
@@ -410,7 +378,7 @@ class StyleMaker:
             guidance="voice",
             gender=GENDERS[code],
             gender_from="given" if given is not None else "estimated by C_A",
-            reference=describe(voice),
+            reference=_described(voice),
         )
 
     def style_of_latent(
@@ -428,7 +396,7 @@ class StyleMaker:
         """
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise ConfigError(f"latent is {seed!r}; expected a whole number, 0 or more, as seed")
-        code = inputs.gender_code(gender, name="gender")
+        code = _gender_code(gender)
         if (code is None) == (not speaker):
             raise ConfigError(
                 f"latent guidance got gender {gender!r} and speaker {speaker!r}; expected exactly "
@@ -436,11 +404,10 @@ class StyleMaker:
             )
         if speaker:
             if speaker not in self.speakers:
-                more = ", ..." if len(self.speakers) > 8 else ""
-                known = ", ".join(self.speakers[:8]) + more
+                known = reprlib.repr(list(self.speakers))
                 raise ConfigError(
                     f"speaker is {speaker!r}; expected one of the {len(self.speakers)} speakers "
-                    f"that the checkpoint was trained on: {known or 'none'}"
+                    f"that the checkpoint was trained on: {known}"
                 )
             code = len(GENDERS) + self.speakers.index(speaker)
         rng = torch.Generator().manual_seed(seed)
@@ -471,7 +438,10 @@ class StyleMaker:
         """Return the style of whichever guidance is given; see :meth:`convert_face`."""
         given = [g for g in (face_reference, voice_reference, latent, style) if g is not None]
         if len(given) != 1:
-            raise ConfigError(f"{len(given)} guidances were given; expected one; {GUIDANCE_ADVICE}")
+            raise ConfigError(
+                f"{len(given)} guidances were given; expected exactly one of face_reference=, "
+                "voice_reference=, latent= (a seed) and style=; name one"
+            )
         if speaker and latent is None:
             raise ConfigError(
                 f"speaker is {speaker!r} without a latent code; expected it with latent= only, "
@@ -496,6 +466,20 @@ class StyleMaker:
 
     def _estimate_gender(self, mel: Tensor) -> int:
         return int(mean(mel, lambda x: self.nets.C_A(x)[0]).argmax())
+
+
+def _batch(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Turn (H, W, 3) uint8 into (1, 3, H, W) in [-1, 1]."""
+    return to_float(torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None]).to(device)
+
+
+def _gender_code(gender: str | None) -> int | None:
+    """Turn "f" or "m" into the code 0 or 1; ``None`` and "" stay open."""
+    if not gender:
+        return None
+    if gender not in GENDERS:
+        raise ConfigError(f'gender is {gender!r}; expected "f", "m", or None')
+    return GENDERS.index(gender)
 
 
 LOUDEST = 1.75  # log10; no waveform in [-1, 1] has a larger mel under the contract
@@ -575,12 +559,11 @@ class Converter(StyleMaker):
         style = self.style(**guidance)
         source = inputs.read_face(face, name="source face", size=self.image_size, aligned=aligned)
         with torch.inference_mode():
-            x = inputs.face_to_tensor(source).to(self.device)
-            image = inputs.tensor_to_face(self.nets.G_I(x, style.vector))
+            made = to_bytes(self.nets.G_I(_batch(source, self.device), style.vector)[0].cpu())
         task = style.task("face")
         return ConvertedFace(
             task=task,
-            image=image,
+            image=np.ascontiguousarray(made.permute(1, 2, 0).numpy()),
             source=source,
             style=style,
             provenance=self._provenance(face, style, task),
@@ -639,4 +622,17 @@ class Converter(StyleMaker):
         return self.standardiser.restore(x[0, 0, :, :frames]).clamp(floor, LOUDEST).cpu()
 
     def _provenance(self, source: Any, style: Style, task: Task) -> dict[str, str]:
-        return provenance(task, style, source=source, checkpoint=self.name, step=self.step)
+        """Texts that a converted file carries; empty ones are left out."""
+        texts = {
+            "software": f"xfavot {__version__}",
+            "synthetic": "yes: converted by XFaVoT (arXiv 2302.13838), not a recording",
+            "task": f"{task.value} (guidance to output)",
+            "checkpoint": self.name,
+            "step": str(self.step),
+            "source": _described(source),
+            "reference": style.reference,
+            "gender": f"{style.gender} ({style.gender_from})" if style.gender else "",
+            "speaker": style.speaker,
+            "seed": "" if style.seed is None else str(style.seed),
+        }
+        return {key: text for key, text in texts.items() if text}

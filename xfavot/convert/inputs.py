@@ -12,15 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.nn import functional
 
-from xfavot.audio.io import load_waveform
+from xfavot.audio.io import SILENT_PEAK, load_waveform
 from xfavot.audio.mel import MEL
-from xfavot.data.store import GENDERS
-from xfavot.errors import ConfigError, DataError
+from xfavot.errors import DataError
 from xfavot.image.align import align_face, detect
-from xfavot.image.io import load_image, to_bytes, to_float
+from xfavot.image.io import load_image
 
 ALIGNED_PIXELS = 128  # the size at which prepared stores hold faces
 SMALLEST_FACE_PIXELS = 32
@@ -104,16 +102,6 @@ def resize_face(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return np.asarray(x[0].permute(1, 2, 0).contiguous().numpy())
 
 
-def face_to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
-    """Turn (H, W, 3) uint8 into (1, 3, H, W) in [-1, 1]."""
-    return to_float(torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None])
-
-
-def tensor_to_face(x: Tensor) -> NDArray[np.uint8]:
-    """Turn (1, 3, H, W) in [-1, 1] into (H, W, 3) uint8; values outside are clipped."""
-    return np.asarray(to_bytes(x[0].cpu()).permute(1, 2, 0).contiguous().numpy())
-
-
 def read_voice(voice: Any, *, name: str) -> NDArray[np.float32]:
     """Read speech as mono at 24 kHz.
 
@@ -128,17 +116,14 @@ def read_voice(voice: Any, *, name: str) -> NDArray[np.float32]:
     Raises:
         DataError: not a sound, shorter than 0.1 s, silent, or not finite.
     """
-    if isinstance(voice, str | PathLike):
-        wave: NDArray[Any] = np.asarray(load_waveform(fspath(voice)))
-    else:
-        wave = np.asarray(voice)
-        if wave.ndim != 1 or wave.dtype.kind not in "fi":
-            raise DataError(
-                f"{name}: got {type(voice).__name__} of type {wave.dtype} and shape {wave.shape}; "
-                f"expected a path, or mono samples (N,) at {MEL.sample_rate} Hz"
-            )
-        if wave.dtype.kind == "i":
-            wave = wave / float(np.iinfo(wave.dtype).max)
+    wave = np.asarray(load_waveform(fspath(voice)) if isinstance(voice, str | PathLike) else voice)
+    if wave.ndim != 1 or wave.dtype.kind not in "fi":
+        raise DataError(
+            f"{name}: got {type(voice).__name__} of type {wave.dtype} and shape {wave.shape}; "
+            f"expected a path, or mono samples (N,) at {MEL.sample_rate} Hz"
+        )
+    if wave.dtype.kind == "i":
+        wave = wave / float(np.iinfo(wave.dtype).max)
     wave = np.ascontiguousarray(wave, dtype=np.float32)
     seconds = len(wave) / MEL.sample_rate
     if seconds < SHORTEST_SECONDS:
@@ -147,22 +132,9 @@ def read_voice(voice: Any, *, name: str) -> NDArray[np.float32]:
             "speech; give a longer one"
         )
     peak = float(np.abs(wave).max())
-    if not np.isfinite(peak) or peak < 1e-4:
+    if not np.isfinite(peak) or peak < SILENT_PEAK:
         raise DataError(
             f"{name}: the largest sample is {peak}; expected speech with finite samples and a peak "
-            "above 0.0001; the clip is silent or damaged"
+            f"above {SILENT_PEAK}; the clip is silent or damaged"
         )
     return wave
-
-
-def gender_code(gender: str | None, *, name: str) -> int | None:
-    """Turn "f" or "m" into the code 0 or 1; ``None`` and "" stay open.
-
-    Raises:
-        ConfigError: anything else.
-    """
-    if gender is None or gender == "":
-        return None
-    if gender not in GENDERS:
-        raise ConfigError(f'{name} is {gender!r}; expected "f", "m", or None')
-    return GENDERS.index(gender)
