@@ -1,34 +1,30 @@
 """Is the corpus `mini` good? Its words, its speakers and its hidden factors, on the ground truth.
 
 Judges that know nothing of the corpus: pocketsphinx with GRID's grammar hears the words,
-Resemblyzer (GE2E, Wan et al. 2018) tells the speakers apart, plain signals show the factors. Goals
-are this project's. Pairs and words of one speaker are not independent: the honest number of cases
-is that of the speakers, and stands in every row.
+Resemblyzer (GE2E, Wan et al. 2018) tells the speakers apart, plain signals show the factors. Pairs
+and words of one speaker are not independent: the honest number of cases is that of the speakers.
+
+    python -m tools.mini_quality data/mini              words and speakers of a prepared store
+    python -m tools.mini_quality data/mini --factors    how the factors show; best of 64 speakers
 """
 
 from __future__ import annotations
 
-import importlib
+import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
 from xfavot.audio.mel import MEL, hz_to_mel, mel_to_hz
 from xfavot.data.store import Item, Store
-from xfavot.errors import DataError, WeightsError
-from xfavot.evaluation import voices as voices_evaluation
-from xfavot.evaluation.matching import Curve
-from xfavot.evaluation.rows import AT_MOST, Row, row
-
-# What can be measured in a voice and in a picture of `mini` without being told who it is
-
+from xfavot.errors import DataError
+from xfavot.evaluation.voices import PocketsphinxGrid, at_16_khz
 
 Array = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -39,6 +35,15 @@ OCTAVE_ERROR = 0.75  # octaves from the median, where a pitch track is held
 TREMBLING_HZ = (4.2, 6.4)  # of a tremor; the melody of a sentence is slower
 ENVELOPE_HZ = (400.0, 6500.0)  # where formants are compared
 MOST_SHIFT = 14  # steps of the envelope's grid, a third of an octave up or down
+FOLDS = 12  # of speakers; there must be as many
+BOOTSTRAPS = 2000
+QUANTILES = 32  # of the ranks that a probe sees
+SHOWN, LEAST_SHOWN = 3, 0.2  # measures named for a factor and modality, and how strong
+HIDDEN = ("sex", "age", "size", "liveliness")
+NUISANCE = (
+    *("yaw", "pitch", "gaze_x", "mouth", "smile", "light", "light_height", "light_strength"),
+    "tone",
+)
 VOICE = ("pitch", "melody", "tremor", "rate", "tilt", "breath", "level")  # of a clip
 VOICE_OF_SPEAKER = (*VOICE, "formants")
 FACE = (
@@ -100,17 +105,9 @@ def voice(store: Store, item: Item) -> Array:
     slope = np.polyfit(np.log2(hz[hz > 1000]), decibel[hz > 1000], 1)[0]
     hiss = decibel[hz > 5000].mean() - decibel[(hz > 300) & (hz <= 5000)].mean()
     level = 20 * np.log10(np.mean(10 ** log_mel[:, spoken]))
-    return np.array(
-        [
-            middle,
-            12 * melody.std(),
-            _trembling(voiced, melody),
-            len(item.transcript.split()) / seconds,
-            slope,
-            hiss,
-            level,
-        ]
-    )
+    rate = len(item.transcript.split()) / seconds
+    tremor = _trembling(voiced, melody)
+    return np.array([middle, 12 * melody.std(), tremor, rate, slope, hiss, level])
 
 
 def band_hz() -> Array:
@@ -168,13 +165,12 @@ def formant_shift(spectra: Array) -> Array:
 
 
 def _best_shift(row: Array, others: Array) -> int:
-    likeness = {
-        k: np.corrcoef(
-            row[max(0, k) : len(row) + min(0, k)], others[max(0, -k) : len(row) + min(0, -k)]
-        )[0, 1]
-        for k in range(-MOST_SHIFT, MOST_SHIFT + 1)
-    }
-    return max(likeness, key=lambda k: float(likeness[k]))
+    def likeness(k: int) -> float:
+        here, there = row[max(0, k) :], others[max(0, -k) :]
+        many = len(row) - abs(k)
+        return float(np.corrcoef(here[:many], there[:many])[0, 1])
+
+    return max(range(-MOST_SHIFT, MOST_SHIFT + 1), key=likeness)
 
 
 class _Picture:
@@ -319,105 +315,32 @@ def _gaze(picture: _Picture) -> float:
     return float(np.mean(offsets) / picture.unit)
 
 
-# How the hidden factors of `mini` show in face and voice, and how well they can be read
+# How the factors show in face and voice, and how well they can be read
 
 
-HIDDEN = ("sex", "age", "size", "liveliness")
-NUISANCE = {  # of one picture, and how the Markdown calls it
-    "yaw": "head turned",
-    "pitch": "head raised",
-    "gaze_x": "gaze aside",
-    "mouth": "mouth open",
-    "smile": "smile",
-    "light": "side of the light",
-    "light_height": "height of the light",
-    "light_strength": "strength of the light",
-    "tone": "brightness of the wall",
-}
-FOLDS = 12  # of speakers; there must be as many
-BOOTSTRAPS = 2000
-QUANTILES = 32  # of the ranks that a probe sees
-SHOWN, LEAST_SHOWN = 3, 0.2  # measures a factor and modality in the Markdown, and how strong
-FactorRow = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class FactorTable:
-    """Correlations and readings, both as plain rows.
-
-    Args:
-        correlations: factor, modality, measure, value (-1 to 1), n (speakers or pictures). For sex
-            the rank-biserial correlation, positive where men have more; for age, size and
-            liveliness Spearman's, within the sexes; for nuisance Spearman's, within the speakers.
-        readings: factor, hidden, measure ("balanced accuracy" or "R2"), chance, face, voice, both,
-            each with `_low` and `_high` (95 %, bootstrap over speakers), and agreement: Spearman's
-            correlation, within the sexes, of what is read from the face with what is read from the
-            voice (the share of equal readings for sex; None for nuisance).
-        conditions: where the figures come from.
-    """
-
-    correlations: list[FactorRow]
-    readings: list[FactorRow]
-    conditions: dict[str, Any]
-
-    def markdown(self) -> str:
-        """Both as one table: readings, and beside them the measures that show the factor best."""
-        lines = [
-            ", ".join(f"{name} {value}" for name, value in self.conditions.items()),
-            "Read: R2 with 95 % of bootstraps over speakers; bold: hidden factors, of a speaker; "
-            "the others, of one picture.",
-            "",
-            "| factor | shows in the voice | shows in the face | read from voice | from face | "
-            "from both | the two readings agree |",
-            "|---|---|---|---:|---:|---:|---:|",
-        ]
-        for one in self.readings:
-            best = [self._best(one["factor"], kind) for kind in ("voice", "face")]
-            read = [
-                f"{_two(one[kind])} ({_two(one[f'{kind}_low'])} to {_two(one[f'{kind}_high'])})"
-                for kind in ("voice", "face", "both")
-            ]
-            name = NUISANCE.get(one["factor"], f"**{one['factor']}**")
-            unit = "" if one["measure"] == "R2" else f" ({one['measure']})"
-            agree = "" if one["agreement"] is None else _two(one["agreement"])
-            lines.append("| " + " | ".join([name + unit, *best, *read, agree]) + " |")
-        return "\n".join(lines) + "\n"
-
-    def _best(self, factor: str, modality: str) -> str:
-        found = [c for c in self.correlations if (c["factor"], c["modality"]) == (factor, modality)]
-        found.sort(key=lambda c: -abs(c["value"]))
-        return (
-            ", ".join(
-                f"{c['measure']} {c['value']:+.2f}"
-                for c in found[:SHOWN]
-                if abs(c["value"]) >= LEAST_SHOWN
-            )
-            or "nothing"
-        )
-
-
-def _two(value: float) -> str:
-    """Two decimals, never a negative zero."""
-    return f"{round(value, 2) + 0.0:.2f}"
-
-
-def factor_table(store: Store) -> FactorTable:
+def factor_table(store: Store) -> pd.DataFrame:
     """Measure how the factors of a corpus show, and how well they can be read.
 
     Hidden factors are read of a speaker (the median of the signals of all clips and pictures),
     nuisance of one picture and its clip. Probes are linear in the signals' ranks (Lasso; for sex
-    logistic in the signals) and trained on other speakers; they are told the sex where that is not
-    the question.
+    logistic in the signals) and trained on other speakers; they are given the sex where that is
+    not the question.
 
     Args:
         store: a prepared store of `mini`, the more speakers the better: of the default sixteen no
-            figure is sure; :func:`tools.mini_quality.many_people` makes 64.
+            figure is sure.
+
+    Returns:
+        A row a factor: `shows in the voice`, `shows in the face` (the measures that follow it most:
+        for sex the rank-biserial correlation, positive where men have more; for the other hidden
+        factors Spearman's within the sexes; for nuisance Spearman's within the speakers), `voice`,
+        `face` and `both` (R2 of the reading, for sex balanced accuracy), each with `_low` and
+        `_high` (95 %, bootstrap over speakers).
 
     Raises:
-        DataError: no hidden factors are known, there are fewer than twelve speakers or one sex, or
-            a measure cannot be taken of somebody.
+        DataError: no hidden factors are known, there are fewer than twelve speakers or one sex.
     """
-    people, faces = _known(store)
+    people, faces = known_factors(store)
     speakers = sorted(people)
     man = np.array([people[name]["gender"] == "m" for name in speakers])
     if len(speakers) < FOLDS or man.all() or not man.any():
@@ -426,148 +349,94 @@ def factor_table(store: Store) -> FactorTable:
             f"men; expected at least {FOLDS}, women and men; make more people"
         )
     pictures, clips, owner, rows = samples(store, speakers)
-    seen = {"voice": by_speaker(clips, owner), "face": by_speaker(pictures, owner)}
     spectra = np.stack([spectrum(store, name) for name in speakers])
-    seen["voice"] = np.column_stack([seen["voice"], formant_shift(spectra)])
-    measures: dict[str, tuple[str, ...]] = {"voice": VOICE_OF_SPEAKER, "face": FACE}
-    for kind, names in measures.items():
-        _require_whole(seen[kind], names, speakers, store)
-    hidden = {name: np.array([float(people[s][name]) for s in speakers]) for name in HIDDEN[1:]}
-    nuisance = {name: np.array([float(faces[row][name]) for row in rows]) for name in NUISANCE}
-    correlations = []
-    for kind, names in measures.items():
-        for column, measure in zip(seen[kind].T, names, strict=True):
-            correlations.append(_cell("sex", kind, measure, _rank_biserial(column, man), len(man)))
-            correlations += [
-                _cell(name, kind, measure, _spearman(column, y, man), len(man))
-                for name, y in hidden.items()
-            ]
-    for kind, names, x in (("voice", VOICE, clips), ("face", FACE, pictures)):
-        for column, measure in zip(x.T, names, strict=True):
-            correlations += [
-                _cell(name, kind, measure, _spearman(column, y, owner), len(owner))
-                for name, y in nuisance.items()
-            ]
-    each = np.arange(len(speakers))
-    readings = [_reading("sex", seen, man.astype(float), each, man)]
-    readings += [_reading(name, seen, y, each, man) for name, y in hidden.items()]
-    alone = {"voice": np.nan_to_num(clips), "face": np.nan_to_num(pictures)}
-    readings += [
-        _reading(name, alone, y, owner, man[owner], hidden=False) for name, y in nuisance.items()
-    ]
-    conditions = {
-        "corpus": store.corpus,
-        "seed": store.seed,
-        "manifest": store.manifest_hash,
-        "speakers": len(speakers),
-        "women": int((~man).sum()),
-        "clips": len(store.items),
-        "pictures": len(rows),
-        "probes": f"Lasso on ranks, {FOLDS} folds of speakers",
+    seen = {
+        "voice": np.column_stack([by_speaker(clips, owner), formant_shift(spectra)]),
+        "face": by_speaker(pictures, owner),
     }
-    return FactorTable(correlations, readings, conditions)
+    alone = {"voice": np.nan_to_num(clips), "face": np.nan_to_num(pictures)}
+    each = np.arange(len(speakers))
+    table = []
+    for factor in (*HIDDEN, *NUISANCE):
+        x, who, sex, group = (seen, each, man, man)
+        if factor == "sex":
+            y = man.astype(float)
+        elif factor in HIDDEN:
+            y = np.array([float(people[name][factor]) for name in speakers])
+        else:
+            x, who, sex, group = alone, owner, man[owner], owner
+            y = np.array([float(faces[row][factor]) for row in rows])
+        entry: dict[str, Any] = {"factor": factor, "n": len(y)}
+        for side, names in (("voice", VOICE_OF_SPEAKER), ("face", FACE)):
+            along = [
+                _rank_biserial(column, man) if factor == "sex" else _spearman(column, y, group)
+                for column in x[side].T
+            ]
+            entry[f"shows in the {side}"] = _strongest(dict(zip(names, along, strict=False)))
+        entry |= _reading(x, y, who, None if factor == "sex" else sex)
+        table.append(entry)
+    return pd.DataFrame(table).set_index("factor")
 
 
-def _known(store: Store) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def known_factors(store: Store) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Read the factors of every speaker and of every picture of a store of `mini`."""
     file = store.path / "factors.json"
     known = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     people, faces = known.get("people", {}), known.get("faces", [])
     if not people or len(faces) != len(store.faces):
         raise DataError(
-            f"factor table of {store.path}: factors.json knows {len(people)} people and "
-            f"{len(faces)} of {len(store.faces)} pictures; expected a store of `mini`; prepare it"
+            f"{store.path}: factors.json knows {len(people)} people and {len(faces)} of "
+            f"{len(store.faces)} pictures; expected a prepared store of `mini`; prepare it again"
         )
     return people, faces
 
 
-def _require_whole(x: Array, names: Sequence[str], speakers: Sequence[str], store: Store) -> None:
-    bad = np.argwhere(~np.isfinite(x))
-    if len(bad):
-        who, what = bad[0]
-        raise DataError(
-            f"factor table of {store.path}: no {names[what]} could be measured of {speakers[who]} "
-            f"({len(bad)} such cases); expected a number; look at and listen to this speaker"
-        )
+def _strongest(along: dict[str, float]) -> str:
+    best = sorted(along.items(), key=lambda entry: -abs(entry[1]))[:SHOWN]
+    return ", ".join(f"{name} {r:+.2f}" for name, r in best if abs(r) >= LEAST_SHOWN) or "nothing"
 
 
-def _cell(factor: str, modality: str, measure: str, value: float, n: int) -> FactorRow:
-    return {"factor": factor, "modality": modality, "measure": measure, "value": value, "n": n}
-
-
-def _rank_biserial(x: Array, man: NDArray[np.bool_]) -> float:
-    difference = np.sign(x[man][:, None] - x[~man][None, :])
-    return float(difference.mean())
+def _rank_biserial(x: Array, man: Bools) -> float:
+    return float(np.sign(x[man][:, None] - x[~man][None, :]).mean())
 
 
 def _spearman(x: Array, y: Array, group: NDArray[Any]) -> float:
     """Rank correlation after the mean of each group has been taken off; 0 where nothing varies."""
     from scipy.stats import spearmanr
 
-    good = np.isfinite(x)
-    a, b = x[good].copy(), y[good].astype(float)
-    for code in np.unique(group[good]):
-        inside = group[good] == code
-        a[inside] -= a[inside].mean()
-        b[inside] -= b[inside].mean()
-    if np.ptp(a) < 1e-12 or np.ptp(b) < 1e-12:
+    frame = pd.DataFrame({"x": x, "y": y.astype(float), "group": group}).dropna()
+    within = frame[["x", "y"]] - frame.groupby("group")[["x", "y"]].transform("mean")
+    if (np.ptp(within, axis=0) < 1e-12).any():
         return 0.0
-    return float(spearmanr(a, b).statistic)
+    return float(spearmanr(within["x"], within["y"]).statistic)
 
 
 def _reading(
-    factor: str,
-    x: dict[str, Array],
-    y: Array,
-    owner: NDArray[np.int64],
-    man: NDArray[np.bool_],
-    *,
-    hidden: bool = True,
-) -> FactorRow:
-    """Read one factor from either modality and from both."""
-    is_sex = factor == "sex"
-    told = [] if is_sex else [man.astype(float)[:, None]]
+    x: dict[str, Array], y: Array, owner: NDArray[np.int64], sex: Bools | None
+) -> dict[str, float]:
+    """Read one factor from either modality and from both; `sex` is None where it is the factor."""
+    given = [] if sex is None else [sex.astype(float)[:, None]]
     sides = {"voice": [x["voice"]], "face": [x["face"]], "both": [x["voice"], x["face"]]}
-    read = {
-        side: _predict(np.hstack([*parts, *told]), y, owner, classes=is_sex)
-        for side, parts in sides.items()
-    }
-    score = _balanced_accuracy if is_sex else _r2
-    row: FactorRow = {
-        "factor": factor,
-        "hidden": hidden,
-        "n": len(y),
-        "measure": "balanced accuracy" if is_sex else "R2",
-        "chance": 0.5 if is_sex else 0.0,
-        "agreement": None,
-    }
-    for side, guess in read.items():
-        row[side] = score(y, guess)
-        row[f"{side}_low"], row[f"{side}_high"] = _interval(score, y, guess, owner)
-    if is_sex:
-        row["agreement"] = float(np.mean(read["voice"] == read["face"]))
-    elif hidden:
-        row["agreement"] = _spearman(read["voice"], read["face"], man)
-    return row
+    score = _balanced_accuracy if sex is None else _r2
+    read: dict[str, float] = {}
+    for side, parts in sides.items():
+        guess = _predict(np.hstack([*parts, *given]), y, owner, classes=sex is None)
+        read[side] = score(y, guess)
+        read[f"{side}_low"], read[f"{side}_high"] = _interval(score, y, guess, owner)
+    return read
 
 
 def _predict(x: Array, y: Array, owner: NDArray[np.int64], *, classes: bool) -> Array:
     """Out-of-speaker predictions (n,)."""
-    try:
-        from sklearn.linear_model import LassoCV, LogisticRegression
-        from sklearn.model_selection import GroupKFold, cross_val_predict
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import QuantileTransformer, StandardScaler
-    except ImportError as error:
-        raise DataError(
-            f"the factor table needs scikit-learn; got no module {error.name}; "
-            'pip install "xfavot[metrics]"'
-        ) from error
+    from sklearn.linear_model import LassoCV, LogisticRegression
+    from sklearn.model_selection import GroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import QuantileTransformer, StandardScaler
+
     least = len(y) - 2 * len(y) // FOLDS  # samples that a probe is trained on, or more
     ranks = QuantileTransformer(n_quantiles=min(QUANTILES, least))
-    steps = (
-        (StandardScaler(), LogisticRegression()) if classes else (ranks, LassoCV(cv=5, eps=0.01))
-    )
-    probe = make_pipeline(*steps)
+    steps = (StandardScaler(), LogisticRegression())
+    probe = make_pipeline(*steps) if classes else make_pipeline(ranks, LassoCV(cv=5, eps=0.01))
     return np.asarray(cross_val_predict(probe, x, y, groups=owner, cv=GroupKFold(FOLDS)))
 
 
@@ -585,255 +454,87 @@ def _interval(
     """95 % of the score over bootstraps of the speakers."""
     draw = np.random.default_rng(0)
     rows = [np.flatnonzero(owner == code) for code in np.unique(owner)]
-    found = []
+    scores = []
     for _ in range(BOOTSTRAPS):
         picked = np.concatenate([rows[i] for i in draw.integers(len(rows), size=len(rows))])
-        found.append(score(y[picked], guess[picked]))
-    low, high = np.percentile(found, [2.5, 97.5])
+        scores.append(score(y[picked], guess[picked]))
+    low, high = np.percentile(scores, [2.5, 97.5])
     return float(low), float(high)
 
 
-SLOTS = dict(
-    zip(
-        ("command", "colour", "preposition", "letter", "digit", "adverb"),
-        voices_evaluation.SLOTS,
-        strict=True,
-    )
-)
-MOST_WORD_ERROR = 0.25
-LEAST_AUC = 0.95
-JUDGED = ("all pairs", "pairs of one sex")  # what the goal is asked of
-ASR_RATE_HZ = 16_000  # of pocketsphinx's model and of Resemblyzer
-MOST_UNHEARD = (
-    0.05  # share of clips without any hypothesis, above which the judge is not to be used
-)
-
-Log = Callable[[str], None]
+# Words and speakers, judged by programs that were trained on real voices
 
 
-def recognition(store: Store, *, clips: int = 0, on_log: Log | None = None) -> list[Row]:
-    """Word error of an independent recogniser on the ground truth of a corpus in GRID's grammar.
+def recognition(store: Store) -> dict[str, float]:
+    """Word error of an independent recogniser on a corpus in GRID's grammar.
 
-    pocketsphinx (its US English model and dictionary, all settings as they come) is told the
-    grammar alone. Guessing one word a slot errs in 0.81 of the words; as `chance`, the row says
-    what the recogniser's own hypotheses reach against the transcripts of other clips.
-
-    Args:
-        store: prepared; every clip needs a transcript of six words of the grammar.
-        clips: how many, spread over the corpus; 0 for all.
-        on_log: receives a line now and then.
-
-    Returns:
-        Rows: the word error (goal: at most 0.25), the share of clips without a hypothesis (they
-        count as six errors each), and the error of each slot.
-
-    Raises:
-        DataError: a package is missing, there is no speech, a transcript is not of the grammar, or
-            the recogniser hears nothing in more than 5 % of the clips.
+    pocketsphinx (its US English model and dictionary, all settings as they come) is given the
+    grammar alone. `chance` is what its hypotheses reach against the transcripts of other clips; a
+    clip without a hypothesis counts as six errors.
     """
-    jiwer = _package("jiwer", "metrics")
-    chosen = _spread([item for item in store.items if item.sample_count], clips)
-    wrong = [item.id for item in chosen if not voices_evaluation.in_grid_grammar(item.transcript)]
-    if len(chosen) < 2 or wrong:
-        raise DataError(
-            f"recognition on {store.path}: {len(chosen)} clips with sound, {len(wrong)} of them "
-            f"with other transcripts than GRID's ({', '.join(wrong[:3])}); expected at least 2 and "
-            "none; take mini or grid"
-        )
-    said = [item.transcript for item in chosen]
-    heard = _hear(store, chosen, on_log)
-    unheard = sum(not text for text in heard) / len(heard)
-    if unheard > MOST_UNHEARD:
-        raise DataError(
-            f"recognition on {store.path}: no hypothesis for {unheard:.0%} of {len(heard)} clips; "
-            f"expected at most {MOST_UNHEARD:.0%}; listen to them, and check pocketsphinx"
-        )
+    import jiwer
+
+    spoken = [item for item in store.items if item.sample_count]
+    said, heard = [item.transcript for item in spoken], _hear(store, spoken)
     others = np.random.default_rng(0).permutation(len(said))
-    blind = float(jiwer.wer([said[i] for i in others], heard))
-    rows = [
-        row(
-            "mini",
-            "",
-            "word error rate",
-            float(jiwer.wer(said, heard)),
-            len(said),
-            chance=blind,
-            goal=MOST_WORD_ERROR,
-            sense=AT_MOST,
-        ),
-        row("mini", "", "clips without a hypothesis", unheard, len(said)),
-    ]
-    for place, (slot, words) in enumerate(SLOTS.items()):
-        pairs = zip_longest(said, heard)
-        wrong_words = [a.split()[place] != (b.split() + [""] * 6)[place] for a, b in pairs]
-        error = float(np.mean(wrong_words))
-        rows.append(row("mini", "", f"error, {slot}", error, len(said), chance=1 - 1 / len(words)))
-    return _signed(rows, store, chosen, "pocketsphinx, default settings, GRID's grammar")
+    return {
+        "word error": float(jiwer.wer(said, heard)),
+        "chance": float(jiwer.wer([said[i] for i in others], heard)),
+        "nothing heard": float(np.mean([not text for text in heard])),
+    }
 
 
-def verification(store: Store, *, clips: int = 0, on_log: Log | None = None) -> list[Row]:
+def verification(store: Store) -> dict[str, float]:
     """Can a judge of real voices tell the speakers apart? Resemblyzer, every pair of clips.
 
-    Args:
-        store: prepared; at least two clips a speaker, two speakers a sex.
-        clips: how many, spread over the corpus; 0 for all.
-        on_log: receives a line now and then.
-
     Returns:
-        Rows: area under the curve (goal: at least 0.95) and equal error rate over all pairs, over
-        the pairs of one sex, and within each sex; n counts pairs.
-
-    Raises:
-        DataError: a package is missing, too few speakers or clips, or an embedding is not finite.
+        The area under the curve over all pairs and over the pairs of one sex.
     """
-    known = [item for item in store.items if item.sample_count and item.speaker and item.gender]
-    chosen = _spread(known, clips)
-    speakers = {(item.gender, item.speaker) for item in chosen}
-    count = {sex: sum(gender == sex for gender, _ in speakers) for sex in "fm"}
-    if min(count.values()) < 2 or len(chosen) < 2 * len(speakers):
-        raise DataError(
-            f"verification on {store.path}: {len(chosen)} clips of {count['f']} women and "
-            f"{count['m']} men; expected two speakers a sex and two clips a speaker; take more"
-        )
-    voices = _embed(store, chosen, on_log)  # (n, 256), unit length
-    first, second = np.triu_indices(len(chosen), k=1)
+    from sklearn.metrics import roc_auc_score
+
+    spoken = [item for item in store.items if item.sample_count and item.speaker and item.gender]
+    voices = _embed(store, spoken)  # (n, 256), unit length
+    first, second = np.triu_indices(len(spoken), k=1)
     score = (voices @ voices.T)[first, second]
-    who = np.array([item.speaker for item in chosen])
-    sex = np.array([item.gender for item in chosen])
-    same = who[first] == who[second]
-    within = sex[first] == sex[second]
-    parts = {"all pairs": np.ones_like(same), "pairs of one sex": within}
-    parts |= {
-        name: within & (sex[first] == code)
-        for name, code in (("pairs of women", "f"), ("pairs of men", "m"))
+    who = np.array([item.speaker for item in spoken])
+    sex = np.array([item.gender for item in spoken])
+    same, within = who[first] == who[second], sex[first] == sex[second]
+    return {
+        "AUC, all pairs": float(roc_auc_score(same, score)),
+        "AUC, pairs of one sex": float(roc_auc_score(same[within], score[within])),
     }
-    rows = []
-    for name, part in parts.items():
-        area, equal = Curve(score[part], same[part]).measure()
-        rows.append(
-            row(
-                "mini",
-                "",
-                f"verification AUC, {name}",
-                area,
-                int(part.sum()),
-                chance=0.5,
-                goal=LEAST_AUC if name in JUDGED else None,
-            )
-        )
-        rows.append(
-            row("mini", "", f"equal error rate, {name}", equal, int(part.sum()), chance=0.5)
-        )
-    return _signed(rows, store, chosen, "Resemblyzer, cosine of whole clips")
 
 
-def many_people(
-    data_root: Path | str,
-    *,
-    speakers: int = 64,
-    utterances: int = 3,
-    faces_per_clip: int = 4,
-    seed: int = 1,
-    workers: int = 2,
-    on_log: Log | None = None,
-) -> Store:
-    """Make and prepare a wide, shallow corpus of `mini`, for :func:`factor_table`; or open it.
-
-    Args:
-        data_root: it lies below, in a folder of its own.
-        speakers, utterances, faces_per_clip, seed, workers, on_log: as in
-            :func:`xfavot.mini.generate.generate`.
-
-    Raises:
-        DataError: as `generate` and `prepare` do.
-    """
-    from xfavot.data.prepare import prepare
-    from xfavot.mini.generate import generate
-
-    name = f"people_{speakers}x{utterances}x{faces_per_clip}_s{seed}"
-    home = Path(data_root) / name
-    originals = home / "originals" / "mini"
-    if not (originals / "factors.json").is_file():
-        generate(
-            originals,
-            speakers=speakers,
-            utterances=utterances,
-            faces_per_clip=faces_per_clip,
-            seed=seed,
-            workers=max(workers, 1),
-            on_log=on_log,
-        )
-    return prepare(
-        "mini", source=originals, data_root=home, workers=workers, seed=seed, on_log=on_log
-    )
-
-
-def _package(name: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise DataError(
-            f"measuring the corpus needs {name.split('.')[0]}; got no module {error.name}; "
-            f'pip install "xfavot[{extra}]"'
-        ) from error
-
-
-def _spread(items: Sequence[Item], count: int) -> list[Item]:
-    """About `count` items at equal distances; all of them for 0."""
-    if count <= 0 or count >= len(items):
-        return list(items)
-    return [items[i * len(items) // count] for i in range(count)]
-
-
-def _at_16_khz(store: Store, item: Item) -> NDArray[np.float32]:
-    signal = _package("scipy.signal", "metrics")
-    made = signal.resample_poly(store.waveform(item), ASR_RATE_HZ // 8000, MEL.sample_rate // 8000)
-    return np.asarray(np.clip(made, -1.0, 1.0), dtype=np.float32)
-
-
-def _hear(store: Store, items: Sequence[Item], on_log: Log | None) -> list[str]:
+def _hear(store: Store, items: Sequence[Item]) -> list[str]:
     """What pocketsphinx hears in each clip, "" for nothing."""
-    try:
-        recogniser = voices_evaluation.PocketsphinxGrid()
-    except WeightsError as error:
-        raise DataError(f"measuring the corpus needs pocketsphinx: {error}") from error
-    heard = []
-    for number, item in enumerate(items, 1):
-        heard.append(recogniser.hear(store.waveform(item), MEL.sample_rate))
-        if on_log is not None and number % 100 == 0:
-            on_log(f"recognition: {number} of {len(items)} clips")
-    return heard
+    recogniser = PocketsphinxGrid()
+    return [recogniser.hear(store.waveform(item), MEL.sample_rate) for item in items]
 
 
-def _embed(store: Store, items: Sequence[Item], on_log: Log | None) -> NDArray[np.float64]:
-    judge = _package("resemblyzer", "metrics")
-    encoder = judge.VoiceEncoder("cpu", verbose=False)
+def _embed(store: Store, items: Sequence[Item]) -> Array:
+    import resemblyzer
+
+    encoder = resemblyzer.VoiceEncoder("cpu", verbose=False)
     voices = []
-    for number, item in enumerate(items, 1):
-        wave = judge.preprocess_wav(_at_16_khz(store, item), source_sr=ASR_RATE_HZ)
-        heard = encoder.embed_utterance(wave) if len(wave) else np.full(256, np.nan)
-        voices.append(np.asarray(heard, dtype=np.float64))
-        if on_log is not None and number % 100 == 0:
-            on_log(f"verification: {number} of {len(items)} clips")
-    matrix = np.stack(voices)
-    broken = [i.id for i, v in zip(items, matrix, strict=True) if not np.isfinite(v).all()]
-    if broken:
-        raise DataError(
-            f"verification on {store.path}: embeddings that are not finite for {len(broken)} of "
-            f"{len(items)} clips ({', '.join(broken[:3])}); expected none; listen to these clips"
-        )
+    for item in items:
+        wave = at_16_khz(store.waveform(item), MEL.sample_rate)
+        voices.append(encoder.embed_utterance(resemblyzer.preprocess_wav(wave, source_sr=16_000)))
+    matrix = np.stack(voices).astype(np.float64)
     return np.asarray(matrix / np.linalg.norm(matrix, axis=1, keepdims=True))
 
 
-def _signed(rows: list[Row], store: Store, items: Sequence[Item], how: str) -> list[Row]:
-    """Add where the figures come from."""
-    said = {
-        "dataset": store.corpus,
-        "manifest": store.manifest_hash,
-        "split": "+".join(sorted({item.split for item in items})),
-        "seed": store.seed,
-        "judges": how,
-        "speakers": len({item.speaker for item in items}),
-        "clips": len(items),
-    }
-    return [{**one, **said} for one in rows]
+def main() -> None:
+    """Print the numbers of a prepared store of `mini`."""
+    parser = argparse.ArgumentParser(description="Is the corpus `mini` good?")
+    parser.add_argument("store", type=Path)
+    parser.add_argument("--factors", action="store_true")
+    given = parser.parse_args()
+    store = Store.open(given.store)
+    if given.factors:
+        print(factor_table(store).round(2).to_markdown())  # noqa: T201
+    else:
+        print(pd.Series({**recognition(store), **verification(store)}).to_markdown())  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

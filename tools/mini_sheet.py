@@ -2,171 +2,139 @@
 
 Pictures are chosen by what is known of them (pose, mouth, light), so that a card shows how one
 person changes. The hidden factors that drive face and voice together stand below as small bars.
+
+    python -m tools.mini_sheet data/mini figures/mini/contact_sheet.png
 """
 
 from __future__ import annotations
 
 import io
 import json
-import math
-import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from tools.mini_quality import known_factors
 from xfavot import __version__
-from xfavot.convert import Panel
 from xfavot.data.store import Item, Store
-from xfavot.errors import DataError
-from xfavot.viz.drawing import FAINT, INK, PALETTE, RULE, Drawing, levels_of, show_panel, styled
+from xfavot.files import write_whole
 
-FACTORS = ("age", "size", "liveliness")
+FACTORS = {"age": "#0072B2", "size": "#D55E00", "liveliness": "#009E73"}
+INK, FAINT, RULE = "#222222", "#6f6f6f", "#d9d9d9"
+COLUMNS, MOST = 4, 16  # cards a row, people shown at most
 PORTRAIT, SMALL, GAP, MARGIN = 1.27, 0.4067, 0.025, 0.12  # inches
 VOICE, TEXT = 0.38, 0.50  # inches: heights below the pictures
 BETWEEN = 0.17  # inches between cards
+WIDE, HIGH = PORTRAIT + GAP + SMALL, PORTRAIT + GAP + VOICE + TEXT  # of a card
+DPI = 160
 COLOURS = 256  # of the file: a page for the web, not data
 YOUNGEST, YEARS = 20, 55  # years at age 0, and from there to age 1
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
-    """One person: pictures by what they show, and one spoken clip."""
-
-    speaker: str
-    hidden: Mapping[str, Any]
-    pictures: Mapping[str, int]  # row in the store's faces
-    clip: Item
-
-
-class Board:
-    """A figure whose fields are placed in inches from the top left."""
-
-    def __init__(self, width: float, height: float) -> None:
-        """Make the empty figure."""
-        self.width, self.height = width, height
-        self.figure = Figure(figsize=(width, height))
-
-    def axes(self, x: float, y: float, width: float, height: float) -> Any:
-        """Add a field whose top left corner is (x, y)."""
-        left, bottom = x / self.width, 1.0 - (y + height) / self.height
-        axes = self.figure.add_axes((left, bottom, width / self.width, height / self.height))
-        axes.axis("off")
-        return axes
-
-    def text(self, x: float, y: float, text: str, **style: Any) -> None:
-        """Write at (x, y)."""
-        self.figure.text(x / self.width, 1.0 - y / self.height, text, **style)
-
-
-class Sheet(Drawing):
-    """A drawing whose PNG has 256 colours, which is a quarter of the size."""
-
-    record: Mapping[str, Any]
-
-    def render(self, kind: str = "png") -> bytes:
-        """Return the figure as the bytes of a "png" or a "pdf" file."""
-        data = super().render(kind)
-        if kind != "png":
-            return data
-        buffer = io.BytesIO()
-        picture = Image.open(io.BytesIO(data)).convert("RGB")
-        palette = picture.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE)
-        dithered = picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
-        dithered.save(buffer, format="png", optimize=True)
-        return buffer.getvalue()
-
-    def save(self, path: str | os.PathLike[str]) -> Sheet:
-        """Write the figure and, beside it, `<name>.json` that says what is on it."""
-        super().save(path)
-        target = Path(path).with_suffix(".json")
-        part = target.with_name(f".{target.name}.part")
-        part.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
-        os.replace(part, target)
-        return self
-
-
-@styled
-def people_sheet(store: Store, *, columns: int = 4, most: int = 16) -> Sheet:
-    """Draw every person of a prepared store of `mini`.
+def people_sheet(store: Store, path: Path) -> dict[str, Any]:
+    """Draw every person of a prepared store of `mini` into a PNG, and say beside it what is shown.
 
     Args:
         store: prepared, with its `factors.json`.
-        columns: cards a row.
-        most: people shown at most, the first of the corpus.
+        path: of the picture; what is on it goes into a JSON of the same name.
 
     Returns:
-        The sheet; ``save("figures/mini/contact_sheet.png")`` also writes its JSON.
+        What the JSON holds.
 
     Raises:
         DataError: the store does not know the hidden factors of its people.
     """
-    cards = _cards(store)[:most]
-    columns = min(columns, len(cards))
-    wide = PORTRAIT + GAP + SMALL
-    high = PORTRAIT + GAP + VOICE + TEXT
-    rows = math.ceil(len(cards) / columns)
-    board = Board(
-        2 * MARGIN + columns * (wide + BETWEEN) - BETWEEN,
-        2 * MARGIN + rows * (high + BETWEEN) - BETWEEN,
-    )
-    panels = [
-        Panel(label="", log_mel=store.log_mel(c.clip).numpy(), f0=store.f0_hz(c.clip))
-        for c in cards
-    ]
-    levels = levels_of(panels)
-    for index, (card, panel) in enumerate(zip(cards, panels, strict=True)):
-        x = MARGIN + (index % columns) * (wide + BETWEEN)
-        y = MARGIN + (index // columns) * (high + BETWEEN)
-        places = [(x, y, PORTRAIT)]
-        places += [(x + PORTRAIT + GAP, y + i * (SMALL + GAP), SMALL) for i in range(3)]
-        for (left, top, side), row in zip(places, card.pictures.values(), strict=True):
-            show_panel(board.axes(left, top, side, side), Panel(label="", face=store.faces[row]))
-        show_panel(board.axes(x, y + PORTRAIT + GAP, wide, VOICE), panel, levels)
-        _caption(board, card, x, y + PORTRAIT + GAP + VOICE, wide)
-    sheet = Sheet(board.figure)
-    sheet.record = _record(store, cards)
-    return sheet
-
-
-def _caption(board: Board, card: Card, x: float, y: float, wide: float) -> None:
-    sex = "woman" if card.hidden["gender"] == "f" else "man"
-    years = round(YOUNGEST + YEARS * float(card.hidden["age"]))
-    name = card.speaker.split("/")[-1]
-    board.text(x, y + 0.15, name, fontsize=7.5, weight="bold", color=INK)
-    board.text(x + 0.28, y + 0.15, f"{sex}, {years}", fontsize=7.5, color=INK)
-    said = f"“{card.clip.transcript}”"
-    board.text(x, y + 0.28, said, fontsize=6.4, color=FAINT, style="italic")
-    length = (wide - 0.2) / len(FACTORS)
-    for number, factor in enumerate(FACTORS):
-        left = x + number * (length + 0.1)
-        board.text(left, y + 0.43, factor, fontsize=6.2, color=FAINT)
-        axes = board.axes(left, y + 0.46, length, 0.045)
-        axes.barh([0], [1.0], color=RULE, height=1.0)
-        axes.barh([0], [float(card.hidden[factor])], color=PALETTE[number], height=1.0)
-        axes.set(xlim=(0, 1), ylim=(-0.5, 0.5))
-
-
-def _cards(store: Store) -> list[Card]:
-    file = store.path / "factors.json"
-    known = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    people: dict[str, dict[str, Any]] = known.get("people", {})
-    faces: list[dict[str, Any]] = known.get("faces", [])
-    if not people or len(faces) != len(store.faces):
-        raise DataError(
-            f"{store.path}: factors.json tells of {len(people)} people and {len(faces)} of "
-            f"{len(store.faces)} faces; expected a prepared store of `mini`; prepare it again"
-        )
-    cards = []
-    for speaker, hidden in sorted(people.items()):
-        clips = [item for item in store.items if item.speaker == speaker]
-        owner = {c.face_start + i: c for c in clips for i in range(c.face_count)}
+    people, faces = known_factors(store)
+    cast = sorted(people)[:MOST]
+    columns = min(COLUMNS, len(cast))
+    width = 2 * MARGIN + columns * (WIDE + BETWEEN) - BETWEEN
+    height = 2 * MARGIN + -(-len(cast) // columns) * (HIGH + BETWEEN) - BETWEEN
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
+    shown: dict[str, Any] = {}
+    for index, speaker in enumerate(cast):
+        owner = {
+            item.face_start + i: item
+            for item in store.items
+            if item.speaker == speaker
+            for i in range(item.face_count)
+        }
         pictures = _choose([(row, faces[row]) for row in owner])
-        cards.append(Card(speaker, hidden, pictures, owner[pictures["portrait"]]))
-    return cards
+        clip, hidden = owner[pictures["portrait"]], people[speaker]
+        x = MARGIN + (index % columns) * (WIDE + BETWEEN)
+        y = MARGIN + (index // columns) * (HIGH + BETWEEN)
+        _card(figure, (x, y), store, list(pictures.values()), clip, hidden)
+        shown[speaker] = {"clip": clip.id, "pictures": pictures, "gender": hidden["gender"]}
+        shown[speaker] |= {factor: hidden[factor] for factor in FACTORS}
+    record = {
+        "schema": 1,
+        "item": "mini/contact_sheet",
+        "dataset": store.corpus,
+        "data": store.manifest_hash,
+        "seed": store.seed,
+        "xfavot": __version__,
+        "speakers": len(cast),
+        "shown": shown,
+        "command": "python -m tools.mini_sheet",
+    }
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png")
+    picture = Image.open(drawn).convert("RGB")
+    palette = picture.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE)
+    dithered = picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+    dithered.save(small, "PNG", optimize=True)
+    write_whole(path, small.getvalue())
+    write_whole(path.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
+    return record
+
+
+def _card(
+    figure: Figure,
+    corner: tuple[float, float],
+    store: Store,
+    rows: Sequence[int],
+    clip: Item,
+    hidden: Mapping[str, Any],
+) -> None:
+    """Draw one person, `corner` inches right of and below the figure's upper left corner."""
+    width, height = figure.get_size_inches()
+
+    def axes(x: float, y: float, wide: float, high: float) -> Any:
+        left, top = corner[0] + x, corner[1] + y
+        place = (left / width, 1 - (top + high) / height, wide / width, high / height)
+        made = figure.add_axes(place)
+        made.set_axis_off()
+        return made
+
+    def text(x: float, y: float, words: str, size: float, **look: Any) -> None:
+        place = ((corner[0] + x) / width, 1 - (corner[1] + PORTRAIT + GAP + VOICE + y) / height)
+        figure.text(*place, words, fontsize=size, **look)
+
+    axes(0, 0, PORTRAIT, PORTRAIT).imshow(store.faces[rows[0]])
+    for number, row in enumerate(rows[1:]):
+        axes(PORTRAIT + GAP, number * (SMALL + GAP), SMALL, SMALL).imshow(store.faces[row])
+    voice = axes(0, PORTRAIT + GAP, WIDE, VOICE)
+    voice.imshow(store.log_mel(clip).numpy(), origin="lower", aspect="auto", cmap="magma")
+    f0 = store.f0_hz(clip)
+    pitch = voice.twinx()
+    pitch.plot(np.where(f0 > 0, f0, np.nan), color="#7DF9FF", linewidth=0.8)
+    pitch.set(yscale="log", ylim=(60, 500))
+    pitch.set_axis_off()
+    sex = "woman" if hidden["gender"] == "f" else "man"
+    text(0, 0.15, clip.speaker.split("/")[-1], 7.5, weight="bold", color=INK)
+    text(0.28, 0.15, f"{sex}, {round(YOUNGEST + YEARS * hidden['age'])}", 7.5, color=INK)
+    text(0, 0.28, f"“{clip.transcript}”", 6.4, color=FAINT, style="italic")
+    length = (WIDE - 0.2) / len(FACTORS)
+    for number, (factor, colour) in enumerate(FACTORS.items()):
+        left = number * (length + 0.1)
+        text(left, 0.43, factor, 6.2, color=FAINT)
+        bar = axes(left, PORTRAIT + GAP + VOICE + 0.46, length, 0.045)
+        bar.barh([0, 0], [1.0, hidden[factor]], color=[RULE, colour], height=1.0)
+        bar.set(xlim=(0, 1), ylim=(-0.5, 0.5))
 
 
 def _choose(pictures: Sequence[tuple[int, Mapping[str, Any]]]) -> dict[str, int]:
@@ -187,23 +155,5 @@ def _choose(pictures: Sequence[tuple[int, Mapping[str, Any]]]) -> dict[str, int]
     return chosen
 
 
-def _record(store: Store, cards: Sequence[Card]) -> dict[str, Any]:
-    return {
-        "schema": 1,
-        "item": "mini/contact_sheet",
-        "dataset": store.corpus,
-        "data": store.manifest_hash,
-        "seed": store.seed,
-        "xfavot": __version__,
-        "speakers": len(cards),
-        "shown": {
-            card.speaker: {
-                "clip": card.clip.id,
-                "pictures": dict(card.pictures),
-                **{factor: card.hidden[factor] for factor in ("gender", *FACTORS)},
-            }
-            for card in cards
-        },
-        "colours": COLOURS,
-        "command": "viz.mini_sheet.people_sheet(store).save('figures/mini/contact_sheet.png')",
-    }
+if __name__ == "__main__":
+    people_sheet(Store.open(Path(sys.argv[1])), Path(sys.argv[2]))

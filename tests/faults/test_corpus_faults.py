@@ -84,16 +84,6 @@ def test_files_and_folders_without_permission(tmp_path: Path) -> None:
     }
 
 
-def test_a_loop_of_links_and_a_second_way_in(tmp_path: Path) -> None:
-    root = write_vctk(tmp_path, speakers=1, clips=2) / "vctk"
-    (root / "again").symlink_to(root, target_is_directory=True)
-    (root / "p999").symlink_to(root / "wav48" / "p225", target_is_directory=True)
-    assert [i.id for i in make("vctk", tmp_path, tmp_path / "data").items] == [
-        "p225/p225_000",
-        "p225/p225_001",
-    ]
-
-
 NAMES = ("with space.wav", "quote'\"&<b>.wav", "line\nbreak.wav", "日本 Zoë.wav", "a,b;c%d.wav")
 
 
