@@ -85,10 +85,22 @@ cfg = Paper.resolve(
 )
 
 # %% [markdown]
-# ## The notebooks
+# ## The plan
+#
+# Which notebooks run with which parameters, and what is fresh. Folders are left out.
 
 # %%
-failed = paper.make(cfg, on_log=progress.line)
+display.Markdown(paper.plan(cfg).to_markdown())
+
+# %% [markdown]
+# ## The notebooks
+#
+# A failure of `evaluate`, the study or the figures stops only what follows from it.
+
+# %%
+failed = []
+for step in paper.steps(cfg):
+    failed += paper.run(step, on_log=progress.line)
 
 # %% [markdown]
 # ## The tables
@@ -110,7 +122,7 @@ for name in paper.ALL_FIGURES:
 # ## What is here, and what is not
 
 # %%
-paper.contents(cfg.out, failed)
+paper.contents(cfg.out)
 
 # %%
 paper.refuse(failed)

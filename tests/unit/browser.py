@@ -1,30 +1,30 @@
-"""A headless Chromium for tests, driven over the WebDriver protocol with the standard library.
+"""A headless Chromium for tests, by Selenium; nothing is fetched: tests skip where it is absent.
 
-with Browser(downloads=tmp_path) as browser:
+with Browser(profile, downloads) as browser:
     browser.open(page)
     browser.run("return document.title")
 """
 
 from __future__ import annotations
 
-import base64
-import json
 import shutil
-import socket
-import subprocess
-import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("selenium")
+
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
 
 PHONE = {"width": 390, "height": 780}
 DESKTOP = {"width": 1280, "height": 860}
 
 
 class Browser:
-    """One window; tests skip where Chromium or its driver is not installed.
+    """One window.
 
     Args:
         profile: an empty folder of the browser's own.
@@ -39,127 +39,60 @@ class Browser:
         driver = shutil.which("chromedriver")
         if not chromium or not driver:
             pytest.skip("no Chromium with chromedriver here")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.process = subprocess.Popen(
-            [driver, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        self.root = f"http://127.0.0.1:{port}"
-        arguments = [
-            *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
-            *("--mute-audio", "--hide-scrollbars", "--no-first-run", f"--user-data-dir={profile}"),
-            *(["--blink-settings=preferredColorScheme=0"] if dark else []),
-        ]
-        options = {
-            "binary": chromium,
-            "args": arguments,
-            "prefs": {"download.default_directory": str(downloads)},
-        }
-        chosen = {"alwaysMatch": {"goog:chromeOptions": options}}
-        try:
-            self._wait_for_driver()
-            made = self._call("POST", "/session", {"capabilities": chosen})
-        except Exception:
-            self.process.kill()
-            raise
-        self.session = f"/session/{made['sessionId']}"
-
-    def _wait_for_driver(self) -> None:
-        end = time.monotonic() + 20
-        while True:
-            try:
-                self._call("GET", "/status")
-                return
-            except OSError:
-                if time.monotonic() > end:
-                    raise
-                time.sleep(0.05)
-
-    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.root + path, data=data, method=method)
-        request.add_header("Content-Type", "application/json")
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(request, timeout=60) as answer:
-                return json.load(answer)["value"]
-        except urllib.error.HTTPError as error:
-            raise AssertionError(error.read().decode()[:2000]) from error
+        options = webdriver.ChromeOptions()
+        options.binary_location = chromium
+        for flag in (
+            *("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "mute-audio"),
+            *("hide-scrollbars", "no-first-run", f"user-data-dir={profile}"),
+            *(["blink-settings=preferredColorScheme=0"] if dark else []),
+        ):
+            options.add_argument(f"--{flag}")
+        options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+        options.set_capability("goog:loggingPrefs", {"browser": "SEVERE"})
+        service = webdriver.ChromeService(executable_path=driver)
+        self.driver = webdriver.Chrome(options=options, service=service)
 
     def open(self, page: Path) -> None:
         """Load a file."""
-        self._call("POST", f"{self.session}/url", {"url": page.resolve().as_uri()})
+        self.driver.get(page.resolve().as_uri())
 
     def run(self, script: str, *arguments: Any) -> Any:
         """Run JavaScript in the page and return what it returns."""
-        body = {"script": script, "args": list(arguments)}
-        return self._call("POST", f"{self.session}/execute/sync", body)
+        return self.driver.execute_script(script, *arguments)
 
     def press(self, *keys: str) -> None:
         """Press keys one after the other, as a person does."""
-        actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
-        body = {"actions": [{"type": "key", "id": "keys", "actions": actions}]}
-        self._call("POST", f"{self.session}/actions", body)
+        webdriver.ActionChains(self.driver, duration=0).send_keys(*keys).perform()
 
     def tap(self, selector: str) -> None:
         """Click on what a CSS selector finds, where a person would."""
-        body = {"using": "css selector", "value": selector}
-        element = next(iter(self._call("POST", f"{self.session}/element", body).values()))
-        self._call("POST", f"{self.session}/element/{element}/click", {})
+        self.driver.find_element(By.CSS_SELECTOR, selector).click()
 
     def accept(self) -> None:
         """Say yes to a question of the page."""
-        self._call("POST", f"{self.session}/alert/accept", {})
+        self.driver.switch_to.alert.accept()
 
     def upload(self, selector: str, file: Path) -> None:
         """Choose a file in a file field."""
-        body = {"using": "css selector", "value": selector}
-        element = next(iter(self._call("POST", f"{self.session}/element", body).values()))
-        self._call("POST", f"{self.session}/element/{element}/value", {"text": str(file)})
+        self.driver.find_element(By.CSS_SELECTOR, selector).send_keys(str(file))
 
     def wait(self, condition: str, seconds: float = 20.0) -> None:
         """Wait until a JavaScript expression holds."""
-        end = time.monotonic() + seconds
-        while not self.run(f"return Boolean({condition})"):
-            assert time.monotonic() < end, f"never came true: {condition}"
-            time.sleep(0.03)
-
-    def emulate(self, command: str, **parameters: Any) -> None:
-        """Send a command of the DevTools protocol, such as a screen size."""
-        body = {"cmd": command, "params": parameters}
-        self._call("POST", f"{self.session}/goog/cdp/execute", body)
+        waiting = WebDriverWait(self.driver, seconds, poll_frequency=0.03)
+        waiting.until(lambda _: self.run(f"return Boolean({condition})"), condition)
 
     def resize(self, width: int, height: int, *, scale: float = 1.0, touch: bool = False) -> None:
-        """Show a screen of some size in CSS pixels."""
-        self.emulate(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=scale,
-            mobile=touch,
-        )
-        self.emulate("Emulation.setTouchEmulationEnabled", enabled=touch)
-
-    def screenshot(self, file: Path) -> None:
-        """Write what the window shows as a PNG."""
-        file.write_bytes(base64.b64decode(self._call("GET", f"{self.session}/screenshot")))
+        """Show a screen of some size in CSS pixels; width 0 is that of the window."""
+        screen = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": touch}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        self.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": touch})
 
     def console(self) -> list[str]:
         """Errors of the page since the last call."""
-        entries = self._call("POST", f"{self.session}/se/log", {"type": "browser"})
-        return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
-
-    def close(self) -> None:
-        """End browser and driver."""
-        try:
-            self._call("DELETE", self.session)
-        finally:
-            self.process.terminate()
-            self.process.wait(timeout=20)
+        return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def __enter__(self) -> Browser:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
+        self.driver.quit()

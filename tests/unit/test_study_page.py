@@ -34,6 +34,10 @@ def shows(section: str) -> str:
     return f"document.querySelector('#{section}') && !document.querySelector('#{section}').hidden"
 
 
+def text(browser: Browser, selector: str) -> str:
+    return str(browser.run("return document.querySelector(arguments[0]).textContent", selector))
+
+
 def make(folder: Path, *, listen_ms: int = 0, seconds: float = 0.3, count: int = COUNT) -> Study:
     """Write 30 triplets of one model and task, as the paper has them, and two pages."""
     made = toy_triplets(count, seconds=seconds)
@@ -56,7 +60,7 @@ def start(browser: Browser, study: Study, sheet: str = "01") -> None:
     assert browser.run("return document.querySelector('#start').disabled")
     browser.tap("#agree")
     browser.tap("#start")
-    assert "Example" in browser.run("return document.querySelector('#count').textContent")
+    assert "Example" in text(browser, "#count")
     browser.press("a", ENTER)
 
 
@@ -72,10 +76,10 @@ def sides(study: Study, wrong: set[int], sheet: str = "01") -> list[str]:
 
 def saved(browser: Browser, folder: Path) -> dict[str, Any]:
     """What the page would save, written where answers are read."""
-    text = browser.run("return document.querySelector('#text').value")
-    content: dict[str, Any] = json.loads(text)
+    kept = browser.run("return document.querySelector('#text').value")
+    content: dict[str, Any] = json.loads(kept)
     folder.mkdir(exist_ok=True)
-    (folder / f"sheet_{content['sheet']}.json").write_text(text, "utf-8")
+    (folder / f"sheet_{content['sheet']}.json").write_text(kept, "utf-8")
     return content
 
 
@@ -111,20 +115,14 @@ def test_thirty_triplets_are_answered_reloaded_saved_and_read_back(
             )
             assert kept(browser, study) == before
             browser.tap("#resume")
-            assert browser.run("return document.querySelector('#count').textContent") == "15 of 30"
+            assert text(browser, "#count") == "15 of 30"
         browser.press(KEYS[side][place % 3], ENTER)
     browser.wait(shows("end"))
     browser.tap("#save")
     name = f"answers_{study.key['study']}_sheet_01.json"
-    file = browser.downloads / name
-    browser.wait("true")
-    for _ in range(200):
-        if file.is_file():
-            break
-        browser.wait("true")
-    assert (
-        json.loads(file.read_text("utf-8"))["answers"] == saved(browser, tmp_path / "a")["answers"]
-    )
+    file = arrived(browser.downloads / name)
+    content = json.loads(file.read_text("utf-8"))
+    assert content["answers"] == saved(browser, tmp_path / "a")["answers"]
     (tmp_path / "a" / "sheet_01.json").write_bytes(file.read_bytes())
     answers = read_answers(study, tmp_path / "a")
     assert answers.sheets["complete"].tolist() == ["yes"]
@@ -152,15 +150,15 @@ def test_an_answer_needs_the_voice_to_be_heard_and_a_choice(
     browser.run("document.querySelector('.player').click()")  # stop what began by itself
     browser.press("a", ENTER)
     assert browser.run("return document.querySelector('#next').disabled")
-    assert "Please listen" in browser.run("return document.querySelector('#hint').textContent")
+    assert "Please listen" in text(browser, "#hint")
     browser.press(SPACE)
     browser.wait("!document.querySelector('#next').disabled")  # heard to its end
     browser.press(ENTER)
-    assert browser.run("return document.querySelector('#count').textContent") == "1 of 2"
+    assert text(browser, "#count") == "1 of 2"
     browser.wait("document.querySelector('#hint').textContent.startsWith('Choose A or B')")
     assert browser.run("return document.querySelector('#next').disabled")
     browser.press(ENTER)
-    assert browser.run("return document.querySelector('#count').textContent") == "1 of 2"
+    assert text(browser, "#count") == "1 of 2"
     browser.press("b", ENTER)
     (answer,) = kept(browser, study)["answers"]
     assert answer["side"] == "B"
@@ -238,5 +236,4 @@ def test_the_page_fits_a_phone_and_is_told_to_those_who_do_not_see(
         )
         assert small == 0
     finally:
-        browser.emulate("Emulation.clearDeviceMetricsOverride")
-        browser.emulate("Emulation.setTouchEmulationEnabled", enabled=False)
+        browser.resize(0, 0)

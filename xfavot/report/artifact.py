@@ -401,20 +401,22 @@ class Renderable(Protocol):
         """The bytes of a "png" or a "pdf" file."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class Markdown(str):
+    """Text that a notebook shows as Markdown, and a log as it is."""
+
+    def __repr__(self) -> str:
+        """The text itself."""
+        return str(self)
+
+    def _repr_markdown_(self) -> str:
+        return str(self)
+
+
+class Table(Markdown):
     """A table as it lies on disk; a notebook shows it as Markdown."""
 
     rows: list[dict[str, Any]]
     record: dict[str, Any]  # the JSON file
-    markdown: str
-
-    def __repr__(self) -> str:
-        """The Markdown, which logs show as well."""
-        return self.markdown
-
-    def _repr_markdown_(self) -> str:
-        return self.markdown
 
 
 def write_table(
@@ -521,7 +523,9 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     if f"{folder.name}.md" not in contents:
         raise DataError(f"{folder} holds no table; expected {folder.name}.md; {advice}")
     rows, text = (contents[f"{folder.name}.{end}"].decode("utf-8") for end in ("csv", "md"))
-    return Table(rows=from_csv(rows), record=record, markdown=text)
+    table = Table(text)
+    table.rows, table.record = from_csv(rows), record
+    return table
 
 
 def read_record(folder: Path) -> dict[str, Any]:
