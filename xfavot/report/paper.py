@@ -289,7 +289,10 @@ def contents(out: str | os.PathLike[str]) -> Markdown:
         items.append(line)
     parts = [pd.DataFrame(items).to_markdown(index=False), "No cell is empty."]
     if reasons:
-        groups = pd.DataFrame(reasons).groupby("reason", sort=False)["table"]
-        why = groups.agg(cells="size", tables=lambda names: ", ".join(dict.fromkeys(names)))
-        parts[1] = why.sort_values("cells", ascending=False, kind="stable").to_markdown()
+        lines = [
+            {"reason": why, "cells": len(same), "tables": ", ".join(dict.fromkeys(same["table"]))}
+            for why, same in pd.DataFrame(reasons).groupby("reason")
+        ]
+        lines.sort(key=lambda line: -int(str(line["cells"])))
+        parts[1] = pd.DataFrame(lines).to_markdown(index=False)
     return Markdown("\n\n".join(parts) + "\n")
