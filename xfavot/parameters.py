@@ -253,6 +253,23 @@ class Train(Parameters):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Method(Parameters):
+    """Of `method`: the data of one batch and the size of the modules that it goes through."""
+
+    dataset: str = _dataset()
+    data_root: str = _data_root()
+    preset: str = option("mini", "size; the F0 and content networks of mini come with the package")
+    seed: int = _seed()
+    device: str = _device()
+
+    @property
+    def run(self) -> RunConfig:
+        """The run whose first step after the warm-up is shown; nothing is written to its folder."""
+        given = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        return config.resolve(**given, overrides={"pretrain.source": "shipped"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pretrain(Parameters):
     """Of `pretrain`: a network that stays frozen in the GAN, or a vocoder."""
 
@@ -517,6 +534,7 @@ class Paper(Parameters):
 NOTEBOOKS: dict[str, type[Parameters]] = {
     "prepare_data": Prepare,
     "train": Train,
+    "method": Method,
     "pretrain": Pretrain,
     "benchmark": Benchmark,
     "tables": Tables,

@@ -82,6 +82,15 @@ def test_train_leaves_a_run_with_grids_and_voices(trained: tuple[Path, str]) -> 
     assert "metrics.jsonl" in text
 
 
+def test_method_computes_every_term_as_training_does(roots: dict[str, str], tmp_path: Path) -> None:
+    data = {"dataset": "grid", "data_root": roots["data_root"]}
+    text = execute("method", tmp_path, device="cpu", **data)
+    assert "image-only face" in text
+    assert re.search(r"L_xm = \d+\.\d+, \d pairs", text)
+    for term in ("advcls", "cyc", "norm", "rec_audio", "r1"):
+        assert term in text
+
+
 def test_explore_shows_the_newest_checkpoint(
     trained: tuple[Path, str], roots: dict[str, str], tmp_path: Path
 ) -> None:

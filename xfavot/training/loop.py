@@ -314,7 +314,7 @@ def open_session(
         if start is not None:
             checkpoint.require_same_run(start, cfg, batches.fingerprint)
         outputs = _outputs(cfg, batches)
-        n = checkpoint.place(open_networks(cfg, stores, batches, outputs, on_log), device)
+        n = open_networks(cfg, stores, batches, outputs, on_log)
         updater = Updater(n, cfg, guidances=("z", *outputs), outputs=outputs)
         step = checkpoint.restore(start, updater) if start is not None else 0
         description = {"config_id": config_id(cfg), **to_dict(cfg)}
@@ -363,7 +363,15 @@ def _outputs(cfg: RunConfig, batches: Batches) -> str:
 def open_networks(
     cfg: RunConfig, stores: list[Store], batches: Batches, outputs: str, on_log: Log | None
 ) -> Networks:
-    """The eight modules, initialised by the seed, and the frozen two (unused without voices)."""
+    """The eight modules, initialised by the seed, and the frozen two, on the run's device.
+
+    Args:
+        cfg: the run.
+        stores: prepared stores, from which frozen networks that are missing are trained.
+        batches: the training batches; their mel statistics are shared.
+        outputs: modalities generated, of "i" and "a"; without voices the frozen two are not used.
+        on_log: as in :func:`fit`.
+    """
     if "a" in outputs:
         auxiliary = pretrain.ensure_auxiliary(cfg, stores, batches.standardiser, on_log)
         f0, content = auxiliary.f0, auxiliary.content
@@ -371,7 +379,8 @@ def open_networks(
         f0 = F0Network.from_config(cfg.model)
         content = ContentNetwork.from_config(cfg.model, depth=1)
     torch.manual_seed(cfg.seed)
-    return Networks(XFaVoT.from_config(cfg.model), f0, content, batches.standardiser)
+    n = Networks(XFaVoT.from_config(cfg.model), f0, content, batches.standardiser)
+    return checkpoint.place(n, device_of(cfg.train.device))
 
 
 @contextmanager
