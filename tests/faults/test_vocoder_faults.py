@@ -112,7 +112,7 @@ def test_config_that_is_none(folder: Path, text: str | bytes, shown: str) -> Non
     assert not Path("ran").exists()
 
 
-@pytest.mark.parametrize("kept", [0, 100, 0.5, 0.99])
+@pytest.mark.parametrize("kept", [0, 0.5, 0.99])
 @pytest.mark.parametrize("zip_file", [True, False])
 def test_truncated_checkpoint(tmp_path: Path, kept: float, zip_file: bool) -> None:
     folder = make_weights(tmp_path / "w", "multi_band_melgan", thin=True, zip_file=zip_file)
@@ -181,6 +181,15 @@ def test_weights_that_do_not_fit(folder: Path, value: object, shown: str) -> Non
         vocoder(folder)
 
 
+ODD_PARAMS: list[dict[str, Any]] = [
+    {"nonlinear_activation": "NoSuchThing"},
+    {"channels": 8},
+    {"kernel_size": 4},
+    {"upsample_scales": ["a"]},
+    {"in_channels": 40},
+]
+
+
 @pytest.mark.parametrize(
     ("settings", "shown"),
     [
@@ -190,29 +199,21 @@ def test_weights_that_do_not_fit(folder: Path, value: object, shown: str) -> Non
         ),
         ({"generator_type": "__doc__"}, "generator_type is '__doc__'"),
         ({"generator_params": None}, "no settings by name with generator_params"),
-        ({"generator_params": {"upsample_scales": [5, 5, 3], "odd": 1}}, "'odd'|missing"),
+        ({"generator_params": {"odd": 1}}, "'odd'"),
         (
             {"generator_params": {"upsample_scales": [8, 8, 4]}},
-            "samples a frame is 256, expected 300",
+            "samples a frame is 1024, expected 300",
         ),
-        ({"pqmf_params": {"taps": 61}}, "cannot be used"),
-        ({"pqmf_params": {"odd": 1}}, "cannot be used"),
+        *(({"pqmf_params": change}, "cannot be used") for change in ({"taps": 61}, {"odd": 1})),
+        *(({"generator_params": change}, "cannot be used") for change in ODD_PARAMS),
     ],
 )
 def test_generators_that_are_none(folder: Path, settings: dict[str, Any], shown: str) -> None:
+    if isinstance(params := settings.get("generator_params"), dict):
+        usual = yaml.safe_load((folder / "config.yml").read_text())["generator_params"]
+        settings = {"generator_params": usual | params}
     change_config(folder, **settings)
     with pytest.raises(WeightsError, match=shown):
-        vocoder(folder)
-
-
-ODD_SIZES = ({"channels": 8}, {"kernel_size": 4}, {"upsample_scales": ["a"]}, {"in_channels": 40})
-
-
-@pytest.mark.parametrize("change", [{"nonlinear_activation": "NoSuchThing"}, *ODD_SIZES])
-def test_generator_settings_that_fit_no_network(folder: Path, change: dict[str, Any]) -> None:
-    params = yaml.safe_load((folder / "config.yml").read_text())["generator_params"]
-    change_config(folder, generator_params=params | change)
-    with pytest.raises(WeightsError, match=r"w/(config|checkpoint-4).*cannot be used"):
         vocoder(folder)
 
 
