@@ -162,7 +162,7 @@ def test_the_answers_of_people_come_with_the_origin_of_their_study(
     assert "missing" not in capsys.readouterr().out
     assert {row["value"] for row in rows if row["metric"] == "CPR"} == {1.0}  # all answered right
     assert origin is not None
-    assert (origin.dataset, origin.notebook) == ("toy", "cpr_study")
+    assert (origin["dataset"], origin["notebook"]) == ("toy", "cpr_study")
 
 
 def test_what_cannot_be_made_says_so(
