@@ -83,15 +83,20 @@ def bars(rows, label, title):
     """Draw medians as bars, with a line from the lowest to the highest round."""
     frame = pd.DataFrame(rows)
     figure = Figure(figsize=(7.2, 0.21 * len(frame) + 0.9), layout="constrained")
-    axes = figure.add_subplot(xscale="log", xlabel=label, title=title)
+    axes = figure.add_subplot(xscale="log", xlabel=f"{label}; line: all rounds", title=title)
     ours = frame["system"] == frame["system"][0]
     colours = ours.map({True: drawing.PALETTE[0], False: drawing.PALETTE[1]})
     spread = [frame["value"] - frame["lowest"], frame["highest"] - frame["value"]]
     names = frame["system"] + ": " + frame["task"]
-    notes = [f" {row.value:.3g} ({row.ratio:.3g} x)" for row in frame.itertuples()]
+    notes = [
+        f" {artifact.rounded(row.value)} ({artifact.rounded(row.ratio)} x)"
+        for row in frame.itertuples()
+    ]
     drawn = axes.barh(names, frame["value"], 0.62, color=colours, xerr=spread)
     axes.bar_label(drawn, notes, fontsize=7)
-    axes.set(xlim=(frame["lowest"].min() / 2, frame["highest"].max() * 6))
+    axes.set(xlim=(frame["lowest"].min() / 2, frame["highest"].max() * 12))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.tick_params(axis="y", length=0, labelcolor=drawing.INK)
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     return drawing.Drawing(figure)

@@ -137,6 +137,7 @@ for number, (system, one) in enumerate(frame.groupby("system", sort=False)):
     axes.errorbar(x, one["value"], spread, fmt="none", ecolor=drawing.INK, capsize=2.5)
     for place, value in zip(x, one["value"], strict=True):
         axes.text(place, 0.02, f"{value:.2f}", ha="center", color="white", weight="bold")
+axes.tick_params(axis="x", length=0, labelcolor=drawing.INK)
 axes.axhline(CHANCE, color=drawing.INK, linestyle="--", linewidth=0.8)
 axes.set_xticks(range(len(tasks)), [drawing.title_of(Task(task)) for task in tasks])
 axes.set(ylim=(0, 1.02), ylabel="CPR", title=f"{frame['metric'].iloc[0]}; dashed: chance")

@@ -198,6 +198,7 @@ if ratios:
         axes.errorbar(x, one["value"], spread, fmt="none", ecolor=drawing.INK, capsize=2.5)
         for place, value in zip(x, one["value"], strict=True):
             axes.text(place, 0.02, f"{value:.2f}", ha="center", color="white", weight="bold")
+    axes.tick_params(axis="x", length=0, labelcolor=drawing.INK)
     axes.axhline(CHANCE, color=drawing.INK, linestyle="--", linewidth=0.8)
     axes.set_xticks(range(len(tasks)), [drawing.title_of(Task(task)) for task in tasks])
     axes.grid(axis="x", visible=False)

@@ -26,9 +26,7 @@ from xfavot.evaluation.judges import speakers_of
 from xfavot.evaluation.rows import DRAWS, Row, draws_of, quantiles, row
 
 KINDS = ("face", "voice")
-PERPLEXITY = 30.0
 PER_SPEAKER = 12  # faces, and as many voices
-FEWEST = 6  # points that a map is made of
 GOAL = 0.95
 RETRIEVAL_DRAWS = 500  # of one query and one gallery sample a speaker
 
@@ -396,29 +394,6 @@ def _draw(pool: Sequence[Any], count: int, rng: np.random.Generator) -> list[Any
     return [pool[i] for i in sorted(chosen)]
 
 
-def embed(space: StyleSpace, *, seed: int = 0) -> Array:
-    """Lay the styles out on a plane by t-SNE, (n, 2); the same seed gives the same map.
-
-    Raises:
-        DataError: scikit-learn is missing, or there are too few points for a map.
-    """
-    count = len(space.styles)
-    if count < FEWEST:
-        raise DataError(
-            f"t-SNE: got {count} styles; expected {FEWEST} or more; prepare more clips of more "
-            "people, or take another split"
-        )
-    from sklearn.manifold import TSNE
-
-    tsne = TSNE(
-        metric="precomputed",
-        init=_principal(space.styles),
-        random_state=seed,
-        perplexity=min(PERPLEXITY, (count - 1) / 3),
-    )
-    return np.asarray(tsne.fit_transform(_distances(space)), dtype=np.float64)
-
-
 def _distances(space: StyleSpace) -> Array:
     """(n, n) one less the cosine."""
     distance: Array = np.clip(1.0 - space.styles @ space.styles.T, 0.0, 2.0)
@@ -431,13 +406,6 @@ def _silhouette(space: StyleSpace, label: NDArray[np.int64]) -> float:
     from sklearn.metrics import silhouette_score
 
     return float(silhouette_score(_distances(space), label, metric="precomputed"))
-
-
-def _principal(styles: Array) -> Array:
-    """(n, 2) the two main directions, scaled as t-SNE starts from."""
-    left, values, _ = np.linalg.svd(styles - styles.mean(axis=0), full_matrices=False)
-    start = left[:, :2] * values[:2]
-    return np.asarray(start / (start[:, 0].std() + 1e-12) * 1e-4)
 
 
 def measures(

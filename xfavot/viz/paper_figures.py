@@ -147,21 +147,14 @@ class Material:
         for kind in kinds:
             modality = "face" if kind == "avatar" else kind
             if not self.converter.has(modality):
-                reason = (
-                    f"the checkpoint {self.converter.name} was not trained on {modality}s; give "
-                    "one of configuration xfavot"
-                )
+                reason = f"{self.converter.name} was not trained on {modality}s; give another model"
             elif self._split_of(kind):
                 continue
+            elif kind == "avatar":
+                reason = NO_AVATARS
             else:
-                reason = (
-                    NO_AVATARS
-                    if kind == "avatar"
-                    else (
-                        f"split {self.split} of {self.cfg.dataset} has no {kind} of known gender; "
-                        "prepare a corpus that has"
-                    )
-                )
+                where = f"split {self.split} of {self.cfg.dataset}"
+                reason = f"{where} has no {kind} of known gender; prepare a corpus that has"
             missing(item, reason)
             return False
         return True

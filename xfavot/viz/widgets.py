@@ -305,7 +305,7 @@ class Explorer:
             ]
             rows = tuple(row for grid in grids for row in grid.rows)
             cells = tuple(line for grid in grids for line in grid.cells)
-            sheets[f"Its {output}"] = dataclasses.replace(grids[0], rows=rows, cells=cells)
+            sheets[f"The {output}"] = dataclasses.replace(grids[0], rows=rows, cells=cells)
         title = f"{source.label} after {reference.label}"
         picture = conversions(sheets, title=title, across=True)
         return Html(picture.html() + _heard(sheets.values()), log=title)
