@@ -16,22 +16,20 @@
 # %% [markdown]
 # # Evaluate what XFaVoT has learnt
 #
-# Measures a checkpoint on utterances and faces that it was not trained on: the paper's protocol
-# (App. B; Tables 2 to 5), retrieval between faces and voices by their styles (L_xm), and what
-# converted faces and voices carry of the reference (sex, identity) and keep of the source (pose,
-# words, melody).
+# An evaluation is a list of conversions, scored metric by metric. The conversions are those of a
+# checkpoint, of faces and utterances that it was not trained on (the paper's protocol, App. B;
+# Tables 2 to 5), or, with `manifest`, those that any system made, listed in a CSV file (columns
+# task, source, reference, output, model, and where known transcript, speaker, gender).
 #
 # **In:** a checkpoint under `run_root` (the newest, unless `checkpoint` names one) and prepared
-# stores under `data_root`. **Out:** `evaluation.csv`, `missing.csv`, `evaluation.json` and
-# `evaluation.md`, `learning.csv` and `learning.md` in the run's folder `evaluation/`; judges and
-# statistics of real faces are kept under `run_root`, in `auxiliary/`.
-# With `manifest`, a CSV file of outputs that any system made (columns task, source, reference,
-# output, model, and where known transcript, speaker, gender), these are scored instead, and a
-# `checkpoint` that is named judges what fits face to voice. **Out:** `scores.csv`, `missing.csv`,
-# `scores.md` and `scores.json` under `out`.
+# stores under `data_root`; or a `manifest`, where a named `checkpoint` says what fits face to
+# voice. **Out:** `evaluation.csv`, `missing.csv`, `evaluation.json` and `evaluation.md`,
+# `learning.csv` and `learning.md` in the run's folder `evaluation/`; classifiers and statistics of
+# real faces under `run_root`, in `auxiliary/`. Of a manifest: `scores.csv`, `missing.csv`,
+# `scores.json` and `scores.md` under `out`.
 #
-# **Time:** four minutes on one CPU core with `dataset mini`, one of them for the judges, once; a
-# second run reads the finished parts of the protocol.
+# **Time:** four minutes on one CPU core with `dataset mini`; a second run reads the scores that
+# were kept.
 
 # %% tags=["parameters"]
 checkpoint: str = ""  # run folder or checkpoint; empty means the newest
@@ -49,12 +47,12 @@ conversions: int = -1  # of each task; 0: the paper's; -1: few on mini
 substitute: str = ""  # judge: also the classifier of faces, under its own name
 
 # %%
+import pandas as pd
 from IPython import display
 
 from xfavot import convert
 from xfavot.audio import vocoder as vocoders
 from xfavot.evaluation import copy_synthesis, learning, protocol
-from xfavot.evaluation import manifest as manifest_evaluation
 from xfavot.parameters import Evaluate
 from xfavot.training.checkpoint import load_model
 from xfavot.viz import progress, widgets
@@ -77,42 +75,29 @@ cfg = Evaluate.resolve(
 )
 
 # %% [markdown]
-# ## Outputs that another system made
+# ## The conversions
 #
-# Only with `manifest`. The sources stand beside every system as `ground truth`; what could not be
-# measured is listed with its reason and is never replaced.
+# A task is named guidance to output: `a2i` is an audio-guided face, `z` a latent code. Faces: ten
+# outputs of every source, between women and men in both directions. Voices: 140 audio-guided and
+# 180 image-guided pairs (`conversions` takes fewer). Seen speakers are those of the validation
+# split, unseen ones were left out of training; the ground truth stands beside every system.
 
 # %%
 if cfg.manifest:
-    verifier = manifest_evaluation.verifier_of(cfg.checkpoint, device=cfg.device)
-    scored = manifest_evaluation.score(
+    evaluation = protocol.of_manifest(
         cfg.manifest,
         recogniser=cfg.recogniser,
-        verifier=verifier,
+        checkpoint=cfg.checkpoint,
+        metrics=cfg.chosen,
+        folder=cfg.out,
         seed=cfg.seed,
+        device=cfg.device,
         on_log=progress.line,
     )
-    written = manifest_evaluation.save(scored, cfg.manifest, cfg.out)
-    display.display(display.Markdown(written.read_text(encoding="utf-8")))
-
-# %%
-if not cfg.manifest:
+else:
     model = load_model(cfg.checkpoint or cfg.run_root)
     stores = convert.open_stores(cfg.data_root, cfg.corpora)
-    progress.line(f"checkpoint: {model.path}, step {model.step}")
-
-# %% [markdown]
-# ## The paper's protocol
-#
-# Ten outputs of every source face, both directions between women and men shown apart and averaged;
-# 140 voices led by voices and 180 led by faces, or fewer with `conversions`; seen and unseen
-# speakers. The ground truth stands beside every system. A metric whose weights are not here is
-# listed with its reason and never replaced: `substitute judge` adds this project's own judge of
-# faces under a name of its own. Finished parts are kept; a second run reads them.
-
-# %%
-if not cfg.manifest:
-    found = protocol.evaluate(
+    evaluation = protocol.of_checkpoint(
         model,
         stores,
         dataset=cfg.dataset,
@@ -125,32 +110,123 @@ if not cfg.manifest:
         device=cfg.device,
         on_log=progress.line,
     )
-    written = protocol.save(found)
-    display.display(display.Markdown(written.read_text(encoding="utf-8")))
+
+
+def show(table: pd.DataFrame) -> None:
+    """Show what the metrics are, and the rows of both directions and sexes together."""
+    measured = table[table["value"].notna()].fillna("")
+    for name, text in measured[["metric", "definition"]].drop_duplicates().to_numpy():
+        display.display(display.Markdown(f"**{name}**: {text}"))
+    columns = ["system", "task", "speakers", "direction", "metric", "value", "ci_low", "ci_high"]
+    together = measured[measured["sex"] == ""]
+    display.display(together[[*columns, "n", "chance"]].style.format(precision=3).hide())
+
+
+show(evaluation.measure("unusable_outputs"))
+
+# %% [markdown]
+# ## Faces: FID (Tables 2 and 4)
+#
+# The Frechet distance between the outputs of a direction and the training faces of the target sex;
+# smaller is better. It falls with the number of images: compare values of equal n alone.
+
+# %%
+show(evaluation.measure("fid"))
+
+# %% [markdown]
+# ## Faces: LPIPS (Tables 2 and 4)
+#
+# How different the ten outputs of one source look, over all pairs: larger is more diverse.
+
+# %%
+show(evaluation.measure("lpips"))
+
+# %% [markdown]
+# ## Faces: what an output keeps of its source
+#
+# Pose and contours, which should stay; by chance: held against another source. Not in the paper.
+
+# %%
+show(evaluation.measure("preservation"))
+
+# %% [markdown]
+# ## Voices: NISQA (Tables 3 and 5)
+#
+# How good a voice sounds, from 1 to 5, by a network that listens.
+
+# %%
+show(evaluation.measure("nisqa"))
+
+# %% [markdown]
+# ## Voices: SpkSim (Tables 3 and 5)
+#
+# Does the output sound like the person of the reference? Image-guided outputs are held against up
+# to ten utterances of the face's person.
+
+# %%
+show(evaluation.measure("speaker_similarity"))
+
+# %% [markdown]
+# ## Voices: WER (Tables 3 and 5)
+#
+# Does the output still say what its source says? Errors of a speech recogniser.
+
+# %%
+show(evaluation.measure("word_error"))
+
+# %% [markdown]
+# ## Voices: melody and sex, by F0
+#
+# The melody is the source's, the height of the voice the reference's. Not in the paper.
+
+# %%
+show(evaluation.measure("f0"))
+
+# %% [markdown]
+# ## Voices: content, by the network that comes with the package
+#
+# For `mini`, whose words it knows; it reads characters where no recogniser is at hand.
+
+# %%
+show(evaluation.measure("content"))
+
+# %% [markdown]
+# ## Face and voice: verification
+#
+# Is the right person recognised: an output among the references of its task, and real faces and
+# voices by the checkpoint's own styles (what the loss L_xm trains). One half is chance.
+
+# %%
+show(evaluation.measure("verification"))
+
+# %% [markdown]
+# ## What is missing
+#
+# A metric whose weights or words are not here is listed with its reason and never replaced;
+# `substitute judge` adds this project's own classifier of faces under a name of its own.
+
+# %%
+written = evaluation.save()
+display.display(pd.read_csv(written.with_name("missing.csv")).style.hide())
+progress.line(f"written: {written} and three files beside it")
 
 # %% [markdown]
 # ## What was learnt
 #
-# Judges are small classifiers of real faces and voices, trained on the real training split alone.
-# How well they read real samples that they were not trained on stands in the table too: no figure
-# of a conversion can be trusted further than that.
+# What converted faces and voices carry of the reference (sex, identity), as small classifiers read
+# it; these are trained on the real training split alone. How well they read real samples that they
+# were not trained on stands in the table too: no figure can be trusted further than that.
+#
+# Goals are those of this project for `mini`; a row without one is for information. Sex is easy and
+# passes long before the pictures are good: watch identity, pose and diversity.
 
 # %%
 if not cfg.manifest:
     table = learning.measure_and_save(
         model, stores, seed=cfg.seed, device=cfg.device, on_log=progress.line
     )
-
-# %% [markdown]
-# ## The table, as it was written
-#
-# A task is named guidance to output: `a2i` is a face led by a voice, `z` a latent code. Goals are
-# those of this project for `mini`; a row without one is for information. Sex is easy and passes
-# long before the pictures are good: watch identity, pose and diversity.
-
-# %%
-if not cfg.manifest and table:
-    display.display(display.Markdown(table.read_text(encoding="utf-8")))
+    if table:
+        display.display(display.Markdown(table.read_text(encoding="utf-8")))
 
 # %% [markdown]
 # ## What the vocoder alone changes

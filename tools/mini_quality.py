@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from xfavot.audio.mel import MEL, hz_to_mel, mel_to_hz
 from xfavot.data.store import Item, Store
 from xfavot.errors import DataError
-from xfavot.evaluation.voices import PocketsphinxGrid, at_16_khz
+from xfavot.evaluation.voice_networks import PocketsphinxGrid, at_16_khz
 
 Array = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -9,10 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.unit.test_fid_extractors import pictures
-from tests.unit.test_frechet import drawn, moments_of
+from tests.unit.test_frechet import distance, drawn, pictures
 from xfavot.evaluation import images
-from xfavot.evaluation.images import frechet_distance
 
 TOLERANCE = 1e-6  # relative
 
@@ -41,7 +39,7 @@ def test_distance(counts: tuple[int, int], ranks: tuple[int | None, int | None])
     a, b = (
         drawn(n, 80, seed=s, rank=r) for s, (n, r) in enumerate(zip(counts, ranks, strict=True))
     )
-    found = frechet_distance(moments_of(a, batch=32), moments_of(b, batch=50))
+    found = distance(a, b)
     assert found == pytest.approx(by_pytorch_fid(a, b), rel=TOLERANCE)
 
 
@@ -59,7 +57,7 @@ def networks() -> dict[str, nn.Module]:
 
 def ours(metric: str, network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> images.Extractor:
     """The extractor as a user gets it, with these weights in place of the trained ones."""
-    monkeypatch.setattr("xfavot.evaluation.images._loaded", lambda *given: network)
+    monkeypatch.setattr("xfavot.evaluation.images._trained", lambda *given: network)
     return images.pytorch_fid() if metric == "fid_pytorch" else images.fid_stargan_v2(image_size=64)
 
 
@@ -75,13 +73,13 @@ def test_network_of_pytorch_fid(
     x = pictures(4, 64, seed=2)
     with torch.no_grad():
         expected = theirs(x.float() / 255)[0][:, :, 0, 0]
-    found = ours("fid_pytorch", network, monkeypatch).features(x)
+    found = ours("fid_pytorch", network, monkeypatch)(x).float()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert float(expected.std(0).mean()) > 0
     a = found[:, ::32]  # its root of all 2048, of a rank of 3, takes minutes
     b = a.flip(1) * 1.3
-    distance = frechet_distance(moments_of(a), moments_of(b))
-    assert distance == pytest.approx(by_pytorch_fid(a, b), rel=TOLERANCE)
+    found = distance(a, b)
+    assert found == pytest.approx(by_pytorch_fid(a, b), rel=TOLERANCE)
 
 
 def test_network_of_the_ancestor(
@@ -99,4 +97,4 @@ def test_network_of_the_ancestor(
     with torch.no_grad():
         expected = theirs(extractor.prepare(x)).flatten(1)
     assert expected.shape == (4, 2048)
-    torch.testing.assert_close(extractor.features(x), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(extractor(x).float(), expected, rtol=1e-5, atol=1e-6)

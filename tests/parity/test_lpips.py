@@ -21,7 +21,6 @@ PLACES = {
     "lpips_alex": "PerceptualSimilarity/lpips/weights/v0.1/alex.pth",
     "lpips_stargan_v2": "stargan-v2/metrics/lpips_weights.ckpt",
 }
-KEYS = {"lpips_alex": "lin{}.model.1.weight", "lpips_stargan_v2": "lpips_weights.{}.main.1.weight"}
 SIDE = 64
 OUTPUTS = 10
 
@@ -35,7 +34,7 @@ def learnt(real_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         (cache / name).mkdir()
         source = real_corpus / "weights" / place
         shutil.copyfile(source, cache / name / source.name)
-        found[name] = learnt_layers(name, KEYS[name], cache)
+        found[name] = learnt_layers(name, cache)
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,24 +13,10 @@ from scipy import ndimage
 
 pytest.importorskip("facenet_pytorch", reason="the detector's weights are not installed")
 
-from xfavot.convert.converter import Task
-from xfavot.errors import DataError, ShapeError
-from xfavot.evaluation import images as images_evaluation
-from xfavot.evaluation import manifest
-from xfavot.evaluation.images import (
-    CONTOUR,
-    FOUND,
-    POSE,
-    Direction,
-    Kept,
-    Metrics,
-    contour_f,
-    edges,
-    pose,
-)
-from xfavot.evaluation.manifest import Output
-from xfavot.evaluation.rows import Group, Ledger
-from xfavot.image.io import save_image
+from tests.unit.test_frechet import group
+from xfavot.errors import ShapeError
+from xfavot.evaluation import preservation
+from xfavot.evaluation.preservation import CONTOUR, FOUND, POSE, contour_f, edges, pose
 from xfavot.mini import draw
 from xfavot.mini import people as people_mini
 
@@ -50,7 +36,7 @@ def test_landmarks_tell_the_pose_of_drawn_faces() -> None:
     for number in range(1, 9):
         for face in range(3):
             nuisance = people_mini.nuisance(5, number, 0, face)
-            landmarks = images_evaluation.detect([drawn(number, face)])[0]
+            landmarks = preservation.detect([drawn(number, face)])[0]
             if landmarks is not None:
                 truth.append((nuisance.yaw, nuisance.pitch))
                 found.append(pose(landmarks))
@@ -95,93 +81,43 @@ def test_contours_agree_as_by_distances_of_scipy() -> None:
     assert not line[28:36, 28:36].any()
 
 
+def rows_of(sources: torch.Tensor, outputs: torch.Tensor) -> dict[str, dict[str, Any]]:
+    faces = group(pairs=lambda _: iter([(sources, outputs)]), directions={"": ""})
+    return {row["metric"]: row for row in preservation.preservation(faces, seed=0)}
+
+
 def test_another_person_in_the_same_pose_keeps_more_than_one_in_another() -> None:
     people, poses = (1, 2, 5, 6, 9, 10), (2, 1, 6, 5, 10, 9)
-    kept = Kept()
-    kept.add(
+    rows = rows_of(
         stack(*(drawn(n, 0) for n in poses)),
         stack(*(drawn(n, 0, of=m) for n, m in zip(people, poses, strict=True))),
     )
-    rows = {row["metric"]: row for row in kept.rows(seed=0)}
     assert rows[POSE]["value"] < 0.7 * rows[POSE]["chance"]
     assert rows[CONTOUR]["value"] > rows[CONTOUR]["chance"]
     assert rows[CONTOUR]["ci_low"] <= rows[CONTOUR]["value"] <= rows[CONTOUR]["ci_high"]
     assert rows[FOUND]["n"] == 6
     assert rows[FOUND]["value"] >= 5 / 6
-    small = Kept()
     x = stack(*(cv2.resize(drawn(n, 0), (64, 64), interpolation=cv2.INTER_AREA) for n in people))
-    small.add(x, x)
-    assert {r["metric"]: r["value"] for r in small.rows(seed=0)} == {POSE: 0, CONTOUR: 1, FOUND: 1}
+    found = {name: row["value"] for name, row in rows_of(x, x).items()}
+    assert found == {POSE: 0, CONTOUR: 1, FOUND: 1}
 
 
 def test_pictures_without_faces_have_no_pose() -> None:
     noise = torch.randint(0, 255, (3, 3, 64, 64), dtype=torch.uint8)
-    kept = Kept()
-    kept.add(noise, noise)
-    rows = {row["metric"]: row for row in kept.rows(seed=0)}
+    rows = rows_of(noise, noise)
     assert POSE not in rows
     assert (rows[FOUND]["value"], rows[CONTOUR]["value"]) == (0.0, 1.0)
-    with pytest.raises(ShapeError, match="one output of the same size"):
-        kept.add(noise, noise[:2])
-    assert list(Kept().rows(seed=0)) == []
+    with pytest.raises(ShapeError, match="same shape"):
+        rows_of(noise, noise[:2])
+    assert preservation.preservation(group(), seed=0) == [], "real faces have no source"
 
 
-def test_the_protocol_holds_the_first_output_against_its_source() -> None:
+def test_directions_are_averaged() -> None:
     faces = stack(*(drawn(n, 0) for n in (1, 2, 3, 4)))
-    directions = [
-        Direction(source=a, target=b, sources=4, references=4)
-        for a, b in (("female", "male"), ("male", "female"))
-    ]
-    rows = images_evaluation.score(
-        lambda _, chosen, told: faces[chosen][:, None].repeat(1, told.shape[1], 1, 1, 1),
-        directions,
-        Metrics(missing={}, preserved=True),
-        {},
-        system="copy",
-        task="i2i",
-        dataset="toy",
-        seed=0,
-        outputs=2,
-        batch=2,
-        sources=lambda _, chosen: faces[chosen],
-    )
+    rows = preservation.preservation(group(pairs=lambda _: iter([(faces, faces)])), seed=0)
     found = {(row["metric"], row["direction"]): row for row in rows}
     for way in ("female to male", "male to female", "mean"):
         assert found[POSE, way]["value"] == 0.0
         assert found[CONTOUR, way]["value"] == 1.0
         assert found[CONTOUR, way]["chance"] < 0.9
     assert found[CONTOUR, "mean"]["n"] == 8
-
-
-def test_without_the_detector_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(_: object) -> None:
-        raise DataError("facenet-pytorch is not installed")
-
-    monkeypatch.setattr(images_evaluation, "detect", none)
-    found = images_evaluation.available_metrics(image_size=64)
-    assert not found.preserved
-    assert "not installed" in found.missing[POSE] == found.missing[CONTOUR]
-
-
-def test_foreign_faces_are_held_against_their_sources(tmp_path: Path) -> None:
-    outputs = []
-    for n in (1, 2, 3):
-        source, made = tmp_path / f"{n}.png", tmp_path / f"{n}_made.png"
-        save_image(source, drawn(n, 0))
-        save_image(made, cv2.resize(drawn(n, 0), (200, 200)))
-        outputs.append(
-            Output(
-                line=n, task=Task.I2I, source=source, reference=source, output=made, model="them"
-            )
-        )
-    group, ledger = Group(system="them", task="i2i", dataset="toy"), Ledger()
-    metrics = Metrics(missing={}, preserved=True)
-    manifest.score_faces(group, outputs, outputs, metrics, ledger, size=128)
-    rows = {row["metric"]: row for row in ledger.rows}
-    assert rows[POSE]["value"] < 0.05
-    assert rows[CONTOUR]["value"] > 0.95
-    assert rows[FOUND]["n"] == 3
-    outputs[0].source.write_bytes(b"no picture")
-    ledger = Ledger()
-    manifest.score_faces(group, outputs, outputs, metrics, ledger, size=128)
-    assert {one.metric for one in ledger.missing} == {POSE, CONTOUR, FOUND}

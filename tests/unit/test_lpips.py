@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.unit.test_frechet import group
 from xfavot.errors import DataError, ShapeError, WeightsError
 from xfavot.evaluation import images
-from xfavot.evaluation.images import LPIPS, alexnet_layers, unit_package, unit_stargan_v2
+from xfavot.evaluation.images import (
+    LPIPS,
+    alexnet_layers,
+    lpips,
+    to_bytes,
+    to_floats,
+    unit_package,
+    unit_stargan_v2,
+)
 
 
 @pytest.fixture(scope="module")
@@ -106,21 +114,6 @@ def test_smallest_images(measure: LPIPS) -> None:
     assert float(measure.diversity(x)) > 0
 
 
-@pytest.mark.parametrize("make", [images.lpips_stargan_v2, images.alex])
-def test_missing_weights(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XFAVOT_OFFLINE", "1")
-    with pytest.raises(WeightsError, match=r"fetch-weights (lpips_stargan_v2|alexnet)"):
-        make(cache=tmp_path)
-
-
-def test_weights_of_another_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "weights.pth"
-    torch.save({"lin0.model.1.weight": torch.ones(1, 64, 1, 1)}, file)
-    monkeypatch.setattr("xfavot.weights.fetched.path", lambda name, cache=None: file)
-    with pytest.raises(WeightsError, match="4 of 5 expected tensors do not fit"):
-        images.alex()
-
-
 def test_weights_are_those_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     models = pytest.importorskip("torchvision.models")
     learnt = [torch.rand(1, channels, 1, 1) for channels in images.CHANNELS]
@@ -132,10 +125,7 @@ def test_weights_are_those_of_the_files(tmp_path: Path, monkeypatch: pytest.Monk
     for parameter in network.classifier.parameters():
         parameter.data.zero_()
     torch.save(network.state_dict(), tmp_path / "alexnet")
-    for name, key in (
-        ("lpips_stargan_v2", "lpips_weights.{}.main.1.weight"),
-        ("lpips_alex", "lin{}.model.1.weight"),
-    ):
+    for name, key in images.KEYS.items():
         torch.save({key.format(n): one for n, one in enumerate(learnt)}, tmp_path / name)
     monkeypatch.setattr("xfavot.weights.fetched.path", lambda name, cache=None: tmp_path / name)
     x = faces(2, 3)
@@ -145,3 +135,38 @@ def test_weights_are_those_of_the_files(tmp_path: Path, monkeypatch: pytest.Monk
     torch.testing.assert_close(ancestor.diversity(x), expected, rtol=1e-3, atol=0)
     assert (ours.of_bytes, ours.over_batches) == (True, False)
     assert (ancestor.of_bytes, ancestor.over_batches) == (False, True)
+    torch.save({"lin0.model.1.weight": torch.ones(1, 64, 1, 1)}, tmp_path / "lpips_alex")
+    with pytest.raises(WeightsError, match="4 of 5 expected tensors do not fit"):
+        images.alex()
+
+
+@pytest.mark.parametrize("of_bytes", [False, True])
+def test_rows_of_a_group_are_those_by_hand(measure: LPIPS, of_bytes: bool) -> None:
+    """Floats are averaged by batches, bytes by sources; the two differ."""
+    outputs = 1.5 * faces(3, 3)  # a batch of two sources, and one of one
+    name = "lpips_alex" if of_bytes else "lpips_stargan_v2"
+    made = LPIPS(
+        name,
+        measure.layers,
+        list(measure.learnt),
+        unit_package,
+        of_bytes=of_bytes,
+        over_batches=not of_bytes,
+    )
+    rows = lpips(group(outputs, blocks=lambda _: iter(torch.split(outputs, 2))), [made], seed=5)
+    assert [row["direction"] for row in rows] == ["female to male", "male to female", "mean"]
+    x = to_floats(to_bytes(outputs)) if of_bytes else outputs
+    pairs = [made(x[:, i], x[:, j]) for i, j in combinations(range(3), 2)]
+    each = torch.stack(pairs).mean(0)
+    expected = float(each.mean()) if of_bytes else float((each[:2].mean() + each[2]) / 2)
+    wide = 1.96 * float(each.std()) / 3**0.5
+    assert rows[0]["value"] == pytest.approx(expected, rel=1e-5)
+    assert rows[0]["ci_high"] - rows[0]["value"] == pytest.approx(wide, rel=1e-4)
+    assert rows[2]["ci_high"] - rows[2]["value"] == pytest.approx(wide / 2**0.5, rel=1e-4)
+    assert [row["n"] for row in rows] == [3, 3, 6]
+
+
+def test_sources_with_one_output_are_missing(measure: LPIPS) -> None:
+    rows = lpips(group(faces(3, 1)), [measure], seed=0)
+    assert [(row["samples"], "value" in row) for row in rows] == [(3, False)] * 2
+    assert "expected 2 or more" in rows[0]["reason"]

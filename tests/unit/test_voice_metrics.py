@@ -12,8 +12,9 @@ import torch
 import yaml
 
 from xfavot.errors import DataError, WeightsError
-from xfavot.evaluation import voices
-from xfavot.evaluation.voices import SpeakerEncoder, count_errors, normalise, similarity
+from xfavot.evaluation import voice_networks, voices
+from xfavot.evaluation.voice_networks import SpeakerEncoder
+from xfavot.evaluation.voices import CER, WER, count_errors, normalise, similarity
 
 RATE = 24_000
 
@@ -83,12 +84,12 @@ def test_error_rates_by_hand_and_by_jiwer() -> None:
     heard = ["place blue at two now please", ""]
     errors = [count_errors(a, b) for a, b in zip(said, heard, strict=True)]
     # in -> at, a is lost, please is added; then two words are lost
-    assert [(e.word_errors, e.words) for e in errors] == [(3, 6), (2, 2)]
+    assert [one[WER] for one in errors] == [(3, 6), (2, 2)]
     truth, guess = [normalise(x) for x in said], [normalise(x) for x in heard]
     assert pytest.approx(5 / 8) == jiwer.wer(truth, guess)
-    characters = sum(e.character_errors for e in errors) / sum(e.characters for e in errors)
+    characters = sum(one[CER][0] for one in errors) / sum(one[CER][1] for one in errors)
     assert characters == pytest.approx(jiwer.cer(truth, guess))
-    assert count_errors("It's red.", "its red").word_errors == 1
+    assert count_errors("It's red.", "its red")[WER] == (1, 2)
 
 
 def test_transcript_without_words_is_refused() -> None:
@@ -97,24 +98,26 @@ def test_transcript_without_words_is_refused() -> None:
 
 
 def test_grammar_knows_grid_alone() -> None:
-    assert voices.in_grid_grammar("Bin blue at A two now")
-    assert voices.in_grid_grammar("set white with z zero please")
-    assert not voices.in_grid_grammar("set white with w zero please")  # GRID has no w
-    assert not voices.in_grid_grammar("please call stella")
-    assert "| z.)" in voices.grid_grammar()
+    assert voice_networks.in_grid_grammar("Bin blue at A two now")
+    assert voice_networks.in_grid_grammar("set white with z zero please")
+    assert not voice_networks.in_grid_grammar("set white with w zero please")  # GRID has no w
+    assert not voice_networks.in_grid_grammar("please call stella")
+    assert "| z.)" in voice_networks.grid_grammar()
 
 
 def test_pocketsphinx_hears_grid_sentences_only() -> None:
     pytest.importorskip("pocketsphinx")
-    heard = voices.load_recogniser(voices.SPHINX_GRID).hear(voice(seconds=1.0), RATE)
-    assert not heard or voices.in_grid_grammar(heard) or len(heard.split()) < 6
+    heard = voice_networks.load_recogniser(voice_networks.SPHINX_GRID).hear(
+        voice(seconds=1.0), RATE
+    )
+    assert not heard or voice_networks.in_grid_grammar(heard) or len(heard.split()) < 6
 
 
 def test_unknown_recogniser_and_absent_weights(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected one of espnet_librispeech, pocketsphinx_grid"):
-        voices.load_recogniser("whisper")
+        voice_networks.load_recogniser("whisper")
     with pytest.raises(WeightsError, match="fetch-weights espnet_librispeech"):
-        voices.load_recogniser(voices.ESPNET, cache=tmp_path)
+        voice_networks.load_recogniser(voice_networks.ESPNET, cache=tmp_path)
 
 
 def espnet_model(folder: Path, **files: str) -> dict[str, Path]:
@@ -125,7 +128,7 @@ def espnet_model(folder: Path, **files: str) -> dict[str, Path]:
     (folder / "exp" / "config.yaml").write_text("bpemodel: exp/bpe.model\nvocab: [a, b]\n")
     (folder / "exp" / "bpe.model").write_text("x")
     torch.save({"w": torch.zeros(1)}, folder / "exp" / "a.pth")
-    return voices.espnet_files(folder)
+    return voice_networks.espnet_files(folder)
 
 
 def test_files_of_an_espnet_model(tmp_path: Path) -> None:
@@ -134,12 +137,12 @@ def test_files_of_an_espnet_model(tmp_path: Path) -> None:
         "asr_train_config": "config.yaml",
         "asr_model_file": "a.pth",
     }
-    copy = voices._located(files["asr_train_config"], tmp_path, tmp_path / "copies")
+    copy = voice_networks._located(files["asr_train_config"], tmp_path, tmp_path / "copies")
     found: Any = yaml.safe_load(Path(copy).read_text(encoding="utf-8"))
     assert found == {"bpemodel": str(tmp_path / "exp" / "bpe.model"), "vocab": ["a", "b"]}
     torch.save(torch.nn.Linear(1, 1), files["asr_model_file"])  # a pickle that names a class
     with pytest.raises(WeightsError, match="was not run"):
-        voices._located(files["asr_model_file"], tmp_path, tmp_path / "copies")
+        voice_networks._located(files["asr_model_file"], tmp_path, tmp_path / "copies")
 
 
 @pytest.mark.parametrize("outside", ["../secret.pth", "exp/absent.pth"])
@@ -185,7 +188,7 @@ def test_sex_by_pitch() -> None:
 
 
 def test_content_reader_and_likeness() -> None:
-    reader = voices.ContentReader()
+    reader = voice_networks.ContentReader()
     heard, features = reader.read(voice(seconds=1.0))
     assert isinstance(heard, str)
     assert features.dim() == 2

@@ -1,4 +1,4 @@
-"""Checkpoints of other projects: read without executing anything that they hold.
+"""Packages and checkpoints of other projects: named when absent, read without executing anything.
 
 What a file is shows in its bytes, not in its name: safetensors, PyTorch's zip or its older pickle
 (NISQA's `.tar` is such a zip). A pickle that names anything beyond tensors and plain containers is
@@ -7,6 +7,7 @@ refused, and so are PyTorch's tar of before 2017 and TorchScript, which cannot b
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import re
 import reprlib
@@ -30,7 +31,27 @@ _GLOBAL = re.compile(r"(?:GLOBAL|global:?|Unsupported class)\s+(?:GLOBAL\s+)?([\
 _DAMAGE = (
     *(RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError, OverflowError),
     *(pickle.UnpicklingError, struct.error, SafetensorError, AssertionError, RecursionError),
+    *(OSError, MemoryError),
 )
+
+
+def package(name: str, *, extra: str = "metrics") -> Any:
+    """Import a module of an optional package.
+
+    Args:
+        name: of the module, such as "torchvision.models".
+        extra: of this project, with which the package is installed.
+
+    Raises:
+        WeightsError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise WeightsError(
+            f'{name} is not installed ({error}); run: pip install "xfavot[{extra}]", in the '
+            "versions of constraints.txt"
+        ) from error
 
 
 def read(path: str | PathLike[str]) -> Any:
@@ -44,7 +65,7 @@ def read(path: str | PathLike[str]) -> Any:
 
     Raises:
         WeightsError: it is missing or damaged, or holds more than tensors and plain containers;
-            the refused name is told and nothing of it is run.
+            the message says which name was refused, and nothing of it is run.
     """
     file = Path(path)
     try:
@@ -61,7 +82,7 @@ def read(path: str | PathLike[str]) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the older formats
             return torch.load(file, map_location="cpu", weights_only=True)
-    except (*_DAMAGE, OSError, MemoryError) as error:
+    except _DAMAGE as error:
         raise _refusal(file, _reason(error)) from error
 
 
@@ -86,22 +107,20 @@ def read_state(
         WeightsError: see `read`; or nothing lies there, something else than tensors does, or they
             are others than expected.
     """
-    held = read(path)
+    held, file = read(path), Path(path)
     for depth, key in enumerate(at):
         if not isinstance(held, Mapping) or key not in held:
             inside = ", ".join(map(str, held)) if isinstance(held, Mapping) else reprlib.repr(held)
-            raise _refusal(
-                Path(path), f"has no {' > '.join(at[: depth + 1])!r}, only {inside:.200}"
-            )
+            raise _refusal(file, f"has no {' > '.join(at[: depth + 1])!r}, only {inside:.200}")
         held = held[key]
     if not isinstance(held, Mapping) or not held:
-        raise _refusal(Path(path), f"holds {reprlib.repr(held)} instead of tensors by name")
-    state = {str(name): value for name, value in held.items()}
-    for name, value in state.items():
+        raise _refusal(file, f"holds {reprlib.repr(held)} instead of tensors by name")
+    for name, value in held.items():
         if not isinstance(value, Tensor):
-            raise _refusal(Path(path), f"{name} is {reprlib.repr(value)}, no tensor")
+            raise _refusal(file, f"{name} is {reprlib.repr(value)}, no tensor")
         if value.is_floating_point() and not bool(value.isfinite().all()):
-            raise _refusal(Path(path), f"{name} has values that are not finite")
+            raise _refusal(file, f"{name} has values that are not finite")
+    state = {str(name): value for name, value in held.items()}
     if expected is not None:
         require_tensors(path, state, expected)
     return state
@@ -122,10 +141,7 @@ def require_tensors(
     Raises:
         WeightsError: some are missing, too many, or of another shape; the first are named.
     """
-    wanted = {
-        name: tuple(value.shape) if isinstance(value, Tensor) else tuple(value)
-        for name, value in expected.items()
-    }
+    wanted = {name: tuple(getattr(one, "shape", one)) for name, one in expected.items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     odd = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
     if odd:
@@ -141,8 +157,7 @@ def require_tensors(
 def _reason(error: BaseException) -> str:
     """Say why a file was refused: what it would run, or that it is damaged."""
     text = str(error)
-    refused = _GLOBAL.search(text)
-    if refused:
+    if refused := _GLOBAL.search(text):
         return f"names {refused[1]!r}, which loading would run; it was not run"
     if "TorchScript" in text or "legacy .tar" in text:
         kind = "TorchScript" if "TorchScript" in text else "PyTorch's tar of before 2017"

@@ -1,37 +1,29 @@
-"""Tidy rows: one measure each, with chance, the judge's own accuracy and the goal beside it."""
+"""Rows of results: one measure each, intervals over people, tables in CSV and in Markdown."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import os
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from xfavot.errors import DataError
+from xfavot.files import write_whole
 
 COLUMNS = ("task", "guidance", "metric", "value", "n", "chance", "judge", "goal", "met")
 PROVENANCE = ("run", "step", "dataset", "manifest", "split", "seed", "judges")
 AT_LEAST, AT_MOST = ">=", "<="
-HEADS = {
-    "task": "task",
-    "guidance": "guidance",
-    "metric": "measure",
-    "value": "value",
-    "n": "n",
-    "chance": "chance",
-    "judge": "judge on real",
-    "goal": "goal",
-    "met": "met",
-}
+LEVEL = 0.95  # of an interval
+DRAWS = 1000
+FEWEST = 2  # people, below which there is no interval
 
 Row = dict[str, Any]
+Array = NDArray[np.float64]
 
 
 def row(
@@ -46,7 +38,7 @@ def row(
     goal: float | None = None,
     sense: str = AT_LEAST,
 ) -> Row:
-    """Make one row.
+    """Make one row of what was learnt.
 
     Args:
         task: "a2i" and so on, or what else is measured.
@@ -55,7 +47,7 @@ def row(
         value: the figure.
         n: samples, pairs or queries behind it.
         chance: what blind guessing gives.
-        judge: the judge's own figure on real samples not trained on.
+        judge: the classifier's own figure on real samples not trained on.
         goal: what is asked; None for information.
         sense: ">=" or "<=", how value and goal are compared.
 
@@ -68,83 +60,60 @@ def row(
             "number; check that the checkpoint's outputs are finite"
         )
     met = None if goal is None else (value >= goal if sense == AT_LEAST else value <= goal)
-    return {
-        "task": task,
-        "guidance": guidance,
-        "metric": metric,
-        "value": value,
-        "n": n,
-        "chance": chance,
-        "judge": judge,
-        "goal": None if goal is None else f"{sense} {goal:g}",
-        "met": met,
-    }
+    aim = None if goal is None else f"{sense} {goal:g}"
+    values = (task, guidance, metric, value, n, chance, judge, aim, met)
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Write rows as a table in Markdown, rounded, with their provenance above it.
-
-    Args:
-        rows: of :func:`row`; the provenance, if any, is that of the first one.
-    """
+    """Write rows of :func:`row` as a table, with the provenance of the first one above it."""
     first = rows[0] if rows else {}
     asked = [one for one in rows if one["met"] is not None]
-    lines = [
-        ", ".join(f"{name} {first[name]}" for name in PROVENANCE if name in first),
-        "",
-        f"{sum(bool(one['met']) for one in asked)} of {len(asked)} goals met.",
-        "",
-        "| " + " | ".join(HEADS.values()) + " |",
-        "|" + "|".join("---:" if name in NUMBERS else "---" for name in HEADS) + "|",
-    ]
-    lines += ["| " + " | ".join(_cell(one[name]) for name in HEADS) + " |" for one in rows]
-    return "\n".join(lines).lstrip("\n") + "\n"
+    said = ", ".join(f"{name} {first[name]}" for name in PROVENANCE if name in first)
+    met = f"{sum(bool(one['met']) for one in asked)} of {len(asked)} goals met."
+    return "\n\n".join(filter(None, (said, met, markdown_table(rows, COLUMNS)))) + "\n"
 
 
-NUMBERS = ("value", "n", "chance", "judge", "goal")
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "**no**"
-    return cell(value)
+def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Write some columns as a Markdown table: floats with three digits, nothing for ``None``."""
+    frame = pd.DataFrame(rows, columns=list(columns), dtype=object).map(cell)
+    return str(frame.to_markdown(index=False, disable_numparse=True))
 
 
 def cell(value: Any) -> str:
-    """Write one value into a table of Markdown: floats with three digits, nothing for ``None``."""
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    return "" if value is None else str(value).replace("|", "/")
+    """Write one value into a table of Markdown."""
+    if isinstance(value, bool):
+        return "yes" if value else "**no**"
+    if value is None or value != value:
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else str(value).replace("|", "/")
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """Write rows as CSV in full precision, an empty cell for ``None``.
-
-    Args:
-        rows: with no other columns than these.
-        columns: in their order.
-    """
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
-    return text.getvalue()
+    """Write rows as CSV in full precision, an empty cell for ``None``."""
+    return pd.DataFrame(rows, columns=list(columns), dtype=object).to_csv(
+        index=False, lineterminator="\n"
+    )
 
 
-def replace_text(file: Path, text: str) -> None:
-    """Write a file whole or not at all, in a folder that is made if need be.
+def write_tables(folder: Path | str, texts: Mapping[str, str]) -> None:
+    """Write files by their names, each whole or not at all.
 
     Raises:
-        OSError: it cannot be written.
+        DataError: they cannot be written.
     """
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(file)
+    try:
+        for name, text in texts.items():
+            write_whole(Path(folder, name), text)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: the table cannot be written ({error}); expected a writable folder with "
+            "room for a few kilobytes; free some space or name another folder"
+        ) from error
 
 
 def save(rows: Sequence[Row], folder: Path | str, *, name: str = "learning") -> Path:
-    """Write `<name>.csv` (full precision) and `<name>.md` (rounded), each whole or not at all.
+    """Write `<name>.csv` (full precision) and `<name>.md` (rounded).
 
     Args:
         rows: of one evaluation.
@@ -157,27 +126,12 @@ def save(rows: Sequence[Row], folder: Path | str, *, name: str = "learning") -> 
     Raises:
         DataError: they cannot be written.
     """
-    extra = [key for key in PROVENANCE if rows and key in rows[0]]
-    target = Path(folder, f"{name}.md")
-    try:
-        replace_text(target.with_suffix(".csv"), csv_text(rows, [*COLUMNS, *extra]))
-        replace_text(target, markdown(rows))
-    except OSError as error:
-        raise DataError(
-            f"{folder}: the table cannot be written ({error}); expected a folder with room for a "
-            "few kilobytes; free some space"
-        ) from error
-    return target
+    columns = [*COLUMNS, *(key for key in PROVENANCE if rows and key in rows[0])]
+    write_tables(folder, {f"{name}.csv": csv_text(rows, columns), f"{name}.md": markdown(rows)})
+    return Path(folder, f"{name}.md")
 
 
 # Bootstrap over people: intervals that do not take the samples of one person for independent
-
-
-LEVEL = 0.95
-DRAWS = 1000
-FEWEST = 2  # people, below which there is no interval
-
-Array = NDArray[np.float64]
 
 
 def draws_of(people: int, *, seed: int, draws: int = DRAWS) -> Array:
@@ -209,111 +163,47 @@ def ratio_interval(
     Returns:
         The interval, or nothing with fewer than two people.
     """
-    names = sorted(set(people))
+    names, code = np.unique(list(people), return_inverse=True)
     if len(names) < FEWEST:
         return None, None
-    numbers = {name: number for number, name in enumerate(names)}
-    code = [numbers[name] for name in people]
-    sums = np.zeros((2, len(names)))
-    np.add.at(sums[0], code, above)
-    np.add.at(sums[1], code, below)
+    sums = [np.bincount(code, weights=side, minlength=len(names)) for side in (above, below)]
     weight = draws_of(len(names), seed=seed)  # (draws, K)
     top, bottom = weight @ sums[0], weight @ sums[1]
     return quantiles(top[bottom > 0] / bottom[bottom > 0])
 
 
-# What was measured and what could not be: rows for tables, and reasons for what is missing
+def ratio(
+    samples: Sequence[tuple[float, float, str]], *, seed: int
+) -> dict[str, float | int | None]:
+    """Return value, interval and count of a ratio of sums: of (above, below, person) a sample."""
+    above, below, people = zip(*samples, strict=True)
+    value = sum(above) / sum(below)
+    low, high = ratio_interval(above, below, people, seed=seed)
+    if low is not None and high is not None:  # a bootstrap can miss the value itself
+        low, high = min(low, value), max(high, value)
+    return {"value": value, "ci_low": low, "ci_high": high, "n": len(samples), "seed": seed}
 
 
-UNUSABLE = "unusable_outputs"  # metric: share of a group's outputs that cannot be read
+def with_means(found: Mapping[str, list[Row]]) -> list[Row]:
+    """Rows of every metric, and their mean if there are several directions.
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """What rows belong together: one system, one task, one set of data."""
-
-    system: str
-    task: str
-    dataset: str
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One measurement: ``above / below`` is its value, and of many the ratio of sums.
-
-    Args:
-        above: value, or errors.
-        below: 1, or words.
-        who: to whom it belongs, for intervals.
+    Half-widths of intervals add as squares.
     """
-
-    above: float
-    below: float
-    who: str
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """A metric that a group has not, or not for all of its samples."""
-
-    system: str
-    task: str
-    metric: str
-    reason: str
-    samples: int
-
-
-@dataclass(slots=True, eq=False)
-class Ledger:
-    """Rows in the columns of the project's tables, and what is missing.
-
-    Args:
-        seed: of the intervals.
-    """
-
-    seed: int = 0
-    rows: list[Row] = field(default_factory=list)
-    reasons: dict[tuple[str, str, str, str], int] = field(default_factory=dict)
-
-    @property
-    def missing(self) -> list[Missing]:
-        """What is missing and why, in the order in which it was found."""
-        return [Missing(*key, samples) for key, samples in self.reasons.items()]
-
-    def mean(self, group: Group, metric: str, samples: Sequence[Sample], definition: str) -> None:
-        """Add the ratio of sums of some samples; nothing if there is none."""
-        total = sum(one.below for one in samples)
-        if not total:
-            return
-        low, high = ratio_interval(
-            [one.above for one in samples],
-            [one.below for one in samples],
-            [one.who for one in samples],
-            seed=self.seed,
-        )
-        value = sum(one.above for one in samples) / total
-        if low is not None and high is not None:
-            low, high = min(low, value), max(high, value)
-        self.add(
-            group,
-            {
-                "metric": metric,
-                "value": value,
-                "ci_low": low,
-                "ci_high": high,
-                "n": len(samples),
-                "seed": self.seed,
-                "definition": definition,
-            },
-        )
-
-    def add(self, group: Group, row: Mapping[str, Any]) -> None:
-        """Add a row that was measured elsewhere."""
-        first = {"system": group.system, "task": group.task, "dataset": group.dataset}
-        named = ("metric", "value", "ci_low", "ci_high", "n", "seed", "chance", "definition")
-        self.rows.append({**first, **{name: row.get(name) for name in named}})
-
-    def lacks(self, group: Group, metric: str, reason: object, samples: int = 1) -> None:
-        """Remember why a metric is missing; equal reasons are counted together."""
-        key = (group.system, group.task, metric, str(reason))
-        self.reasons[key] = self.reasons.get(key, 0) + samples
+    rows = []
+    for own in found.values():
+        rows += own
+        good = [row for row in own if "value" in row]
+        if len(good) < 2:
+            continue
+        value = statistics.fmean(row["value"] for row in good)
+        mean: Row = {**good[0], "direction": "mean", "sex": "", "value": value}
+        for name in ("n", "n_real"):
+            if name in mean:
+                mean[name] = sum(row[name] for row in good)
+        if all(row.get("chance") is not None for row in good):
+            mean["chance"] = statistics.fmean(row["chance"] for row in good)
+        if all(row.get("ci_high") is not None for row in good):
+            wide = sum((row["ci_high"] - row["value"]) ** 2 for row in good) ** 0.5 / len(good)
+            mean |= {"ci_low": value - wide, "ci_high": value + wide}
+        rows.append(mean)
+    return rows

@@ -32,9 +32,10 @@ from xfavot.data.store import Store
 from xfavot.errors import DataError
 from xfavot.evaluation.images import FID_STARGAN_V2 as FID
 from xfavot.evaluation.images import LPIPS_STARGAN_V2 as LPIPS
-from xfavot.evaluation.protocol import EVERYTHING
-from xfavot.evaluation.voices import METRIC as SPKSIM
-from xfavot.evaluation.voices import NISQA, WER
+from xfavot.evaluation.manifest import EVERYTHING
+from xfavot.evaluation.voice_networks import NISQA
+from xfavot.evaluation.voices import SIMILARITY as SPKSIM
+from xfavot.evaluation.voices import WER
 from xfavot.losses.objective import TABLE_1
 from xfavot.models.blocks import AdaINResBlk, ResBlk
 from xfavot.models.xfavot import F0_FEATURE_FACTOR, ShapeRow, XFaVoT, shape_trace

@@ -1,4 +1,4 @@
-"""Lists of foreign outputs: what is read, and every fault that is told."""
+"""Lists of outputs: what is read, and every fault that is reported."""
 
 from __future__ import annotations
 
@@ -34,10 +34,13 @@ def test_relative_paths_optional_columns_and_blank_lines(folder: Path) -> None:
     first, second = manifest.read(write(folder, text))
     assert (first.task, first.model, first.gender) == (Task.A2A, "ours", "f")
     assert first.source == folder / "s.wav"
-    assert (first.transcript, first.who, first.line) == ("hello, you", "p1", 3)
+    assert (first.transcript, first.who) == ("hello, you", "p1")
     assert (second.reference, second.speaker) == (None, "")
     assert second.who == str(folder / "s.wav")
-    assert list(manifest.groups_of([first, second])) == [("ours", Task.A2A), ("ours", Task.Z2A)]
+    groups = manifest.groups_of([first, second], dataset="d", size=8)
+    names = [(group.system, group.task) for group in groups]
+    truth = [("ground truth", "sources"), ("ground truth", "references")]
+    assert names == [("ours", "a2a"), ("ours", "z2a"), *truth]
 
 
 def test_byte_order_mark_and_columns_in_any_order(folder: Path) -> None:
@@ -52,38 +55,41 @@ ROW = "a2a,s.wav,r.wav,o1.wav,m,,,\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
-        ("", "is empty"),
-        (f"{HEADER}\n", "has a header and no row"),
-        (HEADER.replace(",", ";") + "\n", "is separated by semicolons"),
-        (HEADER.replace(",", "\t") + "\n", "is separated by tabs"),
-        ("task,source,output\n", "lacks reference, model"),
+        ("", "lacks task; lacks source"),
+        (f"{HEADER}\n", "has no row"),
+        (HEADER.replace(",", ";") + "\n", "separated by commas"),
+        (HEADER.replace(",", "\t") + "\n", "separated by commas"),
+        ("task,source,output\n", "lacks reference; lacks model"),
         (f"{HEADER},transcripts\n", r"has 'transcripts' \(did you mean 'transcript'"),
         (f"{HEADER},task\n", "has task twice"),
         (f'{HEADER}\n"a2a,s.wav\n', "cannot be read"),
-        (f"{HEADER}\na2b,s.wav,r.wav,o1.wav,m,,,\n", r"line 2: task 'a2b' \(did you mean"),
-        (f"{HEADER}\na2a,s.wav,r.wav,o1.wav,m\n", "line 2 has 5 cells instead of 8"),
-        (f"{HEADER}\na2a,no.wav,r.wav,o1.wav,m,,,\n", "line 2: no file at its source .*no.wav"),
-        (f"{HEADER}\na2a,s.wav,r.wav,.,m,,,\n", "line 2: no file at its output"),
+        (f"{HEADER}\na2b,s.wav,r.wav,o1.wav,m,,,\n", r"line 2 has task 'a2b' \(did you mean"),
+        (f"{HEADER}\na2a,s.wav,r.wav,o1.wav,m\n", "line 2 has not 8 cells"),
+        (f"{HEADER}\na2a,no.wav,r.wav,o1.wav,m,,,\n", "line 2 has no file at its source .*no.wav"),
+        (f"{HEADER}\na2a,s.wav,r.wav,.,m,,,\n", "line 2 has no file at its output"),
         (f"{HEADER}\na2a,s.wav,,o1.wav,m,,,\n", "line 2 names no reference"),
         (f"{HEADER}\nz2a,s.wav,,,m,,,\n", "line 2 names no output"),
         (f"{HEADER}\na2a,s.wav,r.wav,o1.wav,,,,\n", "line 2 names no model"),
-        (f"{HEADER}\na2a,s.wav,r.wav,o1.wav,m,,,x\n", "line 2: gender 'x'"),
-        (f"{HEADER}\n{ROW}{ROW}", "line 3 repeats the output of line 2, o1.wav"),
-        (f"{HEADER}\n{ROW}a2a,s.wav,r.wav,./o1.wav,m,,,\n", "line 3 repeats the output of line 2"),
+        (f"{HEADER}\na2a,s.wav,r.wav,o1.wav,m,,,x\n", "line 2 has gender 'x'"),
+        (f"{HEADER}\n{ROW}{ROW}", "line 3 repeats the output o1.wav as line 2"),
+        (
+            f"{HEADER}\n{ROW}a2a,s.wav,r.wav,./o1.wav,m,,,\n",
+            "line 3 repeats the output ./o1.wav as line 2",
+        ),
         (
             f"{HEADER}\na2a,s.wav,r.wav,o1.wav,m,,p,f\na2a,s.wav,r.wav,o2.wav,m,,p,m\n",
-            "line 3 calls p both f and m",
+            "line 3 calls p both as line 2 has it: f and m",
         ),
         (
             f"{HEADER}\na2a,s.wav,r.wav,o1.wav,m,hello,,\na2a,s.wav,r.wav,o2.wav,m,bye,,\n",
-            "line 3 has another transcript of s.wav",
+            "line 3 has another transcript as line 2 has it: hello and bye",
         ),
     ],
 )
-def test_faults_are_told(folder: Path, text: str, told: str) -> None:
-    with pytest.raises(DataError, match=told):
+def test_faults_are_reported(folder: Path, text: str, expected: str) -> None:
+    with pytest.raises(DataError, match=expected):
         manifest.read(write(folder, text))
 
 
