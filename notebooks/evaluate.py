@@ -94,7 +94,9 @@ if cfg.manifest:
         device=cfg.device,
         on_log=progress.line,
     )
-else:
+
+# %%
+if not cfg.manifest:
     model = load_model(cfg.checkpoint or cfg.run_root)
     stores = convert.open_stores(cfg.data_root, cfg.corpora)
     evaluation = protocol.of_checkpoint(
@@ -112,14 +114,16 @@ else:
     )
 
 
+# %%
 def show(table: pd.DataFrame) -> None:
     """Show what the metrics are, and the rows of both directions and sexes together."""
-    measured = table[table["value"].notna()].fillna("")
+    measured = table[table["value"].notna() & ~table["sex"].isin(["female", "male"])]
     for name, text in measured[["metric", "definition"]].drop_duplicates().to_numpy():
         display.display(display.Markdown(f"**{name}**: {text}"))
-    columns = ["system", "task", "speakers", "direction", "metric", "value", "ci_low", "ci_high"]
-    together = measured[measured["sex"] == ""]
-    display.display(together[[*columns, "n", "chance"]].style.format(precision=3).hide())
+    numbers = ["value", "ci_low", "ci_high", "chance"]
+    rounded = measured.astype(dict.fromkeys(numbers, float)).round(3).fillna("")
+    columns = ["system", "task", "speakers", "direction", *numbers, "n"]
+    display.display(rounded.set_index("metric")[columns])
 
 
 show(evaluation.measure("unusable_outputs"))
@@ -207,7 +211,7 @@ show(evaluation.measure("verification"))
 
 # %%
 written = evaluation.save()
-display.display(pd.read_csv(written.with_name("missing.csv")).style.hide())
+display.display(pd.read_csv(written.with_name("missing.csv")).set_index("metric"))
 progress.line(f"written: {written} and three files beside it")
 
 # %% [markdown]
