@@ -8,7 +8,7 @@ leaves the picture, the original mirrors the picture and blurs what it mirrored;
 carried on outward under a growing blur, because faces cut off at the forehead (VoxCeleb, LRS3)
 would get a second pair of eyes above the first. No super-resolution is applied.
 
-Landmarks come from MTCNN with the weights that facenet-pytorch ships (`image.mtcnn`).
+Landmarks come from MTCNN with the weights that facenet-pytorch ships.
 """
 
 from __future__ import annotations
