@@ -43,7 +43,7 @@ from IPython import display
 
 from xfavot import report
 from xfavot.parameters import Tables
-from xfavot.report import tables
+from xfavot.report import modules, tables
 
 # %%
 began = report.begin()
@@ -85,8 +85,8 @@ def show(item, rows, provenance, view):
 # paper states.
 
 # %%
-rows = tables.table_1()
-show("table1", rows, program, report.listing(rows, tables.TABLE_1_COLUMNS))
+rows = modules.table_1()
+show("table1", rows, program, report.listing(rows, modules.TABLE_1_COLUMNS))
 
 # %% [markdown]
 # ## Tables 2 and 3: quality
@@ -176,10 +176,10 @@ show("by_direction_and_sex", rows, measured, view)
 # how the printed table differs where that is known, with the assumption's id.
 
 # %%
-for item in tables.MODULES:
-    rows = tables.module_table(item, cfg.run.model)
-    show(item, rows, program, report.listing(rows, tables.LAYER_COLUMNS))
+for item in modules.MODULES:
+    rows = modules.module_table(item, cfg.run.model)
+    show(item, rows, program, report.listing(rows, modules.LAYER_COLUMNS))
 
 # %%
-rows = tables.modules(cfg.run.model)
+rows = modules.totals(cfg.run.model)
 show("modules", rows, program, report.listing(rows, {"system": "Module", "value": "Parameters"}))

@@ -9,11 +9,11 @@ import pytest
 
 from tests.notebooks.test_notebooks import execute
 from tests.unit.test_tables import cell, row, run
-from xfavot.report import read_table, tables
+from xfavot.report import modules, read_table, tables
 
 pytest.importorskip("papermill")
 
-OF_THE_PROGRAM = {"table1", "modules", *tables.MODULES}
+OF_THE_PROGRAM = {"table1", "modules", *modules.MODULES}
 ITEMS = {*OF_THE_PROGRAM, *tables.FITS, "by_direction_and_sex"}
 
 

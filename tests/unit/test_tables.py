@@ -17,7 +17,7 @@ from xfavot.config import ModelConfig
 from xfavot.errors import ConfigError, DataError
 from xfavot.losses.objective import TABLE_1
 from xfavot.parameters import Tables
-from xfavot.report import artifact, tables
+from xfavot.report import artifact, modules, tables
 from xfavot.report.tables import Evaluations
 
 FID, NISQA = tables.FID, tables.NISQA
@@ -348,7 +348,7 @@ def test_unknown_tables_are_refused() -> None:
     with pytest.raises(DataError, match="expected one of: table2"):
         tables.compared("table1", Evaluations(), dataset="mini")
     with pytest.raises(DataError, match="expected one of: table6"):
-        tables.module_table("table2", ModelConfig())
+        modules.module_table("table2", ModelConfig())
 
 
 def test_a_cell_without_value_is_written_only_with_its_reason(tmp_path: Path) -> None:
@@ -441,7 +441,7 @@ TOTALS = {
 
 
 def test_table_1_is_the_structure_that_drives_training() -> None:
-    rows = tables.table_1()
+    rows = modules.table_1()
     assert len(rows) == len(TABLE_1)
     for made, line in zip(rows, TABLE_1, strict=True):
         assert (made["system"], made["task"]) == (line.encoder, line.data)
@@ -449,10 +449,10 @@ def test_table_1_is_the_structure_that_drives_training() -> None:
     assert [one["status"] == "STATED" for one in rows].count(True) == 1
 
 
-@pytest.mark.parametrize("item", tables.MODULES)
+@pytest.mark.parametrize("item", modules.MODULES)
 def test_parameters_of_the_layers_add_up(item: str) -> None:
-    rows = tables.module_table(item, ModelConfig(speakers=0))
-    for name in tables.MODULES[item]:
+    rows = modules.module_table(item, ModelConfig(speakers=0))
+    for name in modules.MODULES[item]:
         own = [one for one in rows if one["system"] == name]
         assert sum(one["value"] for one in own[:-1]) == own[-1]["value"] == TOTALS[name]
         assert [one["task"] for one in own] == [
@@ -463,7 +463,7 @@ def test_parameters_of_the_layers_add_up(item: str) -> None:
 
 def test_layers_say_how_the_printed_table_differs() -> None:
     model = ModelConfig(speakers=128)
-    rows = tables.module_table("table7", model)
+    rows = modules.module_table("table7", model)
     differs = {one["task"]: one["published"] for one in rows[:-1] if one["published"] != "the same"}
     assert differs == {
         "layer 1": "Conv 1x1 (A21)",
@@ -473,6 +473,6 @@ def test_layers_say_how_the_printed_table_differs() -> None:
         "layer 18": "",
     }
     assert cell(rows, task="layer 11")["output"] == "640 x 5 x 48"
-    eights = tables.module_table("table8", model)
+    eights = modules.module_table("table8", model)
     assert {one["published"] for one in eights if one.get("layer") == "ResBlk"} == {"with IN (A18)"}
-    assert tables.modules(model)[-1]["value"] == 279_724_490
+    assert modules.totals(model)[-1]["value"] == 279_724_490

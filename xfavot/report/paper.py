@@ -172,8 +172,8 @@ def plan(cfg: Paper) -> pd.DataFrame:
         state = "to run" if not fresh else "to run if its inputs change" if changed else "fresh"
         changed |= not fresh
         given = {k: v for k, v in one.parameters.items() if k not in FOLDERS and v != ""}
-        told = ", ".join(f"{name} {value}" for name, value in given.items())
-        rows.append({"step": one.name, "notebook": one.notebook, "state": state, "given": told})
+        text = ", ".join(f"{name} {value}" for name, value in given.items())
+        rows.append({"step": one.name, "notebook": one.notebook, "state": state, "given": text})
     return pd.DataFrame(rows).set_index("step")
 
 

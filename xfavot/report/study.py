@@ -157,7 +157,7 @@ def prepare(cfg: Asked, began: Beginning, *, on_log: Say) -> Study:
     Args:
         cfg: the task.
         began: when the work began.
-        on_log: told what happens.
+        on_log: receives a line for whatever happens.
 
     Raises:
         ConfigError: another study lies in the folder already.
@@ -252,7 +252,7 @@ def write_study(
         provenance: where the triplets come from.
         automatic: rows of the automatic CPR.
         listen_ms: how much of each voice has to be heard before an answer counts.
-        on_log: told what was written.
+        on_log: receives what was written.
 
     Raises:
         ConfigError: another study lies in the folder.

@@ -1,4 +1,4 @@
-"""The paper's tables, and three of our own, from what evaluation left on the disk.
+"""Tables 2 to 5 of the paper, and three of our own, from what evaluation left on the disk.
 
 Tidy rows first: every cell that the paper has is there, with our value or the reason why there is
 none. The paper's value stands in a column of its own, `published_<dataset>`, and only there; on a
@@ -12,22 +12,17 @@ Our own: `correspondence` (CPR, Fig. 5), `verification` (face against voice) and
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
-from torch import Tensor, nn
 
-from xfavot.config import ModelConfig
 from xfavot.data.store import Store
 from xfavot.errors import DataError
 from xfavot.evaluation.images import FID_STARGAN_V2 as FID
@@ -36,9 +31,6 @@ from xfavot.evaluation.manifest import EVERYTHING
 from xfavot.evaluation.voice_networks import NISQA
 from xfavot.evaluation.voices import SIMILARITY as SPKSIM
 from xfavot.evaluation.voices import WER
-from xfavot.losses.objective import TABLE_1
-from xfavot.models.blocks import AdaINResBlk, ResBlk
-from xfavot.models.xfavot import F0_FEATURE_FACTOR, ShapeRow, XFaVoT, shape_trace
 from xfavot.report.artifact import (
     COLUMNS,
     DASH,
@@ -281,7 +273,7 @@ PAPER = "paper"  # the mixture of all corpora; its tables have a dataset a colum
 MEAN = (None, "", "mean", "both", "all")  # direction or sex of a row that is about all
 ONE_VALUE = "published_{}"
 STATUS = "published_status"
-DROPPED = ("tier", "guidance", "definition")  # told in the record, the task and the notes
+DROPPED = ("tier", "guidance", "definition")  # said by the record, the task and the notes
 OF_FACES = ("fid", "lpips", "frechet", "diversity", "pose", "contour", "face_found")  # beginnings
 REAL_FACES = "faces"  # the task of real ones
 VERIFIED = tuple(
@@ -330,12 +322,12 @@ FITS = {  # whether a measured row belongs into a table, beyond the paper's cell
 }
 
 
-def compared(item: str, found: Evaluations, *, dataset: str) -> list[Row]:
+def compared(item: str, ours: Evaluations, *, dataset: str) -> list[Row]:
     """Make the tidy rows of a table: what was measured, beside what is published.
 
     Args:
         item: one of :data:`FITS`.
-        found: of :func:`read`, with :func:`datasets_of`.
+        ours: of :func:`read`, with :func:`datasets_of`.
         dataset: the mixture asked for; "paper" gives every dataset of the paper's table.
 
     Returns:
@@ -359,32 +351,32 @@ def compared(item: str, found: Evaluations, *, dataset: str) -> list[Row]:
                 key = (cell["system"], cell["task"], cell["metric"])
                 near.setdefault(key, []).append(cell)
         for key, beside in near.items():
-            measured = [row for row in found.rows if row["dataset"] == target and _is(row, key)]
+            measured = [row for row in ours.rows if row["dataset"] == target and _is(row, key)]
             used |= {id(row) for row in measured}
             published = _beside(beside)
             if not measured:
                 blank = dict(zip(("system", "task", "metric"), key, strict=True))
-                why = {MISSING: _reason(found, key, target)}
+                why = {MISSING: _reason(ours, key, target)}
                 empty = dict.fromkeys(COLUMNS) | blank | {"dataset": target}
                 rows.append({**_named(empty), **published, **why})
             rows += [_row(one, published) for one in measured]
-    more = [row for row in found.rows if id(row) not in used and FITS[item](row)]
+    more = [row for row in ours.rows if id(row) not in used and FITS[item](row)]
     return _pruned([*rows, *(_row(row, {}) for row in more)])
 
 
-def by_direction_and_sex(found: Evaluations, *, dataset: str) -> list[Row]:
+def by_direction_and_sex(ours: Evaluations, *, dataset: str) -> list[Row]:
     """Make the table of every metric by direction and sex; the paper prints averages alone.
 
     Args:
-        found: of :func:`read`.
+        ours: of :func:`read`.
         dataset: the mixture asked for, named where nothing was measured.
     """
-    rows = [row for row in found.rows if not (_whole(row) or _likeness(row) or _preference(row))]
+    rows = [row for row in ours.rows if not (_whole(row) or _likeness(row) or _preference(row))]
     if rows:
         return _pruned([_row(row, {}) for row in rows])
     blank = dict.fromkeys(COLUMNS) | {"system": "xfavot", "task": "", "dataset": dataset}
     return [
-        _named({**blank, "metric": name, MISSING: _reason(found, ("xfavot", "", name), dataset)})
+        _named({**blank, "metric": name, MISSING: _reason(ours, ("xfavot", "", name), dataset)})
         for name in (FID, LPIPS, NISQA, SPKSIM, WER)
     ]
 
@@ -435,18 +427,18 @@ def _row(measured: Row, beside: Row) -> Row:
     return {**_named(own), **beside, MISSING: None, **extra}
 
 
-def _reason(found: Evaluations, key: Cell, dataset: str) -> str:
+def _reason(ours: Evaluations, key: Cell, dataset: str) -> str:
     """Why a cell is empty: what the evaluation said, or what was not run."""
     system, task, metric = key
     said = {
         one["metric"]: one["reason"]
-        for one in reversed(found.missing)
+        for one in reversed(ours.missing)
         if one["system"] == system
         and (task == one["task"] or (one["metric"] != EVERYTHING and "" in (task, one["task"])))
     }
     if {metric, EVERYTHING} & said.keys():
         return said.get(metric) or said[EVERYTHING]
-    own = [row for row in found.rows if (row["system"], row["dataset"]) == (system, dataset)]
+    own = [row for row in ours.rows if (row["system"], row["dataset"]) == (system, dataset)]
     if metric == PREFERENCE:
         return "no study answered: cpr_study.ipynb"
     if any(row["metric"] == metric and task in ("", row["task"]) for row in own):
@@ -507,6 +499,17 @@ CAPTIONS = {
     "correspondence": "Correspondence preference ratio (paper: Sec. 4.3, Fig. 5); chance is 0.5.",
     "verification": "Face against voice by their styles: verification and retrieval.",
     "by_direction_and_sex": "Every metric by direction and sex.",
+}
+
+
+VERIFICATION_COLUMNS = {
+    "system": "System",
+    "task": "Styles or voices",
+    "metric": "Measure",
+    "direction": "Direction",
+    "value": "Value",
+    "chance": "Chance",
+    "published_voxceleb": "Published, VoxCeleb",
 }
 
 
@@ -572,17 +575,17 @@ def paper_cells(item: str, rows: Sequence[Row]) -> pd.DataFrame:
     return frame
 
 
-def definitions(rows: Iterable[Row], found: Evaluations, *, of_paper: bool = False) -> list[str]:
+def definitions(rows: Iterable[Row], ours: Evaluations, *, of_paper: bool = False) -> list[str]:
     """What stands below a table: how the metrics in it are defined.
 
     Args:
         rows: of the table.
-        found: what they were made from.
+        ours: what they were made from.
         of_paper: only those that :func:`paper_cells` shows.
     """
     shown = {row["metric"] for row in rows if row["value"] is not None}
     defined: dict[str, dict[str, None]] = {}
-    for row in found.rows:
+    for row in ours.rows:
         metric = str(row["metric"])
         kept = metric in shown and (not of_paper or metric.partition(", ")[0] in MEASURES)
         if kept and row.get("definition"):
@@ -590,179 +593,3 @@ def definitions(rows: Iterable[Row], found: Evaluations, *, of_paper: bool = Fal
             text = str(row["definition"]).removeprefix(f"{name}: ")
             defined.setdefault(text, {})[name] = None
     return [f"{', '.join(metrics)}: {text}." for text, metrics in defined.items()]
-
-
-# Table 1 and Tables 6 to 9, read from what the program runs: never typed in, never out of step
-
-MODULES = {
-    "table6": ("G_I",),
-    "table7": ("G_A",),
-    "table8": ("E_I", "D_I"),
-    "table9": ("E_A", "D_A", "C_A"),
-    "mapping_network": ("M",),
-}
-PAPER_SPEAKERS = 128  # STATED
-TABLE_1_COLUMNS = {
-    "system": "Style vector of",
-    "task": "Data",
-    "L_xm": "$L_{xm}$",
-    "heads": "Heads of $D_A$ and $C_A$",
-    "speaker_label": "Speaker label",
-    "status": "Status",
-}
-VERIFICATION_COLUMNS = {
-    "system": "System",
-    "task": "Styles or voices",
-    "metric": "Measure",
-    "direction": "Direction",
-    "value": "Value",
-    "chance": "Chance",
-    "published_voxceleb": "Published, VoxCeleb",
-}
-LAYER_COLUMNS = {
-    "system": "Module",
-    "layer": "Layer",
-    "resample": "Resample",
-    "norm": "Norm.",
-    "output": "Output shape",
-    "value": "Parameters",
-    "published": "Printed table",
-}
-
-
-def table_1() -> list[Row]:
-    """Table 1, one row a source of styles; A11 in `ASSUMPTIONS.md` says what is certain of it."""
-    return [
-        {
-            **_number(row.encoder, row.data, "head families", len(row.heads)),
-            "L_xm": "yes" if row.xm else "no",
-            "heads": ", ".join(row.heads),
-            "speaker_label": "yes" if row.needs_speaker else "no",
-            "status": "STATED" if row.data == "image-only face" else "L_xm STATED, heads INFERRED",
-        }
-        for row in TABLE_1
-    ]
-
-
-def module_table(item: str, model: ModelConfig) -> list[Row]:
-    """One of Tables 6 to 9, or the mapping network: layers, shapes, parameters.
-
-    Args:
-        item: one of :data:`MODULES`.
-        model: the sizes; 0 speakers count as the paper's 128.
-
-    Returns:
-        One row a layer, and one for each module as a whole.
-
-    Raises:
-        DataError: no such table.
-    """
-    if item not in MODULES:
-        raise DataError(f"table {item!r} has no modules; expected one of: {', '.join(MODULES)}")
-    nets = _without_values(model)
-    rows: list[Row] = []
-    for name in MODULES[item]:
-        traced, counts = _trace(getattr(nets, name), _inputs(name, model))
-        lines = zip(traced, counts, _printed(item, traced), strict=True)
-        for place, (layer, count, printed) in enumerate(lines, 1):
-            rows.append(
-                {
-                    **_number(name, f"layer {place}", "parameters", count),
-                    "layer": layer.layer,
-                    "resample": layer.resample,
-                    "norm": layer.norm,
-                    "output": " x ".join(map(str, layer.shape)),
-                    "published": printed,
-                }
-            )
-        rows.append(_number(name, "whole module", "parameters", sum(counts)))
-    return rows
-
-
-def modules(model: ModelConfig) -> list[Row]:
-    """Parameters of the eight trained modules and of all together."""
-    table = _without_values(model).parameter_table()
-    return [_number(name, "", "parameters", count) for name, count in table]
-
-
-def _number(system: str, task: str, metric: str, value: int) -> Row:
-    """A row about the program itself: one sample, no data, nothing random."""
-    about = {"system": system, "task": task, "dataset": "", "metric": metric, "value": value}
-    return {**about, "ci_low": None, "ci_high": None, "n": 1, "seed": "none"}
-
-
-@functools.cache
-def _without_values(model: ModelConfig) -> XFaVoT:
-    """The modules with shapes but no values."""
-    with torch.device("meta"):
-        return XFaVoT.from_config(
-            dataclasses.replace(model, speakers=model.speakers or PAPER_SPEAKERS)
-        )
-
-
-def _inputs(name: str, m: ModelConfig) -> tuple[Tensor, ...]:
-    """What a module takes, one sample, without values."""
-    with torch.device("meta"):
-        face = torch.empty(1, 3, m.image_size, m.image_size)
-        voice, s = torch.empty(1, 1, m.mel_bins, m.mel_frames), torch.empty(1, m.style_dim)
-        domain = torch.zeros(1, dtype=torch.int64)
-        melody = torch.empty(1, F0_FEATURE_FACTOR * m.f0_width, m.mel_bins // 8, m.mel_frames)
-        inputs: dict[str, tuple[Tensor, ...]] = {
-            "G_I": (face, s),
-            "G_A": (voice, s, melody),
-            "C_A": (voice,),
-            "M": (torch.empty(1, m.latent_dim), domain),
-        }
-    return inputs.get(name) or (face if name.endswith("_I") else voice, domain)
-
-
-def _layers(module: nn.Module) -> Iterator[nn.Module]:
-    """Every residual block whole, every other layer by itself."""
-    block = isinstance(module, ResBlk | AdaINResBlk)
-    if block or not list(module.children()):
-        yield module
-    else:
-        for child in module.children():
-            yield from _layers(child)
-
-
-def _trace(net: nn.Module, inputs: Sequence[Tensor]) -> tuple[list[ShapeRow], list[int]]:
-    """The layers in the order in which they ran, and the parameters of each."""
-    counts: list[int] = []
-
-    def note(layer: nn.Module, *_: object) -> None:
-        counts.append(sum(p.numel() for p in layer.parameters()))
-
-    hooks = [layer.register_forward_hook(note) for layer in _layers(net)]
-    traced = shape_trace(net, *inputs)
-    for hook in hooks:
-        hook.remove()
-    for place, row in enumerate(traced):
-        if row.layer == "Concat F0":  # joins what is there; its convolutions have their own rows
-            counts.insert(place, 0)
-    return traced, counts
-
-
-def _printed(item: str, traced: Sequence[ShapeRow]) -> list[str]:
-    """What is known of the printed tables, layer by layer (ASSUMPTIONS A17, A18, A21)."""
-    said = ["the same"] * len(traced)
-    if item == "mapping_network":
-        return said  # STATED in App. G, in words
-    said[0] = "Conv 1x1 (A21)"
-    if item in ("table6", "table7"):
-        said[-2:] = ["", ""]  # the output head does not survive
-    else:
-        for place, row in enumerate(traced):
-            if row.layer == "ResBlk" and row.norm == "-":
-                said[place] = "with IN (A18)"
-    if item == "table7":
-        joined = [row.layer for row in traced].index("Concat F0")
-        said[joined - 1] = ""  # the block on the F0 features is the ancestor's
-        between = [
-            place
-            for place, row in enumerate(traced)
-            if place > joined and row.norm == "AdaIN" and row.resample == "-"
-        ]
-        for place in between[2:]:
-            said[place] = "not printed (A17)"
-    return said
