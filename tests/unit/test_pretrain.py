@@ -306,17 +306,17 @@ def test_a_loss_that_is_not_finite_stops_training(store: Store) -> None:
 
 def test_networks_are_kept_and_found(store: Store, cfg: RunConfig) -> None:
     said: list[Any] = []
-    first = pretrain.ensure_auxiliary(cfg, [store], statistics(store), said.append)
-    folders = sorted(p.name for p in Path(cfg.run_root, "auxiliary").iterdir())
-    assert [name.rsplit("_", 1)[0] for name in folders] == ["content", "f0"]
-    steps = len([record for record in said if "step" in record])
-    second = pretrain.ensure_auxiliary(cfg, [store], statistics(store), said.append)
-    assert len([record for record in said if "step" in record]) == steps
     for name in ("f0", "content"):
-        kept, found = getattr(first, name), getattr(second, name)
-        assert all(torch.equal(v, found.state_dict()[k]) for k, v in kept.state_dict().items())
-        assert not found.training
-    assert first.metrics == second.metrics
+        first = pretrain.ensure_network(name, cfg, [store], statistics(store), said.append)
+        assert first.path.parent == Path(cfg.run_root, "auxiliary")
+        assert first.path.name.startswith(f"{name}_")
+        steps = len([record for record in said if "step" in record])
+        second = pretrain.ensure_network(name, cfg, [store], statistics(store), said.append)
+        assert len([record for record in said if "step" in record]) == steps
+        found = second.network.state_dict()
+        assert all(torch.equal(v, found[k]) for k, v in first.network.state_dict().items())
+        assert not second.network.training
+        assert first.metrics == second.metrics
 
 
 def test_record_says_what_the_weights_follow_from(store: Store, cfg: RunConfig) -> None:

@@ -373,8 +373,12 @@ def open_networks(
         on_log: as in :func:`fit`.
     """
     if "a" in outputs:
-        auxiliary = pretrain.ensure_auxiliary(cfg, stores, batches.standardiser, on_log)
-        f0, content = auxiliary.f0, auxiliary.content
+        f0, content = (
+            pretrain.ensure_network(name, cfg, stores, batches.standardiser, on_log).network
+            for name in ("f0", "content")
+        )
+        assert isinstance(f0, F0Network)
+        assert isinstance(content, ContentNetwork)
     else:
         f0 = F0Network.from_config(cfg.model)
         content = ContentNetwork.from_config(cfg.model, depth=1)

@@ -39,46 +39,6 @@ FALLBACK_CORPUS = "mini"
 MIN_TRANSCRIBED = 100  # training clips; with fewer, the fallback stores join in
 
 
-@dataclass(frozen=True, slots=True)
-class Auxiliary:
-    """The two frozen networks, and the held-out measures of each by name."""
-
-    f0: F0Network
-    content: ContentNetwork
-    metrics: dict[str, dict[str, float]]
-
-
-def ensure_auxiliary(
-    cfg: RunConfig,
-    stores: Sequence[Store],
-    standardiser: Standardiser,
-    on_log: Log | None = None,
-    *,
-    fallback_stores: Sequence[Store] | None = None,
-) -> Auxiliary:
-    """Load both frozen networks of a run, training those that are not kept yet.
-
-    Args:
-        cfg, stores, standardiser, on_log, fallback_stores: as in :func:`ensure_network`.
-
-    Returns:
-        Both networks on the CPU, frozen, and their held-out measures.
-
-    Raises:
-        DataError, WeightsError, TrainingError: as in :func:`ensure_network`.
-    """
-    f0 = ensure_network("f0", cfg, stores, standardiser, on_log)
-    content = ensure_network(
-        "content", cfg, stores, standardiser, on_log, fallback_stores=fallback_stores
-    )
-    metrics = {"f0": f0.metrics, "content": content.metrics}
-    return Auxiliary(
-        f0=cast(F0Network, f0.network),
-        content=cast(ContentNetwork, content.network),
-        metrics=metrics,
-    )
-
-
 def ensure_network(
     name: str,
     cfg: RunConfig,

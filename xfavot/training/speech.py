@@ -12,11 +12,13 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -433,13 +435,7 @@ def edit_distance(said: str, heard: str) -> int:
     >>> edit_distance("place", "lake")
     2
     """
-    row = list(range(len(heard) + 1))
-    for i, a in enumerate(said, start=1):
-        diagonal, row[0] = row[0], i
-        for j, b in enumerate(heard, start=1):
-            best = min(row[j] + 1, row[j - 1] + 1, diagonal + (a != b))
-            diagonal, row[j] = row[j], best
-    return row[-1]
+    return int(Levenshtein.distance(said, heard))
 
 
 @dataclass(slots=True)
@@ -649,7 +645,7 @@ def train_f0(
     with _own_randomness(seed, device):
         network = F0Network.from_config(model).to(device)
         cast(Any, network).to(memory_format=torch.channels_last)  # a fifth faster; not in the stubs
-        _optimise("f0", network, loss, steps=steps, lr=lr, on_log=on_log)
+        _train("f0", network, loss, steps=steps, lr=lr, on_log=on_log)
     return network, f0_measures(network, stores, standardiser)
 
 
@@ -731,7 +727,7 @@ def train_content(
     with _own_randomness(seed, device):
         depth, dropout = content_shape(model)
         network = ContentNetwork.from_config(model, depth=depth, dropout=dropout).to(device)
-        _optimise("content", network, loss, steps=steps, lr=lr, on_log=on_log)
+        _train("content", network, loss, steps=steps, lr=lr, on_log=on_log)
     return network, content_measures(network, stores, standardiser)
 
 
@@ -754,22 +750,39 @@ def rate(step: int, *, steps: int, lr: float) -> float:
     return lr * (FINAL_SHARE + (1 - FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def _optimise(
+def optimise(
     name: str,
-    network: N,
-    loss: Callable[[N, int], dict[str, Tensor]],
+    network: nn.Module,
+    losses: Callable[[int], dict[str, Tensor]],
+    optimizer: torch.optim.Optimizer,
     *,
-    steps: int,
+    steps: range,
     lr: float,
+    lines: int,
     on_log: Log | None,
-) -> None:
-    """Minimise `loss(network, step)["loss"]`, then freeze the network."""
-    network.train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=WEIGHT_DECAY)
-    every = max(1, steps // LINES)
-    for step in range(1, steps + 1):
-        optimizer.param_groups[0]["lr"] = rate(step, steps=steps, lr=lr)
-        terms = loss(network, step)
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """Minimise ``losses(step)["loss"]``, the one loop of all supervised trainings.
+
+    Args:
+        name: of the network, for records and messages.
+        network: what is trained.
+        losses: terms of a step, "loss" among them.
+        optimizer: of the network.
+        steps: numbers of the steps to come, up to the last one.
+        lr: peak learning rate.
+        lines: how many records a whole training makes.
+        on_log: receives them: network, step, steps and terms.
+
+    Yields:
+        The number of each step that is done, and its terms where a record is due, else none.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    last = steps.stop - 1
+    for step in steps:
+        optimizer.param_groups[0]["lr"] = rate(step, steps=last, lr=lr)
+        terms = losses(step)
         if not bool(torch.isfinite(terms["loss"])):
             raise TrainingError(
                 f"{name} network: the loss is {terms['loss'].detach():g} at step {step}; expected "
@@ -779,9 +792,29 @@ def _optimise(
         torch.autograd.backward(terms["loss"])
         nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
         optimizer.step()
-        if on_log is not None and (step % every == 0 or step == steps):
-            values = {key: float(value.detach()) for key, value in terms.items()}
-            on_log({"network": name, "step": step, "steps": steps, **values})
+        due = step % max(1, last // lines) == 0 or step == last
+        values = {key: float(value.detach()) for key, value in terms.items()} if due else {}
+        if due and on_log is not None:
+            on_log({"network": name, "step": step, "steps": last, **values})
+        yield step, values
+
+
+def _train(
+    name: str,
+    network: N,
+    losses: Callable[[N, int], dict[str, Tensor]],
+    *,
+    steps: int,
+    lr: float,
+    on_log: Log | None,
+) -> None:
+    """Train one of the two networks from its first step on, then freeze it."""
+    network.train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=WEIGHT_DECAY)
+    numbers, terms = range(1, steps + 1), partial(losses, network)
+    settings: dict[str, Any] = {"steps": numbers, "lr": lr, "lines": LINES, "on_log": on_log}
+    for _ in optimise(name, network, terms, optimizer, **settings):
+        pass
     network.requires_grad_(False).eval()
 
 

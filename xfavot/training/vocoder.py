@@ -41,7 +41,7 @@ from xfavot.data.store import Store
 from xfavot.errors import CheckpointError, DataError, TrainingError, require_same_shape
 from xfavot.models import device_of
 from xfavot.training import speech
-from xfavot.training.speech import Clip, Log, in_words, rate
+from xfavot.training.speech import Clip, Log, in_words
 
 # Batches for training the vocoder: crops of waveforms with their mel-spectrogram and WORLD's F0
 
@@ -235,7 +235,6 @@ def _bank(device: torch.device) -> Tensor:
 
 PITCH_WEIGHT, VOICING_WEIGHT = 1.0, 2.0  # beside the energy score; of a stack of their own
 WEIGHT_DECAY = 1.0e-2
-GRADIENT_NORM = 5.0
 SAVE_EVERY = 250  # steps
 LINES = 40  # records of progress a training
 MEASURED_CLIPS = 24  # of a held-out split
@@ -328,29 +327,23 @@ def train_source_filter(
     if resume is not None and resume.is_file():
         so_far = _restore(resume, network, optimizer, settings)
     began = time.process_time() - so_far["cpu_s"], time.time() - so_far["wall_s"]
-    every = max(1, steps // LINES)
-    for step in range(so_far["step"] + 1, steps + 1):
-        optimizer.param_groups[0]["lr"] = rate(step, steps=steps, lr=lr)
+
+    def losses(step: int) -> dict[str, Tensor]:
         batch = crops(clips, batch_size=batch_size, seed=seed, step=step)
         terms = _losses(network, batch, speech.generator_of(seed + 1, step), device)
         loss = terms["score"] + PITCH_WEIGHT * terms["pitch"] + VOICING_WEIGHT * terms["voicing"]
-        if not bool(torch.isfinite(loss)):
-            raise TrainingError(
-                f"vocoder: the loss is {loss.detach():g} at step {step}; expected a finite number; "
-                "lower pretrain.vocoder_lr"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
-        optimizer.step()
+        return {"loss": loss, **terms}
+
+    numbers = range(so_far["step"] + 1, steps + 1)
+    loop = speech.optimise(
+        "vocoder", network, losses, optimizer, steps=numbers, lr=lr, lines=LINES, on_log=on_log
+    )
+    for step, terms in loop:
         so_far |= {"step": step, "cpu_s": time.process_time() - began[0]}
         so_far["wall_s"] = time.time() - began[1]
-        if step % every == 0 or step == steps:
-            record = {name: float(term.detach()) for name, term in terms.items()}
-            so_far["losses"].append({"step": step, **record})
-            if on_log is not None:
-                total = {"loss": float(loss.detach())}
-                on_log({"network": "vocoder", "step": step, "steps": steps, **total, **record})
+        if terms:
+            del terms["loss"]
+            so_far["losses"].append({"step": step, **terms})
         if resume is not None and (step % SAVE_EVERY == 0 or step == steps):
             _save(resume, network, optimizer, settings, so_far)
     network.load_state_dict({k: v.half().float() for k, v in network.state_dict().items()})
