@@ -7,9 +7,10 @@ with Loopback() as web:
 from __future__ import annotations
 
 import hashlib
+import resource
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -20,6 +21,17 @@ PAGE = b"<!DOCTYPE html><title>Sign in</title>"
 
 def sha256(body: bytes) -> str:
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+
+@contextmanager
+def disk_of(count: int) -> Iterator[None]:
+    """Let no file of this process grow over so many bytes, as on a disk that fills up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -111,23 +111,25 @@ def test_a_record_cannot_name_a_file_elsewhere(grid: Loopback, tmp_path: Path) -
             record_files(f"{grid.root}/api/records/7", ("s*",), tmp_path, print)
 
 
-def test_vctk_and_celeba_unpack_where_their_readers_look(
-    web: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+UNPACKED = {
+    "vctk": ("wav48_silence_trimmed/p225/p225_001_mic1.flac", "speaker-info.txt"),
+    "celeba_hq": ("celeba_hq/train/female/1.jpg", "celeba_hq/val/male/2.jpg"),
+}
+
+
+@pytest.mark.parametrize(
+    ("corpus", "ids"),
+    [("vctk", ["p225/p225_001"]), ("celeba_hq", ["train/female/1.jpg", "val/male/2.jpg"])],
+)
+def test_archives_unpack_where_their_readers_look(
+    corpus: str, ids: list[str], web: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    body = zip_of("wav48_silence_trimmed/p225/p225_001_mic1.flac", "speaker-info.txt")
-    url = web.serve("/v", file(body))
-    name = "VCTK-Corpus-0.92.zip"
-    entry = Download(url=url, file=name, bytes=len(body), checksum=sha256(body))
-    offering(monkeypatch, "vctk", entry)
-    root = download("vctk", tmp_path)
-    assert clips("vctk", root) == clips("vctk", tmp_path) == ["p225/p225_001"]
-    body = zip_of("celeba_hq/train/female/1.jpg", "celeba_hq/val/male/2.jpg")
-    url = web.serve("/c", file(body))
-    offering(monkeypatch, "celeba_hq", Download(url=url, file="celeba_hq.zip"))
+    body = zip_of(*UNPACKED[corpus])
+    entry = Download(url=web.serve("/v", file(body)), file=f"{corpus}.zip")
+    offering(monkeypatch, corpus, entry)
     lines: list[str] = []
-    root = download("celeba_hq", tmp_path, on_log=lines.append)
-    assert clips("celeba_hq", root) == ["train/female/1.jpg", "val/male/2.jpg"]
-    assert clips("celeba_hq", tmp_path) == clips("celeba_hq", root)
+    root = download(corpus, tmp_path, on_log=lines.append)
+    assert clips(corpus, root) == clips(corpus, tmp_path) == ids
     assert any(sha256(body) in line and "nobody has published" in line for line in lines)
 
 
@@ -164,19 +166,16 @@ def test_what_can_be_fetched_and_what_must_be_asked_for(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("entries", "match"),
-    [
-        ({"titel": "x"}, "titel is not a setting; did you mean 'title'"),
-        ({"paper": {"speaker": 3}}, "'speaker' is unknown; did you mean 'speakers'"),
-        ({"download": {"url": "u", "size": 3}}, "download.size is not a setting"),
-        ({"download": {"url": "u", "bytes": "3"}}, "expected int"),
-        ({}, "missing .* 'title'"),
-    ],
-)
-def test_a_malformed_description(
-    entries: dict[str, Any], match: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(presets, "load", lambda kind, name: dict(entries))
-    with pytest.raises(ConfigError, match=match):
-        describe("grid")
+MALFORMED: list[tuple[dict[str, Any], str]] = [
+    ({"titel": "x"}, "titel is not a setting; did you mean 'title'"),
+    ({"paper": {"speaker": 3}}, "'speaker' is unknown; did you mean 'speakers'"),
+    ({"download": {"url": "u", "bytes": "3"}}, "expected int"),
+    ({}, "missing .* 'title'"),
+]
+
+
+def test_a_malformed_description(monkeypatch: pytest.MonkeyPatch) -> None:
+    for entries, match in MALFORMED:
+        monkeypatch.setattr(presets, "load", lambda kind, name, made=entries: dict(made))
+        with pytest.raises(ConfigError, match=match):
+            describe("grid")

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import io
 import os
-import resource
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
-from tests.faults.loopback import BODY, HALF, PAGE, Loopback, file, redirect, sha256, status
+from tests.faults.loopback import (
+    BODY,
+    HALF,
+    PAGE,
+    Act,
+    Loopback,
+    disk_of,
+    file,
+    redirect,
+    sha256,
+    status,
+)
 from xfavot import fetch
 from xfavot.errors import DataError
 from xfavot.fetch import Remote, alone
@@ -77,22 +88,21 @@ def test_what_came_is_kept_for_the_next_run_and_for_a_mirror(web: Loopback, tmp_
     assert web.ranges()[-1] == f"bytes={HALF}-"
 
 
-@pytest.mark.parametrize(
-    "second",
-    [
-        file(BODY, ranges=False),
-        file(BODY, shift=7),
-        file(BODY, etag='"two"'),
-        file(BODY, etag='"two"', heed_if_range=False),
-        file(BODY[:HALF], heed_if_range=False),
-    ],
-    ids=["range ignored", "offset off", "changed", "changed unheeded", "shorter"],
-)
+CHANGED = {
+    "range ignored": file(BODY, ranges=False),
+    "offset off": file(BODY, shift=7),
+    "changed": file(BODY, etag='"two"'),
+    "changed unheeded": file(BODY, etag='"two"', heed_if_range=False),
+    "shorter": file(BODY[:HALF], heed_if_range=False),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED)
 def test_an_answer_that_does_not_continue_starts_anew(
-    second: Callable[[Any], None], web: Loopback, tmp_path: Path
+    change: str, web: Loopback, tmp_path: Path
 ) -> None:
-    url = web.serve("/a", file(bytes(len(BODY)), cut=HALF), second, file(BODY, ranges=False))
-    assert get(remote(url, checksum=""), tmp_path) == BODY
+    acts = file(bytes(len(BODY)), cut=HALF), CHANGED[change], file(BODY, ranges=False)
+    assert get(remote(web.serve("/a", *acts), checksum=""), tmp_path) == BODY
 
 
 def test_a_server_that_never_gets_further_is_given_up(web: Loopback, tmp_path: Path) -> None:
@@ -102,56 +112,39 @@ def test_a_server_that_never_gets_further_is_given_up(web: Loopback, tmp_path: P
     assert len(web.requests) == 3
 
 
-@pytest.mark.parametrize(
-    ("answer", "size", "checksum", "match"),
-    [
-        (file(BODY[::-1]), 0, sha256(BODY), rf"is {sha256(BODY[::-1])}; expected {sha256(BODY)};"),
-        (file(BODY[::-1]), 0, sha256(BODY)[:15], r"expected sha256:\w{8}; it was removed"),
-        (file(BODY), HALF, "", f"offers {len(BODY)} bytes, expected {HALF}"),
-        (file(BODY, sized=False), HALF, "", f"has {HALF + (1 << 16)} bytes; expected {HALF}"),
-        (file(BODY[:HALF], sized=False), len(BODY), "", f"has {HALF} bytes; expected {len(BODY)}"),
-        (file(b"Sign in", kind="text/html; charset=utf-8"), 0, "", "a web page in place"),
-        (file(b"\n" + PAGE), 0, "", "is a web page"),
-        (status(404), 0, "", "status 404"),
-        (redirect("file:///etc/hostname"), 0, "", "file:///etc/hostname"),
-        (redirect("/a"), 0, "", "redirects"),
-    ],
-)
+# an answer in place of the file, what is known of the file, and the words of the refusal
+OTHERS: list[tuple[Act, dict[str, Any], str]] = [
+    (file(BODY[::-1]), {}, rf"is {sha256(BODY[::-1])}; expected {sha256(BODY)};"),
+    (file(BODY[::-1]), {"checksum": sha256(BODY)[:15]}, r"expected sha256:\w{8}; it was removed"),
+    (file(BODY), {"size": HALF}, f"offers {len(BODY)} bytes, expected {HALF}"),
+    (file(BODY, sized=False), {"size": HALF}, f"has {HALF + (1 << 16)} bytes; expected {HALF}"),
+    (file(BODY[:HALF], sized=False), {"size": len(BODY)}, f"has {HALF} bytes; expected"),
+    (file(b"Sign in", kind="text/html; charset=utf-8"), {}, "a web page in place"),
+    (file(b"\n" + PAGE), {}, "is a web page"),
+    (status(404), {}, "status 404"),
+    (redirect("file:///etc/hostname"), {}, "file:///etc/hostname"),
+    (redirect("/a"), {}, "redirects"),
+    (redirect("http://127.0.0.1:9/a"), {}, r"127\.0\.0\.1.* refused"),
+]
+
+
+@pytest.mark.parametrize(("answer", "known", "match"), OTHERS)
 def test_another_file_is_refused_and_the_mirror_asked(
-    answer: Callable[[Any], None],
-    size: int,
-    checksum: str,
-    match: str,
-    web: Loopback,
-    tmp_path: Path,
+    answer: Act, known: dict[str, Any], match: str, web: Loopback, tmp_path: Path
 ) -> None:
     url = web.serve("/a", answer)
-    refused(remote(url, size=size, checksum=checksum), tmp_path, match)
+    refused(remote(url, **known), tmp_path, match)
     mirror = web.serve("/b", redirect(web.serve("/c", file(BODY))))
     assert get(remote(url, mirror, size=len(BODY)), tmp_path) == BODY
 
 
 def test_no_redirect_from_https_to_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import requests
-
     plain, safe = requests.Response(), requests.Response()
     plain.url, safe.url, plain.status_code = "http://a.test/b", "https://a.test/b", 200
     plain.history, plain.raw = [safe], io.BytesIO()
     monkeypatch.delenv("XFAVOT_OFFLINE", raising=False)
     monkeypatch.setattr(requests, "get", lambda url, **keywords: plain)
     refused(remote("https://a.test/b"), tmp_path, "by https and http")
-
-
-def test_nobody_listens(web: Loopback, tmp_path: Path) -> None:
-    refused(remote("http://127.0.0.1:9/a"), tmp_path, r"127\.0\.0\.1:9/a .*refused")
-
-
-def test_a_proxy_of_the_environment_is_used(
-    web: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("http_proxy", web.root)
-    web.serve("http://corpus.invalid/a", file(BODY))
-    assert get(remote("http://corpus.invalid/a"), tmp_path) == BODY
 
 
 def test_offline_nothing_is_asked(
@@ -171,12 +164,8 @@ def test_offline_nothing_is_asked(
 
 def test_a_disk_that_fills_up_keeps_the_part(web: Loopback, tmp_path: Path) -> None:
     url = web.serve("/a", file(BODY))
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (HALF, limits[1]))
-    try:
+    with disk_of(HALF):
         refused(remote(url), tmp_path, "cannot be written.*free some.*is kept", kept=HALF)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert get(remote(url), tmp_path) == BODY
     assert web.ranges() == ["", f"bytes={HALF}-"]
 
@@ -190,29 +179,22 @@ with alone(Path(sys.argv[3])):
 """
 
 
-def fetcher(url: str, folder: Path) -> subprocess.Popen[bytes]:
-    call = [sys.executable, "-c", FETCHER, url, sha256(BODY), str(folder)]
-    return subprocess.Popen(call, env={**os.environ, "PYTHONPATH": str(ROOT)})
-
-
 def test_a_killed_process_is_resumed_by_one_of_two(web: Loopback, tmp_path: Path) -> None:
     url = web.serve("/a", file(BODY, cut=HALF, stall=True), file(BODY))
-    with fetcher(url, tmp_path) as process:
+    call = [sys.executable, "-c", FETCHER, url, sha256(BODY), str(tmp_path)]
+    with subprocess.Popen(call, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
         left = tmp_path / "a.bin.part"
         while process.poll() is None and not (left.exists() and left.stat().st_size == HALF):
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-    pair = [fetcher(url, tmp_path) for _ in range(2)]
-    assert [process.wait(30) for process in pair] == [0, 0]
-    assert get(remote(url), tmp_path) == BODY
+        process.kill()
+    with ThreadPoolExecutor(2) as pool:
+        assert [*pool.map(get, [remote(url)] * 2, [tmp_path] * 2)] == [BODY, BODY]
     assert web.ranges() == ["", f"bytes={HALF}-"]
 
 
 def test_progress_is_a_line_now_and_then_and_memory_is_bounded(
     web: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tracemalloc
-
     body, log = bytes(20 << 20), list[str]()
     monkeypatch.setattr(fetch, "LINE_SECONDS", 0.0)
     url = web.serve("/a", file(body))

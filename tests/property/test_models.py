@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -66,22 +67,14 @@ def output(net: nn.Module, *args: Tensor) -> Tensor:
 
 
 @few
-@given(st.integers(2, 6), st.integers(2, 6))
-def test_image_generator_takes_any_multiple(nets: XFaVoT, rows: int, columns: int) -> None:
-    x = torch.zeros(1, 3, 4 * rows, 4 * columns)
-    assert nets.G_I(x, torch.zeros(1, 5)).shape == x.shape
-
-
-@few
-@given(st.integers(1, 40))
-def test_audio_generator_takes_any_multiple_of_four_frames(nets: XFaVoT, quarter: int) -> None:
-    x, s, features = inputs("G_A", 1, frames=4 * quarter)
-    assert nets.G_A(x, s, features).shape == x.shape
-
-
-@few
-@given(st.integers(80, 200))
-def test_audio_encoders_take_any_length_from_80_frames(nets: XFaVoT, frames: int) -> None:
+@given(st.integers(2, 6), st.integers(2, 6), st.integers(1, 40), st.integers(80, 200))
+def test_any_size_that_the_strides_divide(
+    nets: XFaVoT, rows: int, columns: int, quarter: int, frames: int
+) -> None:
+    image = torch.zeros(1, 3, 4 * rows, 4 * columns)
+    assert nets.G_I(image, torch.zeros(1, 5)).shape == image.shape
+    mel, s, features = inputs("G_A", 1, frames=4 * quarter)
+    assert nets.G_A(mel, s, features).shape == mel.shape
     x, gender = inputs("E_A", 2, frames=frames)
     assert nets.E_A(x, gender).shape == (2, 5)
     assert nets.D_A(x, gender).shape == (2,)
@@ -109,7 +102,7 @@ def test_samples_do_not_see_each_other(nets: XFaVoT, name: str) -> None:
 @pytest.mark.parametrize("norm", [False, True])
 def test_gradients_reach_every_parameter_and_every_input(decoder: str, norm: bool) -> None:
     torch.manual_seed(0)
-    model = ModelConfig(**{**as_dict(SMALL), "audio_decoder": decoder, "style_norm": norm})
+    model = replace(SMALL, audio_decoder=decoder, style_norm=norm)
     built = XFaVoT.from_config(model)
     for name in NAMES:
         net, args = getattr(built, name), inputs(name, 6)  # six samples ask for all six domains
@@ -119,10 +112,6 @@ def test_gradients_reach_every_parameter_and_every_input(decoder: str, norm: boo
         silent = [key for key, p in net.named_parameters() if p.grad is None or not p.grad.any()]
         assert silent == [], f"{name}: {silent}"
         assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in leaves)
-
-
-def as_dict(cfg: ModelConfig) -> dict[str, object]:
-    return {key: getattr(cfg, key) for key in cfg.__dataclass_fields__}
 
 
 def test_only_the_heads_asked_for_get_a_gradient(nets: XFaVoT) -> None:
@@ -158,7 +147,7 @@ def test_each_sample_uses_its_own_head(nets: XFaVoT, name: str) -> None:
 @pytest.mark.parametrize("name", ["D_I", "D_A"])
 def test_gradient_penalty_can_be_differentiated(name: str, norm: bool) -> None:
     torch.manual_seed(0)
-    built = XFaVoT.from_config(ModelConfig(**{**as_dict(SMALL), "style_norm": norm})).double()
+    built = XFaVoT.from_config(replace(SMALL, style_norm=norm)).double()
     net = getattr(built, name)
     x, domain = inputs(name, 2)
     x = x.double().requires_grad_()
@@ -167,45 +156,32 @@ def test_gradient_penalty_can_be_differentiated(name: str, norm: bool) -> None:
         (slope,) = torch.autograd.grad(net(x, domain).sum(), x, create_graph=True)
         return slope.pow(2).sum()
 
-    weight = net.trunk[1].conv1.weight
+    weight, place, step = net.trunk[1].conv1.weight, (0, 1, 2, 1), 1e-6
     (analytic,) = torch.autograd.grad(penalty(), weight)
-    step = 1e-6
-    with torch.no_grad():
-        weight[0, 1, 2, 1] += step
-    up = penalty().item()
-    with torch.no_grad():
-        weight[0, 1, 2, 1] -= 2 * step
-    down = penalty().item()
-    assert analytic[0, 1, 2, 1].item() == pytest.approx((up - down) / (2 * step), rel=1e-4)
+    found = []
+    for change in (step, -2 * step):
+        with torch.no_grad():
+            weight[place] += change
+        found.append(penalty().item())
+    numeric = (found[0] - found[1]) / (2 * step)
+    assert analytic[place].item() == pytest.approx(numeric, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_bf16_autocast_stays_close(nets: XFaVoT, name: str) -> None:
+def test_bf16_and_channels_last_stay_close_and_inputs_stay(nets: XFaVoT, name: str) -> None:
     net, args = getattr(nets, name), inputs(name)
+    kept = [a.clone() for a in args]
     with torch.no_grad():
         exact = output(net, *args)
         with torch.autocast("cpu", torch.bfloat16):
             rough = output(net, *args).float()
     assert (rough - exact).norm() < 0.1 * exact.norm()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_channels_last_gives_the_same(nets: XFaVoT, name: str) -> None:
-    net, args = getattr(nets, name), inputs(name)
-    expected = output(net, *args)
     try:
         net.to(memory_format=torch.channels_last)
-        torch.testing.assert_close(output(net, *args), expected, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(output(net, *args), exact, rtol=1e-3, atol=1e-4)
     finally:
         net.to(memory_format=torch.contiguous_format)
-
-
-def test_inputs_are_not_overwritten(nets: XFaVoT) -> None:
-    for name in NAMES:
-        args = inputs(name)
-        kept = [a.clone() for a in args]
-        getattr(nets, name)(*args)
-        assert all(torch.equal(a, b) for a, b in zip(args, kept, strict=True)), name
+    assert all(torch.equal(a, b) for a, b in zip(args, kept, strict=True))
 
 
 REFUSED: list[tuple[str, Callable[[XFaVoT], object], str]] = [
@@ -214,15 +190,11 @@ REFUSED: list[tuple[str, Callable[[XFaVoT], object], str]] = [
     ("frames", lambda n: n.G_A(*inputs("G_A", 1, frames=98)), "multiple of 4"),
     ("features", lambda n: n.G_A(*inputs("G_A")[:2], torch.zeros(3, 8, 10, 92)), "F0 features"),
     ("short E_A", lambda n: n.E_A(*inputs("E_A", frames=79)), "at least 80"),
-    ("short D_A", lambda n: n.D_A(*inputs("D_A", frames=79)), "at least 80"),
-    ("short C_A", lambda n: n.C_A(*inputs("C_A", frames=79)), "at least 80"),
     ("size", lambda n: n.E_I(*inputs("E_I", size=64)), "E_I input"),
     ("gender", lambda n: n.E_I(inputs("E_I")[0], torch.tensor([0, 1, 2])), "0 to 1"),
     ("unknown", lambda n: n.D_A(inputs("D_A")[0], torch.tensor([0, -1, 2])), "from -1"),
     ("head", lambda n: n.M(torch.zeros(2, 3), torch.tensor([0, 6])), "0 to 5"),
-    ("batch", lambda n: n.M(torch.zeros(2, 3), torch.tensor([0])), r"shape \(2,\)"),
     ("type", lambda n: n.M(torch.zeros(1, 3), torch.tensor([0.0])), "int64"),
-    ("latent", lambda n: n.M(torch.zeros(1, 4), torch.tensor([0])), "M input"),
     ("point", lambda n: n.G_I(torch.zeros(1, 3, 4, 4), torch.zeros(1, 5)), "two places"),
 ]
 

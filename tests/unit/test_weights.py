@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,18 +44,16 @@ def test_the_committed_cards_are_those_of_the_table() -> None:
     assert committed == all_cards(), "run make cards"
 
 
-@pytest.mark.parametrize("name", names())
-def test_every_set_is_described(name: str) -> None:
-    known = describe(name)
-    assert len(known.purpose) > 20
-    assert len(known.licence) > 5
-    assert known.terms.startswith("https://")
-    for url in (known.url, *known.mirrors, known.record):
-        assert url.startswith("https://") or not url
-    assert re.fullmatch(r"(sha256:[0-9a-f]{8,64})?", known.checksum)
-    in_name = re.search(r"-([0-9a-f]{8})\.pth$", known.file)  # the rule of torch.hub
-    if in_name:
-        assert known.checksum[7:15] == in_name[1]
+def test_every_set_is_described() -> None:
+    for name in names():
+        known = describe(name)
+        assert min(len(known.purpose) - 20, len(known.licence) - 5) > 0, name
+        assert known.terms.startswith("https://"), name
+        for url in (known.url, *known.mirrors, known.record):
+            assert url.startswith("https://") or not url, name
+        assert re.fullmatch(r"(sha256:[0-9a-f]{8,64})?", known.checksum), name
+        in_name = re.search(r"-([0-9a-f]{8})\.pth$", known.file)  # the rule of torch.hub
+        assert not in_name or known.checksum[7:15] == in_name[1], name
 
 
 def test_the_vocoders_are_in_the_table() -> None:
@@ -61,17 +61,17 @@ def test_the_vocoders_are_in_the_table() -> None:
     assert vocoders == set(PUBLISHED)
 
 
-@pytest.mark.parametrize(
-    ("package", "source", "sets"),
-    [
-        ("parallel_wavegan", "utils/utils.py", PUBLISHED),
-        ("torchvision", "models/alexnet.py", ("alexnet",)),
-        ("torchvision", "models/inception.py", ("inception_torchvision",)),
-        ("pytorch_fid", "inception.py", ("inception_fid",)),
-    ],
-)
+SOURCES: list[tuple[str, str, Iterable[str]]] = [
+    ("parallel_wavegan", "utils/utils.py", PUBLISHED),
+    ("torchvision", "models/alexnet.py", ["alexnet"]),
+    ("torchvision", "models/inception.py", ["inception_torchvision"]),
+    ("pytorch_fid", "inception.py", ["inception_fid"]),
+]
+
+
+@pytest.mark.parametrize(("package", "source", "sets"), SOURCES)
 def test_addresses_are_those_of_the_installed_packages(
-    package: str, source: str, sets: tuple[str, ...]
+    package: str, source: str, sets: Iterable[str]
 ) -> None:
     spec = find_spec(package)
     if spec is None or spec.origin is None:
@@ -189,19 +189,16 @@ def test_the_form_shows_in_the_bytes_not_in_the_name(form: str, tmp_path: Path) 
 
 
 def test_other_tensors_than_expected_are_named(tmp_path: Path) -> None:
-    torch.save({"net": {"a": torch.zeros(2), "b": torch.zeros(3)}}, tmp_path / "a.pth")
+    path, net = tmp_path / "a.pth", {"a": torch.zeros(2), "b": torch.zeros(3)}
+    torch.save({"net": net, "bad": {"a": torch.tensor([1.0, float("nan")])}}, path)
     network = {"a": torch.zeros(2), "b": torch.zeros(4), "c": torch.zeros(1)}
-    with pytest.raises(WeightsError) as caught:
-        external.read_state(tmp_path / "a.pth", at=("net",), expected=network)
-    assert "2 of 3 expected tensors" in str(caught.value)
-    assert "b is (3,), expected (4,); c is missing, expected (1,)" in str(caught.value)
-    with pytest.raises(WeightsError, match="has no 'model', only net"):
-        external.read_state(tmp_path / "a.pth", at=("model",))
-    with pytest.raises(WeightsError, match=r"net is .*, no tensor"):
-        external.read_state(tmp_path / "a.pth")
-
-
-def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
-    torch.save({"a": torch.tensor([1.0, float("nan")])}, tmp_path / "a.pth")
-    with pytest.raises(WeightsError, match="a has values that are not finite"):
-        external.read_state(tmp_path / "a.pth")
+    differ = r"2 of 3 expected.*b is \(3,\), expected \(4,\); c is missing, expected \(1,\)"
+    cases: list[tuple[tuple[str, ...], Any, str]] = [
+        (("net",), network, differ),
+        (("model",), None, "has no 'model', only net"),
+        ((), None, r"net is .*, no tensor"),
+        (("bad",), None, "a has values that are not finite"),
+    ]
+    for at, expected, match in cases:
+        with pytest.raises(WeightsError, match=match):
+            external.read_state(path, at=at, expected=expected)
