@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tests.unit.store_factory import make_store
 from xfavot.audio.mel import MEL
 from xfavot.config import ModelConfig, RunConfig
-from xfavot.data.store import Store
+from xfavot.data.store import Store, mel_statistics
 from xfavot.errors import DataError, WeightsError
 from xfavot.evaluation import judges, learning, rows
 from xfavot.evaluation.judges import (
@@ -83,7 +83,7 @@ def loaded(store: Store, path: Path, **train: Any) -> LoadedModel:
         nets=parts[0],
         f0=parts[1],
         content=parts[2],
-        standardiser=store.mel_statistics(),
+        standardiser=mel_statistics([store], split="train"),
         contract=MEL,
         config=cfg,
         speakers=speakers_of([store], ["train"]),
@@ -268,7 +268,7 @@ def test_judges_learn_what_is_plain(store: Store, monkeypatch: pytest.MonkeyPatc
     rng_before = torch.random.get_rng_state()
     torch.manual_seed(0)
     voice = VoiceJudge(speakers=4)
-    voice.calibrate(store.mel_statistics())
+    voice.calibrate(mel_statistics([store], split="train"))
     judges._optimise(voice, judges.voice_loss(train, FRAMES, "cpu"), steps=25)
     torch.random.set_rng_state(rng_before)
     voice.eval()
