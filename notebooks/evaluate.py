@@ -116,14 +116,18 @@ if not cfg.manifest:
 
 # %%
 def show(table: pd.DataFrame) -> None:
-    """Show what the metrics are, and the rows of both directions and sexes together."""
+    """Show what metrics are, rows of both directions and sexes together, and what is missing."""
     measured = table[table["value"].notna() & ~table["sex"].isin(["female", "male"])]
     for name, text in measured[["metric", "definition"]].drop_duplicates().to_numpy():
         display.display(display.Markdown(f"**{name}**: {text}"))
-    numbers = ["value", "ci_low", "ci_high", "chance"]
-    rounded = measured.astype(dict.fromkeys(numbers, float)).round(3).fillna("")
-    columns = ["system", "task", "speakers", "direction", *numbers, "n"]
-    display.display(rounded.set_index("metric")[columns])
+    if len(measured):
+        numbers = ["value", "ci_low", "ci_high", "chance"]
+        rounded = measured.astype(dict.fromkeys(numbers, float)).round(3).set_index("metric")
+        shown = rounded[["system", "task", "speakers", "direction", *numbers, "n"]]
+        shown = shown.replace("", None).dropna(axis="columns", how="all")
+        display.display(shown.astype(object).fillna(""))
+    for name, reason in table[["metric", "reason"]].dropna().drop_duplicates().to_numpy():
+        display.display(display.Markdown(f"**{name}** is missing: {reason[:150]} ..."))
 
 
 show(evaluation.measure("unusable_outputs"))
