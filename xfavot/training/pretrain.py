@@ -1,8 +1,7 @@
-"""What `notebooks/pretrain.ipynb` calls, and the one place to import pretraining from (A28).
+"""The frozen networks and the vocoder of a run: found, shipped or trained (A28).
 
-The F0 and the content network are trained in `supervised.py`, found by `auxiliary.py`, kept by
-`keeping.py`, measured in `measures.py`; their clips and labels come from `labels.py`. The vocoder
-is trained in `vocoding.py`, kept and found by `vocoder_keeping.py`.
+The F0 and the content network are trained in `speech.py` and kept by `keeping.py`; the vocoder is
+trained and kept in `vocoder.py`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Supervised training of the F0 (JDC) and the content (CTC) network (A28, A36, A37).
 
-Lineage (dossier, section 7): 0.1 SmoothL1 of F0 in Hz plus cross-entropy of silence, here L1 of the
-classes of pitch plus that of voicing; CTC plus an attention decoder, here CTC alone. Labels
-and batches come from `labels.py`; what is kept on disk is `pretrain.py`'s business.
+Lineage (dossier, section 7): 0.1 SmoothL1 of F0 in Hz plus cross-entropy of silence, here that of
+the classes of pitch plus that of voicing; CTC plus an attention decoder, here CTC alone. Clips,
+labels and batches come first, then the measures, then the loop, which also trains the vocoder;
+what is kept on disk is `pretrain.py`'s business.
 """
 
 from __future__ import annotations
@@ -623,7 +624,7 @@ def train_f0(
         on_log: called about 20 times with network, step, steps, loss, pitch, voicing.
 
     Returns:
-        The network, frozen and in evaluation mode, and :func:`measures.f0_measures`.
+        The network, frozen and in evaluation mode, and :func:`f0_measures`.
 
     Raises:
         DataError: no training clip has speech.
@@ -701,7 +702,7 @@ def train_content(
         on_log: called about 20 times with network, step, steps, loss.
 
     Returns:
-        The network, frozen and in evaluation mode, and :func:`measures.content_measures`.
+        The network, frozen and in evaluation mode, and :func:`content_measures`.
 
     Raises:
         WeightsError: no training clip has a transcript.

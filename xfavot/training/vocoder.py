@@ -1,9 +1,8 @@
 """Training of the source-filter vocoder on the speech of prepared stores, without an adversary.
 
-The filters learn by the energy score of :mod:`xfavot.losses.spectral`, the pitch by cross-entropy
-with WORLD's F0; the two stacks share nothing. Batches come from `vocoder_batches.py`; where the
-result is kept is `vocoder_keeping.py`'s business. A run that was stopped goes on from its `resume`
-file, and the end is the same, bit for bit.
+The filters learn by :func:`energy_score`, the pitch by cross-entropy with WORLD's F0; the two
+stacks share nothing. A run that was stopped goes on from its `resume` file, and the end is the
+same, bit for bit.
 """
 
 from __future__ import annotations
@@ -374,7 +373,7 @@ def vocoder_measures(vocoder: SourceFilterVocoder, stores: Sequence[Store]) -> d
 
     Returns:
         For each held-out split with clips: `val/mel_l1` (log10 units), `val/distance`
-        (:func:`xfavot.losses.spectral.distance`), `val/clips`.
+        (:func:`distance`), `val/clips`.
     """
     found: dict[str, float] = {}
     for split in speech.HELD_OUT:
@@ -475,7 +474,7 @@ class KeptVocoder:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Measures on clips not trained on; see `vocoding.py`."""
+        """Measures on clips not trained on; see :func:`vocoder_measures`."""
         return dict(self.record["measures"])
 
     def losses(self) -> list[dict[str, float]]:
