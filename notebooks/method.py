@@ -38,6 +38,7 @@ seed: int = 0  # seed of everything random
 device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
 
 # %%
+import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
@@ -50,7 +51,7 @@ from xfavot.models import device_of
 from xfavot.models.xfavot import shape_trace
 from xfavot.parameters import Method
 from xfavot.training import step
-from xfavot.viz import figures, progress
+from xfavot.viz import progress
 
 
 def show(**values: torch.Tensor) -> pd.DataFrame:
@@ -104,12 +105,13 @@ pd.DataFrame(
 source, reference = batch.source_image, batch.ref_image
 faces = [*to_bytes(source.x.permute(0, 2, 3, 1)), *to_bytes(reference.x.permute(0, 2, 3, 1))]
 labels = [*who(source), *who(reference)]
-figures.contact_sheet(
-    [face.cpu().numpy() for face in faces],
-    labels,
-    columns=len(source.x),
-    title="Sources (top) and first references",
-)
+figure, places = plt.subplots(2, len(source.x), figsize=(1.2 * len(source.x), 3))
+for place, face, label in zip(places.flat, faces, labels, strict=True):
+    place.imshow(face.cpu().numpy())
+    place.set_title(label, fontsize=8)
+    place.axis("off")
+figure.suptitle("Sources (top) and first references", fontsize=10)
+plt.show()
 
 # %% [markdown]
 # ## 2. The eight modules and what passes through them
