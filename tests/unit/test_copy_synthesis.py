@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -42,9 +43,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture
 def no_embedding(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent() -> None:
-        raise WeightsError("Resemblyzer is not installed")
-
+    absent = Mock(side_effect=WeightsError("Resemblyzer is not installed"))
     monkeypatch.setattr(copy_synthesis, "_resemblyzer", absent)
 
 
@@ -67,12 +66,9 @@ def test_clips_are_held_out_and_of_women_and_men_in_turn(store: Store, tmp_path:
 def test_measures_of_known_changes(tmp_path: Path, no_embedding: None) -> None:
     store = make_store(tmp_path, corpus="grid", kind="audio", genders="f", seconds=0.8, **WITHOUT)
     pitch = 210.0  # the factory's
-    played = [
-        Played("same", pitch),
-        Played("sharp", pitch * 2 ** (1 / 24)),
-        Played("octave", 2 * pitch),
-        Played("silent", pitch, 0.0),
-    ]
+    pitches = {"same": pitch, "sharp": pitch * 2 ** (1 / 24), "octave": 2 * pitch}
+    played = [Played(name, hertz) for name, hertz in pitches.items()]
+    played.append(Played("silent", pitch, 0.0))
     said: list[str] = []
     made = copy_synthesis.copies(played, [store], clips=2)
     rows = copy_synthesis.measure(made, on_log=said.append)

@@ -80,9 +80,8 @@ def test_ground_truth_is_of_the_person_and_of_somebody_else(
 
 def test_a_face_is_led_by_two_voices_and_shown_with_the_first(store: Store) -> None:
     echo = Echo()
-    drawn = list(
-        cpr.converted(echo, [store], system="m", task="a2i", form="faces", count=6, seed=0)
-    )  # type: ignore[arg-type]
+    how: Any = {"system": "m", "task": "a2i", "form": "faces", "count": 6, "seed": 0}
+    drawn = list(cpr.converted(echo, [store], **how))
     for number, one in enumerate(drawn):
         first, second = echo.asked[2 * number : 2 * number + 2]
         np.testing.assert_array_equal(first["source"], second["source"])
@@ -132,17 +131,9 @@ def test_the_split_is_the_first_with_two_people(tmp_path: Path) -> None:
     assert cpr.split_of([lone, more]) == "unseen"
 
 
-def toy(task: str, prompt: Any, match: Any, other: Any) -> Triplet:
-    people = ("toy/s1", "toy/s6")
-    return Triplet(
-        system="m",
-        task=task,
-        prompt=prompt,
-        match=match,
-        other=other,
-        people=people,
-        genders=("f", "m"),
-    )
+def toy(task: str, prompt: Any, match: Any, other: Any, *people: str) -> Triplet:
+    fields: Any = {"people": people or ("toy/s1", "toy/s6"), "genders": ("f", "m")}
+    return Triplet(system="m", task=task, prompt=prompt, match=match, other=other, **fields)
 
 
 def test_likeness_decides_and_equal_ones_count_half() -> None:
@@ -165,35 +156,21 @@ def test_likeness_decides_and_equal_ones_count_half() -> None:
 
 def test_hidden_factors_judge_what_the_task_made(store: Store) -> None:
     judge = FactorJudge(store)
-    drawn = [
-        t
-        for task in cpr.TASKS
-        for t in cpr.ground_truth([store], task=task, form="faces", count=18, seed=0)
-    ]
+    draw = {"form": "faces", "count": 18, "seed": 0}
+    drawn = [t for task in cpr.TASKS for t in cpr.ground_truth([store], task=task, **draw)]
     rows = cpr.automatic_rows(drawn, [judge], dataset="toy", seed=0)
     whole = {r["task"]: r["value"] for r in rows if r["metric"].startswith("automatic CPR, by")}
-    assert whole["a2i"] > 0.9
-    assert whole["i2a"] > 0.9
-    face, far = (
-        store.face(next(i for i in store.items if i.speaker == f"toy/s{n}")) for n in (1, 6)
-    )
+    assert min(whole["a2i"], whole["i2a"]) > 0.9
+    first = {item.speaker: item for item in reversed(store.items)}
+    face, far = (store.face(first[f"toy/s{n}"]) for n in (1, 6))
     voice = store.waveform(store.items[0])
     silent = np.zeros(24000, np.float32)
     assert judge.prefers(toy("a2i", silent, face, far)) == 1.0  # the prompt is known, not read
     assert judge.prefers(toy("a2i", voice, far, face)) == 0.0
     flat = np.zeros((128, 128, 3), np.uint8)
     assert judge.prefers(toy("i2a", voice, flat, flat)) == 1.0  # here the candidates are known
-    strange = Triplet(
-        system="m",
-        task="a2i",
-        prompt=voice,
-        match=face,
-        other=far,
-        people=("x", "y"),
-        genders=("f", "f"),
-    )
     with pytest.raises(DataError, match="hidden factors of 'x' are not known"):
-        judge.prefers(strange)
+        judge.prefers(toy("a2i", voice, face, far, "x", "y"))
 
 
 def test_judges_are_those_that_stores_and_models_allow(store: Store, tmp_path: Path) -> None:

@@ -135,8 +135,7 @@ def binomial(right: int, n: int) -> Row:
         from scipy.stats import binomtest
     except ImportError as error:
         raise DataError(
-            'the statistics of CPR need SciPy, which is not installed; run: pip install "xfavot'
-            '[metrics]"'
+            'the statistics of CPR need SciPy; run: pip install "xfavot[metrics]"'
         ) from error
     test = binomtest(right, n, CHANCE)
     interval = test.proportion_ci(LEVEL, method="wilson")

@@ -3,7 +3,7 @@
 Any face and voice vectors can be tested, the method's styles or another system's. Every face meets
 every voice; the cosine decides. Area under the curve and equal error rate over all pairs, and over
 those of one sex, where telling women from men does not help; then retrieval among everybody's mean
-voice (or face). Intervals draw people anew (`resampled_people.py`). Comparable figures of others:
+voice (or face). Intervals draw people anew (`rows.py`). Comparable figures of others:
 Vclip reports an AUC of 89.63 % on VoxCeleb. Not in the paper, which asks people instead (Sec. 4.3).
 """
 
