@@ -17,7 +17,7 @@ from xfavot.parameters import describe
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "xfavot").rglob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-MOST_LINES = 1400
+MOST_LINES = 900  # the goal is 700: prepare.py and speech.py still hold two ideas
 MOST_CELL_LINES = 25  # a laptop's screen
 FORBIDDEN_IN_CELLS = (ast.ClassDef, ast.Try, ast.Global)
 LIBRARIES = "xfavot IPython pathlib numpy pandas torch matplotlib seaborn sklearn"
