@@ -1,4 +1,4 @@
-"""Evaluation: retrieval, what a conversion carries, judges that are kept, tidy tables."""
+"""Evaluation: retrieval, what a conversion carries, classifiers that are kept, tidy tables."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from xfavot.audio.mel import MEL
 from xfavot.config import ModelConfig, RunConfig
 from xfavot.data.store import Store, mel_statistics
 from xfavot.errors import DataError, WeightsError
-from xfavot.evaluation import judges, learning, rows
-from xfavot.evaluation.judges import (
-    Judges,
+from xfavot.evaluation import classifiers, learning, rows
+from xfavot.evaluation.classifiers import (
+    Classifiers,
     People,
     Reading,
-    VoiceJudge,
+    VoiceClassifier,
     crop,
     people_of,
     speakers_of,
@@ -45,8 +45,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judges, "STEPS", {"face": 2, "voice": 2})
-    monkeypatch.setattr(judges, "BATCH_SIZE", 4)
+    monkeypatch.setattr(classifiers, "STEPS", {"face": 2, "voice": 2})
+    monkeypatch.setattr(classifiers, "BATCH_SIZE", 4)
 
 
 def loaded(store: Store, path: Path, **train: Any) -> LoadedModel:
@@ -79,7 +79,7 @@ def people(store: Store, split: str) -> People:
     return people_of([store], split, speakers=speakers_of([store], ["val"]), image_size=SIZE)
 
 
-def test_the_protocol_gives_every_row_and_keeps_the_judges(store: Store, tmp_path: Path) -> None:
+def test_the_protocol_gives_every_row_and_keeps_classifiers(store: Store, tmp_path: Path) -> None:
     model, said = loaded(store, tmp_path), []
     found = learning.evaluate_learning(model, store, on_log=said.append)
     assert {row["task"] for row in found} == {
@@ -132,7 +132,7 @@ def test_people_are_those_of_the_split(store: Store) -> None:
     expected = torch.tensor([20.0, 20.0, 10.0]) / 127.5 - 1  # colour(speaker 2, clip 2, face 1)
     torch.testing.assert_close(held_out.faces.x[5, :, 0, -1], expected)
     voices = held_out.voices(FRAMES)
-    assert voices.log_mel.shape == (8, 80, FRAMES)
+    assert voices.x.shape == (8, 80, FRAMES)
     assert voices.gender.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
     assert held_out.digest() != people(store, "train").digest()
 
@@ -194,7 +194,7 @@ def test_measures_of_a_known_grid() -> None:
     made[0, 1, 0, 0, 0] = 3  # one identity of twelve is wrong
     made[0, 2, 0, 0, 1] = 0  # one sex of eight across is wrong
     oracle: Any = Oracle()
-    known = Judges(oracle, oracle, dict.fromkeys(("face/speaker", "face/gender"), 1.0), "")
+    known = Classifiers(oracle, oracle, dict.fromkeys(("face/speaker", "face/gender"), 1.0), "")
     known.accuracy["face/pose"] = 0.0
     real = torch.stack([picture(n, int(sex[n]), pose[n]) for n in range(4)])
     side = Side(real, who, sex)
@@ -227,24 +227,24 @@ def test_random_difference_of_poses() -> None:
     assert np.isnan(random_difference(pose[:1]))
 
 
-def test_judges_learn_what_is_plain(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judges, "BATCH_SIZE", 16)
+def test_classifiers_learn_what_is_plain(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classifiers, "BATCH_SIZE", 16)
     train = people(store, "train")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        voice = VoiceJudge(speakers=4)
+        voice = VoiceClassifier(speakers=4)
         voice.calibrate(mel_statistics([store], split="train"))
-        judges._optimise(voice, judges.voice_loss(train, FRAMES, "cpu"), steps=25)
+        classifiers._optimise(voice, classifiers.voice_loss(train, FRAMES, "cpu"), steps=25)
     voice.eval()
     held_out = people(store, "val").voices(FRAMES)
     with torch.no_grad():
-        heard = voice(held_out.log_mel).gender.argmax(1)
+        heard = voice(held_out.x).gender.argmax(1)
     assert (heard == held_out.gender).float().mean() == 1.0
 
 
 def test_augmentation_is_a_function_of_its_generator() -> None:
     x, mel = torch.rand(3, 3, 16, 16) * 2 - 1, torch.rand(3, 80, 24) - 3
-    for change, sample in ((judges.augment_faces, x), (judges.augment_mels, mel)):
+    for change, sample in ((classifiers.augment_faces, x), (classifiers.augment_mels, mel)):
         one, two, other = (change(sample, torch.Generator().manual_seed(n)) for n in (1, 1, 2))
         assert torch.equal(one, two)
         assert not torch.equal(one, other)

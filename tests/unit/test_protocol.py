@@ -18,7 +18,7 @@ from xfavot.audio.vocoder import GriffinLim
 from xfavot.convert.converter import Converter, Task
 from xfavot.data.store import Store
 from xfavot.errors import ConfigError, DataError
-from xfavot.evaluation import conversions, images, judges, protocol, voice_networks, voices
+from xfavot.evaluation import classifiers, conversions, images, protocol, voice_networks, voices
 from xfavot.evaluation.conversions import Study, plan
 from xfavot.evaluation.protocol import PARTS, Evaluation
 from xfavot.parameters import METRICS, Evaluate
@@ -37,8 +37,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(judges, "STEPS", {"face": 1, "voice": 1})
-    monkeypatch.setattr(judges, "BATCH_SIZE", 4)
+    monkeypatch.setattr(classifiers, "STEPS", {"face": 1, "voice": 1})
+    monkeypatch.setattr(classifiers, "BATCH_SIZE", 4)
     monkeypatch.setattr(voices, "SpeakerEncoder", lambda **_: Encoder())
     monkeypatch.setattr(voices, "load_recogniser", lambda *_, **__: Recogniser())
     monkeypatch.setattr(voices, "world_f0", melody)  # WORLD takes seconds

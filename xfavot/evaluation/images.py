@@ -551,7 +551,7 @@ def of_classifier(family: str, classifier: Any, label: str, *, device: Device) -
 
     Args:
         family: "fid" or "lpips".
-        classifier: :class:`xfavot.evaluation.judges.FaceJudge`, trained on real faces.
+        classifier: :class:`xfavot.evaluation.classifiers.FaceClassifier`, trained on real faces.
         label: what it is, for the name of the metric.
         device: where it is.
     """

@@ -21,11 +21,11 @@ from xfavot.audio.mel import MEL
 from xfavot.convert.converter import LOUDEST, pad_frames
 from xfavot.data.store import Store
 from xfavot.errors import DataError
-from xfavot.evaluation.judges import (
+from xfavot.evaluation.classifiers import (
     AT_ONCE,
-    Judges,
+    Classifiers,
     People,
-    ensure_judges,
+    ensure_classifiers,
     people_of,
     read,
     speakers_of,
@@ -87,7 +87,7 @@ class Grid:
     sought: bool
 
 
-def measures(grid: Grid, judges: Judges, *, pose: Tensor, random_pose: float) -> list[Row]:
+def measures(grid: Grid, judges: Classifiers, *, pose: Tensor, random_pose: float) -> list[Row]:
     """Read all outputs of a grid with the classifiers.
 
     Args:
@@ -241,7 +241,7 @@ class Study:
     """A checkpoint, the held-out people and who was drawn."""
 
     model: LoadedModel
-    judges: Judges
+    judges: Classifiers
     people: People
     sides: dict[str, Side]  # "face", "voice": every sample
     sources: dict[str, Tensor]  # rows of the sides
@@ -350,7 +350,7 @@ def _prepare(
     train, people = (
         people_of(stores, split, speakers=names, image_size=size) for split in ("train", SPLIT)
     )
-    judges = ensure_judges(
+    judges = ensure_classifiers(
         stores,
         train,
         people,
@@ -362,7 +362,7 @@ def _prepare(
     faces, voices = people.faces, people.voices(frames)
     sides = {
         "face": Side(faces.x.to(device), faces.speaker, faces.gender),
-        "voice": Side(voices.log_mel.to(device), voices.speaker, voices.gender),
+        "voice": Side(voices.x.to(device), voices.speaker, voices.gender),
     }
     trained = model.config.train.modalities
     sides = {name: side for name, side in sides.items() if KINDS[name] in trained}
@@ -370,7 +370,7 @@ def _prepare(
     order = _women_and_men_in_turn(people.gender)
     sources = {name: draw(side.speaker, order, SOURCES, rng) for name, side in sides.items()}
     references = {name: draw(side.speaker, order, REFERENCES, rng) for name, side in sides.items()}
-    say(f"evaluation: {len(names)} speakers, {len(faces.x)} faces, {len(voices.log_mel)} crops")
+    say(f"evaluation: {len(names)} speakers, {len(faces.x)} faces, {len(voices.x)} crops")
     return Study(model, judges, people, sides, sources, references, seed), stores
 
 

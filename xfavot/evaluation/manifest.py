@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xfavot.audio.io import load_waveform
 from xfavot.convert import Task
-from xfavot.errors import DataError
+from xfavot.convert.inputs import read_voice
+from xfavot.errors import DataError, XFaVoTError
 from xfavot.evaluation.rows import Row, ratio
 from xfavot.image.io import load_image, resize_image
 from xfavot.strict import nearest
@@ -83,6 +83,14 @@ class Output:
         return [self.reference] if known and self.reference is not None else []
 
 
+def reason_of(error: Exception) -> str:
+    """What stands in a row in place of a score; an error of other packages is called by its type.
+
+    One file's failure, of whatever kind, is that row's alone.
+    """
+    return str(error) if isinstance(error, XFaVoTError) else f"{type(error).__name__}: {error}"
+
+
 @dataclass(eq=False, kw_only=True)
 class Group:
     """What one system made of one task.
@@ -115,7 +123,8 @@ class Group:
     def missing(self, metric: str, reason: object, samples: int | None = None) -> Row:
         """Make the row of a metric that could not be measured."""
         count = self.size if samples is None else samples
-        return {**self.names, "metric": metric, "reason": str(reason), "samples": count}
+        why = reason_of(reason) if isinstance(reason, Exception) else str(reason)
+        return {**self.names, "metric": metric, "reason": why, "samples": count}
 
     def usability(self, *, seed: int) -> list[Row]:
         """Say how many outputs cannot be read, and why; none of real ones."""
@@ -182,8 +191,8 @@ class Voices(Group):
             try:
                 if one.failure:
                     raise DataError(one.failure)
-                load_waveform(one.output)
-            except DataError as error:
+                read_voice(one.output, name=str(one.output))
+            except Exception as error:
                 found[one.output] = self.plain(error)
         return found
 
@@ -192,9 +201,9 @@ class Voices(Group):
         """Rows whose outputs can be heard."""
         return [one for one in self.outputs if one.output not in self.failures]
 
-    def plain(self, reason: object) -> str:
+    def plain(self, error: Exception) -> str:
         """A reason without the temporary folder's name, so that it is the same in every run."""
-        return str(reason).replace(f"{self.folder}/", "")
+        return reason_of(error).replace(f"{self.folder}/", "")
 
     def usability(self, *, seed: int) -> list[Row]:
         """See :meth:`Group.usability`."""
@@ -451,8 +460,8 @@ def _faces(outputs: list[Output], real: list[Path], dataset: str, size: int) -> 
     for one in outputs:
         try:
             _picture(one.output, size)
-        except DataError as error:
-            failures[one.output] = str(error)
+        except Exception as error:
+            failures[one.output] = reason_of(error)
     good = [one for one in outputs if one.output not in failures]
     by_source: dict[Path, list[Path]] = {}
     for one in good:

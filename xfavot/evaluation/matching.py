@@ -22,7 +22,7 @@ from torch.nn import functional
 from xfavot.convert import Converter
 from xfavot.data.store import GENDERS, Store
 from xfavot.errors import DataError
-from xfavot.evaluation.judges import speakers_of
+from xfavot.evaluation.classifiers import speakers_of
 from xfavot.evaluation.rows import DRAWS, Row, draws_of, quantiles, row
 
 KINDS = ("face", "voice")

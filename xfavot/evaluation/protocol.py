@@ -30,8 +30,8 @@ from xfavot.convert.converter import Converter, StyleMaker, Task
 from xfavot.data.store import Store
 from xfavot.errors import ConfigError, DataError, ShapeError, WeightsError
 from xfavot.evaluation import images, manifest, preservation, voice_networks, voices
+from xfavot.evaluation.classifiers import ensure_classifiers, people_of, speakers_of
 from xfavot.evaluation.conversions import SPLIT_OF, TRAIN, Study, Styles
-from xfavot.evaluation.judges import ensure_judges, people_of, speakers_of
 from xfavot.evaluation.manifest import EVERYTHING, UNUSABLE, Faces, Group, Voices
 from xfavot.evaluation.matching import pair_rows
 from xfavot.evaluation.rows import Row, csv_text, markdown_table, write_tables
@@ -176,13 +176,16 @@ class Evaluation:
         if family in FACE_FAMILIES:
             return self._scorer_of_faces(family)
         if family == "verification":
-            embed = self._embedder()
-            told = str(embed) if isinstance(embed, WeightsError) else ""
-            return Group, partial(self._verification, embed=embed), told
+            try:
+                embed: Any = voices.embedder(self.weights)
+            except WeightsError as error:
+                embed = error
+            absent = str(embed) if isinstance(embed, WeightsError) else ""
+            return Group, partial(self._verification, voice=embed), absent
         loaded = voices.measures(family, recogniser=self.recogniser, weights_folder=self.weights)
         score = partial(voices.score, loaded=loaded, recogniser=self.recogniser, seed=seed)
-        absent = {name: str(one) for name, one in loaded.items() if isinstance(one, WeightsError)}
-        return Voices, score, [self.recogniser, absent]
+        unloaded = {name: str(one) for name, one in loaded.items() if isinstance(one, WeightsError)}
+        return Voices, score, [self.recogniser, unloaded]
 
     def _scorer_of_faces(self, family: str) -> tuple[Any, Scorer, Any]:
         networks, absent = images.networks(
@@ -208,25 +211,24 @@ class Evaluation:
 
         return Faces, score, [known, absent]
 
-    def _embedder(self) -> Callable[[Path], Any] | WeightsError:
-        try:
-            return voices.embedder(self.weights)
-        except WeightsError as error:
-            return error
-
-    def _verification(self, group: Group, embed: Callable[[Path], Any] | WeightsError) -> list[Row]:
+    def _verification(self, group: Group, voice: Callable[[Path], Any] | WeightsError) -> list[Row]:
         """Whether the right person is recognised: by voices, by styles, across face and voice."""
         if isinstance(group, Styles):
             return [{**group.names, **row} for row in group.score()]
-        rows: list[Row] = []
         if isinstance(group, Voices) and group.task == Task.A2A.value:
-            rows = voices.verification(group, embed, seed=self.seed)
-        crosses = group.task in (Task.A2I.value, Task.I2A.value)
-        if crosses and not self.basis and isinstance(group, Faces | Voices):
-            if self.embed is None:
-                return [group.missing(CROSS_MODAL, NO_VERIFIER)]
-            rows += cross_modal(group, self.embed, self.embed_name, seed=self.seed)
-        return rows
+            if isinstance(voice, WeightsError):
+                return [group.missing("speaker verification", voice)]
+            text = "outputs against all references of the task, Resemblyzer's cosine"
+            return verification(
+                group, lambda file, *_: voice(file), text, kind="speaker", seed=self.seed
+            )
+        if self.basis or group.task not in (Task.A2I.value, Task.I2A.value):
+            return []
+        if self.embed is None:
+            return [group.missing(CROSS_MODAL, NO_VERIFIER)]
+        assert isinstance(group, Faces | Voices)
+        text = f"outputs against all references of a task, {self.embed_name}, cosine"
+        return verification(group, self.embed, text, kind="cross-modal", seed=self.seed)
 
     def results(self) -> tuple[list[Row], list[Row]]:
         """Measure what was not measured yet, and return all rows and what is missing.
@@ -408,7 +410,7 @@ def of_checkpoint(
             people_of(stores, split, speakers=names, image_size=size)
             for split in (TRAIN, SPLIT_OF["seen"])
         )
-        found = ensure_judges(
+        found = ensure_classifiers(
             stores,
             train,
             held_out,
@@ -545,42 +547,45 @@ def style_embedder(maker: StyleMaker, *, aligned: bool = False) -> Embed:
     return embed
 
 
-def cross_modal(group: Faces | Voices, embed: Embed, name: str, *, seed: int) -> list[Row]:
-    """Tell the right person's references from other people's, across face and voice.
+def verification(
+    group: Faces | Voices, embed: Embed, name: str, *, kind: str, seed: int
+) -> list[Row]:
+    """Tell the right person's references from other people's.
 
     Args:
-        group: of a task that crosses from voice to face or back, in files.
-        embed, name: see :class:`Evaluation`.
+        group: of a task with references, in files.
+        embed: brings a file to a vector; see :class:`Evaluation`.
+        name: says by what.
+        kind: of verification, the start of the metrics' names.
         seed: of the bootstrap over people.
     """
     task, rows = Task(group.task), []
     made: list[tuple[str, Any]] = []
     references: dict[Path, tuple[str, Any]] = {}
-    for one in group.outputs:
+    for one in group.outputs if isinstance(group, Faces) else group.usable:
         try:
             if not one.speaker or one.reference is None:
                 raise DataError("the reference's person is not known; fill the column speaker")
             if one.reference not in references:
-                found = embed(one.reference, task.guidance, one.gender)
-                references[one.reference] = (one.speaker, found)
+                vector = embed(one.reference, task.guidance, one.gender)
+                references[one.reference] = (one.speaker, vector)
             made.append((one.speaker, embed(one.output, task.output, one.gender)))
-        except DataError as error:
-            rows.append(group.missing(CROSS_MODAL, error, 1))
+        except Exception as error:
+            rows.append(group.missing(f"{kind} verification", error, 1))
     people = [who for who, _ in references.values()]
     try:
         if len(set(people)) < 2 or not made:
             raise DataError(
                 f"{len(made)} outputs and references of {len(set(people))} known people; expected "
-                "two people at least; list more"
+                "two people at least; list more and fill the column speaker"
             )
         score = _unit([x for _, x in made]) @ _unit([x for _, x in references.values()]).T
         genders = {one.speaker: one.gender for one in group.outputs if one.speaker and one.gender}
         measured = pair_rows(score, [who for who, _ in made], people, genders, seed=seed)
     except DataError as error:
-        return [*rows, group.missing(CROSS_MODAL, error)]
-    text = f"outputs against all references of a task, {name}, cosine"
+        return [*rows, group.missing(f"{kind} verification", error)]
     return rows + [
-        {**group.names, **row, "metric": f"cross-modal {row['metric']}", "definition": text}
+        {**group.names, **row, "metric": f"{kind} {row['metric']}", "definition": name}
         for row in measured
     ]
 

@@ -27,7 +27,6 @@ from xfavot.audio.mel import MEL
 from xfavot.errors import DataError, WeightsError
 from xfavot.evaluation import external
 from xfavot.evaluation.manifest import Output, Voices
-from xfavot.evaluation.matching import pair_rows
 from xfavot.evaluation.rows import Row
 from xfavot.evaluation.voice_networks import (
     ESPNET,
@@ -241,8 +240,6 @@ def count_errors(said: str, heard: str) -> Found:
 # Measures: what a network says of one output, and the rows of a group
 
 
-SPEAKER_VERIFICATION = "speaker verification"
-VERIFICATION_DEFINITION = "outputs against all references of the task, Resemblyzer's cosine"
 NO_TRANSCRIPT = "no transcript; expected what the source says; fill the column transcript"
 NO_GENDER = (
     "the sex of the reference is not known; expected a voice with pitch as reference, or the "
@@ -388,7 +385,7 @@ def score(
         for one in outputs:
             try:
                 found = measure(one, group.people)
-            except DataError as error:
+            except Exception as error:  # of one file: its reason, and the next one
                 reasons[group.plain(error)] += 1
                 continue
             for name, sample in found.items():
@@ -410,45 +407,3 @@ def definition(metric: str, recogniser: str) -> str:
         return f"{WORD_DEFINITIONS[metric]}; heard by {recogniser}"
     known = {**F0_DEFINITIONS, **CONTENT_DEFINITIONS, SIMILARITY: SIMILARITY_DEFINITION}
     return known[metric]
-
-
-def verification(
-    group: Voices, embed: Callable[[Path], Vector] | WeightsError, *, seed: int
-) -> list[Row]:
-    """Tell the right person's references from other people's, by the outputs of `a2a`.
-
-    Args:
-        group: of voices.
-        embed: of :func:`embedder`, or why there is none.
-        seed: of the bootstrap over people.
-    """
-    known = [one for one in group.usable if one.speaker and one.voices]
-    try:
-        if isinstance(embed, WeightsError):
-            raise DataError(str(embed))
-        people = {one.voices[0]: one.speaker for one in known}
-        if len(set(people.values())) < 2:
-            raise DataError(
-                f"references of {len(set(people.values()))} known people; expected two at least; "
-                "fill the column speaker"
-            )
-        made = np.array([embed(one.output) for one in known])  # (Q, 256)
-        real = np.array([embed(file) for file in people])  # (G, 256)
-        found = pair_rows(
-            made @ real.T,
-            [one.speaker for one in known],
-            list(people.values()),
-            {one.speaker: one.gender for one in known if one.gender},
-            seed=seed,
-        )
-    except DataError as error:
-        return [group.missing(SPEAKER_VERIFICATION, group.plain(error), len(group.usable))]
-    return [
-        {
-            **group.names,
-            **row,
-            "metric": f"speaker {row['metric']}",
-            "definition": VERIFICATION_DEFINITION,
-        }
-        for row in found
-    ]

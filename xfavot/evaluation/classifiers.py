@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,23 +34,17 @@ POSE = ("yaw", "pitch")  # unitless, -1 to 1, as the corpus `mini` draws them
 CROP_PLACES = (0.2, 0.8)  # where crops of a clip start: 0 at its beginning, 1 as late as possible
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Faces:
-    """Faces: x (n, 3, H, W) in [-1, 1]; speaker, gender (n,) codes; pose (n, 2), NaN if unknown."""
+class Labelled(NamedTuple):
+    """Samples x (n, ...) with what is known of each.
+
+    Faces are (n, 3, H, W) in [-1, 1], crops of voices (n, 80, T) log10 mels. Speaker and gender are
+    (n,) codes; pose is (n, 2), NaN if unknown, and (n, 0) of voices.
+    """
 
     x: Tensor
     speaker: Tensor
     gender: Tensor
     pose: Tensor
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Voices:
-    """Crops of voices: log_mel (n, 80, T) log10; speaker, gender (n,) codes."""
-
-    log_mel: Tensor
-    speaker: Tensor
-    gender: Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,29 +60,29 @@ class People:
 
     speakers: tuple[str, ...]
     gender: Tensor
-    faces: Faces
+    faces: Labelled
     clips: tuple[Tensor, ...]
     clip_speaker: Tensor
     transcripts: tuple[str, ...]
 
     def digest(self) -> str:
         """16 hex digits over all names, samples and labels."""
-        found = hashlib.sha256(repr((self.speakers, self.transcripts)).encode())
+        digest = hashlib.sha256(repr((self.speakers, self.transcripts)).encode())
         faces, clips = self.faces, torch.cat(self.clips, dim=1)
         for part in (self.gender, self.clip_speaker, faces.x, faces.speaker, faces.pose, clips):
-            found.update(part.numpy().tobytes())
-        return found.hexdigest()[:16]
+            digest.update(part.numpy().tobytes())
+        return digest.hexdigest()[:16]
 
-    def voices(self, frames: int, places: Sequence[float] = CROP_PLACES) -> Voices:
+    def voices(self, frames: int, places: Sequence[float] = CROP_PLACES) -> Labelled:
         """Cut crops of fixed length out of every clip.
 
         Args:
             frames: length of a crop; shorter clips are continued by reflection.
             places: one crop each, see :data:`CROP_PLACES`.
         """
-        crops = [crop(clip, frames, place) for clip in self.clips for place in places]
+        crops = torch.stack([crop(clip, frames, place) for clip in self.clips for place in places])
         speaker = self.clip_speaker.repeat_interleave(len(places))
-        return Voices(torch.stack(crops), speaker, self.gender[speaker])
+        return Labelled(crops, speaker, self.gender[speaker], crops.new_empty(len(crops), 0))
 
 
 def crop(clip: Tensor, frames: int, place: float) -> Tensor:
@@ -108,16 +102,16 @@ def speakers_of(stores: Sequence[Store], splits: Sequence[str]) -> tuple[str, ..
     """
     clips = [item for store in stores for item in store.items if _usable(item)]
     sets = [{item.speaker for item in clips if item.split == split} for split in splits]
-    found = tuple(sorted(set.intersection(*sets)))
-    genders = {item.gender for item in clips if item.speaker in found}
+    speakers = tuple(sorted(set.intersection(*sets)))
+    genders = {item.gender for item in clips if item.speaker in speakers}
     if len(genders) < len(GENDERS):
         corpora = ", ".join(store.corpus for store in stores) or "no store"
         raise DataError(
-            f"evaluation: {corpora} has {len(found)} speakers of gender {sorted(genders)} with "
+            f"evaluation: {corpora} has {len(speakers)} speakers of gender {sorted(genders)} with "
             f"faces and speech in each of the splits {', '.join(splits)}; expected women and men; "
             "evaluate on an audio-visual corpus such as mini or grid"
         )
-    return found
+    return speakers
 
 
 def people_of(
@@ -135,37 +129,23 @@ def people_of(
         DataError: the stored faces cannot be brought to this size.
     """
     code = {speaker: number for number, speaker in enumerate(speakers)}
-    pixels: list[Tensor] = []
-    poses: list[Tensor] = []
-    clips: list[Tensor] = []
-    face_speaker: list[int] = []
-    clip_speaker: list[int] = []
-    transcripts: list[str] = []
     gender = torch.zeros(len(code), dtype=torch.long)
+    pixels, poses, codes, clips = [], [], [], []
     for store in stores:
-        known = _poses(store)
+        pose = _poses(store)
         for item in store.items:
-            if item.split != split or item.speaker not in code or not _usable(item):
-                continue
-            number = code[item.speaker]
-            gender[number] = GENDERS.index(item.gender)
-            rows = slice(item.face_start, item.face_start + item.face_count)
-            pixels.append(_pixels(store, rows, image_size))
-            poses.append(known[rows])
-            clips.append(store.log_mel(item))
-            face_speaker += [number] * item.face_count
-            clip_speaker.append(number)
-            transcripts.append(item.transcript)
-    speaker = torch.tensor(face_speaker)
-    faces = Faces(torch.cat(pixels), speaker, gender[speaker], torch.cat(poses))
-    return People(
-        speakers=tuple(speakers),
-        gender=gender,
-        faces=faces,
-        clips=tuple(clips),
-        clip_speaker=torch.tensor(clip_speaker),
-        transcripts=tuple(transcripts),
-    )
+            if item.split == split and item.speaker in code and _usable(item):
+                codes.append(code[item.speaker])
+                gender[codes[-1]] = GENDERS.index(item.gender)
+                rows = slice(item.face_start, item.face_start + item.face_count)
+                pixels.append(_pixels(store, rows, image_size))
+                poses.append(pose[rows])
+                clips.append((store.log_mel(item), item.transcript))
+    clip_speaker = torch.tensor(codes)
+    speaker = clip_speaker.repeat_interleave(torch.tensor([len(x) for x in pixels]))
+    mels, transcripts = zip(*clips, strict=True)
+    faces = Labelled(torch.cat(pixels), speaker, gender[speaker], torch.cat(poses))
+    return People(tuple(speakers), gender, faces, mels, clip_speaker, transcripts)
 
 
 def _usable(item: Item) -> bool:
@@ -204,9 +184,8 @@ DROPOUT = 0.2
 AT_ONCE = 128  # samples
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Reading:
-    """What a judge reads from n samples."""
+class Reading(NamedTuple):
+    """What a classifier reads from n samples."""
 
     speaker: Tensor  # (n, K) logits
     gender: Tensor  # (n, 2) logits
@@ -223,7 +202,7 @@ def _stage(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
-class FaceJudge(nn.Module):
+class FaceClassifier(nn.Module):
     """Reads speaker, gender and pose from a face.
 
     Speaker and gender come from averages over places, so that they do not depend on the pose; pose
@@ -250,7 +229,7 @@ class FaceJudge(nn.Module):
         return Reading(self.speaker(dropped), self.gender(dropped), pose, features)
 
 
-class VoiceJudge(nn.Module):
+class VoiceClassifier(nn.Module):
     """Reads speaker and gender from a crop of a log10 mel-spectrogram.
 
     Standardises by statistics of its own, so it does not depend on the model's.
@@ -285,48 +264,40 @@ class VoiceJudge(nn.Module):
         return Reading(self.speaker(dropped), self.gender(dropped), nothing, features)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Judges:
-    """The two judges with their own accuracy on real samples not trained on, by name.
+class Classifiers(NamedTuple):
+    """The two classifiers with their own accuracy on real samples not trained on, by name.
 
     ``accuracy`` holds `face/speaker`, `face/gender`, `voice/speaker`, `voice/gender` (shares) and
     `face/pose` (mean absolute error of yaw and pitch, absent where pose is unknown).
     """
 
-    face: FaceJudge
-    voice: VoiceJudge
+    face: FaceClassifier
+    voice: VoiceClassifier
     accuracy: dict[str, float]
     key: str
 
 
 @torch.no_grad()
-def read(judge: nn.Module, x: Tensor) -> Reading:
-    """Let a judge read samples (n, ...) in portions; the result is on the samples' device."""
-    parts = [judge(part) for part in torch.split(x, AT_ONCE)]
-    names = ("speaker", "gender", "pose", "features")
-    return Reading(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
-
-
-def share(logits: Tensor, codes: Tensor) -> float:
-    """Share of rows (n, K) whose largest logit is that of the code (n,)."""
-    return float((logits.argmax(1) == codes).float().mean())
+def read(classifier: nn.Module, x: Tensor) -> Reading:
+    """Let a classifier read samples (n, ...) in portions; the result is on the samples' device."""
+    parts = [classifier(part) for part in torch.split(x, AT_ONCE)]
+    return Reading(*map(torch.cat, zip(*parts, strict=True)))
 
 
 def own_accuracy(
-    face: FaceJudge, voice: VoiceJudge, faces: Faces, voices: Voices
+    face: FaceClassifier, voice: VoiceClassifier, faces: Labelled, voices: Labelled
 ) -> dict[str, float]:
-    """How well judges read real samples; see :class:`Judges`."""
-    seen, heard = read(face, faces.x), read(voice, voices.log_mel)
-    found = {
-        "face/speaker": share(seen.speaker, faces.speaker),
-        "face/gender": share(seen.gender, faces.gender),
-        "voice/speaker": share(heard.speaker, voices.speaker),
-        "voice/gender": share(heard.gender, voices.gender),
-    }
-    known = faces.pose.isfinite().all(1)
-    if bool(known.any()):
-        found["face/pose"] = float((seen.pose - faces.pose)[known].abs().mean())
-    return found
+    """How well classifiers read real samples; see :class:`Classifiers`."""
+    accuracy = {}
+    for name, network, samples in (("face", face, faces), ("voice", voice, voices)):
+        seen = read(network, samples.x)
+        for what in ("speaker", "gender"):
+            right = getattr(seen, what).argmax(1) == getattr(samples, what)
+            accuracy[f"{name}/{what}"] = float(right.float().mean())
+        known = samples.pose.isfinite().all(1)
+        if name == "face" and bool(known.any()):
+            accuracy["face/pose"] = float((seen.pose - samples.pose)[known].abs().mean())
+    return accuracy
 
 
 RECIPE = 1  # raise when training changes, so that kept weights are not taken for new ones
@@ -346,7 +317,7 @@ Log = Callable[[str], None]
 Loss = Callable[[nn.Module, torch.Generator], Tensor]
 
 
-def ensure_judges(
+def ensure_classifiers(
     stores: Sequence[Store],
     train: People,
     held_out: People,
@@ -355,8 +326,8 @@ def ensure_judges(
     folder: Path,
     device: torch.device | str = "cpu",
     on_log: Log | None = None,
-) -> Judges:
-    """Load the judges of a corpus and size, or train them and keep them.
+) -> Classifiers:
+    """Load the classifiers of a corpus and size, or train them and keep them.
 
     Args:
         stores: where the people come from; their mel statistics are taken.
@@ -368,7 +339,7 @@ def ensure_judges(
         on_log: receives a line on what is done.
 
     Returns:
-        The judges, frozen.
+        The classifiers, frozen.
 
     Raises:
         WeightsError: the kept files are damaged.
@@ -386,41 +357,39 @@ def ensure_judges(
         "people": [train.digest(), held_out.digest()],
     }
     key = key_of(recipe)
-    place = folder / f"judge_{key}.safetensors"
-    index = torch.device(device)
-    with torch.random.fork_rng(devices=[index] if index.type == "cuda" else []):
+    file = folder / f"judge_{key}.safetensors"
+    place = torch.device(device)
+    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         torch.manual_seed(SEED)
-        face = FaceJudge(image_size=size, speakers=len(train.speakers))
-        voice = VoiceJudge(speakers=len(train.speakers))
+        face = FaceClassifier(image_size=size, speakers=len(train.speakers))
+        voice = VoiceClassifier(speakers=len(train.speakers))
         both = nn.ModuleDict({"face": face, "voice": voice})
-        if place.is_file():
-            accuracy = _load(place, both)
-            both.requires_grad_(False).eval().to(device)
-            return Judges(face, voice, accuracy, key)
-        voice.calibrate(mel_statistics(list(stores), split="train"))
-        both.to(device)
-        for name, judge, loss in (
-            ("face", face, face_loss(train, device)),
-            ("voice", voice, voice_loss(train, frames, device)),
-        ):
-            if on_log:
-                on_log(f"judge of {name}s: training on {len(train.speakers)} speakers")
-            _optimise(judge, loss, steps=STEPS[name])
-    both.requires_grad_(False).eval().cpu()
-    accuracy = own_accuracy(face, voice, held_out.faces, held_out.voices(frames))
-    _keep(place, both, {**recipe, "accuracy": accuracy})
-    both.to(device)
-    return Judges(face, voice, accuracy, key)
+        if file.is_file():
+            accuracy = _load(file, both)
+        else:
+            voice.calibrate(mel_statistics(list(stores), split="train"))
+            both.to(device)
+            losses = {"face": face_loss(train, device), "voice": voice_loss(train, frames, device)}
+            for name, loss in losses.items():
+                if on_log:
+                    speakers = len(train.speakers)
+                    on_log(f"classifier of {name}s: training on {speakers} speakers")
+                _optimise(both[name], loss, steps=STEPS[name])
+            both.eval().cpu()
+            accuracy = own_accuracy(face, voice, held_out.faces, held_out.voices(frames))
+            _keep(file, both, {**recipe, "accuracy": accuracy})
+    both.requires_grad_(False).eval().to(device)
+    return Classifiers(face, voice, accuracy, key)
 
 
 def face_loss(train: People, device: torch.device | str) -> Loss:
     """Loss on a batch of augmented training faces."""
     faces = train.faces
 
-    def loss(judge: nn.Module, rng: torch.Generator) -> Tensor:
+    def loss(classifier: nn.Module, rng: torch.Generator) -> Tensor:
         rows = torch.randint(len(faces.x), (BATCH_SIZE,), generator=rng)
         x = augment_faces(faces.x[rows], rng).to(device)
-        out: Reading = judge(x)
+        out: Reading = classifier(x)
         pose = faces.pose[rows].to(device)
         known = pose.isfinite()
         error = (out.pose - pose.nan_to_num())[known].abs().sum() / known.sum().clamp(min=1)
@@ -434,13 +403,13 @@ def face_loss(train: People, device: torch.device | str) -> Loss:
 def voice_loss(train: People, frames: int, device: torch.device | str) -> Loss:
     """Loss on a batch of augmented crops at random places of training clips."""
 
-    def loss(judge: nn.Module, rng: torch.Generator) -> Tensor:
+    def loss(classifier: nn.Module, rng: torch.Generator) -> Tensor:
         rows = torch.randint(len(train.clips), (BATCH_SIZE,), generator=rng)
         places = torch.rand(BATCH_SIZE, generator=rng).tolist()
         chosen = zip(rows.tolist(), places, strict=True)
         mels = torch.stack([crop(train.clips[row], frames, place) for row, place in chosen])
         speaker = train.clip_speaker[rows]
-        out: Reading = judge(augment_mels(mels, rng).to(device))
+        out: Reading = classifier(augment_mels(mels, rng).to(device))
         named = functional.cross_entropy(out.speaker, speaker.to(device))
         return named + functional.cross_entropy(out.gender, train.gender[speaker].to(device))
 
@@ -496,13 +465,13 @@ def augment_mels(log_mel: Tensor, rng: torch.Generator) -> Tensor:
     return x + level * torch.randn(x.shape, generator=rng)
 
 
-def _optimise(judge: nn.Module, loss: Loss, *, steps: int) -> None:
+def _optimise(classifier: nn.Module, loss: Loss, *, steps: int) -> None:
     """Minimise the loss with AdamW and one cycle of the rate."""
-    judge.train()
-    optimizer = torch.optim.AdamW(judge.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
+    classifier.train()
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=LR, total_steps=steps)
     for step in range(steps):
-        value = loss(judge, generator_of(SEED, step))
+        value = loss(classifier, generator_of(SEED, step))
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(value)
         optimizer.step()
