@@ -115,6 +115,40 @@ def test_the_vocoder_is_a_name_or_a_vocoder() -> None:
         Converter(loaded(), vocoder="wavenet")
 
 
+@pytest.mark.parametrize("pause", ["zeros", "noise at -60 dBFS", "before", "between"])
+def test_a_pause_leaves_the_words_beside_it_as_they_are(converter: Converter, pause: str) -> None:
+    style = converter.style_of_latent(0, gender="f")
+    words = np.resize(VOICE, 48_000)
+    alone = converter.convert_voice(words, style=style).log_mel[:, 4:156]
+    silence = np.zeros(72_000, dtype=np.float32)
+    noise = np.random.default_rng(0).standard_normal(72_000).astype(np.float32) * 1e-3
+    given, first = {
+        "zeros": ([words, silence], 0),
+        "noise at -60 dBFS": ([words, noise], 0),
+        "before": ([silence, words], 240),
+        "between": ([words, silence, words], 400),
+    }[pause]
+    made = converter.convert_voice(np.concatenate(given), style=style).log_mel
+    part = made[:, first + 4 : first + 156]
+    difference = 20.0 * float(np.median(part - alone))  # dB
+    assert abs(difference) < 1.5
+    still = converter.analyse_voice(np.concatenate(given))[0]
+    quiet = ~converter_convert.speech_frames(torch.from_numpy(still)).numpy()
+    assert quiet.mean() > 0.25
+    np.testing.assert_array_equal(made[:, quiet], still[:, quiet])  # a pause is not converted
+
+
+def test_quiet_sounds_between_words_are_speech() -> None:
+    loud = torch.zeros(80, 100)
+    loud[:, 40:60] = -1.5  # 30 dB down for a quarter of a second
+    assert bool(converter_convert.speech_frames(loud).all())
+    loud[:, 40:60] = -2.5
+    loud[:, 80:88] = -9.0  # a tenth of a second: a stop, not a pause
+    speech = converter_convert.speech_frames(loud)
+    assert speech.nonzero().flatten().tolist() == [*range(42), *range(58, 100)]
+    assert bool(converter_convert.speech_frames(torch.full((80, 30), -10.0)).all())
+
+
 @pytest.mark.parametrize("frames", [1, 2, 25, 79, 80, 81, 203])
 def test_padding_reflects_and_keeps_the_start(frames: int) -> None:
     x = torch.arange(float(frames)).expand(2, frames)

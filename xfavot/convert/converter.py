@@ -1,8 +1,9 @@
 """The converter: a checkpoint, ready to convert faces and voices of any size and length.
 
-Paper: Sec. 3.1, the tasks guided by a face or a voice, and the two guided by a latent code. Long
-speech is converted in windows of 12 s that are cross-faded, so that memory does not grow with the
-length; its style is the mean over the windows, weighted by their length.
+Paper: Sec. 3.1, the tasks guided by a face or a voice, and the two guided by a latent code. Pauses
+are left as they are and never reach the networks (A42), whose instance norm would let them set the
+level of the words. Long speech is converted in windows of 12 s that are cross-faded, so that memory
+does not grow with the length; its style is the mean over the windows, weighted by their length.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from xfavot import __version__
 from xfavot.audio.io import save_waveform
@@ -40,6 +42,32 @@ SHORTEST_FRAMES = 80  # frames, 1 s: what the style encoder covers
 FRAME_MULTIPLE = 4  # G_A halves the frames twice
 WINDOW_FRAMES = 960  # 12 s
 OVERLAP_FRAMES = 96  # 1.2 s shared by two windows
+PAUSE_DB = 35.0  # a frame this far below the loudest within PAUSE_REACH, for PAUSE_FRAMES, pauses
+PAUSE_FRAMES = 12  # 0.15 s
+PAUSE_REACH = 480  # frames, 6 s
+PAUSE_EDGE = 2  # frames of a pause beside speech that are converted with it
+QUIETEST = -3.0  # deviations below a band's mean: quieter than what speech data holds
+
+
+def speech_frames(log_mel: Tensor) -> Tensor:
+    """Tell speech from pauses, digital silence and background noise alike (A42).
+
+    A pause is at least 0.15 s of frames that lie 35 dB below the loudest within 6 s.
+
+    Args:
+        log_mel: (80, T) log10 magnitudes.
+
+    Returns:
+        (T,) bool, true where somebody may be speaking, at least somewhere.
+    """
+    power = (10.0 ** (2.0 * log_mel.double())).sum(dim=0)[None]  # (1, T)
+    smooth = functional.avg_pool1d(power, 5, 1, 2)  # a click is no speech
+    loudest = functional.max_pool1d(smooth, 2 * PAUSE_REACH + 1, 1, PAUSE_REACH)
+    quiet = (power < loudest * 10.0 ** (-PAUSE_DB / 10.0)).double()
+    edge, reach = PAUSE_FRAMES - 1, 2 * PAUSE_EDGE + 1
+    starts = -functional.max_pool1d(-functional.pad(quiet, (edge, edge), value=1.0), edge + 1, 1)
+    pauses = functional.pad(functional.max_pool1d(starts, edge + 1, 1), [PAUSE_EDGE] * 2, value=1.0)
+    return functional.max_pool1d(1.0 - pauses, reach, 1)[0] > 0
 
 
 def pad_frames(x: Tensor) -> Tensor:
@@ -369,7 +397,7 @@ class StyleMaker:
         """
         self._require("voice")
         given = _gender_code(gender)
-        mel, _ = self._mel(inputs.read_voice(voice, name="reference voice"))
+        *_, mel = self._mel(inputs.read_voice(voice, name="reference voice"))
         with torch.inference_mode():
             code = self._estimate_gender(mel) if given is None else given
             vector = mean(mel, lambda x: self.nets.E_A(x, self._codes(code)))  # (1, S)
@@ -459,10 +487,15 @@ class StyleMaker:
     def _codes(self, code: int) -> Tensor:
         return torch.tensor([code], device=self.device)
 
-    def _mel(self, wave: NDArray[np.float32]) -> tuple[Tensor, int]:
-        """Return the standardised, padded spectrogram (1, 1, 80, T') and its true length T."""
-        mel = self.standardiser.standardise(log_mel(torch.from_numpy(wave)).to(self.device))
-        return pad_frames(mel)[None, None], mel.shape[1]
+    def _mel(self, wave: NDArray[np.float32]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the log10 mel (80, T), its speech frames (T,), and what the networks see of them.
+
+        The last is standardised, without pauses, padded: (1, 1, 80, T').
+        """
+        mel = log_mel(torch.from_numpy(wave)).to(self.device)
+        speech = speech_frames(mel)
+        x = self.standardiser.standardise(mel[:, speech]).clamp(min=QUIETEST)
+        return mel, speech, pad_frames(x)[None, None]
 
     def _estimate_gender(self, mel: Tensor) -> int:
         return int(mean(mel, lambda x: self.nets.C_A(x)[0]).argmax())
@@ -586,22 +619,23 @@ class Converter(StyleMaker):
         self._require("voice")
         style = self.style(**guidance)
         wave = inputs.read_voice(voice, name="source voice")
-        mel, frames = self._mel(wave)  # (1, 1, 80, T')
+        source, speech, x = self._mel(wave)
         with torch.inference_mode():
-            converted = joined(
-                mel, lambda x: self.nets.G_A(x, style.vector, self.f0_net.features(x))
+            made = joined(
+                x, lambda part: self.nets.G_A(part, style.vector, self.f0_net.features(part))
             )
-            f0, source_f0 = (pitch(self.f0_net, x)[:frames] for x in (converted, mel))
-            result, source = (self._restore(x, frames) for x in (converted, mel))
+            f0, source_f0 = (self._pitch(one, speech) for one in (made, x))
+            result = source.clone()
+            result[:, speech] = self._restore(made, int(speech.sum()))
         task = style.task("voice")
         provenance = self._provenance(voice, style, task)
         return ConvertedVoice(
             task=task,
-            waveform=self.vocoder(result, length=len(wave)),
+            waveform=self.vocoder(result.cpu(), length=len(wave)),
             style=style,
-            log_mel=result.numpy(),
+            log_mel=result.cpu().numpy(),
             f0=f0,
-            source_log_mel=source.numpy(),
+            source_log_mel=source.cpu().numpy(),
             source_f0=source_f0,
             provenance=provenance | {"vocoder": self.vocoder.name},
         )
@@ -612,14 +646,20 @@ class Converter(StyleMaker):
         Raises:
             DataError: not speech.
         """
-        mel, frames = self._mel(inputs.read_voice(voice, name="voice"))
+        mel, speech, x = self._mel(inputs.read_voice(voice, name="voice"))
         with torch.inference_mode():
-            return self._restore(mel, frames).numpy(), pitch(self.f0_net, mel)[:frames]
+            return mel.cpu().numpy(), self._pitch(x, speech)
 
     def _restore(self, x: Tensor, frames: int) -> Tensor:
         """Return (80, T) log10 magnitudes, from the contract's floor up to the loudest there is."""
         floor = float(np.log10(self.vocoder.contract.floor))
-        return self.standardiser.restore(x[0, 0, :, :frames]).clamp(floor, LOUDEST).cpu()
+        return self.standardiser.restore(x[0, 0, :, :frames]).clamp(floor, LOUDEST)
+
+    def _pitch(self, x: Tensor, speech: Tensor) -> NDArray[np.float32]:
+        """Track the pitch (T,) of speech without its pauses, where it is 0."""
+        hz = np.zeros(len(speech), dtype=np.float32)
+        hz[speech.cpu().numpy()] = pitch(self.f0_net, x)[: int(speech.sum())]
+        return hz
 
     def _provenance(self, source: Any, style: Style, task: Task) -> dict[str, str]:
         """Texts that a converted file carries; empty ones are left out."""
