@@ -27,10 +27,10 @@
 # compared takes turns and CPU time is counted.
 
 # %% tags=["parameters"]
-dataset: str = "mini"  # mixture of corpora, see the README
+dataset: str = "mini"  # mixture of corpora, see docs/training.md
 data_root: str = "data"  # folder of prepared stores
-device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
 seed: int = 0  # seed of everything random
+device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
 rounds: int = 5  # times that each thing is timed
 out: str = "runs/benchmark"  # folder of the tables and figures
 

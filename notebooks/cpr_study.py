@@ -34,12 +34,12 @@
 #     papermill notebooks/cpr_study.ipynb runs/answers.ipynb -p answers <folder of the saved files>
 
 # %% tags=["parameters"]
-checkpoint: str = ""  # runs or checkpoints with commas; empty: newest, none: none
-dataset: str = "mini"  # mixture of corpora, see the README
+dataset: str = "mini"  # mixture of corpora, see docs/training.md
 data_root: str = "data"  # folder of prepared stores
-run_root: str = "runs"  # folder of runs
 seed: int = 0  # seed of everything random
 device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
+run_root: str = "runs"  # folder of runs
+checkpoint: str = ""  # runs or checkpoints with commas; empty: newest, none: none
 vocoder: str = "source_filter"  # a vocoder's name, or its weights on disk
 form: str = "faces"  # faces: a voice, two faces (paper); outputs: also two voices
 triplets: int = 30  # questions a model and task

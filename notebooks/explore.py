@@ -26,12 +26,12 @@
 # Faces and voices are biometric: convert yourself, or people who agreed.
 
 # %% tags=["parameters"]
-checkpoint: str = ""  # run folder or checkpoint; empty means the newest
-dataset: str = "mini"  # mixture of corpora, see the README
+dataset: str = "mini"  # mixture of corpora, see docs/training.md
 data_root: str = "data"  # folder of prepared stores
-run_root: str = "runs"  # folder of runs
 seed: int = 0  # seed of everything random
 device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
+run_root: str = "runs"  # folder of runs
+checkpoint: str = ""  # run folder or checkpoint; empty means the newest
 vocoder: str = "source_filter"  # a vocoder's name, or its weights on disk
 
 # %%

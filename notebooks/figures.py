@@ -31,12 +31,12 @@
 #     papermill notebooks/figures.ipynb runs/figures.ipynb -p dataset mini
 
 # %% tags=["parameters"]
-checkpoint: str = ""  # run folder or checkpoint; empty means the newest
-dataset: str = "mini"  # mixture of corpora, see the README
+dataset: str = "mini"  # mixture of corpora, see docs/training.md
 data_root: str = "data"  # folder of prepared stores
-run_root: str = "runs"  # folder of runs
 seed: int = 0  # seed of everything random
 device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
+run_root: str = "runs"  # folder of runs
+checkpoint: str = ""  # run folder or checkpoint; empty means the newest
 vocoder: str = "source_filter"  # a vocoder's name, or its weights on disk
 others: str = ""  # runs or checkpoints to compare with, with commas
 study: str = ""  # folder of a correspondence study; empty means an automatic one

@@ -31,11 +31,11 @@
 # as A4 are explained in [ASSUMPTIONS.md](../ASSUMPTIONS.md).
 
 # %% tags=["parameters"]
-dataset: str = "mini"  # mixture of corpora, see the README
+dataset: str = "mini"  # mixture of corpora, see docs/training.md
 data_root: str = "data"  # folder of prepared stores
-preset: str = "mini"  # size; the F0 and content networks of mini come with the package
 seed: int = 0  # seed of everything random
 device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
+preset: str = "mini"  # size; the F0 and content networks of mini come with the package
 
 # %%
 import matplotlib.pyplot as plt

@@ -32,16 +32,16 @@
 #     papermill notebooks/paper.ipynb runs/paper.ipynb -p dataset mini -p checkpoint runs/<run>
 
 # %% tags=["parameters"]
-dataset: str = "mini"  # mixture of corpora, see the README
+dataset: str = "mini"  # mixture of corpora, see docs/training.md
+data_root: str = "data"  # folder of prepared stores
+seed: int = 0  # seed of everything random
+device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
+run_root: str = "runs"  # folder of runs
 source: str = ""  # folder of originals; not needed for mini
 checkpoint: str = ""  # runs or checkpoints, with commas; empty means to train
 configurations: str = "xfavot"  # rows of the paper's tables, with commas
 preset: str = ""  # size; empty means mini for dataset mini, else paper
-steps: int = -1  # training steps; -1 means the preset's
-data_root: str = "data"  # folder of prepared stores
-run_root: str = "runs"  # folder of runs
-seed: int = 0  # seed of everything random
-device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
+steps: int = -1  # training steps; -1: the preset's
 vocoder: str = "source_filter"  # a vocoder's name, or its weights on disk
 recogniser: str = ""  # of words; empty means pocketsphinx_grid on mini, or ESPnet
 metrics: str = "all"  # as in evaluate

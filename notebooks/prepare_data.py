@@ -47,13 +47,13 @@
 # notebook says where.
 
 # %% tags=["parameters"]
-dataset: str = "mini"  # mixture of corpora, see the README
+dataset: str = "mini"  # mixture of corpora, see docs/training.md
+data_root: str = "data"  # folder of prepared stores
+seed: int = 0  # seed of everything random
 source: str = ""  # folder of originals; not needed for mini
 download: bool = False  # first fetch what the owners let anyone download
 speakers: int = 16  # people in mini
-data_root: str = "data"  # folder of prepared stores
 workers: int = 0  # processes; 0 means one a core
-seed: int = 0  # seed of everything random
 
 # %%
 from xfavot.data import prepare, report

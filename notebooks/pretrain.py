@@ -35,14 +35,14 @@
 # vocoder 26 minutes on one CPU core (4,000 steps of 0.39 s), a quarter of it with `dataset mini`.
 
 # %% tags=["parameters"]
-network: str = "all"  # f0, content, vocoder, or all: the first two
-dataset: str = "mini"  # mixture of corpora, see the README
-preset: str = ""  # size; empty means mini for dataset mini, else paper
-steps: int = -1  # training steps; -1 means the preset's
+dataset: str = "mini"  # mixture of corpora, see docs/training.md
+data_root: str = "data"  # folder of prepared stores
 seed: int = 0  # seed of everything random
 device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
-data_root: str = "data"  # folder of prepared stores
 run_root: str = "runs"  # folder of runs
+network: str = "all"  # f0, content, vocoder, or all: the first two
+preset: str = ""  # size; empty means mini for dataset mini, else paper
+steps: int = -1  # training steps; -1: the preset's
 overrides: dict = {}  # dotted settings, such as loss.xm, to values
 
 # %%

@@ -29,10 +29,10 @@
 # minute on one CPU core.
 
 # %% tags=["parameters"]
-dataset: str = "mini"  # mixture of corpora, see the README
-run_root: str = "runs"  # folder of runs
+dataset: str = "mini"  # mixture of corpora, see docs/training.md
 data_root: str = "data"  # folder of prepared stores
 seed: int = 0  # seed of everything random
+run_root: str = "runs"  # folder of runs
 out: str = "runs/tables"  # folder of the tables
 
 # %%

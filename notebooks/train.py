@@ -28,16 +28,16 @@
 # A run that was stopped goes on with the same parameters and `-p resume auto`.
 
 # %% tags=["parameters"]
-dataset: str = "mini"  # mixture of corpora, see the README
-configuration: str = "xfavot"  # row of the paper's tables
-preset: str = ""  # size; empty means mini for dataset mini, else paper
-steps: int = -1  # training steps; -1 means the preset's
-batch_size: int = -1  # samples a step; -1 means the preset's
+dataset: str = "mini"  # mixture of corpora, see docs/training.md
+data_root: str = "data"  # folder of prepared stores
 seed: int = 0  # seed of everything random
 device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
-precision: str = ""  # float32 or bf16; empty means the preset's
-data_root: str = "data"  # folder of prepared stores
 run_root: str = "runs"  # folder of runs
+configuration: str = "xfavot"  # row of the paper's tables
+preset: str = ""  # size; empty means mini for dataset mini, else paper
+steps: int = -1  # training steps; -1: the preset's
+batch_size: int = -1  # samples a step; -1: the preset's
+precision: str = ""  # float32 or bf16; empty means the preset's
 resume: str = ""  # run folder or checkpoint to go on from; empty means none
 overrides: dict = {}  # dotted settings, such as loss.xm, to values
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import inspect
 import json
 import os
 import sys
@@ -42,13 +43,28 @@ OPTIONAL_FOLDERS = ("answers", "manifest", "study")  # "" for none
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameters:
-    """What all notebooks share; a subclass lists its parameters in the order of its cell."""
+    """What all notebooks share; fields stand in the order of the notebook's cell."""
+
+    dataset: str = option("mini", "mixture of corpora, see docs/training.md")
+    data_root: str = option("data", "folder of prepared stores")
+    seed: int = option(0, "seed of everything random", least=0)
 
     def __post_init__(self) -> None:
         """Check every value alone."""
         check_options(self)
-        corpora_of(getattr(self, "dataset", "mini"))
+        corpora_of(self.dataset)
         config.require_device("device", getattr(self, "device", "auto"))
+
+    @property
+    def corpora(self) -> tuple[str, ...]:
+        """The corpora that the dataset mixes."""
+        return corpora_of(self.dataset)
+
+    def _run(self, **further: Any) -> RunConfig:
+        """The run of those parameters that define one, and of further ones."""
+        known = inspect.signature(config.resolve).parameters
+        given = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        return config.resolve(**{k: v for k, v in given.items() if k in known} | further)
 
     @classmethod
     def resolve(cls, **given: Any) -> Self:
@@ -73,11 +89,10 @@ class Parameters:
             overrides = name == "overrides"
             given[name] = read_overrides(value) if overrides else typed(value, hints[name], name)
         made = cls(**given)
-        folders = {name: getattr(made, name) for name in FOLDERS if name in declared}
-        for name in OPTIONAL_FOLDERS:
-            if getattr(made, name, ""):
-                folders[name] = getattr(made, name)
-        return dataclasses.replace(made, **{k: place(k, v) for k, v in folders.items()})
+        named = [name for name in FOLDERS if name in declared]
+        named += [name for name in OPTIONAL_FOLDERS if getattr(made, name, "")]
+        placed: dict[str, Any] = {name: place(name, getattr(made, name)) for name in named}
+        return dataclasses.replace(made, **placed)
 
 
 def cell(cls: type[Parameters]) -> str:
@@ -144,57 +159,40 @@ def names_of(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
-def _dataset() -> Any:
-    return option("mini", "mixture of corpora, see the README")
+def _steps() -> Any:
+    return option(FROM_PRESET, "training steps; -1: the preset's", least=1, neutral=FROM_PRESET)
 
 
 def _preset() -> Any:
     return option("", "size; empty means mini for dataset mini, else paper")
 
 
-def _count(what: str) -> Any:
-    return option(FROM_PRESET, f"{what}; -1 means the preset's", least=1, neutral=FROM_PRESET)
-
-
-def _seed() -> Any:
-    return option(0, "seed of everything random", least=0)
-
-
-def _device() -> Any:
-    return option("auto", "auto, cpu, cuda, cuda:1 or mps")
-
-
-def _data_root() -> Any:
-    return option("data", "folder of prepared stores")
-
-
-def _run_root() -> Any:
-    return option("runs", "folder of runs")
-
-
 def _overrides() -> Any:
     return option({}, "dotted settings, such as loss.xm, to values")
 
 
-def _triplets(of: str) -> Any:
-    return option(30, of, least=1)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnDevice(Parameters):
+    """What the notebooks share that compute with networks."""
+
+    device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps")
 
 
-def _conversions(help: str) -> Any:
-    return option(FROM_PRESET, help, least=FROM_PRESET)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnRuns(OnDevice):
+    """What the notebooks share that read or write runs too."""
+
+    run_root: str = option("runs", "folder of runs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepare(Parameters):
     """Of `prepare_data`: which originals become prepared stores."""
 
-    dataset: str = _dataset()
     source: str = option("", "folder of originals; not needed for mini")
     download: bool = option(False, "first fetch what the owners let anyone download")
     speakers: int = option(16, "people in mini", least=2)
-    data_root: str = _data_root()
     workers: int = option(0, "processes; 0 means one a core", least=0)
-    seed: int = _seed()
 
     def __post_init__(self) -> None:
         """Check that real data have a source."""
@@ -210,11 +208,6 @@ class Prepare(Parameters):
             )
 
     @property
-    def corpora(self) -> tuple[str, ...]:
-        """The corpora that the dataset mixes."""
-        return corpora_of(self.dataset)
-
-    @property
     def originals(self) -> str:
         """Folder of originals: `source`, or where downloads go; mini alone needs none."""
         needs = not self.source and self.corpora != ("mini",)
@@ -227,62 +220,48 @@ class Prepare(Parameters):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Train(Parameters):
+class Train(OnRuns):
     """Of `train`: one run, a row of the paper's tables at some size."""
 
-    dataset: str = _dataset()
     configuration: str = option("xfavot", "row of the paper's tables")
     preset: str = _preset()
-    steps: int = _count("training steps")
-    batch_size: int = _count("samples a step")
-    seed: int = _seed()
-    device: str = _device()
+    steps: int = _steps()
+    batch_size: int = option(
+        FROM_PRESET, "samples a step; -1: the preset's", least=1, neutral=FROM_PRESET
+    )
     precision: str = option(
         "", "float32 or bf16; empty means the preset's", choices=("", *config.PRECISIONS)
     )
-    data_root: str = _data_root()
-    run_root: str = _run_root()
     resume: str = option("", "run folder or checkpoint to go on from; empty means none")
     overrides: dict[str, Any] = _overrides()
 
     @property
     def run(self) -> RunConfig:
         """The run that these parameters define."""
-        given = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
-        return config.resolve(**{k: v for k, v in given.items() if k != "resume"})
+        return self._run()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Method(Parameters):
+class Method(OnDevice):
     """Of `method`: the data of one batch and the size of the modules that it goes through."""
 
-    dataset: str = _dataset()
-    data_root: str = _data_root()
     preset: str = option("mini", "size; the F0 and content networks of mini come with the package")
-    seed: int = _seed()
-    device: str = _device()
 
     @property
     def run(self) -> RunConfig:
         """The run whose first step after the warm-up is shown; nothing is written to its folder."""
-        given = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
-        return config.resolve(**given, overrides={"pretrain.source": "shipped"})
+        return self._run(overrides={"pretrain.source": "shipped"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pretrain(Parameters):
+class Pretrain(OnRuns):
     """Of `pretrain`: a network that stays frozen in the GAN, or a vocoder."""
 
     network: str = option(
         "all", "f0, content, vocoder, or all: the first two", choices=(*NETWORKS, VOCODER, "all")
     )
-    dataset: str = _dataset()
     preset: str = _preset()
-    steps: int = _count("training steps")
-    seed: int = _seed()
-    device: str = _device()
-    data_root: str = _data_root()
-    run_root: str = _run_root()
+    steps: int = _steps()
     overrides: dict[str, Any] = _overrides()
 
     @property
@@ -293,8 +272,7 @@ class Pretrain(Parameters):
     @property
     def run(self) -> RunConfig:
         """The run that they are for; `steps` counts for each network trained."""
-        given = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
-        run = config.resolve(**{k: v for k, v in given.items() if k not in ("network", "steps")})
+        run = self._run(steps=FROM_PRESET)
         if self.steps == FROM_PRESET:
             return run
         lengths: dict[str, Any] = {f"{name}_steps": self.steps for name in self.networks}
@@ -302,21 +280,16 @@ class Pretrain(Parameters):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Benchmark(Parameters):
+class Benchmark(OnDevice):
     """Of `benchmark`: what is measured, how often, and where it is written."""
 
-    dataset: str = _dataset()
-    data_root: str = _data_root()
-    device: str = _device()
-    seed: int = _seed()
     rounds: int = option(5, "times that each thing is timed", least=1)
     out: str = option("runs/benchmark", "folder of the tables and figures")
 
     @property
     def run(self) -> RunConfig:
         """A run with the paper's sizes."""
-        given = {name: getattr(self, name) for name in ("dataset", "data_root", "device", "seed")}
-        return config.resolve(**given, preset="paper")
+        return self._run(preset="paper")
 
     @property
     def tier(self) -> str:
@@ -328,29 +301,20 @@ class Benchmark(Parameters):
 class Tables(Parameters):
     """Of `tables`: the tables of which dataset, from which runs."""
 
-    dataset: str = _dataset()
-    run_root: str = _run_root()
-    data_root: str = _data_root()
-    seed: int = _seed()
+    run_root: str = option("runs", "folder of runs")
     out: str = option("runs/tables", "folder of the tables")
 
     @property
     def run(self) -> RunConfig:
         """A run with the paper's sizes, which Tables 6 to 9 show."""
-        names = ("dataset", "run_root", "data_root", "seed")
-        return config.resolve(**{name: getattr(self, name) for name in names}, preset="paper")
+        return self._run(preset="paper")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Explore(Parameters):
+class Explore(OnRuns):
     """Of `explore`: a checkpoint, and samples to convert."""
 
     checkpoint: str = option("", "run folder or checkpoint; empty means the newest")
-    dataset: str = _dataset()
-    data_root: str = _data_root()
-    run_root: str = _run_root()
-    seed: int = _seed()
-    device: str = _device()
     vocoder: str = option("source_filter", "a vocoder's name, or its weights on disk")
 
     def __post_init__(self) -> None:
@@ -358,11 +322,6 @@ class Explore(Parameters):
         Parameters.__post_init__(self)
         named = bool(self.vocoder.strip())
         require(named, "vocoder", self.vocoder, "a name or weights", "use source_filter")
-
-    @property
-    def corpora(self) -> tuple[str, ...]:
-        """The corpora that the dataset mixes."""
-        return corpora_of(self.dataset)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -375,7 +334,9 @@ class Evaluate(Explore):
     )
     out: str = option("runs/external", "folder of the scores of a manifest")
     metrics: str = option(ALL, "or some, with commas: fid, lpips, nisqa, word_error, ...")
-    conversions: int = _conversions("of each task; 0: the paper's; -1: few on mini")
+    conversions: int = option(
+        FROM_PRESET, "of each task; 0: the paper's; -1: few on mini", least=FROM_PRESET
+    )
     substitute: str = option(
         "", "judge: also the classifier of faces, under its own name", choices=("", "judge")
     )
@@ -416,7 +377,7 @@ class Study(Explore):
         "faces: a voice, two faces (paper); outputs: also two voices",
         choices=("faces", "outputs"),
     )
-    triplets: int = _triplets("questions a model and task")
+    triplets: int = option(30, "questions a model and task", least=1)
     evaluators: int = option(5, "pages to make", least=1)
     answers: str = option("", "folder of answers to read back; empty means make the pages")
     out: str = option("runs/cpr_study", "folder of the study")
@@ -435,7 +396,7 @@ class Figures(Explore):
     others: str = option("", "runs or checkpoints to compare with, with commas")
     study: str = option("", "folder of a correspondence study; empty means an automatic one")
     answers: str = option("", "folder of answers to that study; empty means none")
-    triplets: int = _triplets("of the automatic study, a model and task")
+    triplets: int = option(30, "of the automatic study, a model and task", least=1)
     out: str = option("runs/figures", "folder of the figures and voices")
 
     def __post_init__(self) -> None:
@@ -452,35 +413,28 @@ class Figures(Explore):
     @property
     def asked(self) -> Study:
         """The study behind Fig. 5, of all checkpoints; the first one is that of the figures."""
-        shared = {
-            name: getattr(self, name)
-            for name in ("dataset", "data_root", "run_root", "seed", "device", "vocoder", "answers")
-        }
+        names = [*(entry.name for entry in dataclasses.fields(OnRuns)), "vocoder", "answers"]
+        shared = {name: getattr(self, name) for name in names}
         checkpoint = ",".join((self.checkpoint or self.run_root, *self.compared))
         asked = Study(checkpoint=checkpoint, triplets=self.triplets, evaluators=1, **shared)
         return dataclasses.replace(asked, out=self.study)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Paper(Parameters):
+class Paper(OnRuns):
     """Of `paper`: all tables and figures of which dataset and runs."""
 
-    dataset: str = _dataset()
     source: str = option("", "folder of originals; not needed for mini")
     checkpoint: str = option("", "runs or checkpoints, with commas; empty means to train")
     configurations: str = option("xfavot", "rows of the paper's tables, with commas")
     preset: str = _preset()
-    steps: int = _count("training steps")
-    data_root: str = _data_root()
-    run_root: str = _run_root()
-    seed: int = _seed()
-    device: str = _device()
+    steps: int = _steps()
     vocoder: str = option("source_filter", "a vocoder's name, or its weights on disk")
     recogniser: str = option("", "of words; empty means pocketsphinx_grid on mini, or ESPnet")
     metrics: str = option(ALL, "as in evaluate")
-    conversions: int = _conversions("as in evaluate")
+    conversions: int = option(FROM_PRESET, "as in evaluate", least=FROM_PRESET)
     substitute: str = option("judge", "as in evaluate; empty means none")
-    triplets: int = _triplets("of the study, a model and task")
+    triplets: int = option(30, "of the study, a model and task", least=1)
     study: str = option("", "folder of a study that was answered; empty makes one")
     answers: str = option("", "folder of people's answers to that study; empty means none")
     out: str = option("runs/paper", "folder of figures/ and paper_tables/")
@@ -514,11 +468,9 @@ class Paper(Parameters):
     @property
     def runs(self) -> tuple[RunConfig, ...]:
         """What is trained first, one a configuration; empty with `checkpoint` given."""
-        same = ("dataset", "seed", "device", "preset", "steps")
-        shared: dict[str, Any] = {name: getattr(self, name) for name in same}
-        shared |= {name: self.absolute(name) for name in ("data_root", "run_root")}
+        roots = {name: self.absolute(name) for name in ("data_root", "run_root")}
         names = () if self.checkpoint else names_of(self.configurations)
-        return tuple(config.resolve(**shared, configuration=name) for name in names)
+        return tuple(self._run(**roots, configuration=name) for name in names)
 
     @property
     def evaluation(self) -> dict[str, Any]:

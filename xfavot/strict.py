@@ -89,7 +89,10 @@ def _advice(value: object, hint: Any) -> str:
     if hint is int:
         return "give a whole number without quotes, such as 100"
     if hint is str:
-        return "give text; quote it in YAML if it looks like a number"
+        return (
+            "give text; where it looks like a number, quote it in YAML, and hand it to a notebook "
+            "with -r in place of -p"
+        )
     return f"give a {hint.__name__}"
 
 

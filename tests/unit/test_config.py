@@ -152,6 +152,7 @@ def test_config_id_is_blind_to_places_and_bookkeeping_only() -> None:
 REFUSED: list[tuple[type[parameters.Parameters], dict[str, Any], str]] = [
     (Prepare, {"dataset": "celebahq_vctk"}, "source is empty; expected the folder of originals"),
     (Prepare, {"workers": -2}, "workers is -2"),
+    (Prepare, {"source": 2024}, r"source is 2024 \(int\); expected str; .* with -r in place of -p"),
     (Prepare, {"steps": 2}, "steps is not a parameter here"),
     (Pretrain, {"network": "asr"}, "network is 'asr'"),
     (Pretrain, {"steps": 0}, "steps is 0"),

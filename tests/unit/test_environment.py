@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,6 @@ def canonical(requirement: str) -> str:
 
 @pytest.fixture(scope="module")
 def project() -> dict[str, Any]:
-    if sys.version_info < (3, 11):
-        pytest.skip("tomllib came with Python 3.11")
-    import tomllib
-
     with (ROOT / "pyproject.toml").open("rb") as file:
         section: dict[str, Any] = tomllib.load(file)["project"]
     return section

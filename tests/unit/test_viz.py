@@ -193,7 +193,7 @@ def test_the_explorer_converts_what_is_chosen_and_takes_files(
 
 
 def upload(name: str, content: bytes) -> dict[str, Any]:
-    when = datetime.datetime.now(datetime.timezone.utc)
+    when = datetime.datetime.now(datetime.UTC)
     return {
         "name": name,
         "type": "",

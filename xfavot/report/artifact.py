@@ -23,7 +23,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from string import ascii_lowercase
@@ -86,7 +86,7 @@ class Beginning:
 
 def begin() -> Beginning:
     """Note the time; call it before the work."""
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     return Beginning(now, time.monotonic())
 
 
