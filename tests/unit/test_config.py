@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -293,3 +294,25 @@ def test_importing_config_needs_neither_torch_nor_ipython() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("given", "first", "count"),
+    [
+        ({}, "", "1000"),
+        ({"GOMP_SPINCOUNT": "7"}, "", "7"),
+        ({"OMP_WAIT_POLICY": "active"}, "", "None"),
+        ({}, "sys.modules['torch'] = sys; ", "None"),  # too late: libgomp has read it
+    ],
+)
+def test_idle_threads_do_not_spin_unless_asked_to(
+    given: dict[str, str], first: str, count: str
+) -> None:
+    code = f"import os, sys; {first}import xfavot; print(os.environ.get('GOMP_SPINCOUNT'))"
+    root = Path(config.__file__).parents[1]
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("GOMP", "OMP"))}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=root, env=kept | given, check=True
+    )
+    assert done.stdout.strip() == count
