@@ -142,6 +142,7 @@ class TrainConfig:
     """The optimisation: length, batch, rates, update rule, bookkeeping."""
 
     steps: int = option(20_000, least=1)  # STATED
+    schedule_steps: int = option(0, least=0)  # steps planned when the run started; 0: `steps`
     batch_size: int = option(32, least=1)  # STATED
     modalities: tuple[str, ...] = MODALITIES  # which halves of the model are trained
     lr: float = option(1.0e-4, above=0)  # A7
@@ -167,8 +168,11 @@ class TrainConfig:
 
     @property
     def warmup(self) -> int:
-        """Steps of the warm-up: ``warmup_steps``, but at most a quarter of a short run (A20)."""
-        return min(self.warmup_steps, self.steps // 4)
+        """Steps of the warm-up: ``warmup_steps``, but at most a quarter of a short run (A20).
+
+        It does not move when a run goes on to more steps than it was started with.
+        """
+        return min(self.warmup_steps, (self.schedule_steps or self.steps) // 4)
 
     def __post_init__(self) -> None:
         """Check lengths, rates and names."""
@@ -335,13 +339,15 @@ def from_dict(mapping: Mapping[str, Any]) -> RunConfig:
 def config_id(cfg: RunConfig) -> str:
     """Hash everything that can change a run's numbers.
 
-    Names, folders, the device and how often things are logged or saved do not count, nor how a
-    vocoder is trained, of which training knows nothing.
+    Of its steps those count that it was started with: to go on with more is the same run. Names,
+    folders, the device and how often things are logged or saved do not count, nor how a vocoder is
+    trained, of which training knows nothing.
 
     Returns:
         The first 8 hexadecimal digits of the SHA-256 of the canonical JSON.
     """
     plain = to_dict(cfg)
+    plain["train"]["steps"] = plain["train"].pop("schedule_steps") or plain["train"]["steps"]
     for key in PLACES:
         del plain[key]
     for key in BOOKKEEPING:

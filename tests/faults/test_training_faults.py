@@ -73,7 +73,7 @@ def test_sigterm_saves_and_ends(tmp_path: Path) -> None:
         time.sleep(0.05)
     process.terminate()
     assert process.wait(60) == 0
-    state = checkpoint.read_state(checkpoint.newest(folder))
+    state = checkpoint.read_state(checkpoint.locate(folder))
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert state["step"] == records[-1]["step"]
 
@@ -87,6 +87,49 @@ def test_a_finished_run_resumes_to_itself(finished: Run) -> None:
     again = training.fit(finished.config, resume="auto")
     assert again.step == finished.step
     assert again.checkpoint == finished.checkpoint
+
+
+def test_more_steps_are_the_same_run_and_its_schedules_stay(tmp_path: Path) -> None:
+    warm = {"train.warmup_steps": 9}
+    short = training.fit(small_run(tmp_path, steps=4, overrides=warm))
+    assert short.config.train.warmup == 1
+    longer = training.fit(small_run(tmp_path, steps=8, overrides=warm), resume="auto")
+    assert (longer.path, longer.step) == (short.path, 8)
+    assert (longer.config.train.warmup, longer.config.train.schedule_steps) == (1, 4)
+    warmed_up = [r["step"] for r in longer.metrics() if any(k.startswith("w/") for k in r)]
+    assert warmed_up == [1]
+    again = training.fit(small_run(tmp_path, steps=12, overrides=warm), resume=str(longer.path))
+    assert (again.path, again.config.train.schedule_steps) == (short.path, 4)
+    assert [p.name for p in (tmp_path / "runs").glob("grid_*")] == [short.path.name]
+    with pytest.raises(CheckpointError, match=r"has 12 steps already.*more steps"):
+        training.fit(small_run(tmp_path, steps=6, overrides=warm), resume="auto")
+    other = training.fit(small_run(tmp_path, steps=2, overrides=warm))
+    assert other.path != short.path
+    with pytest.raises(CheckpointError, match=r"more than one run.*-p resume FOLDER"):
+        training.fit(small_run(tmp_path, steps=13, overrides=warm), resume="auto")
+
+
+def test_counts_of_heads_resume_and_old_checkpoints_stay_unknown(finished: Run) -> None:
+    model = checkpoint.load_model(finished.checkpoint)
+    assert model.trained is not None
+    assert model.trained["G_A"] == [16]
+    assert model.trained_genders("latent") == ("f", "m")
+    longer = dataclasses.replace(
+        finished.config, train=dataclasses.replace(finished.config.train, steps=5)
+    )
+    counted = checkpoint.load_model(training.fit(longer, resume="auto").checkpoint).trained
+    assert counted is not None
+    assert counted["G_A"] == [20]
+    for path in finished.path.glob("checkpoints/*/state.json"):  # as an older version wrote it
+        state = json.loads(path.read_text())
+        del state["trained"], state["config"]["train"]["schedule_steps"]
+        path.write_text(json.dumps(state))
+    longer = dataclasses.replace(
+        finished.config, train=dataclasses.replace(finished.config.train, steps=6)
+    )
+    old = checkpoint.load_model(training.fit(longer, resume="auto").checkpoint)
+    assert old.trained is None
+    assert old.trained_speakers() == old.speakers
 
 
 def test_two_runs_in_one_directory_are_refused(tmp_path: Path) -> None:

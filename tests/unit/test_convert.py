@@ -56,7 +56,6 @@ def loaded(**changes: Any) -> LoadedModel:
         "path": Path("toy"),
         "f0": F0Network.from_config(model),
         "standardiser": Standardiser(torch.full((80,), -2.0), torch.ones(80)),
-        "contract": MEL,
         "config": RunConfig(name="toy", model=model),
         "speakers": SPEAKERS,
         "step": 7,
@@ -279,12 +278,6 @@ def test_bad_guidance(converter: Converter, guide: dict[str, Any], match: str) -
         converter.convert_face(FACE, aligned=True, **guide)
 
 
-def test_another_mel_contract_is_refused() -> None:
-    other = dataclasses.replace(MEL, hop=256)
-    with pytest.raises(DataError, match="hop is 256, expected 300"):
-        Converter(loaded(contract=other), name="toy")
-
-
 class OtherVocoder(Vocoder):
     contract = dataclasses.replace(MEL, fmin=0.0)
 
@@ -350,3 +343,29 @@ def test_examples_alternate_between_the_genders(tmp_path: Path, count: int) -> N
     assert len(drawn) == min(count, 4)
     assert [e.gender for e in drawn] == ["f", "m", "f", "f"][:count]
     assert len({e.speaker for e in drawn}) == len(drawn)
+
+
+def test_only_heads_that_were_trained_are_offered_and_estimated(tmp_path: Path) -> None:
+    """Data of one man: no gender but his can be asked for, and C_A cannot say another."""
+    heads = {"G_I": [9], "G_A": [9], "E_I": [0, 9], "E_A": [0, 9]}
+    heads |= {"M": [0, 9, 0, 4], "C_A": [0, 0, 0, 0]}
+    his = Converter(loaded(trained=heads), name="one man", vocoder=GriffinLim(iterations=1))
+    assert his.trained_genders("latent") == ("m",)
+    assert his.speakers == ("toy/s2",)
+    style = his.style_of_voice(VOICE)
+    assert (style.gender, style.gender_from) == ("m", "the only one trained")
+    assert his.style_of_face(FACE, aligned=True).gender == "m"
+    for guide in ({"latent": 0}, {"voice_reference": VOICE}, {"face_reference": FACE}):
+        with pytest.raises(ConfigError, match="'f', but checkpoint one man has learnt only 'm'"):
+            his.style(**guide, gender="f")
+    with pytest.raises(ConfigError, match=r"1 speakers.*\['toy/s2'\]"):
+        his.style_of_latent(0, speaker="toy/s1")
+    grids = convert.sample_grids(his, [make_store(tmp_path, genders="fm", clips=3)], count=2)
+    assert [row.label for row in grids["z2a"].rows] == ["code 0 (m)", "code 1 (m)"]
+    assert all("(m)" in row.label for grid in grids.values() for row in grid.rows)
+    young = Converter(loaded(trained=heads | {"E_A": [5, 5], "M": [0] * 4, "G_I": [0]}), name="")
+    assert (young.has("face"), young.has("voice")) == (False, True)
+    with pytest.raises(ConfigError, match=r"C_A.*has not learnt"):
+        young.style_of_voice(VOICE)
+    with pytest.raises(ConfigError, match="has learnt none"):
+        young.style_of_latent(0, gender="m")

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from tests.unit.store_factory import make_store
-from xfavot.audio.mel import MEL
 from xfavot.config import ModelConfig, RunConfig
 from xfavot.data.store import Store, mel_statistics
 from xfavot.errors import DataError, WeightsError
@@ -67,7 +66,6 @@ def loaded(store: Store, path: Path, **train: Any) -> LoadedModel:
     return LoadedModel(
         **{name: net.requires_grad_(False).eval() for name, net in networks.items()},
         standardiser=mel_statistics([store], split="train"),
-        contract=MEL,
         config=cfg,
         speakers=speakers_of([store], ["train"]),
         step=7,

@@ -118,3 +118,22 @@ def test_the_frozen_networks_pass_gradients_but_keep_none(root: Path) -> None:
         assert x.grad is not None
         assert x.grad.abs().sum() > 0
         assert all(p.grad is None for p in [*n.f0.parameters(), *n.content.parameters()])
+
+
+def test_heads_count_the_samples_that_train_them(root: Path) -> None:
+    """Step 1 is guided by a voice and step 2 by a latent code; both draw gender heads."""
+    for session in opened(small_run(root)):
+        counts = session.updater.trained
+        assert counts is not None
+        assert not any(map(torch.any, counts.values()))
+        session.update(session.batch(1), 1)
+        assert {k: v.tolist() for k, v in counts.items() if k in ("E_I", "M")} == {
+            "E_I": [1, 1],  # of the reference pairs alone
+            "M": [0] * len(counts["M"]),
+        }
+        session.update(session.batch(2), 2)
+        assert counts["E_A"].tolist() == [3, 3]
+        assert counts["M"][:2].tolist() == [1, 1]
+        assert counts["G_I"].tolist() == counts["G_A"].tolist() == [8]
+        assert not counts["M"][2:].any()
+        assert not counts["C_A"][2:].any()

@@ -316,20 +316,17 @@ class StyleMaker:
         name: name of the checkpoint, written into every result.
         device: where the networks run.
 
-    Raises:
-        DataError: the checkpoint was made for another mel-spectrogram.
     """
 
     def __init__(self, model: LoadedModel, *, name: str, device: str) -> None:
         """Move the networks to the device; see the class."""
-        require_contract(model.contract, where=f"checkpoint {name}")
-        self.name = name
+        self.model, self.name = model, name
         self.device = device_of(device)
         self.nets = model.nets.to(self.device).eval()
         self.f0_net = model.f0.to(self.device).eval()
         self.standardiser = model.standardiser.to(self.device)
         self.config = model.config
-        self.speakers: tuple[str, ...] = tuple(model.speakers)
+        self.speakers = model.trained_speakers()
         self.step = model.step
 
     @property
@@ -339,14 +336,32 @@ class StyleMaker:
 
     def has(self, kind: str) -> bool:
         """Whether the checkpoint was trained on "face" or "voice" (an image-only row has one)."""
-        return {"face": "image", "voice": "audio"}[kind] in self.config.train.modalities
+        return kind in self.model.trained_outputs()
+
+    def trained_genders(self, guidance: str) -> tuple[str, ...]:
+        """The genders that guidance by "face", "voice" or "latent" has learnt, of "f" and "m"."""
+        return self.model.trained_genders(guidance)
 
     def _require(self, kind: str) -> None:
         if not self.has(kind):
             raise ConfigError(
-                f"checkpoint {self.name} was trained on {self.config.train.modalities}; expected "
-                f"one trained on {kind}s too; use configuration xfavot"
+                f"checkpoint {self.name} was trained on {self.model.trained_outputs()}; expected "
+                f"one trained on {kind}s too; use configuration xfavot and data with {kind}s"
             )
+
+    def _gender(self, guidance: str, given: str | None) -> str:
+        """Check a gender that was given; left out it is "", or the only one that was trained."""
+        known = self.trained_genders(guidance)
+        if given and given not in GENDERS:
+            raise ConfigError(f'gender is {given!r}; expected "f", "m", or None')
+        if not known or (given and given not in known):
+            learnt = f"only {known[0]!r}" if known else "none"
+            raise ConfigError(
+                f"gender is {given!r}, but checkpoint {self.name} has learnt {learnt} for guidance "
+                f"by a {guidance}: no other gender was in its training so far; train it on data "
+                "of both genders, or longer"
+            )
+        return given or (known[0] if len(known) == 1 else "")
 
     def style_of_face(
         self, face: Any, *, gender: str | None = None, aligned: bool = False
@@ -355,8 +370,8 @@ class StyleMaker:
 
         Args:
             face: a path, a PIL image or uint8 pixels (H, W, 3).
-            gender: "f" or "m", the encoder's head; needed, since no network of the paper reads it
-                from a face.
+            gender: "f" or "m", the encoder's head; needed where both were trained, since no
+                network of the paper reads it from a face.
             aligned: the picture is already a square crop as in CelebA-HQ.
 
         Raises:
@@ -364,8 +379,8 @@ class StyleMaker:
             DataError: not an image, or no face in it.
         """
         self._require("face")
-        code = _gender_code(gender)
-        if code is None:
+        head = self._gender("face", gender)
+        if not head:
             raise ConfigError(
                 'gender is missing for a face reference; expected "f" or "m", because E_I has one '
                 "head a gender and no network of the model reads the gender from a face; pass "
@@ -375,12 +390,12 @@ class StyleMaker:
         pixels = inputs.read_face(face, name="reference face", size=size, aligned=aligned)
         with torch.inference_mode():
             x = _batch(pixels, self.device)
-            vector = self.nets.E_I(x, self._codes(code))  # (1, S)
+            vector = self.nets.E_I(x, self._codes(GENDERS.index(head)))  # (1, S)
         return Style(
             vector=vector,
             guidance="face",
-            gender=GENDERS[code],
-            gender_from="given",
+            gender=head,
+            gender_from="given" if gender else "the only one trained",
             reference=_described(face),
         )
 
@@ -389,23 +404,31 @@ class StyleMaker:
 
         Args:
             voice: a path of a sound or video file, or samples (N,) at 24 kHz.
-            gender: "f" or "m", the encoder's head; left out, C_A's gender group estimates it.
+            gender: "f" or "m", the encoder's head; left out, C_A's gender group estimates it
+                where both were trained.
 
         Raises:
-            ConfigError: the gender is neither.
+            ConfigError: the gender is neither, was not trained, or cannot be estimated.
             DataError: not speech.
         """
         self._require("voice")
-        given = _gender_code(gender)
+        head = self._gender("voice", gender)
+        if not head and not self.model.estimates_gender():
+            raise ConfigError(
+                f"gender is missing for a voice reference; C_A of checkpoint {self.name} has not "
+                'learnt to tell genders yet; pass gender="f" or gender="m"'
+            )
+        origin = "given" if gender else "the only one trained" if head else "estimated by C_A"
         *_, mel = self._mel(inputs.read_voice(voice, name="reference voice"))
         with torch.inference_mode():
-            code = self._estimate_gender(mel) if given is None else given
-            vector = mean(mel, lambda x: self.nets.E_A(x, self._codes(code)))  # (1, S)
+            head = head or GENDERS[int(mean(mel, lambda x: self.nets.C_A(x)[0]).argmax())]
+            code = self._codes(GENDERS.index(head))
+            vector = mean(mel, lambda x: self.nets.E_A(x, code))  # (1, S)
         return Style(
             vector=vector,
             guidance="voice",
-            gender=GENDERS[code],
-            gender_from="given" if given is not None else "estimated by C_A",
+            gender=head,
+            gender_from=origin,
             reference=_described(voice),
         )
 
@@ -424,8 +447,7 @@ class StyleMaker:
         """
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise ConfigError(f"latent is {seed!r}; expected a whole number, 0 or more, as seed")
-        code = _gender_code(gender)
-        if (code is None) == (not speaker):
+        if bool(gender) == bool(speaker):
             raise ConfigError(
                 f"latent guidance got gender {gender!r} and speaker {speaker!r}; expected exactly "
                 'one of them: gender="f", gender="m", or one of the speakers of the checkpoint'
@@ -435,13 +457,15 @@ class StyleMaker:
                 known = reprlib.repr(list(self.speakers))
                 raise ConfigError(
                     f"speaker is {speaker!r}; expected one of the {len(self.speakers)} speakers "
-                    f"that the checkpoint was trained on: {known}"
+                    f"whose heads of M have been trained: {known}"
                 )
-            code = len(GENDERS) + self.speakers.index(speaker)
+            code = len(GENDERS) + self.model.speakers.index(speaker)
+        else:
+            code = GENDERS.index(self._gender("latent", gender))
         rng = torch.Generator().manual_seed(seed)
         z = torch.randn((1, self.config.model.latent_dim), generator=rng)  # (1, L)
         with torch.inference_mode():
-            vector = self.nets.M(z.to(self.device), self._codes(code or 0))  # (1, S)
+            vector = self.nets.M(z.to(self.device), self._codes(code))  # (1, S)
         return Style(
             vector=vector,
             guidance="latent",
@@ -497,22 +521,10 @@ class StyleMaker:
         x = self.standardiser.standardise(mel[:, speech]).clamp(min=QUIETEST)
         return mel, speech, pad_frames(x)[None, None]
 
-    def _estimate_gender(self, mel: Tensor) -> int:
-        return int(mean(mel, lambda x: self.nets.C_A(x)[0]).argmax())
-
 
 def _batch(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
     """Turn (H, W, 3) uint8 into (1, 3, H, W) in [-1, 1]."""
     return to_float(torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None]).to(device)
-
-
-def _gender_code(gender: str | None) -> int | None:
-    """Turn "f" or "m" into the code 0 or 1; ``None`` and "" stay open."""
-    if not gender:
-        return None
-    if gender not in GENDERS:
-        raise ConfigError(f'gender is {gender!r}; expected "f", "m", or None')
-    return GENDERS.index(gender)
 
 
 LOUDEST = 1.75  # log10; no waveform in [-1, 1] has a larger mel under the contract

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from xfavot.audio.io import save_waveform
 from xfavot.convert.converter import Converter, Style, Task
 from xfavot.data.sample import Example, examples, first_split, has_any
-from xfavot.data.store import GENDERS, Store
+from xfavot.data.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,19 +90,24 @@ def sample_grids(
     sources = {kind: draw(modality=kind, seed=seed) for kind in kinds}
     avoid = {example.speaker for drawn in sources.values() for example in drawn}
     references = {kind: draw(modality=kind, seed=seed + 1, avoid=avoid) for kind in kinds}
+    genders = {guidance: converter.trained_genders(guidance) for guidance in (*kinds, "latent")}
     if not kinds:
         draw(modality="face")  # says what is missing
     guides: dict[str, Sequence[Reference]] = {
-        **references,
-        "latent": [(seed + row // 2, GENDERS[row % 2]) for row in range(count)],
+        kind: [one for one in drawn if one.gender in genders[kind]]
+        for kind, drawn in references.items()
     }
+    if known := genders["latent"]:
+        guides["latent"] = [
+            (seed + row // len(known), known[row % len(known)]) for row in range(count)
+        ]
     note = f"{converter.name}, split {split}"
     return {
         task.value: convert_grid(
             converter, task, sources[task.output], guides[task.guidance], note=note
         )
         for task in Task
-        if task.output in kinds and task.guidance in guides
+        if task.output in kinds and guides.get(task.guidance)
     }
 
 

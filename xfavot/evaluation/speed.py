@@ -37,9 +37,8 @@ from xfavot.models import device_of
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
 from xfavot.models.xfavot import F0_FEATURE_FACTOR, XFaVoT
-from xfavot.training import checkpoint
 from xfavot.training.speech import content_shape
-from xfavot.training.step import Networks, Updater
+from xfavot.training.step import Networks, Updater, place
 
 JPEG_PIXELS = (1024, 256, 128)
 JPEG_QUALITY = 95
@@ -331,7 +330,7 @@ def measure_step(cfg: RunConfig, *, steps: int = 1) -> Cost:
         ContentNetwork.from_config(m, depth=content_shape(m)[0]),
         Standardiser(zero, one),
     )
-    updater = Updater(checkpoint.place(n, device), cfg, guidances=("z", "i", "a"), outputs="ia")
+    updater = Updater(place(n, device), cfg, guidances=("z", "i", "a"), outputs="ia")
     seconds, terms = [], {}
     first = cfg.train.warmup + 1
     for step in range(first, first + steps):

@@ -9,12 +9,11 @@ is ever executed.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pickle
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,32 +23,73 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from xfavot import __version__
-from xfavot.audio.mel import MEL, MelContract, Standardiser, require_contract
+from xfavot.audio.mel import MEL, Standardiser, require_contract
 from xfavot.config import RunConfig, from_dict, to_dict
-from xfavot.errors import CheckpointError, DataError
+from xfavot.data.store import GENDERS
+from xfavot.errors import CheckpointError, ConfigError, DataError
 from xfavot.files import write_whole
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
 from xfavot.models.xfavot import XFaVoT
-from xfavot.training.step import GENERATOR_SIDE, Networks, Updater
+from xfavot.training.step import GENERATOR_SIDE, Updater
 
 SCHEMA = 2  # 2: the F0 network reads pitch by classes
 STATE, OPTIMIZER = "state.json", "optimizer.pt"
+MODULE_OF = {"face": "E_I", "voice": "E_A", "latent": "M"}  # where a style comes from
+MAY_DIFFER_ON_RESUME = (
+    *("name", "data_root", "run_root", "steps", "schedule_steps", "device"),
+    *("log_every", "sample_every", "checkpoint_every", "keep_checkpoints"),
+    *("vocoder_steps", "vocoder_lr", "vocoder_batch_size"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A checkpoint opened for conversion: averaged G, E, M; the rest as trained."""
+    """A checkpoint opened for conversion: averaged G, E, M; the rest as trained.
+
+    `trained`: how many samples have trained each head of a module: "G_I", "G_A" (one number each),
+    "E_I", "E_A" (f, m), "M" and "C_A" (f, m, then the speakers); ``None`` where a checkpoint of an
+    older version did not count, which lets everything pass for trained.
+    """
 
     nets: XFaVoT
     f0: F0Network
     content: ContentNetwork
     standardiser: Standardiser
-    contract: MelContract
     config: RunConfig
     speakers: tuple[str, ...]
     step: int
     path: Path
+    trained: Mapping[str, list[int]] | None = None
+
+    def trained_genders(self, guidance: str) -> tuple[str, ...]:
+        """The genders, of "f" and "m", that guidance by "face", "voice" or "latent" has learnt.
+
+        Only these may be asked for, estimated or evaluated.
+        """
+        counts = self._counts(MODULE_OF[guidance])
+        return tuple(g for g, n in zip(GENDERS, counts, strict=False) if n)
+
+    def trained_speakers(self) -> tuple[str, ...]:
+        """The speakers whose heads of M have learnt."""
+        counts = self._counts("M")[len(GENDERS) :]
+        return tuple(s for s, n in zip(self.speakers, counts, strict=True) if n)
+
+    def trained_outputs(self) -> tuple[str, ...]:
+        """What has been learnt to be converted, of "face" and "voice"."""
+        return tuple(
+            output
+            for output, modality, name in (("face", "image", "G_I"), ("voice", "audio", "G_A"))
+            if modality in self.config.train.modalities and self._counts(name)[0]
+        )
+
+    def estimates_gender(self) -> bool:
+        """Whether C_A has learnt to tell the genders of voices apart."""
+        return all(self._counts("C_A")[: len(GENDERS)])
+
+    def _counts(self, module: str) -> list[int]:
+        unknown = [1] * (len(GENDERS) + len(self.speakers))
+        return self.trained[module] if self.trained is not None else unknown
 
 
 def folder_of(run: Path, step: int) -> Path:
@@ -62,33 +102,25 @@ def checkpoints_of(run: Path) -> list[Path]:
     return sorted(p.parent for p in (run / "checkpoints").glob(f"step_*/{STATE}"))
 
 
-def newest(run: Path | str) -> Path:
-    """The newest checkpoint of a run's folder, or of any run below the folder.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    run = Path(run)
-    found = checkpoints_of(run) or sorted(
-        (p.parent for p in run.glob(f"*/checkpoints/step_*/{STATE}")),
-        key=lambda p: (p / STATE).stat().st_mtime,
-    )
-    if not found:
-        raise CheckpointError(
-            f"no checkpoint under {run}; expected <run>/checkpoints/step_*/; "
-            "train one with notebooks/train.ipynb or name another folder"
-        )
-    return found[-1]
-
-
 def locate(path: Path | str) -> Path:
-    """A checkpoint's folder, given it, its run's folder or a folder of runs.
+    """A checkpoint's folder, given it, its run's folder or a folder of runs; of these the newest.
 
     Raises:
         CheckpointError: there is none.
     """
     path = Path(path)
-    return path if (path / STATE).exists() or path.name.startswith("step_") else newest(path)
+    if (path / STATE).exists() or path.name.startswith("step_"):
+        return path
+    found = checkpoints_of(path) or sorted(
+        (p.parent for p in path.glob(f"*/checkpoints/step_*/{STATE}")),
+        key=lambda p: (p / STATE).stat().st_mtime,
+    )
+    if not found:
+        raise CheckpointError(
+            f"no checkpoint under {path}; expected <run>/checkpoints/step_*/; "
+            "train one with notebooks/train.ipynb or name another folder"
+        )
+    return found[-1]
 
 
 def save(
@@ -134,6 +166,8 @@ def save(
             "content_depth": n.content.depth,
             "bytes": {p.name: p.stat().st_size for p in sorted(draft.iterdir())},
         }
+        if updater.trained is not None:
+            state["trained"] = {name: counts.tolist() for name, counts in updater.trained.items()}
         write_whole(draft / STATE, json.dumps(state, indent=1))
         draft.rename(target)
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -231,48 +265,64 @@ def load_model(path: Path | str, *, device: str = "cpu") -> LoadedModel:
         f0=f0,
         content=content,
         standardiser=statistics.to(device),
-        contract=MEL,
         config=config,
         speakers=tuple(state["speakers"]),
         step=int(state["step"]),
         path=path,
+        trained=state.get("trained"),
     )
-
-
-def place(n: Networks, device: torch.device) -> Networks:
-    """Move the networks of a run to a device, the frozen ones without gradients."""
-    for module in (n.f0, n.content):
-        module.requires_grad_(False).eval().to(device)
-    n.nets.to(device)
-    for name in ("E_I", "E_A", "D_I", "D_A", "C_A"):  # faster there; no gain for the generators
-        getattr(n.nets, name).to(memory_format=torch.channels_last)
-    return dataclasses.replace(n, standardiser=n.standardiser.to(device))
 
 
 # Going on from a checkpoint: is it of this run, and everything back in its place
 
 
-MAY_DIFFER_ON_RESUME = (
-    *("name", "data_root", "run_root", "steps", "device"),
-    *("log_every", "sample_every", "checkpoint_every", "keep_checkpoints"),
-    *("vocoder_steps", "vocoder_lr", "vocoder_batch_size"),
-)
+def to_resume(cfg: RunConfig, *, named: str) -> Path | None:
+    """The newest checkpoint that a run goes on from; ``None`` if there is none and it starts.
 
+    A run that was planned for fewer steps is the same run. As the steps are part of its folder's
+    name, runs that are alike but for these are looked for beside it, unless it was named by hand.
 
-def require_same_run(path: Path, cfg: RunConfig, fingerprint: str) -> None:
-    """Refuse to resume from a checkpoint of another configuration or of other data.
+    Args:
+        cfg: the run, with the number of its speakers.
+        named: the name that its parameters give (before the speakers were counted).
 
     Raises:
-        CheckpointError: naming each setting that differs.
+        CheckpointError: more than one run could go on.
+    """
+    own = Path(cfg.run_root) / cfg.name
+    if checkpoints_of(own):
+        return checkpoints_of(own)[-1]
+    alike = []
+    for file in sorted(Path(cfg.run_root).glob(f"{named}*/config.json")) if named else ():
+        try:
+            old = json.loads(file.read_text())
+            del old["config_id"]
+            fits = not _differing(old, cfg)
+        except (OSError, ValueError, KeyError, TypeError, ConfigError):
+            continue
+        if fits and checkpoints_of(file.parent):
+            alike.append(file.parent)
+    if len(alike) > 1:
+        raise CheckpointError(
+            f"more than one run of this configuration could go on to {cfg.train.steps} steps: "
+            f"{', '.join(map(str, alike))}; name one with -p resume FOLDER"
+        )
+    return checkpoints_of(alike[0])[-1] if alike else None
+
+
+def going_on(path: Path, cfg: RunConfig, fingerprint: str) -> RunConfig:
+    """Return the configuration under which the run of a checkpoint goes on.
+
+    The warm-up and whatever else follows from the number of steps stay as they were when the run
+    started; the run keeps its name.
+
+    Raises:
+        CheckpointError: another configuration (each setting that differs is named), other data, or
+            the checkpoint is past the steps asked for.
     """
     state = read_state(path)
-    old, new = _flat(state["config"]), _flat(to_dict(cfg))
-    differing = [
-        f"{key} was {old.get(key)}, now {new.get(key)}"
-        for key in sorted(old | new)
-        if old.get(key) != new.get(key) and key.rpartition(".")[2] not in MAY_DIFFER_ON_RESUME
-    ]
-    if differing:
+    old = from_dict(state["config"])
+    if differing := _differing(state["config"], cfg):
         raise CheckpointError(
             f"{path} is of another configuration: " + "; ".join(differing) + "; resume with the "
             "parameters of that run, or start a new run without resume"
@@ -282,6 +332,24 @@ def require_same_run(path: Path, cfg: RunConfig, fingerprint: str) -> None:
             f"{path} was trained on prepared data {state['data']}; found {fingerprint}; "
             "give the data_root of that run, or start a new run without resume"
         )
+    if state["step"] > cfg.train.steps:
+        raise CheckpointError(
+            f"{path} has {state['step']} steps already; expected at most the {cfg.train.steps} "
+            "asked for; give more steps, or start a new run without resume"
+        )
+    planned = old.train.schedule_steps or old.train.steps
+    planned = 0 if planned == cfg.train.steps else planned
+    return replace(cfg, name=old.name, train=replace(cfg.train, schedule_steps=planned))
+
+
+def _differing(old: Mapping[str, Any], cfg: RunConfig) -> list[str]:
+    """The settings in which a recorded configuration is of another run."""
+    was, now = _flat(to_dict(from_dict(old))), _flat(to_dict(cfg))
+    return [
+        f"{key} was {was[key]}, now {now[key]}"
+        for key in sorted(now)
+        if was[key] != now[key] and key.rpartition(".")[2] not in MAY_DIFFER_ON_RESUME
+    ]
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -294,7 +362,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def restore(path: Path, updater: Updater) -> int:
-    """Load weights, averages and optimisers of a checkpoint into an updater.
+    """Load weights, averages, optimisers and counts of a checkpoint into an updater.
 
     Returns:
         The number of finished steps.
@@ -308,6 +376,12 @@ def restore(path: Path, updater: Updater) -> int:
         optimizers = torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True)
         for name, optimizer in updater.optimizers.items():
             optimizer.load_state_dict(optimizers[name])
+        counts = state.get("trained")
+        if counts is None or updater.trained is None:
+            updater.trained = None
+        else:
+            for name, value in updater.trained.items():
+                value.copy_(torch.tensor(counts[name]))
     except (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
         raise CheckpointError(
             f"{path / OPTIMIZER} cannot be read ({error}); use an older checkpoint"

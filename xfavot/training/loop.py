@@ -47,6 +47,7 @@ from xfavot.training.step import (
     generator_terms,
     make_target,
     pair_terms,
+    place,
 )
 
 Log = Callable[[Mapping[str, Any]], None]
@@ -297,22 +298,25 @@ def open_session(
             on_log({"message": message})
 
     start = None if resume in ("", "auto") else checkpoint.locate(resume)
-    run = start.resolve().parents[1] if start is not None else Path(cfg.run_root) / cfg.name
-    if resume == "" and (run / "metrics.jsonl").exists():
+    named = cfg.name.removesuffix(config_id(cfg))
+    if resume == "" and (Path(cfg.run_root) / cfg.name / "metrics.jsonl").exists():
         raise CheckpointError(
-            f"the run {run} exists already and would be overwritten; go on with it by "
-            "-p resume auto, or give another seed or run_root, or delete the folder"
+            f"the run {Path(cfg.run_root) / cfg.name} exists already and would be overwritten; go "
+            "on with it by -p resume auto, or give another seed or run_root, or delete the folder"
         )
     device = device_of(cfg.train.device)
     stores = open_or_make_mini(cfg.data_root, cfg.data.corpora, say)
     batches = open_batches(cfg, stores)
     cfg = with_speakers(cfg, batches)
+    if resume == "auto":
+        start = checkpoint.to_resume(cfg, named="" if named == cfg.name else named)
+    run = start.resolve().parents[1] if start is not None else Path(cfg.run_root) / cfg.name
     run.mkdir(parents=True, exist_ok=True)
     with _locked(run), _listening() as stop:
         if resume == "auto" and checkpoint.checkpoints_of(run):
-            start = checkpoint.newest(run)
+            start = checkpoint.locate(run)
         if start is not None:
-            checkpoint.require_same_run(start, cfg, batches.fingerprint)
+            cfg = checkpoint.going_on(start, cfg, batches.fingerprint)
         outputs = _outputs(cfg, batches)
         n = open_networks(cfg, stores, batches, outputs, on_log)
         updater = Updater(n, cfg, guidances=("z", *outputs), outputs=outputs)
@@ -384,7 +388,7 @@ def open_networks(
         content = ContentNetwork.from_config(cfg.model, depth=1)
     torch.manual_seed(cfg.seed)
     n = Networks(XFaVoT.from_config(cfg.model), f0, content, batches.standardiser)
-    return checkpoint.place(n, device_of(cfg.train.device))
+    return place(n, device_of(cfg.train.device))
 
 
 @contextmanager

@@ -42,6 +42,16 @@ class Networks:
     standardiser: Standardiser
 
 
+def place(n: Networks, device: torch.device) -> Networks:
+    """Move the networks of a run to a device, the frozen ones without gradients."""
+    for module in (n.f0, n.content):
+        module.requires_grad_(False).eval().to(device)
+    n.nets.to(device)
+    for name in ("E_I", "E_A", "D_I", "D_A", "C_A"):  # faster there; no gain for the generators
+        getattr(n.nets, name).to(memory_format=torch.channels_last)
+    return Networks(n.nets, n.f0, n.content, n.standardiser.to(device))
+
+
 class Fake(NamedTuple):
     """What a generator made, and the styles and codes that it was asked for."""
 
@@ -77,6 +87,12 @@ class Updater:
             for name, module in networks.nets.named_children()
         }
         self.ema = Ema(networks.nets, t.ema_decay)
+        device = next(networks.nets.parameters()).device
+        genders, domains = networks.nets.genders, networks.nets.M.domains
+        heads = {"G_I": 1, "G_A": 1, "E_I": genders, "E_A": genders, "M": domains, "C_A": domains}
+        self.trained: dict[str, Tensor] | None = {  # None: of a checkpoint that did not count
+            name: torch.zeros(n, dtype=torch.int64, device=device) for name, n in heads.items()
+        }
 
     def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Do one step.
@@ -150,6 +166,9 @@ class Updater:
                 found = [f for f in fakes if f.output == output]
                 name = "".join(f.target.guidance for f in found)
                 ts = discriminator_terms(self.n.nets, batch, found, d.by_speaker, r1_due=due)
+                for fake in found if output == "a" else ():
+                    source, _, rows = class_rows(batch, fake.target, d.by_speaker)
+                    self._count("C_A", source + d.by_speaker * self.n.nets.genders, rows)
                 totals.append(objective.total(ts, weights[f"D_{output.upper()}"]))
                 logged[f"d/{name}2{output}"] = ts
         torch.stack(totals).sum().backward()  # type: ignore[no-untyped-call]
@@ -165,6 +184,12 @@ class Updater:
             ts = pair_terms(self.n, batch, d, w, rec=warmup or w.rec > 0)
             total = objective.total(ts, objective.weights(self.cfg, step)["pairs"])
         total.backward()  # type: ignore[no-untyped-call]
+        regenerated = warmup or w.rec > 0
+        for name, x in (("_I", batch.ref_image), ("_A", batch.ref_audio)):
+            if x is not None:
+                self._count("E" + name, x.gender, None if regenerated else batch.paired)
+                if regenerated:
+                    self._count("G" + name, torch.zeros_like(x.gender))
         return {"w" if warmup else "g": ts}
 
     def _generators(
@@ -186,7 +211,20 @@ class Updater:
                 total.backward()  # type: ignore[no-untyped-call]
                 logged[f"g/{guidance}2{output}"] = ts
                 fakes.append(Fake(output, t, fake.detach()))
+                x = batch.source_image if output == "i" else batch.source_audio
+                assert x is not None
+                self._count(f"G_{output.upper()}", torch.zeros_like(x.gender))
+                if guidance == "z":
+                    self._count(f"E_{output.upper()}", x.gender)
+        if guidance == "z":
+            self._count("M", audio_domain(t.gender, t.speaker, d.by_speaker, nets.genders))
         return logged, fakes
+
+    def _count(self, module: str, heads: Tensor, rows: Tensor | None = None) -> None:
+        """Count samples (B,) towards the heads that they train; heads below 0 are none."""
+        if self.trained is not None:
+            used = heads >= 0 if rows is None else rows & (heads >= 0)
+            self.trained[module].index_add_(0, heads.clamp(min=0), used.long())
 
     def _analyse(self, batch: Batch) -> Voices | None:
         with self._autocast():
