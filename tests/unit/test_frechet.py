@@ -153,12 +153,6 @@ def test_statistics_of_real_faces_are_kept(tmp_path: Path) -> None:
         fid(group(), [extractor()], seed=0, folder=tmp_path / "file")
 
 
-@pytest.mark.parametrize("x", [torch.zeros(2, 3, 8, 8), pictures(1, 8)[0], pictures(2, 8)[:, :1]])
-def test_images_of_another_kind(x: Tensor) -> None:
-    with pytest.raises(DataError, match=r"expected uint8 \(n, 3, H, W\), RGB"):
-        extractor()(x)
-
-
 def test_features_that_are_not_finite() -> None:
     broken = extractor(lambda x: network(x).masked_fill(x.mean((1, 2, 3))[:, None] > 0, torch.nan))
     with pytest.raises(DataError, match=r"features of \d+ of 13 images are not finite"):

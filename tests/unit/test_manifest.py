@@ -94,7 +94,7 @@ def test_faults_are_reported(folder: Path, text: str, expected: str) -> None:
 
 
 def test_many_faults_are_counted(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"8 faults: .* and 3 more"):
+    with pytest.raises(DataError, match=r"line 6 has task .*; and 3 more"):
         manifest.read(write(folder, f"{HEADER}\n" + "a2x,s.wav,r.wav,o1.wav,m,,,\n" * 8))
 
 

@@ -130,10 +130,11 @@ def test_every_part_is_measured_and_kept(
     assert not [one for one in missing if one["metric"].startswith(("nisqa", "lpips"))]
 
     monkeypatch.setattr(Converter, "convert_voice", None)  # a second run converts nothing
-    monkeypatch.setattr(conversions, "convert", None)
+    monkeypatch.setattr(Study, "convert_faces", None)
     assert opened(model, store, **options).results() == (scores, missing)
-    with pytest.raises(TypeError):
-        opened(model, store, **options, seed=1).results()
+    told = reasons(opened(model, store, **options, seed=1).results()[1])
+    assert "not callable" in told["a2a", "all"]  # another seed converts anew
+    assert "not callable" in told["a2i", "fid_stargan_v2"]
 
     table = evaluation.save()
     assert "Reduced: 2 voices a task" in table.read_text("utf-8")
@@ -218,7 +219,7 @@ def test_pairs_are_random_different_people_and_the_same_again(tmp_path: Path) ->
     )
     model = loaded(store, tmp_path)
     own = study(store, tmp_path, model)
-    counts = {task: len(own.pairs(task)) for task in conversions.VOICE_TASKS}
+    counts = {task: len(own.pairs(task)) for task in conversions.PAPER}
     assert counts == {Task.A2A: 140, Task.I2A: 180, Task.Z2A: 140}  # the paper's
     pairs = own.pairs(Task.I2A)
     for source, gender, reference in pairs:
@@ -321,7 +322,7 @@ def test_one_woman_alone(store: Store, tmp_path: Path) -> None:
 
 
 def test_settings() -> None:
-    assert set(protocol.NAMES) == set(METRICS)
+    assert set(protocol.NAMES) == {*METRICS, "unusable_outputs"}
     assert Evaluate.resolve(dataset="mini").count == 24
     assert Evaluate.resolve(dataset="grid").count == 0
     cfg = Evaluate.resolve(metrics="nisqa, fid", conversions=5, substitute="judge")

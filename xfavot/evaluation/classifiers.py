@@ -29,6 +29,7 @@ from xfavot.errors import DataError, TrainingError, WeightsError
 from xfavot.files import whole
 from xfavot.training.speech import augment, generator_of
 
+SPLITS = ("train", "val")  # to learn from, and to say how well
 FACTORS = "factors.json"
 POSE = ("yaw", "pitch")  # unitless, -1 to 1, as the corpus `mini` draws them
 CROP_PLACES = (0.2, 0.8)  # where crops of a clip start: 0 at its beginning, 1 as late as possible
@@ -317,40 +318,43 @@ Log = Callable[[str], None]
 Loss = Callable[[nn.Module, torch.Generator], Tensor]
 
 
-def ensure_classifiers(
+def classifiers_of(
     stores: Sequence[Store],
-    train: People,
-    held_out: People,
     *,
+    image_size: int,
     frames: int,
     folder: Path,
     device: torch.device | str = "cpu",
     on_log: Log | None = None,
-) -> Classifiers:
-    """Load the classifiers of a corpus and size, or train them and keep them.
+) -> tuple[Classifiers, People]:
+    """Load the classifiers of a corpus and size, or train them on it and keep them.
 
     Args:
-        stores: where the people come from; their mel statistics are taken.
-        train, held_out: the same speakers in the training split and in one not trained on; all
-            their samples go into the key.
+        stores: where the people come from: those of the splits "train" and "val". All their samples
+            go into the key, and their mel statistics are taken.
+        image_size: pixels a side of faces.
         frames: length of a crop of a voice.
         folder: of kept networks, usually `<run_root>/auxiliary`.
         device: where they are trained and returned.
         on_log: receives a line on what is done.
 
     Returns:
-        The classifiers, frozen.
+        The classifiers, frozen, and the people of "val".
 
     Raises:
+        DataError: there are not two sexes of speakers with faces and speech in both splits.
         WeightsError: the kept files are damaged.
         TrainingError: they cannot be written.
     """
-    size = train.faces.x.shape[-1]
+    names = speakers_of(stores, SPLITS)
+    train, held_out = (
+        people_of(stores, split, speakers=names, image_size=image_size) for split in SPLITS
+    )
     recipe = {
         "recipe": RECIPE,
         "contract": MEL.as_dict(),
-        "speakers": list(train.speakers),
-        "image_size": size,
+        "speakers": list(names),
+        "image_size": image_size,
         "frames": frames,
         "steps": STEPS,
         "seed": SEED,
@@ -361,8 +365,8 @@ def ensure_classifiers(
     place = torch.device(device)
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         torch.manual_seed(SEED)
-        face = FaceClassifier(image_size=size, speakers=len(train.speakers))
-        voice = VoiceClassifier(speakers=len(train.speakers))
+        face = FaceClassifier(image_size=image_size, speakers=len(names))
+        voice = VoiceClassifier(speakers=len(names))
         both = nn.ModuleDict({"face": face, "voice": voice})
         if file.is_file():
             accuracy = _load(file, both)
@@ -372,14 +376,13 @@ def ensure_classifiers(
             losses = {"face": face_loss(train, device), "voice": voice_loss(train, frames, device)}
             for name, loss in losses.items():
                 if on_log:
-                    speakers = len(train.speakers)
-                    on_log(f"classifier of {name}s: training on {speakers} speakers")
+                    on_log(f"classifier of {name}s: training on {len(names)} speakers")
                 _optimise(both[name], loss, steps=STEPS[name])
             both.eval().cpu()
             accuracy = own_accuracy(face, voice, held_out.faces, held_out.voices(frames))
             _keep(file, both, {**recipe, "accuracy": accuracy})
     both.requires_grad_(False).eval().to(device)
-    return Classifiers(face, voice, accuracy, key)
+    return Classifiers(face, voice, accuracy, key), held_out
 
 
 def face_loss(train: People, device: torch.device | str) -> Loss:

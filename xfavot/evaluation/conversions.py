@@ -3,17 +3,18 @@
 Paper, Sec. 4.1, App. B. Faces: between women and men, in both directions, every held-out face meets
 ten references, as in StarGAN v2; they stay in memory, block by block. Voices: random pairs of a
 source and a reference of another person, written to files. The ground truth stands beside both, and
-what the checkpoint's styles tell of face and voice. Everything is made when it is first scored.
+what the checkpoint's styles tell of face and voice. Everything is made when it is first scored, and
+only towards sexes that there was something to learn from.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfavot.audio.io import save_waveform
-from xfavot.convert.converter import Converter, StyleMaker, Task
+from xfavot.convert.converter import Converter, Style, Task
 from xfavot.convert.inputs import resize_face
 from xfavot.data.batches import to_range
 from xfavot.data.store import GENDERS, Item, Store
@@ -31,32 +32,33 @@ from xfavot.evaluation.images import to_bytes
 from xfavot.evaluation.manifest import (
     AT_ONCE,
     GROUND_TRUTH,
-    MOST_UTTERANCES,
     SEXES,
     Faces,
     Group,
     Output,
     Voices,
+    reason_of,
 )
 from xfavot.evaluation.matching import cross_modal_rows, style_space
 from xfavot.evaluation.rows import Row
 
-# Who is evaluated: faces and voices of known sex that a checkpoint was not trained on
-
-
 SPLIT_OF = {"seen": "val", "unseen": "unseen"}  # by the speakers
 TRAIN = "train"
+PAPER = {Task.A2A: 140, Task.I2A: 180, Task.Z2A: 140}  # voices; z2a is not the paper's
+OUTPUTS = 10  # of a source face
+BATCH = 32  # sources
+FACES = "faces"  # the task of real faces
+DIRECTIONS = {"female to male": ("f", "m"), "male to female": ("m", "f")}
+LATENT_STRIDE = 1_000_003  # between the codes of two seeds of a run
+PER_SPEAKER = 20  # faces, and as many voices, of everybody at most
+STYLES_DEFINITION = (
+    "real faces against real voices, cosine of their styles under the heads of their own sex, up "
+    f"to {PER_SPEAKER} of either a person; galleries hold everybody's mean"
+)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Sample:
-    """A stored face or voice.
-
-    Args:
-        store: where it lies.
-        item: its clip.
-        face: number of the face in the clip; for a voice, which is the whole clip, 0.
-    """
+class Sample(NamedTuple):
+    """A stored voice, or a face with its number in the clip."""
 
     store: Store
     item: Item
@@ -68,55 +70,34 @@ class Sample:
         return f"{self.store.corpus}/{self.item.id}"
 
 
-def faces_of(stores: Sequence[Store], split: str, gender: str) -> list[Sample]:
-    """List every stored face of a split and sex, in the stores' order."""
+def samples(
+    stores: Sequence[Store],
+    kind: str,
+    splits: Sequence[str] = (*SPLIT_OF.values(), TRAIN),
+    genders: Sequence[str] = GENDERS,
+) -> list[Sample]:
+    """List every face or voice of some splits and sexes, in the stores' order."""
     return [
         Sample(store, item, number)
         for store in stores
         for item in store.items
-        if item.split == split and item.gender == gender
-        for number in range(item.face_count)
+        if item.split in splits and item.gender in genders
+        for number in range(item.face_count if kind == "face" else item.sample_count > 0)
     ]
 
 
-def voices_of(stores: Sequence[Store], split: str = "", gender: str = "") -> list[Sample]:
-    """List every voice of known sex; "" takes all splits or both sexes."""
-    return [
-        Sample(store, item)
-        for store in stores
-        for item in store.items
-        if item.sample_count
-        and item.split in ((split,) if split else (*SPLIT_OF.values(), TRAIN))
-        and item.gender in ((gender,) if gender else GENDERS)
-    ]
-
-
-def pixels(samples: Sequence[Sample], size: int) -> Tensor:
+def pixels(faces: Sequence[Sample], size: int) -> Tensor:
     """Read faces: (n, 3, size, size) uint8."""
-    x = [resize_face(one.store.face(one.item, one.face), size) for one in samples]
+    x = [resize_face(one.store.face(one.item, one.face), size) for one in faces]
     return torch.from_numpy(np.stack(x)).permute(0, 3, 1, 2).contiguous()
 
 
-def drawn(samples: Sequence[Sample], count: int, seed: Sequence[int]) -> list[Sample]:
+def drawn(pool: Sequence[Sample], count: int, seed: Sequence[int]) -> list[Sample]:
     """Draw samples without repetition; all of them, in their order, if `count` is 0 or too many."""
-    if not 0 < count < len(samples):
-        return list(samples)
-    rows = np.random.default_rng([*seed]).permutation(len(samples))[:count]
-    return [samples[row] for row in sorted(rows)]
-
-
-# The conversions
-
-
-VOICE_TASKS = (Task.A2A, Task.I2A, Task.Z2A)
-PAPER = {Task.A2A: 140, Task.I2A: 180, Task.Z2A: 140}  # conversions; z2a is not the paper's
-PER_SPEAKER = 20  # faces, and as many voices, of everybody at most
-STYLES_DEFINITION = (
-    "real faces against real voices, cosine of their styles under the heads of their own sex, up "
-    f"to {PER_SPEAKER} of either a person; galleries hold everybody's mean"
-)
-OUTPUTS = 10  # of a source
-BATCH = 32  # sources
+    if not 0 < count < len(pool):
+        return list(pool)
+    rows = np.random.default_rng([*seed]).permutation(len(pool))[:count]
+    return [pool[row] for row in sorted(rows)]
 
 
 def plan(
@@ -141,20 +122,11 @@ def plan(
             order = rng.permutation(references)
             yield from order[: references // batch * batch].reshape(-1, batch)
 
-    drawn, order = batches(), rng.permutation(sources)
+    draws, order = batches(), rng.permutation(sources)
     for start in range(0, sources, batch):
         own = order[start : start + batch]
-        met = np.stack([next(drawn)[: len(own)] for _ in range(outputs)], axis=1)
+        met = np.stack([next(draws)[: len(own)] for _ in range(outputs)], axis=1)
         yield torch.from_numpy(own), torch.from_numpy(met)
-
-
-# Converted faces: ten outputs of every source, in both directions between women and men
-
-
-FACE_TASKS = (Task.I2I, Task.A2I, Task.Z2I)
-FACES = "faces"  # the task of real faces
-DIRECTIONS = {"female to male": ("f", "m"), "male to female": ("m", "f")}
-LATENT_STRIDE = 1_000_003  # between the codes of two seeds of a run
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -179,10 +151,9 @@ class Study:
     count: int
     folder: Path
 
-    @property
-    def split(self) -> str:
-        """Of the stores."""
-        return SPLIT_OF[self.speakers]
+    def own(self, kind: str, genders: Sequence[str] = GENDERS) -> list[Sample]:
+        """Faces or voices of these speakers."""
+        return samples(self.stores, kind, (SPLIT_OF[self.speakers],), genders)
 
     def names(self, task: Task | None, name: str = "", system: str = "") -> dict[str, Any]:
         """Fields of a task's group, or of another one with a name."""
@@ -195,25 +166,16 @@ class Study:
         }
 
     def groups(self) -> list[Group]:
-        """Every group, in the order of the rows.
-
-        Raises:
-            DataError: the split has nobody of known sex.
-        """
-        if not any(i.split == self.split and i.gender for s in self.stores for i in s.items):
-            corpora = ", ".join(store.corpus for store in self.stores) or "no store"
-            raise DataError(
-                f"no clip of {self.speakers} speakers of known sex in {corpora} (split "
-                f"{self.split!r}); expected one; prepare a corpus that holds some out, or read the "
-                "figures of the others alone"
-            )
-        found: list[Group] = [self.faces(task) for task in FACE_TASKS]
-        found += [self.faces(None)] if self.converter.has("face") else []
-        found += [self.voices(task) for task in VOICE_TASKS]
-        found += self.ground_truth() if self.converter.has("voice") else []
+        """Every group, in the order of the rows; one that says why, where nobody is held out."""
+        if not self.own("face") and not self.own("voice"):
+            return [Group(**self.names(None), check=lambda: self.sources)]
+        groups: list[Group] = [self.faces(task) for task in Task if task.output == "face"]
+        groups += [self.faces(None)] if self.converter.has("face") else []
+        groups += [self.voices(task) for task in PAPER]
+        groups += self.ground_truth() if self.converter.has("voice") else []
         check = partial(self.require_trained, Task.A2I)
         names = self.names(None, "verification")
-        return [*found, Styles(**names, score=self.verification, check=check)]
+        return [*groups, Group(**names, score=self.verification, check=check)]
 
     def require_trained(self, task: Task) -> None:
         """Refuse a task of a modality that the checkpoint was not trained on."""
@@ -225,103 +187,136 @@ class Study:
                     "train configuration xfavot"
                 )
 
+    def learnt(self, task: Task) -> list[str]:
+        """Sexes of which there was something to learn from; the other heads are untrained."""
+        kinds = {task.output, task.guidance} - {"latent"}
+        known = {
+            (kind, one.item.gender)
+            for kind in kinds
+            for one in samples(self.stores, kind, (TRAIN,)) or samples(self.stores, kind)
+        }
+        return [sex for sex in GENDERS if known >= {(kind, sex) for kind in kinds}]
+
+    def style(self, task: Task, sex: str, reference: Sample | None, number: int) -> Style:
+        """Encode what guides a conversion, or draw the latent code of its number.
+
+        Raises:
+            DataError: there is no reference, or it cannot be used.
+        """
+        if task.guidance == "latent":
+            code = self.seed * LATENT_STRIDE + number
+            return self.converter.style_of_latent(code, gender=sex)
+        if reference is None:
+            raise DataError(self.nobody(task))
+        if task.guidance == "face":
+            face = reference.store.face(reference.item, reference.face)
+            return self.converter.style_of_face(face, gender=sex, aligned=True)
+        wave = reference.store.waveform(reference.item)
+        return self.converter.style_of_voice(wave, gender=sex)
+
+    # Faces: ten outputs of every source, in both directions between women and men
+
     def faces(self, task: Task | None) -> Faces:
         """Group of a task that makes faces; without one, of real ones in the place of outputs."""
-        size = self.converter.image_size
-        names = self.names(task) if task else self.names(None, FACES, GROUND_TRUTH)
-        real = {sex: faces_of(self.stores, self.split, sex) for sex in SEXES}
+        size, learnt = self.converter.image_size, self.learnt(task) if task else GENDERS
+        real = {sex: self.own("face", [sex]) for sex in GENDERS}
         sources = {
             sex: drawn(real[sex], self.count, [self.seed, *word.encode()])
             for sex, word in SEXES.items()
         }
-        codes = OUTPUTS * max(BATCH, *map(len, sources.values()))
+        listed: dict[str, Sequence[Sample | None]] = {**real}
+        if task is Task.A2I:
+            listed = {sex: self.own("voice", [sex]) for sex in GENDERS}
+        elif task is Task.Z2I:
+            codes = OUTPUTS * max(BATCH, *map(len, sources.values()))
+            listed = dict.fromkeys(GENDERS, [None] * codes)
+        reasons = {
+            name: f"{self.speakers} speakers, {name}: {len(sources[source])} {SEXES[source]} faces "
+            f"and {len(listed[target])} {SEXES[target]} references, which the checkpoint "
+            f"{'knows' if target in learnt else 'does not know'} from training; expected some of "
+            "both; prepare a corpus with women and men in this split"
+            for name, (source, target) in DIRECTIONS.items()
+            if not (sources[source] and listed[target] and target in learnt)
+        }
+        possible = {name: way for name, way in DIRECTIONS.items() if name not in reasons}
 
         @cache
-        def styles(sex: str) -> Tensor:
-            return self.styles(task, sex, codes) if task else torch.empty(0)
+        def references(sex: str) -> tuple[Any, list[str]]:
+            """Styles (R, S), or real faces, and why some are none."""
+            if task is None:
+                return real[sex], []
+            vectors, failures = [], []
+            for number, one in enumerate(listed[sex]):
+                try:
+                    vectors.append(self.style(task, sex, one, number).vector)
+                except Exception as error:
+                    failures.append(f"reference {one.name if one else ''}: {reason_of(error)}")
+            if not vectors:
+                raise DataError(f"no reference can be used; {failures[0]}")
+            return torch.cat(vectors), failures
 
-        def references(sex: str) -> int:
-            if task in (None, Task.I2I):
-                return len(real[sex])
-            return codes if task is Task.Z2I else len(voices_of(self.stores, self.split, sex))
-
-        batch = min(BATCH, *map(references, SEXES))
+        def batch() -> int:
+            return min(BATCH, *(len(references(target)[0]) for _, target in possible.values()))
 
         def check() -> None:
             if task:
                 self.require_trained(task)
-            for direction, (source, target) in DIRECTIONS.items():
-                counts = len(sources[source]), references(target)
-                if not all(counts):
-                    raise DataError(
-                        f"{names['task']}, {self.speakers} speakers, {direction}: "
-                        f"{counts[0]} {SEXES[source]} faces and {counts[1]} {SEXES[target]} "
-                        "references; expected some of both; prepare a corpus with women and men "
-                        "in this split"
-                    )
+            if not possible:
+                raise DataError("; ".join(reasons.values()))
+            group.skipped.update(reasons.values())
 
-        def meetings(direction: str) -> Iterator[tuple[Tensor, Tensor]]:
-            source, target = DIRECTIONS[direction]
-            counts = len(sources[source]), references(target)
-            for own, met in plan(direction, *counts, seed=self.seed, batch=batch):
-                yield pixels([sources[source][int(n)] for n in own], size), met
-
-        def converted(x: Tensor, style: Tensor) -> Tensor:
-            """Outputs (n, K, 3, H, W) of faces (n, 3, H, W) after styles (n, K, S)."""
-            x = to_range(x).repeat_interleave(style.shape[1], 0)
-            made = convert(self.converter, x, style.flatten(0, 1))
-            return made.view(*style.shape[:2], *made.shape[1:])
-
-        def blocks(direction: str) -> Iterator[Tensor]:
-            target = DIRECTIONS[direction][1]
-            for x, met in meetings(direction):
+        def made(direction: str, each: int = OUTPUTS) -> Iterator[tuple[Tensor, Tensor]]:
+            """Sources (n, 3, H, W) and outputs (n, K, 3, H, W) of a block."""
+            source, target = possible[direction]
+            guidance, failures = references(target)
+            group.skipped.update(failures)
+            counts = len(sources[source]), len(guidance)
+            for own, met in plan(direction, *counts, seed=self.seed, batch=batch()):
+                x, met = pixels([sources[source][n] for n in own.tolist()], size), met[:, :each]
                 if task:
-                    yield converted(x, styles(target)[met])
+                    y = self.convert_faces(x, guidance[met])
                 else:
-                    shown = [real[target][int(n)] for n in met.flatten()]
-                    yield pixels(shown, size).view(*met.shape, 3, size, size)
-
-        def pairs(direction: str) -> Iterator[tuple[Tensor, Tensor]]:
-            for x, met in meetings(direction):
-                first = converted(x, styles(DIRECTIONS[direction][1])[met[:, :1]])
-                yield x, to_bytes(first)[:, 0]
+                    y = pixels([guidance[n] for n in met.flatten().tolist()], size)
+                    y = y.view(*met.shape, *y.shape[1:])
+                good = y.isfinite().flatten(1).all(1)
+                group.skipped["converted faces of a source that are not finite"] += int(
+                    (~good).sum()
+                )
+                if good.any():
+                    yield x[good], y[good]
 
         def train(sex: str) -> Iterator[Tensor]:
-            known = faces_of(self.stores, TRAIN, next(k for k, v in SEXES.items() if v == sex))
+            known = samples(self.stores, "face", (TRAIN,), (sex[0],))
             for at in range(0, len(known), AT_ONCE):
                 yield pixels(known[at : at + AT_ONCE], size)
 
+        def note(family: str) -> str:
+            few = family == "lpips" and batch() < BATCH
+            return f"; batches of {batch()}, not {BATCH}: few references" if few else ""
+
         prepared = "+".join(store.manifest_hash for store in self.stores)
-        small = f"; batches of {batch}, not {BATCH}: few references" if batch < BATCH else ""
-        return Faces(
-            **names,
-            directions={name: SEXES[target] for name, (_, target) in DIRECTIONS.items()},
-            blocks=blocks,
-            pairs=pairs if task else None,
+        group = Faces(
+            **(self.names(task) if task else self.names(None, FACES, GROUND_TRUTH)),
+            directions={name: SEXES[target] for name, (_, target) in possible.items()},
+            blocks=lambda direction: (y for _, y in made(direction)),
+            pairs=(lambda way: ((x, to_bytes(y)[:, 0]) for x, y in made(way, 1))) if task else None,
             real=train,
             real_key=f"{prepared} {TRAIN} {size}",
-            notes={"lpips": small},
+            note=note,
             check=check,
         )
+        return group
 
-    def styles(self, task: Task, sex: str, codes: int) -> Tensor:
-        """Encode every reference of a sex once: (R, S)."""
-        maker = self.converter
-        if task is Task.Z2I:
-            seeds = (self.seed * LATENT_STRIDE + number for number in range(codes))
-            found = [maker.style_of_latent(one, gender=sex) for one in seeds]
-        elif task is Task.I2I:
-            known = faces_of(self.stores, self.split, sex)
-            found = [
-                maker.style_of_face(one.store.face(one.item, one.face), gender=sex, aligned=True)
-                for one in known
-            ]
-        else:
-            known = voices_of(self.stores, self.split, sex)
-            found = [maker.style_of_voice(o.store.waveform(o.item), gender=sex) for o in known]
-        return torch.cat([one.vector for one in found])
+    def convert_faces(self, x: Tensor, style: Tensor) -> Tensor:
+        """Convert faces (n, 3, H, W) uint8 after styles (n, K, S): (n, K, 3, H, W) on the CPU."""
+        maker, count = self.converter, style.shape[1]
+        faces = torch.split(to_range(x).repeat_interleave(count, 0), AT_ONCE)
+        pairs = zip(faces, torch.split(style.flatten(0, 1), AT_ONCE), strict=True)
+        with torch.no_grad():
+            made = torch.cat([maker.nets.G_I(a.to(maker.device), b).cpu() for a, b in pairs])
+        return made.view(-1, count, *made.shape[1:])
 
-    # Converted voices: random pairs, written to files
+    # Voices: random pairs, written to files
 
     def size(self, task: Task) -> int:
         """How many conversions a task that makes voices has."""
@@ -334,32 +329,32 @@ class Study:
         Raises:
             DataError: there is no voice.
         """
-        known = voices_of(self.stores, self.split)
+        known = self.own("voice")
         if not known:
             raise DataError(
-                f"no voice of {self.speakers} speakers of known sex; expected one to convert; "
+                f"no voice of {self.speakers} speakers of known sex in "
+                f"{', '.join(store.corpus for store in self.stores)}; expected one to convert; "
                 "evaluate on a corpus with speech in this split"
             )
-        rng = np.random.default_rng([self.seed, *self.speakers.encode()])
-        found: list[Sample] = []
-        while len(found) < max(map(self.size, VOICE_TASKS)):
-            found += [known[row] for row in rng.permutation(len(known))]
-        return found[: max(map(self.size, VOICE_TASKS))]
+        rng, pool = np.random.default_rng([self.seed, *self.speakers.encode()]), list[Sample]()
+        while len(pool) < max(map(self.size, PAPER)):
+            pool += [known[row] for row in rng.permutation(len(known))]
+        return pool[: max(map(self.size, PAPER))]
 
     def pairs(self, task: Task) -> list[tuple[Sample, str, Sample | None]]:
         """Draw source, sex and reference of every conversion; source n is the same for every task.
 
         Raises:
-            DataError: a source has no reference of another person.
+            DataError: no source has a reference of another person.
         """
         rng = np.random.default_rng([self.seed, *f"{task.value} {self.speakers}".encode()])
-        sources = self.sources[: self.size(task)]
-        if task is Task.Z2A:
-            return [(one, GENDERS[int(rng.integers(len(GENDERS)))], None) for one in sources]
-        pool = voices_of(self.stores, self.split)
+        sources, sexes = self.sources[: self.size(task)], self.learnt(task)
+        if task is Task.Z2A and sexes:
+            return [(one, sexes[int(rng.integers(len(sexes)))], None) for one in sources]
+        pool = self.own("voice", sexes)
         if task is Task.I2A:
-            pool = [one for sex in GENDERS for one in faces_of(self.stores, self.split, sex)]
-        found: list[tuple[Sample, str, Sample | None]] = []
+            pool = [one for sex in sexes for one in self.own("face", [sex])]
+        pairs: list[tuple[Sample, str, Sample | None]] = []
         for source in sources:
             who = source.item.speaker
             others = [
@@ -367,15 +362,19 @@ class Study:
                 for one in pool
                 if one.name != source.name and not (who and one.item.speaker == who)
             ]
-            if not others:
-                raise DataError(
-                    f"{task.value}: {source.name} has no reference ({task.guidance}) of another "
-                    f"person among {len(pool)} of {self.speakers} speakers; expected two people "
-                    "at least; prepare more speakers"
-                )
-            one = others[int(rng.integers(len(others)))]
-            found.append((source, one.item.gender, one))
-        return found
+            reference = others[int(rng.integers(len(others)))] if others else None
+            pairs.append((source, reference.item.gender if reference else "", reference))
+        if not any(reference for *_, reference in pairs):
+            raise DataError(self.nobody(task))
+        return pairs
+
+    def nobody(self, task: Task) -> str:
+        """Why a source meets no reference."""
+        return (
+            f"{task.value}: no reference ({task.guidance}) of another person among {self.speakers} "
+            "speakers, of a sex that there was something to learn from; expected two people at "
+            "least; prepare more speakers"
+        )
 
     def real(self, sample: Sample) -> Path:
         """Write a real voice, once, and say where."""
@@ -386,56 +385,46 @@ class Study:
         return file
 
     @cached_property
-    def known(self) -> dict[str, list[Sample]]:
+    def by_speaker(self) -> dict[str, list[Sample]]:
         """Voices of all splits by speaker."""
-        found: dict[str, list[Sample]] = {}
-        for one in voices_of(self.stores):
-            found.setdefault(one.item.speaker, []).append(one)
-        return found
+        voices: dict[str, list[Sample]] = {}
+        for one in samples(self.stores, "voice"):
+            voices.setdefault(one.item.speaker, []).append(one)
+        return voices
 
     def utterances(self, name: str) -> list[Path]:
         """Up to ten utterances of a person, drawn at random from all splits."""
-        own = self.known.get(name, []) if name else []
+        own = self.by_speaker.get(name, []) if name else []
         order = np.random.default_rng([self.seed, *name.encode()]).permutation(len(own))
-        return [self.real(own[row]) for row in order[:MOST_UTTERANCES]]
+        return [self.real(own[row]) for row in order[: manifest.MOST_UTTERANCES]]
 
     def convert(self, task: Task) -> list[Output]:
         """Convert the pairs of a task, each into a file."""
-        self.require_trained(task)
-        found = []
+        outputs = []
         for number, (source, gender, reference) in enumerate(self.pairs(task)):
             file, failure = self.folder / task.value / f"{number:04d}.wav", ""
             wave = source.store.waveform(source.item)
             try:
-                if reference is None:
-                    code = self.seed * LATENT_STRIDE + number
-                    style = self.converter.style_of_latent(code, gender=gender)
-                elif task is Task.I2A:
-                    face = reference.store.face(reference.item, reference.face)
-                    style = self.converter.style_of_face(face, gender=gender, aligned=True)
-                else:
-                    voice = reference.store.waveform(reference.item)
-                    style = self.converter.style_of_voice(voice, gender=gender)
+                style = self.style(task, gender, reference, number)
                 made = self.converter.convert_voice(wave, style=style)
                 save_waveform(file, made.waveform)
-            except DataError as error:
-                failure = f"not converted: {error}"
-            led = reference is not None and task is Task.A2A
-            found.append(
+            except Exception as error:
+                failure = f"not converted: {reason_of(error)}"
+            outputs.append(
                 Output(
                     task=task,
                     source=self.real(source),
-                    reference=self.real(reference) if led and reference is not None else None,
+                    reference=self.real(reference) if reference and task is Task.A2A else None,
                     output=file,
                     model=self.converter.config.configuration,
                     transcript=source.item.transcript,
                     gender=gender,
                     source_gender=source.item.gender,
-                    speaker=reference.item.speaker if reference is not None else "",
+                    speaker=reference.item.speaker if reference else "",
                     failure=failure,
                 )
             )
-        return found
+        return outputs
 
     def voices(self, task: Task) -> Voices:
         """Group of a task that makes voices."""
@@ -444,12 +433,9 @@ class Study:
             self.require_trained(task)
             self.pairs(task)
 
+        make = partial(self.convert, task)
         return Voices(
-            **self.names(task),
-            make=partial(self.convert, task),
-            people=self.utterances,
-            check=check,
-            folder=self.folder,
+            **self.names(task), make=make, people=self.utterances, check=check, folder=self.folder
         )
 
     def ground_truth(self) -> list[Group]:
@@ -476,42 +462,14 @@ class Study:
         Raises:
             DataError: nobody has faces and voices there, or not both sexes do.
         """
+        split = SPLIT_OF[self.speakers]
         space = style_space(
-            self.converter, self.stores, split=self.split, per_speaker=PER_SPEAKER, seed=self.seed
+            self.converter, self.stores, split=split, per_speaker=PER_SPEAKER, seed=self.seed
         )
-        face, voice = (torch.from_numpy(space.styles[space.kind == kind]) for kind in (0, 1))
-        of_face, of_voice = (
-            [space.speakers[n] for n in space.speaker[space.kind == kind]] for kind in (0, 1)
+        (face, of_face), (voice, of_voice) = (
+            (torch.from_numpy(space.styles[mask]), [space.speakers[n] for n in space.speaker[mask]])
+            for mask in (space.kind == 0, space.kind == 1)
         )
         sexes = dict(zip(space.speakers, space.genders, strict=True))
         rows = cross_modal_rows(face, voice, of_face, of_voice, sexes, seed=self.seed)
         return [{**row, "definition": STYLES_DEFINITION} for row in rows]
-
-
-def convert(maker: StyleMaker, x: Tensor, style: Tensor) -> Tensor:
-    """Convert faces (n, 3, H, W) in [-1, 1] after styles (n, S), a few at once; on the CPU.
-
-    Raises:
-        DataError: an output is not finite.
-    """
-    parts = zip(torch.split(x, AT_ONCE), torch.split(style, AT_ONCE), strict=True)
-    with torch.no_grad():
-        made = torch.cat([maker.nets.G_I(a.to(maker.device), b).cpu() for a, b in parts])
-    bad = int((~made.isfinite().flatten(1).all(1)).sum())
-    if bad:
-        raise DataError(
-            f"{bad} of {len(made)} converted faces are not finite; expected numbers in [-1, 1]; "
-            "look at the checkpoint"
-        )
-    return made
-
-
-@dataclass(eq=False, kw_only=True)
-class Styles(Group):
-    """Real faces and voices of a split, told apart by a checkpoint's styles.
-
-    Args:
-        score: measures them.
-    """
-
-    score: Callable[[], list[Row]]

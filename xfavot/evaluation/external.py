@@ -11,7 +11,6 @@ import importlib
 import pickle
 import re
 import reprlib
-import struct
 import warnings
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -28,11 +26,6 @@ from xfavot.fetch import looks_like_page
 
 SHOWN = 3  # tensors that a message names
 _GLOBAL = re.compile(r"(?:GLOBAL|global:?|Unsupported class)\s+(?:GLOBAL\s+)?([\w.]+\.[\w.]+)")
-_DAMAGE = (
-    *(RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError, OverflowError),
-    *(pickle.UnpicklingError, struct.error, SafetensorError, AssertionError, RecursionError),
-    *(OSError, MemoryError),
-)
 
 
 def package(name: str, *, extra: str = "metrics") -> Any:
@@ -69,20 +62,16 @@ def read(path: str | PathLike[str]) -> Any:
     """
     file = Path(path)
     try:
-        size = file.stat().st_size
         with file.open("rb") as stream:
             head = stream.read(200)
-    except OSError as error:
-        raise _refusal(file, f"cannot be read ({error})") from error
-    if looks_like_page(head):
-        raise _refusal(file, "is a web page")
-    try:
-        if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
+        if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file.stat().st_size:
             return load_file(file)
+        if looks_like_page(head):
+            raise ValueError("it is a web page")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the older formats
             return torch.load(file, map_location="cpu", weights_only=True)
-    except _DAMAGE as error:
+    except Exception as error:  # a damaged file raises nearly anything
         raise _refusal(file, _reason(error)) from error
 
 
@@ -108,18 +97,20 @@ def read_state(
             are others than expected.
     """
     held, file = read(path), Path(path)
-    for depth, key in enumerate(at):
+    for key in at:
         if not isinstance(held, Mapping) or key not in held:
             inside = ", ".join(map(str, held)) if isinstance(held, Mapping) else reprlib.repr(held)
-            raise _refusal(file, f"has no {' > '.join(at[: depth + 1])!r}, only {inside:.200}")
+            raise _refusal(file, f"has no {key!r}, only {inside:.200}")
         held = held[key]
     if not isinstance(held, Mapping) or not held:
         raise _refusal(file, f"holds {reprlib.repr(held)} instead of tensors by name")
     for name, value in held.items():
-        if not isinstance(value, Tensor):
-            raise _refusal(file, f"{name} is {reprlib.repr(value)}, no tensor")
-        if value.is_floating_point() and not bool(value.isfinite().all()):
-            raise _refusal(file, f"{name} has values that are not finite")
+        tensor = isinstance(value, Tensor)
+        if not tensor or (value.is_floating_point() and not bool(value.isfinite().all())):
+            kind = "has values that are not finite"
+            raise _refusal(
+                file, f"{name} {kind if tensor else f'is {reprlib.repr(value)}, no tensor'}"
+            )
     state = {str(name): value for name, value in held.items()}
     if expected is not None:
         require_tensors(path, state, expected)

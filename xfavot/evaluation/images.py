@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xfavot.config import key_of
-from xfavot.errors import DataError, ShapeError, WeightsError, require_same_shape
+from xfavot.errors import DataError, ShapeError, WeightsError
 from xfavot.evaluation import external
 from xfavot.evaluation.manifest import Faces
 from xfavot.evaluation.rows import Row, with_means
@@ -96,25 +96,20 @@ class Extractor(nn.Module):
         """Extract features of images (n, 3, H, W) uint8: (n, d) float64 on the CPU.
 
         Raises:
-            DataError: the images have another type or shape, or features are not finite.
+            DataError: features are not finite.
         """
-        if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
-            raise DataError(
-                f"images are {images.dtype} of shape {tuple(images.shape)}; expected uint8 (n, 3, "
-                "H, W), RGB; convert [-1, 1] with to_bytes"
-            )
         parts = [
             self.network(self.prepare(part.cpu()).to(self.device)).double().cpu()
             for part in torch.split(images, FID_AT_ONCE)
         ]
-        found = torch.cat([torch.empty(0, self.num_features, dtype=torch.float64), *parts])
-        bad = int((~found.isfinite().all(1)).sum())
+        features = torch.cat([torch.empty(0, self.num_features, dtype=torch.float64), *parts])
+        bad = int((~features.isfinite().all(1)).sum())
         if bad:
             raise DataError(
-                f"{self.metric}: the features of {bad} of {len(found)} images are not finite; "
-                "expected finite numbers; look at the images and at the extractor's precision"
+                f"{self.metric}: the features of {bad} of {len(features)} images are not finite; "
+                "look at the images and at the extractor's precision"
             )
-        return found
+        return features
 
 
 def fid_stargan_v2(*, image_size: int, cache: Cache = None, device: Device = "cpu") -> Extractor:
@@ -130,32 +125,21 @@ def fid_stargan_v2(*, image_size: int, cache: Cache = None, device: Device = "cp
     """
     network = _trained("inception_torchvision", imagenet_inception, cache)
     prepare = partial(stargan_v2_input, image_size=image_size)
-    return _inception_extractor(FID_STARGAN_V2, network, prepare, f" size {image_size}", device)
+    return _of_inception(FID_STARGAN_V2, network, prepare, f" size {image_size}", device)
 
 
 def pytorch_fid(*, cache: Cache = None, device: Device = "cpu") -> Extractor:
     """Return the extractor of pytorch-fid; arguments and errors as in `fid_stargan_v2`."""
     network = _trained("inception_fid", tensorflow_inception, cache)
-    return _inception_extractor(PYTORCH_FID, network, pytorch_fid_input, "", device)
+    return _of_inception(PYTORCH_FID, network, pytorch_fid_input, "", device)
 
 
-def _inception_extractor(
-    metric: str,
-    network: nn.Module,
-    prepare: Callable[[Tensor], Tensor],
-    prepared: str,
-    device: Device,
+def _of_inception(
+    metric: str, network: nn.Module, prepare: Callable[[Tensor], Tensor], size: str, device: Device
 ) -> Extractor:
     network.fc = nn.Identity()
-    fingerprint = digest(network) + prepared
-    return Extractor(
-        metric,
-        FID_DEFINITIONS[metric],
-        network.to(device),
-        prepare,
-        fingerprint=fingerprint,
-        device=device,
-    )
+    key, text = digest(network) + size, FID_DEFINITIONS[metric]
+    return Extractor(metric, text, network.to(device), prepare, fingerprint=key, device=device)
 
 
 def stargan_v2_input(images: Tensor, image_size: int) -> Tensor:
@@ -202,8 +186,8 @@ def _trained(name: str, build: Callable[[], nn.Module], cache: Cache) -> nn.Modu
     """Build a network and fill it with a set of weights."""
     path = fetched.path(name, cache)
     network = build()
-    state = {k: v for k, v in external.read_state(path).items() if not k.endswith(COUNTERS)}
     own = {k: v for k, v in network.state_dict().items() if not k.endswith(COUNTERS)}
+    state = {k: v for k, v in external.read_state(path).items() if not k.endswith(COUNTERS)}
     external.require_tensors(path, state, own)
     network.load_state_dict(state, strict=False)
     return network
@@ -229,7 +213,7 @@ def fid(
         seed: for the rows.
         folder: where statistics of real faces are kept; ``None`` keeps none.
     """
-    found: dict[str, list[Row]] = {one.metric: [] for one in extractors}
+    rows: dict[str, list[Row]] = {one.metric: [] for one in extractors}
     for direction, sex in faces.directions.items():
         metrics = [distance_to_real(one, faces, sex, folder) for one in extractors]
         for block in faces.blocks(direction):
@@ -243,8 +227,8 @@ def fid(
                 row |= {"reason": f"{reason} at least; score more", "samples": n}
             else:
                 row["value"] = max(float(metric.compute()), 0.0)
-            found[extractor.metric].append(row)
-    return with_means(found)
+            rows[extractor.metric].append(row)
+    return with_means(rows)
 
 
 def distance_to_real(extractor: Extractor, faces: Faces, sex: str, folder: Path | None) -> Any:
@@ -340,19 +324,13 @@ class LPIPS(nn.Module):
 
     @torch.no_grad()
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Measure pairs of images.
-
-        Args:
-            a, b: (n, 3, H, W), floating point in [-1, 1].
-
-        Returns:
-            (n,) distances.
+        """Measure pairs of images, (n, 3, H, W) each, floating point in [-1, 1]: (n,) distances.
 
         Raises:
-            ShapeError: shapes that differ or are no images.
+            ShapeError: the images are too small.
         """
-        require_same_shape("LPIPS", a, b)
-        return self._weighed((one[: len(a)] - one[len(a) :]).square() for one in self._maps(a, b))
+        maps = self._maps(torch.cat([a, b]))
+        return self._weighed((one[: len(a)] - one[len(a) :]).square() for one in maps)
 
     @torch.no_grad()
     def diversity(self, images: Tensor) -> Tensor:
@@ -362,39 +340,31 @@ class LPIPS(nn.Module):
         variance: K passes in place of K (K - 1).
 
         Args:
-            images: (n, K, 3, H, W), K outputs of n sources, floating point in [-1, 1].
+            images: (n, K, 3, H, W), K >= 2 outputs of n sources, floating point in [-1, 1].
 
         Returns:
             (n,) mean distances, on the CPU.
 
         Raises:
-            ShapeError: no images, or fewer than two outputs a source.
+            ShapeError: the images are too small.
         """
-        if images.dim() != 5 or images.shape[1] < FEWEST_OUTPUTS:
-            raise ShapeError(
-                f"diversity: got {tuple(images.shape)}; expected (sources, {FEWEST_OUTPUTS} or "
-                "more outputs, 3, H, W); give each source more references"
-            )
-        count, found = images.shape[1], [torch.empty(0)]
+        count, distances = images.shape[1], [torch.empty(0)]
         for part in torch.split(images, max(1, LPIPS_AT_ONCE // count)) if len(images) else ():
             maps = self._maps(part.to(self.shift.device).flatten(0, 1))
             each = (one.view(-1, count, *one.shape[1:]) for one in maps)  # (n, K, C, h, w)
             apart = (x - x.mean(1, keepdim=True) for x in each)  # `var` is far slower
             spread = (x.square_().mean(1) * (2 * count / (count - 1)) for x in apart)
-            found.append(self._weighed(spread).cpu())
-        return torch.cat(found)
+            distances.append(self._weighed(spread).cpu())
+        return torch.cat(distances)
 
-    def _maps(self, *images: Tensor) -> Iterator[Tensor]:
+    def _maps(self, x: Tensor) -> Iterator[Tensor]:
         """Yield AlexNet's maps (n, C, h, w) of images (n, 3, H, W), of unit length over C."""
-        x = torch.cat(images)
-        if x.dim() != 4 or x.shape[1] != 3 or min(x.shape[2:]) < FEWEST_PIXELS:
+        if min(x.shape[2:]) < FEWEST_PIXELS:
             raise ShapeError(
                 f"LPIPS: got images of shape {tuple(x.shape)}; expected (n, 3, H, W) of "
                 f"{FEWEST_PIXELS} pixels a side at least; check the model's size"
             )
-        if not x.is_floating_point():
-            raise DataError(f"LPIPS: images are {x.dtype}; expected floats in [-1, 1]")
-        x, maps = (x.float() - self.shift) / self.scale, 0
+        x, maps = (x - self.shift) / self.scale, 0
         for layer in self.layers:
             x = layer(x)
             if isinstance(layer, nn.ReLU):
@@ -430,7 +400,7 @@ def lpips_stargan_v2(*, cache: Cache = None, device: Device = "cpu") -> LPIPS:
         WeightsError: weights or torchvision are missing; the message says how to get them.
     """
     learnt = learnt_layers(LPIPS_STARGAN_V2, cache)
-    layers = _trained_alexnet(cache)
+    layers = alexnet_layers(fetched.path("alexnet", cache))
     made = LPIPS(LPIPS_STARGAN_V2, layers, learnt, unit_stargan_v2, over_batches=True)
     return made.to(device)
 
@@ -438,7 +408,8 @@ def lpips_stargan_v2(*, cache: Cache = None, device: Device = "cpu") -> LPIPS:
 def alex(*, cache: Cache = None, device: Device = "cpu") -> LPIPS:
     """Return LPIPS of the package `lpips`; arguments and errors as in `lpips_stargan_v2`."""
     learnt = learnt_layers(ALEX, cache)
-    return LPIPS(ALEX, _trained_alexnet(cache), learnt, unit_package, of_bytes=True).to(device)
+    layers = alexnet_layers(fetched.path("alexnet", cache))
+    return LPIPS(ALEX, layers, learnt, unit_package, of_bytes=True).to(device)
 
 
 def learnt_layers(metric: str, cache: Cache = None) -> list[Tensor]:
@@ -452,32 +423,23 @@ def learnt_layers(metric: str, cache: Cache = None) -> list[Tensor]:
     return [state[one] for one in shapes]
 
 
-def _alexnet() -> nn.Module:
-    """Describe the network without memory for it; its classifier, 235 MB, is not wanted."""
-    with torch.device("meta"):
-        network: nn.Module = external.package("torchvision.models").alexnet(weights=None)
-    return network
+def alexnet_layers(path: Path | None = None) -> nn.Sequential:
+    """Build AlexNet's convolutions, with random weights or those of a file.
 
-
-def alexnet_layers() -> nn.Sequential:
-    """Build AlexNet's convolutions with random weights."""
-    layers = _convolutions(_alexnet()).to_empty(device="cpu")
+    Raises:
+        WeightsError: torchvision is missing, or the file is not AlexNet's.
+    """
+    with torch.device("meta"):  # no memory for the classifier, 235 MB that are not wanted
+        network = external.package("torchvision.models").alexnet(weights=None)
+    layers: nn.Sequential = network.features
+    if path:
+        state = external.read_state(path, expected=network.state_dict())
+        network.load_state_dict(state, assign=True)
+        return layers
+    layers = layers.to_empty(device="cpu")
     for layer in layers:
         if isinstance(layer, nn.Conv2d):
             layer.reset_parameters()
-    return layers
-
-
-def _trained_alexnet(cache: Cache) -> nn.Sequential:
-    path = fetched.path("alexnet", cache)
-    network = _alexnet()
-    network.load_state_dict(external.read_state(path, expected=network.state_dict()), assign=True)
-    return _convolutions(network)
-
-
-def _convolutions(network: nn.Module) -> nn.Sequential:
-    layers = network.features
-    assert isinstance(layers, nn.Sequential)
     return layers
 
 
@@ -489,7 +451,7 @@ def lpips(faces: Faces, distances: Sequence[LPIPS], *, seed: int) -> list[Row]:
         distances: one metric each.
         seed: for the rows.
     """
-    found: dict[str, list[Row]] = {one.metric: [] for one in distances}
+    rows: dict[str, list[Row]] = {one.metric: [] for one in distances}
     for direction in faces.directions:
         batches: dict[str, list[list[float]]] = {one.metric: [] for one in distances}
         single = 0
@@ -505,7 +467,7 @@ def lpips(faces: Faces, distances: Sequence[LPIPS], *, seed: int) -> list[Row]:
             row = _row(faces, one, "lpips", direction, len(every), seed)
             if single:
                 reason = f"sources with one output; expected {FEWEST_OUTPUTS} or more; list more"
-                found[one.metric].append({**row, "reason": reason, "samples": single})
+                rows[one.metric].append({**row, "reason": reason, "samples": single})
             if not every:
                 continue
             means = [statistics.fmean(batch) for batch in batches[one.metric]]
@@ -513,8 +475,8 @@ def lpips(faces: Faces, distances: Sequence[LPIPS], *, seed: int) -> list[Row]:
             if len(every) > 1:
                 wide = NORMAL_95 * statistics.stdev(every) / len(every) ** 0.5
                 row |= {"ci_low": row["value"] - wide, "ci_high": row["value"] + wide}
-            found[one.metric].append(row)
-    return with_means(found)
+            rows[one.metric].append(row)
+    return with_means(rows)
 
 
 def networks(
@@ -537,13 +499,13 @@ def networks(
         LPIPS_STARGAN_V2: lambda: lpips_stargan_v2(cache=cache, device=device),
         ALEX: lambda: alex(cache=cache, device=device),
     }
-    found, missing = [], {}
+    loaded, missing = [], {}
     for metric in {"fid": FID_DEFINITIONS, "lpips": LPIPS_DEFINITIONS}[family]:
         try:
-            found.append(ways[metric]())
+            loaded.append(ways[metric]())
         except WeightsError as error:
             missing[metric] = str(error)
-    return found, missing
+    return loaded, missing
 
 
 def of_classifier(family: str, classifier: Any, label: str, *, device: Device) -> Any:
@@ -598,6 +560,6 @@ def to_floats(images: Tensor) -> Tensor:
 def _row(
     faces: Faces, metric: Extractor | LPIPS, family: str, direction: str, n: int, seed: int
 ) -> Row:
-    definition = metric.definition + faces.notes.get(family, "")
+    definition = metric.definition + faces.note(family)
     own = {"metric": metric.metric, "direction": direction, "sex": faces.directions[direction]}
     return {**faces.names, **own, "n": n, "seed": seed, "definition": definition}

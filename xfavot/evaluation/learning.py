@@ -25,8 +25,7 @@ from xfavot.evaluation.classifiers import (
     AT_ONCE,
     Classifiers,
     People,
-    ensure_classifiers,
-    people_of,
+    classifiers_of,
     read,
     speakers_of,
 )
@@ -346,14 +345,9 @@ def _prepare(
         store = Store.open(store)
     stores = [store] if isinstance(store, Store) else list(store)
     size, frames = model.config.model.image_size, model.config.model.mel_frames
-    names = speakers_of(stores, ("train", SPLIT))
-    train, people = (
-        people_of(stores, split, speakers=names, image_size=size) for split in ("train", SPLIT)
-    )
-    judges = ensure_classifiers(
+    judges, people = classifiers_of(
         stores,
-        train,
-        people,
+        image_size=size,
         frames=frames,
         folder=model.path.resolve().parents[2] / "auxiliary",
         device=device,
@@ -370,7 +364,7 @@ def _prepare(
     order = _women_and_men_in_turn(people.gender)
     sources = {name: draw(side.speaker, order, SOURCES, rng) for name, side in sides.items()}
     references = {name: draw(side.speaker, order, REFERENCES, rng) for name, side in sides.items()}
-    say(f"evaluation: {len(names)} speakers, {len(faces.x)} faces, {len(voices.x)} crops")
+    say(f"evaluation: {len(people.speakers)} speakers, {len(faces.x)} faces, {len(voices.x)} crops")
     return Study(model, judges, people, sides, sources, references, seed), stores
 
 

@@ -4,13 +4,15 @@ A manifest has one row an output: `task` (named guidance to output, as everywher
 `reference` (empty for a latent code), `output`, `model`, and where known `transcript` (of the
 source), `speaker` and `gender` (f or m) of the person whom the reference shows. It comes from a CSV
 file, whoever made the outputs (:func:`read`), or from a checkpoint's conversions (`protocol.py`).
-What one model made of one task is a group; every metric is a function from a group to rows.
+What one model made of one task is a group; every metric is a function from a group to rows. A file
+that cannot be used, for whatever reason, is left out with that reason, and the others are scored.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,16 +34,17 @@ from xfavot.strict import nearest
 REQUIRED = ("task", "source", "reference", "output", "model")
 OPTIONAL = ("transcript", "speaker", "gender")
 GENDER_WORDS = {"f": "f", "female": "f", "m": "m", "male": "m", "": ""}
-WITHOUT_REFERENCE = (Task.Z2I, Task.Z2A)
 SHOWN = 5  # faults that a message lists
 GROUND_TRUTH = "ground truth"
 SEXES = {"f": "female", "m": "male"}
 AT_ONCE = 32  # images
 MOST_UTTERANCES = 10  # of a person
 EVERYTHING = "all"  # a metric: none of them could be measured
-UNUSABLE = "unusable_outputs"  # metric: share of a group's outputs that cannot be read
-UNUSABLE_FACES = "share of outputs that cannot be read as images"
-UNUSABLE_VOICES = "share of outputs that cannot be read, are silent or not finite"
+UNUSABLE = "unusable_outputs"  # metric: share of a group's outputs that cannot be used
+UNUSABLE_DEFINITIONS = {
+    "face": "share of outputs that cannot be read as images",
+    "voice": "share of outputs that cannot be read, are silent, not finite or shorter than 0.1 s",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +82,7 @@ class Output:
     @property
     def voices(self) -> list[Path]:
         """The reference, if it is a voice."""
-        known = self.reference is not None and self.task.guidance == "voice"
-        return [self.reference] if known and self.reference is not None else []
+        return [self.reference] if self.reference and self.task.guidance == "voice" else []
 
 
 def reason_of(error: Exception) -> str:
@@ -99,6 +101,11 @@ class Group:
         system, task, dataset, speakers, guidance: for the rows of results.
         size: outputs, for the count of what is missing; 0 where they are not made yet.
         check: raises a `DataError` where the group cannot be made.
+        make: gives the rows; called when they are first needed.
+        metrics: those that apply to the ground truth, which is taken as it is; empty for all.
+        folder: of files that are removed later, whose name reasons leave out.
+        skipped: why samples were left out while a family of metrics was measured.
+        score: measures what has no outputs, by the family "verification".
     """
 
     system: str
@@ -108,75 +115,17 @@ class Group:
     guidance: str = ""
     size: int = 0
     check: Callable[[], object] = lambda: None
+    make: Callable[[], Sequence[Output]] = tuple
+    metrics: tuple[str, ...] = ()
+    folder: Path | None = None
+    skipped: Counter[str] = field(default_factory=Counter)
+    score: Callable[[], list[Row]] | None = None
 
     @property
     def names(self) -> Row:
         """The first cells of every row of results."""
-        return {
-            "system": self.system,
-            "task": self.task,
-            "dataset": self.dataset,
-            "speakers": self.speakers,
-            "guidance": self.guidance,
-        }
-
-    def missing(self, metric: str, reason: object, samples: int | None = None) -> Row:
-        """Make the row of a metric that could not be measured."""
-        count = self.size if samples is None else samples
-        why = reason_of(reason) if isinstance(reason, Exception) else str(reason)
-        return {**self.names, "metric": metric, "reason": why, "samples": count}
-
-    def usability(self, *, seed: int) -> list[Row]:
-        """Say how many outputs cannot be read, and why; none of real ones."""
-        return []
-
-
-@dataclass(eq=False, kw_only=True)
-class Faces(Group):
-    """Converted faces, in memory or in files.
-
-    Args:
-        directions: their names, such as "female to male", with the sex of their outputs; one
-            without a name where no directions are told apart.
-        blocks: takes a direction and yields outputs (n, K, 3, H, W) of n sources, floats in
-            [-1, 1], which may overshoot, or uint8.
-        pairs: takes a direction and yields sources and an output of each, (n, 3, H, W) uint8;
-            ``None`` where outputs have no source.
-        real: takes a sex and yields real faces (n, 3, H, W) uint8.
-        real_key: what these are, for statistics that are kept.
-        notes: words to add to the definition of "fid" and "lpips".
-        outputs: rows, where the faces are files, and why some cannot be read.
-    """
-
-    directions: Mapping[str, str]
-    blocks: Callable[[str], Iterator[Tensor]]
-    real: Callable[[str], Iterator[Tensor]]
-    pairs: Callable[[str], Iterator[tuple[Tensor, Tensor]]] | None = None
-    real_key: str = ""
-    notes: Mapping[str, str] = field(default_factory=dict)
-    outputs: Sequence[Output] = ()
-    failures: Mapping[Path, str] = field(default_factory=dict)
-
-    def usability(self, *, seed: int) -> list[Row]:
-        """See :meth:`Group.usability`."""
-        return _usability(self, self.outputs, self.failures, UNUSABLE_FACES, seed)
-
-
-@dataclass(eq=False, kw_only=True)
-class Voices(Group):
-    """Converted voices, in files.
-
-    Args:
-        make: gives the rows; called when they are first needed.
-        people: gives the voices of a person by name.
-        metrics: those that apply to the ground truth; empty for all.
-        folder: of files that are removed later, whose name reasons leave out.
-    """
-
-    make: Callable[[], Sequence[Output]]
-    people: Callable[[str], Sequence[Path]] = lambda name: ()
-    metrics: tuple[str, ...] = ()
-    folder: Path | None = None
+        columns = ("system", "task", "dataset", "speakers", "guidance")
+        return {column: getattr(self, column) for column in columns}
 
     @cached_property
     def outputs(self) -> Sequence[Output]:
@@ -185,43 +134,55 @@ class Voices(Group):
 
     @cached_property
     def failures(self) -> dict[Path, str]:
-        """Outputs that cannot be heard, and why; real ones are not looked at beforehand."""
-        found = {}
+        """Outputs that cannot be used, and why."""
+        reasons = {}
         for one in () if self.metrics else self.outputs:
             try:
                 if one.failure:
                     raise DataError(one.failure)
-                read_voice(one.output, name=str(one.output))
+                if one.task.output == "voice":
+                    read_voice(one.output, name=str(one.output))
+                else:
+                    load_image(one.output)
             except Exception as error:
-                found[one.output] = self.plain(error)
-        return found
+                reasons[one.output] = self.plain(error)
+        return reasons
 
     @property
     def usable(self) -> list[Output]:
-        """Rows whose outputs can be heard."""
+        """Rows whose outputs can be used."""
         return [one for one in self.outputs if one.output not in self.failures]
 
     def plain(self, error: Exception) -> str:
         """A reason without the temporary folder's name, so that it is the same in every run."""
         return reason_of(error).replace(f"{self.folder}/", "")
 
+    def missing(self, metric: str, reason: str | Exception, samples: int | None = None) -> Row:
+        """Make the row of a metric that could not be measured."""
+        why = self.plain(reason) if isinstance(reason, Exception) else reason
+        count = self.size if samples is None else samples
+        return {**self.names, "metric": metric, "reason": why, "samples": count}
+
     def usability(self, *, seed: int) -> list[Row]:
-        """See :meth:`Group.usability`."""
-        outputs = () if self.metrics else self.outputs
-        return _usability(self, outputs, self.failures, UNUSABLE_VOICES, seed)
+        """Say how many outputs cannot be used, and why; nothing of real ones."""
+        if self.metrics or not self.outputs:
+            return []
+        shares = {one: (float(one.output in self.failures), 1.0) for one in self.outputs}
+        text = UNUSABLE_DEFINITIONS[self.outputs[0].task.output]
+        rows = self.average(self.outputs, shares, seed=seed, metric=UNUSABLE, definition=text)
+        reasons = Counter(self.failures.values())
+        return rows + [self.missing(EVERYTHING, reason, n) for reason, n in reasons.items()]
 
     def parts(self, outputs: Sequence[Output]) -> Iterator[tuple[str, str, set[Output]]]:
         """Direction, sex of the reference and rows: all, then every direction, then every sex."""
         yield "", "", set(outputs)
-        for target in SEXES:
+        known = [one for one in outputs if one.source_gender]
+        for target, sex in SEXES.items():
             for source in SEXES:
-                own = {o for o in outputs if (o.source_gender, o.gender) == (source, target)}
-                if own:
-                    yield f"{SEXES[source]} to {SEXES[target]}", SEXES[target], own
-        for target in SEXES:
-            own = {o for o in outputs if o.source_gender and o.gender == target}
-            if own:
-                yield "", SEXES[target], own
+                own = {o for o in known if (o.source_gender, o.gender) == (source, target)}
+                yield f"{SEXES[source]} to {sex}", sex, own
+        for target, sex in SEXES.items():
+            yield "", sex, {one for one in known if one.gender == target}
 
     def average(
         self,
@@ -248,23 +209,39 @@ class Voices(Group):
         return rows
 
 
-def _usability(
-    group: Group, outputs: Sequence[Output], failures: Mapping[Path, str], text: str, seed: int
-) -> list[Row]:
-    """Share of unusable outputs, and how many for which reason."""
-    if not outputs:
-        return []
-    row = {"metric": UNUSABLE, "definition": text}
-    shares = {one: (float(one.output in failures), 1.0) for one in outputs}
-    if isinstance(group, Voices):
-        rows = group.average(outputs, shares, seed=seed, **row)
-    else:
-        samples = [(*shares[one], one.who) for one in outputs]
-        rows = [{**group.names, **row, **ratio(samples, seed=seed)}]
-    return rows + [
-        group.missing(EVERYTHING, reason, list(failures.values()).count(reason))
-        for reason in dict.fromkeys(failures.values())
-    ]
+@dataclass(eq=False, kw_only=True)
+class Faces(Group):
+    """Converted faces, in memory or in files.
+
+    Args:
+        directions: their names, such as "female to male", with the sex of their outputs; one
+            without a name where no directions are told apart.
+        blocks: takes a direction and yields outputs (n, K, 3, H, W) of n sources, floats in
+            [-1, 1], which may overshoot, or uint8.
+        pairs: takes a direction and yields sources and an output of each, (n, 3, H, W) uint8;
+            ``None`` where outputs have no source.
+        real: takes a sex and yields real faces (n, 3, H, W) uint8.
+        real_key: what these are, for statistics that are kept.
+        note: words to add to the definition of "fid" and "lpips".
+    """
+
+    directions: Mapping[str, str]
+    blocks: Callable[[str], Iterator[Tensor]]
+    real: Callable[[str], Iterator[Tensor]]
+    pairs: Callable[[str], Iterator[tuple[Tensor, Tensor]]] | None = None
+    real_key: str = ""
+    note: Callable[[str], str] = lambda family: ""
+
+
+@dataclass(eq=False, kw_only=True)
+class Voices(Group):
+    """Converted voices, in files.
+
+    Args:
+        people: gives the voices of a person by name.
+    """
+
+    people: Callable[[str], Sequence[Path]] = lambda name: ()
 
 
 # Outputs of any system, listed in a CSV file
@@ -294,64 +271,53 @@ def read(path: str | PathLike[str]) -> tuple[Output, ...]:
         reader.fieldnames = header
         lines = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise _refusal(file, f"cannot be read ({error})", "save it as CSV in UTF-8") from error
+        raise _refusal(file, [f"cannot be read ({error}); save it as CSV in UTF-8"]) from error
+    known = (*REQUIRED, *OPTIONAL)
     faults = [f"lacks {name}" for name in REQUIRED if name not in header]
-    faults += [
-        f"has {name!r} ({nearest(name, (*REQUIRED, *OPTIONAL))})"
-        for name in header
-        if name not in (*REQUIRED, *OPTIONAL)
-    ]
-    faults += [f"has {name} twice" for name in sorted({n for n in header if header.count(n) > 1})]
+    faults += [f"has {name!r} ({nearest(name, known)})" for name in header if name not in known]
+    faults += [f"has {name} twice" for name in known if header.count(name) > 1]
     if faults or not lines:
-        advice = "begin it with these columns, separated by commas, and list the outputs below"
-        raise _refusal(file, "; ".join(faults) or "has no row", advice)
-    found: list[Output] = []
+        raise _refusal(file, faults or ["has no row"])
+    outputs: list[Output] = []
     seen: dict[object, tuple[str, int]] = {}
     for number, row in lines:
-        cells = [cell for cell in row.values() if cell is not None]
-        if None in row or len(cells) < len(header):
+        if None in row or None in row.values():
             faults.append(f"line {number} has not {len(header)} cells")
             continue
-        wrong, made = _row(file.parent, {name: cell.strip() for name, cell in row.items()})
-        if made is not None:
-            for key, value, clash in (
-                (made.output.resolve(), str(number), f"repeats the output {row['output']}"),
-                (("said", made.source.resolve()), made.transcript, "has another transcript"),
-                (("sex", made.speaker), made.speaker and made.gender, f"calls {made.speaker} both"),
-            ):
-                first, line = seen.setdefault(key, (value, number)) if value else (value, number)
-                if first != value:
-                    wrong.append(f"{clash} as line {line} has it: {first} and {value}")
-            found.append(made)
-        faults += [f"line {number} {fault}" for fault in wrong]
+        made = _row(file.parent, {name: cell.strip() for name, cell in row.items()})
+        if isinstance(made, list):
+            faults += [f"line {number} {fault}" for fault in made]
+            continue
+        outputs.append(made)
+        for key, value, clash in (
+            (made.output.resolve(), str(number), f"repeats the output {row['output']}"),
+            (("said", made.source.resolve()), made.transcript, "has another transcript"),
+            (("sex", made.speaker), made.speaker and made.gender, f"calls {made.speaker} both"),
+        ):
+            first, line = seen.setdefault(key, (value, number)) if value else (value, number)
+            if first != value:
+                faults.append(f"line {number} {clash} as line {line} has it: {first} and {value}")
     if faults:
-        more = f", and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        reason = f"has {len(faults)} faults: {'; '.join(faults[:SHOWN])}{more}"
-        raise _refusal(file, reason, "correct the file")
-    return tuple(found)
+        raise _refusal(file, faults)
+    return tuple(outputs)
 
 
-def _row(folder: Path, row: dict[str, str]) -> tuple[list[str], Output | None]:
-    """Return what is wrong with a row, and the row if it can be used."""
+def _row(folder: Path, row: dict[str, str]) -> Output | list[str]:
+    """Return a row, or what is wrong with it."""
     tasks = {task.value: task for task in Task}
     task = tasks.get(row["task"].lower())
     gender = GENDER_WORDS.get(row.get("gender", "").lower())
-    wrong = []
+    needed = [name for name in REQUIRED[1:] if name != "reference" or row["task"][:1] not in "zZ"]
+    paths = {name: folder / Path(row[name]).expanduser() for name in REQUIRED[1:4] if row[name]}
+    wrong = [f"names no {name}" for name in needed if not row[name]]
+    wrong += [f"has no file at its {n} {path}" for n, path in paths.items() if not path.is_file()]
     if task is None:
         wrong.append(f"has task {row['task']!r} ({nearest(row['task'], tasks)})")
     if gender is None:
         wrong.append(f"has gender {row['gender']!r} instead of f, m or nothing")
-    wrong += [
-        f"names no {name}"
-        for name in ("source", "reference", "output", "model")
-        if not row[name] and not (name == "reference" and task in (*WITHOUT_REFERENCE, None))
-    ]
-    names = [name for name in ("source", "reference", "output") if row[name]]
-    paths = {name: folder / Path(row[name]).expanduser() for name in names}
-    wrong += [f"has no file at its {n} {path}" for n, path in paths.items() if not path.is_file()]
     if wrong or task is None or gender is None:
-        return wrong, None
-    return [], Output(
+        return wrong
+    return Output(
         task=task,
         source=paths["source"],
         reference=paths.get("reference"),
@@ -363,10 +329,12 @@ def _row(folder: Path, row: dict[str, str]) -> tuple[list[str], Output | None]:
     )
 
 
-def _refusal(file: Path, reason: str, advice: str) -> DataError:
+def _refusal(file: Path, faults: Sequence[str]) -> DataError:
+    more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
     return DataError(
-        f"manifest {file} {reason}; expected CSV with the columns {', '.join(REQUIRED)}, and where "
-        f"known {', '.join(OPTIONAL)}; {advice}"
+        f"manifest {file}: {'; '.join(faults[:SHOWN])}{more}; expected CSV, separated by commas, "
+        f"with the columns {', '.join(REQUIRED)}, and where known {', '.join(OPTIONAL)}, and "
+        "outputs listed below"
     )
 
 
@@ -386,25 +354,14 @@ def groups_of(outputs: Sequence[Output], *, dataset: str, size: int) -> list[Gro
     real = [one.source for one in outputs if one.task.output == "face"]
     real += [one.reference for one in outputs if one.reference and one.task.guidance == "face"]
     for (model, task), own in listed.items():
+        names: dict[str, Any] = {"system": model, "task": task.value, "dataset": dataset}
+        names |= {"guidance": task.guidance, "size": len(own), "make": own.copy}
         if task.output == "face":
-            groups.append(_faces(own, list(dict.fromkeys(real)), dataset, size))
-            continue
-        groups.append(
-            Voices(
-                system=model,
-                task=task.value,
-                dataset=dataset,
-                guidance=task.guidance,
-                size=len(own),
-                make=lambda own=own: own,  # type: ignore[misc]
-                people=lambda name: people.get(name, ()),
-            )
-        )
-    said = {
-        one.source: one.transcript
-        for one in sorted(outputs, key=lambda one: bool(one.transcript))
-        if one.task.output == "voice"
-    }
+            groups.append(_faces(list(dict.fromkeys(real)), size, names))
+        else:
+            groups.append(Voices(**names, people=lambda name: people.get(name, ())))
+    by_transcript = sorted(outputs, key=lambda one: bool(one.transcript))
+    said = {one.source: one.transcript for one in by_transcript if one.task.output == "voice"}
     return [*groups, *(ground_truth(lambda: said, lambda: people, dataset=dataset) if said else ())]
 
 
@@ -423,82 +380,67 @@ def ground_truth(
         group: further fields of both groups.
     """
 
-    def real(file: Path, **more: Any) -> Output:
-        return Output(task=Task.A2A, source=file, output=file, model=GROUND_TRUTH, **more)
+    def real(file: Path, reference: Path | None = None, **more: str) -> Output:
+        task, model = Task.A2A, GROUND_TRUTH
+        return Output(task=task, source=file, reference=reference, output=file, model=model, **more)
 
     def alone() -> list[Output]:
-        return [real(file, reference=None, transcript=said) for file, said in sources().items()]
+        return [real(file, transcript=said) for file, said in sources().items()]
 
     def pairs() -> list[Output]:
-        return [
-            real(first, reference=second, speaker=name)
-            for name, files in people().items()
-            for first, second in combinations(files, 2)
-        ]
+        known = people().items()
+        return [real(*two, speaker=who) for who, files in known for two in combinations(files, 2)]
 
+    of_sources = ("nisqa", "nisqa_tts", "word_error", "content_character_error")
+    group["system"] = GROUND_TRUTH
     return [
-        Voices(system=GROUND_TRUTH, task=task, make=make, metrics=metrics, **group)
-        for task, make, metrics in (
-            ("sources", alone, ("nisqa", "nisqa_tts", "word_error", "content_character_error")),
-            ("references", pairs, ("speaker_similarity",)),
-        )
+        Voices(task="sources", make=alone, metrics=of_sources, **group),
+        Voices(task="references", make=pairs, metrics=("speaker_similarity",), **group),
     ]
 
 
 def utterances(outputs: Sequence[Output]) -> dict[str, list[Path]]:
     """Voices of people by name: the references of audio-guided rows, ten at most."""
-    found: dict[str, dict[Path, None]] = {}
+    people: dict[str, dict[Path, None]] = {}
     for one in outputs:
         for file in one.voices if one.speaker else ():
-            found.setdefault(one.speaker, {})[file] = None
-    return {name: list(files)[:MOST_UTTERANCES] for name, files in found.items()}
+            people.setdefault(one.speaker, {})[file] = None
+    return {name: list(files)[:MOST_UTTERANCES] for name, files in people.items()}
 
 
-def _faces(outputs: list[Output], real: list[Path], dataset: str, size: int) -> Faces:
+def _faces(real: Sequence[Path], size: int, names: Mapping[str, Any]) -> Faces:
     """Make a group of pictures in files, brought to one size, in one direction without a name."""
-    failures = {}
-    for one in outputs:
-        try:
-            _picture(one.output, size)
-        except Exception as error:
-            failures[one.output] = reason_of(error)
-    good = [one for one in outputs if one.output not in failures]
-    by_source: dict[Path, list[Path]] = {}
-    for one in good:
-        by_source.setdefault(one.source, []).append(one.output)
 
-    def pairs(_: str) -> Iterator[tuple[Tensor, Tensor]]:
-        sources = _pictures([one.source for one in good], size)
-        yield from zip(sources, _pictures([one.output for one in good], size), strict=True)
+    def pictures(rows: Sequence[tuple[Path, ...]]) -> Iterator[tuple[Tensor, ...]]:
+        """Columns of rows of files, a few rows at once: (n, 3, H, W) uint8 each."""
+        for start in range(0, len(rows), AT_ONCE):
+            good = []
+            for row in rows[start : start + AT_ONCE]:
+                try:
+                    good.append([resize_image(load_image(file), size) for file in row])
+                except Exception as error:
+                    group.skipped[group.plain(error)] += 1
+            columns = [torch.stack([*map(torch.tensor, one)]) for one in zip(*good, strict=True)]
+            if columns:
+                yield tuple(one.permute(0, 3, 1, 2) for one in columns)
 
     def blocks(_: str) -> Iterator[Tensor]:
+        by_source: dict[Path, list[tuple[Path]]] = {}
+        for one in group.usable:
+            by_source.setdefault(one.source, []).append((one.output,))
         for files in by_source.values():
-            yield torch.cat(list(_pictures(files, size)))[None]
+            yield torch.cat([x for (x,) in pictures(files)])[None]
 
-    return Faces(
-        system=outputs[0].model,
-        task=outputs[0].task.value,
-        dataset=dataset,
-        guidance=outputs[0].task.guidance,
-        size=len(outputs),
+    def note(family: str) -> str:
+        against = f"; against {len(real)} faces of the manifest"
+        return against if family == "fid" else "; from 8-bit files"
+
+    group = Faces(
+        **names,
         directions={"": ""},
         blocks=blocks,
-        pairs=pairs,
-        real=lambda _: _pictures(real, size),
-        notes={
-            "fid": f"; against {len(real)} faces of the manifest",
-            "lpips": "; from 8-bit files",
-        },
-        outputs=outputs,
-        failures=failures,
+        pairs=lambda _: pictures([(one.source, one.output) for one in group.usable]),  # type: ignore[arg-type, return-value]
+        real=lambda _: (x for (x,) in pictures([(file,) for file in real])),
+        note=note,
     )
-
-
-def _pictures(files: Sequence[Path], size: int) -> Iterator[Tensor]:
-    """Pictures as (n, 3, H, W) uint8, a few at once."""
-    for start in range(0, len(files), AT_ONCE):
-        yield torch.stack([_picture(file, size) for file in files[start : start + AT_ONCE]])
-
-
-def _picture(file: Path, size: int) -> Tensor:
-    return torch.from_numpy(resize_image(load_image(file), size).copy()).permute(2, 0, 1)
+    return group

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xfavot.errors import ShapeError, require_same_shape
 from xfavot.evaluation.manifest import Faces
 from xfavot.evaluation.rows import Row, ratio, with_means
 from xfavot.image.align import detect
@@ -70,15 +69,7 @@ def contour_f(output: NDArray[np.bool_], source: NDArray[np.bool_]) -> float:
     Returns:
         2 P R / (P + R): P the share of the output's edges that lie near one of the source's, R the
         share of the source's near one of the output's; 1 if neither has any, 0 if one has none.
-
-    Raises:
-        ShapeError: they differ in size.
     """
-    if output.shape != source.shape:
-        raise ShapeError(
-            f"contour_f: edges of {output.shape} and {source.shape}; expected one size; bring both "
-            "pictures to it first"
-        )
     if not (output.any() and source.any()):
         return float(output.any() == source.any())
     reach = int(np.ceil(TOLERANCE * np.hypot(*output.shape)))
@@ -113,24 +104,21 @@ def preservation(faces: Faces, *, seed: int) -> list[Row]:
         seed: of the bootstrap over outputs.
 
     Raises:
-        DataError: the detector is not installed, or a file is no picture.
+        DataError: the detector is not installed.
     """
-    found: dict[str, list[Row]] = {metric: [] for metric in METRICS}
-    for direction in faces.directions:
-        values, chances = kept(faces.pairs(direction) if faces.pairs else iter(()))
+    rows: dict[str, list[Row]] = {metric: [] for metric in METRICS}
+    for direction, sex in faces.directions.items() if faces.pairs else ():
+        assert faces.pairs is not None
+        values, chances = kept(faces.pairs(direction))
         for metric in METRICS:
-            own = values[metric]
-            if not own:
+            if not values[metric]:
                 continue
-            samples = [(value, 1.0, str(n)) for n, value in enumerate(own)]
-            chance = float(np.mean(chances[metric])) if chances[metric] else None
-            found[metric].append(
-                {**faces.names, "metric": metric, "definition": FACE_DEFINITIONS[metric]}
-                | {"direction": direction, "sex": faces.directions[direction]}
-                | ratio(samples, seed=seed)
-                | {"chance": chance}
-            )
-    return with_means(found)
+            samples = [(value, 1.0, str(n)) for n, value in enumerate(values[metric])]
+            row: Row = {"metric": metric, "definition": FACE_DEFINITIONS[metric]}
+            row |= {"direction": direction, "sex": sex, **ratio(samples, seed=seed)}
+            row["chance"] = float(np.mean(chances[metric])) if chances[metric] else None
+            rows[metric].append({**faces.names, **row})
+    return with_means(rows)
 
 
 def kept(
@@ -143,26 +131,21 @@ def kept(
 
     Returns:
         Values of each metric, and those by chance.
-
-    Raises:
-        ShapeError: sources and outputs differ in shape.
     """
     values: dict[str, list[float]] = {metric: [] for metric in METRICS}
     chances: dict[str, list[float]] = {metric: [] for metric in METRICS}
-    for sources, outputs in blocks:
-        require_same_shape("sources and outputs", sources, outputs)
+    for block in blocks:
         before, after = (
-            [np.ascontiguousarray(one) for one in x.permute(0, 2, 3, 1).numpy()]
-            for x in (sources, outputs)
+            [np.ascontiguousarray(one) for one in x.permute(0, 2, 3, 1).numpy()] for x in block
         )
         first, second = poses(before), poses(after)
-        lines = [[edges(image) for image in images] for images in (before, after)]
+        drawn, lines = ([edges(image) for image in images] for images in (before, after))
         values[FOUND] += [float(one is not None) for one in second]
         for n, own in enumerate(second):
             for other, into in ((n, values), ((n + 1) % len(before), chances)):
                 if into is chances and other == n:
                     continue
-                into[CONTOUR].append(contour_f(lines[1][n], lines[0][other]))
+                into[CONTOUR].append(contour_f(lines[n], drawn[other]))
                 theirs = first[other]
                 if own is not None and theirs is not None:
                     into[POSE].append(float(np.abs(own - theirs).mean()))

@@ -3,8 +3,9 @@
 Paper, Sec. 4.1, App. B; Tables 2 to 5. The groups are a checkpoint's conversions (`conversions.py`)
 or the outputs that a CSV file lists (`manifest.py`). :meth:`Evaluation.measure` scores them by one
 family of metrics; what cannot be had is a row with its reason, and a substitute is used only when
-asked for. Scores of a checkpoint are kept by everything that they follow from, so a second run with
-the same settings measures nothing anew and a run that was cut off goes on.
+asked for. Scores of a group are on the disk as soon as they are there, by everything that they
+follow from, so a second run with the same settings measures nothing anew and a run that was cut
+off, however, goes on.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -28,11 +29,11 @@ from xfavot import __version__
 from xfavot.config import key_of
 from xfavot.convert.converter import Converter, StyleMaker, Task
 from xfavot.data.store import Store
-from xfavot.errors import ConfigError, DataError, ShapeError, WeightsError
+from xfavot.errors import ConfigError, DataError
 from xfavot.evaluation import images, manifest, preservation, voice_networks, voices
-from xfavot.evaluation.classifiers import ensure_classifiers, people_of, speakers_of
-from xfavot.evaluation.conversions import SPLIT_OF, TRAIN, Study, Styles
-from xfavot.evaluation.manifest import EVERYTHING, UNUSABLE, Faces, Group, Voices
+from xfavot.evaluation.classifiers import classifiers_of
+from xfavot.evaluation.conversions import SPLIT_OF, Study
+from xfavot.evaluation.manifest import EVERYTHING, UNUSABLE, Faces, Group, Voices, reason_of
 from xfavot.evaluation.matching import pair_rows
 from xfavot.evaluation.rows import Row, csv_text, markdown_table, write_tables
 from xfavot.parameters import METRICS
@@ -40,9 +41,8 @@ from xfavot.training.checkpoint import LoadedModel, load_model
 from xfavot.weights.fetched import describe
 
 Log = Callable[[str], None]
-
-# Metrics by family, and the evaluation that they make up
-
+Scorer = Callable[[Any], list[Row]]
+Embed = Callable[[Path, str, str], "np.ndarray[Any, Any]"]
 
 CROSS_MODAL = "cross-modal verification"
 NO_VERIFIER = (
@@ -50,6 +50,7 @@ NO_VERIFIER = (
     "checkpoint"
 )
 NAMES = {  # of the metrics that go missing when a family cannot be measured
+    UNUSABLE: (UNUSABLE,),
     "fid": tuple(images.FID_DEFINITIONS),
     "lpips": tuple(images.LPIPS_DEFINITIONS),
     "preservation": preservation.METRICS,
@@ -65,17 +66,13 @@ COLUMNS = (
     *("system", "task", "dataset", "metric", "value", "ci_low", "ci_high", "n", "seed"),
     *("direction", "sex", "guidance", "speakers", "n_real", "chance", "definition"),
 )
-SCORE_COLUMNS = (*COLUMNS[:9], "chance", "definition")
 MISSING = ("system", "task", "speakers", "metric", "reason", "samples")
 SHOWN = ("system", "task", "speakers", "direction", "sex", "metric", *COLUMNS[4:8])
-SCHEMA = 1  # raise when scores that are kept would come out otherwise
+SCHEMA = 1  # of evaluation.json
+SCORING = 2  # raise when scores that are kept would come out otherwise
 PARTS = "parts"  # folder of scores that are kept
-LONGEST_REASON = 200  # characters, in Markdown
 IMAGE_SIZE = 128  # pixels, the paper's; to which pictures in files are brought
 WEIGHTS = ("nisqa", "nisqa_tts", "resemblyzer")  # sets with a published checksum
-
-Scorer = Callable[[Any], list[Row]]
-Embed = Callable[[Path, str, str], "np.ndarray[Any, Any]"]
 
 
 @dataclass(eq=False, kw_only=True)
@@ -89,17 +86,17 @@ class Evaluation:
         name: of their files: "evaluation", or "scores" for a manifest's.
         origin: what was measured, and how; written as JSON.
         heading: the same in a sentence.
-        basis: all that the scores of a checkpoint follow from; empty keeps none.
+        basis: all that the scores follow from, whatever the family.
         recogniser: of words.
         seed: of all draws.
         image_size: pixels a side of faces.
         weights: the folder of weights; nothing is fetched.
         device: of the networks that measure faces.
+        moments: folder in which statistics of real faces are kept; ``None`` keeps none.
         classifier: gives a classifier of faces, whose features also stand for FID and LPIPS.
         classifier_name: for the rows.
         embed: brings a "face" or "voice" in a file, of a person of a gender, to a vector (S,).
         embed_name: says by what.
-        missing: rows on what is missing from the start.
         on_log: receives lines on progress.
         scores: rows by family and group, as far as they are measured.
     """
@@ -110,17 +107,17 @@ class Evaluation:
     name: str = "evaluation"
     origin: dict[str, Any]
     heading: str = ""
-    basis: Mapping[str, Any] = field(default_factory=dict)
+    basis: Mapping[str, Any]
     recogniser: str = voice_networks.ESPNET
     seed: int = 0
     image_size: int = IMAGE_SIZE
     weights: str | PathLike[str] | None = None
     device: torch.device | str = "cpu"
+    moments: Path | None = None
     classifier: Callable[[], Any] | None = None
     classifier_name: str = ""
     embed: Embed | None = None
     embed_name: str = ""
-    missing: Sequence[Row] = ()
     on_log: Log = lambda line: None
     scores: dict[str, list[list[Row]]] = field(default_factory=dict)
 
@@ -135,7 +132,12 @@ class Evaluation:
             family that was not asked for.
         """
         if family not in self.scores and family in (UNUSABLE, *self.families):
-            kind, score, basis = self._scorer(family)
+            kind: type[Group] = Faces if family in FACE_FAMILIES else Voices
+            kind = Group if family in (UNUSABLE, "verification") else kind
+            try:
+                score, basis = self._scorer(family)
+            except Exception as error:  # such as weights that are damaged
+                score, basis = partial(_refuse, error=error), ""
             self.scores[family] = [
                 self._scored(family, group, score, basis) if isinstance(group, kind) else []
                 for group in self.groups
@@ -145,89 +147,89 @@ class Evaluation:
 
     def _scored(self, family: str, group: Group, score: Scorer, basis: Any) -> list[Row]:
         """Read the rows of a family and group if they are kept, or score and keep them."""
-        known = {**self.basis, "by": [family, basis], "part": [group.task, group.speakers]}
-        file = self.folder / PARTS / f"{key_of(known)}.json" if self.basis else None
+        part = [group.system, group.task, group.speakers]
+        known = {**self.basis, "by": [family, basis], "part": part}
+        file = self.folder / PARTS / f"{key_of(known)}.json"
         try:
-            held = json.loads(file.read_text(encoding="utf-8")) if file else {}
-            if held.get("basis") == known:
+            held = json.loads(file.read_text(encoding="utf-8"))
+            if held["basis"] == known:
                 return list(held["rows"])
-        except (OSError, ValueError, KeyError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError):
             pass  # there is none, or none that can be trusted
+        group.skipped.clear()
         try:
             group.check()
-        except DataError as error:
+        except Exception as error:
             return [group.missing(EVERYTHING, error, 0)]
         try:
             rows = score(group)
-        except (DataError, ShapeError) as error:
+        except Exception as error:
             return [group.missing(name, error) for name in NAMES[family]]
-        if file:
-            write_tables(file.parent, {file.name: json.dumps({"basis": known, "rows": rows})})
+        measured = dict.fromkeys(row["metric"] for row in rows if "value" in row) or NAMES[family]
+        for reason, count in group.skipped.items():
+            rows += [group.missing(metric, reason, count) for metric in measured if count]
+        write_tables(file.parent, {file.name: json.dumps({"basis": known, "rows": rows})})
         self.on_log(f"{family}, {group.system}, {group.task} {group.speakers}".rstrip())
         return rows
 
-    def _scorer(self, family: str) -> tuple[Any, Scorer, Any]:
-        """What a family scores, how, and what its scores follow from."""
+    def _scorer(self, family: str) -> tuple[Scorer, Any]:
+        """How a family scores a group, and what its scores follow from."""
         seed = self.seed
         if family == UNUSABLE:
-            return Group, lambda group: group.usability(seed=seed), ""
+            return lambda group: group.usability(seed=seed), ""
         if family == "preservation":
-            return Faces, partial(preservation.preservation, seed=seed), ""
+            return partial(preservation.preservation, seed=seed), ""
         if family in FACE_FAMILIES:
             return self._scorer_of_faces(family)
         if family == "verification":
             try:
                 embed: Any = voices.embedder(self.weights)
-            except WeightsError as error:
+            except Exception as error:
                 embed = error
-            absent = str(embed) if isinstance(embed, WeightsError) else ""
-            return Group, partial(self._verification, voice=embed), absent
+            absent = str(embed) if isinstance(embed, Exception) else ""
+            return partial(self._verification, voice=embed), absent
         loaded = voices.measures(family, recogniser=self.recogniser, weights_folder=self.weights)
         score = partial(voices.score, loaded=loaded, recogniser=self.recogniser, seed=seed)
-        unloaded = {name: str(one) for name, one in loaded.items() if isinstance(one, WeightsError)}
-        return Voices, score, [self.recogniser, unloaded]
+        unloaded = {name: str(one) for name, one in loaded.items() if isinstance(one, Exception)}
+        return score, [self.recogniser, unloaded]
 
-    def _scorer_of_faces(self, family: str) -> tuple[Any, Scorer, Any]:
+    def _scorer_of_faces(self, family: str) -> tuple[Scorer, Any]:
         networks, absent = images.networks(
             family, image_size=self.image_size, cache=self.weights, device=self.device
         )
         if self.classifier is not None:
             name = self.classifier_name
             try:
-                networks.append(
-                    images.of_classifier(family, self.classifier(), name, device=self.device)
-                )
-            except DataError as error:
-                absent[f"{'frechet' if family == 'fid' else 'diversity'}, {name}"] = str(error)
-        folder = self.folder.parents[1] / "auxiliary" / "moments" if self.basis else None
+                network = self.classifier()
+                networks.append(images.of_classifier(family, network, name, device=self.device))
+            except Exception as error:
+                kind = "frechet" if family == "fid" else "diversity"
+                absent[f"{kind}, {name}"] = reason_of(error)
         known = [getattr(one, "fingerprint", "") or images.digest(one) for one in networks]
 
         def score(group: Faces) -> list[Row]:
             if family == "fid":
-                rows = images.fid(group, networks, seed=self.seed, folder=folder)
+                rows = images.fid(group, networks, seed=self.seed, folder=self.moments)
             else:
                 rows = images.lpips(group, networks, seed=self.seed)
             return rows + [group.missing(name, reason) for name, reason in absent.items()]
 
-        return Faces, score, [known, absent]
+        return score, [known, absent]
 
-    def _verification(self, group: Group, voice: Callable[[Path], Any] | WeightsError) -> list[Row]:
+    def _verification(self, group: Group, voice: Callable[[Path], Any] | Exception) -> list[Row]:
         """Whether the right person is recognised: by voices, by styles, across face and voice."""
-        if isinstance(group, Styles):
+        if group.score is not None:
             return [{**group.names, **row} for row in group.score()]
-        if isinstance(group, Voices) and group.task == Task.A2A.value:
-            if isinstance(voice, WeightsError):
-                return [group.missing("speaker verification", voice)]
-            text = "outputs against all references of the task, Resemblyzer's cosine"
-            return verification(
-                group, lambda file, *_: voice(file), text, kind="speaker", seed=self.seed
-            )
-        if self.basis or group.task not in (Task.A2I.value, Task.I2A.value):
+        if group.task == Task.A2A.value:
+            if isinstance(voice, Exception):
+                return [group.missing("speaker verification", voice, len(group.usable))]
+            embed, text = (lambda file, *_: voice(file)), "the task, Resemblyzer's cosine"
+            return verification(group, embed, text, kind="speaker", seed=self.seed)
+        if self.name == "evaluation" or group.task not in (Task.A2I.value, Task.I2A.value):
             return []
         if self.embed is None:
             return [group.missing(CROSS_MODAL, NO_VERIFIER)]
-        assert isinstance(group, Faces | Voices)
-        text = f"outputs against all references of a task, {self.embed_name}, cosine"
+        text = f"a task, {self.embed_name}, cosine"
         return verification(group, self.embed, text, kind="cross-modal", seed=self.seed)
 
     def results(self) -> tuple[list[Row], list[Row]]:
@@ -247,12 +249,11 @@ class Evaluation:
                 own.sort(key=lambda row: parts.index(_part(row)))
             rows += own
         scores = [row for row in rows if "value" in row]
-        missing = [row for row in rows if "reason" in row] + list(self.missing)
-        found = {tuple(row[name] for name in MISSING): row for row in missing}
+        missing = {tuple(row[name] for name in MISSING): row for row in rows if "reason" in row}
         if not any(row["metric"] != UNUSABLE for row in scores):
-            reasons = "; ".join(dict.fromkeys(row["reason"] for row in missing)) or "no reason"
-            raise DataError(f"evaluation: nothing could be measured; {reasons}")
-        return scores, list(found.values())
+            reasons = "; ".join(dict.fromkeys(row["reason"] for row in missing.values()))
+            raise DataError(f"evaluation: nothing could be measured; {reasons or 'no reason'}")
+        return scores, list(missing.values())
 
     def save(self) -> Path:
         """Write all rows (CSV), what is missing (CSV), the origin (JSON) and a table (Markdown).
@@ -264,48 +265,33 @@ class Evaluation:
             DataError: nothing could be measured, or the files cannot be written.
         """
         scores, missing = self.results()
-        of_manifest = not self.basis
-        columns = SCORE_COLUMNS if of_manifest else COLUMNS
-        absent = [name for name in MISSING if not (of_manifest and name == "speakers")]
-        origin = {**self.origin}
-        if of_manifest:
+        columns, absent, origin = [*COLUMNS], [*MISSING], {**self.origin}
+        if self.name == "scores":
+            columns = [*COLUMNS[:9], "chance", "definition"]
+            absent.remove("speakers")
             origin |= {"rows": len(scores), "missing": len(missing)}
+        defined = dict.fromkeys(f"- {row['metric']}: {row['definition']}." for row in scores)
+        text = [self.heading, "", markdown_table(scores, SHOWN), "", *defined]
+        text += ["", "Missing, or not for all:", "", markdown_table(missing, MISSING), ""]
         write_tables(
             self.folder,
             {
                 f"{self.name}.csv": csv_text(scores, columns),
                 "missing.csv": csv_text(missing, absent),
                 f"{self.name}.json": json.dumps(origin, indent=2, sort_keys=True) + "\n",
-                f"{self.name}.md": self.markdown(scores, missing),
+                f"{self.name}.md": "\n".join(text),
             },
         )
         self.on_log(f"{len(scores)} rows, {len(missing)} missing: {self.folder}")
         return self.folder / f"{self.name}.md"
 
-    def markdown(self, scores: Sequence[Row], missing: Sequence[Row]) -> str:
-        """Write rows, definitions and reasons for people."""
-        together = [row for row in scores if not row.get("sex")]
-        apart = [row for row in scores if row.get("sex")]
-        lines = [self.heading, "", markdown_table(together, SHOWN), ""]
-        if apart:
-            lines += ["By direction (source to reference) and by sex (of the reference):", ""]
-            lines += [markdown_table(apart, SHOWN), ""]
-        defined = dict.fromkeys((row["metric"], row["definition"]) for row in scores)
-        lines += [f"- {metric}: {text}." for metric, text in defined]
-        lines += ["", "Missing, or not for all:", ""] if missing else []
-        reasons: dict[tuple[str, ...], list[str]] = {}
-        for row in missing:
-            key = (row["system"], row["metric"], " ".join(row["reason"].split()))
-            where = f"{row['task']} {row['speakers']}".strip()
-            reasons.setdefault(key, []).append(f"{where} ({row['samples']})")
-        for (system, metric, reason), places in reasons.items():
-            short = f"{reason[:LONGEST_REASON]}..." if len(reason) > LONGEST_REASON else reason
-            lines.append(f"- {system}, {metric}, {', '.join(places)}: {short}")
-        return "\n".join(lines) + "\n"
-
 
 def _part(row: Row) -> tuple[str, str]:
     return row.get("direction") or "", row.get("sex") or ""
+
+
+def _refuse(group: Group, error: Exception) -> NoReturn:
+    raise error
 
 
 def results_folder(model: LoadedModel) -> Path:
@@ -346,25 +332,17 @@ def of_checkpoint(
         on_log: receives lines on progress.
 
     Raises:
-        ConfigError: no such metric, substitute or device.
+        ConfigError: no such device.
         DataError: the folder of results cannot be written.
         WeightsError: the vocoder's weights cannot be used.
     """
-    if not metrics or not {*metrics} <= {*METRICS} or substitute not in ("", "judge"):
-        raise ConfigError(
-            f"metrics are {', '.join(metrics)}, substitute is {substitute!r}; expected some of "
-            f"{', '.join(METRICS)}, and judge or nothing"
-        )
-    folder = results_folder(model)
-    converter = Converter(
-        model, name=f"{model.config.name} at step {model.step}", device=device, vocoder=vocoder
-    )
-    system = model.config.configuration
+    folder, config = results_folder(model), model.config
+    auxiliary = folder.parents[1] / "auxiliary"
+    name = f"{config.name} at step {model.step}"
+    converter = Converter(model, name=name, device=device, vocoder=vocoder)
     place = _temporary(folder)
-    groups: list[Group] = []
-    missing: list[Row] = []
-    for speakers, split in SPLIT_OF.items():
-        study = Study(
+    studies = [
+        Study(
             converter=converter,
             stores=stores,
             dataset=dataset,
@@ -373,24 +351,21 @@ def of_checkpoint(
             count=conversions,
             folder=place / split,
         )
-        try:
-            groups += study.groups()
-        except DataError as error:
-            nothing = Group(system=system, task="", dataset=dataset, speakers=speakers)
-            missing.append(nothing.missing(EVERYTHING, error))
+        for speakers, split in SPLIT_OF.items()
+    ]
     basis = {
         "schema": SCHEMA,
         "version": __version__,
-        "system": system,
+        "system": config.configuration,
         "dataset": dataset,
         "checkpoint": [model.step, images.digest(model.nets), images.digest(model.f0)],
         "stores": [store.manifest_hash for store in stores],
         "seed": seed,
         "conversions": conversions,
     }
-    said = {
+    origin = {
         "metrics": sorted(metrics),
-        "run": model.config.name,
+        "run": config.name,
         "step": model.step,
         "recogniser": recogniser,
         "vocoder": converter.vocoder.name,
@@ -404,34 +379,28 @@ def of_checkpoint(
 
     @cache
     def classifier() -> Any:
-        names = speakers_of(stores, (TRAIN, SPLIT_OF["seen"]))
-        size = converter.image_size
-        train, held_out = (
-            people_of(stores, split, speakers=names, image_size=size)
-            for split in (TRAIN, SPLIT_OF["seen"])
-        )
-        found = ensure_classifiers(
+        (face, *_), _ = classifiers_of(
             stores,
-            train,
-            held_out,
-            frames=model.config.model.mel_frames,
-            folder=folder.parents[1] / "auxiliary",
+            image_size=converter.image_size,
+            frames=config.model.mel_frames,
+            folder=auxiliary,
             device=converter.device,
             on_log=on_log,
         )
-        return found.face
+        return face
 
     return Evaluation(
-        groups=groups,
+        groups=[group for study in studies for group in study.groups()],
         families=metrics,
         folder=folder,
-        origin={**basis, **said},
-        heading=f"{model.config.name}, step {model.step}; dataset {dataset}, seed {seed}; vocoder "
+        origin={**basis, **origin},
+        heading=f"{config.name}, step {model.step}; dataset {dataset}, seed {seed}; vocoder "
         f"{converter.vocoder.name}, recogniser {recogniser}. {counts}, ten outputs of each.\n\n"
         "Frechet distances fall with the number of images: compare those of equal n alone. The "
         "speakers are those of the validation split (seen) and those left out (unseen).",
         basis={
             **basis,
+            "scored": SCORING,
             "vocoder": [str(getattr(vocoder, "name", vocoder)), converter.vocoder.name],
         },
         recogniser=recogniser,
@@ -439,9 +408,9 @@ def of_checkpoint(
         image_size=converter.image_size,
         weights=weights,
         device=converter.device,
+        moments=auxiliary / "moments",
         classifier=classifier if substitute else None,
         classifier_name=f"{substitute} of the faces of {dataset}",
-        missing=missing,
         on_log=on_log,
     )
 
@@ -497,25 +466,31 @@ def of_manifest(
     outputs = manifest.read(path)
     if recogniser not in voice_networks.NAMES:
         voice_networks.load_recogniser(recogniser)
-    embed, name = None, ""
+    listed, embed, name, networks = Path(path), None, "", ""
     if checkpoint:
         model = load_model(Path(checkpoint))
         name = f"{model.config.name or model.config.configuration} at step {model.step}"
+        networks = images.digest(model.nets)
         embed = style_embedder(StyleMaker(model, name=name, device=device))
+    dataset = dataset or listed.stem
+    origin = {
+        "schema": "xfavot external scores 1",
+        "version": __version__,
+        "manifest": listed.name,
+        "manifest_sha256": _sha256(listed),
+        "seed": seed,
+        "weights": {name: describe(name).checksum for name in WEIGHTS},
+    }
+    files = {file for one in outputs for file in (one.source, one.reference, one.output) if file}
+    basis = {"files": [_sha256(file) for file in sorted(files)], "checkpoint": networks}
     return Evaluation(
-        groups=manifest.groups_of(outputs, dataset=dataset or Path(path).stem, size=image_size),
+        groups=manifest.groups_of(outputs, dataset=dataset, size=image_size),
         families=metrics,
         folder=Path(folder),
         name="scores",
-        heading=f"{len(outputs)} outputs listed in {Path(path).name}; seed {seed}.",
-        origin={
-            "schema": "xfavot external scores 1",
-            "version": __version__,
-            "manifest": Path(path).name,
-            "manifest_sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(),
-            "seed": seed,
-            "weights": {name: describe(name).checksum for name in WEIGHTS},
-        },
+        heading=f"{len(outputs)} outputs listed in {listed.name}; seed {seed}.",
+        origin=origin,
+        basis={**origin, **basis, "scored": [SCORING, dataset, image_size]},
         recogniser=recogniser,
         seed=seed,
         image_size=image_size,
@@ -524,6 +499,14 @@ def of_manifest(
         embed_name=f"the style encoders of {name}",
         on_log=on_log,
     )
+
+
+def _sha256(file: Path) -> str:
+    """Checksum of a file; none of one that cannot be read, which its row will tell."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def style_embedder(maker: StyleMaker, *, aligned: bool = False) -> Embed:
@@ -547,22 +530,20 @@ def style_embedder(maker: StyleMaker, *, aligned: bool = False) -> Embed:
     return embed
 
 
-def verification(
-    group: Faces | Voices, embed: Embed, name: str, *, kind: str, seed: int
-) -> list[Row]:
+def verification(group: Group, embed: Embed, name: str, *, kind: str, seed: int) -> list[Row]:
     """Tell the right person's references from other people's.
 
     Args:
         group: of a task with references, in files.
         embed: brings a file to a vector; see :class:`Evaluation`.
-        name: says by what.
+        name: of what and by what, for the definition.
         kind: of verification, the start of the metrics' names.
         seed: of the bootstrap over people.
     """
     task, rows = Task(group.task), []
     made: list[tuple[str, Any]] = []
     references: dict[Path, tuple[str, Any]] = {}
-    for one in group.outputs if isinstance(group, Faces) else group.usable:
+    for one in group.usable:
         try:
             if not one.speaker or one.reference is None:
                 raise DataError("the reference's person is not known; fill the column speaker")
@@ -579,17 +560,15 @@ def verification(
                 f"{len(made)} outputs and references of {len(set(people))} known people; expected "
                 "two people at least; list more and fill the column speaker"
             )
-        score = _unit([x for _, x in made]) @ _unit([x for _, x in references.values()]).T
+        ours, theirs = (np.stack([x for _, x in side]) for side in (made, references.values()))
         genders = {one.speaker: one.gender for one in group.outputs if one.speaker and one.gender}
+        score = _unit(ours) @ _unit(theirs).T
         measured = pair_rows(score, [who for who, _ in made], people, genders, seed=seed)
     except DataError as error:
-        return [*rows, group.missing(f"{kind} verification", error)]
-    return rows + [
-        {**group.names, **row, "metric": f"{kind} {row['metric']}", "definition": name}
-        for row in measured
-    ]
+        return [*rows, group.missing(f"{kind} verification", error, len(group.usable))]
+    named = {**group.names, "definition": f"outputs against all references of {name}"}
+    return rows + [{**row, **named, "metric": f"{kind} {row['metric']}"} for row in measured]
 
 
-def _unit(vectors: Sequence[Any]) -> np.ndarray[Any, Any]:
-    x = np.stack(vectors)
+def _unit(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12))
