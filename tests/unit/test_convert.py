@@ -242,10 +242,10 @@ BAD_FACES: list[tuple[Any, str]] = [
 BAD_VOICES: list[tuple[Any, str]] = [
     (VOICE[:1000], r"at least 0\.1 s"),
     (np.zeros(24_000, np.float32), "silent"),
-    (np.full(24_000, np.nan, np.float32), "damaged"),
+    (np.full(24_000, np.nan, np.float32), "not finite"),
     (np.zeros((2, 24_000), np.float32), "mono"),
     (None, "mono"),
-    ("no/such/file.wav", "no such file"),
+    ("no/such/file.wav", "No such file"),
 ]
 BAD_GUIDES: list[tuple[dict[str, Any], str]] = [
     ({}, "0 guidances"),

@@ -1,15 +1,17 @@
 """Waveforms from and to files: mono float32 at 24 kHz inside, 16-bit WAV outside.
 
-Reading needs the extra "data" (soundfile for what it knows, PyAV for films and the rest); writing
+PyAV (FFmpeg) judges what a file holds. Time stamps decide where a sound lies, and a gap is silence;
+a length that a header declares is compared with what decodes and otherwise not believed. Writing
 needs no library. Levels are never changed: no peak normalisation, no gain.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,54 +21,72 @@ from numpy.typing import ArrayLike, NDArray
 from xfavot.audio.mel import MEL
 from xfavot.errors import DataError, import_optional
 from xfavot.files import write_whole
+from xfavot.media import Media, MediaError, name_of, open_container, open_media
 
 Wave = NDArray[np.float32]
 
 LOWEST_RATE, HIGHEST_RATE = 4000, 1_000_000  # Hz; others are damaged headers
-BLOCK_SAMPLES = 1 << 16  # read at once
-DURATION_SLACK = 0.1  # share of a film's declared duration that may be missing
+GAP_SECONDS, MOST_GAP_SECONDS = 0.1, 60.0  # of silence between time stamps; beyond, they jump
+LENGTH_SLACK = 0.1  # share of a declared length that may be missing
+NOTED_SECONDS = 0.1  # a difference of lengths that is worth a note
+CANCELLED = 0.25  # of the power of unrelated channels: the mean of these has less if they cancel
 SILENT_PEAK = 1e-4  # full scale 1; -80 dB
-PCM_SCALE = 32768.0  # int16 steps in a full-scale sample
 OPEN_ENDED = 0x7FFF0000  # RIFF sizes from here up stand for "unknown", written by streams
-RIFF_SLACK = 8  # bytes; some writers count the header twice
-DISGUISES = (  # what a download or a checkout may leave in a file's place, by its first bytes
-    ((b"<!doctype html", b"<html", b"<?xml"), "a web page (HTML), not sound; log in first"),
-    ((b"version https://git-lfs",), "a Git LFS pointer, not sound; run git lfs pull"),
-    ((b"#extm3u", b"ffconcat"), "a playlist, not sound; use the files that it names"),
-)
+HIGHEST_PEAK = 2.0  # what is louder by 6 dB than full scale is on another scale
+PCM_SCALE = 32768.0  # int16 steps in a full-scale sample
 
 
-def load_waveform(path: Path | str) -> Wave:
-    """Read a sound file or a film's first sound track; the content decides, not the suffix.
+class MediaNote(UserWarning):
+    """A sound is used, and something about its file is worth knowing."""
+
+
+def load_waveform(source: Media | ArrayLike) -> Wave:
+    """Read a sound, or the sound of a film; the content decides, not the suffix.
+
+    Of several channels the mean is taken, or the strongest one where they cancel each other; of
+    several tracks, the one that a player would choose.
 
     Args:
-        path: WAV, FLAC or another file soundfile reads (8, 16, 24 bit, float), or a film.
+        source: a file or its bytes; or samples (N,) at 24 kHz, floats in [-1, 1] or signed whole
+            numbers.
 
     Returns:
-        (N,) float32, mono (mean of the channels), 24 kHz, at the level of the file; resampling a
-        recording that touches full scale can pass 1 by a little.
+        (N,) float32, mono, 24 kHz, at the level of the source; resampling a recording that touches
+        full scale can pass 1 by a little.
+
+    Warns:
+        MediaNote: a part of the file is missing and silent here, its header declares another
+            length, its channels cancel each other, or it has several tracks.
 
     Raises:
-        DataError: the file is missing, empty, a web page, damaged, truncated, without sound track,
-            without samples, not finite or silent; or a library of the extra "data" is missing.
+        MediaError: the file is missing, empty, text, damaged, truncated, without sound track;
+            without samples, not finite, silent, or far above full scale.
+        DataError: an array of another kind; a library of the extra "data" is missing.
     """
-    path = Path(path)
-    if not path.is_file():
-        reason = "a folder or a device, not a file" if path.exists() else "no such file"
-        raise _refusal(path, f"{reason}; correct the path")
-    try:
-        with path.open("rb") as file:  # opened here, lest a name be taken for an address
-            _require_whole(file)
-            wave = _mono(_pieces(file))
-    except (OSError, ValueError) as error:
-        raise _refusal(path, str(error)) from error
+    name, notes = name_of(source), list[str]()
+    if isinstance(source, str | PathLike | bytes):
+        with open_media(source) as file:
+            av = import_optional("av", extra="data", purpose="reading sound")
+            try:
+                wave = _decoded(file, name, notes)
+            except (av.FFmpegError, OSError, ValueError) as error:
+                reason = f"damaged or not a recording ({error})"
+                raise _refusal(name, "sound unreadable", reason) from error
+    else:
+        wave = _samples(np.asarray(source), name)
     if not wave.size:
-        raise _refusal(path, "no samples in it")
-    low, high = float(wave.min()), float(wave.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise _refusal(path, "samples that are not finite; export it again")
-    if max(-low, high) < SILENT_PEAK:
-        raise _refusal(path, f"silent, its peak is below {SILENT_PEAK:g} of full scale")
+        raise _refusal(name, "no sound track", "no samples in it")
+    peak = float(np.abs(wave).max())
+    if not np.isfinite(peak):
+        raise _refusal(name, "sound unreadable", "samples that are not finite; export it again")
+    if peak < SILENT_PEAK:
+        raise _refusal(name, "silent", f"silent, its peak is below {SILENT_PEAK:g} of full scale")
+    if peak > HIGHEST_PEAK:
+        decibel = 20 * np.log10(peak)
+        reason = f"its peak is {peak:.6g} times full scale (+{decibel:.0f} dB); scale it to [-1, 1]"
+        raise _refusal(name, "too loud", reason)
+    for note in notes:
+        warnings.warn(f"sound {name}: {note}", MediaNote, stacklevel=2)
     return wave
 
 
@@ -95,7 +115,7 @@ def save_waveform(
     if not np.isfinite(wave).all():
         raise DataError(
             f"waveform for {path}: {int((~np.isfinite(wave)).sum())} of {wave.size} samples are "
-            "not finite; expected numbers; look for the cause before anything is written"
+            "not finite; look for the cause before anything is written"
         )
     steps = np.clip(np.rint(wave * PCM_SCALE), -PCM_SCALE, PCM_SCALE - 1).astype("<i2")
     form = struct.pack("<HHIIHH", 1, 1, MEL.sample_rate, 2 * MEL.sample_rate, 2, 16)
@@ -119,107 +139,155 @@ def read_provenance(path: Path | str) -> dict[str, Any]:
     Raises:
         DataError: no such file, or no sound file.
     """
-    soundfile = import_optional("soundfile", extra="data", purpose=f"reading {path}")
+    av = import_optional("av", extra="data", purpose="reading a comment")
     try:
-        with Path(path).open("rb") as stream, soundfile.SoundFile(stream) as file:
-            found = json.loads(file.comment)
-    except (OSError, RuntimeError) as error:
-        raise _refusal(path, f"cannot be read ({error})") from error
+        with open_media(path) as file, open_container(file) as container:
+            found = json.loads(container.metadata.get("comment", ""))
+    except av.FFmpegError as error:
+        raise _refusal(str(path), "sound unreadable", f"damaged ({error})") from error
     except ValueError:  # no comment, or somebody else's
         return {}
     return found if isinstance(found, dict) else {}
 
 
-def _require_whole(file: BinaryIO) -> None:
-    """Refuse what is no sound, and a RIFF file or MPEG programme stream whose end is missing."""
-    start = file.read(512)
-    text = start.lstrip().lower()
-    if not text:
-        raise ValueError("the file is empty (0 bytes or blank)")
-    for starts, reason in DISGUISES:
-        if text.startswith(starts):
-            raise ValueError(reason)
-    total = end = file.seek(0, io.SEEK_END)
-    if start.startswith(b"RIFF"):
-        size = int.from_bytes(start[4:8], "little")
-        end = 8 + size if size < OPEN_ENDED else total
-        end = total if end - total <= RIFF_SLACK else end
-    elif start.startswith(b"\0\0\1\xba"):
-        end = _programme_end(file, total)
-    if end > total:
-        raise ValueError(f"truncated, at least {end - total} bytes missing")
-    file.seek(0)
+def _samples(x: NDArray[Any], name: str) -> Wave:
+    """Bring an array to floats of full scale 1."""
+    if x.ndim != 1 or x.dtype.kind not in "fi":
+        raise DataError(
+            f"sound {name}: got type {x.dtype} and shape {x.shape}; expected a path, or mono "
+            f"samples (N,) at {MEL.sample_rate} Hz, floats or signed whole numbers"
+        )
+    scale = -float(np.iinfo(x.dtype).min) if x.dtype.kind == "i" else 1.0
+    return np.ascontiguousarray(x / scale, dtype=np.float32)
 
 
-def _programme_end(file: BinaryIO, total: int) -> int:
-    """Where the last packet of an MPEG programme stream (ISO 11172-1, 13818-1) says it ends."""
-    place = 0
-    while place + 14 <= total:
-        file.seek(place)
-        head = file.read(14)
-        if head[:3] != b"\0\0\1" or head[3] == 0xB9:  # padding, or the end code
-            break
-        if head[3] == 0xBA:  # pack header: MPEG-2 with stuffing, or MPEG-1
-            place += 14 + (head[13] & 7) if head[4] >> 6 == 1 else 12
-        else:
-            place += 6 + int.from_bytes(head[4:6], "big")
-    return place
-
-
-def _pieces(file: BinaryIO) -> Iterator[tuple[int, Wave]]:
-    """Yield the rate in Hz and the next (n, C) samples, by soundfile if it knows the format."""
-    soundfile = import_optional("soundfile", extra="data", purpose="reading sound")
-    try:
-        sound = soundfile.SoundFile(file)
-    except RuntimeError:  # a film perhaps
+def _decoded(file: BinaryIO, name: str, notes: list[str]) -> Wave:
+    """Decode the sound of a file, mix its channels and resample it."""
+    wave, mean_power, powers = _mixed(_placed(_pieces(file, name, notes), notes), name)
+    if mean_power < CANCELLED * powers.sum() / len(powers) ** 2:
+        strongest = int(powers.argmax())
+        notes.append(f"its channels cancel each other; channel {strongest + 1} alone is taken")
         file.seek(0)
-        yield from _film_pieces(file)
-        return
-    with sound:
-        count = 0
-        try:
-            while len(block := sound.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)):
-                yield int(sound.samplerate), block
-                count += len(block)
-        except RuntimeError as error:
-            raise ValueError(f"damaged ({error})") from error
-        if count < sound.frames:
-            raise ValueError(f"truncated, {count} of {sound.frames} samples are there")
+        wave, *_ = _mixed(_placed(_pieces(file, name, []), []), name, channel=strongest)
+    return wave
 
 
-def _film_pieces(file: BinaryIO) -> Iterator[tuple[int, Wave]]:
-    """Yield the same of whatever PyAV reads."""
-    av = import_optional("av", extra="data", purpose="reading the sound of a film")
-    seconds, rate = 0.0, 0
+def _pieces(file: BinaryIO, name: str, notes: list[str]) -> Iterator[tuple[int, float, Wave]]:
+    """Decode the track that a player would choose.
+
+    Yields:
+        The rate in Hz, the time stamp in seconds (NaN if there is none), the next (C, n) samples.
+    """
+    av = import_optional("av", extra="data", purpose="reading sound")
+    head = file.read(8)
+    with open_container(file) as container:
+        tracks = container.streams.audio
+        if not tracks:
+            raise _refusal(name, "no sound track", "it has no sound track")
+        track = container.streams.best("audio") or tracks[0]
+        if len(tracks) > 1:
+            notes.append(f"it has {len(tracks)} sound tracks; stream {track.index} is taken")
+        planar = av.AudioResampler(format="fltp")
+        end, last, packets, cut, heard, fault = 0.0, 0, 0, False, False, None
+        for packet in container.demux():
+            if packet.size and packet.pts is not None:  # of any stream
+                length = packet.duration or 0
+                length *= length < 1 << 31  # FFmpeg gives a last one of Vorbis as -128 in 32 bits
+                end = max(end, float((packet.pts + length) * packet.time_base))
+                last = max(last, (packet.pos or 0) + packet.size)
+            if packet.stream_index != track.index:
+                continue
+            packets, cut = (
+                packets + bool(packet.size),
+                packet.is_corrupt or (cut and not packet.size),
+            )
+            try:
+                for frame in packet.decode():
+                    place = float("nan" if frame.pts is None else frame.pts * frame.time_base)
+                    for part in planar.resample(frame):
+                        yield frame.sample_rate, place, part.to_ndarray()
+                    heard = True
+            except av.error.InvalidDataError as error:
+                if heard:
+                    raise
+                fault = error  # a running stream may begin in the middle of a packet
+        if fault and not heard:
+            raise fault
+        start, declared = (container.start_time or 0) / 1e6, (container.duration or 0) / 1e6
+        # an index says how many packets there are; FLAC's frames have checksums
+        whole = packets == track.frames or container.format.name == "flac"
+    decoded, total = end - start, file.seek(0, 2)
+    if head.startswith(b"RIFF"):
+        stated = 8 + int.from_bytes(head[4:], "little")
+        if cut and total < stated < OPEN_ENDED:
+            raise _refusal(name, "truncated", f"truncated, {stated - total} bytes are missing")
+        if total - last > LENGTH_SLACK * total:
+            notes.append(f"{total - last} of {total} bytes lie behind the sound that is declared")
+    if not whole and decoded < (1 - LENGTH_SLACK) * declared and _states_length(file):
+        reason = f"truncated, {decoded:.2f} s of {declared:.2f} s are there"
+        raise _refusal(name, "truncated", reason)
+    if declared and abs(declared - decoded) > NOTED_SECONDS:
+        notes.append(f"{declared:.2f} s are declared, {decoded:.2f} s are there")
+
+
+def _states_length(file: BinaryIO) -> bool:
+    """Tell a length that a header or an index states from one guessed by the size of the file."""
+
+    class Endless:
+        """A file that cannot tell its size."""
+
+        read = file.read
+
+    av = import_optional("av", extra="data", purpose="reading sound")
+    file.seek(0)
     try:
-        # what the file names, such as the parts of a playlist, is not opened
-        with av.open(file, "r", options={"protocol_whitelist": "none"}) as container:
-            if not container.streams.audio:
-                raise ValueError("a film without sound track")
-            stream = container.streams.audio[0]
-            declared = float((stream.duration or 0) * (stream.time_base or 0))
-            planar = av.AudioResampler(format="fltp")
-            for frame in container.decode(stream):
-                rate = rate or frame.sample_rate
-                if frame.sample_rate != rate:
-                    raise ValueError("a sampling rate that changes; export it again")
-                for part in planar.resample(frame):
-                    yield rate, part.to_ndarray().T.astype(np.float32, copy=False)
-                    seconds += part.samples / rate
-    except av.FFmpegError as error:
-        raise ValueError(f"damaged or not a recording ({error})") from error
-    if seconds < (1.0 - DURATION_SLACK) * declared:
-        raise ValueError(f"truncated, {seconds:.2f} s of {declared:.2f} s of sound are there")
+        with av.open(Endless(), "r", options={"protocol_whitelist": "none"}) as container:
+            return bool(container.duration)
+    except av.FFmpegError:  # its index lies at its end
+        return True
 
 
-def _mono(pieces: Iterable[tuple[int, Wave]]) -> Wave:
-    """Average the channels of all pieces and resample them to 24 kHz, soxr's high quality."""
-    waves: list[Wave] = [np.zeros(0, np.float32)]
-    resampler: Any = None
-    for rate, channels in pieces:
-        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-            raise ValueError(f"damaged, a sampling rate of {rate} Hz; export it again")
-        piece = channels.mean(axis=1, dtype=np.float32)
+def _placed(
+    pieces: Iterator[tuple[int, float, Wave]], notes: list[str]
+) -> Iterator[tuple[int, Wave]]:
+    """Put samples where their time stamps say: a gap becomes silence."""
+    count = missing = rate = 0  # samples
+    zero = 0.0  # seconds, the time stamp of the first sample
+    for rate, place, samples in pieces:
+        zero = zero if count else place
+        gap = place - zero - count / rate
+        if GAP_SECONDS < gap < MOST_GAP_SECONDS:
+            silence = round(gap * rate)
+            yield rate, np.zeros((len(samples), silence), np.float32)
+            count, missing = count + silence, missing + silence
+        elif abs(gap) > GAP_SECONDS:  # of joined files, or of a clock that was set
+            zero += gap
+            notes.append(f"its time stamps jump by {gap:.2f} s")
+        yield rate, samples
+        count += samples.shape[1]
+    if missing:
+        notes.append(f"{missing / rate:.2f} s of {count / rate:.2f} s are missing and silent")
+
+
+def _mixed(
+    pieces: Iterator[tuple[int, Wave]], name: str, channel: int | None = None
+) -> tuple[Wave, float, NDArray[np.float64]]:
+    """Average the channels, or take one, and resample to 24 kHz, soxr's high quality.
+
+    Returns:
+        The wave (N,), the power of the mean, the power of each channel (C,), of all samples.
+    """
+    waves = [np.zeros(0, np.float32)]
+    mean_power, powers = 0.0, np.zeros(1)
+    first, resampler = 0, None
+    for rate, samples in pieces:
+        first = first or rate
+        if rate != first or not LOWEST_RATE <= rate <= HIGHEST_RATE:
+            reason = f"a sampling rate of {rate} Hz after {first} Hz; export it again"
+            raise _refusal(name, "sound unreadable", reason)
+        piece = samples.mean(axis=0, dtype=np.float32) if channel is None else samples[channel]
+        mean_power += float(np.square(piece).sum(dtype=np.float64))
+        powers = powers + np.square(samples).sum(axis=1, dtype=np.float64)
         if rate != MEL.sample_rate:
             if resampler is None:
                 soxr = import_optional("soxr", extra="data", purpose=f"sound at {rate} Hz")
@@ -230,7 +298,7 @@ def _mono(pieces: Iterable[tuple[int, Wave]]) -> Wave:
         waves.append(piece)
     if resampler is not None:
         waves.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-    return np.concatenate(waves, dtype=np.float32)
+    return np.concatenate(waves, dtype=np.float32), mean_power, powers
 
 
 def _chunk(name: bytes, body: bytes) -> bytes:
@@ -238,7 +306,7 @@ def _chunk(name: bytes, body: bytes) -> bytes:
     return name + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
 
 
-def _refusal(path: Path | str, reason: str) -> DataError:
-    return DataError(
-        f"sound file {path}: {reason}; expected a whole recording; fetch it again or leave it out"
+def _refusal(name: str, fault: str, reason: str) -> MediaError:
+    return MediaError(
+        fault, f"sound {name}: {reason}; expected a whole recording; fetch it again or leave it out"
     )

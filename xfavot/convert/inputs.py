@@ -6,7 +6,6 @@ read as mono at 24 kHz.
 
 from __future__ import annotations
 
-from os import PathLike, fspath
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from xfavot.audio.io import SILENT_PEAK, load_waveform
+from xfavot.audio.io import load_waveform
 from xfavot.audio.mel import MEL
 from xfavot.errors import DataError
 from xfavot.image.align import align_face, detect
@@ -29,7 +28,7 @@ def read_face(face: Any, *, name: str, size: int, aligned: bool) -> NDArray[np.u
     """Read a face and bring it to the size of the model.
 
     Args:
-        face: a path, a PIL image, or uint8 pixels (H, W), (H, W, 3) or (H, W, 4).
+        face: a file or its bytes, a PIL image, or pixels, as :func:`load_image` takes them.
         name: what the face is, for messages.
         size: pixels of a side of the result.
         aligned: the picture is already a square crop as in CelebA-HQ; no face is looked for.
@@ -40,7 +39,7 @@ def read_face(face: Any, *, name: str, size: int, aligned: bool) -> NDArray[np.u
     Raises:
         DataError: not an image, too small, not square although `aligned`, or no face in it.
     """
-    pixels = _pixels(face, name)
+    pixels = load_image(face)
     height, width = pixels.shape[:2]
     if min(height, width) < SMALLEST_FACE_PIXELS:
         raise DataError(
@@ -61,23 +60,6 @@ def read_face(face: Any, *, name: str, size: int, aligned: bool) -> NDArray[np.u
             "frontal face; crop closer to it, or pass aligned=True for an aligned crop"
         )
     return resize_face(align_face(pixels, landmarks, max(ALIGNED_PIXELS, size)), size)
-
-
-def _pixels(face: Any, name: str) -> NDArray[np.uint8]:
-    """Return (H, W, 3) uint8 of a path, a PIL image or an array."""
-    if isinstance(face, str | PathLike):
-        return load_image(fspath(face))
-    if hasattr(face, "convert") and hasattr(face, "getbands"):  # a PIL image
-        return np.asarray(face.convert("RGB"), dtype=np.uint8)
-    pixels = np.asarray(face)
-    if pixels.ndim == 2:
-        pixels = np.repeat(pixels[:, :, None], 3, axis=2)
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
-        raise DataError(
-            f"{name}: got {type(face).__name__} of type {pixels.dtype} and shape {pixels.shape}; "
-            "expected a path, a PIL image, or uint8 pixels of shape (H, W, 3)"
-        )
-    return np.ascontiguousarray(pixels[:, :, :3])
 
 
 def resize_face(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -106,35 +88,21 @@ def read_voice(voice: Any, *, name: str) -> NDArray[np.float32]:
     """Read speech as mono at 24 kHz.
 
     Args:
-        voice: a path of a sound or video file, or samples (N,) at 24 kHz, floats in [-1, 1] or
-            whole numbers.
+        voice: a sound or a film, its bytes, or samples (N,) at 24 kHz, as
+            :func:`load_waveform` takes them.
         name: what the voice is, for messages.
 
     Returns:
         (N,) float32, N at least a tenth of a second.
 
     Raises:
-        DataError: not a sound, shorter than 0.1 s, silent, or not finite.
+        DataError: not a sound, shorter than 0.1 s, silent, not finite, or far too loud.
     """
-    wave = np.asarray(load_waveform(fspath(voice)) if isinstance(voice, str | PathLike) else voice)
-    if wave.ndim != 1 or wave.dtype.kind not in "fi":
-        raise DataError(
-            f"{name}: got {type(voice).__name__} of type {wave.dtype} and shape {wave.shape}; "
-            f"expected a path, or mono samples (N,) at {MEL.sample_rate} Hz"
-        )
-    if wave.dtype.kind == "i":
-        wave = wave / float(np.iinfo(wave.dtype).max)
-    wave = np.ascontiguousarray(wave, dtype=np.float32)
+    wave = load_waveform(voice)
     seconds = len(wave) / MEL.sample_rate
     if seconds < SHORTEST_SECONDS:
         raise DataError(
             f"{name}: the clip lasts {seconds:.3f} s; expected at least {SHORTEST_SECONDS} s of "
             "speech; give a longer one"
-        )
-    peak = float(np.abs(wave).max())
-    if not np.isfinite(peak) or peak < SILENT_PEAK:
-        raise DataError(
-            f"{name}: the largest sample is {peak}; expected speech with finite samples and a peak "
-            f"above {SILENT_PEAK}; the clip is silent or damaged"
         )
     return wave

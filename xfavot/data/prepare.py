@@ -13,6 +13,7 @@ import json
 import os
 import threading
 import time
+import warnings
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -31,13 +32,14 @@ from numpy.typing import NDArray
 
 from xfavot import presets
 from xfavot.audio.f0 import world_f0
-from xfavot.audio.io import PCM_SCALE, load_waveform
+from xfavot.audio.io import PCM_SCALE, MediaNote, load_waveform
 from xfavot.audio.mel import MEL, log_mel
 from xfavot.config import key_of
 from xfavot.data.corpora import compare_counts, describe, offer
 from xfavot.data.corpora import download as fetch_corpus
 from xfavot.data.readers import (
-    NOT_NEEDED,
+    NOT_REJECTED,
+    NOTED,
     READERS,
     VAL_SHARE,
     Clip,
@@ -52,25 +54,13 @@ from xfavot.errors import ConfigError, DataError
 from xfavot.fetch import checksum_of
 from xfavot.image.align import align_face, align_points, align_quad, detect, outside_share
 from xfavot.image.io import load_frames, load_image, resize_image
+from xfavot.media import MediaError
 from xfavot.mini.people import SCHEMA
 from xfavot.strict import nearest
 
 CANNOT_BE_OPENED, CANNOT_BE_READ = "cannot be opened", "cannot be read"
 DIED = "decoder died"
 UNSETTLED = (CANNOT_BE_OPENED, CANNOT_BE_READ, DIED)  # may not be the file's fault: tried again
-# Words of a message (of `audio.io`, `image.io`) to the class of a fault, for counting.
-SOUND_FAULTS = {
-    "web page": "not media",
-    "a playlist": "not media",
-    "LFS pointer": "not media",
-    "is empty": "empty file",
-    "without sound track": "no sound track",
-    "no samples": "no sound track",
-    "silent": "silent",
-    "truncated": "truncated",
-}
-PICTURE_FAULTS = {"is text, not": "not media", "is empty (": "empty file"}
-
 Arrays = dict[str, Any]
 Log = Callable[[str], None]
 Outcome = tuple[Clip, Arrays | Reject]
@@ -113,13 +103,15 @@ def process(clip: Clip, settings: Settings) -> Arrays | Reject:
         what a file may hold.
     """
     try:
-        arrays: Arrays = {"sha256": content_sha256(clip), "kept": []}
+        arrays: Arrays = {"sha256": content_sha256(clip), "kept": [], "notes": []}
         if clip.kind != "image":
             arrays |= _voice(clip, settings)
         if clip.kind != "audio":
             arrays |= _faces(clip, settings)
     except _Unusable as error:
         return Reject(source=clip.source, reason=error.reason, detail=error.detail)
+    except MediaError as error:
+        return Reject(source=clip.source, reason=error.reason, detail=str(error))
     except OSError as error:
         return Reject(source=clip.source, reason=CANNOT_BE_OPENED, detail=str(error))
     except Exception as error:  # decoders raise anything; a bad file must never stop the rest
@@ -132,12 +124,9 @@ def _voice(clip: Clip, settings: Settings) -> Arrays:
     path = clip.audio or clip.video
     if path is None:
         raise _Unusable("no voice", "the clip names no sound file and no film")
-    try:
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always", MediaNote)
         waveform = load_waveform(path)
-    except DataError as error:
-        text = str(error).replace(str(path), "")
-        reason = next((r for words, r in SOUND_FAULTS.items() if words in text), "sound unreadable")
-        raise _Unusable(reason, str(error)) from error
     seconds = len(waveform) / MEL.sample_rate
     promised = float(clip.extra.get("seconds", 0.0))
     found = f"{path}: {seconds:.2f} s of sound"
@@ -148,7 +137,8 @@ def _voice(clip: Clip, settings: Settings) -> Arrays:
     mel = log_mel(torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32)))
     pcm = np.clip(np.rint(waveform * PCM_SCALE), -PCM_SCALE, PCM_SCALE - 1).astype(np.int16)
     f0 = world_f0(waveform).astype(np.float32)
-    return {"audio": pcm, "mel": mel.numpy().T.astype(np.float16), "f0": f0}
+    said = [str(note.message) for note in notes if note.category is MediaNote]
+    return {"audio": pcm, "mel": mel.numpy().T.astype(np.float16), "f0": f0, "notes": said}
 
 
 def _faces(clip: Clip, settings: Settings) -> Arrays:
@@ -172,23 +162,15 @@ def _pictures(clip: Clip, count: int) -> tuple[dict[int, NDArray[np.uint8]], lis
     pictures: dict[int, NDArray[np.uint8]] = {}
     faults: list[_Unusable] = []
     total = len(clip.images)
-    try:
-        if clip.video is not None and not clip.images:
-            return dict(enumerate(load_frames(clip.video, count))), faults
-    except DataError as error:
-        raise _picture_fault(error) from error
+    if clip.video is not None and not clip.images:
+        return dict(enumerate(load_frames(clip.video, count))), faults
     spread = [int((i + 0.5) * total / count) for i in range(count)]
     for number in range(total) if total <= count else spread:
         try:
             pictures[number] = load_image(clip.images[number])
-        except DataError as error:
-            faults.append(_picture_fault(error))
+        except MediaError as error:
+            faults.append(_Unusable(error.reason, str(error)))
     return pictures, faults
-
-
-def _picture_fault(error: DataError) -> _Unusable:
-    reasons = (r for words, r in PICTURE_FAULTS.items() if words in str(error))
-    return _Unusable(next(reasons, "picture unreadable"), str(error))
 
 
 def _framed(
@@ -587,7 +569,7 @@ def _made(
                 if isinstance(outcome, Reject):
                     draft.append(entry | {"reject": [outcome.reason, outcome.detail]}, {})
                 else:
-                    for name in ("sha256", "kept"):
+                    for name in ("sha256", "kept", "notes"):
                         entry[name] = outcome.pop(name)
                     draft.append(entry, outcome)
             return _published(plan, draft, target, record, log)
@@ -628,8 +610,13 @@ def _published(plan: Plan, draft: Draft, target: Path, record: dict[str, Any], l
         for name, entry in entries.items()
         if "reject" in entry
     ]
+    rejects += [
+        Reject(clips[name].source, NOTED, note)
+        for name, entry in entries.items()
+        for note in entry.get("notes", ())
+    ]
     rejects.sort(key=lambda reject: (str(reject.source), reject.reason))
-    unfit = Counter(reject.reason for reject in rejects if reject.reason != NOT_NEEDED)
+    unfit = Counter(reject.reason for reject in rejects if reject.reason not in NOT_REJECTED)
     reasons = ", ".join(f"{count} {reason}" for reason, count in unfit.most_common()) or "none"
     if not accepted:
         first = f"; the first: {rejects[0].source}: {rejects[0].detail}" if rejects else ""

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from xfavot.audio.mel import MEL
 from xfavot.data.corpora import counts, describe
-from xfavot.data.readers import NOT_NEEDED, READERS
+from xfavot.data.readers import NOT_REJECTED, READERS
 from xfavot.data.store import SPLITS, Item, Store
 from xfavot.errors import DataError
 from xfavot.files import write_whole
@@ -96,7 +96,7 @@ def write_report(store: Store) -> Path:
     left_out: list[tuple[str, str]] = []
     rejects: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for source, reason, detail in read_quarantine(store):
-        (left_out if reason == NOT_NEEDED else rejects[reason]).append((source, detail))
+        (left_out if reason in NOT_REJECTED else rejects[reason]).append((source, detail))
     rejected = sum(map(len, rejects.values()))
     speakers, clips = _speakers(items)
     several = len({count for group in clips.values() for count in group}) > LEAST_BARS
@@ -151,7 +151,7 @@ def summary(stores: Sequence[Store]) -> str:
         items = store.items
         splits = Counter(item.split for item in items)
         genders = Counter({item.speaker: item.gender for item in items if item.speaker}.values())
-        rejects = [reason for _, reason, _ in read_quarantine(store) if reason != NOT_NEEDED]
+        rejects = [reason for _, reason, _ in read_quarantine(store) if reason not in NOT_REJECTED]
         reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(rejects).most_common())
         hours = sum(item.sample_count for item in items) / MEL.sample_rate / 3600
         lines += [

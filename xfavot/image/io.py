@@ -18,6 +18,15 @@ from numpy.typing import NDArray
 
 from xfavot.errors import DataError, import_optional
 from xfavot.files import whole
+from xfavot.media import (
+    PICTURES,
+    Media,
+    MediaError,
+    moving_pictures,
+    name_of,
+    open_container,
+    open_media,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,10 +34,6 @@ if TYPE_CHECKING:
 MAX_PIXELS = 100_000_000  # a larger picture is refused, not decoded
 SEEK_SECONDS = 4.0  # farther apart, frames of a film are sought rather than decoded up to
 SIXTEEN_BITS = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})  # Pillow's modes of grey
-TEXT_STARTS = (
-    *(b"<!doctype", b"<html", b"<?xml", b"<svg", b"{", b"version https://git-lfs"),
-    *(b"#extm3u", b"ffconcat"),  # playlists, which name other files
-)
 
 
 @overload
@@ -54,42 +59,63 @@ def to_bytes(x: NDArray[np.floating[Any]] | Tensor) -> NDArray[np.uint8] | Tenso
     return ((x.float() + 1.0) * 127.5).round().clamp(0, 255).byte()
 
 
-def load_image(path: str | PathLike[str]) -> NDArray[np.uint8]:
-    """Read an image file of any common format; the suffix does not matter.
+def load_image(source: Any) -> NDArray[np.uint8]:
+    """Read a picture of any common format; the content decides, not the suffix.
 
-    Of an animation the first picture is taken; what is transparent becomes white.
+    Whatever way it comes, it becomes the same: upright, 16 bits scaled to 8, what is transparent
+    white, of an animation the first picture.
 
     Args:
-        path: the file.
+        source: a file or its bytes, an image of Pillow, or pixels (H, W) or (H, W, 1 to 4) of
+            8 or 16 bits: grey or RGB, with or without transparency.
 
     Returns:
         (H, W, 3) uint8, RGB.
 
     Raises:
-        DataError: the file is missing, empty, no image (for example a web page), broken or huge,
-            or Pillow is not installed.
+        MediaError: missing, empty, text, no picture, broken, huge, or of floats.
+        DataError: Pillow is not installed.
     """
     pillow = _pillow("Image")
-    path = Path(path)
-    _require_media(path)
     try:
-        with pillow.open(path) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ValueError(f"{width}x{height} pixels are more than {MAX_PIXELS:,}")
-            upright = _pillow("ImageOps").exif_transpose(image)
-            return np.asarray(_to_rgb(upright), dtype=np.uint8)
+        if isinstance(source, str | PathLike | bytes):
+            with open_media(source) as file, pillow.open(file, formats=PICTURES) as image:
+                return _pixels(image)
+        if isinstance(source, pillow.Image):
+            return _pixels(source)
+        array = np.asarray(source)
+        if array.dtype == np.uint16:
+            array = (array >> 8).astype(np.uint8)
+        if array.dtype != np.uint8:
+            raise ValueError(f"pixels of type {array.dtype} and shape {array.shape}")
+        return _pixels(pillow.fromarray(array[..., 0] if array.shape[2:] == (1,) else array))
     except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        pillow.DecompressionBombError,
-        pillow.DecompressionBombWarning,
+        *(OSError, SyntaxError, TypeError, ValueError),
+        *(pillow.DecompressionBombError, pillow.DecompressionBombWarning),
     ) as error:
-        raise DataError(
-            f"{path} cannot be read as an image ({error}); expected a whole JPEG or PNG; "
-            "fetch the file again"
+        raise MediaError(
+            "picture unreadable",
+            f"{name_of(source)} cannot be read as an image ({error}); expected a whole JPEG or "
+            "PNG, an image of Pillow, or uint8 pixels of shape (H, W, 3)",
         ) from error
+
+
+def _pixels(image: Any) -> NDArray[np.uint8]:
+    """Bring an image of Pillow to (H, W, 3)."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width}x{height} pixels are more than {MAX_PIXELS:,}")
+    image = _pillow("ImageOps").exif_transpose(image)
+    if image.mode in SIXTEEN_BITS:
+        steps = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
+        return np.repeat(steps.astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers; save it with 8 bits a channel")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = _pillow("Image").new("RGBA", image.size, "white")
+        image = _pillow("Image").alpha_composite(white, image)
+    return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
 def save_image(
@@ -127,21 +153,7 @@ def save_image(
         ) from error
 
 
-def _to_rgb(image: Any) -> Any:
-    """Bring a picture of any mode to RGB: 16 bits scaled to 8, transparency laid on white."""
-    if image.mode in SIXTEEN_BITS:
-        steps = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
-        return _pillow("Image").fromarray(steps.astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers; save it with 8 bits a channel")
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    overlay = image.convert("RGBA")
-    white = _pillow("Image").new("RGBA", overlay.size, (255, 255, 255, 255))
-    return _pillow("Image").alpha_composite(white, overlay).convert("RGB")
-
-
-def load_frames(path: str | PathLike[str], count: int) -> list[NDArray[np.uint8]]:
+def load_frames(path: Media, count: int) -> list[NDArray[np.uint8]]:
     """Read frames of a film, evenly spaced: the middles of `count` equal parts.
 
     A first pass reads the packets without decoding them, so that memory does not grow with the
@@ -158,61 +170,56 @@ def load_frames(path: str | PathLike[str], count: int) -> list[NDArray[np.uint8]
         DataError: missing, empty, no film, no picture track, nothing decodes, or PyAV is missing.
     """
     av = import_optional("av", extra="data", purpose="reading a film")
-    av.logging.set_level(av.logging.PANIC)
-    path = Path(path)
-    _require_media(path)
     try:
-        with path.open("rb") as file:  # opened here, lest a name be taken for an address
-            times, seconds = _packets(av, file)
+        with open_media(path) as file:
+            times, seconds = _packets(file)
             places = sorted({int((part + 0.5) * len(times) / count) for part in range(count)})
             frames: list[NDArray[np.uint8]] = []
             if None not in times and seconds > SEEK_SECONDS * count:
-                frames = _sought(av, file, [sorted(times)[place] for place in places])
+                frames = _sought(file, [sorted(times)[place] for place in places])
             if len(frames) < len(places):
-                frames = _counted(av, file, places)
+                frames = _counted(file, places)
+            if not frames:
+                raise ValueError("it has no picture that decodes")
+            return frames
     except (av.FFmpegError, OSError, ValueError, IndexError) as error:
-        raise DataError(
-            f"{path} cannot be read as a film ({error}); expected a whole film with a picture "
-            "track; fetch the file again"
+        raise MediaError(
+            "picture unreadable",
+            f"{name_of(path)} cannot be read as a film ({error}); expected a whole film with a "
+            "picture track; fetch the file again",
         ) from error
-    if not frames:
-        raise DataError(f"{path} has no picture that decodes; fetch the file again")
-    return frames
 
 
 @contextmanager
-def _opened(av: Any, file: BinaryIO) -> Iterator[tuple[Any, Any]]:
-    """Open a film from its start: the container and the picture track."""
-    file.seek(0)
-    # what the file names, such as the parts of a playlist, is not opened
-    with av.open(file, "r", options={"protocol_whitelist": "none"}) as container:
-        if not container.streams.video:
+def _opened(file: BinaryIO) -> Iterator[tuple[Any, Any]]:
+    """Open a film from its start: the container and the first picture track."""
+    with open_container(file) as container:
+        if not (tracks := moving_pictures(container)):
             raise ValueError("it has no picture track")
-        stream = container.streams.video[0]
-        stream.thread_type = "NONE"
-        yield container, stream
+        tracks[0].thread_type = "NONE"
+        yield container, tracks[0]
 
 
-def _packets(av: Any, file: BinaryIO) -> tuple[list[Any], float]:
+def _packets(file: BinaryIO) -> tuple[list[Any], float]:
     """Presentation times of a film's pictures, in its own unit and order, and its length."""
-    with _opened(av, file) as (container, stream):
+    with _opened(file) as (container, stream):
         times = [packet.pts for packet in container.demux(stream) if packet.size]
         base = stream.time_base or 0
     known = [time for time in times if time is not None]
     return times, float((max(known) - min(known)) * base) if known else 0.0
 
 
-def _counted(av: Any, file: BinaryIO, places: list[int]) -> list[NDArray[np.uint8]]:
+def _counted(file: BinaryIO, places: list[int]) -> list[NDArray[np.uint8]]:
     """Decode a film from its start and keep the frames at some places, in order."""
-    with _opened(av, file) as (container, stream):
+    with _opened(file) as (container, stream):
         first = itertools.islice(container.decode(stream), places[-1] + 1 if places else 0)
         return [_upright(frame) for place, frame in enumerate(first) if place in places]
 
 
-def _sought(av: Any, file: BinaryIO, times: list[int]) -> list[NDArray[np.uint8]]:
+def _sought(file: BinaryIO, times: list[int]) -> list[NDArray[np.uint8]]:
     """Decode the frames of some times, each from a key frame before it; fewer if one is missed."""
     frames: list[NDArray[np.uint8]] = []
-    with _opened(av, file) as (container, stream):
+    with _opened(file) as (container, stream):
         second = int(1 / stream.time_base) if stream.time_base else 0
         for time in times:
             # a second earlier: the order of decoding runs ahead of that of showing
@@ -252,24 +259,6 @@ def resize_image(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     pillow = _pillow("Image")
     image = pillow.fromarray(square).resize((size, size), pillow.Resampling.LANCZOS)
     return np.asarray(image, dtype=np.uint8)
-
-
-def _require_media(path: Path) -> None:
-    """Refuse what is missing, empty or text, such as the page of an error."""
-    if path.exists() and not path.is_file():
-        raise DataError(f"{path} is a folder or a device, not an image or film; correct the path")
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(64)
-    except OSError as error:
-        raise DataError(f"{path} cannot be opened ({error.strerror}); correct the path") from error
-    if not head:
-        raise DataError(f"{path} is empty (0 bytes); expected an image or film; fetch it again")
-    if head.lstrip().lower().startswith(TEXT_STARTS):
-        raise DataError(
-            f"{path} is text, not an image or film (it begins {head[:24]!r}); a download of it "
-            "probably saved an error page: fetch it again"
-        )
 
 
 def _pillow(name: str) -> Any:

@@ -20,6 +20,8 @@ from xfavot.data.readers.source import (
     ARCHIVES,
     EXAMPLES,
     NOT_NEEDED,
+    NOT_REJECTED,
+    NOTED,
     VAL_SHARE,
     Clip,
     Reject,
@@ -33,7 +35,9 @@ from xfavot.errors import DataError
 
 __all__ = [
     "FOLDERS",
+    "NOTED",
     "NOT_NEEDED",
+    "NOT_REJECTED",
     "READERS",
     "VAL_SHARE",
     "Clip",

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xfavot.errors import DataError
+from xfavot.media import kind_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 VAL_SHARE = 0.1  # of the utterances or images, STATED
 NOT_NEEDED = "not needed"  # the reason of what is left out although nothing is wrong with it
+NOTED = "used, with a note"
+NOT_REJECTED = (NOT_NEEDED, NOTED)
 MALFORMED = "rows that do not fit"
 UNUSED = "rows without a clip"
 EXAMPLES = 3  # names in a note
@@ -138,8 +141,12 @@ def fraction(key: str, *, seed: int) -> float:
 
 
 def media_kind(path: Path) -> str:
-    """Return what a file is by its suffix: ``"sound"``, ``"picture"``, ``"film"`` or ``""``."""
-    return _KINDS.get(path.suffix.casefold(), "")
+    """Return ``"sound"``, ``"picture"``, ``"film"`` or ``""``.
+
+    A usual suffix is taken at its word, since a corpus may hold 100,000 files; whatever else it
+    may be called, the content decides.
+    """
+    return _KINDS.get(path.suffix.casefold()) or kind_of(path) or ""
 
 
 def of_kind(files: Iterable[Path], *kinds: str) -> list[Path]:
