@@ -40,7 +40,7 @@ def test_source_file(path: Path) -> None:
     bare = [n for n in ast.walk(tree) if isinstance(n, ast.ExceptHandler) and n.type is None]
     assert not bare, "a bare except hides errors"
     compiled = [c for c in calls if ast.unparse(c) == "torch.compile"]
-    assert not compiled, "under PyTorch 2.12.1's inductor R1 has no gradient: first a test of that"
+    assert not compiled, "it has no second derivative, which R1 needs (PyTorch 2.12 and 2.14)"
 
 
 def test_assumption_ids_exist() -> None:
