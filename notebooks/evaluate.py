@@ -24,8 +24,8 @@
 # **In:** a checkpoint under `run_root` (the newest, unless `checkpoint` names one) and prepared
 # stores under `data_root`; or a `manifest`, where a named `checkpoint` says what fits face to
 # voice. **Out:** `evaluation.csv`, `missing.csv`, `evaluation.json` and `evaluation.md`,
-# `learning.csv` and `learning.md` in the run's folder `evaluation/`; classifiers and statistics of
-# real faces under `run_root`, in `auxiliary/`. Of a manifest: `scores.csv`, `missing.csv`,
+# `learning.csv` and `learning.md` in the run's folder `evaluation/`; classifiers
+# under `run_root`, in `auxiliary/`. Of a manifest: `scores.csv`, `missing.csv`,
 # `scores.json` and `scores.md` under `out`.
 #
 # **Time:** four minutes on one CPU core with `dataset mini`; a second run reads the scores that
@@ -84,34 +84,13 @@ cfg = Evaluate.resolve(
 
 # %%
 if cfg.manifest:
-    evaluation = protocol.of_manifest(
-        cfg.manifest,
-        recogniser=cfg.recogniser,
-        checkpoint=cfg.checkpoint,
-        metrics=cfg.chosen,
-        folder=cfg.out,
-        seed=cfg.seed,
-        device=cfg.device,
-        on_log=progress.line,
-    )
+    evaluation = protocol.of_manifest(cfg, on_log=progress.line)
 
 # %%
 if not cfg.manifest:
     model = load_model(cfg.checkpoint or cfg.run_root)
     stores = convert.open_stores(cfg.data_root, cfg.corpora)
-    evaluation = protocol.of_checkpoint(
-        model,
-        stores,
-        dataset=cfg.dataset,
-        vocoder=cfg.vocoder,
-        recogniser=cfg.recogniser,
-        metrics=cfg.chosen,
-        conversions=cfg.count,
-        substitute=cfg.substitute,
-        seed=cfg.seed,
-        device=cfg.device,
-        on_log=progress.line,
-    )
+    evaluation = protocol.of_checkpoint(cfg, model, stores, on_log=progress.line)
 
 
 # %%

@@ -1,9 +1,12 @@
-"""Scores of outputs that any system made: what is measured, what is missing and why, the files."""
+"""Outputs of any system: their list and its faults, what is measured, what is missing and why."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,15 +19,17 @@ from PIL import Image
 from tests.unit.test_convert import loaded
 from xfavot.audio.io import save_waveform
 from xfavot.audio.vocoder import GriffinLim
-from xfavot.convert.converter import Converter
+from xfavot.convert.converter import Converter, Task
 from xfavot.errors import CheckpointError, DataError
-from xfavot.evaluation import images, manifest, protocol, rows, voice_networks, voices
+from xfavot.evaluation import images, manifest, preservation, protocol, rows, voice_networks, voices
 from xfavot.evaluation.images import LPIPS, Extractor, to_floats, unit_package
 from xfavot.evaluation.protocol import Evaluation
+from xfavot.parameters import Evaluate
 from xfavot.report import artifact
 
 HEADER = "task,source,reference,output,model,transcript,speaker,gender\n"
 PITCH = {"anna": 210.0, "berta": 240.0, "carl": 100.0, "dirk": 130.0}
+SAID = "place blue at a two now"
 
 
 def buzz(hz: float, seconds: float = 1.0) -> np.ndarray:
@@ -35,7 +40,7 @@ def buzz(hz: float, seconds: float = 1.0) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four people; outputs in the reference's pitch, one of them silent, and one source for all."""
+    """Four people and one source; outputs in the reference's pitch, and two that are none."""
     place = tmp_path_factory.mktemp("external")
     save_waveform(place / "source.wav", buzz(120))
     lines = []
@@ -43,13 +48,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         gender = "f" if hz > 165 else "m"
         save_waveform(place / f"{name}.wav", buzz(hz, 0.7))
         save_waveform(place / f"out_{name}.wav", buzz(1.02 * hz))
-        lines.append(
-            f"a2a,source.wav,{name}.wav,out_{name}.wav,ours,place blue at a two now,{name},{gender}"
-        )
+        lines.append(f"a2a,source.wav,{name}.wav,out_{name}.wav,ours,{SAID},{name},{gender}")
     save_waveform(place / "out_silent.wav", np.zeros(24_000))
-    lines.append("a2a,source.wav,anna.wav,out_silent.wav,ours,,anna,f")
+    save_waveform(place / "out_short.wav", buzz(210)[:743])
+    lines += [f"a2a,source.wav,anna.wav,out_{n}.wav,ours,,anna,f" for n in ("silent", "short")]
     (place / "list.csv").write_text(HEADER + "\n".join(lines), encoding="utf-8")
     return place
+
+
+def melody(wave: np.ndarray) -> np.ndarray:
+    """In place of WORLD, which takes seconds."""
+    return (200 + 20 * np.sin(np.arange(len(wave) // 300 + 1))).astype(np.float32)
 
 
 class Encoder:
@@ -68,21 +77,29 @@ class Recogniser:
         return "place blue at b two now"
 
 
-@pytest.fixture(scope="module")
-def small_networks() -> Iterator[None]:
+@pytest.fixture(scope="module", autouse=True)
+def small_networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XFAVOT_WEIGHTS", str(tmp_path_factory.mktemp("none")))
         patch.setattr(voices, "SpeakerEncoder", lambda **_: Encoder())
         patch.setattr(voices, "load_recogniser", lambda *_, **__: Recogniser())
         yield
 
 
-def opened(file: Path, **options: Any) -> Evaluation:
-    given = {"recogniser": voice_networks.SPHINX_GRID, "weights": file.parent / "none"}
-    return protocol.of_manifest(file, folder=file.parent / "scores", **(given | options))
+def opened(file: Path, metrics: str = "all", **given: Any) -> Evaluation:
+    given = {"recogniser": voice_networks.SPHINX_GRID, "out": str(file.with_suffix(""))} | given
+    return protocol.of_manifest(
+        Evaluate.resolve(manifest=str(file), metrics=metrics, device="cpu", **given)
+    )
+
+
+def listed(file: Path, *lines: str) -> Path:
+    file.write_text(HEADER + "\n".join(lines))
+    return file
 
 
 @pytest.fixture(scope="module")
-def evaluation(folder: Path, small_networks: None) -> Evaluation:
+def evaluation(folder: Path) -> Evaluation:
     return opened(folder / "list.csv")
 
 
@@ -91,10 +108,81 @@ def reasons(evaluation: Evaluation) -> dict[tuple[str, str], tuple[str, int]]:
     return {(one["task"], one["metric"]): (one["reason"], one["samples"]) for one in missing}
 
 
+def values(evaluation: Evaluation, system: str = "ours") -> dict[str, float]:
+    scores, _ = evaluation.results()
+    return {row["metric"]: row["value"] for row in scores if row["system"] == system}
+
+
+# The list
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    for name in ("s.wav", "r.wav", "o1.wav", "o2.wav"):
+        (tmp_path / name).write_bytes(b"x")
+    return tmp_path / "list.csv"
+
+
+def test_relative_paths_optional_columns_and_blank_lines(files: Path) -> None:
+    row = f' A2A ,s.wav,{files.with_name("r.wav")},o1.wav, ours ,"hello, you",p1,Female\r\n'
+    files.write_bytes(f"{HEADER}\r\n{row}z2a,./s.wav,,o2.wav,ours,,,\r\n".encode())
+    first, second = manifest.read(files)
+    assert (first.task, first.model, first.gender) == (Task.A2A, "ours", "f")
+    assert first.source == files.with_name("s.wav")
+    assert (first.transcript, first.who) == ("hello, you", "p1")
+    assert (second.reference, second.speaker, second.who) == (None, "", str(first.source))
+    groups = manifest.groups_of([first, second], dataset="d", size=8)
+    truth = [("ground truth", "sources"), ("ground truth", "references")]
+    assert [(one.system, one.task) for one in groups] == [("ours", "a2a"), ("ours", "z2a"), *truth]
+    mixed = "Model,output,task,reference,source\nm,o1.wav,a2a,r.wav,s.wav\n"
+    files.write_bytes(mixed.encode("utf-8-sig"))
+    (row,) = manifest.read(files)
+    assert (row.model, row.output.name, row.transcript) == ("m", "o1.wav", "")
+
+
+ROW = "a2a,s.wav,r.wav,o1.wav,m,,,\n"
+TWO = "a2a,s.wav,r.wav,o1.wav,m,{},p,{}\na2a,s.wav,r.wav,o2.wav,m,{},p,{}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "lacks task; lacks source"),
+        (HEADER, "has no row"),
+        (HEADER.replace(",", ";"), "separated by commas"),
+        ("task,source,output\n", "lacks reference; lacks model"),
+        (f"transcripts,{HEADER}", r"has 'transcripts' \(did you mean 'transcript'"),
+        (f"task,{HEADER}", "has task twice"),
+        (f'{HEADER}"a2a,s.wav\n', "cannot be read"),
+        (f"{HEADER}a2b,s.wav,r.wav,o1.wav,m,,,\n", r"line 2 has task 'a2b' \(did you mean"),
+        (f"{HEADER}a2a,s.wav,r.wav,o1.wav,m\n", "line 2 has not 8 cells"),
+        (f"{HEADER}a2a,no.wav,r.wav,o1.wav,m,,,\n", "line 2 has no file at its source .*no.wav"),
+        (f"{HEADER}a2a,s.wav,r.wav,.,m,,,\n", "line 2 has no file at its output"),
+        (f"{HEADER}a2a,s.wav,,o1.wav,m,,,\n", "line 2 names no reference"),
+        (f"{HEADER}z2a,s.wav,,,m,,,\n", "line 2 names no output"),
+        (f"{HEADER}a2a,s.wav,r.wav,o1.wav,m,,,x\n", "line 2 has gender 'x'"),
+        (f"{HEADER}{ROW}{ROW.replace('o1', './o1')}", "line 3 repeats the output ./o1.wav as line"),
+        (HEADER + TWO.format("", "f", "", "m"), "calls p both as line 2 has it: f and m"),
+        (HEADER + TWO.format("hello", "", "bye", ""), "line 3 has another transcript as line 2"),
+        (HEADER + 8 * ROW.replace("a2a", "a2x"), "line 6 has task .*; and 3 more"),
+        (f"{HEADER}ü".encode("utf-16"), "save it as CSV in UTF-8"),
+        (None, "cannot be read"),
+    ],
+)
+def test_faults_of_a_list(files: Path, text: str | bytes | None, expected: str) -> None:
+    if text is not None:
+        files.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(DataError, match=expected):
+        manifest.read(files)
+
+
+# Voices
+
+
 def test_voices(evaluation: Evaluation) -> None:
     scores, _ = evaluation.results()
-    found = {row["metric"]: row["value"] for row in scores if row["system"] == "ours"}
-    assert found["unusable_outputs"] == pytest.approx(1 / 5)
+    found = values(evaluation)
+    assert found["unusable_outputs"] == pytest.approx(2 / 6)
     assert found["speaker_similarity"] > 0.99
     assert found["word_error"] == pytest.approx(1 / 6)
     assert found["gender_agreement_f0"] == 1.0
@@ -102,14 +190,16 @@ def test_voices(evaluation: Evaluation) -> None:
     assert found["f0_correlation"] > 0.9  # one melody, whatever the pitch
     assert 0 < found["content_likeness"] <= 1
     assert "nisqa" not in found
-    truth = {row["metric"]: row["value"] for row in scores if row["system"] == "ground truth"}
+    truth = values(evaluation, "ground truth")
     assert truth["word_error"] == pytest.approx(1 / 6)
     assert "speaker_similarity" not in truth  # one utterance a person
     assert {row["n"] for row in scores if row["metric"] == "word_error"} == {4, 1}
     missing = reasons(evaluation)
     assert "fetch-weights nisqa," in missing["a2a", "nisqa"][0]
     assert missing["a2a", "nisqa"][1] == 4
-    assert "silent" in missing["a2a", "all"][0]
+    unusable = [one["reason"] for one in evaluation.results()[1] if one["metric"] == "all"]
+    assert any("silent" in reason for reason in unusable)
+    assert any("lasts 0.031 s; expected at least 0.1 s" in reason for reason in unusable)
 
 
 def test_a_family_is_a_table_with_what_is_missing(evaluation: Evaluation) -> None:
@@ -120,16 +210,14 @@ def test_a_family_is_a_table_with_what_is_missing(evaluation: Evaluation) -> Non
     words = evaluation.measure("word_error")
     assert list(words["metric"]) == ["word_error", "character_error"] * 2
     assert words["definition"].str.contains("heard by pocketsphinx_grid").all()
-    assert opened(Path(evaluation.folder.parent / "list.csv"), metrics=["f0"]).measure("fid").empty
+    assert opened(Path(evaluation.cfg.manifest), "f0").measure("fid").empty
 
 
-def test_manifest_without_transcripts_or_people(folder: Path, small_networks: None) -> None:
-    file = folder / "bare.csv"
-    file.write_text(
-        "task,source,reference,output,model\na2a,source.wav,carl.wav,out_carl.wav,ours\n"
-        "z2a,source.wav,,out_dirk.wav,ours\n"
+def test_a_manifest_without_transcripts_or_people(folder: Path) -> None:
+    rows = ("a2a,source.wav,carl.wav,out_carl.wav,ours,,,", "z2a,source.wav,,out_dirk.wav,ours,,,")
+    evaluation = opened(
+        listed(folder / "bare.csv", *rows), "verification, word_error, speaker_similarity, f0"
     )
-    evaluation = opened(file)
     missing = reasons(evaluation)
     assert "no transcript" in missing["a2a", "word_error"][0]
     assert "fill the column speaker" in missing["a2a", "speaker verification"][0]
@@ -141,20 +229,81 @@ def test_manifest_without_transcripts_or_people(folder: Path, small_networks: No
     assert "word_error" not in {row["metric"] for row in scores}
 
 
-def test_recogniser_is_never_replaced(folder: Path) -> None:
-    with pytest.raises(DataError, match="'whisper' is not known"):
-        opened(folder / "list.csv", recogniser="whisper")
-
-
 def test_image_guided_voices_are_held_against_the_persons_utterances(folder: Path) -> None:
     rows = [f"a2a,source.wav,{name}.wav,out_{name}.wav,other,,{name}," for name in ("anna", "carl")]
     rows.append("i2a,source.wav,berta.wav,out_berta.wav,ours,,anna,f")
-    (folder / "faces.csv").write_text(HEADER + "\n".join(rows))
-    listed = manifest.read(folder / "faces.csv")
-    assert manifest.utterances(listed) == {
-        "anna": [folder / "anna.wav"],
-        "carl": [folder / "carl.wav"],
-    }
+    outputs = manifest.read(listed(folder / "faces.csv", *rows))
+    wanted = {name: [folder / f"{name}.wav"] for name in ("anna", "carl")}
+    assert manifest.utterances(outputs) == wanted
+
+
+def test_one_file_that_fails_is_that_rows_failure(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a library raises for one file, the others are scored by every metric."""
+    rows = [
+        f"a2a,{source}.wav,{n}.wav,out_{n}.wav,ours,{SAID},{n},"
+        for n, source in zip(PITCH, ("source", "source", "out_short", "source"), strict=True)
+    ]
+    embed = Encoder.embed
+
+    def breaks(self: Encoder, wave: np.ndarray, rate_hz: int) -> np.ndarray:
+        if len(wave) == 24_000 and np.array_equal(wave, breaking):
+            raise RuntimeError("Calculated padded input size per channel: (1)")
+        return embed(self, wave, rate_hz)
+
+    breaking = voices.load_waveform(folder / "out_dirk.wav")
+    monkeypatch.setattr(Encoder, "embed", breaks)
+    monkeypatch.setattr(voices, "world_f0", melody)
+    evaluation = opened(listed(folder / "failing.csv", *rows))
+    missing = reasons(evaluation)
+    scores, _ = evaluation.results()
+    counts = {row["metric"]: row["n"] for row in scores if row["system"] == "ours"}
+    assert (counts["speaker_similarity"], counts["word_error"], counts["f0_correlation"]) == (
+        3,
+        4,
+        3,
+    )
+    assert counts["content_likeness"] == 3
+    assert counts["speaker verification AUC, all pairs"] == 3 * 4  # outputs, references
+    for metric, part in {
+        "speaker_similarity": "RuntimeError: Calculated padded",
+        "speaker verification": "RuntimeError: Calculated padded",
+        "content_likeness": "",
+        "voicing_agreement": "source and output",
+    }.items():
+        assert part in missing["a2a", metric][0]
+        assert missing["a2a", metric][1] == 1
+
+
+def test_finished_scores_survive_a_kill(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "killed.csv").write_bytes((folder / "list.csv").read_bytes())
+
+    def killed() -> None:
+        evaluation = opened(folder / "killed.csv", "speaker_similarity, word_error")
+        monkeypatch.setattr(Recogniser, "hear", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        evaluation.results()
+
+    child = multiprocessing.get_context("fork").Process(target=killed)
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    monkeypatch.setattr(Encoder, "embed", None)  # nothing that was finished is measured again
+    evaluation = opened(folder / "killed.csv", "speaker_similarity, word_error")
+    found = values(evaluation)
+    assert found["speaker_similarity"] > 0.99
+    assert found["word_error"] == pytest.approx(1 / 6)
+    for file in (evaluation.folder / protocol.PARTS).iterdir():
+        file.write_text(file.read_text()[:50])
+    again = reasons(opened(folder / "killed.csv", "speaker_similarity, word_error"))
+    assert "not callable" in again["a2a", "speaker_similarity"][0]  # of a damaged part, it is
+    save_waveform(folder / "source.wav", buzz(120, 1.01))  # other files have other scores
+    missing = reasons(opened(folder / "killed.csv", "speaker_similarity, word_error"))
+    save_waveform(folder / "source.wav", buzz(120))
+    assert "not callable" in missing["a2a", "speaker_similarity"][0]
+
+
+# Faces
 
 
 def colours(file: Path, kind: str, gender: str) -> np.ndarray:
@@ -163,27 +312,28 @@ def colours(file: Path, kind: str, gender: str) -> np.ndarray:
     return np.eye(len(PITCH))[person] * (1 + (kind == "face"))
 
 
-def faces(folder: Path, name: str) -> Path:
+def faces(folder: Path, task: str, source: str = "face_anna") -> Path:
     rng = np.random.default_rng(0)
-    lines = []
     for number, who in enumerate(PITCH):
         for stem in (f"face_{who}", f"out_face_{who}"):
             pixels = rng.integers(0, 60, (40 + number, 36, 3)) + 40 * number
             Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{stem}.png")
-        reference = f"{who}.wav" if name == "a2i" else f"face_{who}.png"
-        lines.append(f"{name},face_anna.png,{reference},out_face_{who}.png,ours,,{who},")
-    (folder / f"{name}.csv").write_text(HEADER + "\n".join(lines))
-    return folder / f"{name}.csv"
+    rows = [
+        f"{task},{source.format(who)}.png,{who}.wav,out_face_{who}.png,ours,,{who},"
+        if task == "a2i"
+        else f"{task},{source.format(who)}.png,face_{who}.png,out_face_{who}.png,ours,,{who},"
+        for who in PITCH
+    ]
+    return listed(folder / f"{task}.csv", *rows)
 
 
 def test_audio_guided_faces(folder: Path) -> None:
-    evaluation = opened(faces(folder, "a2i"))
-    assert "no verifier was given" in reasons(evaluation)["a2i", "cross-modal verification"][0]
+    evaluation = opened(faces(folder, "a2i"), "verification, fid, lpips")
+    assert "no verifier was given" in evaluation.measure("verification")["reason"][0]
     (folder / "out_face_dirk.png").write_bytes(b"<html>")
-    evaluation = opened(folder / "a2i.csv")
+    evaluation = opened(folder / "a2i.csv", "verification, fid, lpips")
     evaluation.embed = colours
-    scores, missing = evaluation.results()
-    found = {row["metric"]: row["value"] for row in scores}
+    found, (_, missing) = values(evaluation), evaluation.results()
     assert found["cross-modal verification AUC, all pairs"] == 1.0
     assert found["unusable_outputs"] == pytest.approx(1 / 4)
     assert not any(name.startswith("fid") for name in found)
@@ -191,33 +341,46 @@ def test_audio_guided_faces(folder: Path) -> None:
     assert any("text, not an image" in one["reason"] for one in missing)
 
 
-def test_distances_of_faces_in_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def small_distances(monkeypatch: pytest.MonkeyPatch) -> LPIPS:
     torch.manual_seed(0)
     layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
     distance = LPIPS("lpips_test", layers, [torch.ones(1, 4, 1, 1)], unit_package, definition="d")
     mean = Extractor("fid_test", "means", lambda x: x.mean((2, 3)), to_floats, num_features=3)
     made = {"fid": ([mean], {"fid_x": "why"}), "lpips": ([distance], {})}
     monkeypatch.setattr(images, "networks", lambda family, **_: made[family])
-    evaluation = opened(faces(folder, "i2i"), image_size=32, metrics=("fid", "lpips"))
+    return distance
+
+
+def test_distances_of_faces_in_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distance = small_distances(monkeypatch)
+    evaluation = opened(faces(folder, "i2i"), "fid, lpips")
     scores, missing = evaluation.results()
     found: dict[str, Any] = {row["metric"]: row for row in scores}
     assert found["fid_test"]["value"] == pytest.approx(0, abs=0.05)
     assert "against 4 faces of the manifest" in found["fid_test"]["definition"]
     (group,) = evaluation.groups
+    assert isinstance(group, manifest.Faces)
     x = to_floats(next(iter(group.blocks("")))[0])
     both = [distance(x[i : i + 1], x[j : j + 1]) for i in range(4) for j in range(i)]
     assert found["lpips_test"]["value"] == pytest.approx(float(torch.stack(both).mean()), rel=1e-4)
     assert [one["metric"] for one in missing] == ["fid_x"]
 
 
-def test_a_source_that_is_no_picture(folder: Path) -> None:
-    pytest.importorskip("facenet_pytorch", reason="the detector's weights are not installed")
-    evaluation = opened(faces(folder, "i2i"), metrics=("preservation",))
-    assert {row["metric"] for row in evaluation.results()[0]} >= {"contour_f", "face_found"}
+def test_pictures_that_are_none_leave_the_others_measured(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_distances(monkeypatch)
+    monkeypatch.setattr(preservation, "detect", lambda pictures: [None] * len(pictures))
+    file = faces(folder, "i2i", "face_{}")  # everybody is a source
     (folder / "face_anna.png").write_bytes(b"no picture")
-    table = opened(folder / "i2i.csv").measure("preservation")
-    assert set(table["metric"]) == {"pose_error", "contour_f", "face_found"}
-    assert table["reason"].str.contains("face_anna").all()
+    evaluation = opened(file, "fid, preservation")
+    scores, _ = evaluation.results()
+    counts = {row["metric"]: row["n"] for row in scores}
+    assert counts == {"unusable_outputs": 4, "fid_test": 4, "contour_f": 3, "face_found": 3}
+    missing = reasons(evaluation)
+    for metric in ("contour_f", "face_found", "fid_test"):
+        assert "face_anna" in missing["i2i", metric][0]
+        assert missing["i2i", metric][1] == 1
 
 
 def test_ratio_by_hand() -> None:
@@ -236,10 +399,11 @@ def test_style_encoders_say_what_fits(folder: Path) -> None:
     assert not np.array_equal(seen, embed(folder / "square.png", "face", "m"))
     with pytest.raises(DataError, match="fill the column gender"):
         embed(folder / "square.png", "face", "")
-    with pytest.raises(DataError, match="silent"):
-        embed(folder / "out_silent.wav", "voice", "m")
     with pytest.raises(CheckpointError):
         opened(folder / "list.csv", checkpoint=str(folder / "absent"))
+
+
+# The disk
 
 
 def test_scores_on_the_disk(evaluation: Evaluation, folder: Path) -> None:
@@ -261,6 +425,6 @@ def test_scores_on_the_disk(evaluation: Evaluation, folder: Path) -> None:
     assert not [file for file in table.parent.iterdir() if file.name.startswith(".")]
     with pytest.raises(DataError, match="cannot be written"):
         dataclasses.replace(evaluation, folder=folder / "source.wav").save()
-    (folder / "silent.csv").write_text(HEADER + "z2a,source.wav,,out_silent.wav,ours,,,")
+    silent = listed(folder / "silent.csv", "z2a,source.wav,,out_silent.wav,ours,,,")
     with pytest.raises(DataError, match=r"nothing could be measured; .*silent"):
-        opened(folder / "silent.csv", metrics=("f0",)).save()
+        opened(silent, "f0").save()

@@ -53,7 +53,8 @@ def test_one_layer_by_hand() -> None:
     )
     a, b = torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32)
     for image, direction in ((a, (3.0, 4, 0)), (b, (0.0, 0, 5))):
-        image[0] = (torch.tensor(direction)[:, None, None] * made.scale) + made.shift
+        colour = torch.tensor(direction) * torch.tensor(made.scale) + torch.tensor(made.shift)
+        image[0] = colour[:, None, None]
     expected = 1 * 0.6**2 + 2 * 0.8**2  # unit vectors (.6, .8, 0) and (0, 0, 1)
     assert float(made(a, b)) == pytest.approx(expected, rel=1e-5)
     assert float(made.diversity(torch.stack([a, b], dim=1))) == pytest.approx(expected, rel=1e-5)
@@ -122,14 +123,14 @@ def test_weights_are_those_of_the_files(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("xfavot.weights.fetched.path", lambda name, cache=None: tmp_path / name)
     x = faces(2, 3)
     expected = LPIPS("lpips_alex", network.features, learnt, unit_package).diversity(x)
-    ours, ancestor = images.alex(), images.lpips_stargan_v2()
+    ours, ancestor = images.trained_lpips("lpips_alex"), images.trained_lpips("lpips_stargan_v2")
     torch.testing.assert_close(ours.diversity(x), expected)
     torch.testing.assert_close(ancestor.diversity(x), expected, rtol=1e-3, atol=0)
     assert (ours.of_bytes, ours.over_batches) == (True, False)
     assert (ancestor.of_bytes, ancestor.over_batches) == (False, True)
     torch.save({"lin0.model.1.weight": torch.ones(1, 64, 1, 1)}, tmp_path / "lpips_alex")
     with pytest.raises(WeightsError, match="4 of 5 expected tensors do not fit"):
-        images.alex()
+        images.trained_lpips("lpips_alex")
 
 
 @pytest.mark.parametrize("of_bytes", [False, True])

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -368,8 +368,9 @@ def classifiers_of(
         face = FaceClassifier(image_size=image_size, speakers=len(names))
         voice = VoiceClassifier(speakers=len(names))
         both = nn.ModuleDict({"face": face, "voice": voice})
-        if file.is_file():
-            accuracy = _load(file, both)
+        kept = file.is_file()
+        if kept:
+            _load(file, both)
         else:
             voice.calibrate(mel_statistics(list(stores), split="train"))
             both.to(device)
@@ -378,10 +379,11 @@ def classifiers_of(
                 if on_log:
                     on_log(f"classifier of {name}s: training on {len(names)} speakers")
                 _optimise(both[name], loss, steps=STEPS[name])
-            both.eval().cpu()
-            accuracy = own_accuracy(face, voice, held_out.faces, held_out.voices(frames))
-            _keep(file, both, {**recipe, "accuracy": accuracy})
-    both.requires_grad_(False).eval().to(device)
+    both.requires_grad_(False).eval().cpu()
+    accuracy = own_accuracy(face, voice, held_out.faces, held_out.voices(frames))
+    if not kept:
+        _keep(file, both, {**recipe, "accuracy": accuracy})
+    both.to(device)
     return Classifiers(face, voice, accuracy, key), held_out
 
 
@@ -481,16 +483,13 @@ def _optimise(classifier: nn.Module, loss: Loss, *, steps: int) -> None:
         schedule.step()
 
 
-def _load(place: Path, both: nn.Module) -> dict[str, float]:
-    """Load kept weights; returns how well they read real samples."""
+def _load(file: Path, both: nn.Module) -> None:
+    """Load kept weights."""
     try:
-        with safe_open(place, framework="pt") as file:
-            both.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-            accuracy = json.loads(file.metadata()["record"])["accuracy"]
-            return {name: float(value) for name, value in accuracy.items()}
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        both.load_state_dict(load_file(file))
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise WeightsError(
-            f"{place} cannot be loaded ({type(error).__name__}: {error}); expected the weights of "
+            f"{file} cannot be loaded ({type(error).__name__}: {error}); expected the weights of "
             "classifiers of faces and voices; delete that file, they are trained again"
         ) from error
 

@@ -129,7 +129,7 @@ def plan(
         yield torch.from_numpy(own), torch.from_numpy(met)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False)
 class Study:
     """A checkpoint among some speakers.
 
@@ -173,29 +173,24 @@ class Study:
         groups += [self.faces(None)] if self.converter.has("face") else []
         groups += [self.voices(task) for task in PAPER]
         groups += self.ground_truth() if self.converter.has("voice") else []
-        check = partial(self.require_trained, Task.A2I)
-        names = self.names(None, "verification")
-        return [*groups, Group(**names, score=self.verification, check=check)]
-
-    def require_trained(self, task: Task) -> None:
-        """Refuse a task of a modality that the checkpoint was not trained on."""
-        for kind in ("face", "voice"):
-            if kind in (task.guidance, task.output) and not self.converter.has(kind):
-                raise DataError(
-                    f"{task.value}: checkpoint {self.converter.name} was trained without {kind}s, "
-                    f"on {', '.join(self.converter.config.train.modalities)}; expected both; "
-                    "train configuration xfavot"
-                )
+        return [*groups, Group(**self.names(None, "verification"), score=self.verification)]
 
     def learnt(self, task: Task) -> list[str]:
-        """Sexes of which there was something to learn from; the other heads are untrained."""
+        """Sexes that guidance and output have been trained on, by the checkpoint and the data."""
         kinds = {task.output, task.guidance} - {"latent"}
         known = {
             (kind, one.item.gender)
-            for kind in kinds
+            for kind in filter(self.converter.has, kinds)
             for one in samples(self.stores, kind, (TRAIN,)) or samples(self.stores, kind)
         }
-        return [sex for sex in GENDERS if known >= {(kind, sex) for kind in kinds}]
+        trained = self.converter.trained_genders(task.guidance)
+        return [sex for sex in trained if known >= {(kind, sex) for kind in kinds}]
+
+    @property
+    def knowledge(self) -> str:
+        """What the checkpoint was trained on, for reasons."""
+        kinds = " and ".join(f"{kind}s" for kind in ("face", "voice") if self.converter.has(kind))
+        return f"checkpoint {self.converter.name} was trained on {kinds} of this dataset alone"
 
     def style(self, task: Task, sex: str, reference: Sample | None, number: int) -> Style:
         """Encode what guides a conversion, or draw the latent code of its number.
@@ -232,9 +227,9 @@ class Study:
             listed = dict.fromkeys(GENDERS, [None] * codes)
         reasons = {
             name: f"{self.speakers} speakers, {name}: {len(sources[source])} {SEXES[source]} faces "
-            f"and {len(listed[target])} {SEXES[target]} references, which the checkpoint "
-            f"{'knows' if target in learnt else 'does not know'} from training; expected some of "
-            "both; prepare a corpus with women and men in this split"
+            f"and {len(listed[target])} {SEXES[target]} references"
+            f"{'' if target in learnt else ' of a kind and sex that it does not know'}; expected "
+            f"some of both; {self.knowledge}"
             for name, (source, target) in DIRECTIONS.items()
             if not (sources[source] and listed[target] and target in learnt)
         }
@@ -259,8 +254,6 @@ class Study:
             return min(BATCH, *(len(references(target)[0]) for _, target in possible.values()))
 
         def check() -> None:
-            if task:
-                self.require_trained(task)
             if not possible:
                 raise DataError("; ".join(reasons.values()))
             group.skipped.update(reasons.values())
@@ -372,8 +365,8 @@ class Study:
         """Why a source meets no reference."""
         return (
             f"{task.value}: no reference ({task.guidance}) of another person among {self.speakers} "
-            "speakers, of a sex that there was something to learn from; expected two people at "
-            "least; prepare more speakers"
+            f"speakers, of a kind and sex that the checkpoint knows; expected two people at least; "
+            f"{self.knowledge}"
         )
 
     def real(self, sample: Sample) -> Path:
@@ -428,14 +421,12 @@ class Study:
 
     def voices(self, task: Task) -> Voices:
         """Group of a task that makes voices."""
-
-        def check() -> None:
-            self.require_trained(task)
-            self.pairs(task)
-
-        make = partial(self.convert, task)
         return Voices(
-            **self.names(task), make=make, people=self.utterances, check=check, folder=self.folder
+            **self.names(task),
+            make=partial(self.convert, task),
+            people=self.utterances,
+            check=partial(self.pairs, task),
+            folder=self.folder,
         )
 
     def ground_truth(self) -> list[Group]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -20,17 +20,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xfavot.config import key_of
 from xfavot.errors import DataError, ShapeError, WeightsError
 from xfavot.evaluation import external
 from xfavot.evaluation.manifest import Faces
 from xfavot.evaluation.rows import Row, with_means
-from xfavot.files import whole
 from xfavot.image.io import to_float
 from xfavot.weights import fetched
 
@@ -58,41 +54,34 @@ CHANGED = {  # blocks of TensorFlow's network that differ from torchvision's, an
     **{"Mixed_6e": ("C", 768, 192), "Mixed_7b": ("E_1", 1280), "Mixed_7c": ("E_2", 2048)},
 }
 COUNTERS = "num_batches_tracked"  # of training; older files lack them
-REAL = ("real_features_sum", "real_features_cov_sum", "real_features_num_samples")
 
 
-class Extractor(nn.Module):
-    """Features of images, as torchmetrics' FID takes them.
+@dataclass(eq=False, slots=True)
+class Extractor:
+    """Features of images, and the Frechet distance over them.
 
     Args:
-        metric: name of the distance over the features, as rows show it.
+        metric: name of the distance, as rows show it.
         definition: the same in a sentence.
         network: prepared images to features (n, d), on `device`.
         prepare: images (n, 3, H, W) uint8 to the network's input, on the CPU.
         num_features: d.
         fingerprint: changes whenever the features may.
         device: where the network is.
+        seen: distances that know their real faces, by what these are and their sex.
     """
 
-    def __init__(
-        self,
-        metric: str,
-        definition: str,
-        network: Callable[[Tensor], Tensor],
-        prepare: Callable[[Tensor], Tensor],
-        *,
-        num_features: int = FEATURES,
-        fingerprint: str = "",
-        device: Device = "cpu",
-    ) -> None:
-        """Keep the network; see the class."""
-        super().__init__()
-        self.metric, self.definition, self.prepare = metric, definition, prepare
-        self.network, self.num_features, self.device = network, num_features, device
-        self.fingerprint = fingerprint
+    metric: str
+    definition: str
+    network: Callable[[Tensor], Tensor]
+    prepare: Callable[[Tensor], Tensor]
+    num_features: int = FEATURES
+    fingerprint: str = ""
+    device: Device = "cpu"
+    seen: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor) -> Tensor:
         """Extract features of images (n, 3, H, W) uint8: (n, d) float64 on the CPU.
 
         Raises:
@@ -110,6 +99,20 @@ class Extractor(nn.Module):
                 "look at the images and at the extractor's precision"
             )
         return features
+
+    def distance(self, faces: Faces, sex: str) -> Any:
+        """Return torchmetrics' FID that has seen the real faces of a sex, and no outputs yet."""
+        key = (faces.real_key, sex)
+        if key not in self.seen or not faces.real_key:
+            feature: Any = nn.Identity()
+            feature.num_features = self.num_features
+            fid_module = external.package("torchmetrics.image.fid")
+            metric = fid_module.FrechetInceptionDistance(feature, reset_real_features=False)
+            for images in faces.real(sex):
+                metric.update(self(images), real=True)
+            self.seen[key] = metric
+        self.seen[key].reset()
+        return self.seen[key]
 
 
 def fid_stargan_v2(*, image_size: int, cache: Cache = None, device: Device = "cpu") -> Extractor:
@@ -202,65 +205,30 @@ def digest(network: nn.Module) -> str:
     return sha.hexdigest()[:16]
 
 
-def fid(
-    faces: Faces, extractors: Sequence[Extractor], *, seed: int, folder: Path | None = None
-) -> list[Row]:
+def fid(faces: Faces, extractors: Sequence[Extractor], *, seed: int) -> list[Row]:
     """Measure the Frechet distance of a group's outputs to its real faces.
 
     Args:
         faces: the group.
         extractors: one metric each.
         seed: for the rows.
-        folder: where statistics of real faces are kept; ``None`` keeps none.
     """
     rows: dict[str, list[Row]] = {one.metric: [] for one in extractors}
     for direction, sex in faces.directions.items():
-        metrics = [distance_to_real(one, faces, sex, folder) for one in extractors]
+        distances = [one.distance(faces, sex) for one in extractors]
         for block in faces.blocks(direction):
-            for metric in metrics:
-                metric.update(to_bytes(block).flatten(0, 1), real=False)
-        for extractor, metric in zip(extractors, metrics, strict=True):
+            for one, metric in zip(extractors, distances, strict=True):
+                metric.update(one(to_bytes(block).flatten(0, 1)), real=False)
+        for one, metric in zip(extractors, distances, strict=True):
             n, real = int(metric.fake_features_num_samples), int(metric.real_features_num_samples)
-            row = _row(faces, extractor, "fid", direction, n, seed) | {"n_real": real}
+            row = _row(faces, one, "fid", direction, n, seed) | {"n_real": real}
             if min(n, real) < FEWEST_IMAGES:
                 reason = f"{n} outputs and {real} real faces; expected {FEWEST_IMAGES} of both"
                 row |= {"reason": f"{reason} at least; score more", "samples": n}
             else:
                 row["value"] = max(float(metric.compute()), 0.0)
-            rows[extractor.metric].append(row)
+            rows[one.metric].append(row)
     return with_means(rows)
-
-
-def distance_to_real(extractor: Extractor, faces: Faces, sex: str, folder: Path | None) -> Any:
-    """Return torchmetrics' FID that has seen the real faces of a sex, kept or counted now.
-
-    Raises:
-        DataError: the kept file is damaged, or a new one cannot be written.
-    """
-    fid_module = external.package("torchmetrics.image.fid")
-    metric = fid_module.FrechetInceptionDistance(feature=extractor)
-    key = {"extractor": extractor.metric, "fingerprint": extractor.fingerprint}
-    file = folder and folder / f"real_{key_of({**key, 'images': faces.real_key, 'sex': sex})}"
-    file = file and file.with_suffix(".safetensors")
-    try:
-        if file and file.exists():
-            state = load_file(file)
-            for name in REAL:
-                if state[name].shape != getattr(metric, name).shape:
-                    raise ValueError(f"{name} has shape {tuple(state[name].shape)}")
-                setattr(metric, name, state[name])
-            return metric
-        with whole(file) if file else nullcontext() as draft:  # refused before hours are spent
-            for images in faces.real(sex):
-                metric.update(images, real=True)
-            if draft:
-                save_file({name: getattr(metric, name) for name in REAL}, draft)
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise DataError(
-            f"statistics of real faces {file} cannot be read or written ({error}); expected a "
-            "writable folder and what was written there; delete the file, it is made again"
-        ) from error
-    return metric
 
 
 # LPIPS (Zhang et al. 2018): how different two faces look, how diverse a source's outputs
@@ -284,46 +252,46 @@ NORMAL_95 = 1.96  # standard errors
 Unit = Callable[[Tensor], Tensor]
 
 
-class LPIPS(nn.Module):
+@dataclass(eq=False, slots=True)
+class LPIPS:
     """LPIPS over given networks.
 
     Args:
-        metric: its name, as rows show it. That of StarGAN v2 measures floats, and its mean over
-            sources is that of the batches' means; others measure what is saved with 8 bits.
+        metric: its name, as rows show it.
         layers: AlexNet's convolutions; every ReLU gives a map.
         learnt: five tensors (1, C, 1, 1).
         unit: brings maps (n, C, h, w) to unit length over C.
         definition: in a sentence; default, that of `metric`.
-        of_bytes: it measures what was saved with 8 bits.
+        of_bytes: it measures what was saved with 8 bits, not floats.
         over_batches: the mean over sources is that of the batches' means.
+        shift, scale: of the networks' RGB, of images in [-1, 1].
+        device: of the networks.
     """
 
-    shift: Tensor
-    scale: Tensor
+    metric: str
+    layers: nn.Sequential
+    learnt: Sequence[Tensor]
+    unit: Unit
+    definition: str = ""
+    of_bytes: bool = False
+    over_batches: bool = False
+    shift: tuple[float, float, float] = SHIFT
+    scale: tuple[float, float, float] = SCALE
+    device: Device = "cpu"
 
-    def __init__(
-        self,
-        metric: str,
-        layers: nn.Sequential,
-        learnt: Sequence[Tensor],
-        unit: Unit,
-        *,
-        definition: str = "",
-        of_bytes: bool = False,
-        over_batches: bool = False,
-    ) -> None:
-        """Freeze the networks; see the class."""
-        super().__init__()
-        self.metric, self.unit, self.layers = metric, unit, layers
-        self.definition = definition or LPIPS_DEFINITIONS[metric]
-        self.of_bytes, self.over_batches = of_bytes, over_batches
-        self.register_buffer("shift", torch.tensor(SHIFT)[:, None, None])
-        self.register_buffer("scale", torch.tensor(SCALE)[:, None, None])
-        self.learnt = nn.ParameterList(weight.detach().flatten() for weight in learnt)
-        self.eval().requires_grad_(False)
+    def __post_init__(self) -> None:
+        """Freeze the networks."""
+        self.definition = self.definition or LPIPS_DEFINITIONS[self.metric]
+        self.layers = self.layers.eval().requires_grad_(False).to(self.device)
+        self.learnt = [weight.detach().flatten().to(self.device) for weight in self.learnt]
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the distances may."""
+        return f"{digest(self.layers)} {[float(weight.sum()) for weight in self.learnt]}"
 
     @torch.no_grad()
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """Measure pairs of images, (n, 3, H, W) each, floating point in [-1, 1]: (n,) distances.
 
         Raises:
@@ -350,7 +318,7 @@ class LPIPS(nn.Module):
         """
         count, distances = images.shape[1], [torch.empty(0)]
         for part in torch.split(images, max(1, LPIPS_AT_ONCE // count)) if len(images) else ():
-            maps = self._maps(part.to(self.shift.device).flatten(0, 1))
+            maps = self._maps(part.to(self.device).flatten(0, 1))
             each = (one.view(-1, count, *one.shape[1:]) for one in maps)  # (n, K, C, h, w)
             apart = (x - x.mean(1, keepdim=True) for x in each)  # `var` is far slower
             spread = (x.square_().mean(1) * (2 * count / (count - 1)) for x in apart)
@@ -364,7 +332,8 @@ class LPIPS(nn.Module):
                 f"LPIPS: got images of shape {tuple(x.shape)}; expected (n, 3, H, W) of "
                 f"{FEWEST_PIXELS} pixels a side at least; check the model's size"
             )
-        x, maps = (x - self.shift) / self.scale, 0
+        shift, scale = (x.new_tensor(of)[:, None, None] for of in (self.shift, self.scale))
+        x, maps = (x - shift) / scale, 0
         for layer in self.layers:
             x = layer(x)
             if isinstance(layer, nn.ReLU):
@@ -389,27 +358,23 @@ def unit_package(maps: Tensor) -> Tensor:
     return maps / maps.square().sum(1, keepdim=True).sqrt_().add_(SMALL)
 
 
-def lpips_stargan_v2(*, cache: Cache = None, device: Device = "cpu") -> LPIPS:
-    """Return LPIPS as StarGAN v2 measures it: of floats, the mean of the batches' means.
+def trained_lpips(metric: str, *, cache: Cache = None, device: Device = "cpu") -> LPIPS:
+    """Return a metric with its weights.
 
     Args:
+        metric: LPIPS as StarGAN v2 measures it, of floats, the mean of the batches' means; or that
+            of the package `lpips`, of 8 bits, the mean over sources.
         cache: the folder of weights; see `fetched.root`.
         device: of the networks.
 
     Raises:
         WeightsError: weights or torchvision are missing; the message says how to get them.
     """
-    learnt = learnt_layers(LPIPS_STARGAN_V2, cache)
+    learnt = learnt_layers(metric, cache)
     layers = alexnet_layers(fetched.path("alexnet", cache))
-    made = LPIPS(LPIPS_STARGAN_V2, layers, learnt, unit_stargan_v2, over_batches=True)
-    return made.to(device)
-
-
-def alex(*, cache: Cache = None, device: Device = "cpu") -> LPIPS:
-    """Return LPIPS of the package `lpips`; arguments and errors as in `lpips_stargan_v2`."""
-    learnt = learnt_layers(ALEX, cache)
-    layers = alexnet_layers(fetched.path("alexnet", cache))
-    return LPIPS(ALEX, layers, learnt, unit_package, of_bytes=True).to(device)
+    if metric == ALEX:
+        return LPIPS(metric, layers, learnt, unit_package, of_bytes=True, device=device)
+    return LPIPS(metric, layers, learnt, unit_stargan_v2, over_batches=True, device=device)
 
 
 def learnt_layers(metric: str, cache: Cache = None) -> list[Tensor]:
@@ -493,11 +458,12 @@ def networks(
     Returns:
         The networks, and by metric why one is missing and how to get it.
     """
-    ways: dict[str, Callable[[], nn.Module]] = {
-        FID_STARGAN_V2: lambda: fid_stargan_v2(image_size=image_size, cache=cache, device=device),
-        PYTORCH_FID: lambda: pytorch_fid(cache=cache, device=device),
-        LPIPS_STARGAN_V2: lambda: lpips_stargan_v2(cache=cache, device=device),
-        ALEX: lambda: alex(cache=cache, device=device),
+    shared: dict[str, Any] = {"cache": cache, "device": device}
+    ways: dict[str, Callable[[], Any]] = {
+        FID_STARGAN_V2: partial(fid_stargan_v2, image_size=image_size, **shared),
+        PYTORCH_FID: partial(pytorch_fid, **shared),
+        LPIPS_STARGAN_V2: partial(trained_lpips, LPIPS_STARGAN_V2, **shared),
+        ALEX: partial(trained_lpips, ALEX, **shared),
     }
     loaded, missing = [], {}
     for metric in {"fid": FID_DEFINITIONS, "lpips": LPIPS_DEFINITIONS}[family]:
@@ -529,17 +495,17 @@ def of_classifier(family: str, classifier: Any, label: str, *, device: Device) -
         )
     layers = nn.Sequential(*(layer for stage in classifier.who for layer in stage.children()))
     widths = [one.num_features for one in layers if isinstance(one, nn.BatchNorm2d)]
-    distance = LPIPS(
+    return LPIPS(
         f"diversity, {label}",
         layers,
         [torch.full((width,), 1 / width) for width in widths],
         unit_package,
         definition=f"mean squared difference of the maps of {label}, unit length, all pairs of a "
         "source's outputs, mean over sources; no LPIPS",
+        shift=(0, 0, 0),
+        scale=(1, 1, 1),
+        device=device,
     )
-    distance.shift.zero_()
-    distance.scale.fill_(1)
-    return distance.to(device)
 
 
 # What both have in common

@@ -17,7 +17,6 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
-from os import PathLike
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,7 +35,7 @@ from xfavot.evaluation.conversions import SPLIT_OF, Study
 from xfavot.evaluation.manifest import EVERYTHING, UNUSABLE, Faces, Group, Voices, reason_of
 from xfavot.evaluation.matching import pair_rows
 from xfavot.evaluation.rows import Row, csv_text, markdown_table, write_tables
-from xfavot.parameters import METRICS
+from xfavot.parameters import Evaluate
 from xfavot.training.checkpoint import LoadedModel, load_model
 from xfavot.weights.fetched import describe
 
@@ -80,42 +79,30 @@ class Evaluation:
     """Groups, and their scores as they are measured.
 
     Args:
+        cfg: what was asked for.
         groups: what is scored, in the order of the rows.
-        families: the metrics asked for, some of `parameters.METRICS`.
         folder: where the results belong.
-        name: of their files: "evaluation", or "scores" for a manifest's.
         origin: what was measured, and how; written as JSON.
         heading: the same in a sentence.
         basis: all that the scores follow from, whatever the family.
-        recogniser: of words.
-        seed: of all draws.
         image_size: pixels a side of faces.
-        weights: the folder of weights; nothing is fetched.
         device: of the networks that measure faces.
-        moments: folder in which statistics of real faces are kept; ``None`` keeps none.
         classifier: gives a classifier of faces, whose features also stand for FID and LPIPS.
-        classifier_name: for the rows.
         embed: brings a "face" or "voice" in a file, of a person of a gender, to a vector (S,).
         embed_name: says by what.
         on_log: receives lines on progress.
         scores: rows by family and group, as far as they are measured.
     """
 
+    cfg: Evaluate
     groups: Sequence[Group]
-    families: Sequence[str] = METRICS
     folder: Path
-    name: str = "evaluation"
     origin: dict[str, Any]
-    heading: str = ""
+    heading: str
     basis: Mapping[str, Any]
-    recogniser: str = voice_networks.ESPNET
-    seed: int = 0
     image_size: int = IMAGE_SIZE
-    weights: str | PathLike[str] | None = None
     device: torch.device | str = "cpu"
-    moments: Path | None = None
     classifier: Callable[[], Any] | None = None
-    classifier_name: str = ""
     embed: Embed | None = None
     embed_name: str = ""
     on_log: Log = lambda line: None
@@ -131,7 +118,7 @@ class Evaluation:
             Rows by `COLUMNS`, with "reason" and "samples" where a metric is missing; none for a
             family that was not asked for.
         """
-        if family not in self.scores and family in (UNUSABLE, *self.families):
+        if family not in self.scores and family in (UNUSABLE, *self.cfg.chosen):
             kind: type[Group] = Faces if family in FACE_FAMILIES else Voices
             kind = Group if family in (UNUSABLE, "verification") else kind
             try:
@@ -174,7 +161,7 @@ class Evaluation:
 
     def _scorer(self, family: str) -> tuple[Scorer, Any]:
         """How a family scores a group, and what its scores follow from."""
-        seed = self.seed
+        seed = self.cfg.seed
         if family == UNUSABLE:
             return lambda group: group.usability(seed=seed), ""
         if family == "preservation":
@@ -183,35 +170,35 @@ class Evaluation:
             return self._scorer_of_faces(family)
         if family == "verification":
             try:
-                embed: Any = voices.embedder(self.weights)
+                embed: Any = voices.embedder()
             except Exception as error:
                 embed = error
             absent = str(embed) if isinstance(embed, Exception) else ""
             return partial(self._verification, voice=embed), absent
-        loaded = voices.measures(family, recogniser=self.recogniser, weights_folder=self.weights)
-        score = partial(voices.score, loaded=loaded, recogniser=self.recogniser, seed=seed)
+        loaded = voices.measures(family, recogniser=self.cfg.recogniser)
+        score = partial(voices.score, loaded=loaded, recogniser=self.cfg.recogniser, seed=seed)
         unloaded = {name: str(one) for name, one in loaded.items() if isinstance(one, Exception)}
-        return score, [self.recogniser, unloaded]
+        return score, [self.cfg.recogniser, unloaded]
 
     def _scorer_of_faces(self, family: str) -> tuple[Scorer, Any]:
-        networks, absent = images.networks(
-            family, image_size=self.image_size, cache=self.weights, device=self.device
-        )
+        size, device = self.image_size, self.device
+        networks, absent = images.networks(family, image_size=size, device=device)
         if self.classifier is not None:
-            name = self.classifier_name
+            name = f"judge of the faces of {self.cfg.dataset}"
             try:
-                network = self.classifier()
-                networks.append(images.of_classifier(family, network, name, device=self.device))
+                networks.append(
+                    images.of_classifier(family, self.classifier(), name, device=device)
+                )
             except Exception as error:
                 kind = "frechet" if family == "fid" else "diversity"
                 absent[f"{kind}, {name}"] = reason_of(error)
-        known = [getattr(one, "fingerprint", "") or images.digest(one) for one in networks]
+        known = [one.fingerprint for one in networks]
 
         def score(group: Faces) -> list[Row]:
             if family == "fid":
-                rows = images.fid(group, networks, seed=self.seed, folder=self.moments)
+                rows = images.fid(group, networks, seed=self.cfg.seed)
             else:
-                rows = images.lpips(group, networks, seed=self.seed)
+                rows = images.lpips(group, networks, seed=self.cfg.seed)
             return rows + [group.missing(name, reason) for name, reason in absent.items()]
 
         return score, [known, absent]
@@ -224,13 +211,13 @@ class Evaluation:
             if isinstance(voice, Exception):
                 return [group.missing("speaker verification", voice, len(group.usable))]
             embed, text = (lambda file, *_: voice(file)), "the task, Resemblyzer's cosine"
-            return verification(group, embed, text, kind="speaker", seed=self.seed)
-        if self.name == "evaluation" or group.task not in (Task.A2I.value, Task.I2A.value):
+            return verification(group, embed, text, kind="speaker", seed=self.cfg.seed)
+        if not self.cfg.manifest or group.task not in (Task.A2I.value, Task.I2A.value):
             return []
         if self.embed is None:
             return [group.missing(CROSS_MODAL, NO_VERIFIER)]
         text = f"a task, {self.embed_name}, cosine"
-        return verification(group, self.embed, text, kind="cross-modal", seed=self.seed)
+        return verification(group, self.embed, text, kind="cross-modal", seed=self.cfg.seed)
 
     def results(self) -> tuple[list[Row], list[Row]]:
         """Measure what was not measured yet, and return all rows and what is missing.
@@ -238,7 +225,7 @@ class Evaluation:
         Raises:
             DataError: nothing could be measured; the message says why.
         """
-        order = [UNUSABLE, *(name for name in METRICS if name in self.families)]
+        order = [UNUSABLE, *self.cfg.chosen]
         rows: list[Row] = []
         for family in order:
             self.measure(family)
@@ -265,8 +252,9 @@ class Evaluation:
             DataError: nothing could be measured, or the files cannot be written.
         """
         scores, missing = self.results()
-        columns, absent, origin = [*COLUMNS], [*MISSING], {**self.origin}
-        if self.name == "scores":
+        name, columns, absent, origin = "evaluation", [*COLUMNS], [*MISSING], {**self.origin}
+        if self.cfg.manifest:
+            name = "scores"
             columns = [*COLUMNS[:9], "chance", "definition"]
             absent.remove("speakers")
             origin |= {"rows": len(scores), "missing": len(missing)}
@@ -276,14 +264,14 @@ class Evaluation:
         write_tables(
             self.folder,
             {
-                f"{self.name}.csv": csv_text(scores, columns),
+                f"{name}.csv": csv_text(scores, columns),
                 "missing.csv": csv_text(missing, absent),
-                f"{self.name}.json": json.dumps(origin, indent=2, sort_keys=True) + "\n",
-                f"{self.name}.md": "\n".join(text),
+                f"{name}.json": json.dumps(origin, indent=2, sort_keys=True) + "\n",
+                f"{name}.md": "\n".join(text),
             },
         )
         self.on_log(f"{len(scores)} rows, {len(missing)} missing: {self.folder}")
-        return self.folder / f"{self.name}.md"
+        return self.folder / f"{name}.md"
 
 
 def _part(row: Row) -> tuple[str, str]:
@@ -300,35 +288,14 @@ def results_folder(model: LoadedModel) -> Path:
 
 
 def of_checkpoint(
-    model: LoadedModel,
-    stores: Sequence[Store],
-    *,
-    dataset: str,
-    vocoder: Any,
-    recogniser: str,
-    metrics: Sequence[str] = METRICS,
-    conversions: int = 0,
-    substitute: str = "",
-    seed: int = 0,
-    device: str = "cpu",
-    weights: str | PathLike[str] | None = None,
-    on_log: Log = lambda line: None,
+    cfg: Evaluate, model: LoadedModel, stores: Sequence[Store], *, on_log: Log = lambda line: None
 ) -> Evaluation:
     """Prepare the evaluation of a checkpoint; it converts when something is measured.
 
     Args:
+        cfg: the metrics, the counts, the recogniser, vocoder, device, seed and substitute.
         model: the checkpoint.
         stores: the mixture.
-        dataset: its name.
-        vocoder: as :class:`xfavot.convert.Converter` takes it.
-        recogniser: of words, one of `voice_networks.NAMES`.
-        metrics: some of `parameters.METRICS`.
-        conversions: voices a task, and source faces a direction; 0 for the paper's: 140 and 180
-            voices, all faces.
-        substitute: "judge" also measures faces by the project's own classifier, under its own name.
-        seed: of all draws.
-        device: where the checkpoint's networks run.
-        weights: the folder of weights; see `fetched.root`. Nothing is fetched.
         on_log: receives lines on progress.
 
     Raises:
@@ -336,81 +303,61 @@ def of_checkpoint(
         DataError: the folder of results cannot be written.
         WeightsError: the vocoder's weights cannot be used.
     """
-    folder, config = results_folder(model), model.config
-    auxiliary = folder.parents[1] / "auxiliary"
-    name = f"{config.name} at step {model.step}"
-    converter = Converter(model, name=name, device=device, vocoder=vocoder)
+    folder, run, seed, count = results_folder(model), model.config, cfg.seed, cfg.count
+    name = f"{run.name} at step {model.step}"
+    converter = Converter(model, name=name, device=cfg.device, vocoder=cfg.vocoder)
     place = _temporary(folder)
-    studies = [
-        Study(
-            converter=converter,
-            stores=stores,
-            dataset=dataset,
-            speakers=speakers,
-            seed=seed,
-            count=conversions,
-            folder=place / split,
-        )
-        for speakers, split in SPLIT_OF.items()
-    ]
+    groups: list[Group] = []
+    for speakers in SPLIT_OF:
+        study = Study(converter, stores, cfg.dataset, speakers, seed, count, place / speakers)
+        groups += study.groups()
+    vocoder = converter.vocoder.name
     basis = {
         "schema": SCHEMA,
         "version": __version__,
-        "system": config.configuration,
-        "dataset": dataset,
+        "system": run.configuration,
+        "dataset": cfg.dataset,
         "checkpoint": [model.step, images.digest(model.nets), images.digest(model.f0)],
         "stores": [store.manifest_hash for store in stores],
         "seed": seed,
-        "conversions": conversions,
+        "conversions": count,
     }
     origin = {
-        "metrics": sorted(metrics),
-        "run": config.name,
+        "metrics": sorted(cfg.chosen),
+        "run": run.name,
         "step": model.step,
-        "recogniser": recogniser,
-        "vocoder": converter.vocoder.name,
-        "substitute": substitute,
+        "recogniser": cfg.recogniser,
+        "vocoder": vocoder,
+        "substitute": cfg.substitute,
     }
-    counts = (
-        f"Reduced: {conversions} voices a task, {conversions} source faces a direction"
-        if conversions
-        else "The paper's counts: 140 and 180 voices, all faces"
-    )
+    reduced = f"Reduced: {count} voices a task, {count} source faces a direction"
+    counts = reduced if count else "The paper's counts: 140 and 180 voices, all faces"
 
     @cache
     def classifier() -> Any:
         (face, *_), _ = classifiers_of(
             stores,
             image_size=converter.image_size,
-            frames=config.model.mel_frames,
-            folder=auxiliary,
+            frames=run.model.mel_frames,
+            folder=folder.parents[1] / "auxiliary",
             device=converter.device,
             on_log=on_log,
         )
         return face
 
     return Evaluation(
-        groups=[group for study in studies for group in study.groups()],
-        families=metrics,
+        cfg=cfg,
+        groups=groups,
         folder=folder,
         origin={**basis, **origin},
-        heading=f"{config.name}, step {model.step}; dataset {dataset}, seed {seed}; vocoder "
-        f"{converter.vocoder.name}, recogniser {recogniser}. {counts}, ten outputs of each.\n\n"
+        heading=f"{run.name}, step {model.step}; dataset {cfg.dataset}, seed {seed}; vocoder "
+        f"{vocoder}, recogniser {cfg.recogniser}. {counts}, ten outputs of each.\n\n"
         "Frechet distances fall with the number of images: compare those of equal n alone. The "
         "speakers are those of the validation split (seen) and those left out (unseen).",
-        basis={
-            **basis,
-            "scored": SCORING,
-            "vocoder": [str(getattr(vocoder, "name", vocoder)), converter.vocoder.name],
-        },
-        recogniser=recogniser,
-        seed=seed,
+        basis={**basis, "scored": SCORING, "vocoder": [str(cfg.vocoder), vocoder]},
         image_size=converter.image_size,
-        weights=weights,
         device=converter.device,
-        moments=auxiliary / "moments",
-        classifier=classifier if substitute else None,
-        classifier_name=f"{substitute} of the faces of {dataset}",
+        classifier=classifier if cfg.substitute else None,
         on_log=on_log,
     )
 
@@ -429,72 +376,43 @@ def _temporary(folder: Path) -> Path:
     return Path(place.name)
 
 
-def of_manifest(
-    path: str | PathLike[str],
-    *,
-    recogniser: str = voice_networks.ESPNET,
-    checkpoint: str = "",
-    metrics: Sequence[str] = METRICS,
-    folder: str | PathLike[str] = "",
-    dataset: str = "",
-    image_size: int = IMAGE_SIZE,
-    seed: int = 0,
-    device: str = "cpu",
-    weights: str | PathLike[str] | None = None,
-    on_log: Log = lambda line: None,
-) -> Evaluation:
+def of_manifest(cfg: Evaluate, *, on_log: Log = lambda line: None) -> Evaluation:
     """Prepare the evaluation of outputs of any system, listed in a CSV file.
 
     Args:
-        path: the file; see :func:`xfavot.evaluation.manifest.read`.
-        recogniser: one of `voice_networks.NAMES`; never replaced by another.
-        checkpoint: a run folder or checkpoint, whose styles say what fits face to voice; "" for
-            none.
-        metrics: some of `parameters.METRICS`.
-        folder: of the results.
-        dataset: for the rows; default, the name of the CSV file.
-        image_size: pixels a side to which faces are brought.
-        seed: of the intervals.
-        device: of the checkpoint's networks.
-        weights: the folder of weights; see `fetched.root`. Nothing is fetched.
+        cfg: the file, see :func:`xfavot.evaluation.manifest.read`; the metrics, the recogniser,
+            which is never replaced by another, the seed and the folder of the results. A checkpoint
+            that is named says by its styles what fits face to voice.
         on_log: receives lines on progress.
 
     Raises:
-        DataError: the manifest cannot be used, or no such recogniser.
+        DataError: the manifest cannot be used.
         CheckpointError: the checkpoint cannot be used.
     """
-    outputs = manifest.read(path)
-    if recogniser not in voice_networks.NAMES:
-        voice_networks.load_recogniser(recogniser)
-    listed, embed, name, networks = Path(path), None, "", ""
-    if checkpoint:
-        model = load_model(Path(checkpoint))
+    outputs, listed = manifest.read(cfg.manifest), Path(cfg.manifest)
+    embed, name, networks = None, "", ""
+    if cfg.checkpoint:
+        model = load_model(Path(cfg.checkpoint))
         name = f"{model.config.name or model.config.configuration} at step {model.step}"
         networks = images.digest(model.nets)
-        embed = style_embedder(StyleMaker(model, name=name, device=device))
-    dataset = dataset or listed.stem
+        embed = style_embedder(StyleMaker(model, name=name, device=cfg.device))
     origin = {
         "schema": "xfavot external scores 1",
         "version": __version__,
         "manifest": listed.name,
         "manifest_sha256": _sha256(listed),
-        "seed": seed,
+        "seed": cfg.seed,
         "weights": {name: describe(name).checksum for name in WEIGHTS},
     }
     files = {file for one in outputs for file in (one.source, one.reference, one.output) if file}
-    basis = {"files": [_sha256(file) for file in sorted(files)], "checkpoint": networks}
+    scored = [SCORING, networks, *map(_sha256, sorted(files))]
     return Evaluation(
-        groups=manifest.groups_of(outputs, dataset=dataset, size=image_size),
-        families=metrics,
-        folder=Path(folder),
-        name="scores",
-        heading=f"{len(outputs)} outputs listed in {listed.name}; seed {seed}.",
+        cfg=cfg,
+        groups=manifest.groups_of(outputs, dataset=listed.stem, size=IMAGE_SIZE),
+        folder=Path(cfg.out),
+        heading=f"{len(outputs)} outputs listed in {listed.name}; seed {cfg.seed}.",
         origin=origin,
-        basis={**origin, **basis, "scored": [SCORING, dataset, image_size]},
-        recogniser=recogniser,
-        seed=seed,
-        image_size=image_size,
-        weights=weights,
+        basis={**origin, "scored": scored},
         embed=embed,
         embed_name=f"the style encoders of {name}",
         on_log=on_log,
