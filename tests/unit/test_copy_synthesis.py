@@ -44,7 +44,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture
 def no_embedding(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = Mock(side_effect=WeightsError("Resemblyzer is not installed"))
-    monkeypatch.setattr(copy_synthesis, "_resemblyzer", absent)
+    monkeypatch.setattr(copy_synthesis, "SpeakerEncoder", absent)
 
 
 def test_clips_are_held_out_and_of_women_and_men_in_turn(store: Store, tmp_path: Path) -> None:

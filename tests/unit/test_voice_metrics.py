@@ -5,12 +5,14 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 import yaml
 
+from xfavot.audio.f0 import world_f0
 from xfavot.errors import DataError, WeightsError
 from xfavot.evaluation import voice_networks, voices
 from xfavot.evaluation.voice_networks import SpeakerEncoder
@@ -30,6 +32,11 @@ def voice(hz: float = 120.0, seconds: float = 2.0, rate: int = RATE) -> np.ndarr
     return (0.05 * buzz * (1 + 0.5 * np.sin(2 * np.pi * 4 * t))).astype(np.float32)
 
 
+def at_30_dbfs(x: np.ndarray) -> np.ndarray:
+    """The same sound at a level of -30 dBFS."""
+    return np.asarray(x * 10 ** (-30 / 20) / np.sqrt(np.mean(x.astype(np.float64) ** 2)), "float32")
+
+
 @pytest.fixture(scope="module")
 def encoder() -> SpeakerEncoder:
     pytest.importorskip("webrtcvad")
@@ -43,8 +50,82 @@ def test_embedding_is_that_of_resemblyzer(encoder: SpeakerEncoder, rate: int) ->
         import resemblyzer
     x = voice(rate=rate)
     theirs = resemblyzer.VoiceEncoder("cpu", verbose=False)
-    wanted = theirs.embed_utterance(resemblyzer.preprocess_wav(x, source_sr=rate))
-    assert np.array_equal(encoder.embed(x, rate), wanted.astype(np.float64))
+    quiet = resemblyzer.preprocess_wav(at_30_dbfs(x), source_sr=rate)  # without its pauses
+    wanted = theirs.embed_utterance(at_30_dbfs(quiet))
+    np.testing.assert_allclose(encoder.embed(x, rate), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("gain", [0.01, 0.1, 3.0])
+def test_speaker_similarity_does_not_depend_on_level(encoder: SpeakerEncoder, gain: float) -> None:
+    x = np.concatenate([voice(), np.zeros(RATE, np.float32)])
+    assert similarity(encoder.embed(x, RATE), encoder.embed(gain * x, RATE)) > 0.9999
+
+
+def pocketsphinx() -> Any:
+    return voice_networks.load_recogniser(voice_networks.SPHINX_GRID).hear
+
+
+def resemblyzer() -> Any:
+    return SpeakerEncoder().embed
+
+
+def content() -> Any:
+    reader = voice_networks.ContentReader()
+    return lambda wave, rate: reader.read(wave)
+
+
+def nisqa() -> Any:
+    return voice_networks.load_nisqa()
+
+
+def nisqa_tts() -> Any:
+    return voice_networks.load_nisqa(voice_networks.NISQA_TTS)
+
+
+def melody() -> Any:
+    return lambda wave, rate: world_f0(wave)
+
+
+@pytest.mark.parametrize("make", [pocketsphinx, resemblyzer, content, nisqa, nisqa_tts, melody])
+def test_a_measure_is_a_function_of_its_clip_alone(make: Any) -> None:
+    try:
+        measure = make()
+    except WeightsError as error:
+        pytest.skip(str(error))
+    clips = [voice(hz, seconds) for hz, seconds in ((100, 1.5), (230, 1.0), (150, 2.0))]
+    in_order = [measure(clip, RATE) for clip in clips]
+    backwards = [measure(clip, RATE) for clip in clips[::-1]][::-1]
+    alone = make()(clips[-1], RATE)
+    for one, other in zip([*in_order, in_order[-1]], [*backwards, alone], strict=True):
+        torch.testing.assert_close(plain(one), plain(other), rtol=0, atol=0)
+
+
+def plain(found: Any) -> Any:
+    """What was measured as tensors and texts by number, so that it can be compared."""
+    if isinstance(found, str):
+        return torch.tensor([*map(ord, found)])
+    if isinstance(found, dict):
+        return torch.tensor([*found.values()])
+    return [plain(one) for one in found] if isinstance(found, tuple) else torch.as_tensor(found)
+
+
+def test_nisqa_over_shifts_is_quoted_beside_the_plain_score(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heard: list[int] = []
+
+    def network(wave: np.ndarray, rate: int) -> dict[str, float]:
+        heard.append(len(wave))
+        return {"nisqa": 3.0 + len(heard) / 10, "nisqa_noisiness": 2.0}
+
+    monkeypatch.setattr(voices, "load_waveform", lambda file: voice(seconds=1.0))
+    measure = voices._quality(Mock(side_effect=network, metric="nisqa"))
+    found = {name: value for name, (value, _) in measure(Mock(), Mock()).items()}
+    assert heard == [24_000, 23_760, 23_520, 23_280]
+    assert (found["nisqa"], found["nisqa_noisiness"]) == (3.1, 2.0)
+    assert found["nisqa_over_shifts"] == pytest.approx(3.25)
+    assert found["nisqa_spread_of_shifts"] == pytest.approx(np.std([3.1, 3.2, 3.3, 3.4]))
+    assert "first 0, 10, 20 and 30 ms" in voices.definition("nisqa_over_shifts", "")
 
 
 def test_similarity_of_one_and_of_several(encoder: SpeakerEncoder) -> None:

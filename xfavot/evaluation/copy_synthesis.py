@@ -8,8 +8,8 @@ cannot sound better than that.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -23,6 +23,7 @@ from xfavot.audio.mel import MEL, log_mel
 from xfavot.audio.vocoder import Vocoder
 from xfavot.data.store import GENDERS, Store
 from xfavot.errors import DataError, WeightsError
+from xfavot.evaluation.voice_networks import SpeakerEncoder
 from xfavot.training.speech import DB_PER_LOG10, Clip, PitchScore, clips_of
 
 UNSEEN_FIRST = ("unseen", "val", "train")  # the order in which a split is looked for
@@ -125,10 +126,15 @@ def measure(
             if name != ORIGINAL:
                 group = groups.setdefault((name, item.corpus, item.split), [])
                 group.append((copy.clip, copy.sounds[ORIGINAL], sound))
-    embed = _embedding(on_log or (lambda _: None)) if groups else None
+    encoder = None
+    try:
+        encoder = SpeakerEncoder() if groups else None
+    except WeightsError as error:
+        if on_log:
+            on_log(f"speaker similarity is not available: {error}")
     rows = []
     for (system, corpus, split), members in groups.items():
-        for metric, value in _values(members, embed).items():
+        for metric, value in _values(members, encoder).items():
             rows.append(
                 {
                     "system": system,
@@ -146,14 +152,16 @@ def measure(
 
 
 def _values(
-    members: Sequence[tuple[Clip, Wave, Wave]], embed: Callable[[Wave], Wave] | None
+    members: Sequence[tuple[Clip, Wave, Wave]], encoder: SpeakerEncoder | None
 ) -> dict[str, float]:
     pitch, distances, likeness = PitchScore(), [], []
     for clip, wave, sound in members:
         distances.append(mel_distance_db(torch.from_numpy(wave), torch.from_numpy(sound)))
         pitch.add(clip.f0(), torch.from_numpy(world_f0(sound)))
-        if embed is not None:
-            likeness.append(float(embed(wave) @ embed(sound)))
+        with suppress(DataError):  # no voice is left in one of them
+            if encoder is not None:
+                one, other = (encoder.embed(x, MEL.sample_rate) for x in (wave, sound))
+                likeness.append(float(one @ other))
     pairs = torch.cat(pitch.pairs, dim=1)  # (2, frames voiced in both) Hz
     values = {"log_mel_db": float(np.mean(distances))}
     values["voicing_error"] = pitch.wrong_voicing / pitch.frames
@@ -171,32 +179,3 @@ def mel_distance_db(wave: Tensor, sound: Tensor) -> float:
     wanted, got = log_mel(wave), log_mel(sound)
     heard = wanted > wanted.max() - HEARD_DECADES
     return DB_PER_LOG10 * float((got - wanted)[heard].abs().mean())
-
-
-def _embedding(say: Say) -> Callable[[Wave], Wave] | None:
-    """Return what embeds a voice, or say why nothing does."""
-    try:
-        return _resemblyzer()
-    except WeightsError as error:
-        say(f"speaker similarity is not available: {error}")
-        return None
-
-
-@lru_cache(maxsize=1)
-def _resemblyzer() -> Callable[[Wave], Wave]:
-    """Return Resemblyzer's embedding of a voice at 24 kHz, of unit length; it runs on the CPU."""
-    try:
-        from resemblyzer import (  # type: ignore[import-untyped]
-            VoiceEncoder,
-            preprocess_wav,
-        )
-    except ImportError as error:
-        raise WeightsError(
-            f'Resemblyzer is not installed ({error}); run: pip install "xfavot[metrics]"'
-        ) from error
-    encoder = VoiceEncoder("cpu", verbose=False)
-
-    def embed(wave: Wave) -> Wave:
-        return np.asarray(encoder.embed_utterance(preprocess_wav(wave, MEL.sample_rate)))
-
-    return embed

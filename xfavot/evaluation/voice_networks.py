@@ -40,10 +40,17 @@ Cache = str | PathLike[str] | None
 
 
 NISQA, NISQA_TTS = "nisqa", "nisqa_tts"
+SHIFTS_MS = (0, 10, 20, 30)  # left out at the beginning, since a score depends on it
+MEAN, SPREAD = "_over_shifts", "_spread_of_shifts"  # end the names of what says so
 DIMENSIONS = ("noisiness", "discontinuity", "coloration", "loudness")  # in the network's order
 NISQA_DEFINITIONS = {
     NISQA: f"NISQA v2.0 (nisqa.tar), at {MEL.sample_rate} Hz without resampling",
     NISQA_TTS: f"NISQA-TTS v1.0 (nisqa_tts.tar), at {MEL.sample_rate} Hz without resampling",
+}
+NISQA_DEFINITIONS |= {
+    name + ending: f"{text}; {said} over the clip without its first 0, 10, 20 and 30 ms"
+    for name, text in NISQA_DEFINITIONS.items()
+    for ending, said in ((MEAN, "mean"), (SPREAD, "standard deviation"))
 }
 KIND = {NISQA: "NISQA_DIM", NISQA_TTS: "NISQA"}  # of network, as the files say
 SMALLEST_AMPLITUDE, RANGE_DB = 1e-4, 80.0
@@ -283,6 +290,7 @@ class PocketsphinxGrid:
     def hear(self, wave: Wave, rate_hz: int) -> str:
         """See :class:`Recogniser`."""
         pcm = np.round(at_16_khz(wave, rate_hz) * 32767).astype("<i2").tobytes()
+        self._decoder.reinit_feat()  # else the mean of the clips before stays in the front end
         self._decoder.start_utt()
         self._decoder.process_raw(pcm, full_utt=True)
         self._decoder.end_utt()
@@ -432,6 +440,13 @@ def _quiet() -> Any:
 
 
 Vector = NDArray[np.float64]
+SPEAKER_DBFS = -30.0  # Resemblyzer raises what is quieter and leaves what is louder; it hears level
+
+
+def at_speaker_level(wave: Wave) -> Wave:
+    """Bring a voice (N,) to :data:`SPEAKER_DBFS`, so that no speaker embedding depends on level."""
+    level = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
+    return np.asarray(wave * (10.0 ** (SPEAKER_DBFS / 20.0) / level), dtype=np.float32)
 
 
 class SpeakerEncoder:
@@ -473,13 +488,14 @@ class SpeakerEncoder:
                 f"{int((~np.isfinite(x)).sum())} not finite, peak {np.abs(x).max(initial=0.0):g}; "
                 "expected one mono voice, finite and not silent; read it with load_waveform"
             )
-        voice = self._prepare(x, source_sr=rate_hz)
-        if not len(voice):
+        voice = self._prepare(at_speaker_level(x), source_sr=rate_hz)  # and without its pauses
+        if not np.abs(voice).max(initial=0.0) > 0:
             raise DataError(
                 f"speaker similarity: Resemblyzer finds no voice in {len(x) / rate_hz:.2f} s of "
                 "sound; expected speech; listen to the file"
             )
-        return np.asarray(self._network.embed_utterance(voice), dtype=np.float64)
+        embedded = self._network.embed_utterance(at_speaker_level(voice))
+        return np.asarray(embedded, dtype=np.float64)
 
 
 # The content network that ships

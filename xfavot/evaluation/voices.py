@@ -30,10 +30,13 @@ from xfavot.evaluation.manifest import Output, Voices
 from xfavot.evaluation.rows import Row
 from xfavot.evaluation.voice_networks import (
     ESPNET,
+    MEAN,
     NISQA,
     NISQA_DEFINITIONS,
     NISQA_TTS,
+    SHIFTS_MS,
     SPHINX_GRID,
+    SPREAD,
     Cache,
     ContentReader,
     Nisqa,
@@ -54,7 +57,9 @@ Measure = Callable[[Output, People], Found]
 
 
 SIMILARITY = "speaker_similarity"
-SIMILARITY_DEFINITION = "SpkSim: cosine of Resemblyzer's utterance embeddings"
+SIMILARITY_DEFINITION = (
+    "SpkSim: cosine of Resemblyzer's utterance embeddings, every voice at -30 dBFS first"
+)
 
 
 def similarity(output: Vector, *utterances: Vector) -> float:
@@ -305,7 +310,14 @@ def embedder(weights_folder: Cache = None) -> Callable[[Path], Vector]:
 
 def _quality(network: Nisqa) -> Measure:
     def measure(one: Output, people: People) -> Found:
-        scores = network(load_waveform(one.output), MEL.sample_rate)
+        wave = load_waveform(one.output)
+        later = (wave[ms * MEL.sample_rate // 1000 :] for ms in SHIFTS_MS)
+        rated = [network(x, MEL.sample_rate) for x in later]
+        over = [scores[network.metric] for scores in rated]
+        scores = rated[0] | {
+            network.metric + MEAN: float(np.mean(over)),
+            network.metric + SPREAD: float(np.std(over)),
+        }
         return {name: (value, 1.0) for name, value in scores.items()}
 
     return measure
@@ -402,7 +414,7 @@ def score(
 def definition(metric: str, recogniser: str) -> str:
     """Say what a metric of voices is."""
     if metric.startswith(NISQA):
-        return NISQA_DEFINITIONS[NISQA_TTS if metric == NISQA_TTS else NISQA]
+        return NISQA_DEFINITIONS.get(metric, NISQA_DEFINITIONS[NISQA])
     if metric in WORD_DEFINITIONS:
         return f"{WORD_DEFINITIONS[metric]}; heard by {recogniser}"
     known = {**F0_DEFINITIONS, **CONTENT_DEFINITIONS, SIMILARITY: SIMILARITY_DEFINITION}
