@@ -198,7 +198,7 @@ def test_a_sound_without_a_true_length_is_read_whole(name: str) -> None:
     got = load_waveform(STREAMED[name]())
     assert 2.0 * RATE <= len(got) < 2.08 * RATE
     assert np.sqrt(np.mean(got[int(1.3 * RATE) : int(1.9 * RATE)] ** 2)) == pytest.approx(
-        0.5 / np.sqrt(2), rel=0.02
+        0.5 / np.sqrt(2), rel=0.06
     )
 
 

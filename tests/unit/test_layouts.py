@@ -8,7 +8,6 @@ import pytest
 
 from tests.unit.test_readers import clips, left_out, put, rejects
 from xfavot.data.readers import NOT_NEEDED, READERS, Reject
-from xfavot.data.readers.celeba_hq import read_attributes
 from xfavot.data.readers.source import MALFORMED, UNUSED
 
 
@@ -23,7 +22,8 @@ def test_grid_as_zenodo_and_as_the_site_unpack(tmp_path: Path) -> None:
     assert "mpg_6000" in str(found["s34/bbaf2n"].source)
     assert {clip.transcript for clip in found.values()} == {"bin"}
     assert [clip.gender for clip in found.values()].count("f") == 15
-    assert left_out("grid", tmp_path) == {"sound files": 34, "film files": 1}
+    left = {"sound files": 34, "film files": 1, "other files": 2}
+    assert left_out("grid", tmp_path) == left
 
 
 def test_vctk_080_lacks_texts_and_a_row_of_its_list(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_vctk_080_lacks_texts_and_a_row_of_its_list(tmp_path: Path) -> None:
     put(tmp_path, "VCTK-Corpus/speaker-info.txt", text=info)
     found = clips("vctk", tmp_path).values()
     assert [(c.gender, bool(c.transcript)) for c in found] == [("f", 1), ("f", 1), ("m", 0)]
-    assert rejects("vctk", tmp_path) == {}
+    assert left_out("vctk", tmp_path) == {"other files": 3}
 
 
 def test_vctk_092_takes_the_first_microphone_where_there_is_one(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_vctk_092_takes_the_first_microphone_where_there_is_one(tmp_path: Path) 
     assert [c.source.name for c in found.values()].count("p362_001_mic2.flac") == 1
     genders = {c.speaker.removeprefix("vctk/"): c.gender for c in found.values()}
     assert genders == {"p225": "f", "p280": "f", "p362": "", "s5": "m"}
-    assert left_out("vctk", tmp_path) == {"sound files": 4}
+    assert left_out("vctk", tmp_path) == {"sound files": 4, "other files": 3}
     assert rejects("vctk", tmp_path)["speaker-info.txt"] == MALFORMED
 
 
@@ -75,7 +75,8 @@ def test_celebamask_hq_as_it_unpacks(tmp_path: Path) -> None:
         group = [clip for clip in found if clip.gender == gender]
         assert len(group) == 19
         assert sum(clip.split == "val" for clip in group) == 2
-    assert left_out("celeba_hq", tmp_path) == {"picture files": 31}  # masks and a copy
+    # masks and a copy; poses and README
+    assert left_out("celeba_hq", tmp_path) == {"picture files": 31, "other files": 2}
     others = [r for r in READERS["celeba_hq"].scan(tmp_path, seed=0) if isinstance(r, Reject)]
     reasons = {r.reason: r for r in others}
     assert {r.source.name for r in others if r.reason == "not in the attribute list"} == {
@@ -85,7 +86,7 @@ def test_celebamask_hq_as_it_unpacks(tmp_path: Path) -> None:
     }
     assert reasons[MALFORMED].detail.startswith("2 rows")
     assert reasons[UNUSED].detail == "2 of 40 rows have no clip here, for example 99, 98"
-    assert len(others) == 3 + 1 + 1 + 1
+    assert len(others) == 3 + 1 + 1 + 2
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,6 @@ def test_celebamask_hq_as_it_unpacks(tmp_path: Path) -> None:
 def test_celeba_attribute_lists(tmp_path: Path, name: str, text: str) -> None:
     put(tmp_path, name, text=text)
     put(tmp_path, "img/000001.jpg", "img/000002.jpg")
-    assert read_attributes(tmp_path / name).codes == {"000001": "m", "000002": "f"}
     assert [clip.gender for clip in clips("celeba_hq", tmp_path).values()] == ["m", "f"]
 
 
@@ -140,6 +140,7 @@ def test_voxceleb1_as_it_unpacks(tmp_path: Path) -> None:
         "vox1_meta.csv": MALFORMED,
         "speakers.csv": UNUSED,
         "c.mp4": NOT_NEEDED,
+        "x.txt": NOT_NEEDED,
     }
 
 
@@ -173,7 +174,8 @@ def test_lip2wav_as_its_scripts_leave_it(tmp_path: Path) -> None:
     assert (cut.speaker, cut.extra["group"]) == ("lip2wav/new", "Dataset/new/preprocessed/idC")
     assert set(found) == {f"Dataset/chem/intervals/idA/cut-{n}" for n in range(3)}
     assert {(c.speaker, c.gender) for c in found.values()} == {("lip2wav/chem", "f")}
-    assert left_out("lip2wav", tmp_path) == {"film files": 2, "sound files": 2, "picture files": 2}
+    left = {"film files": 2, "sound files": 2, "picture files": 2, "other files": 2}
+    assert left_out("lip2wav", tmp_path) == left
     assert len(clips("lip2wav", chem)) == 3
     put(tmp_path, "other/x.mp4")
     assert rejects("lip2wav", tmp_path)["x.mp4"] == "no speaker"
@@ -197,7 +199,8 @@ def test_real_samples_are_all_placed(real_corpus: Path) -> None:
     for corpus, count in counts.items():
         assert len(clips(corpus, real_corpus)) == count
         assert set(rejects(corpus, real_corpus).values()) <= {NOT_NEEDED}
-        assert sum(left_out(corpus, real_corpus).values()) == others.get(corpus, 0)
+        left = left_out(corpus, real_corpus)
+        assert sum(n for what, n in left.items() if what != "other files") == others.get(corpus, 0)
     assert all(clip.transcript for clip in clips("grid", real_corpus).values())
     assert {clip.gender for clip in clips("voxceleb", real_corpus).values()} == {"f", "m"}
     assert len(clips("clips", real_corpus / "other" / "talking_clips")) == 10

@@ -1,7 +1,8 @@
 """A folder of originals, and the records that a reader makes of it.
 
-A reader only looks at names, folders and tables; it opens no media, so scanning a full corpus is
-quick and a broken file is met later, in `xfavot.data.prepare`, where it is quarantined.
+A reader looks at names, folders and tables. It opens media only to learn what a file of an unusual
+name is, so that scanning a full corpus is quick and a broken file is met later, in
+`xfavot.data.prepare`, where it is quarantined.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import csv
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
@@ -31,13 +32,13 @@ NOT_REJECTED = (NOT_NEEDED, NOTED)
 MALFORMED = "rows that do not fit"
 UNUSED = "rows without a clip"
 EXAMPLES = 3  # names in a note
-SUFFIXES = {
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+USUAL = {  # suffixes that are taken at their word, to be quick and to name what is broken
     "sound": ".wav .flac .mp3 .ogg .oga .opus .m4a .aac .aif .aiff .wma",
     "picture": ".jpg .jpeg .jfif .png .webp .bmp .tif .tiff .gif .avif .heic",
     "film": ".mpg .mpeg .mp4 .m4v .avi .mov .mkv .webm .3gp .wmv .flv",
 }
-ARCHIVES = [".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"]
-_KINDS = {suffix: kind for kind, suffixes in SUFFIXES.items() for suffix in suffixes.split()}
+_KINDS = {suffix: kind for kind, suffixes in USUAL.items() for suffix in suffixes.split()}
 _GENDERS = {
     **dict.fromkeys(["f", "female", "w", "woman"], "f"),
     **dict.fromkeys(["m", "male", "man"], "m"),
@@ -140,31 +141,20 @@ def fraction(key: str, *, seed: int) -> float:
     return int.from_bytes(digest[:8], "big") / 2.0**64
 
 
-def media_kind(path: Path) -> str:
+def media_kind(path: Path, *, look: bool = False) -> str:
     """Return ``"sound"``, ``"picture"``, ``"film"`` or ``""``.
 
-    A usual suffix is taken at its word, since a corpus may hold 100,000 files; whatever else it
-    may be called, the content decides.
+    Args:
+        path: the file.
+        look: let the content decide whatever the suffix says, which costs some ms a file.
     """
-    return _KINDS.get(path.suffix.casefold()) or kind_of(path) or ""
+    usual = _KINDS.get(path.suffix.casefold(), "")
+    return usual if usual and not look else kind_of(path) or usual
 
 
 def of_kind(files: Iterable[Path], *kinds: str) -> list[Path]:
     """Return the media of some kinds."""
     return [path for path in files if media_kind(path) in kinds]
-
-
-def read_text(path: Path) -> str:
-    """Read a small text file of unknown encoding; an absent or unreadable one gives ``""``."""
-    try:
-        return path.read_bytes().decode("utf-8-sig", errors="replace") if path.is_file() else ""
-    except OSError:
-        return ""
-
-
-def read_words(path: Path | None) -> str:
-    """Read the words of a transcript; ``""`` if there is none."""
-    return " ".join(read_text(path).split()) if path else ""
 
 
 class Genders:
@@ -183,29 +173,23 @@ class Genders:
         self, path: Path, rows: Iterable[tuple[int, str, str | None]] = (), *, strict: bool = False
     ) -> None:
         """Read the rows, none of them of use yet."""
-        self.path, self.codes = path, dict[str, str]()
-        self._malformed: list[str] = []
-        lines: dict[str, int] = {}
-        contradictory: set[str] = set()
+        self.path, self.codes, self._misfits = path, dict[str, str](), list[str]()
+        lines, contradictory = dict[str, int](), set[str]()
         for line, name, word in rows:
             code = None if word is None else _GENDERS.get(word.strip().casefold())
             first = lines.setdefault(name, line)
-            if name and code is not None and self.codes.setdefault(name, code) == code:
-                continue
-            if strict and name and code is not None:
-                raise DataError(
-                    f"{path}: lines {first} and {line} give {name!r} the genders "
-                    f"{self.codes[name]!r} and {code!r}; expected one row a speaker; correct the "
-                    "table"
-                )
-            self._malformed.append(f"line {line} ({name!r}, {word!r})")
-            contradictory |= {name} if code is not None else set()
-        for name in contradictory & self.codes.keys():
+            if not name or code is None or self.codes.setdefault(name, code) != code:
+                self._misfits.append(f"line {line} ({name!r}, {word!r})")
+                if name and code is not None:
+                    contradictory.add(name)
+                    if strict:
+                        raise DataError(
+                            f"{path}: lines {first} and {line} give {name!r} the genders "
+                            f"{self.codes[name]!r} and {code!r}; expected one row a speaker"
+                        )
+        for name in contradictory:
             del self.codes[name]
         self._unused = dict.fromkeys(self.codes)
-        self._folded: dict[str, list[str]] = {}
-        for name in self.codes:
-            self._folded.setdefault(name.casefold(), []).append(name)
 
     def gender(self, *names: str) -> str:
         """Return the gender of the first name that the table knows, ``""`` if none.
@@ -219,16 +203,19 @@ class Genders:
                 return self.codes[rows[0]]
         return ""
 
-    def malformed(self) -> Iterator[Reject]:
-        """Yield what is to be said of rows that do not fit."""
-        if self._malformed:
-            what = "rows are not one name with one gender"
-            detail = note(len(self._malformed), what, self._malformed)
-            yield Reject(self.path, MALFORMED, detail)
+    @cached_property
+    def _folded(self) -> dict[str, list[str]]:
+        folded: dict[str, list[str]] = {}
+        for name in self.codes:
+            folded.setdefault(name.casefold(), []).append(name)
+        return folded
 
-    def unused(self) -> Iterator[Reject]:
-        """Yield what is to be said of rows that no clip has asked for."""
-        if self._unused:
+    def notes(self, *, unused: bool = True) -> Iterator[Reject]:
+        """Yield what is to be said of rows that do not fit, and of rows that no clip asked for."""
+        if self._misfits:
+            what = "rows are not one name with one gender"
+            yield Reject(self.path, MALFORMED, note(len(self._misfits), what, self._misfits))
+        if unused and self._unused:
             what = f"of {len(self.codes):,} rows have no clip here"
             yield Reject(self.path, UNUSED, note(len(self._unused), what, list(self._unused)))
 
@@ -267,18 +254,21 @@ class Source:
     Links to folders are followed last, and every folder is entered once, so that a folder is seen
     under its own name where it has one and a loop of links ends.
 
-    Attributes:
+    Args:
         root: the folder.
+        corpus: its name.
         seed: of the splits.
+
+    Attributes:
         folders: each folder below it (as a path in it) with its files, sorted.
-        odd: what is no plain file, is hidden, or cannot be opened.
     """
 
-    def __init__(self, root: Path, *, seed: int) -> None:
+    def __init__(self, root: Path, corpus: str = "", *, seed: int) -> None:
         """Walk through the folder."""
-        self.root, self.seed = root, seed
+        self.root, self.corpus, self.seed = root, corpus, seed
         self.folders: list[tuple[Path, list[Path]]] = []
-        self.odd: list[Reject] = []
+        self._odd: list[Reject] = []  # what is hidden, no plain file, or cannot be opened
+        self._used: set[Path] = {root / "speakers.csv"}
         entered: set[tuple[int, int]] = set()
         waiting, links = [root], list[Path]()
         while waiting or links:
@@ -290,48 +280,166 @@ class Source:
                 entered.add((state.st_dev, state.st_ino))
                 entries = sorted(here.iterdir())
             except OSError as error:
-                self.odd.append(Reject(here, "cannot be opened", str(error)))
+                self._odd.append(Reject(here, "cannot be opened", str(error)))
                 continue
-            below, linked, files = self._sorted(entries)
-            if media_kind(here) and not (below or linked or files):
-                detail = "expected a file of that name"
-                self.odd.append(Reject(here, "a folder, not a file", detail))
+            files, below = list[Path](), list[Path]()
+            for path in entries:
+                if path.name.startswith("."):
+                    kind = "folders" if os.path.isdir(path) else "files"
+                    why = f"hidden {kind} (a dot begins the name)"
+                    self._odd.append(Reject(path, NOT_NEEDED, why, counted=True))
+                elif os.path.isdir(path):
+                    (links if path.is_symlink() else below).append(path)
+                elif os.path.isfile(path) or not os.path.exists(path):
+                    files.append(path)  # a link that leads nowhere is met again, and named, later
+                else:
+                    why = "a pipe, a device or a socket"
+                    self._odd.append(Reject(path, "not a plain file", why))
+            if not entries and here.suffix.casefold() in _KINDS:
+                self._odd.append(Reject(here, "a folder, not a file", "a file has such a name"))
             waiting += reversed(below)
-            links += linked
             self.folders.append((here.relative_to(root), files))
-
-    def _sorted(self, entries: Iterable[Path]) -> tuple[list[Path], list[Path], list[Path]]:
-        """Return folders, links to folders, and files; what is none of them is odd."""
-        below, linked, files = list[Path](), list[Path](), list[Path]()
-        for path in entries:
-            if path.name.startswith("."):
-                kind = "folders" if os.path.isdir(path) else "files" if media_kind(path) else ""
-                detail = f"hidden {kind} (a dot begins the name)"
-                self.odd += [Reject(path, NOT_NEEDED, detail, counted=True)] if kind else []
-            elif os.path.isdir(path):
-                (linked if path.is_symlink() else below).append(path)
-            elif os.path.isfile(path) or not os.path.exists(path):
-                files.append(path)  # a link that leads nowhere is met again, and named, later
-            elif media_kind(path):
-                self.odd.append(Reject(path, "not a plain file", "a pipe, a device or a socket"))
-        return below, linked, files
 
     @cached_property
     def speakers(self) -> Genders:
         """The table ``speakers.csv``."""
         return read_speakers(self.root)
 
+    def text(self, path: Path | None) -> str:
+        """Read a small text file of unknown encoding; an absent or unreadable one gives ``""``."""
+        if path is None or not path.is_file():
+            return ""
+        self._used.add(path)
+        try:
+            return path.read_bytes().decode("utf-8-sig", errors="replace")
+        except OSError:
+            return ""
+
+    def words(self, path: Path | None) -> str:
+        """Read the words of a transcript; ``""`` if there is none."""
+        return " ".join(self.text(path).split())
+
+    def clip(self, kind: str, speaker: str, name: str, known: str = "", **more: Any) -> Clip:
+        """Make a clip of a speaker, whose gender is that of ``speakers.csv`` or the one known."""
+        gender = self.speakers.gender(speaker) or known
+        return Clip(f"{speaker}/{name}", kind, f"{self.corpus}/{speaker}", gender, **more)
+
     def rest(self, taken: set[Path]) -> Iterator[Reject]:
-        """Account for everything that no record of a reader names.
+        """Account for everything that no record of a reader names and that was not read.
 
         Args:
             taken: the files that records name.
         """
-        yield from self.odd
-        for _, files in self.folders:
-            for path in of_kind(files, *SUFFIXES):
-                if path not in taken:
-                    detail = f"{media_kind(path)} files that this corpus's reader leaves out"
-                    yield Reject(path, NOT_NEEDED, detail, counted=True)
+        yield from self._odd
+        for path in (path for _, files in self.folders for path in files):
+            if path not in taken and path not in self._used:
+                kind = media_kind(path)
+                why = f"{kind} files that this corpus's reader leaves out"
+                why = why if kind else "other files (neither sound, picture nor film)"
+                yield Reject(path, NOT_NEEDED, why, counted=True)
         if "speakers" in vars(self):  # the reader has asked for genders
-            yield from (*self.speakers.malformed(), *self.speakers.unused())
+            yield from self.speakers.notes()
+
+
+@dataclass(frozen=True)
+class Reader:
+    """The reader of one corpus."""
+
+    corpus: str
+    layout: str  # that is expected, in words
+    names: tuple[str, ...]  # of its folder
+    read: Callable[[Source], Iterator[Clip | Reject]]
+
+    def scan(self, source: Path, *, seed: int) -> Iterator[Clip | Reject]:
+        """Yield every clip below `source` in a stable order, then whatever is no clip.
+
+        Raises:
+            DataError: the folder is missing or holds nothing in the corpus's layout, or a table
+                beside the corpus contradicts itself.
+        """
+        source = Path(source)
+        if not source.is_dir():
+            raise DataError(
+                f"source folder {str(source)!r} does not exist; expected the folder of the "
+                f"{self.corpus} originals: {self.layout}; set `source` to it"
+            )
+        root = corpus_folder(source, self.corpus)
+        folder = Source(root, self.corpus, seed=seed)
+        taken: set[Path] = set()
+        rejects: list[Reject] = []
+        clips = 0
+        for record in self.read(folder):
+            if isinstance(record, Clip):
+                clips += 1
+                taken.update(record.files)
+                yield _storable(record)
+            else:
+                taken.add(record.source)
+                rejects.append(record)
+        rejects = summed([*rejects, *folder.rest(taken)])
+        for other in sorted(source.iterdir() if source != root else ()):
+            if other != root and other.is_dir() and other.name.casefold() in self.names:
+                detail = f"a second folder of {self.corpus}; {root.name} is taken"
+                rejects.append(Reject(other, NOT_NEEDED, detail))
+        if not clips:
+            seen = "".join(f"; {r.source}: {r.reason} ({r.detail})" for r in rejects[:EXAMPLES])
+            if any(path.suffix in ARCHIVES for _, files in folder.folders for path in files):
+                seen += "; it holds archives: unpack them first"
+            raise DataError(
+                f"source folder {str(source)!r} holds no clip of {self.corpus}{seen}; expected "
+                f"{self.layout}; set `source` to that folder or to one that holds "
+                f"{self.corpus!r} as a folder"
+            )
+        yield from rejects
+
+
+READERS: dict[str, Reader] = {}
+
+
+def reader(
+    layout: str, *names: str
+) -> Callable[[Callable[[Source], Iterator[Clip | Reject]]], Callable[..., Any]]:
+    """Register the function that reads the corpus of its name; `names` are others of its folder."""
+
+    def register(read: Callable[[Source], Iterator[Clip | Reject]]) -> Callable[..., Any]:
+        corpus = read.__name__
+        READERS[corpus] = Reader(corpus, layout, (corpus, *names), read)
+        return read
+
+    return register
+
+
+def _storable(clip: Clip) -> Clip:
+    """Spell out what is not UTF-8 in the names that a clip has from its files."""
+    extra = {k: printable(x) if k == "group" else x for k, x in clip.extra.items()}
+    return replace(clip, id=printable(clip.id), speaker=printable(clip.speaker), extra=extra)
+
+
+def corpus_folder(source: Path, corpus: str) -> Path:
+    """Return the folder of a corpus: a child of `source` that bears its name, or `source` itself.
+
+    Args:
+        source: the corpus's own folder, or one that holds one folder a corpus.
+        corpus: its name.
+
+    Raises:
+        DataError: `source` cannot be read, or holds folders of other corpora and none of this one.
+    """
+    try:
+        folders = {path.name.casefold(): path for path in sorted(source.iterdir()) if path.is_dir()}
+    except OSError as error:
+        raise DataError(
+            f"source folder {str(source)!r} cannot be read ({error}); expected the {corpus} "
+            "originals; correct its permissions"
+        ) from error
+    for name in READERS[corpus].names:
+        if name in folders:
+            return folders[name]
+    every = {name for reader in READERS.values() for name in reader.names}
+    others = sorted(path.name for name, path in folders.items() if name in every)
+    if others:
+        raise DataError(
+            f"source folder {str(source)!r} holds {', '.join(others)} but no folder {corpus!r}; "
+            f"put the {corpus} originals into a folder of that name, or set `source` to them"
+        )
+    return source
