@@ -167,7 +167,7 @@ def test_a_store_that_stands_in_the_way_is_never_overwritten(tmp_path: Path) -> 
     (tmp_path / "celeba_hq").mkdir()
     write_celeba(tmp_path / "in")
     store.path.rename(tmp_path / "celeba_hq")
-    with pytest.raises(DataError, match="holds corpus 'vctk'"):
+    with pytest.raises(DataError, match=r"corpus.: .vctk."):
         make("celeba_hq", tmp_path / "in", tmp_path)
     assert (tmp_path / "celeba_hq" / "manifest.csv").read_bytes() == manifest
 
@@ -176,7 +176,7 @@ def test_a_folder_that_is_no_store_is_refused(tmp_path: Path) -> None:
     write_vctk(tmp_path / "in", clips=2)
     (tmp_path / "vctk").mkdir()
     (tmp_path / "vctk" / "thesis.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(DataError, match=r"store\.json.*missing"):
+    with pytest.raises(DataError, match=r"store\.json missing"):
         make("vctk", tmp_path / "in", tmp_path)
     assert (tmp_path / "vctk" / "thesis.txt").read_text(encoding="utf-8") == "mine"
 

@@ -50,27 +50,27 @@ def retyped(store: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda s: s.rename(s.with_name("x")), r"no such folder.*prepare_data"),
+        (lambda s: s.rename(s.with_name("x")), r"store.json missing.*prepare_data"),
         (lambda s: (s / "store.json").unlink(), "store.json missing"),
         (lambda s: (s / "mel.npy").unlink(), "mel.npy missing"),
         *(
             (lambda s, t=t: (s / "store.json").write_text(t), "store.json is damaged")
             for t in ("", "{", "[]", '{"schema": 1}')
         ),
-        (head(lambda h: h.update(schema=99)), "schema 99; expected 1"),
+        (head(lambda h: h.update(schema=99)), "schema.: 99.*expected schema 1"),
         (head(lambda h: h["mel"].update(hop=256)), "hop is 256, expected 300"),
         *(
             (
                 lambda s, n=n: os.truncate(s / f"{n}.npy", (s / f"{n}.npy").stat().st_size - 100),
-                f"{n}.npy is truncated",
+                f"{n}.npy is damaged",
             )
             for n in ("faces", "landmarks", "audio", "mel", "f0")
         ),
-        (retyped, r"f0.npy holds .* int32; expected .* float32"),
-        (lambda s: (s / "f0.npy").write_bytes(b"x" * 900), r"f0.npy is truncated or damaged"),
+        (retyped, r"f0.npy is .* int32; expected .*float32"),
+        (lambda s: (s / "f0.npy").write_bytes(b"x" * 900), "f0.npy is damaged"),
         (manifest(lambda t: "\n".join(t.split("\n")[:2])), "1 rows; expected 2"),
-        (manifest(lambda t: t[:-4]), "row 2"),
-        (manifest(lambda t: t.replace("24000", "99000", 1)), r"row 1, points outside the arrays"),
+        (manifest(lambda t: t[:-4]), "manifest.csv is damaged"),
+        (manifest(lambda t: t.replace("24000", "99000", 1)), "s1-0' points outside the arrays"),
         (manifest(lambda t: t.replace("speaker", "person", 1)), "columns"),
     ],
 )
@@ -84,7 +84,7 @@ def test_what_is_missing_or_damaged_is_named(
 
 def test_another_corpus(store: Path) -> None:
     Store.open(store, corpus="toy")
-    with pytest.raises(DataError, match="holds corpus 'toy'; expected 'grid'"):
+    with pytest.raises(DataError, match=r"corpus.: .toy.*expected .* .grid."):
         Store.open(store, corpus="grid")
 
 

@@ -17,22 +17,14 @@ pytest.importorskip("matplotlib")
 from tests.unit.store_factory import face, make_store
 from xfavot.data import report
 from xfavot.data.readers import NOT_NEEDED
-from xfavot.data.report import (
-    LISTED_REJECTS,
-    bins,
-    contact_sheet,
-    histogram,
-    preview,
-    summary,
-    write_report,
-)
+from xfavot.data.report import contact_sheet, histogram, preview, summary, write_report
 from xfavot.data.store import Store
 from xfavot.errors import DataError
 
 
-def page_of(store: Store, rejects: Sequence[tuple[str, str, str]] = ()) -> str:
+def page_of(store: Store, rejects: Sequence[tuple[str, str, str, int]] = ()) -> str:
     with (store.path / "quarantine.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("source", "reason", "detail"), *rejects])
+        csv.writer(file).writerows([("source", "reason", "detail", "files"), *rejects])
     return write_report(store).read_text(encoding="utf-8")
 
 
@@ -52,18 +44,21 @@ def test_the_page_counts_and_shows(tmp_path: Path) -> None:
 
 def test_rejects_are_listed_by_class_with_examples(tmp_path: Path) -> None:
     store = make_store(tmp_path, genders="f", clips=1, kind="audio", seconds=0.5)
-    rejects = [(f"a/<b>{i}.wav", "silent", "peak & all") for i in range(LISTED_REJECTS + 5)]
-    rejects += [("b.wav", "truncated", "short"), ("c", NOT_NEEDED, "7 files: second microphone")]
+    rejects = [(f"a/<b>{i}.wav", "silent", "peak & all", 1) for i in range(20 + 5)]
+    rejects += [
+        ("b.wav", "truncated", "short", 1),
+        ("c", NOT_NEEDED, "7 files: second microphone", 7),
+    ]
     page = page_of(store, rejects)
     assert "<b>26</b>files rejected" in page
     assert page.index("silent: 25") < page.index("truncated: 1")
     assert "a/&lt;b&gt;0.wav" in page
     assert "<b>0.wav" not in page
     assert "peak &amp; all" in page
-    assert f"a/&lt;b&gt;{LISTED_REJECTS}.wav" not in page
+    assert f"a/&lt;b&gt;{20}.wav" not in page
     assert "5 more in quarantine.csv" in page
-    assert page.index("Left out on purpose") < page.index("second microphone")
-    assert "1 accepted, 26 rejected (25 silent, 1 truncated)" in summary([store])
+    assert page.index("<h2>Not needed") < page.index("second microphone")
+    assert "1 accepted, 26 rejected (25 silent, 1 truncated); 7 not needed" in summary([store])
     assert page.count("<details>") == 2  # many rejects are folded ...
     assert page_of(store, rejects[-2:]).count("<details open>") == 1  # ... one is not
 
@@ -109,21 +104,6 @@ def test_a_contact_sheet_holds_each_face_at_its_place() -> None:
     assert laid.shape == (16, 96, 3)
     np.testing.assert_array_equal(laid[8:, 8:16], faces[13])
     assert (laid[8:, 16:] == 255).all()
-
-
-@pytest.mark.parametrize(
-    "values", [[2.5], [3, 3], [0.0, 0.0], [-1.5, 1e6], [1e-9, 2e-9], range(100)]
-)
-def test_bins_hold_every_value(values: Sequence[float]) -> None:
-    array = np.array(values, dtype=float)
-    edges = bins(array)
-    assert 2 <= len(edges) <= report.BINS + 1
-    assert np.histogram(array.clip(max=edges[-1]), edges)[0].sum() == len(array)
-
-
-def test_bins_of_whole_numbers_and_of_outliers() -> None:
-    np.testing.assert_array_equal(bins(np.array([0.0, 0, 1, 3])), [0, 1, 2, 3, 4])
-    assert bins(np.array([*np.linspace(1, 2, 500), 145.0]))[-1] == pytest.approx(2.0, abs=0.02)
 
 
 def test_histograms_name_their_groups_or_are_empty() -> None:

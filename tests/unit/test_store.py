@@ -108,5 +108,5 @@ def test_the_stores_of_a_mixture(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no prepared store of vctk.*prepare_data\.ipynb"):
         open_stores(tmp_path, ["vctk"])
     (tmp_path / "vctk").mkdir()
-    with pytest.raises(DataError, match=r"store\.json.*missing"):
+    with pytest.raises(DataError, match=r"store\.json missing"):
         open_stores(tmp_path, ["vctk", "grid"])

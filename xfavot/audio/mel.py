@@ -65,6 +65,7 @@ class MelContract:
 
 
 MEL = MelContract()
+LOUDEST = 1.75  # log10; no waveform in [-1, 1] has a larger mel under the contract
 
 
 def require_contract(got: MelContract | Mapping[str, Any], *, where: str) -> None:

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from xfavot import __version__
 from xfavot.audio.io import save_waveform
-from xfavot.audio.mel import log_mel, require_contract
+from xfavot.audio.mel import LOUDEST, log_mel, require_contract
 from xfavot.audio.vocoder import DEFAULT, Vocoder
 from xfavot.audio.vocoder import vocoder as vocoder_of
 from xfavot.convert import inputs
@@ -525,9 +525,6 @@ class StyleMaker:
 def _batch(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
     """Turn (H, W, 3) uint8 into (1, 3, H, W) in [-1, 1]."""
     return to_float(torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None]).to(device)
-
-
-LOUDEST = 1.75  # log10; no waveform in [-1, 1] has a larger mel under the contract
 
 
 class Converter(StyleMaker):

@@ -48,13 +48,14 @@ from xfavot.data.readers import (
     fraction,
     printable,
 )
-from xfavot.data.report import CARD, write_card, write_report
-from xfavot.data.store import POSITIONS, Draft, Entry, Item, Store, open_stores
+from xfavot.data.report import CARD, PAGE, write_card, write_report
+from xfavot.data.store import HEAD, POSITIONS, Draft, Entry, Item, Store, open_stores
 from xfavot.errors import ConfigError, DataError
 from xfavot.fetch import checksum_of
 from xfavot.image.align import align_face, align_points, align_quad, detect, outside_share
 from xfavot.image.io import load_frames, load_image, resize_image
 from xfavot.media import MediaError
+from xfavot.mini.generate import originals
 from xfavot.mini.people import SCHEMA
 from xfavot.strict import nearest
 
@@ -81,14 +82,6 @@ class Settings:
     most_outside: float = 0.6  # of the framed square may lie outside the picture
 
 
-class _Unusable(Exception):
-    """A clip that goes to the quarantine, with a short reason and the message behind it."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
-
-
 def process(clip: Clip, settings: Settings) -> Arrays | Reject:
     """Make one clip ready.
 
@@ -108,8 +101,6 @@ def process(clip: Clip, settings: Settings) -> Arrays | Reject:
             arrays |= _voice(clip, settings)
         if clip.kind != "audio":
             arrays |= _faces(clip, settings)
-    except _Unusable as error:
-        return Reject(source=clip.source, reason=error.reason, detail=error.detail)
     except MediaError as error:
         return Reject(source=clip.source, reason=error.reason, detail=str(error))
     except OSError as error:
@@ -123,7 +114,7 @@ def process(clip: Clip, settings: Settings) -> Arrays | Reject:
 def _voice(clip: Clip, settings: Settings) -> Arrays:
     path = clip.audio or clip.video
     if path is None:
-        raise _Unusable("no voice", "the clip names no sound file and no film")
+        raise MediaError("no voice", "the clip names no sound file and no film")
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always", MediaNote)
         waveform = load_waveform(path)
@@ -131,9 +122,9 @@ def _voice(clip: Clip, settings: Settings) -> Arrays:
     promised = float(clip.extra.get("seconds", 0.0))
     found = f"{path}: {seconds:.2f} s of sound"
     if promised and seconds < settings.least_share * promised:
-        raise _Unusable("truncated", f"{found}; a clip of this corpus has {promised} s")
+        raise MediaError("truncated", f"{found}; a clip of this corpus has {promised} s")
     if seconds < settings.least_seconds:
-        raise _Unusable("too short", f"{found}; at least {settings.least_seconds} s")
+        raise MediaError("too short", f"{found}; at least {settings.least_seconds} s")
     mel = log_mel(torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32)))
     pcm = np.clip(np.rint(waveform * PCM_SCALE), -PCM_SCALE, PCM_SCALE - 1).astype(np.int16)
     f0 = world_f0(waveform).astype(np.float32)
@@ -142,35 +133,24 @@ def _voice(clip: Clip, settings: Settings) -> Arrays:
 
 
 def _faces(clip: Clip, settings: Settings) -> Arrays:
-    pictures, faults = _pictures(clip, settings.faces_per_clip)
-    framed = {}
-    for number, picture in pictures.items():
+    """Crops of a clip's pictures or of frames of its film; an unfit one costs itself alone."""
+    framed: dict[int, tuple[NDArray[np.uint8], NDArray[np.float32]]] = {}
+    faults: list[MediaError] = []
+    total, count = len(clip.images), settings.faces_per_clip
+    frames = load_frames(clip.video, count) if clip.video and not total else []
+    spread = [int((i + 0.5) * total / count) for i in range(count)]
+    for number in range(total or len(frames)) if total <= count else spread:
         known = None if clip.landmarks is None else clip.landmarks[number]
         try:
+            picture = load_image(clip.images[number]) if total else frames[number]
             framed[number] = _framed(picture, known, clip.aligned, settings)
-        except _Unusable as fault:
+        except MediaError as fault:
             faults.append(fault)
     if not framed:
-        last = faults[-1] if faults else _Unusable("no picture", "the clip names none")
-        raise _Unusable(last.reason, f"{last.detail} ({len(faults)} of {len(faults)} pictures)")
+        last = faults[-1] if faults else MediaError("no picture", "the clip names none")
+        raise MediaError(last.reason, f"{last} ({len(faults)} of {len(faults)} pictures)")
     crops, points = zip(*framed.values(), strict=True)
     return {"faces": np.stack(crops), "landmarks": np.stack(points), "kept": list(framed)}
-
-
-def _pictures(clip: Clip, count: int) -> tuple[dict[int, NDArray[np.uint8]], list[_Unusable]]:
-    """Decode frames or still images, by number; the list holds the faults of the others."""
-    pictures: dict[int, NDArray[np.uint8]] = {}
-    faults: list[_Unusable] = []
-    total = len(clip.images)
-    if clip.video is not None and not clip.images:
-        return dict(enumerate(load_frames(clip.video, count))), faults
-    spread = [int((i + 0.5) * total / count) for i in range(count)]
-    for number in range(total) if total <= count else spread:
-        try:
-            pictures[number] = load_image(clip.images[number])
-        except MediaError as error:
-            faults.append(_Unusable(error.reason, str(error)))
-    return pictures, faults
 
 
 def _framed(
@@ -181,20 +161,20 @@ def _framed(
     height, width = picture.shape[:2]
     if aligned:
         if abs(height - width) > 0.02 * max(height, width):
-            raise _Unusable("not square", f"aligned faces are square; this has {width}x{height}")
+            raise MediaError("not square", f"aligned faces are square; this has {width}x{height}")
         scale = size / min(height, width)
         points = np.full((5, 2), np.nan, np.float32) if known is None else known * np.float32(scale)
         return resize_image(picture, size), points.astype(np.float32)
     landmarks = known if known is not None else detect([picture])[0]
     if landmarks is None:
-        raise _Unusable("no face found", f"no face in a picture of {width}x{height} pixels")
+        raise MediaError("no face found", f"no face in a picture of {width}x{height} pixels")
     quad = align_quad(landmarks)
     side = float(np.hypot(*(quad[3] - quad[0])))
     if side < settings.least_face:
-        raise _Unusable("face too small", f"{side:.0f} pixels; at least {settings.least_face}")
+        raise MediaError("face too small", f"{side:.0f} pixels; at least {settings.least_face}")
     outside = outside_share(picture.shape, landmarks)
     if outside > settings.most_outside:
-        raise _Unusable("face cut off", f"{outside:.0%} of the framed square lies outside")
+        raise MediaError("face cut off", f"{outside:.0%} of the framed square lies outside")
     points = align_points(landmarks, landmarks, size)
     return align_face(picture, landmarks, size), points.astype(np.float32)
 
@@ -354,6 +334,7 @@ RECORD = "prepare.json"  # beside store.json: how the store was made
 class Plan:
     """What a scan found."""
 
+    corpus: str
     root: Path
     clips: dict[str, Clip]
     rejects: list[Reject]
@@ -389,7 +370,7 @@ def scan(corpus: str, source: Path | str, seed: int) -> Plan:
             clips[record.id] = record
     sizes = "".join(f"{clip.id}\0{_state(clip.source)[0]}\0" for clip in clips.values())
     fingerprint = hashlib.sha256(sizes.encode()).hexdigest()[:16]
-    return Plan(corpus_folder(source, corpus), clips, rejects, fingerprint)
+    return Plan(corpus, corpus_folder(source, corpus), clips, rejects, fingerprint)
 
 
 def _state(path: Path) -> list[int]:
@@ -401,15 +382,14 @@ def _state(path: Path) -> list[int]:
         return [-1, 0]
 
 
-def store_record(
+def _record(
     corpus: str, seed: int, held_out: Sequence[str] | None, settings: Settings
 ) -> dict[str, Any]:
     """Describe a store by what was asked for, apart from its source."""
-    names = sorted(describe(corpus).held_out if held_out is None else held_out)
     record = {
         "corpus": corpus,
         "seed": seed,
-        "held_out": names,
+        "held_out": sorted(describe(corpus).held_out if held_out is None else held_out),
         "mel": MEL.hash,
         "settings": asdict(settings),
     }
@@ -420,22 +400,25 @@ def existing(target: Path, wanted: Mapping[str, Any]) -> Store | None:
     """Open a finished store made as `wanted` says; refuse any other."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return None
-    advice = f"remove {target} to prepare it anew, or choose another data_root"
     store = Store.open(target, corpus=wanted["corpus"])
+    advice = f"remove {target} to prepare it anew, or choose another data_root"
     try:
         made = json.loads((target / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(
             f"prepared store {target}: {RECORD} is missing or damaged ({error}); {advice}"
         ) from error
-    names = {"fingerprint": "the list of source files (fingerprint)"}
+    made["speakers"] = len({item.speaker for item in store.items})
     wrong = [
-        f"{names.get(name, name)} is {made.get(name)!r}, now {value!r}"
+        f"{name} is {made.get(name)!r}, now {value!r}"
         for name, value in wanted.items()
         if made.get(name) != value
     ]
     if wrong:
-        raise DataError(f"prepared store {target} was made otherwise: {'; '.join(wrong)}; {advice}")
+        raise DataError(
+            f"prepared store {target} was made otherwise: {'; '.join(wrong)} (the fingerprint is "
+            f"that of the list of source files); {advice}"
+        )
     return store
 
 
@@ -495,7 +478,6 @@ def assign_splits(clips: Iterable[Clip], *, seed: int, held_out: Iterable[str]) 
 
 
 ORIGINALS = "originals"  # below data_root: what the package makes or fetches itself
-SPEAKERS = 16  # people in `mini`
 
 
 def prepare(
@@ -525,36 +507,37 @@ def prepare(
         The store, opened.
 
     Raises:
-        ConfigError: no such corpus, a negative number.
+        ConfigError: no such corpus.
         DataError: the source is missing or of another layout, nothing could be used, a store of
             other settings or another source stands in the way, a package is missing, or the disk
             is full (what was finished is kept for the next run).
     """
-    log: Log = on_log or (lambda line: None)
     if corpus not in READERS:
         raise ConfigError(f"corpus is {corpus!r}; {nearest(corpus, READERS)}")
-    for name, value in (("workers", workers), ("seed", seed)):
-        if value < 0:
-            raise ConfigError(f"{name} is {value}; expected 0 or more; use 0")
-    target = Path(data_root) / corpus
-    record = store_record(corpus, seed, held_out, settings or Settings())
-    plan = scan(corpus, source, seed)
+    settings = settings or Settings()
+    record, plan = _record(corpus, seed, held_out, settings), scan(corpus, source, seed)
+    return _prepared(plan, record, data_root, workers, on_log or (lambda line: None))
+
+
+def _prepared(
+    plan: Plan, record: dict[str, Any], data_root: Path | str, workers: int, log: Log
+) -> Store:
+    """Open or make the store of a plan, and see to its page and card."""
+    target = Path(data_root) / plan.corpus
     record["fingerprint"] = plan.fingerprint
     store = existing(target, record)
     if store is None:
-        store = _made(plan, target, record, settings or Settings(), workers, log)
+        store = _made(plan, target, record, workers, log)
     else:
-        log(f"{corpus}: {target} is ready ({len(store.items)} items); nothing to do")
-    if not (target / "report.html").is_file() or not (target / CARD).is_file():
-        log(f"{corpus}: report in {write_report(store)}, card in {write_card(store)}")
+        log(f"{plan.corpus}: {target} is ready ({len(store.items)} items); nothing to do")
+    if not (target / PAGE).is_file() or not (target / CARD).is_file():
+        log(f"{plan.corpus}: report in {write_report(store)}, card in {write_card(store)}")
     return store
 
 
-def _made(
-    plan: Plan, target: Path, record: dict[str, Any], settings: Settings, workers: int, log: Log
-) -> Store:
+def _made(plan: Plan, target: Path, record: dict[str, Any], workers: int, log: Log) -> Store:
     """Make the clips of a plan ready, those that a stopped run left, and publish the store."""
-    corpus = target.name
+    corpus, settings = plan.corpus, Settings(**record["settings"])
     require_packages(plan.clips.values())
     try:
         with Draft(target.with_name(f".{corpus}.partial"), settings.image_size) as draft:
@@ -602,7 +585,7 @@ def _stamp(clip: Clip, settings: Settings) -> list[Any]:
 
 def _published(plan: Plan, draft: Draft, target: Path, record: dict[str, Any], log: Log) -> Store:
     """Turn a draft whose clips are all ready into the store."""
-    corpus, clips = target.name, plan.clips
+    corpus, clips = plan.corpus, plan.clips
     entries = {entry["id"]: entry for entry in draft.entries}
     accepted = [clip for clip in clips.values() if "reject" not in entries[clip.id]]
     rejects = plan.rejects + [
@@ -616,7 +599,10 @@ def _published(plan: Plan, draft: Draft, target: Path, record: dict[str, Any], l
         for note in entry.get("notes", ())
     ]
     rejects.sort(key=lambda reject: (str(reject.source), reject.reason))
-    unfit = Counter(reject.reason for reject in rejects if reject.reason not in NOT_REJECTED)
+    unfit: Counter[str] = Counter()
+    for reject in rejects:
+        unfit[reject.reason] += reject.files
+    spare = ", ".join(f"{unfit.pop(reason, 0)} {reason}" for reason in NOT_REJECTED)
     reasons = ", ".join(f"{count} {reason}" for reason, count in unfit.most_common()) or "none"
     if not accepted:
         first = f"; the first: {rejects[0].source}: {rejects[0].detail}" if rejects else ""
@@ -647,13 +633,13 @@ def _published(plan: Plan, draft: Draft, target: Path, record: dict[str, Any], l
         items,
         corpus=corpus,
         seed=record["seed"],
-        quarantine=[
-            (_relative(reject.source, plan.root), reject.reason, printable(reject.detail))
-            for reject in rejects
+        left_out=[
+            (_relative(r.source, plan.root), r.reason, printable(r.detail), r.files)
+            for r in rejects
         ],
         beside={RECORD: record, **({"factors.json": factors} if factors else {})},
     )
-    log(f"{corpus}: {len(items)} accepted, {unfit.total()} rejected ({reasons})")
+    log(f"{corpus}: {len(items)} accepted, {unfit.total()} rejected ({reasons}); files {spare}")
     return store
 
 
@@ -683,7 +669,7 @@ def open_or_make_mini(
     Raises:
         DataError: no store is there, or one is damaged.
     """
-    if tuple(corpora) == ("mini",) and not (Path(data_root) / "mini" / "store.json").exists():
+    if tuple(corpora) == ("mini",) and not (Path(data_root) / "mini" / HEAD).exists():
         if on_log is not None:
             on_log(f"the corpus mini is not in {data_root} yet: drawing and speaking it")
         return prepare_dataset("mini", "", data_root, os.cpu_count() or 1, 0, on_log)
@@ -699,7 +685,7 @@ def prepare_dataset(
     on_log: Log | None = None,
     *,
     download: bool = False,
-    speakers: int = SPEAKERS,
+    speakers: int = 16,
 ) -> list[Store]:
     """Prepare every corpus of a mixture; those that are absent from the source are reported.
 
@@ -719,32 +705,32 @@ def prepare_dataset(
             download fails.
     """
     log: Log = on_log or (lambda line: None)
-    ready = partial(prepare, data_root=data_root, workers=workers, seed=seed, on_log=log)
     stores: list[Store] = []
     missing: list[str] = []
+    places = (Path(source), Path(source) / "mini") if str(source) else ()
+    given = any((place / "factors.json").is_file() for place in places)  # somebody's own `mini`
     for corpus in presets.load("datasets", dataset)["corpora"]:
-        if corpus == "mini" and not _holds_mini(source):
-            target = Path(data_root) / corpus
+        record, more = _record(corpus, seed, None, Settings()), ""
+        folder = source
+        if corpus == "mini" and not given:
+            record["speakers"] = speakers
             # the originals are the package's own: a finished store does not need them again
-            store = existing(target, store_record(corpus, seed, None, Settings()))
-            if store is None:
-                originals = _mini_originals(Path(data_root), speakers, workers, seed, log)
-                store = ready(corpus, source=originals)
-            else:
-                log(f"mini: {target} is ready ({len(store.items)} items); nothing to do")
-            _require_people(store, speakers)
-            stores.append(store)
-            continue
-        fetchable = bool(describe(corpus).download)
-        if download and fetchable:
-            fetch_corpus(corpus, Path(source), on_log=log)
+            if store := existing(Path(data_root) / corpus, record):
+                log(f"mini: {store.path} is ready ({len(store.items)} items); nothing to do")
+                stores.append(store)
+                continue
+            folder = Path(data_root) / ORIGINALS / corpus
+            originals(folder, speakers=speakers, seed=seed, workers=max(workers, 1), on_log=log)
+        if describe(corpus).download:
+            more = "\nGive download True to fetch it."
+            if download:
+                fetch_corpus(corpus, source, on_log=log)
         try:
-            scan(corpus, source, seed)
+            plan = scan(corpus, folder, seed)
         except DataError as error:
-            more = "\nGive download True to fetch it." if fetchable else ""
             missing.append(f"{corpus}: {error}\n{offer(corpus)}{more}")
         else:
-            stores.append(ready(corpus, source=source))
+            stores.append(_prepared(plan, record, data_root, workers, log))
     if not stores:
         raise DataError(f"dataset {dataset!r}: nothing to prepare.\n" + "\n".join(missing))
     for line in missing:
@@ -753,36 +739,3 @@ def prepare_dataset(
         for line in compare_counts(store):
             log(line)
     return stores
-
-
-def _holds_mini(source: Path | str) -> bool:
-    """Say whether somebody's own originals of `mini` lie in a source."""
-    places = (Path(source), Path(source) / "mini") if str(source) else ()
-    return any((place / "factors.json").is_file() for place in places)
-
-
-def _require_people(store: Store, speakers: int) -> None:
-    count = len({item.speaker for item in store.items})
-    if count != speakers:
-        raise DataError(
-            f"prepared store {store.path} holds {count} people; expected {speakers}; remove it and "
-            f"the originals beside it, choose another data_root, or give speakers {count}"
-        )
-
-
-def _mini_originals(data_root: Path, speakers: int, workers: int, seed: int, log: Log) -> Path:
-    """Make the originals of `mini`, or see that they are made."""
-    from xfavot.mini.generate import generate
-
-    folder = data_root / ORIGINALS / "mini"
-    if not (folder / "factors.json").is_file():
-        return generate(folder, speakers=speakers, seed=seed, workers=max(workers, 1), on_log=log)
-    made = json.loads((folder / "factors.json").read_text(encoding="utf-8"))
-    wanted = {"schema": SCHEMA, "seed": seed, "speakers": speakers}
-    if any(made.get(key) != value for key, value in wanted.items()):
-        raise DataError(
-            f"{folder} holds originals of { {key: made.get(key) for key in wanted} }; expected "
-            f"{wanted}; remove the folder or choose another data_root"
-        )
-    log(f"mini: originals in {folder} are ready")
-    return folder

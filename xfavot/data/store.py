@@ -15,13 +15,14 @@ import io
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import astuple, dataclass, fields
 from math import prod
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,14 +31,14 @@ from torch import Tensor
 
 from xfavot import __version__
 from xfavot.audio.io import PCM_SCALE
-from xfavot.audio.mel import MEL, Standardiser, require_contract
+from xfavot.audio.mel import LOUDEST, MEL, Standardiser, require_contract
 from xfavot.errors import DataError
 from xfavot.files import write_whole
 
 SCHEMA = 1  # of a prepared store; another number is refused
-KINDS = ("av", "audio", "image")
 GENDERS = ("f", "m")  # the position is the gender code
 SPLITS = ("train", "val", "unseen")
+ALLOWED = {"kind": ("av", "audio", "image"), "gender": (*GENDERS, ""), "split": SPLITS}
 ARRAYS = {  # the file's type, and the part of an item's columns that counts its rows
     "faces": ("uint8", "face"),
     "landmarks": ("float32", "face"),
@@ -45,8 +46,11 @@ ARRAYS = {  # the file's type, and the part of an item's columns that counts its
     "mel": ("float16", "frame"),
     "f0": ("float32", "frame"),
 }
+PARTS = ("face", "sample", "frame")
 HEAD, MANIFEST, QUARANTINE = "store.json", "manifest.csv", "quarantine.csv"
+LEFT_OUT = ("source", "reason", "detail", "files")  # columns of the quarantine; files: how many
 STD_FLOOR = 1e-3  # log10 units; keeps a band that never changes from being divided by zero
+LEVEL_SLACK = 0.1  # log10; resampling lifts a recording that touches full scale a little above it
 
 Array = NDArray[Any]
 Entry = dict[str, Any]
@@ -119,31 +123,37 @@ class Store:
             DataError: the folder, a file or a row is missing or damaged, an array is not what was
                 written, or corpus, schema or mel contract differ.
         """
-        path = Path(path)
-        if not path.is_dir():
-            raise _refusal(path, "no such folder")
-        files = (HEAD, MANIFEST, *(f"{name}.npy" for name in ARRAYS))
-        missing = [name for name in files if not (path / name).is_file()]
-        if missing:
-            raise _refusal(path, f"{', '.join(missing)} missing")
+        path, file = Path(path), HEAD
         try:
-            head = json.loads((path / HEAD).read_text(encoding="utf-8"))
-            if head["schema"] != SCHEMA:
-                raise _refusal(path, f"schema {head['schema']}; expected {SCHEMA}")
-            if corpus and head["corpus"] != corpus:
-                raise DataError(
-                    f"prepared store {path}: holds corpus {head['corpus']!r}; expected {corpus!r}; "
-                    "correct data_root or data.corpora"
-                )
+            head = json.loads((path / file).read_text(encoding="utf-8"))
+            found = {"schema": head["schema"], "corpus": head["corpus"]}
+            if found != {"schema": SCHEMA, "corpus": corpus or head["corpus"]}:
+                raise ValueError(f"it says {found}; expected schema {SCHEMA}, corpus {corpus!r}")
+            size, seed, described = head["image_size"], head["seed"], dict(head["arrays"])
             require_contract(head["mel"], where=f"prepared store {path}")
-            arrays = {name: _mapped(path / f"{name}.npy", head["arrays"][name]) for name in ARRAYS}
-            size, seed, count = head["image_size"], head["seed"], head["items"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise _refusal(path, f"{HEAD} is damaged ({error!r})") from error
-        text = (path / MANIFEST).read_bytes()
-        items = _read_manifest(path, text.decode("utf-8", errors="replace"), arrays)
-        if len(items) != count:
-            raise _refusal(path, f"{MANIFEST} has {len(items)} rows; expected {count}")
+            arrays: dict[str, Array] = {}
+            for name in ARRAYS:
+                file, expected = f"{name}.npy", described[name]
+                view = np.load(path / file, mmap_mode="r", allow_pickle=False)
+                if [*view.shape, view.dtype] != [*expected["shape"], expected["dtype"]]:
+                    raise ValueError(f"{view.shape} {view.dtype}; expected {expected}")
+                arrays[name] = view.view(np.ndarray)  # slices of a plain array cost less
+            file = MANIFEST
+            text = (path / file).read_bytes()
+            rows = csv.DictReader(io.StringIO(text.decode(errors="replace"), newline=""))
+            if tuple(rows.fieldnames or ()) != COLUMNS:
+                raise ValueError(f"columns {rows.fieldnames}; expected {list(COLUMNS)}")
+            ends = {part: len(arrays[name]) for name, (_, part) in ARRAYS.items()}
+            items = tuple(_item(row, ends) for row in rows)
+            if len(items) != head["items"]:
+                raise ValueError(f"{len(items)} rows; expected {head['items']}")
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+            missing = isinstance(error, FileNotFoundError)
+            raise DataError(
+                f"prepared store {path}: {file} {'missing' if missing else f'is damaged ({error})'}"
+                "; correct data_root, or remove what is there and run notebooks/prepare_data.ipynb "
+                "for this corpus"
+            ) from error
         digest = hashlib.sha256(text + MEL.hash.encode() + str(size).encode()).hexdigest()[:16]
         return cls(path, head["corpus"], items, size, seed, digest, **arrays)
 
@@ -173,6 +183,16 @@ class Store:
                 "ask for one from 0 up, of a clip of kind 'av' or 'image'"
             )
         return np.array(self.faces[item.face_start + i])
+
+
+def _item(row: Mapping[str, Any], ends: Mapping[str, int]) -> Item:
+    """One row of a manifest, which has to lie inside the arrays."""
+    item = Item(**{**row, **{column: int(row[column]) for column in POSITIONS}})
+    for part, end in ends.items():
+        start, count = getattr(item, f"{part}_start"), getattr(item, f"{part}_count")
+        if min(start, count) < 0 or start + count > end:
+            raise ValueError(f"clip {item.id!r} points outside the arrays: {start} + {count}")
+    return item
 
 
 def open_stores(
@@ -207,6 +227,9 @@ def open_stores(
 def mel_statistics(stores: Sequence[Store], *, split: str) -> Standardiser:
     """Mean and standard deviation per band, pooled over every frame of a split of some stores.
 
+    A clip above what sound within full scale can reach (older stores may hold such), or with a
+    value that is not finite, is left out with a warning.
+
     Args:
         stores: the mixture; each frame counts once, so long corpora weigh more.
         split: "train", "val" or "unseen".
@@ -223,6 +246,14 @@ def mel_statistics(stores: Sequence[Store], *, split: str) -> Standardiser:
             if item.split == split and item.frame_count:
                 frames = store.mel[item.frame_start : item.frame_start + item.frame_count]
                 block = np.asarray(frames, np.float64)  # (T, 80)
+                if not (np.isfinite(block).all() and block.max() <= LOUDEST + LEVEL_SLACK):
+                    warnings.warn(
+                        f"prepared store {store.path}: {item.id} is left out of the mel "
+                        f"statistics: its log mel reaches {block.max():.2f}, at most {LOUDEST} can "
+                        "be within full scale; prepare the corpus anew",
+                        stacklevel=2,
+                    )
+                    continue
                 count += len(block)
                 total += block.sum(axis=0)
                 square += np.square(block).sum(axis=0)
@@ -235,47 +266,6 @@ def mel_statistics(stores: Sequence[Store], *, split: str) -> Standardiser:
     mean = total / count
     std = np.sqrt(np.maximum(square / count - mean**2, STD_FLOOR**2))
     return Standardiser(torch.from_numpy(mean).float(), torch.from_numpy(std).float())
-
-
-def _refusal(path: Path, reason: str) -> DataError:
-    return DataError(
-        f"prepared store {path}: {reason}; remove what is there and run "
-        "notebooks/prepare_data.ipynb for this corpus"
-    )
-
-
-def _mapped(file: Path, expected: Mapping[str, Any]) -> Array:
-    """Memory-map one array and compare it with what store.json says of it."""
-    try:
-        view: Array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise _refusal(file.parent, f"{file.name} is truncated or damaged ({error})") from error
-    shape, dtype = tuple(expected["shape"]), expected["dtype"]
-    if view.shape != shape or view.dtype != dtype:
-        found = f"{view.shape} {view.dtype}"
-        raise _refusal(file.parent, f"{file.name} holds {found}; expected {shape} {dtype}")
-    return view.view(np.ndarray)  # slices of a plain array cost less
-
-
-def _read_manifest(path: Path, text: str, arrays: Mapping[str, Array]) -> tuple[Item, ...]:
-    """The rows of a manifest, each of which has to lie inside the arrays."""
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    if tuple(rows.fieldnames or ()) != COLUMNS:
-        raise _refusal(path, f"{MANIFEST} has columns {rows.fieldnames}; expected {list(COLUMNS)}")
-    ends = {part: len(arrays[name]) for name, (_, part) in ARRAYS.items()}
-    items = []
-    for number, row in enumerate(rows, start=1):
-        try:
-            place = {column: int(row[column]) for column in POSITIONS}
-            values: dict[str, Any] = row | place
-            items.append(Item(**values))
-        except (TypeError, ValueError) as error:
-            raise _refusal(path, f"{MANIFEST}, row {number}, is damaged ({error})") from None
-        if min(place.values()) < 0 or any(
-            place[f"{part}_start"] + place[f"{part}_count"] > end for part, end in ends.items()
-        ):
-            raise _refusal(path, f"{MANIFEST}, row {number}, points outside the arrays: {place}")
-    return tuple(items)
 
 
 # A store while it is written
@@ -304,21 +294,20 @@ class Draft:
         """Open or create the files of a draft; see the class."""
         tails = {"faces": (image_size, image_size, 3), "landmarks": (5, 2), "mel": (MEL.n_mels,)}
         self._shapes: dict[str, tuple[int, ...]] = {name: tails.get(name, ()) for name in ARRAYS}
-        self.folder, self.image_size = folder, image_size
+        self.folder, self.image_size, self._open = folder, image_size, ExitStack()
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (folder / LOCK).open("w")
+        lock = self._open.enter_context((folder / LOCK).open("w"))
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._lock.close()
+            self._open.close()
             raise DataError(
                 f"{folder}: another process is writing there; wait for its end or stop it"
             ) from None
-        self._files: dict[str, BinaryIO] = {}
-        for name in ARRAYS:
-            path = folder / f"{name}.npy"
+        paths = {name: folder / f"{name}.npy" for name in ARRAYS}
+        for path in paths.values():
             path.touch()
-            self._files[name] = path.open("r+b")
+        self._files = {n: self._open.enter_context(p.open("r+b")) for n, p in paths.items()}
         self.keep(self._read_journal())
 
     def keep(self, entries: Sequence[Entry]) -> None:
@@ -330,7 +319,7 @@ class Draft:
         self.entries, self._unwritten = list(entries), list[Entry]()
         self._ends = {
             part: max((e[f"{part}_start"] + e[f"{part}_count"] for e in entries), default=0)
-            for _, part in ARRAYS.values()
+            for part in PARTS
         }
         for name, (_, part) in ARRAYS.items():
             start = self._write_header(name, self._ends[part])
@@ -356,11 +345,8 @@ class Draft:
             OSError: the disk is full; what was added before is kept.
         """
         samples = len(arrays.get("audio", ()))
-        counts = {
-            "face": len(arrays.get("faces", ())),
-            "sample": samples,
-            "frame": samples // MEL.hop + 1 if samples else 0,
-        }
+        frames = samples // MEL.hop + 1 if samples else 0
+        counts = {"face": len(arrays.get("faces", ())), "sample": samples, "frame": frames}
         for name, (dtype, part) in ARRAYS.items():
             shape = (counts[part], *self._shapes[name])
             array = arrays.get(name, np.zeros((0, *self._shapes[name]), dtype))
@@ -387,7 +373,7 @@ class Draft:
         *,
         corpus: str,
         seed: int,
-        quarantine: Sequence[tuple[str, str, str]] = (),
+        left_out: Sequence[tuple[str, str, str, int]] = (),
         beside: Mapping[str, object] | None = None,
     ) -> Store:
         """Write headers, manifest and store.json, and let the store appear at its path, whole.
@@ -397,7 +383,7 @@ class Draft:
             items: one for each clip that can be used.
             corpus: its name.
             seed: of the splits, recorded.
-            quarantine: source, reason and detail of each file that cannot be used.
+            left_out: :data:`LEFT_OUT` of what is not used.
             beside: more JSON files, by name.
 
         Returns:
@@ -407,17 +393,15 @@ class Draft:
             DataError: an item has a value that no store may hold.
             OSError: the path is taken or the disk is full; the draft is kept.
         """
-        allowed = {"kind": KINDS, "gender": (*GENDERS, ""), "split": SPLITS}
         for item in items:
-            if any(getattr(item, name) not in values for name, values in allowed.items()):
-                raise DataError(f"{item}; expected {allowed}; correct the corpus's reader")
-        self._commit()
+            if any(getattr(item, name) not in values for name, values in ALLOWED.items()):
+                raise DataError(f"{item}; expected {ALLOWED}; correct the corpus's reader")
         described = {}
         for name, (dtype, part) in ARRAYS.items():
             self._write_header(name, self._ends[part])
-            self._files[name].close()
             described[name] = {"dtype": dtype, "shape": [self._ends[part], *self._shapes[name]]}
-        kinds = {kind: sum(item.kind == kind for item in items) for kind in KINDS}
+        self._commit()
+        kinds = {kind: sum(item.kind == kind for item in items) for kind in ALLOWED["kind"]}
         head = {
             "schema": SCHEMA,
             "corpus": corpus,
@@ -427,11 +411,13 @@ class Draft:
             "mel": MEL.as_dict(),
             "mel_hash": MEL.hash,
             "items": len(items),
-            "counts": {**kinds, "quarantined": len(quarantine)},
+            "counts": {**kinds, "quarantined": len(left_out)},
             "arrays": described,
         }
-        _write_csv(self.folder / MANIFEST, COLUMNS, [astuple(item) for item in items])
-        _write_csv(self.folder / QUARANTINE, ("source", "reason", "detail"), quarantine)
+        tables = {MANIFEST: [COLUMNS, *map(astuple, items)], QUARANTINE: [LEFT_OUT, *left_out]}
+        for name, rows in tables.items():
+            with (self.folder / name).open("w", encoding="utf-8", newline="") as file:
+                csv.writer(file, lineterminator="\n").writerows(rows)
         for name, value in {**(beside or {}), HEAD: head}.items():
             write_whole(self.folder / name, json.dumps(value, indent=1) + "\n")
         self.folder.rename(path)
@@ -445,12 +431,10 @@ class Draft:
 
     def __exit__(self, *_: object) -> None:
         """Keep what is finished and give the draft free."""
-        with suppress(OSError, ValueError):  # the disk is full, or the draft is a store by now
+        with suppress(OSError):  # the disk is full, or the draft is a store by now
             self._commit()
-        for file in self._files.values():
-            with suppress(OSError):
-                file.close()
-        self._lock.close()
+        with suppress(OSError):
+            self._open.close()
 
     def _commit(self) -> None:
         """Bring the arrays to the disk, and then the entries that speak of them."""
@@ -487,10 +471,3 @@ class Draft:
         head = {"descr": dtype.str, "fortran_order": False, "shape": (rows, *self._shapes[name])}
         np.lib.format.write_array_header_1_0(file, head)
         return file.tell()
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from xfavot.audio.mel import MEL
-from xfavot.convert.converter import LOUDEST, pad_frames
+from xfavot.audio.mel import LOUDEST, MEL
+from xfavot.convert.converter import pad_frames
 from xfavot.data.store import Store
 from xfavot.errors import DataError
 from xfavot.evaluation.classifiers import (

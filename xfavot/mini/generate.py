@@ -199,6 +199,27 @@ def generate(
     return folder
 
 
+def originals(
+    folder: Path, *, speakers: int, seed: int, workers: int, on_log: Callable[[str], None]
+) -> Path:
+    """Make the corpus as :func:`generate` does by default, or see that it is made.
+
+    Raises:
+        DataError: another generator, number of speakers or seed made what is there.
+    """
+    if not (folder / "factors.json").is_file():
+        return generate(folder, speakers=speakers, seed=seed, workers=workers, on_log=on_log)
+    made = json.loads((folder / "factors.json").read_text(encoding="utf-8"))
+    wanted = {"schema": SCHEMA, "seed": seed, "speakers": speakers}
+    if (found := {key: made.get(key) for key in wanted}) != wanted:
+        raise DataError(
+            f"{folder} holds originals of {found}; expected {wanted}; remove the folder or choose "
+            "another data_root"
+        )
+    on_log(f"mini: originals in {folder} are ready")
+    return folder
+
+
 if __name__ == "__main__":
     made = make_speaker(Path(sys.argv[1]), **json.loads(sys.argv[2]))
     sys.stdout.write(json.dumps(made))

@@ -101,12 +101,14 @@ class Reject:
         reason: the class of the reject.
         detail: what is wrong; of a counted one, what several such files are.
         counted: all that share reason and detail become one reject that holds their number.
+        files: how many files it stands for.
     """
 
     source: Path
     reason: str
     detail: str = ""
     counted: bool = False
+    files: int = 1
 
 
 def note(count: int, what: str, examples: Sequence[str]) -> str:
@@ -126,7 +128,7 @@ def summed(rejects: Iterable[Reject]) -> list[Reject]:
     for (reason, why), paths in classes.items():
         what = f"{'file' if len(paths) == 1 else 'files'}: {why}"
         detail = note(len(paths), what, [path.name for path in paths[:EXAMPLES]])
-        alone.append(Reject(Path(os.path.commonpath(paths)), reason, detail))
+        alone.append(Reject(Path(os.path.commonpath(paths)), reason, detail, files=len(paths)))
     return alone
 
 
