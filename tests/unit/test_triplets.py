@@ -57,7 +57,7 @@ class Echo:
 
     def convert_voice(self, voice: Any, **guidance: Any) -> Any:
         self.asked.append({"source": voice, **guidance})
-        return SimpleNamespace(waveform=np.full(len(voice), len(self.asked), np.float32))
+        return SimpleNamespace(waveform=np.full(len(voice), len(self.asked) / 100, np.float32))
 
 
 @pytest.mark.parametrize("task", cpr.TASKS)
@@ -78,7 +78,7 @@ def test_ground_truth_is_of_the_person_and_of_somebody_else(
     assert [t.people for t in again] == [t.people for t in drawn]
 
 
-def test_a_face_is_led_by_two_voices_and_shown_with_the_first(store: Store) -> None:
+def test_a_face_follows_two_voices_and_shown_with_the_first(store: Store) -> None:
     echo = Echo()
     how: Any = {"system": "m", "task": "a2i", "form": "faces", "count": 6, "seed": 0}
     drawn = list(cpr.converted(echo, [store], **how))
@@ -119,7 +119,7 @@ def test_faces_and_voices_of_different_people_can_be_asked_but_have_no_truth(
         made = cpr.converted(Echo(), both, system="m", task=task, form="faces", count=3, seed=0)  # type: ignore[arg-type]
         assert len(list(made)) == 3
     how: Any = {"system": "m", "task": "i2a", "form": "faces", "count": 1, "seed": 0}
-    with pytest.raises(DataError, match=r"0 people with a face to lead"):
+    with pytest.raises(DataError, match=r"0 people with a face as reference"):
         next(cpr.converted(Echo(), [voices], **how))  # type: ignore[arg-type]
 
 

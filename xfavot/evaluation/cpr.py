@@ -24,7 +24,7 @@ from xfavot.convert import Converter
 from xfavot.convert.inputs import resize_face
 from xfavot.data.sample import HELD_OUT_FIRST
 from xfavot.data.store import GENDERS, Item, Store
-from xfavot.errors import DataError
+from xfavot.errors import DataError, import_optional
 
 CHANCE = 0.5
 LEVEL = 0.95  # of every interval
@@ -131,13 +131,8 @@ def binomial(right: int, n: int) -> Row:
     Raises:
         DataError: SciPy is not installed.
     """
-    try:
-        from scipy.stats import binomtest
-    except ImportError as error:
-        raise DataError(
-            'the statistics of CPR need SciPy; run: pip install "xfavot[metrics]"'
-        ) from error
-    test = binomtest(right, n, CHANCE)
+    stats = import_optional("scipy.stats", extra="metrics", purpose="the statistics of CPR")
+    test = stats.binomtest(right, n, CHANCE)
     interval = test.proportion_ci(LEVEL, method="wilson")
     return {
         "wilson_low": float(interval.low),
@@ -380,19 +375,19 @@ def converted(
         The triplets, as they are made.
 
     Raises:
-        DataError: fewer than two people to lead, or nobody to convert.
+        DataError: fewer than two people as references, or nobody to convert.
     """
     split = split_of(stores)
     rng = np.random.default_rng([seed, TASKS.index(task), 2])
-    led, leading = ("face", "voice") if task == "a2i" else ("voice", "face")
-    references = _parts(stores, leading, split)
-    sources = [part for parts in _parts(stores, led, split).values() for part in parts]
+    output, guidance = ("face", "voice") if task == "a2i" else ("voice", "face")
+    references = _parts(stores, guidance, split)
+    sources = [part for parts in _parts(stores, output, split).values() for part in parts]
     if len(references) < 2 or not sources:
         names = ", ".join(store.corpus for store in stores)
         raise DataError(
             f"study, task {task}: split {split!r} of {names} has {len(references)} people with a "
-            f"{leading} to lead and {len(sources)} {led}s to convert; expected two people and one "
-            f"{led} at least, of known gender; prepare more clips"
+            f"{guidance} as reference and {len(sources)} {output}s to convert; expected two people "
+            f"and one {output} at least, of known gender; prepare more clips"
         )
     for a, b in _pairs(references, count, rng):
         first, second = _draw(references[a], rng), _draw(references[b], rng)
@@ -424,9 +419,10 @@ def _convert(converter: Converter, source: Part, reference: Part, task: str) -> 
         return converter.convert_face(
             source.face(), aligned=True, voice_reference=voice, gender=gender
         ).image
-    return converter.convert_voice(
+    made = converter.convert_voice(
         source.voice(), face_reference=reference.face(), reference_aligned=True, gender=gender
     ).waveform
+    return made.clip(-1.0, 1.0)  # as it is heard from a file
 
 
 def _face_or_voice(face: bool) -> Callable[[Part], Sample]:
@@ -458,23 +454,23 @@ def _parts(
 def _pairs(
     people: dict[str, list[Part]], count: int, rng: np.random.Generator
 ) -> Iterator[tuple[str, str]]:
-    """Yield who leads and who is the other one: of one sex and of both in turn, all evenly."""
+    """Yield the reference and the other one: of one sex and of both in turn, all evenly."""
     names = sorted(people)
     gender = {name: people[name][0].item.gender for name in names}
-    leads: Counter[str] = Counter()
+    asked: Counter[str] = Counter()
     others: Counter[tuple[str, str]] = Counter()
     for turn in range(count):
         order = [names[i] for i in rng.permutation(len(names))]
-        lead = min(order, key=lambda name: leads[name])
+        first = min(order, key=lambda name: asked[name])
 
-        def unwanted(name: str, lead: str = lead, turn: int = turn) -> tuple[bool, int]:
-            alike = gender[name] == gender[lead]
-            return alike is (turn % 2 == 1), others[lead, name]
+        def unwanted(name: str, first: str = first, turn: int = turn) -> tuple[bool, int]:
+            alike = gender[name] == gender[first]
+            return alike is (turn % 2 == 1), others[first, name]
 
-        other = min((name for name in order if name != lead), key=unwanted)
-        leads[lead] += 1
-        others[lead, other] += 1
-        yield lead, other
+        other = min((name for name in order if name != first), key=unwanted)
+        asked[first] += 1
+        others[first, other] += 1
+        yield first, other
 
 
 FACTORS = ("sex", "age", "size", "liveliness")
@@ -627,7 +623,7 @@ class FactorJudge:
             DataError: a person is none of `mini`.
         """
         try:
-            led, other = (self.known[name] for name in triplet.people)
+            own, other = (self.known[name] for name in triplet.people)
         except KeyError as error:
             raise DataError(
                 f"automatic CPR: the hidden factors of {error} are not known; expected people of "
@@ -635,10 +631,10 @@ class FactorJudge:
             ) from error
         if is_face(triplet.prompt) == TASK_MAKES_FACES[triplet.task]:
             read = self.read(triplet.prompt)
-            near, far = (float(np.linalg.norm(read - person)) for person in (led, other))
+            near, far = (float(np.linalg.norm(read - person)) for person in (own, other))
         else:
             near, far = (
-                float(np.linalg.norm(self.read(candidate) - led))
+                float(np.linalg.norm(self.read(candidate) - own))
                 for candidate in (triplet.match, triplet.other)
             )
         return _compare(far, near)

@@ -8,13 +8,10 @@ highest round. CPU time (user and system, one thread) is the figure to trust on 
 from __future__ import annotations
 
 import itertools
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -31,7 +28,7 @@ from xfavot.audio.vocoder import DEFAULT, Vocoder, vocoder
 from xfavot.config import RunConfig
 from xfavot.data.batches import Batch, Batches, Samples, draw_changes, reflected
 from xfavot.data.store import Store
-from xfavot.errors import DataError, WeightsError
+from xfavot.errors import WeightsError, import_optional
 from xfavot.image.io import to_float
 from xfavot.models import device_of
 from xfavot.models.content import ContentNetwork
@@ -192,14 +189,10 @@ def _drawing(batches: Batches, *, device: str | None = None) -> Callable[[], obj
 
 def _decoding(batches: Batches, folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     """Calls that decode the clips of the first batch from files, as the ancestors' loaders do."""
-    try:
-        import soundfile
-        from PIL import Image
-    except ImportError as error:
-        raise DataError(
-            "comparing with files needs Pillow and soundfile, which are not installed; "
-            'run: pip install "xfavot[data]"'
-        ) from error
+    soundfile, Image = (
+        import_optional(name, extra="data", purpose="comparing with files")
+        for name in ("soundfile", "PIL.Image")
+    )
     stores = {store.corpus: store for store in batches.stores}
     rows = {name: samples.row.tolist() for name, samples in batches.batch(0).roles().items()}
     faces, voices = (
@@ -300,25 +293,16 @@ def load_voices(
     return torch.stack(x).unsqueeze(1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """Measured cost of training steps."""
-
-    seconds: list[float]  # one a step, the first includes making the optimisers' state
-    peak_bytes: int  # of the whole process, resident
-    parameters: list[tuple[str, int]]
-    terms: dict[str, float]  # of the last step
-
-
-def measure_step(cfg: RunConfig, *, steps: int = 1) -> Cost:
-    """Run full steps of a configuration on random faces and mels.
+def measure_step(cfg: RunConfig, *, steps: int = 1) -> list[float]:
+    """Time full steps of a configuration on random faces and mels.
 
     Args:
         cfg: the run; ``model.speakers`` has to be over 0.
         steps: how many.
 
     Returns:
-        The cost; all style sources that the configuration uses are in it.
+        Seconds of each step; the first makes the optimisers' state. All style sources that the
+        configuration uses are in it.
     """
     device = device_of(cfg.train.device)
     m = cfg.model
@@ -331,20 +315,14 @@ def measure_step(cfg: RunConfig, *, steps: int = 1) -> Cost:
         Standardiser(zero, one),
     )
     updater = Updater(place(n, device), cfg, guidances=("z", "i", "a"), outputs="ia")
-    seconds, terms = [], {}
+    seconds = []
     first = cfg.train.warmup + 1
     for step in range(first, first + steps):
         batch = _random_batch(cfg).to(device)
         started = time.perf_counter()
-        terms = {k: float(v) for k, v in updater(batch, step).items()}
+        _ = {name: float(value) for name, value in updater(batch, step).items()}  # all is done
         seconds.append(time.perf_counter() - started)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return Cost(
-        seconds=seconds,
-        peak_bytes=peak if sys.platform == "darwin" else peak * 1024,
-        parameters=n.nets.parameter_table(),
-        terms=terms,
-    )
+    return seconds
 
 
 def _random_batch(cfg: RunConfig) -> Batch:
@@ -384,7 +362,7 @@ def training_steps(cfg: RunConfig, *, rounds: int = 5, on_log: Say | None = None
             overrides={"model.speakers": SPEAKERS},
         )
         task = f"training step, batch {run.train.batch_size}, {run.train.precision}"
-        seconds = measure_step(run, steps=rounds + 1).seconds[1:]
+        seconds = measure_step(run, steps=rounds + 1)[1:]
         rows.append(timing(cfg, (f"preset {preset}", task), "wall_ms", seconds))
     return rows
 
