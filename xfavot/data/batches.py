@@ -20,9 +20,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -182,30 +181,33 @@ class Pool:
             corpora[items[row].corpus][items[row].speaker or f"clip:{items[row].id}"].append(row)
         clips = [clips for speakers in corpora.values() for clips in speakers.values()]
         self.rows = np.array([row for speaker in clips for row in speaker], np.int64)
-        # where the speakers of each corpus, and the clips of each speaker, begin; and how many
-        self._corpus_start, self._corpus_count = _spans([len(s) for s in corpora.values()])
-        self._speaker_start, self._speaker_count = _spans([len(c) for c in clips])
+        # how many speakers each corpus, and clips each speaker, has; and where they begin
+        self._speakers, self._clips = (
+            np.array([len(part) for part in parts], np.int64) for parts in (corpora.values(), clips)
+        )
+        self._first_speaker = self._speakers.cumsum() - self._speakers
+        self._first_clip = self._clips.cumsum() - self._clips
 
     def speakers(self, rng: np.random.Generator, count: int) -> Rows:
         """(count,) speakers; those of one corpus repeat only when all of them were drawn."""
-        corpora = _uniform(rng, np.full(count, len(self._corpus_start)))
+        corpora = _uniform(rng, np.full(count, len(self._speakers)))
         drawn = np.empty(count, dtype=np.int64)
         for corpus in np.unique(corpora):
             where = np.flatnonzero(corpora == corpus)
-            size = int(self._corpus_count[corpus])
+            size = int(self._speakers[corpus])
             rounds = [rng.permutation(size) for _ in range(-(-len(where) // size))]
-            drawn[where] = self._corpus_start[corpus] + np.concatenate(rounds)[: len(where)]
+            drawn[where] = self._first_speaker[corpus] + np.concatenate(rounds)[: len(where)]
         return drawn
 
     def clips(self, rng: np.random.Generator, speakers: Rows) -> Rows:
         """(n,) one clip of each speaker."""
-        places = self._speaker_start[speakers] + _uniform(rng, self._speaker_count[speakers])
+        places = self._first_clip[speakers] + _uniform(rng, self._clips[speakers])
         return self.rows.take(places)
 
     def draw(self, rng: np.random.Generator, count: int) -> Rows:
         """(count,) clips, drawn independently."""
-        corpora = _uniform(rng, np.full(count, len(self._corpus_start)))
-        speakers = self._corpus_start[corpora] + _uniform(rng, self._corpus_count[corpora])
+        corpora = _uniform(rng, np.full(count, len(self._speakers)))
+        speakers = self._first_speaker[corpora] + _uniform(rng, self._speakers[corpora])
         return self.clips(rng, speakers)
 
 
@@ -237,15 +239,7 @@ def _uniform(rng: np.random.Generator, counts: Rows) -> Rows:
     return np.floor(rng.random(len(counts)) * counts).astype(np.int64)
 
 
-def _spans(counts: Sequence[int]) -> tuple[Rows, Rows]:
-    """Starts and lengths of consecutive groups."""
-    lengths = np.asarray(counts, dtype=np.int64)
-    return np.cumsum(lengths) - lengths, lengths
-
-
 STREAMS = ("genders", "sources", "references", "others", "faces", "crops", "augment")
-BLOCK = 16  # mels converted together, so that they stay in a core's cache
-_reflected = lru_cache(maxsize=4096)(reflected)  # clips have few lengths; never written to
 
 Streams = Mapping[str, np.random.Generator]
 
@@ -295,17 +289,14 @@ class Batches:
         self.speakers = tuple(sorted(voiced - {""}) if speakers is None else speakers)
         codes = {speaker: code for code, speaker in enumerate(self.speakers)}
         self._speaker = np.array([codes.get(i.speaker, UNKNOWN) for i in self.items], np.int64)
-        self._gender = np.array(
-            [GENDERS.index(i.gender) if i.gender else UNKNOWN for i in self.items], np.int64
-        )
+        genders = {"": UNKNOWN} | {gender: code for code, gender in enumerate(GENDERS)}
+        self._gender = np.array([genders[i.gender] for i in self.items], np.int64)
         parts = [(i.face_start, i.face_count, i.frame_start, i.frame_count) for i in self.items]
         self._parts = np.array(parts, np.int64).reshape(-1, 4)
         self._index()
-        audible = any(item.frame_count for item in self.items)
-        if standardiser is None and audible:
+        if standardiser is None and any(item.frame_count for item in self.items):
             standardiser = mel_statistics(self.stores, split="train")
-        neutral = Standardiser(torch.zeros(MEL.n_mels), torch.ones(MEL.n_mels))  # no mel is read
-        self.standardiser = neutral if standardiser is None else standardiser.to("cpu")
+        self.standardiser = (standardiser or Standardiser.neutral()).to("cpu")
 
     @property
     def fingerprint(self) -> str:
@@ -410,39 +401,30 @@ class Batches:
 
     def _mels(self, rows: Rows, rng: Streams) -> Tensor:
         """(n, 1, 80, T) float32 standardised, a random crop of each clip."""
-        length, owners = self.mel_frames, [self._owners[row] for row in rows.tolist()]
-        start, count = self._parts[rows, 2], self._parts[rows, 3]
+        length, start, count = self.mel_frames, *self._parts[rows, 2:].T
         room = np.maximum(count - length, 0) + 1
-        first = np.floor(rng["crops"].random(len(rows)) * room).astype(np.int64)
-        frames = np.empty((BLOCK, length, MEL.n_mels), np.float16)
+        first = start + np.floor(rng["crops"].random(len(rows)) * room).astype(np.int64)
+        frames = np.empty((len(rows), length, MEL.n_mels), np.float16)
+        for n, row in enumerate(rows.tolist()):
+            clip = self._owners[row].mel[first[n] : first[n] + min(count[n], length)]
+            frames[n] = clip if len(clip) == length else clip[reflected(len(clip), length)]
         x = torch.empty((len(rows), 1, MEL.n_mels, length))
-        mean, std = self.standardiser.mean[:, None], self.standardiser.std[:, None]
-        begins = (start + first).tolist()
-        for row in range(0, len(rows), BLOCK):
-            block = slice(row, row + BLOCK)
-            for n, (store, begin) in enumerate(zip(owners[block], begins[block], strict=True)):
-                clip = store.mel[begin : begin + min(int(count[row + n]), length)]
-                if len(clip) == length:
-                    frames[n] = clip
-                else:  # mode "clip" only because "raise" would go through a copy
-                    clip.take(_reflected(len(clip), length), axis=0, out=frames[n], mode="clip")
-            part = x[block, 0]  # (n, M, T)
-            part.copy_(torch.from_numpy(frames[: len(part)]).transpose(1, 2)).sub_(mean).div_(std)
-        return x
+        x[:, 0] = torch.from_numpy(frames).transpose(1, 2)
+        return x.sub_(self.standardiser.mean[:, None]).div_(self.standardiser.std[:, None])
 
     def _index(self) -> None:
         """Group the usable clips by role, gender, corpus and speaker."""
 
-        def pools(rows: Sequence[int]) -> ByGender:
-            of = {g: [row for row in rows if self._gender[row] == g] for g in range(len(GENDERS))}
+        def pools(rows: Collection[int]) -> ByGender:
+            of = {g: [row for row in sorted(rows) if self._gender[row] == g] for g in (0, 1)}
             return {g: Pool(self.items, mine) for g, mine in of.items() if mine}
 
         usable = [r for r, i in enumerate(self.items) if i.split == self.split and i.gender]
-        seen = [row for row in usable if self.items[row].face_count]
-        heard = [row for row in usable if self.items[row].frame_count]
+        seen = {row for row in usable if self.items[row].face_count}
+        heard = {row for row in usable if self.items[row].frame_count}
         self._require_side("faces", seen, any(item.face_count for item in self.items))
         self._require_side("voices", heard, any(item.frame_count for item in self.items))
-        self._require_side("faces or voices", [*seen, *heard], True)
+        self._require_side("faces or voices", seen | heard, True)
         self._images, self._voices = pools(seen), pools(heard)
         self._pairs: ByGender = {}
         self._lone_faces, self._lone_voices = self._images, self._voices
@@ -450,14 +432,14 @@ class Batches:
         if self._images and self._voices:
             self._genders = sorted(self._images.keys() & self._voices.keys())
             self._require_side("faces and voices of one gender", self._genders, True)
-            self._pairs = pools(sorted({*seen} & {*heard}))
-            faces, voices = pools(sorted({*seen} - {*heard})), pools(sorted({*heard} - {*seen}))
+            self._pairs = pools(seen & heard)
+            faces, voices = pools(seen - heard), pools(heard - seen)
             # where one side is in pairs only, it is drawn from those
             apart = [gender for gender in self._genders if gender in faces or gender in voices]
             self._lone_faces = {g: faces.get(g, self._images[g]) for g in apart}
             self._lone_voices = {g: voices.get(g, self._voices[g]) for g in apart}
 
-    def _require_side(self, what: str, found: Sequence[int], needed: bool) -> None:
+    def _require_side(self, what: str, found: Collection[int], needed: bool) -> None:
         """Refuse a split without something that it needs."""
         if needed and not found:
             corpora = ", ".join(store.corpus for store in self.stores)
@@ -476,13 +458,12 @@ class Batches:
             )
         sizes = {store.image_size for store in self.stores if len(store.faces)}
         self._stored_size = max(sizes, default=self.image_size)
-        wanted = {"image_size": self.image_size, "mel_frames": self.mel_frames}
-        wanted["batch_size"] = self.batch_size
-        if min(wanted.values()) < 1 or len(sizes) > 1 or self._stored_size % self.image_size:
+        wanted = self.image_size, self.mel_frames, self.batch_size
+        if min(wanted) < 1 or len(sizes) > 1 or self._stored_size % self.image_size:
             raise ConfigError(
-                f"batches: {wanted} with faces stored at {sorted(sizes)} pixels; expected positive "
-                "sizes and an image size that divides the one stored size; change the preset or "
-                "prepare the corpora again at one size"
+                f"batches: image_size, mel_frames, batch_size {wanted}, faces stored at "
+                f"{sorted(sizes)} pixels; expected positive sizes and an image size that divides "
+                "the one stored size; change the preset or prepare the corpora again at one size"
             )
 
 

@@ -62,6 +62,7 @@ from xfavot.strict import nearest
 CANNOT_BE_OPENED, CANNOT_BE_READ = "cannot be opened", "cannot be read"
 DIED = "decoder died"
 UNSETTLED = (CANNOT_BE_OPENED, CANNOT_BE_READ, DIED)  # may not be the file's fault: tried again
+FACTS = ("sha256", "kept", "notes")  # of a clip that was made ready, beside its arrays
 Arrays = dict[str, Any]
 Log = Callable[[str], None]
 Outcome = tuple[Clip, Arrays | Reject]
@@ -189,14 +190,13 @@ def content_sha256(clip: Clip) -> str:
     Raises:
         OSError: the first file cannot be read.
     """
-    lines = []
-    for path in clip.files:
+    lines = [checksum_of(clip.source)]
+    for path in clip.files[1:]:
         try:
-            lines.append(checksum_of(path).removeprefix("sha256:"))
+            lines.append(checksum_of(path))
         except OSError:
-            if not lines:
-                raise
             lines.append("")
+    lines = [line.removeprefix("sha256:") for line in lines]
     if len(lines) == 1:
         return lines[0]
     return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
@@ -550,11 +550,9 @@ def _made(plan: Plan, target: Path, record: dict[str, Any], workers: int, log: L
             for clip, outcome in with_progress(outcomes, corpus, len(todo), log):
                 entry: Entry = {"id": clip.id, "stamp": _stamp(clip, settings)}
                 if isinstance(outcome, Reject):
-                    draft.append(entry | {"reject": [outcome.reason, outcome.detail]}, {})
-                else:
-                    for name in ("sha256", "kept", "notes"):
-                        entry[name] = outcome.pop(name)
-                    draft.append(entry, outcome)
+                    entry["reject"], outcome = [outcome.reason, outcome.detail], {}
+                entry |= {name: outcome.pop(name) for name in FACTS if name in outcome}
+                draft.append(entry, outcome)
             return _published(plan, draft, target, record, log)
     except OSError as error:
         raise DataError(
@@ -587,17 +585,14 @@ def _published(plan: Plan, draft: Draft, target: Path, record: dict[str, Any], l
     """Turn a draft whose clips are all ready into the store."""
     corpus, clips = plan.corpus, plan.clips
     entries = {entry["id"]: entry for entry in draft.entries}
-    accepted = [clip for clip in clips.values() if "reject" not in entries[clip.id]]
-    rejects = plan.rejects + [
-        Reject(clips[name].source, *entry["reject"])
-        for name, entry in entries.items()
-        if "reject" in entry
-    ]
-    rejects += [
-        Reject(clips[name].source, NOTED, note)
-        for name, entry in entries.items()
-        for note in entry.get("notes", ())
-    ]
+    accepted, rejects = list[Clip](), [*plan.rejects]
+    for clip in clips.values():
+        entry = entries[clip.id]
+        rejects += [Reject(clip.source, NOTED, note) for note in entry.get("notes", ())]
+        if "reject" in entry:
+            rejects.append(Reject(clip.source, *entry["reject"]))
+        else:
+            accepted.append(clip)
     rejects.sort(key=lambda reject: (str(reject.source), reject.reason))
     unfit: Counter[str] = Counter()
     for reject in rejects:
@@ -611,17 +606,14 @@ def _published(plan: Plan, draft: Draft, target: Path, record: dict[str, Any], l
             f"({reasons}{first}); expected readable faces and voices; check the source"
         )
     splits = assign_splits(accepted, seed=record["seed"], held_out=record["held_out"])
+    names = ("id", "kind", "speaker", "gender", "transcript")
     items = [
         Item(
-            id=clip.id,
             corpus=corpus,
-            kind=clip.kind,
-            speaker=clip.speaker,
-            gender=clip.gender,
             split=splits[clip.id],
-            transcript=clip.transcript,
             source=_relative(clip.source, plan.root),
             sha256=entries[clip.id]["sha256"],
+            **{name: getattr(clip, name) for name in names},
             **{name: entries[clip.id][name] for name in POSITIONS},
         )
         for clip in accepted

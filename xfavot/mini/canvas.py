@@ -7,7 +7,6 @@ canvas that is averaged down at the end, which gives clean edges.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,20 +19,16 @@ Points = Array | Sequence[Sequence[float]]
 Paint = tuple[float, float, float]  # sRGB, 0..255; what is out of range is clipped
 SIZE = 128  # pixels of a finished picture
 SCALE = 3  # canvas pixels per finished pixel
+GRID = np.arange(SIZE) + 0.5  # middles of pixels
 _SEGMENTS = 7  # points a spline segment is drawn with
 # Pillow cuts coordinates to whole pixels: rounded, 63.9999999999 of one processor and 64.0 of
 # another are the same place.
 _DECIMALS = 4
 
 
-def _basis() -> Array:
-    t = np.arange(_SEGMENTS) / _SEGMENTS
-    powers = np.stack([np.ones_like(t), t, t**2, t**3], axis=1)
-    matrix = np.array([[0, 2, 0, 0], [-1, 0, 1, 0], [2, -5, 4, -1], [-1, 3, -3, 1]]) / 2
-    return powers @ matrix  # (segments, 4)
-
-
-_BASIS = _basis()
+_T = np.arange(_SEGMENTS)[:, None] / _SEGMENTS
+_CATMULL_ROM = np.array([[0, 2, 0, 0], [-1, 0, 1, 0], [2, -5, 4, -1], [-1, 3, -3, 1]]) / 2
+_BASIS = np.concatenate([np.ones_like(_T), _T, _T**2, _T**3], axis=1) @ _CATMULL_ROM
 
 
 def smooth(points: Array, *, closed: bool) -> Array:
@@ -53,6 +48,16 @@ def smooth(points: Array, *, closed: bool) -> Array:
     quads = np.stack([around[i : len(around) - 3 + i] for i in range(4)], axis=1)  # (N, 4, 2)
     curve = (_BASIS @ quads).reshape(-1, 2)
     return curve if closed else np.concatenate([curve, points[-1:]])
+
+
+def across(*right: tuple[float, float]) -> list[tuple[float, float]]:
+    """A line of both sides: points from the middle to the right, after their mirror images."""
+    return [*((-x, y) for x, y in right[::-1] if x), *right]
+
+
+def unit(vectors: Array) -> Array:
+    """Vectors (..., 3) of length 1."""
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
 
 
 def ellipse(x: float, y: float, rx: float, ry: float, *, points: int = 24) -> Array:
@@ -80,37 +85,6 @@ class Canvas:
         """Start with a background of the canvas's size."""
         self.image = background
 
-    def _mask(
-        self, shapes: list[Array], blur: float, alpha: float, width: float
-    ) -> tuple[Image.Image, tuple[int, int]] | None:
-        """Alpha mask of the shapes and the canvas place of its corner; None when outside."""
-        pad = 3 * blur + width + 1
-        stacked = np.concatenate(shapes).round(_DECIMALS)
-        limit = SIZE * SCALE
-        low = np.clip(np.floor((stacked.min(axis=0) - pad) * SCALE), 0, limit).astype(int)
-        high = np.clip(np.ceil((stacked.max(axis=0) + pad) * SCALE), 0, limit).astype(int)
-        if (high <= low).any():
-            return None
-        size = (int(high[0] - low[0]), int(high[1] - low[1]))
-        shrink = max(1.0, blur * SCALE / 2)
-        work = (max(1, round(size[0] / shrink)), max(1, round(size[1] / shrink)))
-        mask = Image.new("L", work, 0)
-        draw = ImageDraw.Draw(mask)
-        factor = SCALE * np.array(work) / np.array(size)
-        level = round(255 * alpha)
-        for shape in shapes:
-            flat = ((shape - low / SCALE) * factor).round(_DECIMALS).ravel().tolist()
-            if width > 0:
-                pixels = max(1, round(width * float(factor.mean())))
-                draw.line(flat, fill=level, width=pixels, joint="curve")
-            elif len(flat) >= 6:
-                draw.polygon(flat, fill=level)
-        if blur > 0:
-            mask = mask.filter(ImageFilter.GaussianBlur(blur * float(factor.mean())))
-        if work != size:
-            mask = mask.resize(size, Image.Resampling.BILINEAR)
-        return mask, (int(low[0]), int(low[1]))
-
     def fill(
         self,
         shape: Array | list[Array],
@@ -135,25 +109,40 @@ class Canvas:
         """
         parts = shape if isinstance(shape, list) else [shape]
         shapes = [np.asarray(part, dtype=np.float64) + np.array(shift) for part in parts]
-        made = self._mask(shapes, blur, alpha, width)
-        if made is None:
+        corners = np.concatenate(shapes).round(_DECIMALS)
+        pad, limit = 3 * blur + width + 1, SIZE * SCALE
+        low = np.clip(np.floor((corners.min(axis=0) - pad) * SCALE), 0, limit).astype(int)
+        high = np.clip(np.ceil((corners.max(axis=0) + pad) * SCALE), 0, limit).astype(int)
+        if (high <= low).any():
             return
-        mask, (left, top) = made
+        left, top, right, bottom = box = (*low.tolist(), *high.tolist())
+        size = right - left, bottom - top
+        shrink = max(1.0, blur * SCALE / 2)  # a soft mask is drawn smaller
+        work = max(1, round(size[0] / shrink)), max(1, round(size[1] / shrink))
+        factor = SCALE * np.array(work) / np.array(size)
+        mask = Image.new("L", work, 0)
+        draw, level = ImageDraw.Draw(mask), round(255 * alpha)
+        for part in shapes:
+            flat = ((part - low / SCALE) * factor).round(_DECIMALS).ravel().tolist()
+            if width > 0:
+                pixels = max(1, round(width * float(factor.mean())))
+                draw.line(flat, fill=level, width=pixels, joint="curve")
+            elif len(flat) >= 6:
+                draw.polygon(flat, fill=level)
+        if blur > 0:
+            mask = mask.filter(ImageFilter.GaussianBlur(blur * float(factor.mean())))
+        if work != size:
+            mask = mask.resize(size, Image.Resampling.BILINEAR)
         if inside is not None:
-            limit = Image.new("L", mask.size, 0)
-            flat = (inside * SCALE - (left, top)).round(_DECIMALS).ravel().tolist()
-            ImageDraw.Draw(limit).polygon(flat, fill=255)
-            mask = ImageChops.multiply(mask, limit)
-        box = (left, top, left + mask.size[0], top + mask.size[1])
+            hole = Image.new("L", size, 0)
+            flat = (inside * SCALE - low).round(_DECIMALS).ravel().tolist()
+            ImageDraw.Draw(hole).polygon(flat, fill=255)
+            mask = ImageChops.multiply(mask, hole)
         if isinstance(paint, Image.Image):
             self.image.paste(paint.crop(box), box, mask)
         else:
             red, green, blue = (min(255, max(0, round(c))) for c in paint)
             self.image.paste((red, green, blue), box, mask)
-
-    def finished(self) -> NDArray[np.uint8]:
-        """The picture at its final size, (128, 128, 3)."""
-        return np.asarray(self.image.reduce(SCALE))
 
 
 # The head in space: where a point of the face lands in the picture, and how light falls on it
@@ -174,7 +163,7 @@ def rotation(yaw: float, pitch: float, roll: float) -> Array:
     turn = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])
     nod = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
     lean = np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
-    return cast("Array", lean @ nod @ turn)
+    return np.asarray(lean @ nod @ turn)
 
 
 class Head:
@@ -193,8 +182,7 @@ class Head:
         self.matrix_rest = rotation(0.0, pose.pitch * PITCH_DEGREES, pose.roll)
         self.matrix = self.matrix_rest @ self.matrix_yaw
         self.origin = np.zeros(2)
-        middle = self.on([[0.0, (EYE[1] + MOUTH_Y) / 2]])[0]
-        self.origin = np.array(TARGET) - middle
+        self.origin = np.array(TARGET) - self.on([[0.0, (EYE[1] + MOUTH_Y) / 2]])[0]
         azimuth, height = np.radians([pose.light, pose.light_height])
         self.light = np.array(
             [np.sin(azimuth) * np.cos(height), -np.sin(height), np.cos(azimuth) * np.cos(height)]
@@ -230,8 +218,8 @@ class Head:
         w, j, c, e = self.half, self.jaw, self.chin_width, self.chin
         wide = [0.50 * w, 0.86 * w, 0.985 * w, 0.99 * w, 0.94 * w, j, 0.52 * (j + c) + 1.0, c]
         high = [-49.0, -34.0, -14.0, 3.0, 17.0, 30.0, e - 9.0, e - 2.0]
-        right = list(zip(wide, high, strict=True))
-        x, y = np.array([(0.0, -53.0), *right, (0.0, e), *[(-a, b) for a, b in right[::-1]]]).T
+        x = np.array([0.0, *wide, 0.0, *[-a for a in wide[::-1]]])
+        y = np.array([-53.0, *high, e, *high[::-1]])
         sine, cosine = abs(self.matrix_yaw[0, 2]), self.matrix_yaw[0, 0]
         share = np.clip((y - 20.0) / (e - 20.0), 0.0, 1.0)
         jawline = 31.0 * share * share * (3 - 2 * share)
@@ -255,16 +243,13 @@ class Head:
         """Unit normals (128, 128, 3) of the head's ellipsoid, continued smoothly outside it."""
         axes = np.array([1.06 * self.half, 58.0, DEPTH])
         quadric = self.matrix @ np.diag(axes**-2.0) @ self.matrix.T
-        grid = np.arange(SIZE) + 0.5
-        centre = self.place([[0.0, 0.0, 0.0]])[0]
-        x = np.broadcast_to(grid - centre[0], (SIZE, SIZE))
-        y = np.broadcast_to((grid - centre[1])[:, None], (SIZE, SIZE))
+        x, y = np.meshgrid(*(GRID - middle for middle in self.place([[0.0, 0.0, 0.0]])[0]))
         a = quadric[2, 2]
         b = quadric[0, 2] * x + quadric[1, 2] * y
         c = quadric[0, 0] * x * x + 2 * quadric[0, 1] * x * y + quadric[1, 1] * y * y - 1
         z = (np.sqrt(np.maximum(b * b - a * c, 0.0)) - b) / a
         normal = np.stack([x, y, z], axis=-1) @ quadric
-        return cast("Array", normal / np.linalg.norm(normal, axis=-1, keepdims=True))
+        return unit(normal)
 
     def blobs(self, table: list[Blob]) -> tuple[Array, Array, Array]:
         """A sum of soft bumps on the face.
@@ -275,11 +260,10 @@ class Head:
         Returns:
             The sum and its slopes along x and y, each (128, 128).
         """
-        grid = np.arange(SIZE) + 0.5
         total, along_x, along_y = (np.zeros((SIZE, SIZE)) for _ in range(3))
         places = self.on([[b[0], b[1]] for b in table], lift=np.array([b[2] for b in table]))
         for (left, top), (_, _, _, wide, high, amount) in zip(places, table, strict=True):
-            u, v = (grid - left) / wide, (grid - top) / high
+            u, v = (GRID - left) / wide, (GRID - top) / high
             gu, gv = np.exp(-0.5 * u * u), amount * np.exp(-0.5 * v * v)
             bump = gv[:, None] * gu
             total += bump

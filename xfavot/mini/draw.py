@@ -12,27 +12,25 @@ from xfavot.mini import hair
 from xfavot.mini.canvas import (
     EYE,
     MOUTH_Y,
+    SCALE,
     SIZE,
     Array,
     Blob,
     Canvas,
     Head,
     Paint,
+    across,
     ellipse,
     image_of,
     smooth,
     tint,
+    unit,
 )
 from xfavot.mini.hair import STYLES
 from xfavot.mini.people import Nuisance, Person, stream
 
 WHITE: Paint = (250, 248, 244)
 DARK: Paint = (34, 22, 24)
-
-
-def across(*right: tuple[float, float]) -> list[tuple[float, float]]:
-    """A line of both sides: points from the middle to the right, after their mirror images."""
-    return [*((-x, y) for x, y in right[:0:-1]), *right]
 
 
 def ring(head: Head, x: float, y: float, rx: float, ry: float, lift: float = 0.0) -> Array:
@@ -102,10 +100,10 @@ def brows(canvas: Canvas, head: Head, person: Person, pose: Nuisance) -> None:
     arch = 0.9 - 0.7 * man + 0.4 * person.eye_tilt
     for side in (-1.0, 1.0):
         spine = [(5.8, -12.2), (10.5, -13.5 - 0.4 * arch), (16.5, -13.9 - arch), (24.0, -11.2)]
-        width = [0.75 * thick, thick, 0.8 * thick, 0.15]
-        above = [[side * x, y - raised - w / 2] for (x, y), w in zip(spine, width, strict=True)]
-        below = [[side * x, y - raised + w / 2] for (x, y), w in zip(spine, width, strict=True)]
-        shape = head.curve([*above, *below[::-1]], lift=1.5)
+        half = np.array([0.75 * thick, thick, 0.8 * thick, 0.15]) / 2
+        middle = np.array(spine) * (side, 1) - (0, raised)
+        edges = [middle - half[:, None] * (0, 1), (middle + half[:, None] * (0, 1))[::-1]]
+        shape = head.curve(np.concatenate(edges), lift=1.5)
         canvas.fill(shape, colour, alpha=0.35, blur=0.9)
         canvas.fill(shape, colour, alpha=0.8, blur=0.3)
 
@@ -139,9 +137,8 @@ def nose(canvas: Canvas, head: Head, person: Person) -> None:
 def lip_colour(person: Person) -> Paint:
     """Natural lips for men, a stronger rose or red for women."""
     base = np.array(person.skin, dtype=np.float64)
-    woman = person.gender == "f"
     rose = np.array([196.0, 62.0, 74.0] if person.lips > 0.5 else [206.0, 92.0, 96.0])
-    amount = (0.45 + 0.35 * person.liveliness) if woman else 0.22
+    amount = 0.45 + 0.35 * person.liveliness if person.gender == "f" else 0.22
     natural = base * np.array([0.86, 0.64, 0.62])
     red, green, blue = natural + (rose * (0.55 + 0.45 * base.mean() / 210) - natural) * amount
     return float(red), float(green), float(blue)
@@ -159,19 +156,16 @@ def mouth(canvas: Canvas, head: Head, person: Person, pose: Nuisance) -> None:
     y = MOUTH_Y - 0.5
     corner = y - rise + 0.4
     middle, low = y - 0.1 * rise, y + down + 0.8 * gap
-    lines = (
-        across((0, y + 0.25 - 0.3 * gap), (0.5 * wide, middle - 0.25 * gap), (wide, corner)),
-        across((0, y + 0.3 + 0.75 * gap), (0.5 * wide, middle + 0.55 * gap + 0.2), (wide, corner)),
-        across(
-            (0, y - 0.85 * up - 0.3 * gap),
-            (0.17 * wide, y - 1.12 * up - 0.3 * gap),
-            (0.45 * wide, y - up - 0.25 * gap - 0.15 * rise),
-            (wide, corner),
-        ),
-        across((0, low), (0.55 * wide, y + 0.62 * down + 0.6 * gap - 0.1 * rise), (wide, corner)),
-    )
+    bow = [(0, y - 0.85 * up - 0.3 * gap), (0.17 * wide, y - 1.12 * up - 0.3 * gap)]
+    bow += [(0.45 * wide, y - up - 0.25 * gap - 0.15 * rise)]
     inner_top, inner_low, above, below = (
-        head.curve(line, closed=False, lift=2.0) for line in lines
+        head.curve(across(*line, (wide, corner)), closed=False, lift=2.0)
+        for line in (
+            [(0, y + 0.25 - 0.3 * gap), (0.5 * wide, middle - 0.25 * gap)],
+            [(0, y + 0.3 + 0.75 * gap), (0.5 * wide, middle + 0.55 * gap + 0.2)],
+            bow,
+            [(0, low), (0.55 * wide, y + 0.62 * down + 0.6 * gap - 0.1 * rise)],
+        )
     )
     lips = lip_colour(person)
     shadow = head.curve(across((0, low + 3.4), (6, low + 1)))
@@ -255,10 +249,9 @@ def beard(canvas: Canvas, head: Head, person: Person, paint: Image.Image) -> Non
     for shape in parts[person.beard]:
         outline = head.curve(shape)
         soft, dark = tint(person.hair, 0.75), tint(person.hair, 0.5)
-        if thin:
-            canvas.fill(outline, soft, alpha=0.24, blur=1.5, inside=head.outline())
-        else:
-            canvas.fill(outline, soft, alpha=0.45, blur=1.5)
+        within = head.outline() if thin else None
+        canvas.fill(outline, soft, alpha=0.24 if thin else 0.45, blur=1.5, inside=within)
+        if not thin:
             canvas.fill(outline, paint, alpha=0.85, blur=0.8)
             canvas.fill(outline, dark, alpha=0.35, blur=2.0, shift=(0.0, 2.0), inside=outline)
         xy = np.array(shape)
@@ -337,7 +330,7 @@ def _skin(head: Head, person: Person, pose: Nuisance) -> Image.Image:
     normal = head.normals()
     normal[..., 0] -= slope_x
     normal[..., 1] -= slope_y
-    normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
+    normal = unit(normal)
     light = head.lit(normal)
     light = 0.78 + (light - 0.78) * (0.35 + 0.65 * head.strength)
     red, _, _ = head.blobs(rosy)
@@ -358,16 +351,13 @@ def _body(canvas: Canvas, head: Head, person: Person) -> None:
     width = (0.41 + 0.10 * (person.gender == "m") + 0.14 * person.size) * head.half
     shoulder = 46 + 20 * person.size + 5 * (person.gender == "m")
     top, slope, dark = 117.0, 3.0 - 6.0 * person.size, tint(person.clothes, 0.62)
-    left, right = (
-        [
-            (x + s * shoulder + s * 12, 140),
-            (x + s * shoulder, 126 + slope),
-            (x + s * 0.62 * shoulder, top + 2 + slope),
-            (x + s * width, top - 4),
-        ]
-        for s in (-1.0, 1.0)
+    rim = across(
+        (width, top - 4),
+        (0.62 * shoulder, top + 2 + slope),
+        (shoulder, 126 + slope),
+        (shoulder + 12, 140),
     )
-    body = smooth(np.array([*left, *right[::-1]]), closed=True)
+    body = smooth(np.add(rim, (x, 0)), closed=True)
     nape, side = 1.04 * width, width * 1.15
     edge = [(base[0] - nape, 78), (base[0] + nape, 78), (x + width, 112), (x + side, 119)]
     edge += [(x, 130), (x - side, 119), (x - width, 112)]
@@ -419,10 +409,7 @@ def _collar(
     else:
         low = 127.0 if person.collar == "v" else 121.0
         mid = 0.4 * 113 + 0.6 * low
-        left, right = (
-            [(x + s * width + s * 4, 113), (x + s * 0.5 * width, mid)] for s in (-1.0, 1.0)
-        )
-        neckline = np.array([*left, (x, low), *right[::-1]])
+        neckline = np.add(across((0, low), (0.5 * width, mid), (width + 4, 113)), (x, 0))
         line = neckline if person.collar == "v" else smooth(neckline, closed=False)
         from_here(line)
         canvas.fill(line, tint(cloth, 0.7), width=1.6, alpha=0.9, blur=0.3)
@@ -482,5 +469,5 @@ def draw_face(person: Person, pose: Nuisance) -> tuple[NDArray[np.uint8], Array]
             _ear(canvas, head, person, skin, head.side)
     glasses(canvas, head, person)
     warm = np.array([1 + 0.03 * pose.warmth, 1.0, 1 - 0.04 * pose.warmth])
-    picture = canvas.finished().astype(np.float64) * warm
+    picture = np.asarray(canvas.image.reduce(SCALE)).astype(np.float64) * warm
     return np.clip(picture + 0.5, 0, 255).astype(np.uint8), head.landmarks()

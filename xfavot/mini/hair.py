@@ -2,63 +2,60 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from xfavot.mini.canvas import SIZE, Array, Canvas, Head, ellipse, image_of, smooth, tint
+from xfavot.mini.canvas import (
+    GRID,
+    SIZE,
+    Array,
+    Canvas,
+    Head,
+    across,
+    ellipse,
+    image_of,
+    smooth,
+    tint,
+    unit,
+)
 from xfavot.mini.people import Person, stream
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """A haircut, in pixels of the finished picture."""
+    """A haircut, in pixels of the finished picture; a row of `hair.csv`."""
 
     line: float  # height of the hairline at the parting
     drop: float  # how far the hairline falls from the parting to the temple
     bend: float  # 2 curtain of hair .. 6 square corners
     top: float  # volume above the skull
     sides: float  # volume beside it
-    part: float = 0.0  # where the hair parts, -1 .. 1
-    fringe: float = 0.0  # how far hair sweeps into the forehead on the longer side
-    sideburn: float = 7.0  # how far hair reaches down before the ears
-    length: float = 0.0  # how far hair hangs below the middle of the skull, 0 none
-    wave: float = 0.0  # waviness of hanging hair
-    curl: float = 0.0  # radius of curls along the edge
-    locks: bool = False  # hair hangs before the ears
-    bun: bool = False
-    alpha: float = 1.0  # thin for cropped hair
+    part: float  # where the hair parts, -1 .. 1
+    fringe: float  # how far hair sweeps into the forehead on the longer side
+    sideburn: float  # how far hair reaches down before the ears
+    length: float  # how far hair hangs below the middle of the skull, 0 none
+    wave: float  # waviness of hanging hair
+    curl: float  # radius of curls along the edge
+    locks: float  # 1 where hair hangs before the ears
+    bun: float  # 1 with a bun
+    alpha: float  # thin for cropped hair
 
 
-STYLES: dict[str, Style] = {
-    "long": Style(-36, 27, 1.9, 6, 5, part=0.15, length=74, locks=True),
-    "wavy": Style(-36, 24, 2.0, 8, 7, part=-0.4, length=68, locks=True, wave=2.6),
-    "fringe": Style(-17, 9, 5, 6, 5, length=70, locks=True),
-    "bob": Style(-34, 22, 2.2, 7, 7, part=-0.35, fringe=3, length=40, locks=True),
-    "curly": Style(-32, 12, 3, 11, 13, length=34, curl=5.5, sideburn=9),
-    "bun": Style(-37, 17, 2.6, 3.5, 1.5, part=0.1, bun=True, sideburn=3),
-    "pixie": Style(-35, 19, 3, 7, 3.5, part=0.6, fringe=9, sideburn=10),
-    "side": Style(-36, 22, 2, 8, 6, part=0.6, fringe=5, length=60, locks=True, wave=1.4),
-    "parted": Style(-33, 13, 5, 7, 2.2, part=0.55, fringe=-1, sideburn=9),
-    "buzz": Style(-35, 15, 6, 1.2, 0.8, sideburn=8, alpha=0.85),
-    "bald": Style(-60, 12, 3, 0.4, 0.8, sideburn=8, alpha=0.8),
-    "quiff": Style(-34, 15, 5.5, 12, 1.5, part=-0.3, sideburn=9),
-    "swept": Style(-34, 15, 3.5, 8, 3.5, part=-0.65, fringe=8, sideburn=12),
-    "curls": Style(-30, 13, 4.5, 10, 4, curl=4.5, sideburn=9),
-    "afro": Style(-33, 13, 5, 14, 11, curl=2.6, sideburn=9),
-}
+with Path(__file__).with_name("hair.csv").open(encoding="utf-8", newline="") as _file:
+    STYLES = {name: Style(*map(float, row)) for name, *row in list(csv.reader(_file))[1:]}
 
 
 def _strand_table(person: Person) -> Array:
     """Brightness along the hairline, 512 values of unit variance, coarse and fine strands."""
     draw = stream(person.texture, "strands")
-    total = np.zeros(512)
+    total, offset = np.zeros(512), np.arange(-24, 25)
     for width in (1.0, 3.5, 9.0):
-        offset = np.arange(-24, 25)
         kernel = np.exp(-0.5 * (offset / width) ** 2)
-        row = draw.normal(size=512)
-        row = np.convolve(np.concatenate([row[-24:], row, row[:24]]), kernel, "valid")
+        row = np.convolve(np.pad(draw.normal(size=512), 24, mode="wrap"), kernel, "valid")
         total += row / row.std()
     return np.asarray(total / total.std())
 
@@ -77,16 +74,14 @@ def _curls(person: Person) -> Array:
 
 def texture(head: Head, person: Person) -> Image.Image:
     """Lit hair with strands, an image of the canvas's size."""
-    grid = np.arange(SIZE) + 0.5
     cx, cy, width, height = head.skull(6.0)
     style = STYLES[person.hair_style]
-    x, y = (grid - cx)[None, :] / width, (grid - cy)[:, None] / height
+    x, y = (GRID - cx)[None, :] / width, (GRID - cy)[:, None] / height
     radius = np.sqrt(x * x + np.where(y > 0, 0.3, 1.0) * y * y) + 1e-6
     dome = np.sqrt(np.clip(1 - np.minimum(radius, 0.97) ** 2, 0, 1))
     outside = np.maximum(radius, 1)
     upright = np.where(y > 0, 0.2, 1.0) * y / outside
-    normal = np.stack([x / outside, upright, dome], axis=-1)
-    normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
+    normal = unit(np.stack([x / outside, upright, dome], axis=-1))
     lit = np.clip(0.45 + 0.6 * (normal @ head.light - 0.2), 0.0, 1.1)
     part = style.part * 0.5 + (head.place([[0.0, -44.0, 20.0]])[0][0] - cx) / width
     wavy = style.wave * 0.02 * np.sin(10 * y + 3 * x)
@@ -94,15 +89,13 @@ def texture(head: Head, person: Person) -> Image.Image:
     place = (((around + wavy) * 96) % 512).astype(int)
     strands = _curls(person) if style.curl else _strand_table(person)[place]
     band = np.exp(-0.5 * ((radius - 0.68 + 0.03 * strands) / 0.09) ** 2)
-    band = band * np.clip((0.2 - y) / 0.4, 0, 1)
+    band *= np.clip((0.2 - y) / 0.4, 0, 1)
     low = np.exp(-0.5 * ((y - 0.62 + 0.06 * strands) / 0.10) ** 2) * (style.length > 45)
     facing = np.clip(0.55 + 0.8 * (x * head.light[0] * 1.5 + 0.2), 0.1, 1.2)
     base = np.array(person.hair, dtype=np.float64)
     depth = (0.12 if style.curl else 0.075) * (1.15 - 0.5 * base.mean() / 255)
-    value = 0.60 + 0.52 * lit + depth * strands
-    value = value * (1 - 0.16 * np.clip(y - 0.4, 0, 1))
-    dull = 0.25 if style.curl or style.alpha < 1 else 1.0
-    sheen = (0.22 * base + 46) * dull
+    value = (0.60 + 0.52 * lit + depth * strands) * (1 - 0.16 * np.clip(y - 0.4, 0, 1))
+    sheen = (0.22 * base + 46) * (0.25 if style.curl or style.alpha < 1 else 1.0)
     shine = (0.6 * band + 0.25 * low) * facing
     return image_of(base * value[..., None] + sheen * shine[..., None])
 
@@ -117,8 +110,7 @@ def _edge(head: Head, style: Style, person: Person) -> Array:
         grow = grow * (1 - 0.20 * np.sin(angle) * np.sign(style.part) * upward)
     if not style.locks:  # it meets the skull before the ears
         grow = grow * (1 - 0.8 * np.clip((np.abs(angle) / np.pi - 0.38) / 0.14, 0, 1) ** 2)
-    draw = stream(person.texture, "edge")
-    phase = draw.uniform(0, 6, 4)
+    phase = stream(person.texture, "edge").uniform(0, 6, 4)
     if style.curl:
         lobes = np.abs(np.sin(angle * 31 / style.curl + phase[0])) - 0.5
         grow = grow + style.curl * (0.5 * lobes + 0.22 * np.sin(angle * 7 + phase[1]))
@@ -141,11 +133,10 @@ def _line(head: Head, style: Style) -> Array:
         sweep = style.fringe * np.sin(np.pi * np.minimum(u * 1.15, 1.0)) if longer else 0.0 * u
         y = style.line + style.drop * u**style.bend + sweep
         corner = y[-1]
-        ear = [(0.845, 0.5 * (corner + burn) - 2), (0.90, burn - 1.5), (0.975, burn - 4.0)]
+        ear = [[0.845, 0.5 * (corner + burn) - 2], [0.90, burn - 1.5], [0.975, burn - 4.0]]
         if style.locks:
-            ear = [(0.86, 0.5 * (corner + burn)), (0.92, burn + 8)]
-        ear = [(s * wide * w, high) for wide, high in ear]
-        sides.append(np.concatenate([np.column_stack([x, y]), ear]))
+            ear = [[0.86, 0.5 * (corner + burn)], [0.92, burn + 8]]
+        sides.append(np.concatenate([np.column_stack([x, y]), np.array(ear) * (s * w, 1)]))
     points = np.concatenate([sides[0][::-1], sides[1][1:]])
     return smooth(head.on(points, lift=0.6), closed=False)
 
@@ -187,17 +178,11 @@ def behind(
     short = not style.length and not style.bun
     nape = head.place([[0.0, 25.0 if short else 34.0, -16.0]])[0]
     low, round_off = (11.0, 0.86) if short else (14.0, 0.93)
-    left, right = (
-        [
-            (cx + s * 0.8 * width, cy - 0.6 * height),
-            (back[0] + s * width, back[1]),
-            (back[0] + s * round_off * width, back[1] + low),
-            (nape[0] + s * 0.66 * width, nape[1] - 6),
-        ]
-        for s in (-1.0, 1.0)
-    )
-    around = [(cx, cy - height), *right, (nape[0], nape[1]), *left[::-1]]
-    shape = smooth(np.array(around), closed=True)
+    wide = np.array([0, 0.8, 1, round_off, 0.66, 0, -0.66, -round_off, -1, -0.8]) * width
+    x = np.array([cx, cx, *[back[0]] * 2, *[nape[0]] * 3, *[back[0]] * 2, cx])
+    right = [cy - 0.6 * height, back[1], back[1] + low, nape[1] - 6]
+    y = [cy - height, *right, nape[1], *right[::-1]]
+    shape = smooth(np.column_stack([x + wide, y]), closed=True)
     if style.alpha < 1:
         canvas.fill(shape, skin)
     if style.line < -50:
@@ -206,8 +191,7 @@ def behind(
     if style.locks:
         both = _hanging(head, style, 0.1)
         canvas.fill([*both], paint)
-        rows = ((-0.72, cy), (0.72, cy), (0.66, cy + style.length), (-0.66, cy + style.length))
-        dark = np.array([(cx + wide * width, y) for wide, y in rows])
+        dark = np.array(across((0.66, style.length), (0.72, 0.0))) * (width, 1) + (cx, cy)
         canvas.fill(dark, (12, 6, 8), alpha=0.5, blur=5.0, inside=np.concatenate(both))
     elif style.length:
         angle = np.linspace(0, 2 * np.pi, 121)[:-1]
@@ -241,8 +225,7 @@ def front(canvas: Canvas, head: Head, person: Person, paint: Image.Image) -> Non
     canvas.fill(cap, paint, blur=0.3)
     draw = stream(person.texture, "tips")
     middle = len(line) / 2
-    light: list[Array] = []
-    deep: list[Array] = []
+    light, deep = list[Array](), list[Array]()
     for pick in draw.integers(10, len(line) - 10, size=80):
         lean = (pick - middle) / middle + 0.6 * style.part
         tip = line[pick] + (2.2 * lean + draw.normal() * 0.6, draw.uniform(0.2, 2.2))

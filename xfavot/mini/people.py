@@ -13,7 +13,9 @@ number of speakers is no multiple of sixteen.
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -29,41 +31,15 @@ def _colours(text: str) -> tuple[Colour, ...]:
 
 SKINS = _colours("fadeca f3cdb0 e8bb98 d9a67f c08a62 a06c4a 7e5238 5e3d2c")
 _HAIR_NAMES = ["black", "brown", "chestnut", "auburn", "ginger", "blond", "platinum"]
-_HAIR_COLOURS = _colours("262022 543626 7a482c 8a3a24 b85c2e d0aa70 ecd6a8")
-HAIRS = dict(zip(_HAIR_NAMES, _HAIR_COLOURS, strict=True))
+HAIRS = dict(
+    zip(_HAIR_NAMES, _colours("262022 543626 7a482c 8a3a24 b85c2e d0aa70 ecd6a8"), strict=True)
+)
 GREY: Colour = (196, 196, 200)
 EYES = _colours("5c3c24 4678a0 548058 3c2a20 806032 6e8494")
 VIVID = _colours("ce3e3a 228284 e2962c 3e5cb0 844a98 3c9256")
 QUIET = _colours("484e5c 76685c c4bcb0 364254 78807c 584042")
-# Skin index, hair, hair style, glasses, beard: combinations that occur in people, all different.
-WOMEN: tuple[tuple[int, str, str, str, str], ...] = (
-    (1, "blond", "long", "", ""),
-    (6, "black", "curly", "", ""),
-    (2, "black", "fringe", "round", ""),
-    (0, "ginger", "wavy", "", ""),
-    (4, "black", "bun", "", ""),
-    (1, "chestnut", "bob", "square", ""),
-    (7, "black", "pixie", "", ""),
-    (3, "auburn", "side", "", ""),
-    (0, "platinum", "pixie", "round", ""),
-    (5, "brown", "long", "", ""),
-    (3, "black", "bob", "", ""),
-    (2, "brown", "wavy", "square", ""),
-)
-MEN: tuple[tuple[int, str, str, str, str], ...] = (
-    (1, "brown", "parted", "", ""),
-    (6, "black", "buzz", "", "goatee"),
-    (0, "ginger", "quiff", "", "full"),
-    (3, "black", "swept", "square", ""),
-    (2, "chestnut", "bald", "", "moustache"),
-    (7, "black", "afro", "round", ""),
-    (1, "blond", "curls", "", "stubble"),
-    (4, "black", "quiff", "", "full"),
-    (0, "platinum", "parted", "square", ""),
-    (5, "black", "bald", "", "full"),
-    (2, "auburn", "swept", "", "stubble"),
-    (3, "brown", "buzz", "round", "moustache"),
-)
+with Path(__file__).with_name("looks.csv").open(encoding="utf-8", newline="") as _file:
+    LOOKS = list(csv.DictReader(_file))  # combinations that occur in people, all different
 _STEPS = (0.8191725133961645, 0.6710436067037893, 0.5497004779019703)  # R3 sequence (plastic root)
 _ROW = 8  # numbers of one sex in a row
 MOST_SPEAKERS = 1000
@@ -159,14 +135,16 @@ def person(number: int, *, seed: int) -> Person:
     shift = stream(seed, "hidden", int(woman)).uniform(size=3)
     hidden = [float((shift[i] + (rank + 1) * _STEPS[i]) % 1.0) for i in range(3)]
     age, size, liveliness = hidden
-    looks = WOMEN if woman else MEN
+    looks = [look for look in LOOKS if look["sex"] == gender]
     order = stream(seed, "looks", int(woman)).permutation(len(looks))
     # every further lap joins another cut to skin and hair; every twelfth, other glasses and beard
     lap, place = divmod(rank, len(looks))
-    skin, hair, _, _, _ = looks[int(order[place])]
     cut = place + 5 * lap
-    style = looks[int(order[cut % len(looks)])][2]
-    _, _, _, glasses, beard = looks[int(order[(cut + 7 * (lap // len(looks))) % len(looks)])]
+    face, style, rest = (
+        looks[int(order[number % len(looks)])]
+        for number in (place, cut, cut + 7 * (lap // len(looks)))
+    )
+    skin = int(face["skin"])
     grey = float(np.clip((age - 0.74) / 0.14, 0.0, 1.0)) * 0.92
     wardrobe = stream(seed, "clothes", int(woman)).permutation(len(VIVID))
     colour = int(wardrobe[rank % len(wardrobe)])
@@ -183,15 +161,15 @@ def person(number: int, *, seed: int) -> Person:
         speaker=f"s{number + 1:02d}",
         gender=gender,
         skin=SKINS[skin],
-        hair=_greying(HAIRS[hair], grey),
-        hair_style=style,
-        glasses=glasses,
-        beard=beard,
+        hair=_greying(HAIRS[face["hair"]], grey),
+        hair_style=style["style"],
+        glasses=rest["glasses"],
+        beard=rest["beard"],
         eyes=EYES[eyes],
         clothes=_mix(QUIET[colour], VIVID[colour], float(np.clip(1.4 * liveliness - 0.2, 0, 1))),
         collar=collar,
         earrings=earrings,
-        freckles=skin == 0 and hair == "ginger",
+        freckles=skin == 0 and face["hair"] == "ginger",
         texture=int(draw.integers(2**31)),
     )
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ PREPOSITIONS = ("at", "by", "in", "with")
 LETTERS = "abcdefghijklmnopqrstuvxyz"  # without w, as in GRID
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 ADVERBS = ("again", "now", "please", "soon")
+SLOTS = (COMMANDS, COLOURS, PREPOSITIONS, LETTERS, DIGITS, ADVERBS)  # GRID's grammar
 MOST_SENTENCES = 10_000  # a speaker, of the 64,000 of the grammar
 WOMEN = ("f2", "f1", "Annie", "f3", "linda", "steph", "f4", "anika", "Alicia", "belinda")
 MEN = ("m3", "m1", "michel", "m7", "m2", "ed", "m4", "Lee", "m8", "adam")
@@ -81,12 +82,6 @@ def voice_of(person: Person, index: int) -> Voice:
     )
 
 
-def sentence(draw: np.random.Generator) -> tuple[str, ...]:
-    """Six words in GRID's grammar: command, colour, preposition, letter, digit, adverb."""
-    slots = (COMMANDS, COLOURS, PREPOSITIONS, LETTERS, DIGITS, ADVERBS)
-    return tuple(slot[int(draw.integers(len(slot)))] for slot in slots)
-
-
 def code(words: tuple[str, ...]) -> str:
     """GRID's name of a sentence, e.g. `bbaf2n` for "bin blue at f two now" (zero is `z`)."""
     command, colour, preposition, letter, digit, adverb = words
@@ -99,7 +94,7 @@ def sentences(seed: int, number: int, count: int) -> list[tuple[str, ...]]:
     draw = stream(seed, "sentences", number)
     chosen: dict[str, tuple[str, ...]] = {}
     while len(chosen) < count:
-        words = sentence(draw)
+        words = tuple(slot[int(draw.integers(len(slot)))] for slot in SLOTS)
         chosen.setdefault(code(words), words)
     return list(chosen.values())
 
@@ -124,9 +119,8 @@ class Espeak:
                 "expected a sample rate; reinstall espeakng-loader"
             )
         self._pieces: list[NDArray[np.int16]] = []
-        kind = ctypes.CFUNCTYPE(
-            ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
-        )
+        samples = ctypes.POINTER(ctypes.c_short)
+        kind = ctypes.CFUNCTYPE(ctypes.c_int, samples, ctypes.c_int, ctypes.c_void_p)
         self._callback = kind(self._receive)  # kept alive: the library calls it
         self._library.espeak_SetSynthCallback(self._callback)
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))
@@ -139,21 +133,17 @@ class Espeak:
     def say(self, words: tuple[str, ...], *, voice: str, words_per_minute: int) -> Wave:
         """Speak words; returns samples in -1..1 at `rate_hz`."""
         library = self._library
-        if library.espeak_SetVoiceByName(voice.encode()) != 0:
-            raise DataError(
-                f"espeak-ng has no voice {voice}; expected one of its own; reinstall "
-                "espeakng-loader"
-            )
+        known = library.espeak_SetVoiceByName(voice.encode()) == 0
         library.espeak_SetParameter(_RATE, words_per_minute, 0)
         text = " ".join("[[eI]]" if word == "a" else word for word in words).encode()
         self._pieces.clear()
         flags = _CHARS_UTF8 | _PHONEMES
         library.espeak_Synth(text, len(text) + 1, 0, 1, 0, flags, None, None)
         library.espeak_Synchronize()
-        if not self._pieces:
+        if not known or not self._pieces:
             raise DataError(
-                f"espeak-ng said nothing for {text.decode()!r} with voice {voice}; expected "
-                "samples; reinstall espeakng-loader"
+                f"espeak-ng said nothing for {text.decode()!r} with voice {voice}, "
+                f"{'' if known else 'un'}known to it; expected samples; reinstall espeakng-loader"
             )
         return np.concatenate(self._pieces).astype(np.float64) / 32768
 
@@ -171,7 +161,7 @@ def _warp(envelope: Wave, factor: float) -> Wave:
     place = np.minimum(np.arange(bins) / factor, bins - 1.001)
     left = place.astype(int)
     share = place - left
-    return cast("Wave", envelope[:, left] * (1 - share) + envelope[:, left + 1] * share)
+    return np.asarray(envelope[:, left] * (1 - share) + envelope[:, left + 1] * share)
 
 
 def become(wave: Wave, rate_hz: int, voice: Voice, draw: np.random.Generator) -> Wave:
@@ -217,4 +207,4 @@ def become(wave: Wave, rate_hz: int, voice: Voice, draw: np.random.Generator) ->
     before, after = (int(s * SAMPLE_RATE_HZ) for s in draw.uniform(0.08, 0.25, size=2))
     whole = np.pad(spoken, (before, after))
     whole += draw.normal(size=len(whole)) * 10 ** (NOISE_DB / 20)
-    return cast("Wave", np.clip(whole, -1.0, 1.0))
+    return np.asarray(np.clip(whole, -1.0, 1.0))
