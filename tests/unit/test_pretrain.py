@@ -229,7 +229,7 @@ def test_rate_rises_and_falls() -> None:
 def test_f0_network_learns_two_tones(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speech_training, "AS_IT_IS", 1.0)  # other tones would take longer to learn
     said: list[dict[str, Any]] = []
-    model = config.ModelConfig(f0_width=4, mel_frames=80)
+    model = config.ModelConfig(f0_width=8, mel_frames=80)
     state = torch.get_rng_state()
     network, found = speech_training.train_f0(
         [store],
@@ -237,7 +237,7 @@ def test_f0_network_learns_two_tones(store: Store, monkeypatch: pytest.MonkeyPat
         standardiser=statistics(store),
         steps=60,
         batch_size=4,
-        lr=2.0e-2,
+        lr=5.0e-3,
         seed=0,
         device="cpu",
         on_log=said.append,
