@@ -1,4 +1,4 @@
-"""The page about a prepared store: what it counts, shows, folds, escapes and weighs."""
+"""What is said of a prepared store: the page, the summary, the preview, the dataset card."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip("PIL")
 pytest.importorskip("jinja2")
@@ -16,59 +17,58 @@ pytest.importorskip("matplotlib")
 
 from tests.unit.store_factory import face, make_store
 from xfavot.data import report
-from xfavot.data.readers import NOT_NEEDED
-from xfavot.data.report import contact_sheet, histogram, preview, summary, write_report
+from xfavot.data.readers import NOT_NEEDED, NOTED, READERS
+from xfavot.data.report import all_cards, card, contact_sheet, histogram, preview, summary
 from xfavot.data.store import Store
 from xfavot.errors import DataError
 
+ROOT = Path(__file__).resolve().parents[2]
 
-def page_of(store: Store, rejects: Sequence[tuple[str, str, str, int]] = ()) -> str:
+
+def page_of(store: Store, rows: Sequence[tuple[object, ...]] = (), files: bool = True) -> str:
+    head = ("source", "reason", "detail", "files")
     with (store.path / "quarantine.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("source", "reason", "detail", "files"), *rejects])
-    return write_report(store).read_text(encoding="utf-8")
+        csv.writer(file).writerows([head[: 3 + files], *rows])
+    return report.write_report(store).read_text(encoding="utf-8")
 
 
 def test_the_page_counts_and_shows(tmp_path: Path) -> None:
     page = page_of(make_store(tmp_path, clips=3, seconds=0.5))
     assert "12 items accepted, 0 files rejected" in page
     assert "<td>face and voice, female</td><td>2</td><td>4</td><td>2</td><td>0</td>" in page
-    assert page.count("<audio") == 6
-    assert page.count("<img") == 7  # a contact sheet, and a face beside each voice
-    assert page.count("<svg") == 2  # durations and pitch
     assert "<td>toy/s2</td><td>male</td><td>2</td><td>1</td><td>0</td><td>0.0</td>" in page
+    # a contact sheet, and a face beside each voice; durations and pitch
+    assert [page.count(f"<{tag}") for tag in ("audio", "img", "svg")] == [6, 7, 2]
     assert "Nothing." in page
     assert set(re.findall(r'(?:href|src)="(\w+:|#|//)', page)) <= {"data:", "#"}  # asks nobody
-    assert "<script" not in page
-    assert "<link" not in page
+    assert not re.search("<script|<link|<details", page)
 
 
-def test_rejects_are_listed_by_class_with_examples(tmp_path: Path) -> None:
+def test_whatever_was_not_used_is_counted_by_files_with_its_reason(tmp_path: Path) -> None:
     store = make_store(tmp_path, genders="f", clips=1, kind="audio", seconds=0.5)
-    rejects = [(f"a/<b>{i}.wav", "silent", "peak & all", 1) for i in range(20 + 5)]
-    rejects += [
-        ("b.wav", "truncated", "short", 1),
-        ("c", NOT_NEEDED, "7 files: second microphone", 7),
-    ]
-    page = page_of(store, rejects)
+    rows: list[tuple[object, ...]]
+    rows = [(f"a/<b>{i}.wav", "silent", "peak & all", 1) for i in range(25)]
+    rows += [("b.wav", "truncated", "short", 1), ("c", NOT_NEEDED, "second microphone", 1700)]
+    rows += [("d.wav", NOTED, "a gap of 3 s", 1)]
+    page = page_of(store, rows)
     assert "<b>26</b>files rejected" in page
+    assert "<b>1,700</b>files not needed" in page
     assert page.index("silent: 25") < page.index("truncated: 1")
-    assert "a/&lt;b&gt;0.wav" in page
-    assert "<b>0.wav" not in page
-    assert "peak &amp; all" in page
-    assert f"a/&lt;b&gt;{20}.wav" not in page
+    assert "<td>a/&lt;b&gt;19.wav</td><td>peak &amp; all</td><td>1</td>" in page
+    assert "a/&lt;b&gt;20.wav" not in page
     assert "5 more in quarantine.csv" in page
     assert page.index("<h2>Not needed") < page.index("second microphone")
-    assert "1 accepted, 26 rejected (25 silent, 1 truncated); 7 not needed" in summary([store])
+    assert page.index("<h2>Used, with a note") < page.index("a gap of 3 s")
+    text = "1 accepted, 26 rejected (25 silent, 1 truncated); 1700 not needed; 1 used, with a note"
+    assert text in summary([store])
     assert page.count("<details>") == 2  # many rejects are folded ...
-    assert page_of(store, rejects[-2:]).count("<details open>") == 1  # ... one is not
+    assert page_of(store, rows[25:]).count("<details open>") == 1  # ... one is not
+    old = [row[:3] for row in rows]  # of a store whose quarantine counts no files
+    assert "<b>26</b>files rejected" in page_of(store, old, files=False)
 
 
 def test_many_speakers_are_folded_and_the_page_stays_light(tmp_path: Path) -> None:
-    few = page_of(make_store(tmp_path / "few", genders="fm" * 5, clips=1, seconds=0.1))
-    assert "<details" not in few
-    store = make_store(
-        tmp_path, genders="fm" * 55, clips=2, faces=1, seconds=[0.5, *[0.1] * 4], image_size=32
-    )
+    store = make_store(tmp_path, genders="fm" * 55, clips=1, faces=1, seconds=0.1, image_size=32)
     page = page_of(store)
     assert "<summary>All 110 speakers</summary>" in page
     assert len(page) < 450_000
@@ -82,17 +82,17 @@ def test_the_page_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(report, "write_whole", full)
     with pytest.raises(DataError, match=r"report\.html cannot be written.*No space.*whole"):
-        write_report(store)
+        report.write_report(store)
     assert not list(store.path.glob("*report*"))
 
 
 def test_faces_are_spread_over_the_speakers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = make_store(tmp_path, genders="f" * 8, clips=4, faces=1, image_size=16)
+    store = make_store(tmp_path, genders="f" * 8, clips=2, faces=1, seconds=0.1, image_size=16)
     monkeypatch.setattr(report, "PREVIEW_FACES", 4)
     shown = preview([store])
-    assert re.search(r"4 of\s+32 faces", shown)
+    assert re.search(r"4 of\s+16 faces", shown)
     assert len(set(re.findall(r"<b>toy-(s\d)-", shown))) == shown.count("<audio") == 6
     mute = make_store(tmp_path / "x", genders="f", clips=1, kind="image")
     assert preview([mute]).count("<img") == 1
@@ -107,8 +107,33 @@ def test_a_contact_sheet_holds_each_face_at_its_place() -> None:
 
 
 def test_histograms_name_their_groups_or_are_empty() -> None:
-    drawn = histogram({"female": [1.5, 2.5], "male": [1.0]}, unit="Hz")
+    drawn = histogram({"female": [1.5, 2.5, 145.0], "male": [1.0, 1.0]}, unit="Hz")
     assert drawn.startswith("<svg")
     for text in ("female", "male", "Hz", "#a8557f"):
         assert text in drawn
     assert histogram({}, unit="s") == histogram({"": []}, unit="s") == ""
+
+
+def test_the_committed_cards_are_complete_and_those_of_the_descriptions() -> None:
+    committed = (ROOT / "DATASETS.md").read_text(encoding="utf-8")
+    assert committed == all_cards(), "run make cards"
+    for corpus in READERS:
+        for heading in ("Content", "Licence", "How to get it", "Consent", "Bias and limits"):
+            body = card(corpus).split(f"**{heading}.** ")[1].split("\n")[0]
+            assert len(body) > 8, (corpus, heading)
+
+
+def test_the_card_of_a_store_counts_what_is_in_it(tmp_path: Path) -> None:
+    store = make_store(tmp_path, corpus="grid", genders="ffm", clips=3, faces=2, seconds=2.0)
+    page_of(store, [("a.mpg", "silent", "", 1), ("b", NOT_NEEDED, "", 40), ("c", NOTED, "", 1)])
+    text = report.write_card(store).read_text(encoding="utf-8")
+    head = yaml.safe_load(text.split("---")[1])
+    assert head["tags"] == ["face", "voice"]
+    assert head["license_name"].startswith("CC BY 4.0")
+    assert head["size_items"] == 9
+    assert "| face and voice, female | 2 | 4 | 2 | 0 |" in text  # speakers, train, val, unseen
+    assert "| face and voice, male | 1 | 2 | 1 | 0 |" in text
+    assert "| speakers | 33 | 3 |" in text  # the paper's beside ours
+    assert "faces: 18" in text
+    assert "in 9 clips, median 2.00 s; 9 with a transcript" in text
+    assert text.endswith("| --- | --- |\n| silent | 1 |\n| not needed | 40 |\n")

@@ -85,6 +85,13 @@ def test_statistics_by_hand(tmp_path: Path) -> None:
     torch.testing.assert_close(held_out.std, torch.full((80,), 1e-3))  # the documented floor
     with pytest.raises(DataError, match="split 'unseen' of a has no audio"):
         mel_statistics([store], split="unseen")
+    ragged = voice("d", np.nan)
+    foul = write_store(tmp_path / "d", [voice("a", -1), voice("b", -3), voice("c", 5.4), ragged])
+    with pytest.warns(UserWarning, match=r"[cd] is left out .* reaches (5\.4|nan)") as warned:
+        robust = mel_statistics([foul], split="train")  # a float file of int16's range, by an
+    assert len(warned) == 2  # older version
+    assert robust.mean.equal(pooled.mean)
+    assert robust.std.equal(pooled.std)
     short = write_store(tmp_path / "b", [voice("a", 0.0, 10)])
     long = write_store(tmp_path / "c", [voice("a", -4.0, 30)])
     pooled = mel_statistics([short, long], split="train")

@@ -207,9 +207,7 @@ def content_sha256(clip: Clip) -> str:
 
 IN_FLIGHT = 4  # clips given out per worker
 COMPILED_KEPT = "16"  # convolutions; face detection gains nothing from more
-LINE_SECONDS = 5.0  # least time between two lines of progress ...
-LINE_SHARE = 0.05  # ... or this share of the time left, up to
-LINE_MOST_SECONDS = 60.0
+LINE_SECONDS = 20.0  # between two lines of progress
 
 
 def process_all(
@@ -314,14 +312,14 @@ def with_progress(
         yield clip, outcome
         rejected += isinstance(outcome, Reject)
         now = clock()
-        first = now if done == 1 else first
-        seconds = round((now - first) / max(done - 1, 1) * (total - done))
-        pause = min(max(LINE_SECONDS, LINE_SHARE * seconds), LINE_MOST_SECONDS)
-        if now - last >= pause or done == total:
-            last = now
-            rate = (done - 1) / max(now - first, 1e-6)
-            pace = f"{rate:.1f} a second, {timedelta(seconds=seconds)} left, " if rate else ""
-            log(f"{name}: {done} of {total} clips, {pace}{rejected} rejected")
+        first = first or now
+        if now - last >= LINE_SECONDS or done == total:
+            last, pace = now, (done - 1) / max(now - first, 1e-6)
+            left = timedelta(seconds=round((total - done) / max(pace, 1e-6)))
+            log(
+                f"{name}: {done} of {total} clips, {pace:.1f} a second, {left} left, {rejected} "
+                "rejected"
+            )
 
 
 # What is to be prepared, and whether it has been: the scan of a source, the record of a store
@@ -424,10 +422,11 @@ def existing(target: Path, wanted: Mapping[str, Any]) -> Store | None:
 
 def require_packages(clips: Collection[Clip]) -> None:
     """Refuse to start without the packages that the clips need, lest all be quarantined."""
-    needs = {"soundfile", "soxr", "pyworld"} if any(c.kind != "image" for c in clips) else set()
-    needs |= {"PIL" for c in clips if c.kind != "audio"} | {"av" for c in clips if c.video}
-    needs |= {"facenet_pytorch" for c in clips if c.kind != "audio" and not c.aligned}
-    missing = sorted(name for name in needs if not importlib.util.find_spec(name))
+    heard = {"av", "soxr", "pyworld"} if any(clip.kind != "image" for clip in clips) else set()
+    seen = {"av", "PIL"} if any(clip.kind != "audio" for clip in clips) else set()
+    if any(clip.kind != "audio" and not clip.aligned for clip in clips):
+        seen.add("facenet_pytorch")
+    missing = sorted(name for name in heard | seen if not importlib.util.find_spec(name))
     if missing:
         raise DataError(
             f"preparing needs {', '.join(missing)}, not installed; expected the extra `data`; "

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfavot import __version__
-from xfavot.audio.io import PCM_SCALE
+from xfavot.audio.io import HIGHEST_PEAK, PCM_SCALE
 from xfavot.audio.mel import LOUDEST, MEL, Standardiser, require_contract
 from xfavot.errors import DataError
 from xfavot.files import write_whole
@@ -50,7 +50,7 @@ PARTS = ("face", "sample", "frame")
 HEAD, MANIFEST, QUARANTINE = "store.json", "manifest.csv", "quarantine.csv"
 LEFT_OUT = ("source", "reason", "detail", "files")  # columns of the quarantine; files: how many
 STD_FLOOR = 1e-3  # log10 units; keeps a band that never changes from being divided by zero
-LEVEL_SLACK = 0.1  # log10; resampling lifts a recording that touches full scale a little above it
+HIGHEST_MEL = LOUDEST + np.log10(HIGHEST_PEAK)  # log10, of a waveform that the reader accepts
 
 Array = NDArray[Any]
 Entry = dict[str, Any]
@@ -246,11 +246,11 @@ def mel_statistics(stores: Sequence[Store], *, split: str) -> Standardiser:
             if item.split == split and item.frame_count:
                 frames = store.mel[item.frame_start : item.frame_start + item.frame_count]
                 block = np.asarray(frames, np.float64)  # (T, 80)
-                if not (np.isfinite(block).all() and block.max() <= LOUDEST + LEVEL_SLACK):
+                if not (np.isfinite(block).all() and block.max() <= HIGHEST_MEL):
                     warnings.warn(
                         f"prepared store {store.path}: {item.id} is left out of the mel "
-                        f"statistics: its log mel reaches {block.max():.2f}, at most {LOUDEST} can "
-                        "be within full scale; prepare the corpus anew",
+                        f"statistics: its log mel reaches {block.max():.2f}; expected at most "
+                        f"{HIGHEST_MEL:.2f}; prepare the corpus anew",
                         stacklevel=2,
                     )
                     continue
