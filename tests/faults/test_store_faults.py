@@ -15,86 +15,65 @@ import numpy as np
 import pytest
 
 from tests.unit.store_factory import arrays_of, make_store, write_store
-from xfavot.data import store as store_module
-from xfavot.data.store import Draft, Item, Store
+from xfavot.data.store import POSITIONS, Draft, Item, Store
 from xfavot.errors import DataError
 
 CLIP = {"id": "a", "kind": "audio", "speaker": "toy/s1", "gender": "f", "split": "train"}
 ARRAYS = arrays_of({"waveform": np.zeros(1500, np.float32)})
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return make_store(tmp_path, genders="fm", clips=1, image_size=16, splits=["train"]).path
+def rewritten(file: str, change: Callable[[Any], Any]) -> Callable[[Path], object]:
+    """Damage one file: store.json by its content, another by its bytes."""
 
-
-def head(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
     def damage(store: Path) -> None:
-        known = json.loads((store / "store.json").read_text())
-        change(known)
-        (store / "store.json").write_text(json.dumps(known))
+        path = store / file
+        if file == "store.json":
+            head = json.loads(path.read_text())
+            change(head)
+            path.write_text(json.dumps(head))
+        else:
+            path.write_bytes(change(path.read_bytes()))
 
     return damage
-
-
-def manifest(change: Callable[[str], str]) -> Callable[[Path], object]:
-    file = "manifest.csv"
-    return lambda store: (store / file).write_text(change((store / file).read_text()))
-
-
-def retyped(store: Path) -> None:
-    content = (store / "f0.npy").read_bytes()
-    (store / "f0.npy").write_bytes(content[:128].replace(b"<f4", b"<i4") + content[128:])
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda s: s.rename(s.with_name("x")), r"store.json missing.*prepare_data"),
-        (lambda s: (s / "store.json").unlink(), "store.json missing"),
         (lambda s: (s / "mel.npy").unlink(), "mel.npy missing"),
         *(
             (lambda s, t=t: (s / "store.json").write_text(t), "store.json is damaged")
-            for t in ("", "{", "[]", '{"schema": 1}')
+            for t in ("", "[]", '{"schema": 1}')
         ),
-        (head(lambda h: h.update(schema=99)), "schema.: 99.*expected schema 1"),
-        (head(lambda h: h["mel"].update(hop=256)), "hop is 256, expected 300"),
+        (rewritten("store.json", lambda h: h.update(schema=99)), "schema.: 99.*expected schema 1"),
+        (rewritten("store.json", lambda h: h["mel"].update(hop=256)), "hop is 256, expected 300"),
         *(
-            (
-                lambda s, n=n: os.truncate(s / f"{n}.npy", (s / f"{n}.npy").stat().st_size - 100),
-                f"{n}.npy is damaged",
-            )
+            (rewritten(f"{n}.npy", lambda b: b[:-100]), f"{n}.npy is damaged")
             for n in ("faces", "landmarks", "audio", "mel", "f0")
         ),
-        (retyped, r"f0.npy is .* int32; expected .*float32"),
-        (lambda s: (s / "f0.npy").write_bytes(b"x" * 900), "f0.npy is damaged"),
-        (manifest(lambda t: "\n".join(t.split("\n")[:2])), "1 rows; expected 2"),
-        (manifest(lambda t: t[:-4]), "manifest.csv is damaged"),
-        (manifest(lambda t: t.replace("24000", "99000", 1)), "s1-0' points outside the arrays"),
-        (manifest(lambda t: t.replace("speaker", "person", 1)), "columns"),
+        (rewritten("f0.npy", lambda b: b.replace(b"<f4", b"<i4")), r"int32; expected .*float32"),
+        (rewritten("f0.npy", lambda b: b"x" * 900), "f0.npy is damaged"),
+        (rewritten("manifest.csv", lambda b: b"\n".join(b.split(b"\n")[:2])), "1 rows; expected 2"),
+        (rewritten("manifest.csv", lambda b: b[:-4]), "manifest.csv is damaged"),
+        (rewritten("manifest.csv", lambda b: b.replace(b"24000", b"99000", 1)), "s1-0' points out"),
+        (rewritten("manifest.csv", lambda b: b.replace(b"speaker", b"person", 1)), "columns"),
     ],
 )
 def test_what_is_missing_or_damaged_is_named(
-    store: Path, damage: Callable[[Path], object], message: str
+    tmp_path: Path, damage: Callable[[Path], object], message: str
 ) -> None:
+    store = make_store(tmp_path, genders="fm", clips=1, image_size=16, splits=["train"]).path
     damage(store)
     with pytest.raises(DataError, match=message):
-        Store.open(store)
-
-
-def test_another_corpus(store: Path) -> None:
-    Store.open(store, corpus="toy")
-    with pytest.raises(DataError, match=r"corpus.: .toy.*expected .* .grid."):
-        Store.open(store, corpus="grid")
+        Store.open(store, corpus="toy")
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
         (ARRAYS | {"audio": ARRAYS["audio"].astype(np.float32)}, "audio is .*float32"),
-        (ARRAYS | {"audio": ARRAYS["audio"][None]}, "audio is"),
         (ARRAYS | {"mel": ARRAYS["mel"][:5]}, r"mel is \(5, 80\) float16; expected \(6, 80\)"),
-        (ARRAYS | {"f0": ARRAYS["f0"][:5]}, "f0 is"),
         ({"audio": ARRAYS["audio"]}, "mel is"),
         ({"faces": np.zeros((1, 64, 64, 3), np.uint8)}, "faces is"),
         ({"faces": np.zeros((1, 128, 128, 3), np.uint8)}, "landmarks is"),
@@ -149,17 +128,14 @@ def test_a_full_disk_keeps_what_was_written(
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    def fill() -> None:
-        with Draft(tmp_path / "draft", 128) as draft:
-            draft.append({"id": "a"}, ARRAYS)
-            draft._commit()
-            draft.append({"id": "b"}, ARRAYS)
-            with monkeypatch.context() as patch:
-                patch.setattr(os, "fsync", full)
+    with Draft(tmp_path / "draft", 128) as draft:
+        draft.append({"id": "a"}, ARRAYS)
+        draft._commit()
+        draft.append({"id": "b"}, ARRAYS)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(OSError, match="No space left"):
                 draft.publish(tmp_path / "toy", [], corpus="toy", seed=0)
-
-    with pytest.raises(OSError, match="No space left"):
-        fill()
     assert [path.name for path in tmp_path.iterdir()] == ["draft"]
     assert ids(tmp_path / "draft") == ["a", "b"]
 
@@ -194,7 +170,7 @@ def test_a_killed_writer_leaves_a_draft_and_no_store(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [".toy.partial"]
     with Draft(tmp_path / ".toy.partial", 128) as draft:
         (entry,) = draft.entries
-        places = {name: entry[name] for name in store_module.POSITIONS}
+        places = {name: entry[name] for name in POSITIONS}
         item = Item(**CLIP, corpus="toy", transcript="", source="", sha256="", **places)
         store = draft.publish(tmp_path / "toy", [item], corpus="toy", seed=0)
     assert len(store.audio) == 1500

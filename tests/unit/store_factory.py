@@ -52,12 +52,11 @@ def arrays_of(clip: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         unknown = np.full((len(clip["faces"]), 5, 2), np.nan, np.float32)
         arrays |= {"faces": clip["faces"], "landmarks": clip.get("landmarks", unknown)}
     if "waveform" in clip:
-        steps = np.rint(np.asarray(clip["waveform"]) * PCM_SCALE)
-        if clip["waveform"].dtype == np.int16:
-            steps = clip["waveform"]
-        pcm = np.clip(steps, -PCM_SCALE, PCM_SCALE - 1).astype(np.int16)
+        pcm = clip["waveform"]
+        if pcm.dtype != np.int16:
+            pcm = np.clip(np.rint(pcm * PCM_SCALE), -PCM_SCALE, PCM_SCALE - 1).astype(np.int16)
         unknown = np.full(len(pcm) // MEL.hop + 1, np.nan, np.float32)
-        mel = clip.get("mel", None)
+        mel = clip.get("mel")
         if mel is None:
             mel = log_mel(torch.from_numpy(pcm.astype(np.float32) / np.float32(PCM_SCALE))).numpy()
         arrays |= {"audio": pcm, "mel": mel.T.astype(np.float16), "f0": clip.get("f0", unknown)}
@@ -144,14 +143,8 @@ def tone(pitch_hz: float, seconds: float, rng: np.random.Generator) -> NDArray[n
 
 def make_batches(stores: list[Store], **changes: object) -> Batches:
     """Batches of the factory's stores, small unless told otherwise."""
-    settings = {
-        "split": "train",
-        "image_size": 32,
-        "mel_frames": 24,
-        "batch_size": 8,
-        "seed": 0,
-    } | changes
-    return Batches(stores, **settings)  # type: ignore[arg-type]
+    settings = {"split": "train", "image_size": 32, "mel_frames": 24, "batch_size": 8, "seed": 0}
+    return Batches(stores, **(settings | changes))  # type: ignore[arg-type]
 
 
 def role(batch: Batch, name: str) -> Samples:

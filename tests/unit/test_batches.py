@@ -36,52 +36,40 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> list[Store]:
     ]
 
 
-def test_shapes_types_and_ranges(mixture: list[Store]) -> None:
-    loaded = batches(mixture).batch(0)
+def test_shapes_types_and_codes_are_those_of_the_items(mixture: list[Store]) -> None:
+    source = batches(mixture)
+    loaded = source.batch(0)
+    batch = loaded.to("cpu")
+    assert batch.paired.dtype == torch.bool
     for name in ROLES:
         assert role(loaded, name).x.dtype == (torch.uint8 if name in IMAGES else torch.float32)
-    batch = loaded.to("cpu")
-    for name in ROLES:
         samples = role(batch, name)
         assert samples.x.shape == ((8, 3, 32, 32) if name in IMAGES else (8, 1, 80, 24))
         assert samples.x.dtype == torch.float32
         assert samples.x.is_contiguous()
-        for code in (samples.gender, samples.speaker, samples.row):
-            assert code.shape == (8,)
-            assert code.dtype == torch.int64
-    for name in IMAGES:
-        assert -1.0 <= float(role(batch, name).x.min()) <= float(role(batch, name).x.max()) <= 1.0
-    assert batch.paired.dtype == torch.bool
-    assert role(batch.to("cpu"), "ref_image").x.equal(role(batch, "ref_image").x)
-
-
-def test_codes_are_those_of_the_items(mixture: list[Store]) -> None:
-    source = batches(mixture)
-    for step in range(5):
-        batch = source.batch(step)
-        for name in ROLES:
-            samples = role(batch, name)
-            for gender, speaker, row in zip(
-                samples.gender.tolist(), samples.speaker.tolist(), samples.row.tolist(), strict=True
-            ):
-                item = source.items[row]
-                assert item.split == "train"
-                assert item.gender == "fm"[gender]
-                assert (source.speakers[speaker] if speaker >= 0 else "") == item.speaker
-                assert (item.face_count if name in IMAGES else item.frame_count) > 0
+        if name in IMAGES:
+            assert float(samples.x.abs().max()) <= 1.0
+        codes = samples.gender, samples.speaker, samples.row
+        assert {(code.shape, code.dtype) for code in codes} == {((8,), torch.int64)}
+        for gender, speaker, row in torch.stack(codes, dim=1).tolist():
+            item = source.items[row]
+            assert item.split == "train"
+            assert item.gender == "fm"[gender]
+            assert (source.speakers[speaker] if speaker >= 0 else "") == item.speaker
+            assert (item.face_count if name in IMAGES else item.frame_count) > 0
 
 
 def test_genders_are_balanced_and_shared_by_the_references(mixture: list[Store]) -> None:
     source = batches(mixture)
     for step in range(10):
         batch = source.batch(step)
-        target = role(batch, "ref_image").gender
+        samples = {name: role(batch, name) for name in ROLES}
         for name in ("ref_audio", "ref2_image", "ref2_audio"):
-            assert role(batch, name).gender.equal(target)
+            assert samples[name].gender.equal(samples["ref_image"].gender)
         for name in ("ref_image", "source_image", "source_audio"):
-            assert int(role(batch, name).gender.sum()) == 4
-        assert not role(batch, "ref_image").row.eq(role(batch, "ref2_image").row).any()
-        assert not role(batch, "ref_audio").row.eq(role(batch, "ref2_audio").row).any()
+            assert int(samples[name].gender.sum()) == 4
+        for kind in ("image", "audio"):
+            assert not samples[f"ref_{kind}"].row.eq(samples[f"ref2_{kind}"].row).any()
     odd = batches(mixture, batch_size=7)
     totals = [int(role(odd.batch(step), "ref_image").gender.sum()) for step in range(20)]
     assert set(totals) == {3, 4}
@@ -93,15 +81,13 @@ def test_pairs_are_one_speaker_and_speakers_are_distinct(mixture: list[Store]) -
         batch = source.batch(step)
         faces, voices = role(batch, "ref_image").row, role(batch, "ref_audio").row
         speakers = []
-        for face, voice, paired in zip(faces, voices, batch.paired, strict=True):
-            one, other = source.items[int(face)], source.items[int(voice)]
+        for face, voice, paired in zip(faces.tolist(), voices.tolist(), batch.paired, strict=True):
+            one, other = source.items[face], source.items[voice]
+            assert (one.corpus, other.corpus) == (("av", "av") if paired else ("faces", "voices"))
+            assert one.gender == other.gender
             if paired:
-                assert one.corpus == other.corpus == "av"
                 assert one.speaker == other.speaker
                 speakers.append(one.speaker)
-            else:
-                assert (one.corpus, other.corpus) == ("faces", "voices")
-                assert one.gender == other.gender
         assert len(set(speakers)) == len(speakers)
         pairs += len(speakers)
     assert 120 < pairs < 200  # of 320 rows; half of them are expected, 4.5 deviations either side
@@ -136,7 +122,9 @@ def test_one_sided_mixtures(mixture: list[Store], which: int, present: tuple[str
     assert (source.speakers == ()) == (which == 1)
 
 
-def test_one_gender_alone(tmp_path: Path) -> None:
+def test_one_gender_alone_and_one_clip_alone(tmp_path: Path) -> None:
+    single = batches([small(tmp_path, corpus="one", genders="f", clips=1)]).batch(0)
+    assert all(role(single, name).row.eq(0).all() for name in ROLES)
     batch = batches([small(tmp_path, genders="mm")]).batch(0)
     assert all(role(batch, name).gender.eq(1).all() for name in ROLES)
     mixed = [
@@ -163,11 +151,6 @@ def test_unknown_genders_are_left_out_and_counted(tmp_path: Path) -> None:
         batches([nobody])
 
 
-def test_the_only_clip_is_used_for_everything(tmp_path: Path) -> None:
-    batch = batches([small(tmp_path, genders="f", clips=1)]).batch(0)
-    assert all(role(batch, name).row.eq(0).all() for name in ROLES)
-
-
 def test_splits(tmp_path: Path, mixture: list[Store]) -> None:
     held_out = batches(mixture, split="val")
     rows = role(held_out.batch(0), "ref_image").row.tolist()
@@ -175,17 +158,14 @@ def test_splits(tmp_path: Path, mixture: list[Store]) -> None:
     assert held_out.speakers == batches(mixture).speakers
     with pytest.raises(DataError, match=r"split 'unseen' of av, faces, voices has no usable faces"):
         batches(mixture, split="unseen")
-    with pytest.raises(ConfigError, match="split 'test'"):
-        batches(mixture, split="test")
-    with pytest.raises(ConfigError, match="0 stores"):
-        batches([])
-
-
-def test_a_side_that_only_another_split_has(tmp_path: Path) -> None:
     faces = small(tmp_path, corpus="faces", kind="image", splits=["train", "val"])
     voices = small(tmp_path, corpus="voices", kind="audio", splits=["train"])
     with pytest.raises(DataError, match=r"'val' .* no usable voices"):
         batches([faces, voices], split="val")
+    with pytest.raises(ConfigError, match="split 'test'"):
+        batches(mixture, split="test")
+    with pytest.raises(ConfigError, match="0 stores"):
+        batches([])
 
 
 def test_given_speakers_and_standardiser(mixture: list[Store]) -> None:
@@ -229,17 +209,13 @@ def test_sizes_that_do_not_fit(tmp_path: Path, mixture: list[Store]) -> None:
 def test_augmentation_flips_crops_and_repeats(mixture: list[Store]) -> None:
     plain, changed = batches(mixture), batches(mixture, augment=True)
     one, other = plain.batch(0), changed.batch(0)
+    assert plain.fingerprint == batches(mixture, seed=5).fingerprint
+    assert plain.fingerprint != batches(mixture[:2]).fingerprint
     assert role(one, "source_image").row.equal(role(other, "source_image").row)
     assert role(one, "source_audio").x.equal(role(other, "source_audio").x)
     assert not role(one, "source_image").x.equal(role(other, "source_image").x)
     assert role(other, "ref_image").x.equal(role(changed.batch(0), "ref_image").x)
     assert float(role(other.to("cpu"), "source_image").x.abs().max()) <= 1.0
-
-
-def test_fingerprint_follows_the_stores(mixture: list[Store]) -> None:
-    assert batches(mixture).fingerprint == batches(mixture, seed=5).fingerprint
-    assert batches(mixture).fingerprint != batches(mixture[:2]).fingerprint
-    assert len(batches(mixture).fingerprint) == 16
 
 
 # Single samples by hand: reflection, area sums, augmentation
@@ -258,17 +234,15 @@ def test_changes_are_drawn_as_documented() -> None:
     top, left, height, width = np.array([box for _, box in changes]).T
     cropped = (height < size) | (width < size)
     four = 4 * 0.5 / count**0.5  # four deviations of a share
-    assert abs(mirrored.mean() - 0.5) < four
-    assert abs(cropped.mean() - 0.5) < four
-    assert abs((mirrored & cropped).mean() - 0.25) < four
+    for share, expected in ((mirrored, 0.5), (cropped, 0.5), (mirrored & cropped, 0.25)):
+        assert abs(share.mean() - expected) < four
     assert min(top.min(), left.min()) == 0
     assert max((top + height).max(), (left + width).max()) == size
     area = (height * width / size**2)[cropped]
     assert area.min() > 0.8 - 2 / size  # whole pixels
     assert abs(area.mean() - 0.895) < 0.01  # below 0.9: a side is never longer than the face
     ratio = (width / height)[cropped]
-    assert ratio.min() > 0.9 - 2 / size
-    assert ratio.max() < 1.1 + 2 / size
+    assert 0.9 - 2 / size < ratio.min() < ratio.max() < 1.1 + 2 / size
     assert abs(np.log(ratio).mean()) < 4 * 0.06 / (count / 2) ** 0.5
     room = cropped & (size - width > 4)
     assert abs((left / (size - width).clip(1))[room].mean() - 0.5) < 0.05
@@ -312,10 +286,7 @@ def test_short_clips_are_reflected(tmp_path: Path) -> None:
 
 def test_images_by_hand(tmp_path: Path) -> None:
     image = np.zeros((4, 4, 3), np.uint8)
-    image[0, 0] = [255, 1, 0]
-    image[0, 1] = [255, 2, 0]
-    image[1, 0] = [255, 4, 0]
-    image[1, 1] = [255, 8, 255]
+    image[:2, :2] = [[[255, 1, 0], [255, 2, 0]], [[255, 4, 0], [255, 8, 255]]]
     clip = {"id": "a", "kind": "image", "gender": "f", "split": "train", "faces": image[None]}
     store = write_store(tmp_path / "toy", [clip], image_size=4)
     whole = role(batches([store], image_size=4).batch(0), "source_image").to("cpu").x[0]
