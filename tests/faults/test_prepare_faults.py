@@ -191,7 +191,8 @@ def test_a_full_disk_keeps_what_is_finished(
 
 KILLED = """
 import sys, time
-from xfavot.data import prepare, store
+from tests.unit.test_prepare import make
+from xfavot.data import store
 store.COMMIT_SECONDS = 0.0
 append = store.Draft.append
 def slowly(*arguments):
@@ -199,7 +200,7 @@ def slowly(*arguments):
     print("saved", flush=True)
     time.sleep(0.2)
 store.Draft.append = slowly
-prepare.prepare("vctk", source=sys.argv[1], data_root=sys.argv[2], workers=1, seed=0)
+make("vctk", sys.argv[1], sys.argv[2], workers=1)
 """
 
 

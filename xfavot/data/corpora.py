@@ -144,7 +144,7 @@ def download(corpus: str, folder: Path | str, *, on_log: fetch.Log | None = None
         on_log: receives plain lines: the terms, the files, progress.
 
     Returns:
-        ``<folder>/<corpus>``, a source for `xfavot.data.prepare.prepare`.
+        ``<folder>/<corpus>``, a source for `xfavot.data.prepare.scan`.
 
     Raises:
         ConfigError: no such corpus.

@@ -50,14 +50,13 @@ from xfavot.data.readers import (
 )
 from xfavot.data.report import CARD, PAGE, write_card, write_report
 from xfavot.data.store import HEAD, POSITIONS, Draft, Entry, Item, Store, open_stores
-from xfavot.errors import ConfigError, DataError
+from xfavot.errors import DataError
 from xfavot.fetch import checksum_of
 from xfavot.image.align import align_face, align_points, align_quad, detect, outside_share
 from xfavot.image.io import load_frames, load_image, resize_image
 from xfavot.media import MediaError
 from xfavot.mini.generate import originals
 from xfavot.mini.people import SCHEMA
-from xfavot.strict import nearest
 
 CANNOT_BE_OPENED, CANNOT_BE_READ = "cannot be opened", "cannot be read"
 DIED = "decoder died"
@@ -380,16 +379,23 @@ def _state(path: Path) -> list[int]:
         return [-1, 0]
 
 
-def _record(
-    corpus: str, seed: int, held_out: Sequence[str] | None, settings: Settings
+def asked_for(
+    corpus: str, seed: int, held_out: Sequence[str] | None = None, settings: Settings | None = None
 ) -> dict[str, Any]:
-    """Describe a store by what was asked for, apart from its source."""
+    """Describe a store by what was asked for, apart from its source.
+
+    Args:
+        corpus: its name.
+        seed: of the splits.
+        held_out: names of unseen speakers; ``None`` takes those of `presets/corpora`.
+        settings: sizes and thresholds.
+    """
     record = {
         "corpus": corpus,
         "seed": seed,
         "held_out": sorted(describe(corpus).held_out if held_out is None else held_out),
         "mel": MEL.hash,
-        "settings": asdict(settings),
+        "settings": asdict(settings or Settings()),
     }
     return record | ({"generator": SCHEMA} if corpus == "mini" else {})
 
@@ -480,50 +486,27 @@ ORIGINALS = "originals"  # below data_root: what the package makes or fetches it
 
 
 def prepare(
-    corpus: str,
-    *,
-    source: Path | str,
-    data_root: Path | str,
-    workers: int,
-    seed: int,
-    on_log: Log | None = None,
-    held_out: Sequence[str] | None = None,
-    settings: Settings | None = None,
+    plan: Plan, wanted: Mapping[str, Any], data_root: Path | str, workers: int, log: Log
 ) -> Store:
     """Make the prepared store of one corpus, or open it if it is there already.
 
     Args:
-        corpus: one of `READERS`.
-        source: its folder of originals, or a folder that holds one folder a corpus.
+        plan: what :func:`scan` found.
+        wanted: what :func:`asked_for` says.
         data_root: the store becomes ``<data_root>/<corpus>``.
         workers: processes; 0 works in this one.
-        seed: of the splits.
-        on_log: receives plain lines of progress.
-        held_out: names of unseen speakers; ``None`` takes those of `presets/corpora`.
-        settings: sizes and thresholds.
+        log: receives plain lines of progress.
 
     Returns:
         The store, opened.
 
     Raises:
-        ConfigError: no such corpus.
-        DataError: the source is missing or of another layout, nothing could be used, a store of
-            other settings or another source stands in the way, a package is missing, or the disk
-            is full (what was finished is kept for the next run).
+        DataError: nothing could be used, a store of other settings or another source stands in
+            the way, a package is missing, or the disk is full (what was finished is kept for the
+            next run).
     """
-    if corpus not in READERS:
-        raise ConfigError(f"corpus is {corpus!r}; {nearest(corpus, READERS)}")
-    settings = settings or Settings()
-    record, plan = _record(corpus, seed, held_out, settings), scan(corpus, source, seed)
-    return _prepared(plan, record, data_root, workers, on_log or (lambda line: None))
-
-
-def _prepared(
-    plan: Plan, record: dict[str, Any], data_root: Path | str, workers: int, log: Log
-) -> Store:
-    """Open or make the store of a plan, and see to its page and card."""
     target = Path(data_root) / plan.corpus
-    record["fingerprint"] = plan.fingerprint
+    record = {**wanted, "fingerprint": plan.fingerprint}
     store = existing(target, record)
     if store is None:
         store = _made(plan, target, record, workers, log)
@@ -683,7 +666,9 @@ def prepare_dataset(
     Args:
         dataset: one of `presets/datasets`.
         source: folder of originals; may be empty for `mini`, which makes its own.
-        data_root, workers, seed, on_log: as in `prepare`.
+        data_root, workers: as in `prepare`.
+        seed: of the splits.
+        on_log: receives plain lines of progress.
         download: first fetch into `source` what the owners let anyone download.
         speakers: people in `mini`, if it is made.
 
@@ -701,12 +686,11 @@ def prepare_dataset(
     places = (Path(source), Path(source) / "mini") if str(source) else ()
     given = any((place / "factors.json").is_file() for place in places)  # somebody's own `mini`
     for corpus in presets.load("datasets", dataset)["corpora"]:
-        record, more = _record(corpus, seed, None, Settings()), ""
-        folder = source
+        wanted, folder, more = asked_for(corpus, seed), source, ""
         if corpus == "mini" and not given:
-            record["speakers"] = speakers
+            wanted["speakers"] = speakers
             # the originals are the package's own: a finished store does not need them again
-            if store := existing(Path(data_root) / corpus, record):
+            if store := existing(Path(data_root) / corpus, wanted):
                 log(f"mini: {store.path} is ready ({len(store.items)} items); nothing to do")
                 stores.append(store)
                 continue
@@ -721,7 +705,7 @@ def prepare_dataset(
         except DataError as error:
             missing.append(f"{corpus}: {error}\n{offer(corpus)}{more}")
         else:
-            stores.append(_prepared(plan, record, data_root, workers, log))
+            stores.append(prepare(plan, wanted, data_root, workers, log))
     if not stores:
         raise DataError(f"dataset {dataset!r}: nothing to prepare.\n" + "\n".join(missing))
     for line in missing:
