@@ -13,7 +13,7 @@ import torch
 
 from tests.unit.store_factory import PITCH_HZ, make_store
 from xfavot import config
-from xfavot.audio.mel import MEL, Standardiser
+from xfavot.audio.mel import MEL, Standardiser, log_mel
 from xfavot.config import RunConfig
 from xfavot.data.store import Store, mel_statistics
 from xfavot.errors import DataError, TrainingError, WeightsError
@@ -149,6 +149,23 @@ def test_a_changed_voice_has_the_pitch_of_its_label(store: Store, change: Any) -
         spectrum[(at < 0.7 * label[place]) | (at > 1.5 * label[place])] = 0.0
         assert at[spectrum.argmax()] == pytest.approx(label[place], rel=0.03)
         assert abs(label[place] / f0[0] - 1) > 0.005
+
+
+@pytest.mark.parametrize("hertz", [64.0, 68.0])
+def test_the_envelope_of_the_lowest_voices_is_kept(hertz: float) -> None:
+    class Middle:  # draws that change nothing
+        def uniform(self, low: float, high: float) -> float:
+            return (low + high) / 2
+
+    time = np.arange(MEL.sample_rate) / MEL.sample_rate
+    partials = hertz * np.arange(1, int(3000 / hertz))[:, None]
+    formants = sum(1 / (1 + ((partials - at) / 90) ** 2) for at in (500, 1500, 2500))
+    wave = (0.02 * (formants * np.cos(2 * np.pi * partials * time)).sum(0)).astype(np.float32)
+    f0 = np.full(len(wave) // MEL.hop + 1, hertz, np.float32)
+    new, _ = speech_training.synthesised(wave, f0, Middle())  # type: ignore[arg-type]
+    before, after = (log_mel(torch.from_numpy(x[: len(wave)]))[:, 10:70] for x in (wave, new))
+    loud = before > before.max() - 1.5
+    assert 20 * float((after - before)[loud].abs().mean()) < 2.0  # dB; 7 without the floor
 
 
 def test_versions_are_drawn_evenly_over_corpora_and_made_once(store: Store, tmp_path: Path) -> None:

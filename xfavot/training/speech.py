@@ -27,7 +27,7 @@ from xfavot.audio.f0 import HIGHEST_HZ, LOWEST_HZ
 from xfavot.audio.mel import MEL, Standardiser, log_mel
 from xfavot.config import ModelConfig
 from xfavot.data.store import Store
-from xfavot.errors import DataError, TrainingError, WeightsError
+from xfavot.errors import DataError, TrainingError, WeightsError, import_optional
 from xfavot.models.content import BLANK, SYMBOLS, ContentNetwork
 from xfavot.models.f0 import PITCH_CLASSES, F0Network, F0Output, class_of, track
 
@@ -151,17 +151,13 @@ def synthesised(waveform: Wave, f0: Wave, draws: np.random.Generator) -> tuple[W
     Raises:
         DataError: pyworld is not installed.
     """
-    try:
-        import pyworld
-    except ImportError as error:
-        raise DataError(
-            "training the F0 network needs pyworld, which is not installed; "
-            'run: pip install "xfavot[data]"'
-        ) from error
+    pyworld = import_optional("pyworld", extra="data", purpose="training the F0 network")
     signal, pitch = waveform.astype(np.float64), f0.astype(np.float64)
     times = np.arange(len(pitch)) * (MEL.hop / MEL.sample_rate)
-    envelope = pyworld.cheaptrick(signal, pitch, times, MEL.sample_rate)
-    noise = pyworld.d4c(signal, pitch, times, MEL.sample_rate)
+    # by itself CheapTrick takes what lies below 70.5 Hz for unvoiced
+    envelope = pyworld.cheaptrick(signal, pitch, times, MEL.sample_rate, f0_floor=LOWEST_HZ)
+    size = 2 * (envelope.shape[1] - 1)
+    noise = pyworld.d4c(signal, pitch, times, MEL.sample_rate, fft_size=size)
     voiced = pitch > 0
     middle = np.median(pitch[voiced]) if voiced.any() else LOWEST_HZ
     shift = 2.0 ** draws.uniform(-SHIFT_OCTAVES, SHIFT_OCTAVES)
