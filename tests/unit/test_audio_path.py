@@ -18,7 +18,7 @@ from xfavot.audio import source_filter
 from xfavot.audio.mel import MEL, Standardiser, log_mel
 from xfavot.audio.source_filter import SourceFilterVocoder
 from xfavot.audio.vocoder import DEFAULT, vocoder
-from xfavot.weights import shipped
+from xfavot.weights import recorded, shipped
 
 STANDARDISER = Standardiser(torch.linspace(-1.5, -3.0, 80), torch.linspace(0.6, 0.9, 80))
 
@@ -32,7 +32,7 @@ def made() -> SourceFilterVocoder:
 
 def test_shipped_weights_say_where_they_come_from() -> None:
     path = shipped(DEFAULT)
-    said = source_filter.read_record(path)
+    said = recorded.read(path, ("source_filter",))
     data = said["training"]["data"]
     assert set(data) == {"mini", "vctk", "librispeech"}  # none that may not be passed on
     assert {x["licence"] for x in data.values()} == {"CC BY 4.0", "MIT, as the package"}

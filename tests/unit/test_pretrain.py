@@ -1,9 +1,9 @@
-"""Training, keeping and finding the F0 and the content network, on small synthetic stores."""
+"""The F0 and the content network: what they learn from, their training, where they are found."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,19 @@ import pytest
 import torch
 
 from tests.unit.store_factory import PITCH_HZ, make_store
-from xfavot import config
+from xfavot import config, weights
 from xfavot.audio.mel import MEL, Standardiser, log_mel
-from xfavot.config import RunConfig
+from xfavot.config import ModelConfig, RunConfig
 from xfavot.data.store import Store, mel_statistics
-from xfavot.errors import DataError, TrainingError, WeightsError
+from xfavot.errors import ConfigError, DataError, TrainingError, WeightsError
 from xfavot.models.content import SYMBOLS, ContentNetwork
 from xfavot.models.f0 import PITCH_CLASSES, F0Output
 from xfavot.parameters import Pretrain
-from xfavot.training import keeping, pretrain
-from xfavot.training import speech as speech_training
+from xfavot.training import pretrain, speech
+from xfavot.weights import recorded
+
+OWN = Standardiser(torch.linspace(-3.0, -1.0, 80), torch.linspace(0.5, 1.5, 80))
+RUNS = Standardiser(torch.linspace(-2.0, -2.5, 80), torch.linspace(1.2, 0.4, 80))
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +33,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return make_store(root, corpus="grid", kind="audio", genders="fm", seconds=[0.6, 0.7, 1.0])
 
 
+def resolved(store: Store, root: Path, **changes: Any) -> RunConfig:
+    places = {"data_root": str(store.path.parent), "run_root": str(root / "runs")}
+    return config.resolve(dataset="grid", preset="smoke", device="cpu", **places, **changes)
+
+
 @pytest.fixture
 def cfg(store: Store, tmp_path: Path) -> RunConfig:
-    return config.resolve(
-        dataset="grid",
-        preset="smoke",
-        device="cpu",
-        data_root=str(store.path.parent),
-        run_root=str(tmp_path / "runs"),
-    )
+    return resolved(store, tmp_path)
 
 
 def statistics(store: Store) -> Standardiser:
@@ -48,94 +50,85 @@ def statistics(store: Store) -> Standardiser:
 # Labels and batches
 
 
-def test_text_is_spelt_in_known_symbols() -> None:
-    spelt = speech_training.encode(
-        "  \N{LATIN CAPITAL LETTER E WITH ACUTE}lan, it\N{RIGHT SINGLE QUOTATION MARK}s 2-fold! "
-    )
-    assert speech_training.spell(spelt) == "elan it's fold"
-    assert 0 not in spelt
-    assert speech_training.encode("  ?") == []
+@pytest.mark.parametrize(
+    ("transcript", "spelt", "foreign"),
+    [
+        ("  \u00c9lan, it\u2019s 2-fold! ", "elan it's fold", ""),
+        ("Stra\u00dfe, \u0153uvre, Sm\u00f8rrebr\u00f8d", "strasse oeuvre smorrebrod", ""),
+        ("\u00de\u00f3r \u0141\u00f3d\u017a \ufb01n \u0130stanbul", "thor lodz fin istanbul", ""),
+        ("  ?", "", ""),
+        ("\u041f\u0440\u0438\u0432\u0435\u0442 OK", "ok", "\u043f\u0440\u0438\u0432\u0435\u0442"),
+        ("\u4f60\u597d", "", "\u4f60\u597d"),
+    ],
+)
+def test_text_is_spelt_in_known_letters_and_others_are_told(
+    transcript: str, spelt: str, foreign: str
+) -> None:
+    assert speech.spell(speech.encode(transcript)) == spelt
+    assert speech.not_covered(transcript) == foreign
 
 
 def test_decoding_merges_repeats_and_drops_blanks() -> None:
     path = [SYMBOLS.index(s) for s in ("a", "a", "", "a", "b", " ", " ", "c", "")]
     scores = torch.full((len(path), len(SYMBOLS)), -9.0)
     scores[torch.arange(len(path)), path] = 0.0
-    assert speech_training.decode(scores) == "aab c"
-
-
-@pytest.mark.parametrize(
-    ("said", "heard", "edits"),
-    [("", "", 0), ("abc", "", 3), ("", "ab", 2), ("kitten", "sitting", 3), ("place", "lake", 2)],
-)
-def test_edit_distance(said: str, heard: str, edits: int) -> None:
-    assert speech_training.edit_distance(said, heard) == edits
+    assert speech.decode(scores) == "aab c"
 
 
 def test_gain_is_exact_and_noise_only_adds(monkeypatch: pytest.MonkeyPatch) -> None:
     mel = torch.randn(4, 80, 9)
-    monkeypatch.setattr(speech_training, "NOISE_SHARE", 0.0)
-    louder = speech_training.augment(mel, torch.Generator().manual_seed(0))
+    monkeypatch.setattr(speech, "NOISE_SHARE", 0.0)
+    louder = speech.augment(mel, torch.Generator().manual_seed(0))
     gain = (louder - mel).flatten(1)
     torch.testing.assert_close(gain, gain[:, :1].expand_as(gain), rtol=0, atol=1e-5)
-    low, high = (bound / speech_training.DB_PER_LOG10 for bound in speech_training.GAIN_DB)
+    low, high = (bound / speech.DB_PER_LOG10 for bound in speech.GAIN_DB)
     assert ((gain >= low - 1e-5) & (gain <= high + 1e-5)).all()
-    monkeypatch.setattr(speech_training, "NOISE_SHARE", 1.0)
-    monkeypatch.setattr(speech_training, "GAIN_DB", (0.0, 0.0))
-    noisy = speech_training.augment(mel, torch.Generator().manual_seed(0))
+    monkeypatch.setattr(speech, "NOISE_SHARE", 1.0)
+    monkeypatch.setattr(speech, "GAIN_DB", (0.0, 0.0))
+    noisy = speech.augment(mel, torch.Generator().manual_seed(0))
     assert (noisy >= mel - 1e-5).all()
     assert torch.isfinite(noisy).all()
     silence = torch.full((1, 80, 3), -10.0)
-    assert (
-        speech_training.augment(silence, torch.Generator()) >= speech_training.FLOOR_LOG10
-    ).all()
+    assert (speech.augment(silence, torch.Generator()) >= speech.FLOOR_LOG10).all()
 
 
 def test_batches_are_functions_of_seed_and_step(store: Store) -> None:
-    clips = speech_training.clips_of([store], "train", needs="f0")
-    speech = speech_training.Versions(clips, seed=0)
+    clips = speech.clips_of([store], "train", needs="f0")
     settings: dict[str, Any] = {"batch_size": 3, "frames": 80, "seed": 4}
-    mel, f0 = speech_training.f0_batch(speech, step=1, **settings)
-    other, _ = speech_training.f0_batch(speech, step=2, **settings)
-    again, _ = speech_training.f0_batch(speech_training.Versions(clips, seed=0), step=1, **settings)
+    (mel, f0), (again, _), (other, _) = (
+        speech.f0_batch(speech.Versions(clips, seed=0), step=step, **settings) for step in (1, 1, 2)
+    )
     assert mel.shape == (3, 80, 80)  # longer than a clip: continued by its mirror image
     assert torch.equal(mel, again)
     assert not torch.equal(mel, other)
     assert f0.shape == (3, 80)
     assert ((f0 > 50) & (f0 < 600)).all()
-
-
-def test_content_batches_hold_whole_clips_and_their_text(store: Store) -> None:
-    clips = speech_training.clips_of([store], "train", needs="transcript")
-    batch = speech_training.content_batch(clips, batch_size=3, seed=0, step=1)
-    assert batch.log_mel.shape == (3, 80, int(batch.frames.max()))
-    text = speech_training.encode("bin blue at f two now")
-    assert batch.targets.tolist() == text * 3
-    assert batch.lengths.tolist() == [len(text)] * 3
-
-
-def test_stretching_reads_between_frames() -> None:
-    x = torch.tensor([[0.0, 2.0, 4.0]])
-    places = torch.tensor([0.0, 0.5, 1.5, 2.0, 3.0])
-    assert speech_training._stretch(x, places).tolist() == [[0.0, 1.0, 3.0, 4.0, 4.0]]
+    batch = speech.content_batch(clips, batch_size=3, seed=0, step=1)
+    assert batch.log_mel.shape == (3, 80, int(batch.frames.max()))  # whole clips
+    assert batch.targets.tolist() == speech.encode("bin blue at f two now") * 3
+    x, places = torch.tensor([[0.0, 2.0, 4.0]]), torch.tensor([0.0, 0.5, 1.5, 2.0, 3.0])
+    assert speech._stretch(x, places).tolist() == [[0.0, 1.0, 3.0, 4.0, 4.0]]
 
 
 def test_clips_without_a_label_are_left_out(tmp_path: Path) -> None:
-    silent = make_store(tmp_path, corpus="silent", kind="audio", genders="f", transcript="?!")
-    long = make_store(
-        tmp_path, corpus="long", kind="audio", genders="f", transcript="much too long " * 9
-    )
-    faces = make_store(tmp_path, corpus="faces", kind="image", genders="f")
-    stores = [silent, long, faces]
-    assert speech_training.clips_of(stores, "train", needs="transcript") == []
-    assert len(speech_training.clips_of(stores, "train", needs="f0")) == 4
-    unknown = dataclasses.replace(silent, f0=np.full_like(silent.f0, np.nan))
-    assert speech_training.clips_of([unknown], "train", needs="f0") == []
+    said = {"silent": "?!", "long": "much too long " * 9, "russian": "\u0434\u0430 yes"}
+    stores = [
+        make_store(tmp_path, corpus=corpus, kind="audio", genders="f", transcript=text)
+        for corpus, text in said.items()
+    ]
+    stores.append(make_store(tmp_path, corpus="faces", kind="image", genders="f"))
+    assert speech.clips_of(stores, "train", needs="transcript") == []
+    assert len(speech.clips_of(stores, "train", needs="f0")) == 6
+    assert speech.left_out(stores, "train").startswith("2 of 6 train clips have transcripts with")
+    assert "(\u0434\u0430)" in speech.left_out(stores, "train")
+    assert speech.left_out(stores[:2], "train") == ""
+    unknown = dataclasses.replace(stores[0], f0=np.full_like(stores[0].f0, np.nan))
+    assert speech.clips_of([unknown], "train", needs="f0") == []
 
 
-@pytest.mark.parametrize("change", [speech_training.resampled, speech_training.synthesised])
+@pytest.mark.parametrize("change", [speech.resampled, speech.synthesised])
 def test_a_changed_voice_has_the_pitch_of_its_label(store: Store, change: Any) -> None:
-    clip = speech_training.clips_of([store], "train", needs="f0")[0]
+    clip = speech.clips_of([store], "train", needs="f0")[0]
     wave, f0 = clip.store.waveform(clip.item), clip.f0().numpy()
     f0[20:24] = 0.0  # a voiceless stretch
     for seed in range(3):
@@ -162,7 +155,7 @@ def test_the_envelope_of_the_lowest_voices_is_kept(hertz: float) -> None:
     formants = sum(1 / (1 + ((partials - at) / 90) ** 2) for at in (500, 1500, 2500))
     wave = (0.02 * (formants * np.cos(2 * np.pi * partials * time)).sum(0)).astype(np.float32)
     f0 = np.full(len(wave) // MEL.hop + 1, hertz, np.float32)
-    new, _ = speech_training.synthesised(wave, f0, Middle())  # type: ignore[arg-type]
+    new, _ = speech.synthesised(wave, f0, Middle())  # type: ignore[arg-type]
     before, after = (log_mel(torch.from_numpy(x[: len(wave)]))[:, 10:70] for x in (wave, new))
     loud = before > before.max() - 1.5
     assert 20 * float((after - before)[loud].abs().mean()) < 2.0  # dB; 7 without the floor
@@ -170,15 +163,15 @@ def test_the_envelope_of_the_lowest_voices_is_kept(hertz: float) -> None:
 
 def test_versions_are_drawn_evenly_over_corpora_and_made_once(store: Store, tmp_path: Path) -> None:
     other = make_store(tmp_path, corpus="vctk", kind="audio", genders="f", seconds=0.6)
-    clips = speech_training.clips_of([store, store, other], "train", needs="f0")
-    speech = speech_training.Versions(clips, seed=0)
-    assert [len(rows) for rows in speech.corpora] == [8, 2]
-    assert torch.equal(speech.version(0, 0)[0], clips[0].log_mel())
-    mel, f0 = speech.version(0, 1)
+    clips = speech.clips_of([store, store, other], "train", needs="f0")
+    versions = speech.Versions(clips, seed=0)
+    assert [len(rows) for rows in versions.corpora] == [8, 2]
+    assert torch.equal(versions.version(0, 0)[0], clips[0].log_mel())
+    mel, f0 = versions.version(0, 1)
     assert mel.shape == (80, len(f0))
-    assert speech.version(0, 1)[1] is f0
-    assert not torch.equal(speech.version(0, 3)[1][:10], f0[:10])
-    drawn = speech.draw(200, torch.Generator().manual_seed(0))
+    assert versions.version(0, 1)[1] is f0
+    assert not torch.equal(versions.version(0, 3)[1][:10], f0[:10])
+    drawn = versions.draw(200, torch.Generator().manual_seed(0))
     pitches = [round(float(f0[3])) for _, f0 in drawn]
     own = sum(abs(pitch - PITCH_HZ["f"]) < 1 for pitch in pitches)
     assert 20 < own < 80  # 0.4 of those of a woman's corpus, and of half of the others
@@ -188,14 +181,14 @@ def test_another_recording_is_a_filter_where_nothing_reverberates(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     mel, generator = torch.randn(3, 80, 50), torch.Generator().manual_seed(0)
-    monkeypatch.setattr(speech_training, "BAND_SHARE", 0.0)
-    change = speech_training.another_recording(mel, generator, rooms=0.0) - mel
+    monkeypatch.setattr(speech, "BAND_SHARE", 0.0)
+    change = speech.another_recording(mel, generator, rooms=0.0) - mel
     torch.testing.assert_close(change, change[..., :1].expand_as(change), rtol=0, atol=1e-4)
     assert (change[0, :, 0] - change[1, :, 0]).abs().max() > 0.05
-    monkeypatch.setattr(speech_training, "CURVE_LOG10", 0.0)
+    monkeypatch.setattr(speech, "CURVE_LOG10", 0.0)
     click = torch.full((2, 80, 50), -5.0)
     click[..., 10] = 0.0
-    heard = speech_training.another_recording(click, generator, rooms=1.0)
+    heard = speech.another_recording(click, generator, rooms=1.0)
     assert (heard >= click - 1e-4).all()
     assert (heard[..., 11] > -2.0).all()  # an echo, which decays
     assert (heard[..., 11:20].diff(dim=-1) <= 1e-4).all()
@@ -204,15 +197,13 @@ def test_another_recording_is_a_filter_where_nothing_reverberates(
 # Measures
 
 
-def test_pitch_score_by_hand() -> None:
-    score = speech_training.PitchScore()
+def test_pitch_measures_by_hand() -> None:
     f0 = torch.tensor([0.0, 0.0, 100.0, 100.0, 200.0])
-    score.add(f0, torch.tensor([0.0, 90.0, 0.0, 125.0, 210.0]))
-    found = score.measures()
+    found = speech.pitch_measures([(f0, torch.tensor([0.0, 90.0, 0.0, 125.0, 210.0]))])
     assert found["voicing_error"] == pytest.approx(2 / 5)
     assert found["gross_pitch_error"] == pytest.approx(1 / 2)
     assert found["f0_correlation"] == pytest.approx(1.0)
-    assert speech_training.PitchScore().measures() == {"voicing_error": 0.0}
+    assert speech.pitch_measures([(f0, torch.zeros(5))]) == {"voicing_error": pytest.approx(3 / 5)}
 
 
 def test_character_error_counts_against_the_transcript(store: Store, tmp_path: Path) -> None:
@@ -221,11 +212,11 @@ def test_character_error_counts_against_the_transcript(store: Store, tmp_path: P
     torch.nn.init.constant_(network.head[-1].weight, 0.0)
     torch.nn.init.constant_(network.head[-1].bias, 0.0)
     network.head[-1].bias.data[SYMBOLS.index("b")] = 9.0  # always hears one "b"
-    found = speech_training.content_measures(network, [store], statistics(store))
+    found = speech.content_measures(network, [store], statistics(store))
     assert found["val/clips"] == 2
     text = "bin blue at f two now"
     assert set(found) == {"val/clips", "val/character_error"}
-    both = speech_training.content_measures(network, [store, store_of_one], statistics(store))
+    both = speech.content_measures(network, [store, store_of_one], statistics(store))
     assert both["val/vctk/clips"] == 1
     assert both["val/grid/character_error"] == found["val/character_error"]
     assert both["val/vctk/character_error"] == pytest.approx(2 / 3)
@@ -236,56 +227,39 @@ def test_character_error_counts_against_the_transcript(store: Store, tmp_path: P
 
 
 def test_rate_rises_and_falls() -> None:
-    rates = [speech_training.rate(step, steps=100, lr=1.0) for step in range(1, 101)]
+    rates = [pretrain.rate(step, steps=100, lr=1.0) for step in range(1, 101)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[9] == 1.0
-    assert rates[-1] == pytest.approx(speech_training.FINAL_SHARE)
-    assert speech_training.rate(1, steps=1, lr=1.0) == 1.0
+    assert rates[-1] == pytest.approx(pretrain.FINAL_SHARE)
+    assert pretrain.rate(1, steps=1, lr=1.0) == 1.0
+
+
+def train(name: str, store: Store, **changes: Any) -> pretrain.Training:
+    model = ModelConfig(f0_width=8, mel_frames=80, content_width=16, content_channels=8)
+    settings = {"standardiser": statistics(store), "batch_size": 4, "seed": 0} | changes
+    return pretrain.train(name, [store], model=model, **settings)
 
 
 def test_f0_network_learns_two_tones(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speech_training, "AS_IT_IS", 1.0)  # other tones would take longer to learn
-    said: list[dict[str, Any]] = []
-    model = config.ModelConfig(f0_width=8, mel_frames=80)
+    monkeypatch.setattr(speech, "AS_IT_IS", 1.0)  # other tones would take longer to learn
+    said: list[Any] = []
     state = torch.get_rng_state()
-    network, found = speech_training.train_f0(
-        [store],
-        model=model,
-        standardiser=statistics(store),
-        steps=60,
-        batch_size=4,
-        lr=5.0e-3,
-        seed=0,
-        device="cpu",
-        on_log=said.append,
-    )
+    done = train("f0", store, steps=60, lr=5.0e-3, on_log=said.append)
     assert torch.equal(torch.get_rng_state(), state)
     assert [record["step"] for record in said] == list(range(3, 61, 3))
     assert said[-1]["network"] == "f0"
-    assert not network.training
-    assert not any(parameter.requires_grad for parameter in network.parameters())
-    assert found["val/voicing_error"] == 0.0
-    assert found["val/gross_pitch_error"] < 0.1
-    assert found["val/f0_correlation"] > 0.9
-    assert {"val/f/voicing_error", "val/m/voicing_error"} <= set(found)
+    assert not done.network.training
+    assert not any(parameter.requires_grad for parameter in done.network.parameters())
+    assert done.measures["val/voicing_error"] == 0.0
+    assert done.measures["val/gross_pitch_error"] < 0.1
+    assert done.measures["val/f0_correlation"] > 0.9
+    assert {"val/f/voicing_error", "val/m/voicing_error"} <= set(done.measures)
 
 
 def test_content_network_learns(store: Store) -> None:
-    said: list[dict[str, Any]] = []
-    model = config.ModelConfig(content_width=16, content_channels=8)
-    speech_training.train_content(
-        [store],
-        model=model,
-        standardiser=statistics(store),
-        steps=60,
-        batch_size=4,
-        lr=1.0e-2,
-        seed=0,
-        device="cpu",
-        on_log=said.append,
-    )
-    assert all(math.isfinite(record["loss"]) for record in said)
-    assert said[-1]["loss"] < 0.9 * said[0]["loss"]
+    losses = [r["loss"] for r in train("content", store, steps=60, lr=1.0e-2).record["losses"]]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < 0.9 * losses[0]
 
 
 def test_frames_where_f0_leaps_do_not_teach_the_pitch() -> None:
@@ -295,7 +269,7 @@ def test_frames_where_f0_leaps_do_not_teach_the_pitch() -> None:
     classes = torch.randn(1, 20, PITCH_CLASSES, requires_grad=True)
     voicing = torch.zeros(1, 20, requires_grad=True)
     out = F0Output(voicing, voicing, voicing, voicing, classes)
-    speech_training.f0_loss(out, f0)["loss"].backward()
+    pretrain.f0_loss(out, f0)["loss"].backward()
     assert classes.grad is not None
     assert voicing.grad is not None
     silent = (classes.grad[0].abs().sum(1) == 0).nonzero().flatten().tolist()
@@ -306,16 +280,7 @@ def test_frames_where_f0_leaps_do_not_teach_the_pitch() -> None:
 def test_a_loss_that_is_not_finite_stops_training(store: Store) -> None:
     broken = Standardiser(torch.full((80,), 1e38), torch.full((80,), 1e-6))
     with pytest.raises(TrainingError, match=r"step 1;.*f0_lr"):
-        speech_training.train_f0(
-            [store],
-            model=config.ModelConfig(f0_width=4, mel_frames=80),
-            standardiser=broken,
-            steps=1,
-            batch_size=2,
-            lr=1e-3,
-            seed=0,
-            device="cpu",
-        )
+        train("f0", store, standardiser=broken, steps=1, lr=1e-3)
 
 
 # Keeping and finding
@@ -325,52 +290,38 @@ def test_networks_are_kept_and_found(store: Store, cfg: RunConfig) -> None:
     said: list[Any] = []
     for name in ("f0", "content"):
         first = pretrain.ensure_network(name, cfg, [store], statistics(store), said.append)
-        assert first.path.parent == Path(cfg.run_root, "auxiliary")
-        assert first.path.name.startswith(f"{name}_")
+        assert first.path.parents[1] == Path(cfg.run_root, "auxiliary")
         steps = len([record for record in said if "step" in record])
         second = pretrain.ensure_network(name, cfg, [store], statistics(store), said.append)
         assert len([record for record in said if "step" in record]) == steps
         found = second.network.state_dict()
         assert all(torch.equal(v, found[k]) for k, v in first.network.state_dict().items())
         assert not second.network.training
-        assert first.metrics == second.metrics
-
-
-def test_record_says_what_the_weights_follow_from(store: Store, cfg: RunConfig) -> None:
-    kept = pretrain.ensure_network("f0", cfg, [store], statistics(store))
-    record = keeping.read_record(kept.path)
-    assert record["contract"] == MEL.as_dict()
-    assert record["manifests"] == {"grid": store.manifest_hash}
-    assert record["arguments"] == {"f0_width": cfg.model.f0_width, "mel_bins": 80}
-    assert record["measures"] == kept.metrics
-    assert record["training"]["data"]["grid"]["clips"] == 4
-    assert record["training"]["data"]["grid"]["held_out"] == []
-    np.testing.assert_allclose(record["standardiser"]["mean"], statistics(store).mean)
-
-
-@pytest.mark.parametrize("change", ["seed", "steps", "width", "standardiser"])
-def test_another_recipe_is_another_network(store: Store, cfg: RunConfig, change: str) -> None:
-    standardiser = statistics(store)
-    first = pretrain.ensure_network("f0", cfg, [store], standardiser)
-    if change == "seed":
-        cfg = dataclasses.replace(cfg, seed=cfg.seed + 1)
-    elif change == "steps":
-        cfg = dataclasses.replace(cfg, pretrain=dataclasses.replace(cfg.pretrain, f0_steps=3))
-    elif change == "width":
-        cfg = dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, f0_width=8))
-    else:
-        standardiser = Standardiser(standardiser.mean + 0.1, standardiser.std)
-    assert pretrain.ensure_network("f0", cfg, [store], standardiser).path != first.path
+        assert first.record == second.record
+    f0 = pretrain.ensure_network("f0", cfg, [store], statistics(store))
+    assert f0.record["contract"] == MEL.as_dict()
+    assert f0.record["manifests"] == {"grid": store.manifest_hash}
+    assert f0.record["arguments"] == {"f0_width": cfg.model.f0_width, "mel_bins": 80}
+    assert f0.record["training"]["data"]["grid"]["clips"] == 4
+    assert f0.record["training"]["data"]["grid"]["held_out_speakers"] == []
+    np.testing.assert_allclose(f0.record["standardiser"]["mean"], statistics(store).mean)
+    for other in (
+        dataclasses.replace(cfg, seed=cfg.seed + 1),
+        dataclasses.replace(cfg, pretrain=dataclasses.replace(cfg.pretrain, f0_steps=3)),
+        dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, f0_width=8)),
+    ):
+        assert pretrain.ensure_network("f0", other, [store], statistics(store)).path != f0.path
+    moved = Standardiser(statistics(store).mean + 0.1, statistics(store).std)
+    assert pretrain.ensure_network("f0", cfg, [store], moved).path != f0.path
 
 
 def test_damaged_weights_are_refused(store: Store, cfg: RunConfig) -> None:
     kept = pretrain.ensure_network("content", cfg, [store], statistics(store))
-    weights = kept.path / keeping.WEIGHTS
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[:-40])
-    with pytest.raises(WeightsError, match="delete that folder"):
+    whole = kept.path.read_bytes()
+    kept.path.write_bytes(whole[:-40])
+    with pytest.raises(WeightsError, match="delete its folder"):
         pretrain.ensure_network("content", cfg, [store], statistics(store))
-    weights.write_bytes(whole.replace(b'fmin\\": 80.0', b'fmin\\": 70.0'))
+    kept.path.write_bytes(whole.replace(b'fmin\\": 80.0', b'fmin\\": 70.0'))
     with pytest.raises(DataError, match=r"fmin is 70\.0"):
         pretrain.load_network(kept.path)
 
@@ -379,66 +330,130 @@ def test_a_full_disk_leaves_nothing(
     store: Store, cfg: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(keeping, "save_file", full)
+    monkeypatch.setattr(recorded, "save_file", full)
     with pytest.raises(TrainingError, match="No space left"):
         pretrain.ensure_network("f0", cfg, [store], statistics(store))
-    assert list(Path(cfg.run_root, "auxiliary").iterdir()) == []
+    assert not [*Path(cfg.run_root, "auxiliary").rglob("*.*")]
 
 
-def test_no_transcripts(store: Store, cfg: RunConfig, tmp_path: Path) -> None:
-    mute = make_store(tmp_path / "data", corpus="voxceleb", kind="av", transcript="")
-    arguments = (cfg, [mute], statistics(mute))
-    with pytest.raises(WeightsError, match=r"no training clip with a transcript.*-p dataset mini"):
-        pretrain.ensure_network("content", *arguments, fallback_stores=())
-    said: list[Any] = []
-    kept = pretrain.ensure_network("content", *arguments, said.append, fallback_stores=[store])
-    record = keeping.read_record(kept.path)
-    assert set(record["manifests"]) == {"voxceleb", "grid"}
-    assert any("grid joins in" in record.get("message", "") for record in said)
-
-
-def test_mini_stands_in_where_nothing_has_a_transcript(
+def test_mini_stands_in_where_few_have_a_transcript(
     store: Store, cfg: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mute = make_store(tmp_path / "data", corpus="voxceleb", kind="av", transcript="")
+    mute = make_store(tmp_path / "data", corpus="voxceleb", kind="av", transcript="\u0434\u0430")
     cfg = dataclasses.replace(cfg, data_root=str(tmp_path / "data"))
     asked: list[str] = []
+    given = [store]
 
     def open_or_make_mini(data_root: Any, corpora: Any, say: Any) -> list[Store]:
         asked.extend(corpora)
-        return [store]
+        return given
 
-    monkeypatch.setattr("xfavot.data.prepare.open_or_make_mini", open_or_make_mini)
-    pretrain.ensure_network("content", cfg, [mute], statistics(mute))
+    monkeypatch.setattr(pretrain, "open_or_make_mini", open_or_make_mini)
+    said: list[Any] = []
+    kept = pretrain.ensure_network("content", cfg, [mute], statistics(mute), said.append)
     assert asked == ["mini"]
+    assert set(kept.record["manifests"]) == {"voxceleb", "grid"}
+    messages = " ".join(record.get("message", "") for record in said)
+    assert "mini joins in" in messages
+    assert "letters other than a to z (\u0434\u0430)" in messages
     few = make_store(tmp_path / "data", corpus="grid", kind="av")
     pretrain.ensure_network("content", cfg, [few], statistics(few))
     assert asked == ["mini"]  # few transcripts do; mini is not made for more
-
-
-def test_no_speech_at_all(cfg: RunConfig, store: Store, tmp_path: Path) -> None:
+    given.clear()
+    cfg = dataclasses.replace(cfg, seed=1)
+    with pytest.raises(WeightsError, match=r"no training clip with a transcript.*-p dataset mini"):
+        pretrain.ensure_network("content", cfg, [mute], statistics(mute))
     faces = make_store(tmp_path / "data", corpus="celeba_hq", kind="image")
     with pytest.raises(DataError, match="no training clip with speech"):
         pretrain.ensure_network("f0", cfg, [faces], statistics(store))
 
 
 def test_what_the_notebook_calls(store: Store, cfg: RunConfig) -> None:
-    task = Pretrain.resolve(
-        network="f0",
-        dataset="grid",
-        preset="smoke",
-        steps=2,
-        device="cpu",
-        data_root=cfg.data_root,
-        run_root=cfg.run_root,
-    )
+    places = {"data_root": cfg.data_root, "run_root": cfg.run_root, "device": "cpu"}
+    task = Pretrain.resolve(network="f0", dataset="grid", preset="smoke", steps=2, **places)
     pretrained = pretrain.pretrain(task.run, task.networks)
     assert set(pretrained.networks) == {"f0"}
     assert "val/voicing_error" in pretrained.summary()
     tracks = pretrained.tracks()
     assert set(tracks) == {"WORLD", "network"}
     assert tracks["WORLD"].shape == tracks["network"].shape
-    lines = pretrained.transcripts().splitlines()
-    assert lines[0].endswith(": bin blue at f two now")
+    assert pretrained.transcripts().splitlines()[0].endswith(": bin blue at f two now")
+
+
+# Networks that come with the package
+
+
+@pytest.fixture
+def shipped(cfg: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with an F0 and a content network of the smoke preset's widths."""
+    for name in ("f0", "content"):
+        record: dict[str, Any] = {
+            "network": name,
+            "contract": MEL.as_dict(),
+            "arguments": pretrain._sizes(name, cfg.model),
+            "standardiser": {"mean": OWN.mean.tolist(), "std": OWN.std.tolist()},
+            "measures": {"val/clips": 3.0, "val/voicing_error": 0.25, "val/f/clips": 1.0},
+        }
+        torch.manual_seed(1)
+        network = pretrain.NETWORKS[name](**record["arguments"])
+        recorded.write(tmp_path / "shipped" / f"{name}.safetensors", network, record)
+    monkeypatch.setattr(weights, "FOLDER", tmp_path / "shipped")
+    return tmp_path / "shipped"
+
+
+def with_source(cfg: RunConfig, source: str) -> RunConfig:
+    return dataclasses.replace(cfg, pretrain=dataclasses.replace(cfg.pretrain, source=source))
+
+
+@pytest.mark.parametrize("name", ["f0", "content"])
+def test_a_shipped_network_hears_the_same_under_any_statistics(shipped: Path, name: str) -> None:
+    log_mel = -2.0 + torch.randn(1, 1, 80, 30, generator=torch.Generator().manual_seed(0))
+    path = shipped / f"{name}.safetensors"
+    own: Any = pretrain.load_network(path).network
+    assert torch.equal(own.input_scale, torch.ones(80))
+    moved: Any = pretrain.load_network(path, RUNS).network
+    wanted = own.features(OWN.standardise(log_mel))
+    torch.testing.assert_close(
+        moved.features(RUNS.standardise(log_mel)), wanted, rtol=1e-3, atol=1e-4
+    )
+    assert not torch.allclose(own.features(RUNS.standardise(log_mel)), wanted, atol=1e-2)
+    assert not moved.training
+    assert not any(parameter.requires_grad for parameter in moved.parameters())
+
+
+def test_shipped_networks_spare_the_training(
+    shipped: Path, cfg: RunConfig, store: Store, tmp_path: Path
+) -> None:
+    said: list[Any] = []
+    mute = make_store(tmp_path / "data", corpus="voxceleb", kind="audio", transcript="")
+    here = dataclasses.replace(cfg, data_root=str(tmp_path / "data"))  # no transcript is needed
+    for name in ("f0", "content"):
+        found = pretrain.ensure_network(name, here, [mute], RUNS, said.append)
+        assert found.path == shipped / f"{name}.safetensors"
+    ending = " network that comes with the package: val/clips 3, val/voicing_error 0.250"
+    assert [r["message"] for r in said] == [f"f0{ending}", f"content{ending}"]
+    assert not Path(cfg.run_root, "auxiliary").exists()
+    assert not (tmp_path / "data" / "mini").exists()
+    trained = pretrain.ensure_network("f0", with_source(cfg, "train"), [store], RUNS)
+    assert trained.path.parents[1] == Path(cfg.run_root, "auxiliary")
+    assert pretrain.ensure_network("f0", cfg, [store], RUNS).path == trained.path
+    asked = pretrain.ensure_network("f0", with_source(cfg, "shipped"), [store], RUNS)
+    assert asked.path == shipped / "f0.safetensors"
+
+
+def test_other_widths_are_trained_and_damage_is_refused(
+    shipped: Path, cfg: RunConfig, store: Store
+) -> None:
+    wider = dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, f0_width=6))
+    trained = pretrain.ensure_network("f0", wider, [store], RUNS)
+    assert trained.path.parents[1].name == "auxiliary"
+    with pytest.raises(WeightsError, match=r"'shipped'.*'f0_width': 6"):
+        pretrain.ensure_network("f0", with_source(wider, "shipped"), [store], RUNS)
+    with pytest.raises(ConfigError, match=r"pretrain.source is 'trian'.*train"):
+        with_source(cfg, "trian")
+    path = shipped / "f0.safetensors"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(WeightsError, match="install the package again"):
+        pretrain.ensure_network("f0", cfg, [store], RUNS)

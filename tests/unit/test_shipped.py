@@ -20,22 +20,22 @@ from xfavot.mini.people import person, sex_and_rank, stream
 from xfavot.mini.speak import Espeak, become, sentences, voice_of
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network, track
-from xfavot.training import keeping
-from xfavot.training.speech import PitchScore
+from xfavot.training import pretrain
+from xfavot.training.speech import pitch_measures
 
 STATISTICS = Standardiser(torch.full((80,), -2.5), torch.full((80,), 0.9))
 SEED = 7  # people of another seed than those trained on
 
 
-def shipped(name: str) -> keeping.Trained:
-    return keeping.load_network(weights.shipped(name), STATISTICS)
+def shipped(name: str) -> pretrain.Trained:
+    return pretrain.load_network(weights.shipped(name), STATISTICS)
 
 
 @pytest.mark.parametrize("name", ["f0", "content"])
 def test_weights_fit_preset_mini_and_say_what_they_are(name: str) -> None:
     model = config.resolve(dataset="mini", preset="mini").model
     path = weights.shipped(name)
-    said = keeping.read_record(path)
+    said = shipped(name).record
     for width in (key for key in said["arguments"] if key not in ("depth", "mel_bins")):
         assert said["arguments"][width] == getattr(model, width)
     data = said["training"]["data"]
@@ -69,13 +69,13 @@ def test_f0_follows_a_glide() -> None:
 
 def test_f0_of_real_speech_agrees_with_world(real_corpus: Path) -> None:
     network = shipped("f0").network
-    score = PitchScore()
+    tracks = []
     for path in sorted((real_corpus / "cmu_arctic").glob("*/wav/*.wav"))[:4]:
         wave = load_waveform(path)[:96_000]
         f0 = torch.from_numpy(world_f0(wave))
         out = network(STATISTICS.standardise(log_mel(torch.from_numpy(wave)))[None, None])
-        score.add(f0, track(out)[0])
-    found = score.measures()
+        tracks.append((f0, track(out)[0]))
+    found = pitch_measures(tracks)
     assert found["voicing_error"] < 0.2
     assert found["gross_pitch_error"] < 0.08
     assert found["f0_correlation"] > 0.9

@@ -7,17 +7,13 @@ scaled band by band and its phase is kept, as in one iteration of Griffin-Lim.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,8 +27,8 @@ from xfavot.audio.mel import (
     require_contract,
     stft,
 )
-from xfavot.errors import TrainingError, WeightsError, XFaVoTError, require_shape
-from xfavot.files import whole
+from xfavot.errors import require_shape
+from xfavot.weights import recorded
 
 # What drives a source-filter vocoder: a train of pulses at F0, and the phase of its filter
 
@@ -383,7 +379,6 @@ def _hat_functions(at: Tensor, nodes: Tensor) -> Tensor:
 
 
 NAME = "source_filter"
-RECORD = "record"  # entry of the weights' header with what is said of them, as JSON
 PIECE_FRAMES = 800  # 10 s; bounds the memory for any length
 CONTEXT_FRAMES = 40  # on either side of a piece; more than the network and the scaling see
 SHORTEST_FRAMES = 8  # torch.stft's reflect padding needs more than 1024 samples
@@ -422,7 +417,7 @@ class SourceFilterVocoder(Vocoder):
     def load(
         cls, path: str | PathLike[str], *, name: str = "", device: str = "cpu", seed: int = 0
     ) -> SourceFilterVocoder:
-        """Read weights that :func:`save_weights` wrote.
+        """Read weights that :func:`xfavot.weights.recorded.write` wrote.
 
         Args:
             path: the safetensors file.
@@ -434,15 +429,11 @@ class SourceFilterVocoder(Vocoder):
             DataError: the weights were trained on another mel-spectrogram.
         """
         path = Path(path)
-        said = read_record(path)
-        with _reading(path):
-            with torch.random.fork_rng(devices=[]):  # its first weights are drawn
-                network = SourceFilterNetwork(**said["arguments"])
-            state = {key: value.float() for key, value in load_file(path).items()}
-            network.load_state_dict(state)
-            if not all(bool(value.isfinite().all()) for value in state.values()):
-                raise ValueError("a weight is not finite")
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        require_contract(recorded.read(path, (NAME,))["contract"], where=str(path))
+        with torch.random.fork_rng(devices=[]):  # its first weights are drawn
+            network = recorded.load(path, {NAME: SourceFilterNetwork})[0]
+        assert isinstance(network, SourceFilterNetwork)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
         return cls(network, name=name or f"{NAME} (sha256 {digest})", device=device, seed=seed)
 
     def find_f0(self, log_mel: Tensor) -> Tensor:
@@ -490,58 +481,3 @@ def _pieces(frames: int) -> Iterator[tuple[int, int, int, int]]:
     for start in range(0, frames, PIECE_FRAMES):
         stop = min(start + PIECE_FRAMES, frames)
         yield start, stop, max(start - CONTEXT_FRAMES, 0), min(stop + CONTEXT_FRAMES, frames)
-
-
-def save_weights(
-    network: SourceFilterNetwork, path: str | PathLike[str], record: Mapping[str, Any]
-) -> None:
-    """Write trained weights for :meth:`SourceFilterVocoder.load`, in half precision.
-
-    Args:
-        network: trained.
-        path: file `*.safetensors`, replaced in one move.
-        record: what is said of them in the header beside network, contract and arguments.
-
-    Raises:
-        TrainingError: the file cannot be written.
-    """
-    said = {"network": NAME, "contract": MEL.as_dict(), "arguments": network.sizes, **record}
-    tensors = {k: v.detach().cpu().half().contiguous() for k, v in network.state_dict().items()}
-    try:
-        with whole(path) as draft:
-            save_file(tensors, draft, metadata={RECORD: json.dumps(said, allow_nan=False)})
-            draft.chmod(0o644)  # safetensors keeps it from others
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(
-            f"{path}: cannot be written ({error}); expected room for 5 MB; free some space"
-        ) from error
-
-
-def read_record(path: str | PathLike[str]) -> dict[str, Any]:
-    """Return what the header of a file of weights says: network, arguments, training, measures.
-
-    Raises:
-        WeightsError: the file is missing, damaged or of another network.
-        DataError: the weights were trained on another mel-spectrogram.
-    """
-    with _reading(path), safe_open(path, framework="pt") as file:
-        said: dict[str, Any] = json.loads((file.metadata() or {})[RECORD])
-        if said["network"] != NAME:
-            raise ValueError(f"network is {said['network']!r}")
-        require_contract(said["contract"], where=str(path))
-        return said
-
-
-@contextmanager
-def _reading(path: str | PathLike[str]) -> Iterator[None]:
-    """Refuse a file of something else, whatever its bytes lead to."""
-    try:
-        yield
-    except XFaVoTError:
-        raise
-    except Exception as error:
-        raise WeightsError(
-            f"{path}: not the weights of a {NAME} vocoder ({type(error).__name__}: {error}); "
-            "expected the safetensors file of a vocoder that notebooks/pretrain.ipynb trained; "
-            "train it again or name another vocoder"
-        ) from error

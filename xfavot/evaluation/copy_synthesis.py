@@ -24,7 +24,7 @@ from xfavot.audio.vocoder import Vocoder
 from xfavot.data.store import GENDERS, Store
 from xfavot.errors import DataError, WeightsError
 from xfavot.evaluation.voice_networks import SpeakerEncoder
-from xfavot.training.speech import DB_PER_LOG10, Clip, PitchScore, clips_of
+from xfavot.training.speech import DB_PER_LOG10, Clip, clips_of, pitch_measures
 
 UNSEEN_FIRST = ("unseen", "val", "train")  # the order in which a split is looked for
 HEARD_DECADES = 3.0  # 60 dB: fainter values of a mel do not count
@@ -154,20 +154,18 @@ def measure(
 def _values(
     members: Sequence[tuple[Clip, Wave, Wave]], encoder: SpeakerEncoder | None
 ) -> dict[str, float]:
-    pitch, distances, likeness = PitchScore(), [], []
+    tracks, distances, likeness = [], [], []
     for clip, wave, sound in members:
         distances.append(mel_distance_db(torch.from_numpy(wave), torch.from_numpy(sound)))
-        pitch.add(clip.f0(), torch.from_numpy(world_f0(sound)))
+        tracks.append((clip.f0(), torch.from_numpy(world_f0(sound))))
         with suppress(DataError):  # no voice is left in one of them
             if encoder is not None:
                 one, other = (encoder.embed(x, MEL.sample_rate) for x in (wave, sound))
                 likeness.append(float(one @ other))
-    pairs = torch.cat(pitch.pairs, dim=1)  # (2, frames voiced in both) Hz
-    values = {"log_mel_db": float(np.mean(distances))}
-    values["voicing_error"] = pitch.wrong_voicing / pitch.frames
-    if pairs.shape[1]:
-        values["gross_pitch_error"] = pitch.gross / pitch.both_voiced
-        octaves = (pairs[1] / pairs[0]).log2().abs()
+    values = {"log_mel_db": float(np.mean(distances)), **pitch_measures(tracks)}
+    values.pop("f0_correlation", None)
+    octaves = torch.cat([(hz / f0).log2().abs()[(f0 > 0) & (hz > 0)] for f0, hz in tracks])
+    if len(octaves):
         values["f0_cents"] = CENTS_AN_OCTAVE * float(octaves.median())
     if likeness:
         values["speaker_similarity"] = float(np.mean(likeness))

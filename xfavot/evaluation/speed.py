@@ -34,7 +34,7 @@ from xfavot.models import device_of
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
 from xfavot.models.xfavot import F0_FEATURE_FACTOR, XFaVoT
-from xfavot.training.speech import content_shape
+from xfavot.training.pretrain import content_shape
 from xfavot.training.step import Networks, Updater, place
 
 JPEG_PIXELS = (1024, 256, 128)

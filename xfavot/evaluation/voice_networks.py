@@ -30,7 +30,7 @@ from xfavot.errors import DataError, WeightsError
 from xfavot.evaluation import external
 from xfavot.mini.speak import ADVERBS, COLOURS, COMMANDS, DIGITS, LETTERS, PREPOSITIONS
 from xfavot.models.content import ContentNetwork
-from xfavot.training.keeping import load_network, read_record
+from xfavot.training.pretrain import load_network
 from xfavot.training.speech import decode
 from xfavot.weights import fetched
 
@@ -511,7 +511,8 @@ class ContentReader:
     def __init__(self) -> None:
         """Load the network; see the class."""
         path = weights.shipped("content")
-        network, said = load_network(path).network, read_record(path)["standardiser"]
+        kept = load_network(path)
+        network, said = kept.network, kept.record["standardiser"]
         if not isinstance(network, ContentNetwork):
             raise WeightsError(f"{path} holds no content network; install the package again")
         self._network = network

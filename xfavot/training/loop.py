@@ -15,7 +15,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,7 @@ from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
 from xfavot.models.xfavot import XFaVoT
 from xfavot.training import checkpoint, pretrain
+from xfavot.training.pretrain import Log
 from xfavot.training.step import (
     Networks,
     Updater,
@@ -50,7 +51,6 @@ from xfavot.training.step import (
     place,
 )
 
-Log = Callable[[Mapping[str, Any]], None]
 SECONDS_BETWEEN_LINES = 10.0
 VALIDATION_BATCHES = 4
 ROWS, COLUMNS, VOICES = 3, 6, 2  # of the samples: styles a source of styles, sources, voices
@@ -318,7 +318,7 @@ def open_session(
         if start is not None:
             cfg = checkpoint.going_on(start, cfg, batches.fingerprint)
         outputs = _outputs(cfg, batches)
-        n = open_networks(cfg, stores, batches, outputs, on_log)
+        n = open_networks(cfg, stores, batches, outputs, on_log, start)
         updater = Updater(n, cfg, guidances=("z", *outputs), outputs=outputs)
         step = checkpoint.restore(start, updater) if start is not None else 0
         description = {"config_id": config_id(cfg), **to_dict(cfg)}
@@ -365,7 +365,12 @@ def _outputs(cfg: RunConfig, batches: Batches) -> str:
 
 
 def open_networks(
-    cfg: RunConfig, stores: list[Store], batches: Batches, outputs: str, on_log: Log | None
+    cfg: RunConfig,
+    stores: list[Store],
+    batches: Batches,
+    outputs: str,
+    on_log: Log | None,
+    start: Path | None = None,
 ) -> Networks:
     """The eight modules, initialised by the seed, and the frozen two, on the run's device.
 
@@ -375,8 +380,9 @@ def open_networks(
         batches: the training batches; their mel statistics are shared.
         outputs: modalities generated, of "i" and "a"; without voices the frozen two are not used.
         on_log: as in :func:`fit`.
+        start: checkpoint that the weights will be restored from, the frozen ones too.
     """
-    if "a" in outputs:
+    if "a" in outputs and start is None:
         f0, content = (
             pretrain.ensure_network(name, cfg, stores, batches.standardiser, on_log).network
             for name in ("f0", "content")
@@ -384,8 +390,9 @@ def open_networks(
         assert isinstance(f0, F0Network)
         assert isinstance(content, ContentNetwork)
     else:
+        depth = checkpoint.read_state(start)["content_depth"] if start is not None else 1
         f0 = F0Network.from_config(cfg.model)
-        content = ContentNetwork.from_config(cfg.model, depth=1)
+        content = ContentNetwork.from_config(cfg.model, depth=depth)
     torch.manual_seed(cfg.seed)
     n = Networks(XFaVoT.from_config(cfg.model), f0, content, batches.standardiser)
     return place(n, device_of(cfg.train.device))

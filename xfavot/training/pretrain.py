@@ -1,41 +1,433 @@
-"""The frozen networks and the vocoder of a run: found, shipped or trained (A28).
+"""The three small networks, F0, content and vocoder: trained, kept on disk, found again (A28).
 
-The F0 and the content network are trained in `speech.py` and kept by `keeping.py`; the vocoder is
-trained and kept in `vocoder.py`.
+The F0 and the content network stay frozen while the eight modules are trained; the vocoder makes
+converted spectrograms audible. All three have one loop. A run's own networks lie in
+`<run_root>/auxiliary/<network>_<key>/`, those that come with the package in `xfavot/weights/`; both
+are the same kind of file. A network that saw other mel statistics in training than a run has is
+loaded with an affine map in front of it, one factor and shift a band.
+
+Lineage (dossier, section 7): 0.1 SmoothL1 of F0 in Hz plus cross-entropy of silence, here that of
+the classes of pitch plus that of voicing; CTC plus an attention decoder, here CTC alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import math
+import pickle
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
 
-from xfavot import __version__
-from xfavot.audio.mel import MEL, Standardiser
+from xfavot import __version__, weights
+from xfavot.audio.mel import MEL, Standardiser, require_contract
+from xfavot.audio.source_filter import NAME as SOURCE_FILTER
+from xfavot.audio.source_filter import SourceFilterNetwork, SourceFilterVocoder
 from xfavot.audio.vocoder import GriffinLim, Vocoder
 from xfavot.config import VOCODER, ModelConfig, RunConfig, key_of
+from xfavot.data import corpora
+from xfavot.data.prepare import open_or_make_mini
 from xfavot.data.store import Store, mel_statistics
-from xfavot.errors import DataError, WeightsError
+from xfavot.errors import CheckpointError, DataError, TrainingError, WeightsError
+from xfavot.files import whole
 from xfavot.models import device_of
-from xfavot.models.content import ContentNetwork
-from xfavot.models.f0 import F0Network
+from xfavot.models.content import BLANK, ContentNetwork
+from xfavot.models.f0 import PITCH_CLASSES, F0Network, F0Output, class_of
 from xfavot.training import speech
-from xfavot.training.keeping import Trained, keep, load_network, shipped_network
-from xfavot.training.speech import Log, content_shape, train_content, train_f0
-from xfavot.training.vocoder import KeptVocoder, ensure_vocoder
+from xfavot.training import vocoder as vocoding
+from xfavot.training.speech import Clip
+from xfavot.weights import recorded
 
-# The two networks that stay frozen in the GAN, F0 and content: found, shipped or trained (A28)
+Log = Callable[[Mapping[str, Any]], None]
+
+# The loop, and what each network learns from
+
+
+WARMUP_SHARE = 0.1  # of the steps, linear
+FINAL_SHARE = 0.02  # of the rate, reached along a cosine
+GRADIENT_NORM = 5.0
+SAVE_EVERY = 250  # steps of the vocoder's training
+VOICING_WEIGHT = 2.0  # beside the cross-entropy of the pitch
+CLASS_BLUR = 1.0  # standard deviation, in classes, of the pitch asked for
+LEAP = 0.15  # change of F0 between two frames that is taken for a mistake of WORLD's
+CONTENT_SHAPES = {256: (6, 0.2), 128: (4, 0.1), 64: (3, 0.05), 0: (1, 0.0)}  # width: depth, dropout
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What is trained, on what, and how."""
+
+    network: nn.Module
+    clips: Sequence[Clip]
+    losses: Callable[[int], dict[str, Tensor]]  # of a step, "loss" among them
+    measure: Callable[[], dict[str, float]]  # on clips that are not trained on
+    weight_decay: float = 1.0e-4
+    beta2: float = 0.999
+    lines: int = 20  # records of progress a training
+
+
+def lesson(
+    name: str,
+    stores: Sequence[Store],
+    *,
+    model: ModelConfig,
+    standardiser: Standardiser,
+    batch_size: int,
+    seed: int,
+    device: torch.device | str,
+) -> Lesson:
+    """Prepare the training of "f0", "content" or "vocoder"; see :func:`train`."""
+    needs = "transcript" if name == "content" else "f0"
+    clips = speech.clips_of(stores, "train", needs=needs)
+    if name == VOCODER:
+        clips = [clip for clip in clips if clip.item.frame_count >= vocoding.CROP_FRAMES]
+    if not clips:
+        listed = ", ".join(store.corpus for store in stores) or "no store"
+        what = {"f0": "speech", "content": "a transcript in the letters a to z"}
+        refusal = WeightsError if name == "content" else DataError
+        raise refusal(
+            f"the {name} network has no training clip with {what.get(name, 'speech of 0.8 s')} in "
+            f"{listed}; expected at least one; prepare mini into the same data root with papermill "
+            f"notebooks/prepare_data.ipynb out.ipynb -p dataset mini. {_left_out(name, stores)}"
+        )
+    if name == VOCODER:
+        vocoder = SourceFilterNetwork(standardiser=standardiser.to("cpu"))
+
+        def of_vocoder(step: int) -> dict[str, Tensor]:
+            return vocoding.losses(
+                vocoder, clips, batch_size=batch_size, seed=seed, step=step, device=device
+            )
+
+        def on_held_out() -> dict[str, float]:
+            return vocoding.vocoder_measures(SourceFilterVocoder(vocoder), stores)
+
+        return Lesson(vocoder, clips, of_vocoder, on_held_out, 1.0e-2, 0.99, 40)
+    if name == "content":
+        depth, dropout = content_shape(model)
+        content = ContentNetwork.from_config(model, depth=depth, dropout=dropout)
+
+        def of_content(step: int) -> dict[str, Tensor]:
+            batch = speech.content_batch(clips, batch_size=batch_size, seed=seed, step=step)
+            x = standardiser.standardise(batch.log_mel).unsqueeze(1).to(device)
+            said = content(x).transpose(0, 1)  # (T', B, V)
+            lengths = (batch.frames + 1) // 2, batch.lengths
+            return {
+                "loss": functional.ctc_loss(
+                    said, batch.targets, *lengths, blank=BLANK, zero_infinity=True
+                )
+            }
+
+        return Lesson(
+            content,
+            clips,
+            of_content,
+            lambda: speech.content_measures(content, stores, standardiser),
+        )
+    f0 = F0Network.from_config(model)
+    cast(Any, f0).to(memory_format=torch.channels_last)  # a fifth faster; not in the stubs
+    versions = speech.Versions(clips, seed=seed)
+
+    def of_f0(step: int) -> dict[str, Tensor]:
+        log_mel, hz = speech.f0_batch(
+            versions, batch_size=batch_size, frames=model.mel_frames, seed=seed, step=step
+        )
+        return f0_loss(f0(standardiser.standardise(log_mel).unsqueeze(1).to(device)), hz.to(device))
+
+    return Lesson(f0, clips, of_f0, lambda: speech.f0_measures(f0, stores, standardiser))
+
+
+def _left_out(name: str, stores: Sequence[Store]) -> str:
+    return speech.left_out(stores, "train") if name == "content" else ""
+
+
+def content_shape(model: ModelConfig) -> tuple[int, float]:
+    """Return depth and dropout of the content network for a run's widths.
+
+    The lineage's six blocks and dropout of 0.2 are for width 256; narrow networks underfit with so
+    much dropout and do not need so many blocks.
+    """
+    return next(v for width, v in CONTENT_SHAPES.items() if model.content_width >= width)
+
+
+def f0_loss(out: F0Output, f0: Tensor) -> dict[str, Tensor]:
+    """Cross-entropy of the pitch over voiced frames, and of voicing.
+
+    Frames whose F0 leaps are left out of the first: there WORLD itself is in doubt.
+
+    Args:
+        out: of the network.
+        f0: (B, T) Hz, 0 where unvoiced.
+
+    Returns:
+        loss, pitch, voicing: scalars.
+    """
+    voiced = f0 > 0
+    leap = (f0[:, 1:] - f0[:, :-1]).abs() > LEAP * f0[:, 1:].minimum(f0[:, :-1])
+    leap &= voiced[:, 1:] & voiced[:, :-1]
+    sure = voiced & ~(functional.pad(leap, (1, 0)) | functional.pad(leap, (0, 1)))
+    number = torch.arange(PITCH_CLASSES, device=f0.device)
+    off = (number - class_of(f0).unsqueeze(-1)) / CLASS_BLUR
+    wanted = (-0.5 * off.square()).softmax(-1)  # (B, T, classes)
+    cross = -(wanted * out.classes.log_softmax(-1)).sum(-1)
+    pitch = (cross * sure).sum() / sure.sum().clamp(min=1)
+    voicing = functional.binary_cross_entropy_with_logits(out.voicing, voiced.to(f0.dtype))
+    return {"loss": pitch + VOICING_WEIGHT * voicing, "pitch": pitch, "voicing": voicing}
+
+
+def rate(step: int, *, steps: int, lr: float) -> float:
+    """Return the learning rate of a step (from 1): a linear rise, then a cosine fall."""
+    rise = max(1, round(WARMUP_SHARE * steps))
+    if step <= rise:
+        return lr * step / rise
+    done = (step - rise) / max(1, steps - rise)
+    return lr * (FINAL_SHARE + (1 - FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A finished training.
+
+    Args:
+        network: frozen, on the CPU.
+        measures: on clips that were not trained on.
+        record: of the training: data, schedule, seconds, losses by step.
+    """
+
+    network: nn.Module
+    measures: dict[str, float]
+    record: dict[str, Any]
+
+
+def train(
+    name: str,
+    stores: Sequence[Store],
+    *,
+    model: ModelConfig,
+    standardiser: Standardiser,
+    steps: int,
+    batch_size: int,
+    lr: float,
+    seed: int,
+    device: torch.device | str = "cpu",
+    on_log: Log | None = None,
+    resume: Path | None = None,
+) -> Training:
+    """Train one of the three networks on the stores' train split.
+
+    Args:
+        name: "f0", learning from WORLD's labels, "content", from transcripts, or "vocoder".
+        stores: prepared stores; clips without the label needed do not count.
+        model: widths of the F0 and the content network, frames of a crop.
+        standardiser: mel statistics of the run.
+        steps: length.
+        batch_size: crops a step, or whole clips.
+        lr: peak learning rate.
+        seed: of the initial weights, the batches and the dropout.
+        device: where to train; what is drawn for a batch is the same everywhere.
+        on_log: called some 20 times with network, step, steps and the terms of the loss.
+        resume: of the vocoder: file that keeps the state every 250 steps and is gone on from if it
+            exists; the end is the same, bit for bit.
+
+    Raises:
+        DataError, WeightsError: no training clip has speech, or a transcript.
+        TrainingError: the loss is not finite, or the state cannot be written.
+        CheckpointError: the resume file is damaged or of another training.
+    """
+    schedule = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed}
+    so_far: dict[str, Any] = {"step": 0, "losses": [], "cpu_s": 0.0, "wall_s": 0.0}
+    with _own_randomness(seed, device):
+        todo = lesson(
+            name,
+            stores,
+            model=model,
+            standardiser=standardiser,
+            batch_size=batch_size,
+            seed=seed,
+            device=device,
+        )
+        network = todo.network.to(device).train()
+        optimizer = torch.optim.AdamW(
+            network.parameters(), lr=lr, betas=(0.9, todo.beta2), weight_decay=todo.weight_decay
+        )
+        settings = schedule | {"clips": len(todo.clips)}
+        if resume is not None and resume.is_file():
+            so_far = _restore(resume, network, optimizer, settings)
+        began = time.process_time() - so_far["cpu_s"], time.time() - so_far["wall_s"]
+        for step in range(so_far["step"] + 1, steps + 1):
+            optimizer.param_groups[0]["lr"] = rate(step, steps=steps, lr=lr)
+            terms = todo.losses(step)
+            if not bool(torch.isfinite(terms["loss"])):
+                raise TrainingError(
+                    f"{name} network: the loss is {terms['loss'].detach():g} at step {step}; "
+                    f"expected a finite number; lower pretrain.{name}_lr"
+                )
+            optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(terms["loss"])
+            nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
+            optimizer.step()
+            if step % max(1, steps // todo.lines) == 0 or step == steps:
+                said = {key: float(value.detach()) for key, value in terms.items()}
+                so_far["losses"].append({"step": step, **said})
+                if on_log is not None:
+                    on_log({"network": name, "step": step, "steps": steps, **said})
+            so_far |= {"step": step, "cpu_s": time.process_time() - began[0]}
+            so_far["wall_s"] = time.time() - began[1]
+            if resume is not None and (step % SAVE_EVERY == 0 or step == steps):
+                _save(resume, network, optimizer, settings, so_far)
+    if name == VOCODER:  # measured as it is kept, in half precision
+        network.load_state_dict({k: v.half().float() for k, v in network.state_dict().items()})
+    network.requires_grad_(False).eval()
+    measures = todo.measure()
+    record = {
+        "software": f"xfavot {__version__}",
+        "data": {
+            store.corpus: _data(store, todo.clips)
+            for store in stores
+            if any(clip.store is store for clip in todo.clips)
+        },
+        "schedule": schedule,
+        "cpu_s": round(so_far["cpu_s"]),
+        "wall_s": round(so_far["wall_s"]),
+        "losses": so_far["losses"],
+    }
+    return Training(network.to("cpu"), measures, record)
+
+
+@contextmanager
+def _own_randomness(seed: int, device: torch.device | str) -> Iterator[None]:
+    """Seed weights and dropout inside, and leave the caller's random state as it was."""
+    index = torch.device(device)
+    with torch.random.fork_rng(devices=[index] if index.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _save(
+    path: Path,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    settings: Mapping[str, Any],
+    so_far: Mapping[str, Any],
+) -> None:
+    """Write the state whole."""
+    state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
+    try:
+        with whole(path) as draft:
+            torch.save({**state, "settings": dict(settings), "so_far": dict(so_far)}, draft)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as the latter
+        raise TrainingError(
+            f"{path}: cannot be written ({error}); expected room for 25 MB; free some space"
+        ) from error
+
+
+def _restore(
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Load the state; return step, losses and seconds so far."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["settings"] != settings:
+            raise CheckpointError(
+                f"{path} is of another training: {state['settings']}; expected {dict(settings)}; "
+                "remove it"
+            )
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        return {name: state["so_far"][name] for name in ("step", "losses", "cpu_s", "wall_s")}
+    except (
+        *(OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError),
+        pickle.UnpicklingError,
+    ) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error}); expected the state of a training; remove it"
+        ) from error
+
+
+def _data(store: Store, clips: Sequence[Clip]) -> dict[str, Any]:
+    """What of a store was trained on, and what was left out."""
+    used = [clip.item for clip in clips if clip.store is store]
+    speakers = {item.speaker for item in used}
+    seconds = sum(item.sample_count for item in used) / MEL.sample_rate
+    unused = {item.speaker for item in store.items if item.frame_count} - speakers - {""}
+    return {
+        "licence": corpora.describe(store.corpus).licence,
+        "manifest": store.manifest_hash,
+        "clips": len(used),
+        "speakers": len(speakers),
+        "minutes": round(seconds / 60, 2),
+        "held_out_speakers": sorted(unused),
+        "held_out_clips": sum(item.split != "train" for item in store.items),
+    }
+
+
+# Where the networks are kept
 
 
 SCHEMA = 2
-RECIPE = 2  # raise when training changes, so that kept weights are not taken for new ones
+RECIPES = {"f0": 3, "content": 3, VOCODER: 1}  # raise one when its training changes
+FILES = {"f0": "model", "content": "model", VOCODER: SOURCE_FILTER}
+NETWORKS: dict[str, Callable[..., nn.Module]]
+NETWORKS = {"f0": F0Network, "content": ContentNetwork, SOURCE_FILTER: SourceFilterNetwork}
 FALLBACK_CORPUS = "mini"
-MIN_TRANSCRIBED = 100  # training clips; with fewer, the fallback stores join in
+MIN_TRANSCRIBED = 100  # training clips; with fewer, mini joins in
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A trained network: what is known of it, and where it is kept."""
+
+    network: nn.Module
+    record: dict[str, Any]
+    path: Path
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Measures on clips that it was not trained on."""
+        return dict(self.record["measures"])
+
+    def headline(self) -> str:
+        """Say the measures of the held-out splits as a whole."""
+        return in_words({k: value for k, value in self.metrics.items() if k.count("/") == 1})
+
+
+def in_words(metrics: Mapping[str, float]) -> str:
+    """Say measures in one line."""
+    shown = [f"{k} {v:.{0 if k.endswith('clips') else 3}f}" for k, v in metrics.items()]
+    return ", ".join(shown) or "no clip held out to measure it on"
+
+
+def load_network(path: Path | str, standardiser: Standardiser | None = None) -> Trained:
+    """Load a network that was kept, or that comes with the package.
+
+    Args:
+        path: the safetensors file.
+        standardiser: mel statistics under which an F0 or content network will be used; left out,
+            those it was trained with.
+
+    Returns:
+        The network on the CPU, frozen, with the record of its training.
+
+    Raises:
+        WeightsError: the file is missing or damaged.
+        DataError: the network was trained on another mel-spectrogram.
+    """
+    path = Path(path)
+    require_contract(recorded.read(path, NETWORKS)["contract"], where=str(path))
+    network, record = recorded.load(path, NETWORKS)
+    if standardiser is not None and isinstance(network, F0Network | ContentNetwork):
+        own, its = (torch.tensor(record["standardiser"][name]) for name in ("mean", "std"))
+        network.input_scale.copy_(standardiser.std.cpu() / its)
+        network.input_shift.copy_((standardiser.mean.cpu() - own) / its)
+    return Trained(network, record, path)
 
 
 def ensure_network(
@@ -44,86 +436,74 @@ def ensure_network(
     stores: Sequence[Store],
     standardiser: Standardiser,
     on_log: Log | None = None,
-    *,
-    fallback_stores: Sequence[Store] | None = None,
 ) -> Trained:
-    """Load one of the two networks, or train it and keep it in `<run_root>/auxiliary/`.
+    """Load one of the three networks, or train it and keep it in `<run_root>/auxiliary/`.
+
+    Where the run's own stores have few transcripts, the prepared corpus `mini` in `cfg.data_root`
+    joins in for the content network; it is made where they have none at all.
 
     Args:
-        name: "f0" or "content".
+        name: "f0", "content" or "vocoder"; a vocoder that ships is not looked for.
         cfg: run_root, seed, model widths, `pretrain` and `train.device` are read.
         stores: prepared stores of the run.
         standardiser: mel statistics of the run.
         on_log: receives records of progress: network, step, steps and terms, or a message.
-        fallback_stores: stores with transcripts that join in when the run's own have few; None
-            looks for the prepared corpus `mini` under `cfg.data_root`, and makes it when the run's
-            own stores have no transcript at all and the network has to be trained.
 
     Returns:
         The network on the CPU, frozen.
 
     Raises:
-        DataError: no speech to train the F0 network on.
+        DataError: no speech to train on.
         WeightsError: no transcripts for the content network, the kept files are damaged, or
             `pretrain.source` is "shipped" and no network of these widths comes with the package.
         TrainingError: the loss is not finite, or the network cannot be written.
+        CheckpointError: the state of a stopped training of the vocoder is damaged.
     """
 
     def say(message: str) -> None:
-        if on_log is not None:
+        if on_log is not None and message:
             on_log({"message": message})
 
     source, sizes = cfg.pretrain.source, _sizes(name, cfg.model)
-    ready = None if source == "train" else shipped_network(name, sizes, standardiser)
-    if source == "shipped" and ready is None:
+    ready = None
+    if name != VOCODER and source != "train" and name in weights.available():
+        shipped = load_network(weights.shipped(name), standardiser)
+        ready = shipped if shipped.record["arguments"] == sizes else None
+    if source == "shipped" and ready is None and name != VOCODER:
         raise WeightsError(
             f"pretrain.source is 'shipped', but no {name} network of {sizes} comes with the "
             "package; expected the widths of preset mini; set pretrain.source to auto"
         )
     stores = [store for store in stores if any(item.frame_count for item in store.items)]
     if name == "content":
-        stores += _fallback(cfg, stores, fallback_stores, say if ready is None else None)
+        stores += _fallback(cfg, stores, say, make=ready is None)
     recipe = _recipe(name, cfg, stores, standardiser)
-    key = key_of(recipe)
-    folder = Path(cfg.run_root) / "auxiliary" / f"{name}_{key}"
-    kept = folder.is_dir()
+    folder = Path(cfg.run_root) / "auxiliary" / f"{name}_{key_of(recipe)}"
+    path, state = folder / f"{FILES[name]}.safetensors", folder / "state.pt"
+    kept = path.is_file()
     if ready is not None and (source == "shipped" or not kept):
         say(f"{name} network that comes with the package: {ready.headline()}")
         return ready
     if not kept:
-        _train_and_keep(folder, stores, standardiser, cfg, recipe, on_log)
-    trained = load_network(folder)
+        say(_left_out(name, stores))
+        done = train(
+            name,
+            stores,
+            model=cfg.model,
+            standardiser=standardiser.to("cpu"),
+            device=device_of(cfg.train.device),
+            on_log=on_log,
+            resume=state if name == VOCODER else None,
+            **recipe["schedule"],
+        )
+        said = {**recipe, "training": done.record, "measures": done.measures}
+        if name == VOCODER:
+            said |= {"network": SOURCE_FILTER, "arguments": cast(Any, done.network).sizes}
+        recorded.write(path, done.network, said, half=name == VOCODER)
+        state.unlink(missing_ok=True)
+    trained = load_network(path)
     say(f"{name} network {'found' if kept else 'kept'} in {folder}: {trained.headline()}")
     return trained
-
-
-def _train_and_keep(
-    folder: Path,
-    stores: Sequence[Store],
-    standardiser: Standardiser,
-    cfg: RunConfig,
-    recipe: Mapping[str, Any],
-    on_log: Log | None,
-) -> None:
-    """Train the network of a recipe and write it with a record of its training."""
-    name = recipe["network"]
-    train: Callable[..., tuple[F0Network | ContentNetwork, dict[str, float]]]
-    train = train_f0 if name == "f0" else train_content
-    network, measures = train(
-        stores,
-        model=cfg.model,
-        standardiser=standardiser.to("cpu"),
-        device=device_of(cfg.train.device),
-        on_log=on_log,
-        **recipe["schedule"],
-    )
-    clips = speech.clips_of(stores, "train", needs="f0" if name == "f0" else "transcript")
-    used = [store for store in stores if any(clip.store is store for clip in clips)]
-    training = {
-        "software": f"xfavot {__version__}",
-        "data": {store.corpus: speech.data_of(store, clips) for store in used},
-    }
-    keep(folder, network, {**recipe, "training": training, "measures": measures})
 
 
 def _sizes(name: str, model: ModelConfig) -> dict[str, int]:
@@ -139,50 +519,51 @@ def _recipe(
 ) -> dict[str, Any]:
     """Everything that the weights follow from, as it is hashed into the key and written beside."""
     p = cfg.pretrain
-    steps, lr = (p.f0_steps, p.f0_lr) if name == "f0" else (p.content_steps, p.content_lr)
-    return {
+    batch_size = p.vocoder_batch_size if name == VOCODER else p.batch_size
+    recipe = {
         "schema": SCHEMA,
-        "recipe": RECIPE,
+        "recipe": RECIPES[name],
         "network": name,
         "contract": MEL.as_dict(),
-        "arguments": _sizes(name, cfg.model),
         "crop_frames": cfg.model.mel_frames if name == "f0" else 0,
-        "schedule": {"steps": steps, "lr": lr, "batch_size": p.batch_size, "seed": cfg.seed},
+        "schedule": {
+            "steps": getattr(p, f"{name}_steps"),
+            "lr": getattr(p, f"{name}_lr"),
+            "batch_size": batch_size,
+            "seed": cfg.seed,
+        },
         "manifests": {store.corpus: store.manifest_hash for store in stores},
         "standardiser": {"mean": standardiser.mean.tolist(), "std": standardiser.std.tolist()},
     }
+    return recipe if name == VOCODER else recipe | {"arguments": _sizes(name, cfg.model)}
 
 
 def _fallback(
-    cfg: RunConfig,
-    stores: Sequence[Store],
-    given: Sequence[Store] | None,
-    say: Callable[[str], None] | None,
+    cfg: RunConfig, stores: Sequence[Store], say: Callable[[str], None], *, make: bool
 ) -> list[Store]:
-    """Stores that join in because the run's own have few transcripts; see ensure_network.
+    """The corpus `mini` where the run's own transcripts are few; see :func:`ensure_network`.
 
-    Without `say` nothing is made: another network is ready.
+    It is made only where there is no transcript and `make` asks for it: no other network is ready.
     """
     own = len(speech.clips_of(stores, "train", needs="transcript"))
     if own >= MIN_TRANSCRIBED or any(store.corpus == FALLBACK_CORPUS for store in stores):
         return []
-    if given is None:
-        there = Path(cfg.data_root, FALLBACK_CORPUS, "store.json").is_file()
-        if not there and (own > 0 or say is None):
-            return []
-        from xfavot.data.prepare import open_or_make_mini
+    there = Path(cfg.data_root, FALLBACK_CORPUS, "store.json").is_file()
+    if not there and (own > 0 or not make):
+        return []
+    try:
+        mini = open_or_make_mini(cfg.data_root, (FALLBACK_CORPUS,), say)
+    except DataError as error:
+        raise WeightsError(
+            f"the content network has no transcript to learn from, and the corpus "
+            f"{FALLBACK_CORPUS} cannot stand in: {error}"
+        ) from error
+    if make:
+        say(f"content network: {own} training clips have a transcript; {FALLBACK_CORPUS} joins in")
+    return mini
 
-        try:
-            given = open_or_make_mini(cfg.data_root, (FALLBACK_CORPUS,), say)
-        except DataError as error:
-            raise WeightsError(
-                f"the content network has no transcript to learn from, and the corpus "
-                f"{FALLBACK_CORPUS} cannot stand in: {error}"
-            ) from error
-    names = ", ".join(store.corpus for store in given) or "no other store"
-    if say is not None:
-        say(f"content network: {own} training clips have a transcript; {names} joins in")
-    return list(given)
+
+# What the notebook asks for and shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,41 +573,44 @@ class Pretrained:
     networks: dict[str, Trained]
     stores: tuple[Store, ...]
     standardiser: Standardiser
-    vocoder: KeptVocoder | None = None
 
     def summary(self) -> str:
         """Say each network's held-out measures in one line."""
-        found: dict[str, Trained | KeptVocoder] = dict(self.networks)
-        found |= {VOCODER: self.vocoder} if self.vocoder else {}
-        return "\n".join(f"{name}: {network.summary()}" for name, network in found.items())
+        return "\n".join(f"{name}: {in_words(one.metrics)}" for name, one in self.networks.items())
 
     def tracks(self) -> dict[str, NDArray[np.float32]]:
-        """Return F0 of one clip, held out if there is one: WORLD's, and the networks' own."""
+        """Return F0 of one clip in Hz, held out if there is one: WORLD's, and the networks' own."""
         clip = self._clips("f0")[0]
-        network = self.networks["f0"].network if "f0" in self.networks else None
-        tracks = speech.example_tracks(clip, cast(F0Network | None, network), self.standardiser)
-        if self.vocoder:
-            tracks["vocoder"] = self.vocoder.vocoder.find_f0(clip.log_mel()).numpy()
-        return tracks
+        tracks = {"WORLD": clip.f0()}
+        if "f0" in self.networks:
+            f0 = cast(F0Network, self.networks["f0"].network)
+            tracks["network"] = speech.track_of(f0, clip, self.standardiser)
+        for vocoder in self.vocoders()[:1]:
+            tracks["vocoder"] = cast(SourceFilterVocoder, vocoder).find_f0(clip.log_mel())
+        return {name: track.numpy() for name, track in tracks.items()}
 
     def vocoders(self) -> tuple[Vocoder, ...]:
         """Return the vocoder that was trained or found, and Griffin-Lim; none if none was asked."""
-        return (self.vocoder.vocoder, GriffinLim()) if self.vocoder else ()
+        own = [n.path for name, n in self.networks.items() if name == VOCODER]
+        return (SourceFilterVocoder.load(own[0]), GriffinLim()) if own else ()
 
     def losses(self) -> list[dict[str, float]]:
         """Return the records of the vocoder's training; empty if none was asked for."""
-        return self.vocoder.losses() if self.vocoder else []
+        own = [one.record for name, one in self.networks.items() if name == VOCODER]
+        return list(own[0]["training"]["losses"]) if own else []
 
     def transcripts(self, count: int = 6) -> str:
         """Return what is said in some clips, held out if there are any, and what is heard."""
-        network = self.networks["content"].network if "content" in self.networks else None
-        return speech.example_transcripts(
-            self._clips("transcript")[:count],
-            cast(ContentNetwork | None, network),
-            self.standardiser,
-        )
+        lines = []
+        for clip in self._clips("transcript")[:count]:
+            line = f"{clip.item.id}: {speech.spell(speech.encode(clip.item.transcript))}"
+            if "content" in self.networks:
+                content = cast(ContentNetwork, self.networks["content"].network)
+                line += f" | heard: {speech.heard_of(content, clip, self.standardiser)}"
+            lines.append(line)
+        return "\n".join(lines) or "no transcript"
 
-    def _clips(self, needs: str) -> list[speech.Clip]:
+    def _clips(self, needs: str) -> list[Clip]:
         """Clips of the first of val, unseen and train that has any."""
         splits = (*speech.HELD_OUT, "train")
         found = (speech.held_out(self.stores, split, needs=needs) for split in splits)
@@ -246,19 +630,12 @@ def pretrain(run: RunConfig, networks: Sequence[str], *, on_log: Log | None = No
 
     Raises:
         DataError: a prepared store is missing or damaged, or none has speech.
-        WeightsError: no transcripts for the content network.
-        TrainingError: the loss is not finite, or a network cannot be written.
-        CheckpointError: the state of a stopped training of the vocoder is damaged.
+        WeightsError, TrainingError, CheckpointError: as in :func:`ensure_network`.
     """
-    from xfavot.data.prepare import open_or_make_mini
-
     cfg = dataclasses.replace(run, pretrain=dataclasses.replace(run.pretrain, source="train"))
     stores = open_or_make_mini(
         cfg.data_root, cfg.data.corpora, lambda text: on_log({"message": text}) if on_log else None
     )
     standardiser = mel_statistics(stores, split="train")
-    frozen = [name for name in networks if name != VOCODER]
-    made = {n: ensure_network(n, cfg, stores, standardiser, on_log) for n in frozen}
-    asked = VOCODER in networks
-    vocoder = ensure_vocoder(cfg, stores, standardiser, on_log) if asked else None
-    return Pretrained(made, tuple(stores), standardiser, vocoder)
+    made = {n: ensure_network(n, cfg, stores, standardiser, on_log) for n in networks}
+    return Pretrained(made, tuple(stores), standardiser)

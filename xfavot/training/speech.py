@@ -1,20 +1,16 @@
-"""Supervised training of the F0 (JDC) and the content (CTC) network (A28, A36, A37).
+"""Speech that the three small networks learn from: clips, changes made to them, batches, measures.
 
-Lineage (dossier, section 7): 0.1 SmoothL1 of F0 in Hz plus cross-entropy of silence, here that of
-the classes of pitch plus that of voicing; CTC plus an attention decoder, here CTC alone. Clips,
-labels and batches come first, then the measures, then the loop, which also trains the vocoder;
-what is kept on disk is `pretrain.py`'s business.
+Lineage of the F0 (JDC) and the content (CTC) network: dossier, section 7 (A28, A36, A37). How they
+are trained and where they are kept is `pretrain.py`'s business.
 """
 
 from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,14 +21,139 @@ from torch.nn import functional
 
 from xfavot.audio.f0 import HIGHEST_HZ, LOWEST_HZ
 from xfavot.audio.mel import MEL, Standardiser, log_mel
-from xfavot.config import ModelConfig
-from xfavot.data.store import Store
-from xfavot.errors import DataError, TrainingError, WeightsError, import_optional
+from xfavot.data.store import Item, Store
+from xfavot.errors import import_optional
 from xfavot.models.content import BLANK, SYMBOLS, ContentNetwork
-from xfavot.models.f0 import PITCH_CLASSES, F0Network, F0Output, class_of, track
+from xfavot.models.f0 import F0Network, track
 
-if TYPE_CHECKING:
-    from xfavot.data.store import Item, Store
+Wave = NDArray[np.float32]
+Speech = tuple[Tensor, Tensor]  # log10 mel (80, T) and F0 (T,) Hz, 0 where unvoiced
+
+# Transcripts: what the content network can spell
+
+
+CURLY_APOSTROPHE = "\N{RIGHT SINGLE QUOTATION MARK}"
+LETTERS = str.maketrans(  # without a decomposition in Unicode
+    {"\u00e6": "ae", "\u0153": "oe", "\u00f8": "o", "\u0142": "l", "\u0111": "d", "\u00f0": "d"}
+    | {"\u00fe": "th", "\u0131": "i", CURLY_APOSTROPHE: "'"}
+)
+INDEX = {symbol: index for index, symbol in enumerate(SYMBOLS)}
+edit_distance = Levenshtein.distance  # fewest insertions, deletions, substitutions of characters
+
+
+def plain(transcript: str) -> str:
+    """Write a transcript in small letters without accents, "ss" for a sharp s."""
+    spelt = unicodedata.normalize("NFKD", transcript.casefold().translate(LETTERS))
+    return "".join(sign for sign in spelt if not unicodedata.combining(sign))
+
+
+def not_covered(transcript: str) -> str:
+    """The letters of a transcript that are not in the alphabet, a to z: another script's.
+
+    Such a transcript teaches and measures nothing, as it would be spelt with gaps.
+    """
+    signs = dict.fromkeys(plain(transcript))
+    return "".join(sign for sign in signs if sign.isalpha() and sign not in INDEX)
+
+
+def encode(transcript: str) -> list[int]:
+    """Spell a transcript as indices into SYMBOLS; accents fall away, other signs part words.
+
+    >>> encode("Bin  blue!")
+    [3, 10, 15, 1, 3, 13, 22, 6]
+    """
+    kept = "".join(sign if sign in INDEX else " " for sign in plain(transcript))
+    return [INDEX[sign] for sign in " ".join(kept.split())]
+
+
+def spell(indices: Sequence[int]) -> str:
+    """Write indices into SYMBOLS as text.
+
+    >>> spell(encode("Bin  blue!"))
+    'bin blue'
+    """
+    return "".join(SYMBOLS[index] for index in indices)
+
+
+def decode(log_probabilities: Tensor) -> str:
+    """Read the likeliest path of (T, V) CTC log-probabilities: merge repeats, drop blanks."""
+    path = torch.unique_consecutive(log_probabilities.argmax(-1)).tolist()
+    return spell([index for index in path if index != BLANK]).strip()
+
+
+# Clips and their labels
+
+
+LONGEST_FRAMES = 1280  # 16 s; longer clips are not used for recognition
+HELD_OUT = ("val", "unseen")
+HELD_OUT_CLIPS = 200  # measured at most, evenly spread over the split
+
+
+class Clip(NamedTuple):
+    """One clip with speech, and the store that holds it."""
+
+    store: Store
+    item: Item
+
+    def f0(self) -> Tensor:
+        """Return the label (T,) Hz, 0 where unvoiced."""
+        return torch.from_numpy(self.store.f0_hz(self.item))
+
+    def log_mel(self) -> Tensor:
+        """Return the log10 mel-spectrogram (80, T)."""
+        return self.store.log_mel(self.item)
+
+
+def clips_of(stores: Sequence[Store], split: str, *, needs: str) -> list[Clip]:
+    """List the clips with speech of a split that carry a label, in the order of the stores.
+
+    Args:
+        stores: prepared stores.
+        split: "train", "val" or "unseen".
+        needs: "f0": F0 was estimated; "transcript": one that can be spelt (:func:`not_covered`) and
+            fits into half the frame rate; "": any clip with speech.
+    """
+    found = [
+        Clip(store, item)
+        for store in stores
+        for item in store.items
+        if item.split == split and item.frame_count > 0
+    ]
+    if needs == "f0":
+        return [clip for clip in found if not np.isnan(clip.store.f0[clip.item.frame_start])]
+    if needs == "transcript":
+        return [clip for clip in found if _spelt(clip.item)]
+    return found
+
+
+def _spelt(item: Item) -> bool:
+    fits = 0 < 2 * len(encode(item.transcript)) < item.frame_count <= LONGEST_FRAMES
+    return fits and not not_covered(item.transcript)
+
+
+def left_out(stores: Sequence[Store], split: str) -> str:
+    """Say how many transcripts are in letters that the alphabet does not cover; "" if none is."""
+    clips = clips_of(stores, split, needs="")
+    lost = [letters for clip in clips if (letters := not_covered(clip.item.transcript))]
+    if not lost:
+        return ""
+    most = "".join(letter for letter, _ in Counter("".join(lost)).most_common(5))
+    return (
+        f"{len(lost)} of {len(clips)} {split} clips have transcripts with letters other than a to "
+        f"z ({most}), which the content network cannot spell; they count as having none"
+    )
+
+
+def held_out(stores: Sequence[Store], split: str, *, needs: str) -> list[Clip]:
+    """List at most 200 clips of a split that carry a label, evenly spread over it."""
+    found = clips_of(stores, split, needs=needs)
+    return found[:: -(-len(found) // HELD_OUT_CLIPS)] if found else []
+
+
+def generator_of(seed: int, step: int) -> torch.Generator:
+    """Return the random source of one step; steps and seeds do not share streams."""
+    words = np.random.SeedSequence((seed, step)).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
 
 
 # Other voices, rooms and recordings made from the clips that the F0 network learns from (A36)
@@ -54,8 +175,11 @@ ROOM_SECONDS = (0.1, 0.5)  # reverberation time
 ROOM_LOG10 = (-2.5, -1.0)  # power of the first echo against the sound
 ROOM_FRAMES = 40
 
-Wave = NDArray[np.float32]
-Speech = tuple[Tensor, Tensor]  # log10 mel (80, T) and F0 (T,) Hz, 0 where unvoiced
+GAIN_DB = (-10.0, 6.0)  # random gain; a constant on the log10 magnitude mel
+NOISE_LOG10 = (-3.0, -1.0)  # random noise floor against the loudest frame of the crop
+NOISE_SHARE = 0.5  # of the samples get noise
+FLOOR_LOG10 = -10.0  # log10 of the mel contract's floor
+DB_PER_LOG10 = 20.0  # of a magnitude
 
 
 class Versions:
@@ -151,13 +275,13 @@ def synthesised(waveform: Wave, f0: Wave, draws: np.random.Generator) -> tuple[W
     Raises:
         DataError: pyworld is not installed.
     """
-    pyworld = import_optional("pyworld", extra="data", purpose="training the F0 network")
+    world = import_optional("pyworld", extra="data", purpose="training the F0 network")
     signal, pitch = waveform.astype(np.float64), f0.astype(np.float64)
     times = np.arange(len(pitch)) * (MEL.hop / MEL.sample_rate)
+    rate = MEL.sample_rate
     # by itself CheapTrick takes what lies below 70.5 Hz for unvoiced
-    envelope = pyworld.cheaptrick(signal, pitch, times, MEL.sample_rate, f0_floor=LOWEST_HZ)
-    size = 2 * (envelope.shape[1] - 1)
-    noise = pyworld.d4c(signal, pitch, times, MEL.sample_rate, fft_size=size)
+    envelope = world.cheaptrick(signal, pitch, times, rate, f0_floor=LOWEST_HZ)
+    noise = world.d4c(signal, pitch, times, rate, fft_size=2 * (envelope.shape[1] - 1))
     voiced = pitch > 0
     middle = np.median(pitch[voiced]) if voiced.any() else LOWEST_HZ
     shift = 2.0 ** draws.uniform(-SHIFT_OCTAVES, SHIFT_OCTAVES)
@@ -165,7 +289,7 @@ def synthesised(waveform: Wave, f0: Wave, draws: np.random.Generator) -> tuple[W
     other = middle * shift * height ** draws.uniform(*INTONATION)
     label = np.where(voiced, other.clip(LOWEST_HZ, HIGHEST_HZ), 0.0)
     period = 1000.0 * MEL.hop / MEL.sample_rate  # ms
-    new = pyworld.synthesize(label, envelope, noise, MEL.sample_rate, period)
+    new = world.synthesize(label, envelope, noise, rate, period)
     return new.astype(np.float32), label.astype(np.float32)
 
 
@@ -210,98 +334,6 @@ def _reverberated(log_mel: Tensor, generator: torch.Generator, rooms: float) -> 
     return 0.5 * heard.clamp(min=MEL.floor**2).log10().transpose(0, 1)
 
 
-# Clips, labels and batches for training the F0 and the content network
-
-
-GAIN_DB = (-10.0, 6.0)  # random gain; a constant on the log10 magnitude mel
-NOISE_LOG10 = (-3.0, -1.0)  # random noise floor against the loudest frame of the crop
-NOISE_SHARE = 0.5  # of the samples get noise
-TEMPO = (0.85, 1.15)  # random factor on the rate of speech
-VOCAL_TRACT = (0.92, 1.08)  # random factor on the bands, as a longer or shorter vocal tract
-FLOOR_LOG10 = -10.0  # log10 of the mel contract's floor
-DB_PER_LOG10 = 20.0  # of a magnitude
-F0_ROOMS, CONTENT_ROOMS = 0.1, 0.3  # share of the samples; few, for WORLD's tails are voiced
-LONGEST_FRAMES = 1280  # 16 s; longer clips are not used for recognition
-
-CURLY_APOSTROPHE = "\N{RIGHT SINGLE QUOTATION MARK}"
-_INDEX = {symbol: index for index, symbol in enumerate(SYMBOLS)}
-
-
-class Clip(NamedTuple):
-    """One clip with speech, and the store that holds it."""
-
-    store: Store
-    item: Item
-
-    def f0(self) -> Tensor:
-        """Return the label (T,) Hz, 0 where unvoiced."""
-        return torch.from_numpy(self.store.f0_hz(self.item))
-
-    def log_mel(self) -> Tensor:
-        """Return the log10 mel-spectrogram (80, T)."""
-        return self.store.log_mel(self.item)
-
-
-def clips_of(stores: Sequence[Store], split: str, *, needs: str) -> list[Clip]:
-    """List the clips with speech of a split that carry a label, in the order of the stores.
-
-    Args:
-        stores: prepared stores.
-        split: "train", "val" or "unseen".
-        needs: "f0": F0 was estimated; "transcript": one that fits into half the frame rate.
-
-    Returns:
-        The clips; empty if there are none.
-    """
-    found = [
-        Clip(store, item)
-        for store in stores
-        for item in store.items
-        if item.split == split and item.frame_count > 0
-    ]
-    if needs == "f0":
-        return [clip for clip in found if not np.isnan(clip.store.f0[clip.item.frame_start])]
-    return [
-        clip
-        for clip in found
-        if 0 < 2 * len(encode(clip.item.transcript)) < clip.item.frame_count <= LONGEST_FRAMES
-    ]
-
-
-def data_of(store: Store, clips: Sequence[Clip]) -> dict[str, Any]:
-    """Say what of a store a network was trained on, and which speakers were left out.
-
-    Args:
-        store: one of those that the network was trained on.
-        clips: those that it learnt from, of any store.
-
-    Returns:
-        manifest, clips, speakers, minutes, held_out.
-    """
-    used = [clip.item for clip in clips if clip.store is store]
-    speakers = {item.speaker for item in used}
-    others = {item.speaker for item in store.items if item.frame_count} - speakers
-    seconds = sum(item.sample_count for item in used) / MEL.sample_rate
-    return {
-        "manifest": store.manifest_hash,
-        "clips": len(used),
-        "speakers": len(speakers),
-        "minutes": round(seconds / 60, 1),
-        "held_out": sorted(others),
-    }
-
-
-def generator_of(seed: int, step: int) -> torch.Generator:
-    """Return the random source of one step; steps and seeds do not share streams."""
-    words = np.random.SeedSequence((seed, step)).generate_state(2, np.uint32)
-    return torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
-
-
-def _draw(clips: Sequence[Clip], count: int, generator: torch.Generator) -> list[Clip]:
-    rows = torch.randint(len(clips), (count,), generator=generator)
-    return [clips[row] for row in rows.tolist()]
-
-
 def _uniform(bounds: tuple[float, float], count: int, generator: torch.Generator) -> Tensor:
     low, high = bounds
     return (low + (high - low) * torch.rand(count, generator=generator)).view(-1, 1, 1)
@@ -330,6 +362,14 @@ def augment(log_mel: Tensor, generator: torch.Generator) -> Tensor:
     log_mel = torch.where(chosen, noisy / np.log(10.0), log_mel)
     gain = _uniform(GAIN_DB, batch, generator) / DB_PER_LOG10
     return (log_mel + gain).clamp(min=FLOOR_LOG10)
+
+
+# Batches
+
+
+TEMPO = (0.85, 1.15)  # random factor on the rate of speech
+VOCAL_TRACT = (0.92, 1.08)  # random factor on the bands, as a longer or shorter vocal tract
+F0_ROOMS, CONTENT_ROOMS = 0.1, 0.3  # share of the samples; few, for WORLD's tails are voiced
 
 
 def f0_batch(
@@ -373,7 +413,8 @@ def _stretch(x: Tensor, places: Tensor) -> Tensor:
 def content_batch(clips: Sequence[Clip], *, batch_size: int, seed: int, step: int) -> ContentBatch:
     """Draw whole clips; vary rate of speech, vocal tract and recording at random."""
     generator = generator_of(seed, step)
-    drawn = _draw(clips, batch_size, generator)
+    rows = torch.randint(len(clips), (batch_size,), generator=generator)
+    drawn = [clips[row] for row in rows.tolist()]
     tempi = _uniform(TEMPO, batch_size, generator).flatten().tolist()
     tracts = _uniform(VOCAL_TRACT, batch_size, generator).flatten().tolist()
     mels = []
@@ -390,86 +431,41 @@ def content_batch(clips: Sequence[Clip], *, batch_size: int, seed: int, step: in
     return ContentBatch(heard, frames, torch.cat(targets), lengths)
 
 
-def encode(transcript: str) -> list[int]:
-    """Spell a transcript as indices into SYMBOLS; accents fall away, other signs part words.
-
-    >>> encode("Bin  blue!")
-    [3, 10, 15, 1, 3, 13, 22, 6]
-    """
-    plain = unicodedata.normalize("NFKD", transcript.lower().replace(CURLY_APOSTROPHE, "'"))
-    kept = "".join(
-        sign if sign in _INDEX else " " for sign in plain if not unicodedata.combining(sign)
-    )
-    return [_INDEX[sign] for sign in " ".join(kept.split())]
-
-
-def spell(indices: Sequence[int]) -> str:
-    """Write indices into SYMBOLS as text.
-
-    >>> spell(encode("Bin  blue!"))
-    'bin blue'
-    """
-    return "".join(SYMBOLS[index] for index in indices)
-
-
-def decode(log_probabilities: Tensor) -> str:
-    """Read the likeliest path of (T, V) CTC log-probabilities: merge repeats, drop blanks."""
-    path = torch.unique_consecutive(log_probabilities.argmax(-1)).tolist()
-    return spell([index for index in path if index != BLANK]).strip()
-
-
 # How well the F0 and the content network do on clips that they were not trained on (A36, A37)
 
 
 GROSS_ERROR = 0.2  # relative pitch error that counts as gross
-HELD_OUT = ("val", "unseen")
-HELD_OUT_CLIPS = 200  # measured at most, evenly spread over the split
 
 
-def edit_distance(said: str, heard: str) -> int:
-    """Count the fewest insertions, deletions and substitutions of characters (Levenshtein).
+def pitch_measures(tracks: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    """Compare pitch with labels, clip by clip (T,) Hz each, 0 where unvoiced; at least one clip.
 
-    >>> edit_distance("place", "lake")
-    2
+    Returns:
+        Share of frames with wrong voicing; of frames voiced in both, if there are any, the share
+        that is more than 20 % off, and the correlation in Hz where it is defined.
     """
-    return int(Levenshtein.distance(said, heard))
+    f0, pitch = (torch.cat(one) for one in zip(*tracks, strict=True))
+    both = (f0 > 0) & (pitch > 0)
+    found = {"voicing_error": float(((f0 > 0) != (pitch > 0)).double().mean())}
+    pair = torch.stack((f0[both], pitch[both])).double()
+    if pair.shape[1]:
+        wrong = (pair[1] - pair[0]).abs() > GROSS_ERROR * pair[0]
+        found["gross_pitch_error"] = float(wrong.double().mean())
+    if pair.shape[1] > 1 and bool((pair.std(dim=1) > 0).all()):
+        found["f0_correlation"] = float(torch.corrcoef(pair)[0, 1])
+    return found
 
 
-@dataclass(slots=True)
-class PitchScore:
-    """Sums over frames from which the measures of pitch and voicing follow."""
+def _measured(stores: Sequence[Store], *, needs: str) -> Iterator[tuple[Clip, list[str]]]:
+    """Yield at most 200 held-out clips of each split and store, and the groups that they count in.
 
-    clips: int = 0
-    frames: int = 0
-    wrong_voicing: int = 0
-    both_voiced: int = 0
-    gross: int = 0
-    pairs: list[Tensor] = field(default_factory=list)
-
-    def add(self, f0: Tensor, pitch: Tensor) -> None:
-        """Count the frames of one clip: label and track (T,) Hz, 0 where unvoiced."""
-        voiced, said = f0 > 0, pitch > 0
-        both = voiced & said
-        self.frames += f0.numel()
-        self.wrong_voicing += int((voiced != said).sum())
-        self.both_voiced += int(both.sum())
-        self.gross += int(((pitch - f0).abs() > GROSS_ERROR * f0)[both].sum())
-        self.pairs.append(torch.stack((f0[both], pitch[both])))
-
-    def measures(self) -> dict[str, float]:
-        """Return gross pitch error, voicing error (shares) and correlation of F0 in Hz."""
-        found = {"voicing_error": self.wrong_voicing / max(self.frames, 1)}
-        pairs = torch.cat([torch.zeros(2, 0), *self.pairs], dim=1).double()
-        if self.both_voiced > 1 and bool((pairs.std(dim=1) > 0).all()):
-            found["gross_pitch_error"] = self.gross / self.both_voiced
-            found["f0_correlation"] = float(torch.corrcoef(pairs)[0, 1])
-        return found
-
-
-def held_out(stores: Sequence[Store], split: str, *, needs: str) -> list[Clip]:
-    """List at most 200 clips of a split that carry a label, evenly spread over it."""
-    found = clips_of(stores, split, needs=needs)
-    return found[:: -(-len(found) // HELD_OUT_CLIPS)] if found else []
+    These are the split and, with several stores, the corpus's share of it: "val", "val/vctk".
+    """
+    for split in HELD_OUT:
+        for store in stores:
+            groups = [split, f"{split}/{store.corpus}"] if len(stores) > 1 else [split]
+            for clip in held_out([store], split, needs=needs):
+                yield clip, groups
 
 
 @torch.no_grad()
@@ -479,26 +475,20 @@ def f0_measures(
     """Measure an F0 network against WORLD on clips not trained on, whole clips one by one.
 
     Returns:
-        For each held-out split that has clips, and per sex: `val/gross_pitch_error` (share of
-        frames voiced in both that are more than 20 % off), `val/voicing_error` (share of frames),
-        `val/f0_correlation` (frames voiced in both), `val/f/...`, `val/m/...`, `val/clips`; with
-        several stores also per corpus, `val/vctk/...` and `val/vctk/f/...`.
+        For each held-out split that has clips, and per sex: :func:`pitch_measures` and the number
+        of clips: `val/voicing_error`, `val/f/voicing_error`, `val/clips`; with several stores also
+        per corpus, `val/vctk/...` and `val/vctk/f/...`.
     """
-    device = next(network.parameters()).device
+    tracks: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+    for clip, groups in _measured(stores, needs="f0"):
+        pair = clip.f0(), track_of(network, clip, standardiser)
+        for group in groups:
+            for name in [group, f"{group}/{clip.item.gender}"][: 2 if clip.item.gender else 1]:
+                tracks[name].append(pair)
     found: dict[str, float] = {}
-    for split in HELD_OUT:
-        scores: dict[str, PitchScore] = {}
-        for clip in _of_each(stores, split, needs="f0"):
-            x = standardiser.standardise(clip.log_mel())[None, None].to(device)
-            pitch = track(network(x))[0].cpu()
-            wholes = _groups(split, clip, stores)
-            sexes = [f"{whole}/{clip.item.gender}" for whole in wholes if clip.item.gender]
-            for group in (*wholes, *sexes):
-                score = scores.setdefault(group, PitchScore())
-                score.add(clip.f0(), pitch)
-                score.clips += 1
-        found |= _flat({group: score.measures() for group, score in scores.items()})
-        found |= {f"{group}/clips": float(score.clips) for group, score in scores.items()}
+    for group, pairs in tracks.items():
+        found |= {f"{group}/{name}": value for name, value in pitch_measures(pairs).items()}
+        found[f"{group}/clips"] = float(len(pairs))
     return found
 
 
@@ -512,323 +502,29 @@ def content_measures(
         For each held-out split that has transcripts: `val/character_error` (edits per character of
         the transcripts) and `val/clips`; with several stores also per corpus, `val/mini/...`.
     """
-    device = next(network.parameters()).device
+    sums: dict[str, Counter[str]] = defaultdict(Counter)
+    for clip, groups in _measured(stores, needs="transcript"):
+        said = spell(encode(clip.item.transcript))
+        edits = edit_distance(said, heard_of(network, clip, standardiser))
+        for group in groups:
+            sums[group].update(edits=edits, characters=len(said), clips=1)
     found: dict[str, float] = {}
-    for split in HELD_OUT:
-        sums: dict[str, list[int]] = {}
-        for clip in _of_each(stores, split, needs="transcript"):
-            x = standardiser.standardise(clip.log_mel())[None, None].to(device)
-            said = spell(encode(clip.item.transcript))
-            edits = edit_distance(said, decode(network(x)[0].cpu()))
-            for group in _groups(split, clip, stores):
-                counts = sums.setdefault(group, [0, 0, 0])
-                sums[group] = [a + b for a, b in zip(counts, (edits, len(said), 1), strict=True)]
-        for group, (wrong, characters, clips) in sums.items():
-            found[f"{group}/character_error"] = wrong / characters
-            found[f"{group}/clips"] = float(clips)
+    for group, n in sums.items():
+        found[f"{group}/character_error"] = n["edits"] / n["characters"]
+        found[f"{group}/clips"] = float(n["clips"])
     return found
 
 
-def _of_each(stores: Sequence[Store], split: str, *, needs: str) -> list[Clip]:
-    """At most 200 clips of every store."""
-    return [clip for store in stores for clip in held_out([store], split, needs=needs)]
+def _output(network: nn.Module, clip: Clip, standardiser: Standardiser) -> Any:
+    device = next(network.parameters()).device
+    return network(standardiser.standardise(clip.log_mel())[None, None].to(device))
 
 
-def _groups(split: str, clip: Clip, stores: Sequence[Store]) -> tuple[str, ...]:
-    """Where a clip counts: in its split, and in its corpus's share if there are several."""
-    return (split, f"{split}/{clip.store.corpus}") if len(stores) > 1 else (split,)
+def track_of(network: F0Network, clip: Clip, standardiser: Standardiser) -> Tensor:
+    """Return the pitch (T,) Hz of a clip as the network finds it, 0 where unvoiced."""
+    return track(_output(network, clip, standardiser))[0].cpu()
 
 
-def in_words(metrics: Mapping[str, float]) -> str:
-    """Say measures in one line."""
-    shown = [
-        f"{name} {value:.0f}" if name.endswith("clips") else f"{name} {value:.3f}"
-        for name, value in metrics.items()
-    ]
-    return ", ".join(shown) or "no clip held out to measure it on"
-
-
-def _flat(groups: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    return {f"{group}/{name}": value for group, m in groups.items() for name, value in m.items()}
-
-
-@torch.no_grad()
-def example_tracks(
-    clip: Clip, network: F0Network | None, standardiser: Standardiser
-) -> dict[str, NDArray[np.float32]]:
-    """Return the F0 of one clip in Hz, 0 where unvoiced: WORLD's, and the network's if given."""
-    tracks = {"WORLD": clip.f0().numpy()}
-    if network is not None:
-        out = network(standardiser.standardise(clip.log_mel())[None, None])
-        tracks["network"] = track(out)[0].numpy()
-    return tracks
-
-
-@torch.no_grad()
-def example_transcripts(
-    clips: Iterable[Clip], network: ContentNetwork | None, standardiser: Standardiser
-) -> str:
-    """Return one line a clip: what is said, and what the network hears if given."""
-    lines = []
-    for clip in clips:
-        line = f"{clip.item.id}: {spell(encode(clip.item.transcript))}"
-        if network is not None:
-            heard = decode(network(standardiser.standardise(clip.log_mel())[None, None])[0])
-            line += f" | heard: {heard}"
-        lines.append(line)
-    return "\n".join(lines) or "no transcript"
-
-
-LINES = 20  # records of progress a training
-WARMUP_SHARE = 0.1  # of the steps, linear
-FINAL_SHARE = 0.02  # of the rate, reached along a cosine
-WEIGHT_DECAY = 1.0e-4
-GRADIENT_NORM = 5.0
-VOICING_WEIGHT = 2.0  # beside the cross-entropy of the pitch
-CLASS_BLUR = 1.0  # standard deviation, in classes, of the pitch asked for
-LEAP = 0.15  # change of F0 between two frames that is taken for a mistake of WORLD's
-CONTENT_SHAPES = {256: (6, 0.2), 128: (4, 0.1), 64: (3, 0.05)}  # least width: depth, dropout
-SMALLEST_SHAPE = (1, 0.0)
-
-Log = Callable[[Mapping[str, Any]], None]
-N = TypeVar("N", F0Network, ContentNetwork)
-
-
-def train_f0(
-    stores: Sequence[Store],
-    *,
-    model: ModelConfig,
-    standardiser: Standardiser,
-    steps: int,
-    batch_size: int,
-    lr: float,
-    seed: int,
-    device: torch.device | str = "cpu",
-    on_log: Log | None = None,
-) -> tuple[F0Network, dict[str, float]]:
-    """Train the F0 network on WORLD's labels in the stores' train split.
-
-    Args:
-        stores: prepared stores; those without speech do not count.
-        model: widths; crops have `model.mel_frames` frames.
-        standardiser: mel statistics of the run.
-        steps: length.
-        batch_size: crops a step.
-        lr: peak learning rate.
-        seed: of the initial weights and the batches.
-        device: where to train.
-        on_log: called about 20 times with network, step, steps, loss, pitch, voicing.
-
-    Returns:
-        The network, frozen and in evaluation mode, and :func:`f0_measures`.
-
-    Raises:
-        DataError: no training clip has speech.
-        TrainingError: the loss is not finite.
-    """
-    clips = clips_of(stores, "train", needs="f0")
-    if not clips:
-        raise DataError(_no_clips("F0", stores, "speech"))
-
-    speech = Versions(clips, seed=seed)
-
-    def loss(network: F0Network, step: int) -> dict[str, Tensor]:
-        log_mel, f0 = f0_batch(
-            speech, batch_size=batch_size, frames=model.mel_frames, seed=seed, step=step
-        )
-        x = standardiser.standardise(log_mel).unsqueeze(1).to(device)
-        return f0_loss(network(x), f0.to(device))
-
-    with _own_randomness(seed, device):
-        network = F0Network.from_config(model).to(device)
-        cast(Any, network).to(memory_format=torch.channels_last)  # a fifth faster; not in the stubs
-        _train("f0", network, loss, steps=steps, lr=lr, on_log=on_log)
-    return network, f0_measures(network, stores, standardiser)
-
-
-def f0_loss(out: F0Output, f0: Tensor) -> dict[str, Tensor]:
-    """Cross-entropy of the pitch over voiced frames, and of voicing.
-
-    Frames whose F0 leaps are left out of the first: there WORLD itself is in doubt.
-
-    Args:
-        out: of the network.
-        f0: (B, T) Hz, 0 where unvoiced.
-
-    Returns:
-        loss, pitch, voicing: scalars.
-    """
-    voiced = f0 > 0
-    leap = (f0[:, 1:] - f0[:, :-1]).abs() > LEAP * f0[:, 1:].minimum(f0[:, :-1])
-    leap &= voiced[:, 1:] & voiced[:, :-1]
-    beside = functional.pad(leap, (1, 0)) | functional.pad(leap, (0, 1))
-    sure = voiced & ~beside
-    number = torch.arange(PITCH_CLASSES, device=f0.device)
-    off = (number - class_of(f0).unsqueeze(-1)) / CLASS_BLUR
-    wanted = (-0.5 * off.square()).softmax(-1)  # (B, T, classes)
-    cross = -(wanted * out.classes.log_softmax(-1)).sum(-1)
-    pitch = (cross * sure).sum() / sure.sum().clamp(min=1)
-    voicing = functional.binary_cross_entropy_with_logits(out.voicing, voiced.to(f0.dtype))
-    return {"loss": pitch + VOICING_WEIGHT * voicing, "pitch": pitch, "voicing": voicing}
-
-
-def train_content(
-    stores: Sequence[Store],
-    *,
-    model: ModelConfig,
-    standardiser: Standardiser,
-    steps: int,
-    batch_size: int,
-    lr: float,
-    seed: int,
-    device: torch.device | str = "cpu",
-    on_log: Log | None = None,
-) -> tuple[ContentNetwork, dict[str, float]]:
-    """Train the content network on the transcripts of the stores' train split.
-
-    Args:
-        stores: prepared stores; clips without a transcript do not count.
-        model: widths.
-        standardiser: mel statistics of the run.
-        steps: length.
-        batch_size: clips a step.
-        lr: peak learning rate.
-        seed: of the initial weights, the batches and the dropout.
-        device: where to train.
-        on_log: called about 20 times with network, step, steps, loss.
-
-    Returns:
-        The network, frozen and in evaluation mode, and :func:`content_measures`.
-
-    Raises:
-        WeightsError: no training clip has a transcript.
-        TrainingError: the loss is not finite.
-    """
-    clips = clips_of(stores, "train", needs="transcript")
-    if not clips:
-        raise WeightsError(_no_clips("content", stores, "a transcript"))
-
-    def loss(network: ContentNetwork, step: int) -> dict[str, Tensor]:
-        batch = content_batch(clips, batch_size=batch_size, seed=seed, step=step)
-        x = standardiser.standardise(batch.log_mel).unsqueeze(1).to(device)
-        ctc = functional.ctc_loss(
-            network(x).transpose(0, 1),  # (T', B, V)
-            batch.targets,
-            (batch.frames + 1) // 2,
-            batch.lengths,
-            blank=BLANK,
-            zero_infinity=True,
-        )
-        return {"loss": ctc}
-
-    with _own_randomness(seed, device):
-        depth, dropout = content_shape(model)
-        network = ContentNetwork.from_config(model, depth=depth, dropout=dropout).to(device)
-        _train("content", network, loss, steps=steps, lr=lr, on_log=on_log)
-    return network, content_measures(network, stores, standardiser)
-
-
-def content_shape(model: ModelConfig) -> tuple[int, float]:
-    """Return depth and dropout of the content network for a run's widths.
-
-    The lineage's six blocks and dropout of 0.2 are for width 256; narrow networks underfit with so
-    much dropout and do not need so many blocks.
-    """
-    fitting = (v for width, v in CONTENT_SHAPES.items() if model.content_width >= width)
-    return next(fitting, SMALLEST_SHAPE)
-
-
-def rate(step: int, *, steps: int, lr: float) -> float:
-    """Return the learning rate of a step (from 1): a linear rise, then a cosine fall."""
-    rise = max(1, round(WARMUP_SHARE * steps))
-    if step <= rise:
-        return lr * step / rise
-    done = (step - rise) / max(1, steps - rise)
-    return lr * (FINAL_SHARE + (1 - FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * done)))
-
-
-def optimise(
-    name: str,
-    network: nn.Module,
-    losses: Callable[[int], dict[str, Tensor]],
-    optimizer: torch.optim.Optimizer,
-    *,
-    steps: range,
-    lr: float,
-    lines: int,
-    on_log: Log | None,
-) -> Iterator[tuple[int, dict[str, float]]]:
-    """Minimise ``losses(step)["loss"]``, the one loop of all supervised trainings.
-
-    Args:
-        name: of the network, for records and messages.
-        network: what is trained.
-        losses: terms of a step, "loss" among them.
-        optimizer: of the network.
-        steps: numbers of the steps to come, up to the last one.
-        lr: peak learning rate.
-        lines: how many records a whole training makes.
-        on_log: receives them: network, step, steps and terms.
-
-    Yields:
-        The number of each step that is done, and its terms where a record is due, else none.
-
-    Raises:
-        TrainingError: the loss is not finite.
-    """
-    last = steps.stop - 1
-    for step in steps:
-        optimizer.param_groups[0]["lr"] = rate(step, steps=last, lr=lr)
-        terms = losses(step)
-        if not bool(torch.isfinite(terms["loss"])):
-            raise TrainingError(
-                f"{name} network: the loss is {terms['loss'].detach():g} at step {step}; expected "
-                f"a finite number; lower pretrain.{name}_lr"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(terms["loss"])
-        nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
-        optimizer.step()
-        due = step % max(1, last // lines) == 0 or step == last
-        values = {key: float(value.detach()) for key, value in terms.items()} if due else {}
-        if due and on_log is not None:
-            on_log({"network": name, "step": step, "steps": last, **values})
-        yield step, values
-
-
-def _train(
-    name: str,
-    network: N,
-    losses: Callable[[N, int], dict[str, Tensor]],
-    *,
-    steps: int,
-    lr: float,
-    on_log: Log | None,
-) -> None:
-    """Train one of the two networks from its first step on, then freeze it."""
-    network.train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=WEIGHT_DECAY)
-    numbers, terms = range(1, steps + 1), partial(losses, network)
-    settings: dict[str, Any] = {"steps": numbers, "lr": lr, "lines": LINES, "on_log": on_log}
-    for _ in optimise(name, network, terms, optimizer, **settings):
-        pass
-    network.requires_grad_(False).eval()
-
-
-@contextmanager
-def _own_randomness(seed: int, device: torch.device | str) -> Iterator[None]:
-    """Seed weights and dropout inside, and leave the caller's random state as it was."""
-    index = torch.device(device)
-    devices = [index] if index.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
-
-
-def _no_clips(network: str, stores: Sequence[Store], what: str) -> str:
-    corpora = ", ".join(store.corpus for store in stores) or "no store"
-    return (
-        f"the {network} network has no training clip with {what} in {corpora}; expected at least "
-        f"one; prepare mini into the same data root with "
-        "papermill notebooks/prepare_data.ipynb out.ipynb -p dataset mini"
-    )
+def heard_of(network: ContentNetwork, clip: Clip, standardiser: Standardiser) -> str:
+    """Return what the network hears in a clip."""
+    return decode(_output(network, clip, standardiser)[0].cpu())
