@@ -6,10 +6,11 @@ import dataclasses
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,126 +20,132 @@ import torch
 from tests.unit.training_factory import small_run
 from xfavot import training
 from xfavot.errors import CheckpointError, ConfigError, DataError, TrainingError
+from xfavot.losses import terms
 from xfavot.models import device_of
-from xfavot.training import Run, checkpoint
+from xfavot.training import Run, Session, checkpoint, loop
 
-STEPS = 12
+STEPS = 6
+KILLED_AT_STEP_3 = """
+import os, signal, sys, torch
+from pathlib import Path
+from tests.unit.training_factory import small_run
+from xfavot import training
+torch.set_num_threads(1)
+log = training.Session.log
+def log_and_die(session, terms):
+    log(session, terms)
+    if session.step == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+training.Session.log = log_and_die
+training.fit(small_run(Path(sys.argv[1]), steps=int(sys.argv[2])), resume="auto")
+"""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick() -> Iterator[None]:
+    """Little is validated and sampled at the end of a run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "VALIDATION_BATCHES", 1)
+        patch.setattr(loop, "VOICES", 1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return training.fit(small_run(tmp_path_factory.mktemp("made")))
 
 
 @pytest.fixture
-def finished(tmp_path: Path) -> Run:
-    return training.fit(small_run(tmp_path))
-
-
-def start_in_a_process(root: Path, steps: int) -> subprocess.Popen[bytes]:
-    code = (
-        "import sys, torch; from pathlib import Path\n"
-        "from tests.unit.training_factory import small_run\n"
-        "from xfavot import training\n"
-        "torch.set_num_threads(1)\n"
-        f"training.fit(small_run(Path(sys.argv[1]), steps={steps}), resume='auto')\n"
-    )
-    root_of_tests = Path(__file__).resolve().parents[2]
-    return subprocess.Popen([sys.executable, "-c", code, str(root)], cwd=root_of_tests)
+def finished(made: Run, tmp_path: Path) -> Run:
+    """A copy of a run of four steps."""
+    shutil.copytree(made.path.parent, tmp_path / "runs")
+    (tmp_path / "data").symlink_to(made.config.data_root)
+    path = tmp_path / "runs" / made.path.name
+    last = path / "checkpoints" / made.checkpoint.name
+    return Run(path=path, config=small_run(tmp_path), step=made.step, checkpoint=last)
 
 
 def test_a_killed_and_resumed_run_writes_the_same_metrics(tmp_path: Path) -> None:
     torch.set_num_threads(1)
+    command = [sys.executable, "-c", KILLED_AT_STEP_3, str(tmp_path / "killed"), str(STEPS)]
+    process = subprocess.Popen(command, cwd=Path(__file__).resolve().parents[2])
     whole = training.fit(small_run(tmp_path / "whole", steps=STEPS))
-    process = start_in_a_process(tmp_path / "killed", STEPS)
+    assert process.wait(120) == -signal.SIGKILL
     metrics = tmp_path / "killed" / "runs" / whole.path.name / "metrics.jsonl"
-    try:
-        deadline = time.monotonic() + 120
-        while not metrics.exists() or metrics.read_text().count("\n") < 5:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
     assert metrics.read_text() != (whole.path / "metrics.jsonl").read_text()
     resumed = training.fit(small_run(tmp_path / "killed", steps=STEPS), resume="auto")
     assert metrics.read_bytes() == (whole.path / "metrics.jsonl").read_bytes()
-    first, second = (checkpoint.load_model(r.checkpoint).nets for r in (whole, resumed))
-    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+    first, second = (checkpoint.load_model(r.checkpoint) for r in (whole, resumed))
+    assert first.trained == second.trained
+    for a, b in zip(first.nets.parameters(), second.nets.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
-def test_sigterm_saves_and_ends(tmp_path: Path) -> None:
-    cfg = small_run(tmp_path, steps=10_000)
-    process = start_in_a_process(tmp_path, 10_000)
-    folder = Path(cfg.run_root) / cfg.name
-    deadline = time.monotonic() + 120
-    while not (folder / "metrics.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.terminate()
-    assert process.wait(60) == 0
-    state = checkpoint.read_state(checkpoint.locate(folder))
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert state["step"] == records[-1]["step"]
+def test_sigterm_saves_and_ends(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Session.log
+
+    def stop(session: Session, values: dict[str, float]) -> None:
+        log(session, values)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Session, "log", stop)
+    run = training.fit(small_run(finished.path.parents[1], steps=100), resume="auto")
+    assert checkpoint.read_state(run.checkpoint)["step"] == run.step == 5
+    assert run.metrics()[-1]["step"] == 5
 
 
-def test_an_existing_run_is_not_overwritten(finished: Run) -> None:
+def test_an_existing_run_is_not_overwritten_but_resumes_to_itself(finished: Run) -> None:
     with pytest.raises(CheckpointError, match="-p resume auto"):
         training.fit(finished.config)
-
-
-def test_a_finished_run_resumes_to_itself(finished: Run) -> None:
     again = training.fit(finished.config, resume="auto")
-    assert again.step == finished.step
-    assert again.checkpoint == finished.checkpoint
+    assert (again.step, again.checkpoint) == (finished.step, finished.checkpoint)
 
 
-def test_more_steps_are_the_same_run_and_its_schedules_stay(tmp_path: Path) -> None:
-    warm = {"train.warmup_steps": 9}
-    short = training.fit(small_run(tmp_path, steps=4, overrides=warm))
-    assert short.config.train.warmup == 1
-    longer = training.fit(small_run(tmp_path, steps=8, overrides=warm), resume="auto")
-    assert (longer.path, longer.step) == (short.path, 8)
+def test_more_steps_are_the_same_run_and_its_schedules_stay(finished: Run) -> None:
+    root, warm = finished.path.parents[1], {"train.warmup_steps": 9}
+    short = training.fit(small_run(root, steps=4, overrides=warm))
+    assert (short.path != finished.path, short.config.train.warmup) == (True, 1)
+    longer = training.fit(small_run(root, steps=6, overrides=warm), resume="auto")
+    assert (longer.path, longer.step) == (short.path, 6)
     assert (longer.config.train.warmup, longer.config.train.schedule_steps) == (1, 4)
     warmed_up = [r["step"] for r in longer.metrics() if any(k.startswith("w/") for k in r)]
     assert warmed_up == [1]
-    again = training.fit(small_run(tmp_path, steps=12, overrides=warm), resume=str(longer.path))
+    again = training.fit(small_run(root, steps=7, overrides=warm), resume=str(longer.path))
     assert (again.path, again.config.train.schedule_steps) == (short.path, 4)
-    assert [p.name for p in (tmp_path / "runs").glob("grid_*")] == [short.path.name]
-    with pytest.raises(CheckpointError, match=r"has 12 steps already.*more steps"):
-        training.fit(small_run(tmp_path, steps=6, overrides=warm), resume="auto")
-    other = training.fit(small_run(tmp_path, steps=2, overrides=warm))
-    assert other.path != short.path
+    assert len([*(root / "runs").glob("grid_*")]) == 2
+    with pytest.raises(CheckpointError, match=r"has 7 steps already.*more steps"):
+        training.fit(small_run(root, steps=5, overrides=warm), resume="auto")
+    shutil.copytree(short.path, short.path.with_name(short.path.name[:-8] + "another_"))
     with pytest.raises(CheckpointError, match=r"more than one run.*-p resume FOLDER"):
-        training.fit(small_run(tmp_path, steps=13, overrides=warm), resume="auto")
+        training.fit(small_run(root, steps=13, overrides=warm), resume="auto")
 
 
 def test_counts_of_heads_resume_and_old_checkpoints_stay_unknown(finished: Run) -> None:
+    root = finished.path.parents[1]
     model = checkpoint.load_model(finished.checkpoint)
     assert model.trained is not None
     assert model.trained["G_A"] == [16]
     assert model.trained_genders("latent") == ("f", "m")
-    longer = dataclasses.replace(
-        finished.config, train=dataclasses.replace(finished.config.train, steps=5)
-    )
-    counted = checkpoint.load_model(training.fit(longer, resume="auto").checkpoint).trained
-    assert counted is not None
-    assert counted["G_A"] == [20]
+    counted = training.fit(small_run(root, steps=5), resume="auto")
+    trained = checkpoint.load_model(counted.checkpoint).trained
+    assert trained is not None
+    assert trained["G_A"] == [20]
     for path in finished.path.glob("checkpoints/*/state.json"):  # as an older version wrote it
         state = json.loads(path.read_text())
         del state["trained"], state["config"]["train"]["schedule_steps"]
         path.write_text(json.dumps(state))
-    longer = dataclasses.replace(
-        finished.config, train=dataclasses.replace(finished.config.train, steps=6)
-    )
-    old = checkpoint.load_model(training.fit(longer, resume="auto").checkpoint)
-    assert old.trained is None
+    resumed = training.fit(small_run(root, steps=6), resume="auto")
+    old = checkpoint.load_model(resumed.checkpoint)
+    assert (resumed.path, old.trained) == (finished.path, None)
     assert old.trained_speakers() == old.speakers
 
 
-def test_two_runs_in_one_directory_are_refused(tmp_path: Path) -> None:
-    cfg = small_run(tmp_path)
+def test_two_runs_in_one_directory_are_refused(finished: Run) -> None:
     with (
-        training.open_session(cfg, resume="auto"),
+        training.open_session(finished.config, resume="auto"),
         pytest.raises(CheckpointError, match="another process"),
     ):
-        training.fit(cfg, resume="auto")
+        training.fit(finished.config, resume="auto")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "state.json"])
@@ -150,26 +157,20 @@ def test_a_truncated_checkpoint_is_refused_and_kept(finished: Run, name: str) ->
     assert file.exists()
 
 
-def test_a_checkpoint_of_another_configuration_names_what_differs(
-    finished: Run, tmp_path: Path
-) -> None:
-    other = small_run(tmp_path, overrides={"loss.sty": 3.0})
+def test_checkpoints_of_something_else_are_refused(finished: Run, tmp_path: Path) -> None:
+    other = small_run(finished.path.parents[1], overrides={"loss.sty": 3.0})
     with pytest.raises(CheckpointError, match=r"loss\.sty was 2\.0, now 3\.0"):
         training.fit(other, resume=str(finished.checkpoint))
-
-
-def test_a_checkpoint_of_another_mel_contract_is_refused(finished: Run) -> None:
     path = finished.checkpoint / "state.json"
     state: dict[str, Any] = json.loads(path.read_text())
-    state["mel"]["fmin"] = 0.0
-    path.write_text(json.dumps(state))
+    path.write_text(json.dumps(state | {"data": "0123"}))
+    with pytest.raises(CheckpointError, match="was trained on prepared data 0123"):
+        training.fit(finished.config, resume="auto")
+    path.write_text(json.dumps(state | {"mel": state["mel"] | {"fmin": 0.0}}))
     with pytest.raises(CheckpointError, match="fmin"):
         checkpoint.load_model(finished.checkpoint)
-
-
-def test_no_checkpoint_there(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint under"):
-        checkpoint.load_model(tmp_path)
+        checkpoint.load_model(tmp_path / "data")
 
 
 def test_a_full_disk_leaves_the_older_checkpoint(
@@ -180,32 +181,25 @@ def test_a_full_disk_leaves_the_older_checkpoint(
 
     monkeypatch.setattr(checkpoint.torch, "save", full)
     before = checkpoint.checkpoints_of(finished.path)
-    longer = small_run(finished.path.parents[1], steps=8)
     with pytest.raises(CheckpointError, match="No space left"):
-        training.fit(longer, resume=str(finished.checkpoint))
+        training.fit(small_run(finished.path.parents[1], steps=8), resume="auto")
     assert checkpoint.checkpoints_of(finished.path) == before
     assert not list((finished.path / "checkpoints").glob(".*"))
 
 
 def test_a_term_that_is_not_finite_names_step_and_samples(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from xfavot.losses import terms
-
     monkeypatch.setattr(terms, "adversarial_fake", lambda logits: logits.mean() * float("nan"))
-    with pytest.raises(TrainingError, match=r"step 1: d/.*adv_fake.* not finite.*grid-s"):
-        training.fit(small_run(tmp_path))
+    with pytest.raises(TrainingError, match=r"step 5: d/.*adv_fake.* not finite.*grid-s"):
+        training.fit(small_run(finished.path.parents[1], steps=8), resume="auto")
 
 
-def test_missing_data_names_the_command(tmp_path: Path) -> None:
+def test_missing_data_names_the_command_and_a_missing_gpu_is_refused(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     cfg = dataclasses.replace(small_run(tmp_path), data_root=str(tmp_path / "none"))
     with pytest.raises(DataError, match=r"prepare_data\.ipynb"):
         training.fit(cfg)
-
-
-def test_a_gpu_that_is_not_there_is_refused() -> None:
-    if torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
-    with pytest.raises(ConfigError, match="cannot be used here"):
-        device_of("cuda")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="cannot be used here"):
+            device_of("cuda")

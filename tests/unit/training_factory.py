@@ -11,8 +11,9 @@ from xfavot.config import RunConfig
 
 
 def small_run(root: Path, **changes: Any) -> RunConfig:
-    """A run of preset `smoke` on a synthetic audio-visual store in GRID's place."""
+    """A run of preset `smoke`, sampled at its end, on a synthetic store in GRID's place."""
     if not (root / "data" / "grid").exists():
         make_store(root / "data", corpus="grid", clips=4, splits=("train", "train", "train", "val"))
-    given = {"dataset": "grid", "preset": "smoke", "device": "cpu"} | changes
+    given: dict[str, Any] = {"dataset": "grid", "preset": "smoke", "device": "cpu"} | changes
+    given["overrides"] = {"train.sample_every": 1000} | given.get("overrides", {})
     return config.resolve(data_root=str(root / "data"), run_root=str(root / "runs"), **given)
