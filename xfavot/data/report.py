@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,23 +65,17 @@ def _render(template: str, **values: object) -> str:
 # What the page, the card and the summary say of a store; the templates choose the words
 
 
-class LeftOut(NamedTuple):
-    """What was not used: a file, or a class of files in a folder, and why."""
+def read_quarantine(store: Store) -> dict[str, list[dict[str, Any]]]:
+    """Read what was not used or noted, by reason: faults before others, many before few.
 
-    source: str
-    reason: str
-    detail: str
-    files: int
-
-
-def read_quarantine(store: Store) -> dict[str, list[LeftOut]]:
-    """Read what was not used or noted, by reason: faults before others, many before few."""
-    rows: dict[str, list[LeftOut]] = defaultdict(list)
+    Returns:
+        Rows of `source`, `reason`, `detail`, and `files`: how many files the row stands for.
+    """
+    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
     if (store.path / QUARANTINE).is_file():
         with (store.path / QUARANTINE).open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                number = int(row.pop("files", 1))  # older stores do not count them
-                rows[row["reason"]].append(LeftOut(files=number, **row))
+            for row in csv.DictReader(file):  # older stores do not count files
+                rows[row["reason"]].append({**row, "files": int(row.get("files") or 1)})
     return dict(sorted(rows.items(), key=lambda e: (e[0] in NOT_REJECTED, -len(e[1]))))
 
 
@@ -103,7 +97,7 @@ def _tally(items: Sequence[Item], key: Callable[[Item], str]) -> dict[str, dict[
 
 def _facts(store: Store) -> dict[str, Any]:
     items, listed = store.items, read_quarantine(store)
-    files = {reason: sum(row.files for row in rows) for reason, rows in listed.items()}
+    files = {reason: sum(row["files"] for row in rows) for reason, rows in listed.items()}
     genders = {item.speaker: item.gender for item in items if item.speaker}.values()
     seconds = [item.sample_count / MEL.sample_rate for item in items if item.sample_count]
     return {

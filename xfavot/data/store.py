@@ -272,6 +272,7 @@ def mel_statistics(stores: Sequence[Store], *, split: str) -> Standardiser:
 
 
 JOURNAL, LOCK = "journal.jsonl", "lock"  # in a draft only
+HEADER = 128  # bytes at the start of an .npy file, however many rows follow
 COMMIT_SECONDS = 5.0  # of work are lost at most when the process is killed
 
 
@@ -293,7 +294,11 @@ class Draft:
     def __init__(self, folder: Path, image_size: int) -> None:
         """Open or create the files of a draft; see the class."""
         tails = {"faces": (image_size, image_size, 3), "landmarks": (5, 2), "mel": (MEL.n_mels,)}
-        self._shapes: dict[str, tuple[int, ...]] = {name: tails.get(name, ()) for name in ARRAYS}
+        self._tails: dict[str, tuple[int, ...]] = {name: tails.get(name, ()) for name in ARRAYS}
+        self._bytes = {  # of a row
+            name: np.dtype(kind).itemsize * prod(self._tails[name])
+            for name, (kind, _) in ARRAYS.items()
+        }
         self.folder, self.image_size, self._open = folder, image_size, ExitStack()
         folder.mkdir(parents=True, exist_ok=True)
         lock = self._open.enter_context((folder / LOCK).open("w"))
@@ -316,14 +321,13 @@ class Draft:
         Args:
             entries: those up to any place, but for such as own no array.
         """
-        self.entries, self._unwritten = list(entries), list[Entry]()
+        self.entries, self._journalled = list(entries), len(entries)
         self._ends = {
             part: max((e[f"{part}_start"] + e[f"{part}_count"] for e in entries), default=0)
             for part in PARTS
         }
         for name, (_, part) in ARRAYS.items():
-            start = self._write_header(name, self._ends[part])
-            self._files[name].truncate(start + self._ends[part] * self._row_bytes(name))
+            self._files[name].truncate(HEADER + self._ends[part] * self._bytes[name])
             self._files[name].seek(0, os.SEEK_END)
         write_whole(self.folder / JOURNAL, "".join(json.dumps(e) + "\n" for e in entries))
         self._committed = time.monotonic()
@@ -348,8 +352,8 @@ class Draft:
         frames = samples // MEL.hop + 1 if samples else 0
         counts = {"face": len(arrays.get("faces", ())), "sample": samples, "frame": frames}
         for name, (dtype, part) in ARRAYS.items():
-            shape = (counts[part], *self._shapes[name])
-            array = arrays.get(name, np.zeros((0, *self._shapes[name]), dtype))
+            shape = (counts[part], *self._tails[name])
+            array = arrays.get(name, np.zeros((0, *self._tails[name]), dtype))
             if array.shape != shape or array.dtype != dtype:
                 raise DataError(
                     f"clip {entry['id']!r}: {name} is {array.shape} {array.dtype}; expected "
@@ -361,7 +365,6 @@ class Draft:
             entry |= {f"{part}_start": self._ends[part], f"{part}_count": count}
             self._ends[part] += count
         self.entries.append(entry)
-        self._unwritten.append(entry)
         if time.monotonic() - self._committed > COMMIT_SECONDS:
             self._commit()
         return entry
@@ -398,8 +401,11 @@ class Draft:
                 raise DataError(f"{item}; expected {ALLOWED}; correct the corpus's reader")
         described = {}
         for name, (dtype, part) in ARRAYS.items():
-            self._write_header(name, self._ends[part])
-            described[name] = {"dtype": dtype, "shape": [self._ends[part], *self._shapes[name]]}
+            shape = (self._ends[part], *self._tails[name])
+            described[name] = {"dtype": dtype, "shape": [*shape]}
+            start = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+            self._files[name].seek(0)
+            np.lib.format.write_array_header_1_0(self._files[name], start)
         self._commit()
         kinds = {kind: sum(item.kind == kind for item in items) for kind in ALLOWED["kind"]}
         head = {
@@ -442,16 +448,15 @@ class Draft:
             file.flush()
             os.fsync(file.fileno())
         with (self.folder / JOURNAL).open("a", encoding="utf-8") as journal:
-            journal.writelines(json.dumps(entry) + "\n" for entry in self._unwritten)
-        self._unwritten.clear()
-        self._committed = time.monotonic()
+            journal.writelines(json.dumps(e) + "\n" for e in self.entries[self._journalled :])
+        self._journalled, self._committed = len(self.entries), time.monotonic()
 
     def _read_journal(self) -> list[Entry]:
         """The entries of a stopped run, as far as their arrays are on the disk."""
         rows: dict[str, int] = {}
         for name, (_, part) in ARRAYS.items():
-            size = os.fstat(self._files[name].fileno()).st_size - self._write_header(name, 0)
-            rows[part] = min(rows.get(part, size), size // self._row_bytes(name))
+            size = os.fstat(self._files[name].fileno()).st_size - HEADER
+            rows[part] = min(rows.get(part, size), size // self._bytes[name])
         entries: list[Entry] = []
         with suppress(FileNotFoundError, ValueError, KeyError):  # a line that was cut off
             for line in (self.folder / JOURNAL).read_text(encoding="utf-8").splitlines():
@@ -460,14 +465,3 @@ class Draft:
                     break
                 entries.append(entry)
         return entries
-
-    def _row_bytes(self, name: str) -> int:
-        return np.dtype(ARRAYS[name][0]).itemsize * prod(self._shapes[name])
-
-    def _write_header(self, name: str, rows: int) -> int:
-        """Write the head of an .npy file, which leaves room for more rows; return its size."""
-        file, dtype = self._files[name], np.dtype(ARRAYS[name][0])
-        file.seek(0)
-        head = {"descr": dtype.str, "fortran_order": False, "shape": (rows, *self._shapes[name])}
-        np.lib.format.write_array_header_1_0(file, head)
-        return file.tell()
