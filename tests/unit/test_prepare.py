@@ -171,18 +171,16 @@ def test_a_film_gives_frames_sound_and_landmarks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_film(tmp_path / "grid" / "s1" / "bbaf2n.mpg")
-    write_film(tmp_path / "grid" / "s4" / "lwbz9s.mpg")
     monkeypatch.setattr(prepare_module, "detect", found_at(LANDMARKS))
     store = make("grid", tmp_path, tmp_path / "data")
-    assert len(store.items) == 2
-    assert {item.face_count for item in store.items} == {4}
-    assert store.items[0].sample_count == pytest.approx(3 * 24000, rel=0.03)
-    assert store.items[0].transcript == "bin blue at f two now"
+    (item,) = store.items
+    assert (item.face_count, item.transcript) == (4, "bin blue at f two now")
+    assert item.sample_count == pytest.approx(3 * 24000, rel=0.03)
     eyes = store.landmarks[:, :2].mean(axis=(0, 1)) / 128
     np.testing.assert_allclose(eyes, [0.5, 0.472], atol=0.01)
-    reds = [float(store.face(store.items[0], i)[..., 0].mean()) for i in range(4)]
+    reds = [float(store.face(item, i)[..., 0].mean()) for i in range(4)]
     assert np.all(np.diff(reds) > 5)  # frames spread over the film, which grows redder
-    answers = iter([None, LANDMARKS, LANDMARKS, None] * 2)  # a bad frame costs that frame
+    answers = iter([None, LANDMARKS, LANDMARKS, None])  # a bad frame costs that frame
     monkeypatch.setattr(prepare_module, "detect", lambda images: [next(answers)])
     assert make("grid", tmp_path, tmp_path / "again").items[0].face_count == 2
 
@@ -322,19 +320,12 @@ def test_missing_packages_are_named(
 
 def test_real_clips_of_every_corpus(real_corpus: Path, tmp_path: Path) -> None:
     pytest.importorskip("facenet_pytorch")
-    pytest.importorskip("av")
-    for corpus, parts in {
-        "grid": ["s4", "s5/video"],
-        "voxceleb": ["Brett_Davern"],
-        "lrs3": ["trainval/01GWGmg5jn8"],
-    }.items():
+    parts = {"grid": "s5/video", "voxceleb": "Brett_Davern", "lrs3": "trainval/01GWGmg5jn8"}
+    for corpus, part in parts.items():
         folder = tmp_path / "in" / corpus
-        folder.mkdir(parents=True)
-        for part in parts:
-            (folder / part).parent.mkdir(parents=True, exist_ok=True)
-            (folder / part).symlink_to(real_corpus / corpus / part)
-        (folder / "speakers.csv").symlink_to(real_corpus / corpus / "speakers.csv")
+        (folder / part).parent.mkdir(parents=True)
+        for name in (part, "speakers.csv"):
+            (folder / name).symlink_to(real_corpus / corpus / name)
         store = make(corpus, tmp_path / "in", tmp_path / "data")
-        assert len(store.items) >= len(parts)
         assert {item.kind for item in store.items} == {"av"}
         assert {item.gender for item in store.items} <= {"f", "m"}

@@ -390,7 +390,7 @@ class Batches:
     def _faces(self, rows: Rows, rng: Streams) -> Tensor:
         """(n, 3, H, W) uint8, a random face of each clip."""
         start, count = self._parts[rows, 0], self._parts[rows, 1]
-        which = start + np.floor(rng["faces"].random(len(rows)) * count).astype(np.int64)
+        which = start + _uniform(rng["faces"], count)
         changes: Sequence[Change | None] = [None] * len(rows)
         if self.augment:
             changes = draw_changes(rng["augment"], len(rows), self._stored_size)
@@ -402,8 +402,7 @@ class Batches:
     def _mels(self, rows: Rows, rng: Streams) -> Tensor:
         """(n, 1, 80, T) float32 standardised, a random crop of each clip."""
         length, start, count = self.mel_frames, *self._parts[rows, 2:].T
-        room = np.maximum(count - length, 0) + 1
-        first = start + np.floor(rng["crops"].random(len(rows)) * room).astype(np.int64)
+        first = start + _uniform(rng["crops"], np.maximum(count - length, 0) + 1)
         frames = np.empty((len(rows), length, MEL.n_mels), np.float16)
         for n, row in enumerate(rows.tolist()):
             clip = self._owners[row].mel[first[n] : first[n] + min(count[n], length)]
