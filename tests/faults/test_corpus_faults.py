@@ -19,13 +19,15 @@ pytest.importorskip("pyworld")
 pytest.importorskip("av")
 
 import av
+import soundfile
 from PIL import Image
 
 from tests.unit.store_factory import face, tone
 from tests.unit.test_prepare import LANDMARKS, found_at, make, write_film, write_vctk
 from xfavot.audio.io import load_waveform, save_waveform
 from xfavot.data import prepare
-from xfavot.data.readers import NOT_NEEDED, READERS, Clip, Reject
+from xfavot.data.readers import NOT_NEEDED, NOTED, READERS, Clip, Reject
+from xfavot.data.report import summary
 from xfavot.data.store import Store
 from xfavot.errors import DataError
 from xfavot.image import io
@@ -172,8 +174,26 @@ def test_classes_that_are_left_out_are_counted_in_the_store(tmp_path: Path) -> N
     assert "2 files: sound files" in page
 
 
+def test_notes_and_levels_reach_the_store(tmp_path: Path) -> None:
+    wavs = write_vctk(tmp_path, speakers=1, clips=1) / "vctk" / "wav48" / "p225"
+    wave = tone(200.0, 0.6, np.random.default_rng(0))
+    soundfile.write(wavs / "p225_001.wav", np.stack([wave, -wave], axis=1), 24_000)
+    soundfile.write(wavs / "p225_002.wav", 32_768 * wave, 24_000, subtype="FLOAT")
+    store = make("vctk", tmp_path, tmp_path / "data")
+    assert [item.id for item in store.items] == ["p225/p225_000", "p225/p225_001"]
+    assert quarantine(store) == {
+        "wav48/p225/p225_001.wav": NOTED,
+        "wav48/p225/p225_002.wav": "too loud",
+    }
+    assert "cancel each other" in (store.path / "report.html").read_text(encoding="utf-8")
+    assert "1 rejected" in summary([store])
+
+
 def grey(level: int = 100) -> Any:
     return Image.new("L", (8, 6), level)
+
+
+DEEP = np.full((6, 8), 100 * 257, np.uint16)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +201,7 @@ def grey(level: int = 100) -> Any:
     [
         ("grey.png", grey(), {}, (100, 100, 100)),
         ("bilevel.png", Image.new("1", (8, 6), 1), {}, (255, 255, 255)),
-        ("deep.png", Image.fromarray(np.full((6, 8), 100 * 257, np.uint16)), {}, (100,) * 3),
+        ("deep.png", Image.fromarray(DEEP), {}, (100,) * 3),
         ("clear.png", Image.new("RGBA", (8, 6), (9, 9, 9, 0)), {}, (255, 255, 255)),
         ("half.png", Image.new("LA", (8, 6), (0, 127)), {}, (128, 128, 128)),
         ("palette.png", Image.new("RGB", (8, 6), (9, 99, 199)).quantize(), {}, (9, 99, 199)),
@@ -189,13 +209,19 @@ def grey(level: int = 100) -> Any:
         ("wrong.png", Image.new("RGB", (8, 6), (9, 99, 199)), {"format": "BMP"}, (9, 99, 199)),
     ],
 )
-def test_pictures_of_every_mode(
+def test_pictures_of_every_mode_come_in_one_way(
     tmp_path: Path, name: str, picture: Any, options: Any, expected: tuple[int, ...]
 ) -> None:
-    picture.save(tmp_path / name, **options)
-    got = load_image(tmp_path / name)
+    path = tmp_path / name
+    picture.save(path, **options)
+    got = load_image(path)
     assert (got.shape, got.dtype) == ((6, 8, 3), np.uint8)
     np.testing.assert_allclose(got.reshape(-1, 3).mean(0), expected, atol=1)
+    np.testing.assert_array_equal(load_image(path.read_bytes()), got)
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(load_image(image), got)
+        if image.mode in {"L", "RGB", "RGBA", "LA", "I;16"}:
+            np.testing.assert_array_equal(load_image(np.asarray(image)), got)
 
 
 def test_a_picture_of_floats_is_refused(tmp_path: Path) -> None:
@@ -211,6 +237,8 @@ def test_pictures_are_turned_upright(tmp_path: Path) -> None:
     exif[0x0112] = 6  # the camera was turned: show it a quarter clockwise
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
     got = load_image(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        np.testing.assert_array_equal(load_image(image), got)
     assert got.shape == (8, 6, 3)
     assert (got[:, 3:] == 255).all()
     assert (got[:, :3] == 0).all()

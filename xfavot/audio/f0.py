@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfavot.audio.mel import MEL
-from xfavot.errors import DataError, ShapeError
+from xfavot.errors import ShapeError, import_optional
 
 LOWEST_HZ = 60.0
 HIGHEST_HZ = 600.0
@@ -58,12 +58,7 @@ def world_f0(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _block(signal: Wave, frames: int) -> NDArray[np.float32]:
     """(frames,) F0 of a piece of a signal."""
-    try:
-        import pyworld
-    except ImportError as error:
-        raise DataError(
-            'F0 needs pyworld, which is not installed; run: pip install "xfavot[data]"'
-        ) from error
+    pyworld = import_optional("pyworld", extra="data", purpose="F0")
     coarse, times = pyworld.harvest(
         signal,
         MEL.sample_rate,
@@ -72,7 +67,4 @@ def _block(signal: Wave, frames: int) -> NDArray[np.float32]:
         frame_period=1000.0 * MEL.hop / MEL.sample_rate,  # ms
     )
     fine = pyworld.stonemask(signal, coarse, times, MEL.sample_rate)
-    f0 = np.zeros(frames, dtype=np.float32)
-    count = min(frames, len(fine))
-    f0[:count] = fine[:count]
-    return f0
+    return np.pad(fine.astype(np.float32), (0, max(frames - len(fine), 0)))[:frames]
