@@ -25,7 +25,8 @@ from xfavot.audio.mel import MEL, Standardiser
 from xfavot.config import key_of
 from xfavot.data.batches import planes, reflected, to_range
 from xfavot.data.store import GENDERS, Item, Store, mel_statistics
-from xfavot.errors import DataError, TrainingError, WeightsError
+from xfavot.errors import DataError, WeightsError
+from xfavot.evaluation.rows import writing
 from xfavot.files import whole
 from xfavot.training.speech import augment, generator_of
 
@@ -342,9 +343,9 @@ def classifiers_of(
         The classifiers, frozen, and the people of "val".
 
     Raises:
-        DataError: there are not two sexes of speakers with faces and speech in both splits.
+        DataError: there are not two sexes of speakers with faces and speech in both splits, or the
+            folder cannot be written.
         WeightsError: the kept files are damaged.
-        TrainingError: they cannot be written.
     """
     names = speakers_of(stores, SPLITS)
     train, held_out = (
@@ -494,14 +495,8 @@ def _load(file: Path, both: nn.Module) -> None:
         ) from error
 
 
-def _keep(place: Path, both: nn.Module, record: dict[str, Any]) -> None:
+def _keep(file: Path, both: nn.Module, record: dict[str, Any]) -> None:
     """Write the weights whole, with what they are in the file's header."""
     state = {name: value.contiguous() for name, value in both.state_dict().items()}
-    try:
-        with whole(place) as draft:
-            save_file(state, draft, metadata={"record": json.dumps(record, allow_nan=False)})
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(
-            f"{place}: the classifiers cannot be written ({error}); expected a folder with room "
-            "for a megabyte; free some space"
-        ) from error
+    with writing(file.parent), whole(file) as draft:
+        save_file(state, draft, metadata={"record": json.dumps(record, allow_nan=False)})

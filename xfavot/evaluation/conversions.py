@@ -186,11 +186,13 @@ class Study:
         trained = self.converter.trained_genders(task.guidance)
         return [sex for sex in trained if known >= {(kind, sex) for kind in kinds}]
 
-    @property
-    def knowledge(self) -> str:
-        """What the checkpoint was trained on, for reasons."""
+    def lacking(self, what: str) -> str:
+        """Why something cannot be evaluated."""
         kinds = " and ".join(f"{kind}s" for kind in ("face", "voice") if self.converter.has(kind))
-        return f"checkpoint {self.converter.name} was trained on {kinds} of this dataset alone"
+        return (
+            f"{self.speakers} speakers, {what} of a kind and sex that the checkpoint knows; it was "
+            f"trained on {kinds}; prepare more speakers, or train it on more"
+        )
 
     def style(self, task: Task, sex: str, reference: Sample | None, number: int) -> Style:
         """Encode what guides a conversion, or draw the latent code of its number.
@@ -202,7 +204,7 @@ class Study:
             code = self.seed * LATENT_STRIDE + number
             return self.converter.style_of_latent(code, gender=sex)
         if reference is None:
-            raise DataError(self.nobody(task))
+            raise DataError(self.lacking(f"{task.value}: no reference of another person"))
         if task.guidance == "face":
             face = reference.store.face(reference.item, reference.face)
             return self.converter.style_of_face(face, gender=sex, aligned=True)
@@ -226,10 +228,10 @@ class Study:
             codes = OUTPUTS * max(BATCH, *map(len, sources.values()))
             listed = dict.fromkeys(GENDERS, [None] * codes)
         reasons = {
-            name: f"{self.speakers} speakers, {name}: {len(sources[source])} {SEXES[source]} faces "
-            f"and {len(listed[target])} {SEXES[target]} references"
-            f"{'' if target in learnt else ' of a kind and sex that it does not know'}; expected "
-            f"some of both; {self.knowledge}"
+            name: self.lacking(
+                f"{name}: {len(sources[source])} {SEXES[source]} faces and "
+                f"{len(listed[target]) if target in learnt else 0} {SEXES[target]} references"
+            )
             for name, (source, target) in DIRECTIONS.items()
             if not (sources[source] and listed[target] and target in learnt)
         }
@@ -358,16 +360,8 @@ class Study:
             reference = others[int(rng.integers(len(others)))] if others else None
             pairs.append((source, reference.item.gender if reference else "", reference))
         if not any(reference for *_, reference in pairs):
-            raise DataError(self.nobody(task))
+            raise DataError(self.lacking(f"{task.value}: no reference of another person"))
         return pairs
-
-    def nobody(self, task: Task) -> str:
-        """Why a source meets no reference."""
-        return (
-            f"{task.value}: no reference ({task.guidance}) of another person among {self.speakers} "
-            f"speakers, of a kind and sex that the checkpoint knows; expected two people at least; "
-            f"{self.knowledge}"
-        )
 
     def real(self, sample: Sample) -> Path:
         """Write a real voice, once, and say where."""

@@ -30,11 +30,11 @@ from xfavot.convert.converter import Converter, StyleMaker, Task
 from xfavot.data.store import Store
 from xfavot.errors import ConfigError, DataError
 from xfavot.evaluation import images, manifest, preservation, voice_networks, voices
-from xfavot.evaluation.classifiers import classifiers_of
+from xfavot.evaluation.classifiers import Classifiers, People, classifiers_of
 from xfavot.evaluation.conversions import SPLIT_OF, Study
 from xfavot.evaluation.manifest import EVERYTHING, UNUSABLE, Faces, Group, Voices, reason_of
 from xfavot.evaluation.matching import pair_rows
-from xfavot.evaluation.rows import Row, csv_text, markdown_table, write_tables
+from xfavot.evaluation.rows import Row, csv_text, markdown_table, write_tables, writing
 from xfavot.parameters import Evaluate
 from xfavot.training.checkpoint import LoadedModel, load_model
 from xfavot.weights.fetched import describe
@@ -82,12 +82,11 @@ class Evaluation:
         cfg: what was asked for.
         groups: what is scored, in the order of the rows.
         folder: where the results belong.
-        origin: what was measured, and how; written as JSON.
-        heading: the same in a sentence.
+        origin: what was measured, and how; written as JSON, and above the table.
         basis: all that the scores follow from, whatever the family.
         image_size: pixels a side of faces.
         device: of the networks that measure faces.
-        classifier: gives a classifier of faces, whose features also stand for FID and LPIPS.
+        classifiers: gives some, of which that of faces also stands for FID and LPIPS.
         embed: brings a "face" or "voice" in a file, of a person of a gender, to a vector (S,).
         embed_name: says by what.
         on_log: receives lines on progress.
@@ -98,11 +97,10 @@ class Evaluation:
     groups: Sequence[Group]
     folder: Path
     origin: dict[str, Any]
-    heading: str
     basis: Mapping[str, Any]
     image_size: int = IMAGE_SIZE
     device: torch.device | str = "cpu"
-    classifier: Callable[[], Any] | None = None
+    classifiers: Callable[[], tuple[Classifiers, People]] | None = None
     embed: Embed | None = None
     embed_name: str = ""
     on_log: Log = lambda line: None
@@ -183,11 +181,11 @@ class Evaluation:
     def _scorer_of_faces(self, family: str) -> tuple[Scorer, Any]:
         size, device = self.image_size, self.device
         networks, absent = images.networks(family, image_size=size, device=device)
-        if self.classifier is not None:
+        if self.classifiers is not None:
             name = f"judge of the faces of {self.cfg.dataset}"
             try:
                 networks.append(
-                    images.of_classifier(family, self.classifier(), name, device=device)
+                    images.of_classifier(family, self.classifiers()[0].face, name, device=device)
                 )
             except Exception as error:
                 kind = "frechet" if family == "fid" else "diversity"
@@ -259,7 +257,8 @@ class Evaluation:
             absent.remove("speakers")
             origin |= {"rows": len(scores), "missing": len(missing)}
         defined = dict.fromkeys(f"- {row['metric']}: {row['definition']}." for row in scores)
-        text = [self.heading, "", markdown_table(scores, SHOWN), "", *defined]
+        said = ", ".join(f"{key} {value}" for key, value in origin.items() if str(value))
+        text = [said, "", markdown_table(scores, SHOWN), "", *defined]
         text += ["", "Missing, or not for all:", "", markdown_table(missing, MISSING), ""]
         write_tables(
             self.folder,
@@ -330,48 +329,33 @@ def of_checkpoint(
         "vocoder": vocoder,
         "substitute": cfg.substitute,
     }
-    reduced = f"Reduced: {count} voices a task, {count} source faces a direction"
-    counts = reduced if count else "The paper's counts: 140 and 180 voices, all faces"
-
-    @cache
-    def classifier() -> Any:
-        (face, *_), _ = classifiers_of(
-            stores,
-            image_size=converter.image_size,
-            frames=run.model.mel_frames,
-            folder=folder.parents[1] / "auxiliary",
-            device=converter.device,
-            on_log=on_log,
-        )
-        return face
-
+    classifiers = partial(
+        classifiers_of,
+        stores,
+        image_size=converter.image_size,
+        frames=run.model.mel_frames,
+        folder=folder.parents[1] / "auxiliary",
+        device=converter.device,
+        on_log=on_log,
+    )
     return Evaluation(
         cfg=cfg,
         groups=groups,
         folder=folder,
         origin={**basis, **origin},
-        heading=f"{run.name}, step {model.step}; dataset {cfg.dataset}, seed {seed}; vocoder "
-        f"{vocoder}, recogniser {cfg.recogniser}. {counts}, ten outputs of each.\n\n"
-        "Frechet distances fall with the number of images: compare those of equal n alone. The "
-        "speakers are those of the validation split (seen) and those left out (unseen).",
         basis={**basis, "scored": SCORING, "vocoder": [str(cfg.vocoder), vocoder]},
         image_size=converter.image_size,
         device=converter.device,
-        classifier=classifier if cfg.substitute else None,
+        classifiers=cache(classifiers) if cfg.substitute else None,
         on_log=on_log,
     )
 
 
 def _temporary(folder: Path) -> Path:
     """Make a folder for voices on the disk of the results; the process removes it at its end."""
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         place = tempfile.TemporaryDirectory(prefix=".voices_", dir=folder)
-    except OSError as error:
-        raise DataError(
-            f"{folder} cannot be written ({error}); expected a writable folder with room for the "
-            "converted voices; free some space"
-        ) from error
     atexit.register(place.cleanup)
     return Path(place.name)
 
@@ -410,7 +394,6 @@ def of_manifest(cfg: Evaluate, *, on_log: Log = lambda line: None) -> Evaluation
         cfg=cfg,
         groups=manifest.groups_of(outputs, dataset=listed.stem, size=IMAGE_SIZE),
         folder=Path(cfg.out),
-        heading=f"{len(outputs)} outputs listed in {listed.name}; seed {cfg.seed}.",
         origin=origin,
         basis={**origin, "scored": scored},
         embed=embed,

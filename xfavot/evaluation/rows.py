@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from xfavot.errors import DataError
 from xfavot.files import write_whole
@@ -96,20 +98,31 @@ def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     )
 
 
+@contextmanager
+def writing(folder: Path | str) -> Iterator[None]:
+    """Say what to do where files of a folder cannot be written.
+
+    Raises:
+        DataError: they cannot.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise DataError(
+            f"{folder} cannot be written ({error}); expected a writable folder with room; free "
+            "some space or name another folder"
+        ) from error
+
+
 def write_tables(folder: Path | str, texts: Mapping[str, str]) -> None:
     """Write files by their names, each whole or not at all.
 
     Raises:
         DataError: they cannot be written.
     """
-    try:
+    with writing(folder):
         for name, text in texts.items():
             write_whole(Path(folder, name), text)
-    except OSError as error:
-        raise DataError(
-            f"{folder}: the table cannot be written ({error}); expected a writable folder with "
-            "room for a few kilobytes; free some space or name another folder"
-        ) from error
 
 
 def save(rows: Sequence[Row], folder: Path | str, *, name: str = "learning") -> Path:
