@@ -46,6 +46,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classifiers, "STEPS", {"face": 2, "voice": 2})
     monkeypatch.setattr(classifiers, "BATCH_SIZE", 4)
+    monkeypatch.setattr(learning, "SOURCES", 4)
+    monkeypatch.setattr(learning, "REFERENCES", 8)
+    monkeypatch.setattr(learning, "MOST_CLIPS", 2)
 
 
 def loaded(store: Store, path: Path, **train: Any) -> LoadedModel:
@@ -93,7 +96,7 @@ def test_the_protocol_gives_every_row_and_keeps_classifiers(store: Store, tmp_pa
     assert found[0]["step"] == 7
     assert found[0]["manifest"] == store.manifest_hash
     pairs = [row["n"] for row in found if row["metric"] == "sex of the reference, all pairs"]
-    assert set(pairs) == {16 * 32 * 3 // 4}, "own pairs are left out"
+    assert set(pairs) == {4 * 8 * 3 // 4}, "own pairs are left out"
     assert any("training" in line for line in said)
 
     (kept,) = (tmp_path / "runs" / "auxiliary").glob("judge_*")

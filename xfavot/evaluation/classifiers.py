@@ -296,9 +296,10 @@ def own_accuracy(
         for what in ("speaker", "gender"):
             right = getattr(seen, what).argmax(1) == getattr(samples, what)
             accuracy[f"{name}/{what}"] = float(right.float().mean())
-        known = samples.pose.isfinite().all(1)
-        if name == "face" and bool(known.any()):
-            accuracy["face/pose"] = float((seen.pose - samples.pose)[known].abs().mean())
+    known = faces.pose.isfinite().all(1)
+    if bool(known.any()):
+        pose = read(face, faces.x[known]).pose
+        accuracy["face/pose"] = float((pose - faces.pose[known]).abs().mean())
     return accuracy
 
 
