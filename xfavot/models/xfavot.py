@@ -23,78 +23,41 @@ F0_FEATURE_FACTOR = 4  # channels of the F0 network's features over its first wi
 class XFaVoT(nn.Module):
     """G_I, G_A, E_I, E_A, D_I, D_A, C_A and M of one model. Status: STATED."""
 
-    def __init__(
-        self,
-        *,
-        image_size: int,
-        image_width: int,
-        image_max_width: int,
-        image_levels: int,
-        mel_bins: int,
-        audio_width: int,
-        audio_max_width: int,
-        style_dim: int,
-        latent_dim: int,
-        mapping_width: int,
-        genders: int,
-        speakers: int,
-        f0_inputs: int,
-        f0_channels: int,
-        audio_decoder: str = "code",
-        style_norm: bool = False,
-    ) -> None:
-        """Make all modules; the keywords are the fields of :class:`xfavot.config.ModelConfig`.
-
-        `f0_inputs` is the channel count of the F0 network's features, 4 times its first width.
+    def __init__(self, cfg: ModelConfig) -> None:
+        """Make all modules of a configuration.
 
         Raises:
             ConfigError: a size cannot be built.
         """
         super().__init__()
-        self.genders = genders
-        image = {"width": image_width, "max_width": image_max_width}
-        audio = {"mel_bins": mel_bins, "width": audio_width, "max_width": audio_max_width}
-        domains = genders + speakers
-        self.G_I = ImageGenerator(**image, levels=image_levels, style_dim=style_dim)
+        self.genders = cfg.genders
+        domains = cfg.genders + cfg.speakers
+        style, genders = {"style_dim": cfg.style_dim}, {"genders": cfg.genders}
+        image = {"width": cfg.image_width, "max_width": cfg.image_max_width}
+        audio = {"width": cfg.audio_width, "max_width": cfg.audio_max_width}
+        audio["mel_bins"] = cfg.mel_bins
+        sized, norm = {**image, "size": cfg.image_size}, cfg.style_norm
+        self.G_I = ImageGenerator(**image, **style, levels=cfg.image_levels)
         self.G_A = AudioGenerator(
             **audio,
-            style_dim=style_dim,
-            f0_inputs=f0_inputs,
-            f0_channels=f0_channels,
-            decoder=audio_decoder,
+            **style,
+            f0_inputs=F0_FEATURE_FACTOR * cfg.f0_width,
+            f0_channels=cfg.f0_channels,
+            decoder=cfg.audio_decoder,
         )
-        self.E_I = ImageStyleEncoder(
-            **image, size=image_size, style_dim=style_dim, genders=genders, norm=style_norm
-        )
-        self.E_A = AudioStyleEncoder(**audio, style_dim=style_dim, genders=genders, norm=style_norm)
-        self.D_I = ImageDiscriminator(**image, size=image_size, domains=genders, norm=style_norm)
-        self.D_A = AudioDiscriminator(**audio, domains=domains, norm=style_norm)
-        self.C_A = AudioClassifier(**audio, genders=genders, speakers=speakers, norm=style_norm)
+        self.E_I = ImageStyleEncoder(**sized, **style, **genders, norm=norm)
+        self.E_A = AudioStyleEncoder(**audio, **style, **genders, norm=norm)
+        self.D_I = ImageDiscriminator(**sized, domains=cfg.genders, norm=norm)
+        self.D_A = AudioDiscriminator(**audio, domains=domains, norm=norm)
+        self.C_A = AudioClassifier(**audio, **genders, speakers=cfg.speakers, norm=norm)
         self.M = MappingNetwork(
-            latent_dim=latent_dim, width=mapping_width, style_dim=style_dim, domains=domains
+            latent_dim=cfg.latent_dim, width=cfg.mapping_width, **style, domains=domains
         )
 
     @classmethod
     def from_config(cls, cfg: ModelConfig) -> XFaVoT:
         """Make the modules of a configuration."""
-        return cls(
-            image_size=cfg.image_size,
-            image_width=cfg.image_width,
-            image_max_width=cfg.image_max_width,
-            image_levels=cfg.image_levels,
-            mel_bins=cfg.mel_bins,
-            audio_width=cfg.audio_width,
-            audio_max_width=cfg.audio_max_width,
-            style_dim=cfg.style_dim,
-            latent_dim=cfg.latent_dim,
-            mapping_width=cfg.mapping_width,
-            genders=cfg.genders,
-            speakers=cfg.speakers,
-            f0_inputs=F0_FEATURE_FACTOR * cfg.f0_width,
-            f0_channels=cfg.f0_channels,
-            audio_decoder=cfg.audio_decoder,
-            style_norm=cfg.style_norm,
-        )
+        return cls(cfg)
 
     def parameter_table(self) -> list[tuple[str, int]]:
         """List the modules and their parameter counts, the last row being the total."""
