@@ -58,6 +58,11 @@ from xfavot.media import MediaError
 from xfavot.mini.generate import originals
 from xfavot.mini.people import SCHEMA
 
+RECORD = "prepare.json"  # beside store.json: how the store was made
+ORIGINALS = "originals"  # below data_root: what the package makes or fetches itself
+IN_FLIGHT = 4  # clips given out per worker
+COMPILED_KEPT = "16"  # convolutions; face detection gains nothing from more
+LINE_SECONDS = 20.0  # between two lines of progress
 CANNOT_BE_OPENED, CANNOT_BE_READ = "cannot be opened", "cannot be read"
 DIED = "decoder died"
 UNSETTLED = (CANNOT_BE_OPENED, CANNOT_BE_READ, DIED)  # may not be the file's fault: tried again
@@ -204,11 +209,6 @@ def content_sha256(clip: Clip) -> str:
 # Many clips made ready, in this process or in several
 
 
-IN_FLIGHT = 4  # clips given out per worker
-COMPILED_KEPT = "16"  # convolutions; face detection gains nothing from more
-LINE_SECONDS = 20.0  # between two lines of progress
-
-
 def process_all(
     clips: Iterable[Clip], settings: Settings, workers: int, window: int = 0
 ) -> Iterator[Outcome]:
@@ -278,14 +278,13 @@ def _start_worker() -> None:
     """
     torch.set_num_threads(1)
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", COMPILED_KEPT)
-    parent = parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    if (parent := parent_process()) is not None:
 
+        def watch() -> None:
+            wait_for_any([parent.sentinel])
+            os._exit(1)
 
-def _end_with(sentinel: int) -> None:
-    wait_for_any([sentinel])
-    os._exit(1)
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def with_progress(
@@ -297,14 +296,8 @@ def with_progress(
 ) -> Iterator[Outcome]:
     """Pass outcomes on and write a line now and then, with the rate and the time left.
 
-    The rate counts from the first clip on, so that the start of the workers does not blur it.
-
-    Args:
-        outcomes: what is passed on.
-        name: the first word of a line.
-        total: how many there will be.
-        log: receives the lines.
-        clock: seconds.
+    Lines begin with `name`; of `total` clips, the rate counts from the first one's end, so that the
+    start of the workers does not blur it.
     """
     last, first, rejected = clock(), 0.0, 0
     for done, (clip, outcome) in enumerate(outcomes, start=1):
@@ -322,9 +315,6 @@ def with_progress(
 
 
 # What is to be prepared, and whether it has been: the scan of a source, the record of a store
-
-
-RECORD = "prepare.json"  # beside store.json: how the store was made
 
 
 @dataclass(frozen=True, slots=True)
@@ -482,9 +472,6 @@ def assign_splits(clips: Iterable[Clip], *, seed: int, held_out: Iterable[str]) 
 # A corpus, and a mixture of them
 
 
-ORIGINALS = "originals"  # below data_root: what the package makes or fetches itself
-
-
 def prepare(
     plan: Plan, wanted: Mapping[str, Any], data_root: Path | str, workers: int, log: Log
 ) -> Store:
@@ -635,10 +622,7 @@ def _relative(path: Path, root: Path) -> str:
 def open_or_make_mini(
     data_root: Path | str, corpora: Sequence[str], on_log: Log | None = None
 ) -> list[Store]:
-    """Open the prepared stores of a mixture; ``mini`` alone is made where it is missing.
-
-    Args:
-        data_root, corpora, on_log: as in `open_stores`.
+    """Open the stores of a mixture as `open_stores` does; ``mini`` alone is made if missing.
 
     Raises:
         DataError: no store is there, or one is damaged.
