@@ -32,14 +32,14 @@ def stack(*images: NDArray[np.uint8]) -> torch.Tensor:
 
 def test_landmarks_tell_the_pose_of_drawn_faces() -> None:
     truth, found = [], []
-    for number in range(1, 9):
+    for number in range(1, 7):
         for face in range(3):
             nuisance = people_mini.nuisance(5, number, 0, face)
             landmarks = preservation.detect([drawn(number, face)])[0]
             if landmarks is not None:
                 truth.append((nuisance.yaw, nuisance.pitch))
                 found.append(pose(landmarks))
-    assert len(found) >= 22
+    assert len(found) >= 16
     yaw, pitch = (
         abs(np.corrcoef(a, b)[0, 1])
         for a, b in zip(np.array(truth).T, np.array(found).T, strict=True)
