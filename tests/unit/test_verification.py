@@ -10,7 +10,7 @@ import torch
 
 from xfavot.errors import DataError
 from xfavot.evaluation import rows as bootstrap
-from xfavot.evaluation.matching import Curve, cross_modal_rows, hits, pair_rows, recall
+from xfavot.evaluation.matching import cross_modal_rows, hits, pair_rows, roc_measures
 
 metrics = pytest.importorskip("sklearn.metrics")
 
@@ -23,7 +23,7 @@ def test_area_is_that_of_scikit_learn(ties: bool, weighed: bool) -> None:
     score = rng.normal(size=3000) + same
     score = np.round(score, 1) if ties else score
     weight = rng.integers(0, 4, 3000).astype(float) if weighed else None
-    area, equal = Curve(score, same).measure(weight)
+    *_, (area, equal) = roc_measures(score, same, [] if weight is None else [weight])
     assert area == pytest.approx(
         metrics.roc_auc_score(same, score, sample_weight=weight), abs=1e-12
     )
@@ -34,30 +34,26 @@ def test_area_is_that_of_scikit_learn(ties: bool, weighed: bool) -> None:
 
 
 def test_curve_by_hand() -> None:
-    curve = Curve(np.array([0.9, 0.8, 0.7, 0.1]), np.array([True, False, True, False]))
-    assert curve.measure() == (0.75, 0.5)
-    assert Curve(np.zeros(4), np.array([True, False] * 2)).measure() == (0.5, 0.5)
-    assert Curve(np.array([1.0, 0.0]), np.array([True, False])).measure() == (1.0, 0.0)
-    nothing = curve.measure(np.array([0.0, 1.0, 0.0, 1.0]))
+    score, same = np.array([0.9, 0.8, 0.7, 0.1]), np.array([True, False, True, False])
+    whole, nothing = roc_measures(score, same, [np.array([0.0, 1.0, 0.0, 1.0])])
+    assert whole == (0.75, 0.5)
     assert np.isnan(nothing).all()
-
-
-def test_curve_refuses_what_it_cannot_measure() -> None:
-    for score, same in (([0.1, 0.2], [True] * 2), ([0.1, 0.2], [False] * 2), ([np.nan, 1], [1, 0])):
+    assert roc_measures(np.zeros(4), same) == [(0.5, 0.5)]
+    assert roc_measures(np.array([1.0, 0.0]), np.array([True, False])) == [(1.0, 0.0)]
+    for bad, kinds in (([0.1, 0.2], [True] * 2), ([0.1, 0.2], [False] * 2), ([np.nan, 1], [1, 0])):
         with pytest.raises(DataError, match="pairs of one person"):
-            Curve(np.array(score), np.array(same, bool))
+            roc_measures(np.array(bad), np.array(kinds, bool))
 
 
 def test_recall_at_k_by_hand() -> None:
-    similarity = torch.tensor([[0.9, 0.5, 0.1], [0.9, 0.5, 0.1], [0.9, 0.5, 0.1]])
-    who, gallery = torch.tensor([0, 1, 2]), torch.tensor([0, 1, 2])
-    assert recall(similarity, who, gallery) == pytest.approx(1 / 3)
-    assert recall(similarity, who, gallery, k=2) == pytest.approx(2 / 3)
-    assert recall(similarity, who, gallery, k=9) == 1.0
+    similarity = torch.tensor([[0.9, 0.5, 0.1]] * 3)
+    who = torch.tensor([0, 1, 2])
+    for k, found in ((1, [True, False, False]), (2, [True, True, False]), (9, [True] * 3)):
+        assert hits(similarity, who, who, k=k).tolist() == found
     allowed = torch.tensor([[True, True, True], [False, True, True], [True, False, False]])
-    assert hits(similarity, who, gallery, allowed).tolist() == [True, True, False]
-    assert hits(similarity, who, gallery, allowed, k=3).tolist() == [True, True, False]
-    assert recall(similarity[None].expand(4, -1, -1), who, gallery) == pytest.approx(1 / 3)
+    for k in (1, 3):
+        assert hits(similarity, who, who, allowed, k=k).tolist() == [True, True, False]
+    assert hits(similarity.expand(4, -1, -1), who, who).shape == (4, 3)
 
 
 def people_of(count: int, each: int) -> tuple[list[str], dict[str, str]]:

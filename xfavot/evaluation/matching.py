@@ -9,8 +9,9 @@ Vclip reports an AUC of 89.63 % on VoxCeleb. Not in the paper, which asks people
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,10 @@ GOAL = 0.95
 RETRIEVAL_DRAWS = 500  # of one query and one gallery sample a speaker
 
 
-def recall(
+def hits(
     similarity: Tensor, query: Tensor, gallery: Tensor, allowed: Tensor | None = None, *, k: int = 1
-) -> float:
-    """R@k: share of queries with their speaker among the k most similar gallery entries.
+) -> Tensor:
+    """Whether each query finds its speaker among the k most similar entries; the mean is R@k.
 
     Args:
         similarity: (..., Q, G).
@@ -42,14 +43,10 @@ def recall(
         gallery: (G,) speaker codes.
         allowed: (Q, G) bool, entries that may be found; default all.
         k: entries that are looked at.
+
+    Returns:
+        (..., Q) bool.
     """
-    return float(hits(similarity, query, gallery, allowed, k=k).float().mean())
-
-
-def hits(
-    similarity: Tensor, query: Tensor, gallery: Tensor, allowed: Tensor | None = None, *, k: int = 1
-) -> Tensor:
-    """(..., Q) bool, whether each query finds its speaker; see :func:`recall`."""
     right = gallery == query[:, None]  # (Q, G)
     if allowed is not None:
         similarity, right = similarity.masked_fill(~allowed, -torch.inf), right & allowed
@@ -93,25 +90,26 @@ def retrieval(
     unit = {name: functional.normalize(s.cpu(), dim=1) for name, s in styles.items()}
     everyone = torch.arange(count)
     one_sex = gender[:, None] == gender[None]  # (K, K)
-    chance = 1 / count
     chance_within = float((1 / one_sex.sum(1)).mean())
     rng = torch.Generator().manual_seed(seed)
     rows: list[Row] = []
-    for query, gallery in (("face", "voice"), ("voice", "face")):
+    for query, gallery in (KINDS, KINDS[::-1]):
         who = speakers[query]
         to_means = unit[query] @ means(unit[gallery], speakers[gallery], count).T  # (n, K)
         q = unit[query][draw_each(who, count, RETRIEVAL_DRAWS, rng)]  # (D, K, S)
         g = unit[gallery][draw_each(speakers[gallery], count, RETRIEVAL_DRAWS, rng)]
         to_single = q @ g.transpose(1, 2)  # (D, K, K)
-        task, within = f"{query} to {gallery}", " within one sex"
+        task = f"{query} to {gallery}"
         for name, similarity, codes, n in (
             ("gallery of means", to_means, who, len(who)),
             ("gallery of single samples", to_single, everyone, RETRIEVAL_DRAWS * count),
         ):
-            found = recall(similarity, codes, everyone)
-            rows.append(row(task, "", f"R@1, {name}", found, n, chance=chance, goal=GOAL))
-            found = recall(similarity, codes, everyone, one_sex[codes])
-            rows.append(row(task, "", f"R@1{within}, {name}", found, n, chance=chance_within))
+            for label, allowed, (chance, goal) in (
+                ("R@1", None, (1 / count, GOAL)),
+                ("R@1 within one sex", one_sex[codes], (chance_within, None)),
+            ):
+                value = float(hits(similarity, codes, everyone, allowed).float().mean())
+                rows.append(row(task, "", f"{label}, {name}", value, n, chance=chance, goal=goal))
     return rows
 
 
@@ -120,56 +118,50 @@ RANKS = (1, 5)
 CHANCE = 0.5
 
 Array = NDArray[np.float64]
-VerificationRow = dict[str, Any]
 
 
-class Curve:
-    """The receiver operating characteristic of scored pairs, sorted once, weighed many times.
+def roc_measures(
+    score: Array, same: NDArray[np.bool_], weights: Iterable[Array] = ()
+) -> list[tuple[float, float]]:
+    """Area under the curve (AUC) and equal error rate (EER) of scored pairs.
+
+    The pairs are sorted once and weighed many times, which a bootstrap over people needs;
+    scikit-learn sorts them anew for each weight.
 
     Args:
         score: (P,), the larger the more alike.
         same: (P,) bool.
+        weights: (P,) each, how much each pair counts.
+
+    Returns:
+        Of all pairs alike, then with every weight: the area (ties count half) and the rate where
+        false acceptance and false rejection meet on the curve, straight between its points; both
+        NaN if a kind of pair has no weight.
 
     Raises:
         DataError: no pair of either kind, or a score is not finite.
     """
-
-    def __init__(self, score: Array, same: NDArray[np.bool_]) -> None:
-        """Sort the pairs; see the class."""
-        if not np.isfinite(score).all() or not same.any() or same.all():
-            raise DataError(
-                f"verification: {int(same.sum())} pairs of one person and {int((~same).sum())} of "
-                f"two, {int((~np.isfinite(score)).sum())} scores not finite; expected both kinds "
-                "and finite scores; take more people, and check the vectors"
-            )
-        self.order = np.argsort(-score, kind="stable")
-        falling = score[self.order]
-        self.ends = np.append(np.flatnonzero(np.diff(falling)), len(falling) - 1)  # of ties
-        self.same = same[self.order]
-
-    def measure(self, weight: Array | None = None) -> tuple[float, float]:
-        """Return area under the curve and equal error rate.
-
-        Args:
-            weight: (P,), how much each pair counts; default one each.
-
-        Returns:
-            Area (ties count half) and the rate where false acceptance and false rejection meet on
-            the curve, straight between its points; both NaN if a kind of pair has no weight.
-        """
-        one = np.ones(len(self.same)) if weight is None else weight[self.order]
-        true = np.cumsum(one * self.same)[self.ends]
-        false = np.cumsum(one * ~self.same)[self.ends]
+    if not np.isfinite(score).all() or not same.any() or same.all():
+        raise DataError(
+            f"verification: {int(same.sum())} pairs of one person and {int((~same).sum())} of "
+            f"two, {int((~np.isfinite(score)).sum())} scores not finite; expected both kinds "
+            "and finite scores; take more people, and check the vectors"
+        )
+    order = np.argsort(-score, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)  # of ties
+    made = []
+    for weight in chain([np.ones(len(order))], weights):
+        true, false = (np.cumsum(weight[order] * kind[order])[ends] for kind in (same, ~same))
         if true[-1] <= 0 or false[-1] <= 0:
-            return float("nan"), float("nan")
-        x = np.append(0.0, false / false[-1])  # false acceptance
-        y = np.append(0.0, true / true[-1])  # true acceptance
-        area = float(np.sum(np.diff(x) * (y[1:] + y[:-1])) / 2)
+            made.append((float("nan"), float("nan")))
+            continue
+        x, y = (np.append(0.0, sums / sums[-1]) for sums in (false, true))  # acceptance
         gap = x + y - 1  # false acceptance less false rejection; never falls
         after = int(np.argmax(gap >= 0))
-        before = after - 1
-        share = -gap[before] / (gap[after] - gap[before])
-        return area, float(x[before] + share * (x[after] - x[before]))
+        share = -gap[after - 1] / (gap[after] - gap[after - 1])
+        equal = x[after - 1] + share * (x[after] - x[after - 1])
+        made.append((float(np.trapezoid(y, x)), float(equal)))
+    return made
 
 
 def pair_rows(
@@ -180,7 +172,7 @@ def pair_rows(
     *,
     seed: int,
     draws: int = DRAWS,
-) -> list[VerificationRow]:
+) -> list[Row]:
     """Measure AUC and EER of scored pairs.
 
     Args:
@@ -194,29 +186,26 @@ def pair_rows(
         measured (no pairs of two people of one sex) has no row.
 
     Raises:
-        DataError: see `Curve`.
+        DataError: see `roc_measures`.
     """
     names = sorted({*first, *second})
-    number = {name: place for place, name in enumerate(names)}
-    a, b = (np.array([number[name] for name in side]) for side in (first, second))
-    a, b = (one.ravel() for one in np.meshgrid(a, b, indexing="ij"))
+    codes = (np.searchsorted(names, side) for side in (first, second))
+    a, b = (one.ravel() for one in np.meshgrid(*codes, indexing="ij"))
     score, same = np.asarray(score, dtype=np.float64).ravel(), a == b
     sexes = np.array([(gender or {}).get(name, "") for name in names])
     parts = {ALL: np.ones_like(same), ONE_SEX: (sexes[a] == sexes[b]) & (sexes[a] != "")}
     drawn = draws_of(len(names), seed=seed, draws=draws)
-    rows: list[VerificationRow] = []
+    rows: list[Row] = []
     for part, chosen in parts.items():
         kinds = same[chosen]
         if part != ALL and (not kinds.any() or kinds.all()):
             continue
-        curve, one, other = Curve(score[chosen], kinds), a[chosen], b[chosen]
-        value = curve.measure()
-        found = [curve.measure(np.where(kinds, w[one], w[one] * w[other])) for w in drawn]
-        for place, metric in enumerate(("AUC", "EER")):
-            low, high = quantiles(draw[place] for draw in found)
-            count = {"n": len(kinds), "people": len({*one, *other}), "seed": seed}
-            name = f"verification {metric}, {part}"
-            rows.append(_row(name, value[place], (low, high), **count, chance=CHANCE))
+        one, other = a[chosen], b[chosen]
+        weights = (np.where(kinds, w[one], w[one] * w[other]) for w in drawn)
+        found = zip(*roc_measures(score[chosen], kinds, weights), strict=True)
+        count = {"n": len(kinds), "people": len({*one, *other}), "seed": seed, "chance": CHANCE}
+        for metric, (value, *others) in zip(("AUC", "EER"), found, strict=True):
+            rows.append(_row(f"verification {metric}, {part}", value, quantiles(others), **count))
     return rows
 
 
@@ -229,7 +218,7 @@ def cross_modal_rows(
     *,
     seed: int,
     draws: int = DRAWS,
-) -> list[VerificationRow]:
+) -> list[Row]:
     """Measure verification and retrieval between faces and voices.
 
     Args:
@@ -259,12 +248,11 @@ def cross_modal_rows(
         )
     unit = {
         name: functional.normalize(x.detach().cpu().double(), dim=1)
-        for name, x in (("face", faces), ("voice", voices))
+        for name, x in zip(KINDS, (faces, voices), strict=True)
     }
-    number = {name: place for place, name in enumerate(people)}
     code = {
-        name: torch.tensor([number[one] for one in who])
-        for name, who in (("face", face_people), ("voice", voice_people))
+        name: torch.tensor([people.index(one) for one in who])
+        for name, who in zip(KINDS, (face_people, voice_people), strict=True)
     }
     score = (unit["face"] @ unit["voice"].T).numpy()
     rows = pair_rows(score, face_people, voice_people, gender, seed=seed, draws=draws)
@@ -272,7 +260,7 @@ def cross_modal_rows(
     one_sex = torch.tensor([[a == b and a != "" for b in sexes] for a in sexes])
     drawn = draws_of(len(people), seed=seed, draws=draws)
     rows = [{**row, "direction": ""} for row in rows]
-    for query, gallery in (("face", "voice"), ("voice", "face")):
+    for query, gallery in (KINDS, KINDS[::-1]):
         mean = means(unit[gallery], code[gallery], len(people))  # (K, S)
         found = _retrieval(unit[query], code[query], mean, one_sex, drawn, seed)
         rows += [{**row, "direction": f"{query} to {gallery}"} for row in found]
@@ -281,31 +269,29 @@ def cross_modal_rows(
 
 def _retrieval(
     query: Tensor, who: Tensor, gallery: Tensor, one_sex: Tensor, drawn: Array, seed: int
-) -> Iterator[VerificationRow]:
+) -> Iterator[Row]:
     similarity, everybody = query @ gallery.T, torch.arange(len(gallery))  # (n, K), (K,)
-    for part, allowed in (("", None), (" within one sex", one_sex)):
-        asked = torch.ones(len(who), dtype=torch.bool)
-        if allowed is not None:
-            asked = allowed.sum(1)[who] > 1
-        if not bool(asked.any()):
+    for part, allowed in (("", torch.ones_like(one_sex)), (" within one sex", one_sex)):
+        choices = allowed.sum(1)[who]
+        asked = choices > 1
+        chosen = who[asked]
+        if not len(chosen):
             continue
-        chosen, among = who[asked], None if allowed is None else allowed[who[asked]]
-        choices = torch.full((len(chosen),), len(gallery)) if among is None else among.sum(1)
         for k in RANKS:
-            if among is None and k >= len(gallery):
+            if not part and k >= len(gallery):
                 continue
-            found = hits(similarity[asked], chosen, everybody, among, k=k).double().numpy()
+            found = hits(similarity[asked], chosen, everybody, allowed[chosen], k=k).double()
             weight = drawn[:, chosen.numpy()]  # (draws, n)
             total = weight.sum(axis=1)
-            interval = quantiles((weight * found).sum(axis=1)[total > 0] / total[total > 0])
-            chance = float((k / choices.double()).clamp(max=1).mean())
+            interval = quantiles((weight * found.numpy()).sum(axis=1)[total > 0] / total[total > 0])
+            chance = float((k / choices[asked].double()).clamp(max=1).mean())
             count = {"n": len(chosen), "people": len(set(chosen.tolist())), "seed": seed}
             yield _row(f"R@{k}{part}", float(found.mean()), interval, **count, chance=chance)
 
 
 def _row(
     metric: str, value: float, interval: tuple[float | None, float | None], **rest: Any
-) -> VerificationRow:
+) -> Row:
     low, high = interval
     if low is not None and high is not None:  # a bootstrap can miss the value itself
         low, high = min(low, value), max(high, value)
@@ -356,7 +342,7 @@ def style_space(
     """
     speakers = speakers_of(stores, (split,))
     rng = np.random.default_rng(seed)
-    styles: list[torch.Tensor] = []
+    styles: list[Tensor] = []
     kinds: list[int] = []
     codes: list[int] = []
     genders: list[str] = []
@@ -370,17 +356,20 @@ def style_space(
         gender = clips[0][1].gender
         genders.append(gender)
         faces = [(s, i, n) for s, i in clips for n in range(i.face_count)]
-        for store, item, number in _draw(faces, per_speaker, rng):
-            face = store.face(item, number)
-            styles.append(converter.style_of_face(face, gender=gender, aligned=True).vector)
-            kinds.append(0)
-        for store, item in _draw(clips, per_speaker, rng):
-            styles.append(converter.style_of_voice(store.waveform(item), gender=gender).vector)
-            kinds.append(1)
-        codes += [code] * (len(styles) - len(codes))
-    vectors = torch.nn.functional.normalize(torch.cat(styles).cpu().double(), dim=1)
+        made = [
+            converter.style_of_face(store.face(item, number), gender=gender, aligned=True)
+            for store, item, number in _draw(faces, per_speaker, rng)
+        ]
+        kinds += [0] * len(made)
+        made += [
+            converter.style_of_voice(store.waveform(item), gender=gender)
+            for store, item in _draw(clips, per_speaker, rng)
+        ]
+        kinds += [1] * (len(codes) + len(made) - len(kinds))
+        codes += [code] * len(made)
+        styles += [one.vector for one in made]
     return StyleSpace(
-        styles=vectors.numpy(),
+        styles=functional.normalize(torch.cat(styles).cpu().double(), dim=1).numpy(),
         kind=np.array(kinds),
         speaker=np.array(codes),
         speakers=speakers,
@@ -394,23 +383,7 @@ def _draw(pool: Sequence[Any], count: int, rng: np.random.Generator) -> list[Any
     return [pool[i] for i in sorted(chosen)]
 
 
-def _distances(space: StyleSpace) -> Array:
-    """(n, n) one less the cosine."""
-    distance: Array = np.clip(1.0 - space.styles @ space.styles.T, 0.0, 2.0)
-    np.fill_diagonal(distance, 0.0)
-    return distance
-
-
-def _silhouette(space: StyleSpace, label: NDArray[np.int64]) -> float:
-    """Mean silhouette (Rousseeuw 1987); a point alone in its group counts 0."""
-    from sklearn.metrics import silhouette_score
-
-    return float(silhouette_score(_distances(space), label, metric="precomputed"))
-
-
-def measures(
-    space: StyleSpace, *, system: str = "", dataset: str = "", seed: int = 0
-) -> list[dict[str, Any]]:
+def measures(space: StyleSpace, *, system: str = "", dataset: str = "", seed: int = 0) -> list[Row]:
     """Say how far apart speakers and modalities are.
 
     Args:
@@ -419,35 +392,39 @@ def measures(
         seed: of the draws of the retrieval.
 
     Returns:
-        Tidy rows. A silhouette is from -1 to 1: by speaker 1 is best, by modality 0 (faces and
-        voices mixed). The modality gap is the distance between the means of all faces and of all
-        voices, from 0 to 2. Cosines are means over pairs of a face and a voice.
+        Tidy rows. A silhouette (Rousseeuw 1987) is from -1 to 1: by speaker 1 is best, by modality
+        0 (faces and voices mixed). The modality gap is the distance between the means of all faces
+        and of all voices, from 0 to 2. Cosines are means over pairs of a face and a voice.
     """
+    from sklearn.metrics import silhouette_score
+
     face, voice = (space.styles[space.kind == kind] for kind in range(2))
     of_face, of_voice = (space.speaker[space.kind == kind] for kind in range(2))
     gender = np.array([GENDERS.index(g) for g in space.genders])
     cosine = face @ voice.T
     same = of_face[:, None] == of_voice[None]
     one_sex = (gender[of_face][:, None] == gender[of_voice][None]) & ~same
+    count = len(space.kind)
     found = [
-        ("silhouette by speaker", _silhouette(space, space.speaker), len(space.kind)),
-        ("silhouette by modality", _silhouette(space, space.kind), len(space.kind)),
-        ("modality gap", float(np.linalg.norm(face.mean(0) - voice.mean(0))), len(space.kind)),
-        ("cosine, face and voice of one person", float(cosine[same].mean()), int(same.sum())),
-        ("cosine, of two people", float(cosine[~same].mean()), int((~same).sum())),
+        (f"silhouette by {name}", silhouette_score(space.styles, label, metric="cosine"), count)
+        for name, label in (("speaker", space.speaker), ("modality", space.kind))
     ]
-    if one_sex.any():
-        found.append(
-            ("cosine, of two people of one sex", float(cosine[one_sex].mean()), int(one_sex.sum()))
-        )
+    found.append(("modality gap", np.linalg.norm(face.mean(0) - voice.mean(0)), count))
+    for name, pairs in (
+        ("face and voice of one person", same),
+        ("of two people", ~same),
+        ("of two people of one sex", one_sex),
+    ):
+        if pairs.any():
+            found.append((f"cosine, {name}", cosine[pairs].mean(), int(pairs.sum())))
     shared = {"system": system, "dataset": dataset, "ci_low": None, "ci_high": None, "seed": seed}
-    rows = [
-        {"task": "styles", "metric": m, "value": v, "n": n, "chance": None, **shared}
+    rows: list[Row] = [
+        {"task": "styles", "metric": m, "value": float(v), "n": n, "chance": None, **shared}
         for m, v, n in found
     ]
     styles = {k: torch.from_numpy(s).float() for k, s in zip(KINDS, (face, voice), strict=True)}
     codes = dict(zip(KINDS, map(torch.from_numpy, (of_face, of_voice)), strict=True))
+    columns = ("task", "metric", "value", "n", "chance")
     for one in retrieval(styles, codes, torch.from_numpy(gender), seed=seed):
-        kept = {name: one[name] for name in ("task", "metric", "value", "n", "chance")}
-        rows.append({**kept, **shared})
+        rows.append({name: one[name] for name in columns} | shared)
     return rows

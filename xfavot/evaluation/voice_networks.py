@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import re
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +29,6 @@ from xfavot.audio.mel import MEL, Standardiser, log_mel
 from xfavot.errors import DataError, WeightsError
 from xfavot.evaluation import external
 from xfavot.mini.speak import ADVERBS, COLOURS, COMMANDS, DIGITS, LETTERS, PREPOSITIONS
-from xfavot.models.content import ContentNetwork
 from xfavot.training.pretrain import load_network
 from xfavot.training.speech import decode
 from xfavot.weights import fetched
@@ -44,19 +43,22 @@ SHIFTS_MS = (0, 10, 20, 30)  # left out at the beginning, since a score depends 
 MEAN, SPREAD = "_over_shifts", "_spread_of_shifts"  # end the names of what says so
 DIMENSIONS = ("noisiness", "discontinuity", "coloration", "loudness")  # in the network's order
 NISQA_DEFINITIONS = {
-    NISQA: f"NISQA v2.0 (nisqa.tar), at {MEL.sample_rate} Hz without resampling",
-    NISQA_TTS: f"NISQA-TTS v1.0 (nisqa_tts.tar), at {MEL.sample_rate} Hz without resampling",
-}
-NISQA_DEFINITIONS |= {
-    name + ending: f"{text}; {said} over the clip without its first 0, 10, 20 and 30 ms"
-    for name, text in NISQA_DEFINITIONS.items()
-    for ending, said in ((MEAN, "mean"), (SPREAD, "standard deviation"))
+    metric + ending: f"{file}, at {MEL.sample_rate} Hz without resampling{said}"
+    for metric, file in (
+        (NISQA, "NISQA v2.0 (nisqa.tar)"),
+        (NISQA_TTS, "NISQA-TTS v1.0 (nisqa_tts.tar)"),
+    )
+    for ending, said in (
+        ("", ""),
+        (MEAN, "; mean over the clip without its first 0, 10, 20 and 30 ms"),
+        (SPREAD, "; standard deviation over the clip without its first 0, 10, 20 and 30 ms"),
+    )
 }
 KIND = {NISQA: "NISQA_DIM", NISQA_TTS: "NISQA"}  # of network, as the files say
 SMALLEST_AMPLITUDE, RANGE_DB = 1e-4, 80.0
 LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 4000, 204_800  # above, a window of 20 ms exceeds the FFT
 CHANNELS = (16, 32, 64, 64, 64, 64)  # of the TTS variant's convolutions
-POOLED = (0, 1, 3)  # convolutions that a pooling follows
+POOLED = (1, 2, 4)  # convolutions that a pooling follows
 CODE, HIDDEN = 20, 128  # numbers a segment, units of the LSTM in one direction
 AT_ONCE = 512  # segments
 
@@ -102,10 +104,9 @@ class Nisqa:
                 )
             self.library.NISQA_DIR = folder
         else:
-            state = external.read_state(path, at=("model_state_dict",))
             self.network = Naturalness(args)
-            state = {_own_name(name): value for name, value in state.items()}
-            external.require_tensors(path, state, self.network.state_dict())
+            expected = self.network.state_dict()
+            state = external.read_state(path, at=("model_state_dict",), expected=expected)
             self.network.load_state_dict(state)
             self.network.eval().requires_grad_(False)
 
@@ -193,7 +194,7 @@ def nisqa_mel(wave: Wave, rate_hz: int, args: Mapping[str, Any]) -> Tensor:
 
 
 class Naturalness(nn.Module):
-    """The TTS variant's network.
+    """The TTS variant's network; its layers bear the names of its file of weights.
 
     Args:
         args: settings of its file of weights.
@@ -202,45 +203,35 @@ class Naturalness(nn.Module):
     def __init__(self, args: Mapping[str, Any]) -> None:
         """Build it with random weights."""
         super().__init__()
-        wide = zip((1, *CHANNELS), CHANNELS, strict=False)
-        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in wide)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in CHANNELS)
         rows, columns = args["ms_n_mels"] // 8, (args["ms_seg_length"] + 1) // 8
-        self.code = nn.Linear(CHANNELS[-1] * rows * columns, CODE)
-        self.lstm = nn.LSTM(CODE, HIDDEN, batch_first=True, bidirectional=True)
-        self.rating = nn.Linear(2 * HIDDEN, 1)
+        layers = nn.ModuleDict({"fc_out": nn.Linear(CHANNELS[-1] * rows * columns, CODE)})
+        for number, (inputs, outputs) in enumerate(pairwise((1, *CHANNELS)), 1):
+            layers[f"conv{number}"] = nn.Conv2d(inputs, outputs, 3, padding=1)
+            layers[f"bn{number}"] = nn.BatchNorm2d(outputs)
+        lstm = nn.LSTM(CODE, HIDDEN, batch_first=True, bidirectional=True)
+        self.cnn = nn.ModuleDict({"model": layers})
+        self.time_dependency = nn.ModuleDict({"model": nn.ModuleDict({"lstm": lstm})})
+        rating = nn.ModuleDict({"linear": nn.Linear(2 * HIDDEN, 1)})
+        self.pool = nn.ModuleDict({"model": rating})
 
     def forward(self, segments: Tensor) -> Tensor:
         """Rate the segments (n, 48, 15) of one voice: (1,)."""
-        codes = torch.cat([self._encode(part) for part in torch.split(segments, AT_ONCE)])
-        steps = self.lstm(codes[None])[0][0]  # (n, 256): forward, then backward
-        rating: Tensor = self.rating(torch.cat([steps[-1, :HIDDEN], steps[0, HIDDEN:]]))
+        layers = self.get_submodule("cnn.model")
+        codes = torch.cat([self._encode(layers, x) for x in torch.split(segments, AT_ONCE)])
+        steps = self.get_submodule("time_dependency.model.lstm")(codes[None])[0][0]  # (n, 256)
+        ends = torch.cat([steps[-1, :HIDDEN], steps[0, HIDDEN:]])  # forward, then backward
+        rating: Tensor = self.get_submodule("pool.model.linear")(ends)
         return rating
 
-    def _encode(self, segments: Tensor) -> Tensor:
+    def _encode(self, layers: nn.Module, segments: Tensor) -> Tensor:
         x = segments[:, None]  # (n, 1, 48, 15)
-        for number, (layer, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
-            x = functional.relu(norm(layer(x)))
+        for number in range(1, len(CHANNELS) + 1):
+            convolved = layers.get_submodule(f"conv{number}")(x)
+            x = functional.relu(layers.get_submodule(f"bn{number}")(convolved))
             if number in POOLED:
-                x = functional.max_pool2d(x, 2, padding=(0, int(number == 0)))
-        code: Tensor = self.code(x.flatten(1))  # (n, 64, 6, 2) before
+                x = functional.max_pool2d(x, 2, padding=(0, int(number == 1)))
+        code: Tensor = layers.get_submodule("fc_out")(x.flatten(1))  # (n, 64, 6, 2) before
         return code
-
-
-def _own_name(name: str) -> str:
-    """Rename a tensor of the TTS variant's file to that of `Naturalness`."""
-    layer = re.fullmatch(r"cnn\.model\.(conv|bn)(\d)\.(\w+)", name)
-    if layer:
-        kind = "convolutions" if layer[1] == "conv" else "norms"
-        return f"{kind}.{int(layer[2]) - 1}.{layer[3]}"
-    for theirs, ours in (
-        ("cnn.model.fc_out", "code"),
-        ("time_dependency.model.lstm", "lstm"),
-        ("pool.model.linear", "rating"),
-    ):
-        if name.startswith(f"{theirs}."):
-            return ours + name.removeprefix(theirs)
-    return name
 
 
 # Speech recognisers for word error rates; each has its own name in the tables
@@ -252,17 +243,6 @@ NAMES = (ESPNET, SPHINX_GRID)
 SLOTS = (COMMANDS, COLOURS, PREPOSITIONS, tuple(f"{one}." for one in LETTERS), DIGITS, ADVERBS)
 SHORTEST_SAMPLES = 8_000  # half a second; ESPnet refuses clips of a few frames
 BEAM, CTC_WEIGHT, LM_WEIGHT = 10, 0.5, 0.6  # of ESPnet's search; the paper tells none
-
-
-class Recogniser(Protocol):
-    """Hears words."""
-
-    @property
-    def name(self) -> str:
-        """Its name in the tables."""
-
-    def hear(self, wave: Wave, rate_hz: int) -> str:
-        """Return the words of one utterance (N,) in [-1, 1]; "" if none was heard."""
 
 
 class PocketsphinxGrid:
@@ -288,7 +268,7 @@ class PocketsphinxGrid:
         self._decoder.activate_search("grid")
 
     def hear(self, wave: Wave, rate_hz: int) -> str:
-        """See :class:`Recogniser`."""
+        """Return the words of one utterance (N,) in [-1, 1]; "" if none was heard."""
         pcm = np.round(at_16_khz(wave, rate_hz) * 32767).astype("<i2").tobytes()
         self._decoder.reinit_feat()  # else the mean of the clips before stays in the front end
         self._decoder.start_utt()
@@ -329,11 +309,14 @@ class Espnet:
                 )
 
     def hear(self, wave: Wave, rate_hz: int) -> str:
-        """See :class:`Recogniser`."""
+        """Return the words of one utterance (N,) in [-1, 1]; "" if none was heard."""
         x = at_16_khz(wave, rate_hz)
         with _quiet():
             best = self._network(np.pad(x, (0, max(0, SHORTEST_SAMPLES - len(x)))))
         return str(best[0][0] or "") if best else ""
+
+
+Recogniser = PocketsphinxGrid | Espnet
 
 
 def load_recogniser(name: str, *, cache: str | PathLike[str] | None = None) -> Recogniser:
@@ -428,12 +411,14 @@ def _absolute(value: Any, folder: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
+def _quiet() -> Iterator[None]:
     """Keep ESPnet's own messages (missing nltk data, deprecations) out of a notebook."""
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
+    with (
+        contextlib.redirect_stderr(io.StringIO()),
+        contextlib.redirect_stdout(io.StringIO()),
+        warnings.catch_warnings(action="ignore"),
+    ):
+        yield
 
 
 # The speaker encoder of SpkSim
@@ -462,8 +447,7 @@ class SpeakerEncoder:
     def __init__(self, *, cache: str | PathLike[str] | None = None) -> None:
         """Load the network; see the class."""
         path = fetched.path("resemblyzer", cache)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its own imports
+        with warnings.catch_warnings(action="ignore"):  # of its own imports
             library = external.package("resemblyzer")
         self._prepare: Any = library.preprocess_wav
         self._network: Any = library.VoiceEncoder("cpu", verbose=False, weights_fpath=path)
@@ -505,17 +489,15 @@ class ContentReader:
     """The content network that comes with the package, on the CPU.
 
     Raises:
-        WeightsError: none comes with this installation, or it is damaged.
+        WeightsError: none comes with this installation.
     """
 
     def __init__(self) -> None:
         """Load the network; see the class."""
         path = weights.shipped("content")
         kept = load_network(path)
-        network, said = kept.network, kept.record["standardiser"]
-        if not isinstance(network, ContentNetwork):
-            raise WeightsError(f"{path} holds no content network; install the package again")
-        self._network = network
+        self._network: Any = kept.network
+        said = kept.record["standardiser"]
         self._standardiser = Standardiser(*(torch.tensor(said[name]) for name in ("mean", "std")))
 
     @torch.inference_mode()

@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 
@@ -85,22 +85,6 @@ SLACK_FRAMES = 4  # 50 ms, of very short clips
 Track = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """How well two F0 tracks agree.
-
-    Args:
-        voicing: share of frames that are voiced in both or in neither.
-        correlation: of log F0 over the frames voiced in both; ``None`` where there are fewer than
-            ten, or one of the two does not move.
-        voiced: frames voiced in both.
-    """
-
-    voicing: float
-    correlation: float | None
-    voiced: int
-
-
 def shared_length(what: str, source: int, output: int, frame: str, slack: int) -> int:
     """Return the shorter length of a source and an output of the same rhythm.
 
@@ -117,11 +101,16 @@ def shared_length(what: str, source: int, output: int, frame: str, slack: int) -
     return shorter
 
 
-def agreement(source: Track, output: Track) -> Agreement:
+def agreement(source: Track, output: Track) -> tuple[float, float | None]:
     """Compare two tracks.
 
     Args:
         source, output: F0 in Hz, (T,) and (T',), 0 where unvoiced.
+
+    Returns:
+        The share of frames that are voiced in both or in neither, and the correlation of log F0
+        over the frames voiced in both; ``None`` where there are fewer than ten, or one of the two
+        does not move.
 
     Raises:
         DataError: one is empty, or their lengths differ too much to be the same utterance.
@@ -129,12 +118,12 @@ def agreement(source: Track, output: Track) -> Agreement:
     shorter = shared_length("F0", len(source), len(output), "12.5 ms", SLACK_FRAMES)
     a, b = source[:shorter], output[:shorter]
     both = (a > 0) & (b > 0)
-    voiced, correlation = int(both.sum()), None
-    if voiced >= LEAST_VOICED:
+    correlation = None
+    if int(both.sum()) >= LEAST_VOICED:
         pair = np.log(np.stack([a[both], b[both]]).astype(np.float64))
         if (pair.std(axis=1) > LEAST_MOVEMENT).all():
             correlation = float(np.corrcoef(pair)[0, 1])
-    return Agreement(float(np.mean((a > 0) == (b > 0))), correlation, voiced)
+    return float(np.mean((a > 0) == (b > 0))), correlation
 
 
 def gender_by_pitch(f0: Track) -> str:
@@ -310,14 +299,12 @@ def embedder(weights_folder: Cache = None) -> Callable[[Path], Vector]:
 
 def _quality(network: Nisqa) -> Measure:
     def measure(one: Output, people: People) -> Found:
-        wave = load_waveform(one.output)
-        later = (wave[ms * MEL.sample_rate // 1000 :] for ms in SHIFTS_MS)
-        rated = [network(x, MEL.sample_rate) for x in later]
-        over = [scores[network.metric] for scores in rated]
-        scores = rated[0] | {
-            network.metric + MEAN: float(np.mean(over)),
-            network.metric + SPREAD: float(np.std(over)),
-        }
+        wave, metric = load_waveform(one.output), network.metric
+        scores = network(wave, MEL.sample_rate)
+        with suppress(DataError):  # too short once its beginning is left out: the plain score alone
+            later = (wave[ms * MEL.sample_rate // 1000 :] for ms in SHIFTS_MS[1:])
+            over = [scores[metric], *(network(x, MEL.sample_rate)[metric] for x in later)]
+            scores |= {metric + MEAN: float(np.mean(over)), metric + SPREAD: float(np.std(over))}
         return {name: (value, 1.0) for name, value in scores.items()}
 
     return measure
@@ -351,9 +338,9 @@ def _words(recogniser: Recogniser) -> Measure:
 
 
 def _melody(track: Callable[[Path], Track], one: Output, people: People) -> Found:
-    found = agreement(track(one.source), track(one.output))
-    values = {VOICING: found.voicing, CORRELATION: found.correlation}
-    return {name: (value, 1.0) for name, value in values.items() if value is not None}
+    voicing, correlation = agreement(track(one.source), track(one.output))
+    found = {VOICING: (voicing, 1.0)}
+    return found if correlation is None else found | {CORRELATION: (correlation, 1.0)}
 
 
 def _gender(track: Callable[[Path], Track], one: Output, people: People) -> Found:
@@ -413,9 +400,8 @@ def score(
 
 def definition(metric: str, recogniser: str) -> str:
     """Say what a metric of voices is."""
-    if metric.startswith(NISQA):
-        return NISQA_DEFINITIONS.get(metric, NISQA_DEFINITIONS[NISQA])
     if metric in WORD_DEFINITIONS:
         return f"{WORD_DEFINITIONS[metric]}; heard by {recogniser}"
-    known = {**F0_DEFINITIONS, **CONTENT_DEFINITIONS, SIMILARITY: SIMILARITY_DEFINITION}
-    return known[metric]
+    if metric.startswith(NISQA):
+        return NISQA_DEFINITIONS.get(metric, NISQA_DEFINITIONS[NISQA])
+    return (F0_DEFINITIONS | CONTENT_DEFINITIONS | {SIMILARITY: SIMILARITY_DEFINITION})[metric]
