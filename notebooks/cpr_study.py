@@ -50,17 +50,12 @@ out: str = "runs/cpr_study"  # folder of the study
 # %%
 from pathlib import Path
 
-import matplotlib as mpl
-import pandas as pd
 from IPython import display
-from matplotlib.figure import Figure
 
 from xfavot import report
-from xfavot.convert import Task
-from xfavot.evaluation.cpr import CHANCE
 from xfavot.parameters import Study
 from xfavot.report import study
-from xfavot.viz import drawing, progress
+from xfavot.viz import figures, progress
 
 # %%
 began = report.begin()
@@ -78,7 +73,6 @@ cfg = Study.resolve(
     answers=answers,
     out=out,
 )
-mpl.rcParams.update(drawing.RC)
 
 # %% [markdown]
 # ## The pages
@@ -99,7 +93,7 @@ made
 
 # %%
 given = study.read_answers(made, cfg.answers)
-given
+given.summary
 
 # %% [markdown]
 # ## The ratio
@@ -112,7 +106,7 @@ given
 
 # %%
 rows = study.result_rows(made, given)
-origin = study.answered(made.provenance, began)
+origin = study.answered(made.key["provenance"], began)
 table = report.write_table(
     "cpr",
     rows,
@@ -123,28 +117,7 @@ table = report.write_table(
 report.read_table(table)
 
 # %%
-frame = pd.DataFrame(rows)
-frame = frame[frame["metric"] == frame["metric"][0]]  # people first, else the first classifier
-systems, tasks = list(frame["system"].unique()), list(frame["task"].unique())
-width = 0.72 / len(systems)
-figure = Figure(figsize=(5.4, 3.0), layout="constrained")
-axes = figure.add_subplot()
-for number, (system, one) in enumerate(frame.groupby("system", sort=False)):
-    x = one["task"].map(tasks.index) + width * (number - (len(systems) - 1) / 2)
-    spread = [one["value"] - one["ci_low"], one["ci_high"] - one["value"]]
-    colour = drawing.PALETTE[number % len(drawing.PALETTE)]
-    axes.bar(x, one["value"], 0.9 * width, color=colour, label=system)
-    axes.errorbar(x, one["value"], spread, fmt="none", ecolor=drawing.INK, capsize=2.5)
-    for place, value in zip(x, one["value"], strict=True):
-        axes.text(place, 0.02, f"{value:.2f}", ha="center", color="white", weight="bold")
-axes.tick_params(axis="x", length=0, labelcolor=drawing.INK)
-axes.axhline(CHANCE, color=drawing.INK, linestyle="--", linewidth=0.8)
-axes.set_xticks(range(len(tasks)), [drawing.title_of(Task(task)) for task in tasks])
-axes.set(ylim=(0, 1.02), ylabel="CPR", title=f"{frame['metric'].iloc[0]}; dashed: chance")
-figure.legend(loc="outside upper left", ncols=4)
-
-# %%
-picture = drawing.Drawing(figure)
+picture = figures.preferences(rows)
 folder = report.write_figure(
     "cpr", picture, data=rows, provenance=origin, root=Path(cfg.out, "figures")
 )

@@ -57,9 +57,8 @@ from xfavot import report
 from xfavot.convert import Grid, Panel, Task, convert_grid
 from xfavot.data.store import GENDERS
 from xfavot.evaluation import matching
-from xfavot.evaluation.cpr import CHANCE, TRUTH
 from xfavot.parameters import Figures
-from xfavot.viz import drawing, paper_figures, progress
+from xfavot.viz import drawing, figures, paper_figures, progress
 
 # %%
 began = report.begin()
@@ -183,29 +182,7 @@ if material.has("Fig. 4", "face", "voice"):
 # %%
 ratios, origin = material.correspondence()
 if ratios:
-    frame = pd.DataFrame(ratios)
-    frame = frame[frame["metric"] == frame["metric"][0]]  # people first, else the first classifier
-    systems, tasks = list(frame["system"].unique()), list(frame["task"].unique())
-    colours = iter(drawing.PALETTE * len(systems))
-    width = 0.72 / len(systems)
-    figure = Figure(figsize=(5.4, 3.0), layout="constrained")
-    axes = figure.add_subplot()
-    for number, (system, one) in enumerate(frame.groupby("system", sort=False)):
-        x = one["task"].map(tasks.index) + width * (number - (len(systems) - 1) / 2)
-        spread = [one["value"] - one["ci_low"], one["ci_high"] - one["value"]]
-        colour = "#9aa3aa" if system == TRUTH else next(colours)
-        axes.bar(x, one["value"], 0.9 * width, color=colour, label=system)
-        axes.errorbar(x, one["value"], spread, fmt="none", ecolor=drawing.INK, capsize=2.5)
-        for place, value in zip(x, one["value"], strict=True):
-            axes.text(place, 0.02, f"{value:.2f}", ha="center", color="white", weight="bold")
-    axes.tick_params(axis="x", length=0, labelcolor=drawing.INK)
-    axes.axhline(CHANCE, color=drawing.INK, linestyle="--", linewidth=0.8)
-    axes.set_xticks(range(len(tasks)), [drawing.title_of(Task(task)) for task in tasks])
-    axes.grid(axis="x", visible=False)
-    axes.set(ylim=(0, 1.02), ylabel="CPR", title=f"{frame['metric'].iloc[0]}; dashed: chance")
-    axes.set_xlabel(f"lines: 95 % ({frame['interval'].iloc[0]}), {frame['n'].max()} at most a bar")
-    figure.legend(loc="outside upper left", ncols=4)
-    material.publish("fig5", figure, rows=ratios, origin=origin)
+    material.publish("fig5", figures.preferences(ratios), rows=ratios, origin=origin)
 
 # %% [markdown]
 # ## Fig. 6: latent-guided

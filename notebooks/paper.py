@@ -122,7 +122,7 @@ for name in paper.ALL_FIGURES:
 # ## What is here, and what is not
 
 # %%
-paper.contents(cfg.out)
+display.Markdown(paper.contents(cfg.out).to_markdown())
 
 # %%
 paper.refuse(failed)

@@ -59,7 +59,7 @@ root = Path(cfg.out, "paper_tables")
 wanted = tables.datasets_of(dataset)
 found = tables.read(cfg.run.run_root, wanted)
 study = tables.read(cfg.run.run_root, wanted, study=True)
-display.display(found, study)
+display.display(found.summary, study.summary)
 
 # %%
 stores = tables.stores_there(cfg.run.data_root, cfg.run.data.corpora)
@@ -69,9 +69,8 @@ measured = report.collect(**about, tier=found.tier, stores=stores)
 answered = report.collect(**about, tier=study.tier, stores=stores)
 
 
-def show(item, rows, provenance, view):
+def show(item, rows, provenance, view, caption):
     """Write a table and show what was read back from disk."""
-    caption = tables.CAPTIONS[item]
     folder = report.write_table(
         item, rows, provenance=provenance, root=root, caption=caption, view=view
     )
@@ -86,7 +85,16 @@ def show(item, rows, provenance, view):
 
 # %%
 rows = modules.table_1()
-show("table1", rows, program, report.listing(rows, modules.TABLE_1_COLUMNS))
+columns = {
+    "system": "Style vector of",
+    "task": "Data",
+    "L_xm": "$L_{xm}$",
+    "heads": "Heads of $D_A$ and $C_A$",
+    "speaker_label": "Speaker label",
+    "status": "Status",
+}
+caption = "Table 1: where a style comes from, and what may be trained with it."
+show("table1", rows, program, report.listing(rows, columns), caption)
 
 # %% [markdown]
 # ## Tables 2 and 3: quality
@@ -98,7 +106,8 @@ show("table1", rows, program, report.listing(rows, modules.TABLE_1_COLUMNS))
 # in for those of Inception and AlexNet, under names of their own.
 
 # %%
-for item in ("table2", "table3"):
+captions = {"table2": "Table 2: face image translation.", "table3": "Table 3: voice conversion."}
+for item, caption in captions.items():
     rows = tables.compared(item, found, dataset=dataset)
     table = tables.paper_cells(item, rows).pivot_table(
         index=["Guidance", "Model"],
@@ -108,7 +117,7 @@ for item in ("table2", "table3"):
         observed=True,
     )
     view = report.footnoted(table, *tables.definitions(rows, found, of_paper=True))
-    show(item, rows, measured, view)
+    show(item, rows, measured, view, caption)
 
 # %% [markdown]
 # ## Tables 4 and 5: ablations
@@ -116,7 +125,11 @@ for item in ("table2", "table3"):
 # One row a configuration, one column a guidance and measure.
 
 # %%
-for item in ("table4", "table5"):
+captions = {
+    "table4": "Table 4: ablations, face image translation; the paper's values on GRID.",
+    "table5": "Table 5: ablations, voice conversion; the paper's values on GRID.",
+}
+for item, caption in captions.items():
     rows = tables.compared(item, found, dataset=dataset)
     table = tables.paper_cells(item, rows).pivot_table(
         index="Model",
@@ -126,7 +139,7 @@ for item in ("table4", "table5"):
         observed=True,
     )
     view = report.footnoted(table, *tables.definitions(rows, found, of_paper=True))
-    show(item, rows, measured, view)
+    show(item, rows, measured, view, caption)
 
 # %% [markdown]
 # ## All else that was measured
@@ -135,6 +148,7 @@ for item in ("table4", "table5"):
 
 # %%
 values = pd.DataFrame(found.rows, columns=[*report.COLUMNS, "direction"])
+values["metric"] = values["metric"].map(tables.displayed)
 whole = values[values["direction"].isna() | (values["direction"] == "mean")]
 whole.pivot_table(index="metric", columns=["system", "task"], values="value").round(3).fillna("")
 
@@ -149,17 +163,28 @@ rows = tables.compared("correspondence", study, dataset=dataset)
 table = tables.cells(rows).pivot_table(
     index="metric", columns=["task", "system"], values="cell", aggfunc="first"
 )
-show("correspondence", rows, answered, report.footnoted(table))
+caption = "Correspondence preference ratio (paper: Sec. 4.3, Fig. 5); chance is 0.5."
+show("correspondence", rows, answered, report.footnoted(table), caption)
 
 # %%
 rows = tables.compared("verification", found, dataset=dataset)
-show("verification", rows, measured, report.listing(rows, tables.VERIFICATION_COLUMNS))
+columns = {
+    "system": "System",
+    "task": "Styles or voices",
+    "metric": "Measure",
+    "direction": "Direction",
+    "value": "Value",
+    "chance": "Chance",
+    "published_voxceleb": "Published, VoxCeleb",
+}
+caption = "Face against voice by their styles: verification and retrieval."
+show("verification", rows, measured, report.listing(rows, columns), caption)
 
 # %% [markdown]
 # ## Every metric by direction and sex
 
 # %%
-rows = tables.by_direction_and_sex(found, dataset=dataset)
+rows = tables.compared("by_direction_and_sex", found, dataset=dataset)
 table = tables.cells(rows).pivot_table(
     index=["metric", "system", "task"],
     columns=[name for name in ("direction", "sex") if name in rows[0]] or "dataset",
@@ -167,7 +192,7 @@ table = tables.cells(rows).pivot_table(
     aggfunc="first",
 )
 view = report.footnoted(table.fillna(""), *tables.definitions(rows, found))
-show("by_direction_and_sex", rows, measured, view)
+show("by_direction_and_sex", rows, measured, view, "Every metric by direction and sex.")
 
 # %% [markdown]
 # ## Tables 6 to 9: the networks
@@ -176,10 +201,28 @@ show("by_direction_and_sex", rows, measured, view)
 # how the printed table differs where that is known, with the assumption's id.
 
 # %%
-for item in modules.MODULES:
+columns = {
+    "system": "Module",
+    "layer": "Layer",
+    "resample": "Resample",
+    "norm": "Norm.",
+    "output": "Output shape",
+    "value": "Parameters",
+    "published": "Printed table",
+}
+captions = {
+    "table6": "Table 6: the image generator.",
+    "table7": "Table 7: the audio generator; the F0 features join before the AdaIN blocks.",
+    "table8": "Table 8: the image style encoder and discriminator.",
+    "table9": "Table 9: the audio style encoder, discriminator and classifier.",
+    "mapping_network": "The mapping network (App. G); parameters are those of all domains.",
+}
+for item, caption in captions.items():
     rows = modules.module_table(item, cfg.run.model)
-    show(item, rows, program, report.listing(rows, modules.LAYER_COLUMNS))
+    show(item, rows, program, report.listing(rows, columns), caption)
 
 # %%
 rows = modules.totals(cfg.run.model)
-show("modules", rows, program, report.listing(rows, {"system": "Module", "value": "Parameters"}))
+columns = {"system": "Module", "value": "Parameters"}
+caption = "All trained modules; parameters are counted, the paper prints none."
+show("modules", rows, program, report.listing(rows, columns), caption)

@@ -14,7 +14,7 @@ from xfavot.report import modules, read_table, tables
 pytest.importorskip("papermill")
 
 OF_THE_PROGRAM = {"table1", "modules", *modules.MODULES}
-ITEMS = {*OF_THE_PROGRAM, *tables.FITS, "by_direction_and_sex"}
+ITEMS = {*OF_THE_PROGRAM, *tables.ITEMS}
 
 
 def test_every_table_is_written_beside_an_evaluation(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_measures_of_known_changes(tmp_path: Path, no_embedding: None) -> None:
     assert found["octave", "gross_pitch_error"] > 0.95
     assert found["silent", "voicing_error"] > 0.9
     assert ("silent", "f0_cents") not in found
-    for row in artifact.plain_rows("x", rows, "smoke"):
+    for row in artifact.plain_rows("x", rows):
         artifact.require_columns("x", row)
 
 

@@ -411,7 +411,7 @@ def test_scores_on_the_disk(evaluation: Evaluation, folder: Path) -> None:
     table = evaluation.save()
     back = artifact.from_csv(table.with_name("scores.csv").read_text("utf-8"))
     assert [row["value"] for row in back] == [row["value"] for row in scores]
-    for row in artifact.plain_rows("scores", back, "smoke"):
+    for row in artifact.plain_rows("scores", back):
         artifact.require_columns(row["metric"], row)
         assert row["definition"]
     missing = artifact.from_csv(table.with_name("missing.csv").read_text("utf-8"))

@@ -32,7 +32,7 @@ from xfavot.errors import ConfigError
 from xfavot.evaluation import matching
 from xfavot.evaluation.matching import StyleSpace
 from xfavot.parameters import Figures
-from xfavot.report.study import System
+from xfavot.report.study import System, short_names
 from xfavot.viz import paper_figures
 from xfavot.viz.drawing import conversions, median_hz
 from xfavot.viz.paper_figures import Material, rows_of
@@ -218,10 +218,10 @@ def test_numbers_of_the_style_space() -> None:
 
 def test_short_names_tell_models_apart(converter: Converter) -> None:
     later = Converter(loaded(step=9), name="later", vocoder=GriffinLim(iterations=2))
-    models = [System("long", one, "0") for one in (converter, later, later)]
-    names = [one.name for one in paper_figures.short_names(models)]
+    models = [System(one.config.configuration, one, "0") for one in (converter, later, later)]
+    names = [one.name for one in short_names(models)]
     assert names == ["xfavot, step 7", "xfavot, step 9, 2", "xfavot, step 9, 3"]
-    assert paper_figures.short_names(models[:1])[0].name == "xfavot"
+    assert short_names(models[:1])[0].name == "xfavot"
 
 
 def test_parameters() -> None:

@@ -73,7 +73,7 @@ def test_models_are_named_as_shortly_as_they_differ(
     assert len({one.sha256 for one in systems}) == 2
     cfg = task(tmp_path, checkpoint="one,two,three,later")
     names = [one.name for one in study.systems_of(cfg)]
-    assert names == ["run_a", "run_b at step 5", "joint", "run_b at step 9"]
+    assert names == ["xfavot, step 5, 1", "xfavot, step 5, 2", "joint", "xfavot, step 9"]
 
 
 def test_tier_is_the_papers_only_for_its_size_and_number(tmp_path: Path) -> None:
@@ -106,12 +106,13 @@ def test_a_study_asks_the_truth_and_every_model_and_says_where_it_comes_from(
     by = {(row["system"], row["metric"]) for row in made.key["automatic"]}
     for system in systems:
         assert (system, "automatic CPR, by the style encoders of joint") in by
-    origin = made.provenance
+    origin = made.key["provenance"]
     assert [origin[k] for k in ("tier", "dataset", "notebook")] == ["smoke", "grid", "cpr_study"]
     assert origin["command"] == ("papermill notebooks/cpr_study.ipynb out.ipynb")
     assert set(origin["weights"]) == {"model xfavot", "model joint"}
     assert str(tmp_path) not in json.dumps(made.key["provenance"])
-    assert "1 pages of 12 questions" in told[-1]
+    assert "1 pages of 12 questions" in repr(made)
+    assert "joint, i2a: 2 triplets" in told
     again = study.prepare(
         task(tmp_path, answers="somewhere"), report.begin(), on_log=lambda _: None
     )

@@ -114,7 +114,7 @@ def test_systems_are_known_by_either_name(name: str, key: str) -> None:
 
 
 def test_without_runs_every_cell_is_there_with_its_reason() -> None:
-    for item in tables.FITS:
+    for item in tables.ITEMS:
         rows = tables.compared(item, Evaluations(), dataset="mini")
         assert rows
         for one in rows:
@@ -163,7 +163,7 @@ def test_measured_values_stand_beside_the_published(tmp_path: Path) -> None:
     assert "definition" not in rows[0]
     assert tables.definitions(rows, found) == [f"{NISQA}: as rated."]
     assert tables.definitions(rows, found, of_paper=True) == ["NISQA: as rated."]
-    apart = tables.by_direction_and_sex(found, dataset="mini")
+    apart = tables.compared(tables.EVERY, found, dataset="mini")
     assert [(one["value"], one["direction"]) for one in apart] == [(9.0, "female to male")]
 
 
@@ -302,9 +302,9 @@ def test_verification_stands_beside_other_work(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"value": "nan"}, "row 1: value 'nan'"),
+        ({"value": "nan"}, "row 1: .*'value': 'nan'"),
         ({"n": 0}, "at least one"),
-        ({"metric": ""}, "metric missing"),
+        ({"metric": ""}, "'metric': None"),
     ],
 )
 def test_damaged_rows_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -319,36 +319,21 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     whole = file.read_text("utf-8")
     for text, message in (
         (whole[:-20], "cannot be read"),
-        (f"{whole.splitlines()[0]}\n", "no row"),
+        (f"{whole.splitlines()[0]}\n", "it has no row"),
         (whole + "a,b,c\n", "cannot be read"),
     ):
         file.write_text(text, "utf-8")
         with pytest.raises(DataError, match=message):
             tables.read(tmp_path, ("mini",))
     file.write_text(whole, "utf-8")
-    for text, message in (
-        ("{", "is damaged"),
-        ("{}", ""),
-        ("[]", "holds list"),
-        ('{"preset": "mini"}', "lacks configuration"),
-    ):
+    for text in ("{", "[1]"):
         (folder / "config.json").write_text(text, "utf-8")
-        if not message:
-            assert tables.read(tmp_path, ("mini",)).tier == "reduced"
-            continue
-        with pytest.raises(DataError, match=rf"config.json {message}"):
+        with pytest.raises(DataError, match=r"config.json is damaged"):
             tables.read(tmp_path, ("mini",))
     (folder / "config.json").unlink()
     write(folder / "evaluation" / "missing.csv", [{"system": "xfavot", "metric": "", "reason": ""}])
-    with pytest.raises(DataError, match=r"missing.csv, row 1"):
+    with pytest.raises(DataError, match=r"missing.csv cannot be read"):
         tables.read(tmp_path, ("mini",))
-
-
-def test_unknown_tables_are_refused() -> None:
-    with pytest.raises(DataError, match="expected one of: table2"):
-        tables.compared("table1", Evaluations(), dataset="mini")
-    with pytest.raises(DataError, match="expected one of: table6"):
-        modules.module_table("table2", ModelConfig())
 
 
 def test_a_cell_without_value_is_written_only_with_its_reason(tmp_path: Path) -> None:
@@ -359,9 +344,9 @@ def test_a_cell_without_value_is_written_only_with_its_reason(tmp_path: Path) ->
     table = report.read_table(report.write_table("t", rows, provenance=origin, root=tmp_path))
     assert table.rows[0]["value"] is None
     assert table.rows[0]["published_grid"] == 4.62
-    with pytest.raises(DataError, match="value None"):
+    with pytest.raises(DataError, match="'value': None"):
         artifact.require_columns("here", {**rows[0], "missing": None})
-    with pytest.raises(DataError, match=r"value 1.0"):
+    with pytest.raises(DataError, match=r"'value': 1\.0"):
         artifact.require_columns("here", {**rows[0], "value": 1.0})
 
 
@@ -388,10 +373,10 @@ def test_tables_have_the_papers_layout_with_both_values_side_by_side(tmp_path: P
         *("Image AdaIN-CVC", "Image XFaVoT"),
     ]
     ours = three.loc["Audio", "XFaVoT"]
-    nisqa = r"NISQA $\uparrow$"
+    nisqa = f"NISQA {artifact.UP}"
     assert ours["mini", nisqa, "ours"] == "3.26"
     assert ours["GRID", nisqa, "paper"] == "4.65"
-    lost = three.loc["Image", "XFaVoT"]["VCTK (+CelebA-HQ)", r"SpkSim $\uparrow$", "paper"]
+    lost = three.loc["Image", "XFaVoT"]["VCTK (+CelebA-HQ)", f"SpkSim {artifact.UP}", "paper"]
     assert lost == artifact.EMPTY + "not printed in the paper"
     beside = shown("table3", tables.read(tmp_path, ("grid",)), "grid")
     assert list(beside.columns[:2]) == [("GRID", nisqa, "ours"), ("GRID", nisqa, "paper")]
@@ -401,7 +386,7 @@ def test_tables_have_the_papers_layout_with_both_values_side_by_side(tmp_path: P
         *("StarGANv2-VC, one-shot", "Joint training", "Joint training, $L_{xm}$", "XFaVoT")
     ]
     assert list(five.loc["Joint training"]["Image-guided", nisqa]) == ["2.00", "4.64"]
-    assert five.loc["XFaVoT"]["Audio-guided", r"WER $\downarrow$", "paper"] == "0.455"
+    assert five.loc["XFaVoT"]["Audio-guided", f"WER {artifact.DOWN}", "paper"] == "0.455"
     two = shown("table2", Evaluations(), "paper")
     assert list(dict.fromkeys(two.columns.get_level_values(0))) == [
         *("CelebA-HQ", "GRID", "LRS3+Lip2Wav")

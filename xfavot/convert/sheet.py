@@ -206,4 +206,4 @@ def save_voices(grids: Mapping[str, Grid], folder: Path) -> tuple[Path, ...]:
 
 
 def _slug(label: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "-", label).strip("-")
+    return re.sub(r"\W+", "-", label).strip("-")

@@ -5,7 +5,7 @@ Paper: Sec. 3, appendix G (Tables 6 to 9). The frozen networks (F0, content) are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -70,12 +70,13 @@ class XFaVoT(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class ShapeRow:
-    """One row of Tables 6 to 9: a layer and what comes out of it."""
+    """One row of Tables 6 to 9: a layer, what comes out of it, and its trained numbers."""
 
     layer: str
     resample: str
     norm: str
     shape: tuple[int, ...]  # without the batch axis
+    parameters: int = field(default=0, compare=False)
 
 
 def _row(module: nn.Module, output: Tensor) -> ShapeRow:
@@ -118,7 +119,10 @@ def shape_trace(module: nn.Module, *inputs: Tensor) -> list[ShapeRow]:
     rows: list[ShapeRow] = []
 
     def note(layer: nn.Module, _: object, output: Tensor) -> None:
-        rows.append(_row(layer, output))
+        # what joins the F0 features has no numbers but its layers', which have their own rows
+        owner = nn.Identity() if isinstance(layer, F0Path) else layer
+        count = sum(p.numel() for p in owner.parameters())
+        rows.append(replace(_row(layer, output), parameters=count))
 
     hooks = [layer.register_forward_hook(note) for layer in _traced(module)]
     try:

@@ -8,10 +8,6 @@ report.read_table(folder)
 
 from xfavot.report.artifact import (
     COLUMNS,
-    Beginning,
-    Provenance,
-    Row,
-    Table,
     begin,
     collect,
     footnoted,
@@ -23,10 +19,6 @@ from xfavot.report.artifact import (
 
 __all__ = [
     "COLUMNS",
-    "Beginning",
-    "Provenance",
-    "Row",
-    "Table",
     "begin",
     "collect",
     "footnoted",

@@ -20,14 +20,13 @@ import re
 import shlex
 import shutil
 import subprocess
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import groupby
 from pathlib import Path
 from string import ascii_lowercase
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 import torch
@@ -47,21 +46,20 @@ FOLDERS = (  # never published
     *("data_root", "run_root", "out", "source", "checkpoint", "resume", "others", "study"),
     *("answers", "manifest"),
 )
-REQUIRED = ("tier", "config", "config_id", "seeds", "lock", "dataset", "data", "device", "notebook")
 NO_DATA = {"corpus": "none", "split": "none", "manifest": "none", "count": 0}
 CHECKOUT = Path(__file__).resolve().parents[2]
 CODE = ("xfavot", "notebooks", "pyproject.toml")  # what can change a number
 COLUMNS = ("system", "task", "dataset", "metric", "value", "ci_low", "ci_high", "n", "seed")
-NAMES = ("system", "metric")  # never empty
 MISSING = "missing"  # column: why a row has no value
 DIGITS = 3  # significant, in Markdown and LaTeX
-WHOLE, NUMBER = re.compile(r"-?\d+"), re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
+NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
 DASH = "\N{EN DASH}"
 EMPTY = "\0"  # begins a cell without a value; the reason follows
 LETTER = re.compile(r"\$\^\{(\w+)\}\$")
 LETTERS = (*ascii_lowercase, *(a + b for a in ascii_lowercase for b in ascii_lowercase))
 SMOKE = "SMOKE: a test of the machinery, not a result."
 STAMP = {"fontsize": 56, "weight": "bold", "rotation": 25, "color": "#D55E00", "alpha": 0.3}
+UP, DOWN = "\N{UPWARDS ARROW}", "\N{DOWNWARDS ARROW}"  # which values are the better ones
 TEX = str.maketrans(
     {sign: f"\\{sign}" for sign in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -72,26 +70,19 @@ TEX = str.maketrans(
 # Where a number comes from: the part of an artifact's JSON file that says so
 
 
-@dataclass(frozen=True, slots=True)
-class Beginning:
-    """When the work behind an artifact began."""
-
-    at: str
-    clock: float
-
-    def now(self) -> dict[str, Any]:
-        """The two fields of the provenance about time."""
-        return {"started_at": self.at, "wall_s": round(time.monotonic() - self.clock, 3)}
-
-
-def begin() -> Beginning:
+def begin() -> datetime:
     """Note the time; call it before the work."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return Beginning(now, time.monotonic())
+    return datetime.now(UTC)
+
+
+def times(began: datetime) -> dict[str, Any]:
+    """The two fields of the provenance about time: the beginning, and the seconds since."""
+    seconds = (datetime.now(UTC) - began).total_seconds()
+    return {"started_at": began.isoformat(timespec="seconds"), "wall_s": round(seconds, 3)}
 
 
 def collect(
-    began: Beginning,
+    began: datetime,
     cfg: RunConfig,
     *,
     tier: str,
@@ -128,6 +119,15 @@ def collect(
     for name, value in injected().items():
         text = json.dumps(value) if isinstance(value, dict | list) else str(value)
         words += [] if name in FOLDERS or "/" in text else ["-p", name, text]
+    data = [
+        {
+            "corpus": store.corpus,
+            "split": split,
+            "manifest": store.manifest_hash,
+            "count": sum(item.split == split for item in store.items),
+        }
+        for store in stores
+    ]
     return {
         "tier": tier,
         "config": {k: v for k, v in to_dict(cfg).items() if k not in FOLDERS},
@@ -137,11 +137,11 @@ def collect(
         "git_dirty": dirty,
         "lock": installed(),
         "dataset": dataset or cfg.data.dataset,
-        "data": [_part(store, split) for store in stores] or [NO_DATA],
+        "data": data or [NO_DATA],
         "weights": dict(weights or {}),
         "checkpoint": dict(checkpoint) if checkpoint else None,
         "device": machine(cfg.train.device),
-        **began.now(),
+        **times(began),
         "notebook": notebook,
         "command": shlex.join(words),
     }
@@ -155,10 +155,10 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     """
     used_gpu = torch.cuda.is_available() and device.startswith(("auto", "cuda"))
     info = Path("/proc/cpuinfo")
-    lines = info.read_text("utf-8", errors="replace").splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    text = info.read_text("utf-8", errors="replace") if info.is_file() else ""
+    name = re.search(r"^model name\s*: (.+)", text, re.MULTILINE)
     return {
-        "cpu": next(filter(None, [*names, platform.processor(), platform.machine()]), "unknown"),
+        "cpu": name[1] if name else platform.processor() or platform.machine() or "unknown",
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if used_gpu else "",
@@ -168,12 +168,6 @@ def machine(device: str = "cpu") -> dict[str, Any]:
         "torch": torch.__version__,
         "numpy": metadata.version("numpy"),
     }
-
-
-def _part(store: Store, split: str) -> dict[str, Any]:
-    count = sum(item.split == split for item in store.items)
-    known = {"corpus": store.corpus, "split": split, "manifest": store.manifest_hash}
-    return {**known, "count": count}
 
 
 def _git() -> tuple[str, bool]:
@@ -200,65 +194,54 @@ def installed() -> str:
 # Tidy rows, one number each
 
 
-def plain_rows(item: str, rows: Iterable[Row], tier: str) -> list[dict[str, Any]]:
-    """Bring rows to plain values and the same columns.
-
-    Args:
-        item: the artifact, for messages.
-        rows: at least one; a column that a row lacks becomes ``None`` there.
-        tier: of the artifact; a row with another ``tier`` is refused.
-
-    Raises:
-        DataError: no row, a value that is neither text nor a finite number, or mixed tiers.
-    """
-    plain = [{k: v.item() if hasattr(v, "item") else v for k, v in row.items()} for row in rows]
-    if not plain:
-        raise DataError(f"{item}: no row to write; expected at least one")
-    columns = list(dict.fromkeys(key for row in plain for key in row))
-    for number, row in enumerate(plain, 1):
-        for key, value in row.items():
-            if not isinstance(value, str | int | float | None) or (
-                isinstance(value, float) and not math.isfinite(value)
-            ):
-                raise DataError(
-                    f"{item}, row {number}: {key} is {value!r}; expected text or a finite number; "
-                    "look for the cause before anything is written"
-                )
-        if row.get("tier", tier) != tier:
-            raise DataError(
-                f"{item}, row {number}: tier {row['tier']!r} in an artifact of tier {tier!r}; "
-                "expected one tier; write each to a folder of its own"
-            )
-    return [{key: row.get(key) for key in columns} for row in plain]
-
-
 def require_columns(where: str, row: Row) -> None:
     """Refuse a row of a table without what every row has.
 
     Args:
         where: the row, for the message.
-        row: of :func:`plain_rows`.
+        row: plain values.
 
     Raises:
         DataError: one of :data:`COLUMNS` is missing, or the value, its interval, the number of
             samples or the seed makes no sense; all five may be ``None`` where the column
             ``missing`` gives a reason.
     """
-    absent = [name for name in COLUMNS if name not in row or (name in NAMES and not row[name])]
-    if absent:
-        raise DataError(f"{where}: {', '.join(absent)} missing; expected all of {list(COLUMNS)}")
+    if gaps := [name for name in COLUMNS if name not in row]:
+        raise DataError(f"{where}: {', '.join(gaps)} missing; expected all of {list(COLUMNS)}")
     value, low, high, n, seed = (row[name] for name in COLUMNS[4:])
-    if row.get(MISSING) and (value, low, high, n, seed) == (None,) * 5:
+    named = bool(row["system"] and row["metric"])
+    if named and row.get(MISSING) and (value, low, high, n, seed) == (None,) * 5:
         return  # a cell that nobody measured, with its reason
-    given = [one for one in (value, low, high) if one is not None]
-    number = value is not None and all(type(one) in (int, float) for one in given)
-    interval = number and (len(given) == 1 or (len(given) == 3 and low <= value <= high))
-    if not (interval and type(n) is int and n >= 1 and seed not in (None, "")):
+    bounds = [value, value] if (low, high) == (None, None) else [low, high]
+    numbers = all(type(one) in (int, float) and math.isfinite(one) for one in (value, *bounds))
+    inside = numbers and bounds[0] <= value <= bounds[1]
+    if not (named and inside and type(n) is int and n >= 1 and seed not in (None, "")):
         raise DataError(
-            f"{where}: value {value!r}, ci_low {low!r}, ci_high {high!r}, n {n!r}, seed {seed!r}; "
-            "expected a number, inside both bounds or without any, from at least one sample, and "
-            "a seed"
+            f"{where}: { ({name: row[name] for name in COLUMNS}) }; expected a system, a metric, a "
+            "finite value, inside both bounds or without any, from at least one sample, and a seed"
         )
+
+
+def plain_rows(item: str, rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Give rows plain values and the same columns; a column that a row lacks is ``None`` there.
+
+    Raises:
+        DataError: no row, or a number that is not finite.
+    """
+    made = [{k: v.item() if hasattr(v, "item") else v for k, v in row.items()} for row in rows]
+    columns = list(dict.fromkeys(name for row in made for name in row))
+    bad = [
+        f"row {number}: {name} is {value}"
+        for number, row in enumerate(made, 1)
+        for name, value in row.items()
+        if isinstance(value, float) and not math.isfinite(value)
+    ]
+    if bad or not made:
+        raise DataError(
+            f"{item}: {bad[0] if bad else 'no row'}; expected finite numbers in at least one row; "
+            "look for the cause before anything is written"
+        )
+    return [{name: row.get(name) for name in columns} for row in made]
 
 
 def to_csv(rows: Sequence[Row]) -> bytes:
@@ -274,10 +257,8 @@ def from_csv(text: str) -> list[dict[str, Any]]:
 
 
 def _parsed(cell: str) -> Any:
-    if WHOLE.fullmatch(cell):
-        return int(cell)
-    if NUMBER.fullmatch(cell):
-        return float(cell)
+    if number := NUMBER.fullmatch(cell):
+        return float(cell) if number[1] or number[2] else int(cell)
     return {"": None, "True": True, "False": False}.get(cell, cell)
 
 
@@ -324,17 +305,16 @@ def listing(rows: Sequence[Row], columns: Mapping[str, str] | None = None) -> Vi
         k: k.replace("_", " ") for k in rows[0] if k == "value" or k not in (*same, MISSING)
     }
     alike = ", ".join(f"{k} {rounded(v)}" for k, v in same.items() if v not in (None, ""))
-    cells = [
-        {
-            name: EMPTY + row[MISSING]
-            if key == "value" and row.get(MISSING)
-            else rounded(row.get(key))
-            for key, name in names.items()
-        }
-        for row in rows
-    ]
+    cells = pd.DataFrame([{k: rounded(row.get(k)) for k in names} for row in rows])
+    if "value" in names:
+        cells["value"] = [cell_of(row) for row in rows]
     notes = [f"All rows: {alike}."] if alike and not columns else []
-    return footnoted(pd.DataFrame(cells), *notes, index=False)
+    return footnoted(cells.rename(columns=names), *notes, index=False)
+
+
+def cell_of(row: Row) -> str:
+    """The value of a row, rounded, or the reason why there is none."""
+    return EMPTY + row[MISSING] if row.get(MISSING) else rounded(row["value"])
 
 
 def _markdown(view: View, caption: str, foot: str) -> str:
@@ -343,7 +323,7 @@ def _markdown(view: View, caption: str, foot: str) -> str:
     cells.columns = [
         "<br>".join(filter(None, name)) if isinstance(name, tuple) else name for name in cells
     ]
-    align = ["right" if _numeric(cells.iloc[:, k]) else "left" for k in range(cells.shape[1])]
+    align = ["right" if right else "left" for right in _numeric(view[0])]
     table = cells.to_markdown(index=False, disable_numparse=True, colalign=align)
     notes = "<br>\n".join(LETTER.sub(r"<sup>\1</sup>", note) for note in view[1])
     return "\n\n".join(filter(None, [caption, table, notes, foot])) + "\n"
@@ -352,53 +332,45 @@ def _markdown(view: View, caption: str, foot: str) -> str:
 def _latex(view: View, caption: str) -> str:
     """Write a view as a table environment (packages booktabs, graphicx), notes below it."""
     cells, notes = view
-    align = "".join("r" if _numeric(cells.iloc[:, k]) else "l" for k in range(cells.shape[1]))
+    align = "".join("r" if right else "l" for right in _numeric(cells))
     style = cells.style.hide(axis="index").format(escape="latex-math")
     style = style.format_index(escape="latex-math", axis="columns")
     tabular = style.to_latex(hrules=True, multicol_align="c", column_format=f"@{{}}{align}@{{}}")
+    tabular = tabular.replace(UP, r"$\uparrow$").replace(DOWN, r"$\downarrow$")
     lines = tabular.rstrip().split("\n")  # \begin, \toprule, then a line a level of the heads
-    for level in reversed(range(cells.columns.nlevels - 1)):
-        lines.insert(
-            level + 3, "".join(_rules([tuple(name)[: level + 1] for name in cells.columns]))
-        )
+    for level in range(cells.columns.nlevels - 1, 0, -1):
+        lines.insert(level + 2, _rules([tuple(name)[:level] for name in cells.columns]))
     number = re.match(r"Table (\d+): ", caption)
     title = caption[number.end() if number else 0 :].translate(TEX)
+    counter = rf"\setcounter{{table}}{{{int(number[1]) - 1}}}" if number else ""
+    fit = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+    head = [r"\begin{table}", r"\centering\small\setlength{\tabcolsep}{3pt}", counter]
     below = []
     for note in notes:
         letter = LETTER.match(note)
         text = note[letter.end() if letter else 0 :].translate(TEX)
         below.append(f"{letter[0] if letter else ''}{text}\\par")
-    head = [r"\begin{table}", r"\centering\small\setlength{\tabcolsep}{3pt}"]
-    if number:
-        head.append(rf"\setcounter{{table}}{{{int(number[1]) - 1}}}")
-    fit = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
     foot = [r"}\par\smallskip\footnotesize\raggedright", *below, r"\end{table}"]
-    return "\n".join([*head, rf"\caption{{{title}}}", fit, *filter(None, lines), *foot]) + "\n"
+    whole = "\n".join(filter(None, [*head, rf"\caption{{{title}}}", fit, *lines, *foot]))
+    return whole.replace(UP, r"$\uparrow$").replace(DOWN, r"$\downarrow$") + "\n"
 
 
-def _rules(heads: Sequence[tuple[str, ...]]) -> Iterator[str]:
+def _rules(heads: Iterable[tuple[str, ...]]) -> str:
     """Rules below those neighbouring columns that have the same head."""
-    ends = [k for k, head in enumerate(heads, 1) if k == len(heads) or heads[k] != head]
-    for start, end in zip([0, *ends], ends, strict=False):
-        if end - start > 1 and heads[start][-1]:
-            yield rf"\cmidrule(lr){{{start + 1}-{end}}}"
+    rules, end = "", 0
+    for head, same in groupby(heads):
+        start, end = end + 1, end + len([*same])
+        if end > start and head[-1]:
+            rules += rf"\cmidrule(lr){{{start}-{end}}}"
+    return rules
 
 
-def _numeric(column: pd.Series[Any]) -> bool:
-    """Whether a column holds numbers, but for its dashes."""
-    shown = [cell for cell in column if cell and not cell.startswith(DASH)]
-    return all(NUMBER.fullmatch(cell) for cell in shown)
-
-
-class Renderable(Protocol):
-    """A figure: :class:`xfavot.viz.drawing.Drawing`."""
-
-    @property
-    def figure(self) -> Any:
-        """The matplotlib figure."""
-
-    def render(self, kind: str = "png") -> bytes:
-        """The bytes of a "png" or a "pdf" file."""
+def _numeric(cells: pd.DataFrame) -> list[bool]:
+    """Whether each column holds numbers, but for its dashes."""
+    return [
+        all(NUMBER.fullmatch(cell) for cell in column if cell and not cell.startswith(DASH))
+        for column in cells.to_numpy().T
+    ]
 
 
 class Markdown(str):
@@ -445,32 +417,33 @@ def write_table(
         The folder.
 
     Raises:
-        DataError: no row, a column is missing, a number is not finite, tiers are mixed, an artifact
-            of a higher tier lies there, or it cannot be written.
+        DataError: no row, a column is missing, a number is not finite, or an artifact of a higher
+            tier lies there.
+        OSError: it cannot be written; what was there is unchanged.
     """
-    plain = plain_rows(item, rows, provenance["tier"])
-    for number, row in enumerate(plain, 1):
-        require_columns(f"table {item}, row {number}", row)
-    view = view or listing(plain)
-    smoke = provenance["tier"] == "smoke"
+    whole = plain_rows(item, rows)
+    for number, row in enumerate(whole, 1):
+        require_columns(f"{item}, row {number}", row)
+    view = view or listing(whole)
     revision = provenance["git_revision"][:8] + (" (changed)" if provenance["git_dirty"] else "")
     foot = (
         f"Tier {provenance['tier']}; {provenance['started_at']}, {provenance['device']['cpu']}, "
         f"threads {provenance['device']['threads']}; revision {revision or 'unknown'}. Rounded; "
         f"`{item}.csv` has all digits, intervals and counts, `{item}.json` the origin."
     )
-    above = " ".join(filter(None, [f"**{SMOKE}**" if smoke else "", caption]))
+    smoke = [f"**{SMOKE}**"] if provenance["tier"] == "smoke" else []
+    above = " ".join(filter(None, [*smoke, caption]))
     files = {
-        f"{item}.csv": to_csv(plain),
-        f"{item}.md": _markdown(view, above, foot).encode("utf-8"),
-        f"{item}.tex": _latex(view, above.replace("**", "")).encode("utf-8"),
+        "csv": to_csv(whole),
+        "md": _markdown(view, above, foot).encode("utf-8"),
+        "tex": _latex(view, above.replace("**", "")).encode("utf-8"),
     }
-    return _commit(Path(root, item), item, files, provenance)
+    return _commit(Path(root, item), files, provenance)
 
 
 def write_figure(
     item: str,
-    figure: Renderable,
+    figure: Any,
     *,
     data: Iterable[Row],
     provenance: Provenance,
@@ -480,7 +453,7 @@ def write_figure(
 
     Args:
         item: what it is, such as "fig4"; names the folder and its files.
-        figure: the drawing; a "smoke" one is stamped.
+        figure: a :class:`xfavot.viz.drawing.Drawing`; a "smoke" one is stamped.
         data: at least one row, any columns.
         provenance: where the data come from.
         root: folder of figures.
@@ -489,15 +462,14 @@ def write_figure(
         The folder.
 
     Raises:
-        DataError: as :func:`write_table`.
+        DataError, OSError: as :func:`write_table`.
     """
-    files = {f"{item}.csv": to_csv(plain_rows(item, data, provenance["tier"]))}
+    files = {"csv": to_csv(plain_rows(item, data))}
     stamp = "SMOKE" if provenance["tier"] == "smoke" else ""
     mark = figure.figure.text(0.5, 0.5, stamp, ha="center", va="center", **STAMP)
-    for kind in ("png", "pdf"):
-        files[f"{item}.{kind}"] = figure.render(kind)
+    files |= {kind: figure.render(kind) for kind in ("png", "pdf")}
     mark.remove()
-    return _commit(Path(root, item), item, files, provenance)
+    return _commit(Path(root, item), files, provenance)
 
 
 def read_table(path: str | os.PathLike[str]) -> Table:
@@ -513,18 +485,17 @@ def read_table(path: str | os.PathLike[str]) -> Table:
         DataError: a file is missing, damaged or not the one that was written.
     """
     folder = Path(path)
-    record, advice = read_record(folder), "write the table again; it is generated, never edited"
-    contents: dict[str, bytes] = {}
+    record, contents = read_record(folder), dict[str, bytes]()
     for name, digest in record["files"].items():
         file = folder / name
-        contents[name] = file.read_bytes() if file.is_file() else b""
-        if hashlib.sha256(contents[name]).hexdigest() != digest:
-            raise DataError(f"{file} is missing or not the file that was written; {advice}")
-    if f"{folder.name}.md" not in contents:
-        raise DataError(f"{folder} holds no table; expected {folder.name}.md; {advice}")
-    rows, text = (contents[f"{folder.name}.{end}"].decode("utf-8") for end in ("csv", "md"))
-    table = Table(text)
-    table.rows, table.record = from_csv(rows), record
+        contents[file.suffix] = file.read_bytes() if file.is_file() else b""
+        if hashlib.sha256(contents[file.suffix]).hexdigest() != digest:
+            raise DataError(
+                f"{file} is missing or not the file that was written; write the table again; it is "
+                "generated, never edited"
+            )
+    table = Table(contents[".md"].decode("utf-8"))
+    table.rows, table.record = from_csv(contents[".csv"].decode("utf-8")), record
     return table
 
 
@@ -540,52 +511,41 @@ def read_record(folder: Path) -> dict[str, Any]:
     file = folder / f"{folder.name}.json"
     try:
         record: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        known = record["schema"] == SCHEMA and record["tier"] in TIERS and bool(record["files"])
+        if record["schema"] != SCHEMA or record["tier"] not in TIERS or not record["files"]:
+            raise ValueError(f"schema {record['schema']}, tier {record['tier']}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{file} is missing or damaged ({error!r}); expected the record of an artifact; delete "
-            "the folder and write it again"
+            f"{file} is missing or damaged ({error!r}); expected the record of an artifact of this "
+            "version; delete the folder and write it again"
         ) from error
-    if not known:
-        raise DataError(f"{file}: schema {record['schema']}, tier {record['tier']}; write it again")
     return record
 
 
-def _commit(folder: Path, item: str, files: Mapping[str, bytes], provenance: Provenance) -> Path:
-    """Put all files and the record in place at once."""
-    if not item or Path(item).name != item or item.startswith("."):
-        raise DataError(f"artifact {item!r}: expected a plain name such as 'table2'")
-    gaps = [name for name in REQUIRED if not provenance.get(name)]
-    if gaps or provenance["tier"] not in TIERS:
+def _commit(folder: Path, files: Mapping[str, bytes], provenance: Provenance) -> Path:
+    """Put all files, by their suffix, and the record in place at once."""
+    tier, item = provenance["tier"], folder.name
+    there = read_record(folder)["tier"] if folder.exists() else tier
+    if TIERS.index(there) > TIERS.index(tier):
         raise DataError(
-            f"artifact {item}: provenance without {', '.join(gaps) or 'a known tier'}; expected "
-            f"that of report.collect, and one of the tiers {', '.join(TIERS)}"
+            f"{folder} holds an artifact of tier {there!r}, this one is of tier {tier!r}; expected "
+            "the same or a higher one; write to another root, or delete the folder if it may go"
         )
-    there = read_record(folder)["tier"] if folder.exists() else provenance["tier"]
-    if TIERS.index(there) > TIERS.index(provenance["tier"]):
-        raise DataError(
-            f"{folder} holds an artifact of tier {there!r}, this one is of tier "
-            f"{provenance['tier']!r}; expected the same or a higher one; write to another root, or "
-            "delete the folder first if it may go"
-        )
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    named = {f"{item}.{suffix}": content for suffix, content in files.items()}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in named.items()}
     record = {"schema": SCHEMA, "item": item, **provenance, "files": digests}
     text = json.dumps(record, indent=1, allow_nan=False) + "\n"
     draft, before = (folder.with_name(f".{item}.{os.getpid()}.{end}") for end in ("new", "old"))
     try:
         draft.mkdir(parents=True)
-        for name, content in [*files.items(), (f"{item}.json", text.encode("utf-8"))]:
+        for name, content in {**named, f"{item}.json": text.encode("utf-8")}.items():
             (draft / name).write_bytes(content)
         if folder.exists():
             os.replace(folder, before)
         os.replace(draft, folder)
-    except OSError as error:
+    except OSError:
         if before.exists() and not folder.exists():
             os.replace(before, folder)
-        raise DataError(
-            f"artifact {folder} cannot be written ({error}); what was there is unchanged; expected "
-            "a writable folder with free space; free some, or choose another root"
-        ) from error
+        raise
     finally:
         for left in (draft, before):
             shutil.rmtree(left, ignore_errors=True)

@@ -26,14 +26,13 @@ from xfavot.config import corpora_of, key_of
 from xfavot.errors import CheckpointError, DataError
 from xfavot.files import write_whole
 from xfavot.parameters import Paper
-from xfavot.report.artifact import FOLDERS, MISSING, Markdown, installed, read_record, read_table
+from xfavot.report.artifact import FOLDERS, MISSING, installed, read_record, read_table
 from xfavot.report.tables import EVALUATION, FILES
 from xfavot.training import checkpoint
 from xfavot.weights import fetched
 
 PACKAGE = Path(__file__).resolve().parents[1]
 NOTEBOOKS = PACKAGE.parent / "notebooks"
-SOURCES = ("*.py", "*.yaml", "*.csv", "*.js", "*.html", "*.css", "*.safetensors")
 CHATTER = ("Executing ", "Ending ", "Input Notebook", "Output Notebook")  # of papermill
 TABLES, FIGURES = "paper_tables", "figures"
 ALL_TABLES = (
@@ -80,9 +79,8 @@ class Step:
                 "installed": installed(),
                 "weights": sorted(f"{p.parent.name}/{p.name} {p.stat().st_size}" for p in weights),
             }
-        files = [place for place in self.inputs if place.is_file()]
-        files += [p for place in self.inputs for p in sorted(place.glob("*")) if p.is_file()]
-        return key_of({"parameters": given, "inputs": _digest(files)})
+        files = [p for place in self.inputs for p in (place, *sorted(place.glob("*")))]
+        return key_of({"parameters": given, "inputs": _digest(p for p in files if p.is_file())})
 
     @property
     def complete(self) -> bool:
@@ -107,10 +105,7 @@ def steps(cfg: Paper) -> Iterator[Step]:
         CheckpointError: there is no checkpoint where one was named.
     """
     if not NOTEBOOKS.is_dir():
-        raise DataError(
-            f"{NOTEBOOKS} does not exist; expected the notebooks beside the package; work in a "
-            "clone of the repository"
-        )
+        raise DataError(f"{NOTEBOOKS} does not exist; work in a clone of the repository")
     run_root, data_root = cfg.absolute("run_root"), cfg.absolute("data_root")
     runs, data, out = Path(run_root), Path(data_root), Path(cfg.absolute("out"))
     shared = {"dataset": cfg.dataset, "data_root": data_root, "seed": cfg.seed}
@@ -220,7 +215,7 @@ def refuse(failed: Iterable[str]) -> None:
 
 
 def _package() -> list[Path]:
-    return sorted(path for pattern in SOURCES for path in PACKAGE.rglob(pattern))
+    return [p for p in sorted(PACKAGE.rglob("*.*")) if p.is_file() and p.suffix != ".pyc"]
 
 
 def _digest(files: Iterable[Path]) -> str:
@@ -258,41 +253,27 @@ def _execute(step: Step, on_log: Say) -> None:
         )
 
 
-def contents(out: str | os.PathLike[str]) -> Markdown:
-    """What is in the tables and figures of a folder, what is missing, and why.
+def contents(out: str | os.PathLike[str]) -> pd.DataFrame:
+    """The tier of every table and figure of a folder, and the tables' values and empty cells.
 
     Args:
         out: the folder with `paper_tables/` and `figures/`.
 
-    Returns:
-        Name, tier, values and empty cells of every table and figure; then the reasons for empty
-        cells, the most frequent ones first.
-
     Raises:
         DataError: one of them is damaged or was edited.
     """
-    items, reasons = [], []
-    for name in (*ALL_TABLES, *ALL_FIGURES):
-        table = name in ALL_TABLES
-        folder = Path(out, TABLES if table else FIGURES, name)
-        line = {"item": name, "tier": "", "values": "", "empty cells": ""}
-        if not folder.is_dir():
-            line["tier"] = f"not made: see the log of {'tables' if table else 'figures'}.ipynb"
-        elif table:
-            read = read_table(folder)
-            empty = [str(row[MISSING]) for row in read.rows if row.get(MISSING)]
-            reasons += [{"reason": reason, "table": name} for reason in empty]
-            line |= {"tier": read.record["tier"], "empty cells": str(len(empty) or "")}
-            line["values"] = str(len(read.rows) - len(empty))
-        else:
-            line["tier"] = read_record(folder)["tier"]
-        items.append(line)
-    parts = [pd.DataFrame(items).to_markdown(index=False), "No cell is empty."]
-    if reasons:
-        lines = [
-            {"reason": why, "cells": len(same), "tables": ", ".join(dict.fromkeys(same["table"]))}
-            for why, same in pd.DataFrame(reasons).groupby("reason")
-        ]
-        lines.sort(key=lambda line: -int(str(line["cells"])))
-        parts[1] = pd.DataFrame(lines).to_markdown(index=False)
-    return Markdown("\n\n".join(parts) + "\n")
+    items = []
+    for kind, names in ((TABLES, ALL_TABLES), (FIGURES, ALL_FIGURES)):
+        for folder in (Path(out, kind, name) for name in names):
+            line = {"item": folder.name, "tier": "", "values": "", "empty cells": ""}
+            if not folder.is_dir():
+                line["tier"] = f"not made: see the log of {kind.removeprefix('paper_')}.ipynb"
+            elif kind == FIGURES:
+                line["tier"] = read_record(folder)["tier"]
+            else:
+                table = read_table(folder)
+                empty = sum(bool(row.get(MISSING)) for row in table.rows)
+                counts = {"values": str(len(table.rows) - empty), "empty cells": str(empty or "")}
+                line |= {"tier": table.record["tier"], **counts}
+            items.append(line)
+    return pd.DataFrame(items).set_index("item")

@@ -7,16 +7,17 @@ what the tokens in the pages mean and stays with the experimenter, as does every
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import io
 import json
 import math
 import os
-import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import resources
 from pathlib import Path
 from statistics import median
@@ -29,27 +30,24 @@ from xfavot import config
 from xfavot.audio.mel import MEL
 from xfavot.convert import Converter, open_stores
 from xfavot.data.store import Store
-from xfavot.errors import ConfigError, DataError
+from xfavot.errors import ConfigError, DataError, import_optional
 from xfavot.evaluation import cpr
 from xfavot.evaluation.cpr import Judgement, Row, Sample, Triplet, is_face
 from xfavot.files import write_whole
 from xfavot.image.io import resize_image
 from xfavot.parameters import Study as Asked
-from xfavot.report.artifact import Beginning, Provenance, collect, machine
+from xfavot.report.artifact import Markdown, Provenance, collect, machine, times
 from xfavot.training.checkpoint import load_model
 
 PAPER_TRIPLETS = 30
 SCHEMA = 1
 KEY, PAGES = "key.json", "pages"
-KEY_FIELDS = {
-    *("schema", "study", "form", "dataset", "seed", "provenance"),
-    *("questions", "sheets", "automatic", "bytes"),
-}
 ID_BYTES, TOKEN_BYTES = 5, 6
 FACE_PIXELS = 256
 JPEG_QUALITY = 90
 LEVEL_DBFS = -24.0  # root mean square of every voice
 PEAK = 0.9
+SILENCE = 1e-5  # root mean square
 LISTEN_MS = 1000  # of each voice, or its whole, before an answer counts
 ANSWER_SECONDS = 7.0  # what an answer takes beyond listening, for the time stated at the start
 MOST_BYTES = 40_000_000  # of a page; telephones open that
@@ -72,48 +70,111 @@ class System:
     converter: Converter
     sha256: str
 
+    @property
+    def cross_modal(self) -> bool:
+        """Whether it converts between faces and voices."""
+        return self.converter.has("face") and self.converter.has("voice")
 
-def systems_of(cfg: Asked) -> list[System]:
+
+def systems_of(cfg: Asked) -> tuple[System, ...]:
     """Load the models.
 
     Args:
         cfg: the task.
 
     Returns:
-        One a checkpoint, named after its configuration; where several have the same one, after the
-        run and, if need be, the step.
+        One a checkpoint, named after its configuration; where several have the same name, after the
+        step and, if need be, the place in the list.
 
     Raises:
         CheckpointError: a checkpoint cannot be used.
     """
-    models = [load_model(Path(checkpoint)) for checkpoint in cfg.checkpoints]
-    names = [model.config.configuration for model in models]
-    for finer in (lambda m: m.config.name, lambda m: f"{m.config.name} at step {m.step}"):
-        often = Counter(names)
-        names = [finer(m) if often[n] > 1 else n for m, n in zip(models, names, strict=True)]
     systems = []
-    for name, model in zip(names, models, strict=True):
+    for checkpoint in cfg.checkpoints:
+        model = load_model(Path(checkpoint))
         digest = hashlib.sha256()
         for part in ("model", "ema"):
-            with (model.path / f"{part}.safetensors").open("rb") as stream:
-                for block in iter(lambda: stream.read(1 << 20), b""):
-                    digest.update(block)
+            digest.update((model.path / f"{part}.safetensors").read_bytes())
+        name = model.config.configuration
         converter = Converter(model, name=name, device=cfg.device, vocoder=cfg.vocoder)
-        systems.append(System(name=name, converter=converter, sha256=digest.hexdigest()))
-    return systems
+        systems.append(System(name, converter, digest.hexdigest()))
+    return short_names(systems)
+
+
+def short_names(systems: Sequence[System]) -> tuple[System, ...]:
+    """Name models by configuration, step and number, as far as they need it to differ."""
+    names = [one.name for one in systems]
+    steps = [f"step {one.converter.step}" for one in systems]
+    for finer in (steps, range(1, len(names) + 1)):
+        often = Counter(names)
+        pairs = zip(names, finer, strict=True)
+        names = [f"{name}, {part}" if often[name] > 1 else name for name, part in pairs]
+    named = zip(systems, names, strict=True)
+    return tuple(dataclasses.replace(one, name=name) for one, name in named)
 
 
 def tier_of(cfg: Asked, presets: Sequence[str]) -> str:
     """Tier of a study: "paper" if every model is of that size and there are 30 triplets each."""
     if "smoke" in presets:
         return "smoke"
-    full = bool(presets) and set(presets) == {"paper"} and cfg.triplets >= PAPER_TRIPLETS
+    full = set(presets) == {"paper"} and cfg.triplets >= PAPER_TRIPLETS
     return "paper" if full else "reduced"
 
 
-def answered(origin: Provenance, began: Beginning) -> Provenance:
+def origin_of(
+    cfg: Asked,
+    systems: Sequence[System],
+    stores: Sequence[Store],
+    *,
+    began: datetime,
+    split: str,
+    notebook: str,
+) -> Provenance:
+    """Where what models make comes from; the first one is that of the figures."""
+    runs = [one.converter.config for one in systems]
+    steps = [{"step": one.converter.step, "sha256": one.sha256} for one in systems]
+    return collect(
+        began,
+        runs[0] if runs else config.resolve(dataset=cfg.dataset, seed=cfg.seed),
+        tier=tier_of(cfg, [run.preset for run in runs]),
+        stores=stores,
+        split=split,
+        seeds=(cfg.seed,),
+        weights={f"model {one.name}": one.sha256 for one in systems},
+        checkpoint=steps[0] if steps else None,
+        notebook=notebook,
+        dataset=cfg.dataset,  # not what the model was trained on
+    )
+
+
+def answered(origin: Provenance, began: datetime) -> Provenance:
     """Return the provenance of a study's tables, written now."""
-    return {**origin, **began.now(), "device": machine("cpu")}
+    return {**origin, **times(began), "device": machine("cpu")}
+
+
+def ask(
+    cfg: Asked, stores: Sequence[Store], systems: Sequence[System], *, on_log: Say
+) -> tuple[list[Triplet], list[Row]]:
+    """Draw the triplets of recordings and of every cross-modal model, and have them answered.
+
+    Returns:
+        The triplets, and the rows of the automatic CPR.
+    """
+    drawn: list[Triplet] = []
+    how: dict[str, Any] = {"form": cfg.form, "count": cfg.triplets, "seed": cfg.seed}
+    for task in cpr.TASKS:
+        truth = cpr.ground_truth(stores, task=task, **how)
+        drawn += truth
+        on_log(f"{cpr.TRUTH}, {task}: {len(truth) or 'no'} triplets of clips with face and voice")
+        for one in systems:
+            if not one.cross_modal:
+                on_log(f"{one.name}, {task}: left out, it has no faces or no voices")
+                continue
+            drawn += cpr.converted(one.converter, stores, system=one.name, task=task, **how)
+            on_log(f"{one.name}, {task}: {cfg.triplets} triplets")
+    judges = cpr.judges_of(stores, {one.name: one.converter for one in systems})
+    rows = cpr.automatic_rows(drawn, judges, dataset=cfg.dataset, seed=cfg.seed)
+    return drawn, cpr.corrected(rows)
 
 
 # A study in its folder
@@ -135,12 +196,6 @@ class Study:
     folder: Path
     key: dict[str, Any]
 
-    @property
-    def provenance(self) -> Provenance:
-        """Where the questions come from."""
-        origin: Provenance = self.key["provenance"]
-        return origin
-
     def __repr__(self) -> str:
         """What to do next."""
         sheets, asked = len(self.key["sheets"]), len(self.key["questions"])
@@ -151,7 +206,7 @@ class Study:
         )
 
 
-def prepare(cfg: Asked, began: Beginning, *, on_log: Say) -> Study:
+def prepare(cfg: Asked, began: datetime, *, on_log: Say) -> Study:
     """Make the study, or open it where answers are to be read back.
 
     Args:
@@ -161,114 +216,57 @@ def prepare(cfg: Asked, began: Beginning, *, on_log: Say) -> Study:
 
     Raises:
         ConfigError: another study lies in the folder already.
-        DataError: nothing to ask, or something cannot be read or written.
+        DataError: nothing to ask, or something cannot be read.
         CheckpointError: a model cannot be used.
     """
     if cfg.answers:
-        study = open_study(cfg.out)
-        on_log(f"opened: study {study.key['study']}")
-        return study
-    stores = open_stores(cfg.data_root, cfg.corpora)
-    systems = systems_of(cfg)
-    drawn = _draw(cfg, stores, systems, on_log)
-    judges = cpr.judges_of(stores, {s.name: s.converter for s in systems})
-    rows = cpr.automatic_rows(drawn, judges, dataset=cfg.dataset, seed=cfg.seed)
-    runs = [system.converter.config for system in systems]
-    steps = [{"step": s.converter.step, "sha256": s.sha256} for s in systems]
-    origin = collect(
-        began,
-        runs[0] if runs else config.resolve(dataset=cfg.dataset, seed=cfg.seed),
-        tier=tier_of(cfg, [run.preset for run in runs]),
-        stores=stores,
-        split=cpr.split_of(stores),
-        seeds=(cfg.seed,),
-        weights={f"model {system.name}": system.sha256 for system in systems},
-        checkpoint=steps[0] if steps else None,
-        notebook="cpr_study",
-        dataset=cfg.dataset,  # not what the model was trained on
-    )
-    example = cpr.ground_truth(stores, task="a2i", form="faces", count=1, seed=cfg.seed + 1)
-    return write_study(
-        drawn,
-        (example or drawn)[0],
-        folder=cfg.out,
-        sheets=cfg.evaluators,
-        seed=cfg.seed,
-        form=cfg.form,
-        dataset=cfg.dataset,
-        provenance=origin,
-        automatic=cpr.corrected(rows),
-        on_log=on_log,
-    )
-
-
-def _draw(
-    cfg: Asked, stores: Sequence[Store], systems: Sequence[System], say: Say
-) -> list[Triplet]:
-    drawn: list[Triplet] = []
-    how: dict[str, Any] = {"form": cfg.form, "count": cfg.triplets, "seed": cfg.seed}
-    for task in cpr.TASKS:
-        truth = cpr.ground_truth(stores, task=task, **how)
-        drawn += truth
-        count = f"{len(truth)} triplets" if truth else "none: no clips with a face and a voice"
-        say(f"{cpr.TRUTH}, {task}: {count}")
-        for one in systems:
-            if not all(one.converter.has(kind) for kind in ("face", "voice")):
-                say(f"{one.name}, {task}: left out, it has no faces or no voices")
-                continue
-            drawn += cpr.converted(one.converter, stores, system=one.name, task=task, **how)
-            say(f"{one.name}, {task}: {cfg.triplets} triplets")
+        return open_study(cfg.out)
+    stores, systems = open_stores(cfg.data_root, cfg.corpora), systems_of(cfg)
+    drawn, automatic = ask(cfg, stores, systems, on_log=on_log)
     if not drawn:
         raise DataError(
             f"study of {cfg.dataset}: nothing to ask; expected clips with a face and a voice, or a "
             "model; prepare an audio-visual corpus, or name a checkpoint"
         )
-    return drawn
+    example = cpr.ground_truth(stores, task="a2i", form="faces", count=1, seed=cfg.seed + 1)
+    split = cpr.split_of(stores)
+    origin = origin_of(cfg, systems, stores, began=began, split=split, notebook="cpr_study")
+    return write_study(cfg, drawn, (example or drawn)[0], origin, automatic=automatic)
 
 
 def write_study(
+    cfg: Asked,
     drawn: Sequence[Triplet],
     example: Triplet,
-    *,
-    folder: str | os.PathLike[str],
-    sheets: int,
-    seed: int,
-    form: str,
-    dataset: str,
     provenance: Provenance,
+    *,
     automatic: Sequence[Row] = (),
     listen_ms: int = LISTEN_MS,
-    on_log: Say = lambda _: None,
 ) -> Study:
     """Write the pages and the key.
 
     Args:
+        cfg: the task: where to, how many pages, and the seed of order and sides.
         drawn: the triplets; every page asks all of them, each in an order of its own.
         example: asked first and not counted.
-        folder: of the study.
-        sheets: how many pages.
-        seed: of order and sides.
-        form, dataset: for the key.
         provenance: where the triplets come from.
         automatic: rows of the automatic CPR.
         listen_ms: how much of each voice has to be heard before an answer counts.
-        on_log: receives what was written.
 
     Raises:
         ConfigError: another study lies in the folder.
-        DataError: a sample cannot be shown, a page would be too large, or a file cannot be written.
+        DataError: a sample cannot be shown, or a page would be too large.
     """
-    clips = [_clips(triplet) for triplet in drawn]
-    rng = np.random.default_rng([seed, len(clips)])
-    ids = [
-        _digest(
-            ID_BYTES, seed, "question", n, hashlib.sha256(b"".join(c.data for c in q)).hexdigest()
-        )
-        for n, q in enumerate(clips)
-    ]
-    by_id = dict(zip(ids, clips, strict=True))
-    questions = {
-        one: {
+    seed = cfg.seed
+    clips: dict[str, list[Clip]] = {}
+    questions: dict[str, dict[str, Any]] = {}
+    rng = np.random.default_rng([seed, len(drawn)])
+    for number, t in enumerate(drawn):
+        made = [encode(sample) for sample in (t.prompt, t.match, t.other)]
+        content = hashlib.sha256(b"".join(clip.data for clip in made)).hexdigest()
+        one = _digest(ID_BYTES, seed, "question", number, content)
+        clips[one] = made
+        questions[one] = {
             "system": t.system,
             "task": t.task,
             "sexes": t.sexes,
@@ -277,13 +275,11 @@ def write_study(
             "tokens": [_digest(TOKEN_BYTES, seed, one, side) for side in range(2)],
             "match": int(rng.integers(2)),  # which of the two tokens is right
         }
-        for one, t in zip(ids, drawn, strict=True)
-    }
     key: dict[str, Any] = {
         "schema": SCHEMA,
-        "study": _digest(ID_BYTES, seed, "study", *ids),
-        "form": form,
-        "dataset": dataset,
+        "study": _digest(ID_BYTES, seed, "study", *questions),
+        "form": cfg.form,
+        "dataset": cfg.dataset,
         "seed": seed,
         "provenance": provenance,
         "questions": questions,
@@ -291,35 +287,34 @@ def write_study(
         "automatic": list(automatic),
         "bytes": 0,
     }
-    target = Path(folder)
+    target, ids = Path(cfg.out), [*questions]
     if (target / KEY).exists() and (there := open_study(target).key["study"]) != key["study"]:
         raise ConfigError(
             f"out is {target}, where study {there} lies; this would be study {key['study']}; "
             "expected an empty folder or the same study, whose pages may be with people already; "
             "read its answers with -p answers <folder>, or give another folder with -p out"
         )
-    seconds = sum(clip.seconds for question in clips for clip in question)
-    minutes = max(1, round((seconds + ANSWER_SECONDS * len(clips)) / 60))
-    shared = {"study": key["study"], "listen_ms": listen_ms, "minutes": minutes}
-    practice = {"tokens": ["first", "second"], "match": 0}
-    shared["practice"] = _shown("example", _clips(example), practice, False)
-    for number in range(1, sheets + 1):
+    seconds = sum(clip.seconds for made in clips.values() for clip in made)
+    shown = [encode(sample) for sample in (example.prompt, example.match, example.other)]
+    shared = {
+        "study": key["study"],
+        "listen_ms": listen_ms,
+        "minutes": max(1, round((seconds + ANSWER_SECONDS * len(ids)) / 60)),
+        "practice": _shown("example", shown, {"tokens": ["first", "second"], "match": 0}, False),
+    }
+    for number in range(1, cfg.evaluators + 1):
         draw = np.random.default_rng([seed, number, 7])
         order = [ids[i] for i in draw.permutation(len(ids))]
         turned = draw.permutation(len(ids)) % 2  # the first token is A as often as B
-        items = [
-            _shown(one, by_id[one], questions[one], bool(turn))
-            for one, turn in zip(order, turned, strict=True)
-        ]
-        name = f"{number:0{max(2, len(str(sheets)))}d}"
+        pairs = zip(order, turned, strict=True)
+        items = [_shown(one, clips[one], questions[one], bool(turn)) for one, turn in pairs]
+        name = f"{number:0{max(2, len(str(cfg.evaluators)))}d}"
         key["sheets"][name] = [[one["id"], one["a"]["t"]] for one in items]
         page = _page({**shared, "sheet": name, "items": items})
-        _write(target / PAGES / f"sheet_{name}.html", page)
+        write_whole(target / PAGES / f"sheet_{name}.html", page)
         key["bytes"] = max(key["bytes"], len(page.encode("utf-8")))
-    _write(target / KEY, json.dumps(key, indent=1, allow_nan=False) + "\n")
-    study = Study(folder=target, key=key)
-    on_log(repr(study))
-    return study
+    write_whole(target / KEY, json.dumps(key, indent=1, allow_nan=False) + "\n")
+    return Study(folder=target, key=key)
 
 
 def open_study(folder: str | os.PathLike[str]) -> Study:
@@ -334,24 +329,14 @@ def open_study(folder: str | os.PathLike[str]) -> Study:
     path = Path(folder, KEY)
     try:
         key = json.loads(path.read_text(encoding="utf-8"))
-        if KEY_FIELDS - set(key) or key["schema"] != SCHEMA:
-            raise ValueError(f"schema {key.get('schema')}, without {KEY_FIELDS - set(key)}")
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        if key["schema"] != SCHEMA:
+            raise ValueError(f"schema {key['schema']}")
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(
             f"{path} is missing or damaged ({error!r}); expected the key of a study; give the "
             "folder in which it was made with -p out"
         ) from error
     return Study(folder=path.parent, key=key)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        write_whole(path, text)
-    except OSError as error:
-        raise DataError(
-            f"{path} of the study cannot be written ({error}); expected a writable folder with "
-            "free space; free some, or choose another folder, and make the study again"
-        ) from error
 
 
 # A page: a single HTML file that works offline, on any device
@@ -365,11 +350,6 @@ class Clip(NamedTuple):
     seconds: float = 0.0
 
 
-def _clips(triplet: Triplet) -> tuple[Clip, Clip, Clip]:
-    """The prompt, the match and the other one of a triplet as files."""
-    return encode(triplet.prompt), encode(triplet.match), encode(triplet.other)
-
-
 def encode(sample: Sample) -> Clip:
     """Turn a face into a JPEG of 256 pixels, a voice into an MP3 of -24 dBFS.
 
@@ -379,40 +359,26 @@ def encode(sample: Sample) -> Clip:
     Raises:
         DataError: a voice is silent or not finite, or an encoder is missing.
     """
-    stream = io.BytesIO()
+    stream, what = io.BytesIO(), {"extra": "data", "purpose": "the study"}
     if is_face(sample):
-        from PIL import Image
-
-        face = Image.fromarray(resize_image(sample, FACE_PIXELS))
-        face.save(stream, "JPEG", quality=JPEG_QUALITY, optimize=True)
+        image = import_optional("PIL.Image", **what).fromarray(resize_image(sample, FACE_PIXELS))
+        image.save(stream, "JPEG", quality=JPEG_QUALITY, optimize=True)
         return Clip("face", stream.getvalue())
-    try:
-        import soundfile
-    except ImportError as error:
-        raise DataError(
-            'the study needs soundfile, which is not installed; run: pip install "xfavot[data]"'
-        ) from error
     wave = np.asarray(sample, dtype=np.float64)
     level = math.sqrt(float(np.square(wave).mean())) if len(wave) else 0.0
-    if not math.isfinite(level) or level < 1e-5:
+    if not math.isfinite(level) or level < SILENCE:
         raise DataError(
             f"study: a voice of {len(wave)} samples has the level {level:.2g}; expected speech, "
-            "finite and above 0.00001; leave out the clip or the model that it comes from"
+            f"finite and above {SILENCE:g}; leave out the clip or the model that it comes from"
         )
     gain = min(10 ** (LEVEL_DBFS / 20) / level, PEAK / float(np.abs(wave).max()))
     mp3 = {"format": "MP3", "subtype": "MPEG_LAYER_III"}
-    try:
-        soundfile.write(stream, wave * gain, MEL.sample_rate, **mp3)
-    except (soundfile.LibsndfileError, ValueError) as error:
-        raise DataError(
-            f"study: this libsndfile cannot write MP3 ({error}); expected 1.1 or later, which the "
-            "wheels of soundfile 0.12 and later bring; run: pip install -U soundfile"
-        ) from error
+    import_optional("soundfile", **what).write(stream, wave * gain, MEL.sample_rate, **mp3)
     return Clip("voice", stream.getvalue(), len(sample) / MEL.sample_rate)
 
 
 def _shown(
-    name: str, clips: tuple[Clip, Clip, Clip], question: Mapping[str, Any], turned: bool
+    name: str, clips: Sequence[Clip], question: Mapping[str, Any], turned: bool
 ) -> dict[str, Any]:
     """A question in the order of one page, as the page's script reads it."""
     prompt, *candidates = (
@@ -427,25 +393,16 @@ def _shown(
 
 def _page(data: Mapping[str, Any]) -> str:
     """The page of one evaluator; `data` is what its script reads."""
-    text = render(
-        {
-            "sheet": data["sheet"],
-            "style": _file("study.css"),
-            "script": _file("study.js"),
-            "data": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
-        }
-    )
-    if len(text) > MOST_BYTES:
+    template = import_optional("jinja2", extra="data", purpose="the study").Template
+    html, style, script = map(_file, ("study.html", "study.css", "study.js"))
+    content = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    page: str = template(html).render(sheet=data["sheet"], style=style, script=script, data=content)
+    if len(page) > MOST_BYTES:
         raise DataError(
-            f"study page of {len(data['items'])} questions has {len(text) / 1e6:.0f} MB; expected "
+            f"study page of {len(data['items'])} questions has {len(page) / 1e6:.0f} MB; expected "
             f"at most {MOST_BYTES / 1e6:.0f}, which telephones open; ask for fewer triplets"
         )
-    return text
-
-
-def render(values: Mapping[str, str]) -> str:
-    """Fill the template; what is filled in is not looked through again."""
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], _file("study.html"))
+    return page
 
 
 def _file(name: str) -> str:
@@ -460,35 +417,11 @@ def _digest(size: int, *parts: object) -> str:
 # Answers, read back: every file is checked before anything counts
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Answers:
-    """All that came back; a notebook shows who answered how much.
-
-    Args:
-        judgements: every answer.
-        sheets: a line an evaluator: number of the page, how much of it was answered, the median
-            time of an answer, how often voices were played for one, and the share of candidate A,
-            one half if sides do not matter.
-        pages: how many were made.
-    """
+class Answers(NamedTuple):
+    """All that came back: every answer, and who answered how much, as Markdown."""
 
     judgements: list[Judgement]
-    sheets: pd.DataFrame
-    pages: int
-
-    def __repr__(self) -> str:
-        """A line an evaluator, and how many are complete, as Markdown."""
-        if not len(self.sheets):
-            return "No answers were read.\n"
-        whole = int((self.sheets["complete"] == "yes").sum())
-        return (
-            f"{len(self.sheets)} of {self.pages} pages came back, {whole} of them complete; "
-            "every answer of the others counts.\n\n"
-            f"{self.sheets.to_markdown(index=False, disable_numparse=True)}\n"
-        )
-
-    def _repr_markdown_(self) -> str:
-        return repr(self)
+    summary: Markdown
 
 
 def read_answers(study: Study, folder: str | os.PathLike[str]) -> Answers:
@@ -498,40 +431,41 @@ def read_answers(study: Study, folder: str | os.PathLike[str]) -> Answers:
         study: of :func:`open_study`.
         folder: where the files lie, `*.json`; "" reads none.
 
+    Returns:
+        The answers. Their summary has a line an evaluator: number of the page, how much of it was
+        answered, the median time of an answer, how often voices were played for one, and the share
+        of candidate A, one half if sides do not matter.
+
     Raises:
         DataError: the folder is missing or empty, or files of it cannot be used; each with its
             reason.
     """
-    pages = len(study.key["sheets"])
     if not str(folder):
-        return Answers(judgements=[], sheets=pd.DataFrame(), pages=pages)
-    files = sorted(Path(folder).glob("*.json")) if Path(folder).is_dir() else []
-    if not files:
-        raise DataError(
-            f"answers {folder}: no *.json file there; expected the files that the pages of study "
-            f"{study.key['study']} saved; put them into one folder and name it with -p answers"
-        )
-    read: dict[str, list[tuple[Path, list[Row]]]] = {}
-    wrong = []
+        return Answers([], Markdown("No answers were read.\n"))
+    read: dict[str, tuple[str, list[Row]]] = {}
+    files, wrong = sorted(Path(folder).glob("*.json")), []
     for file in files:
         try:
             sheet, answers = _sheet(study, file)
-            read.setdefault(sheet, []).append((file, answers))
-        except _Refused as error:
+            if sheet in read:
+                raise DataError(f"sheet {sheet} is in {read[sheet][0]}, too; keep one of them")
+            read[sheet] = file.name, answers
+        except DataError as error:
             wrong.append(f"{file.name}: {error}")
-    for sheet, same in sorted(read.items()):
-        if len(same) > 1:
-            twice = " and ".join(f"{file.name} ({len(given)} answers)" for file, given in same)
-            wrong.append(f"sheet {sheet} was answered twice: {twice}; keep one of them")
-    if wrong:
+    if wrong or not files:
         raise DataError(
-            f"answers {folder}: {len(wrong)} of {len(files)} files cannot be used as they are; "
-            "expected one unchanged file a page; correct or take away what is named:\n- "
-            + "\n- ".join(wrong)
+            f"answers {folder}: {len(wrong)} of {len(files)} files cannot be used; expected one "
+            f"unchanged *.json file for each page of study {study.key['study']} that came back; "
+            "correct or take away what is named here:" + "".join(f"\n- {one}" for one in wrong)
         )
     judgements, lines = [], []
-    for sheet, [(_, answers)] in read.items():
-        judgements += [_judgement(study.key["questions"], sheet, one) for one in answers]
+    for sheet, (_, answers) in read.items():
+        for one in answers:
+            asked = study.key["questions"][one["item"]]
+            place = asked["tokens"].index(one["choice"])
+            named = {name: asked[name] for name in ("system", "task", "sexes")}
+            choice = {"right": place == asked["match"], "first": place == 0}
+            judgements.append(Judgement(evaluator=sheet, triplet=one["item"], **named, **choice))
         count, asked = len(answers), len(study.key["sheets"][sheet])
         lines.append(
             {
@@ -543,7 +477,13 @@ def read_answers(study: Study, folder: str | os.PathLike[str]) -> Answers:
                 "chose A": f"{sum(one['side'] == 'A' for one in answers) / count:.2f}",
             }
         )
-    return Answers(judgements=judgements, sheets=pd.DataFrame(lines), pages=pages)
+    whole = sum(line["complete"] == "yes" for line in lines)
+    summary = (
+        f"{len(lines)} of {len(study.key['sheets'])} pages came back, {whole} of them complete; "
+        "every answer of the others counts.\n\n"
+        f"{pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)}\n"
+    )
+    return Answers(judgements, Markdown(summary))
 
 
 def result_rows(study: Study, answers: Answers) -> list[Row]:
@@ -568,52 +508,32 @@ def result_rows(study: Study, answers: Answers) -> list[Row]:
     return [*rows, *study.key["automatic"]]
 
 
-class _Refused(Exception):
-    """Why a file does not count."""
-
-
-def _require(fine: bool, reason: str) -> None:
-    if not fine:
-        raise _Refused(reason)
-
-
 def _sheet(study: Study, file: Path) -> tuple[str, list[Row]]:
-    """The number of a page and its answers, unchanged and of the right types."""
+    """The number of a page and its answers, unchanged and fitting the page."""
+    key = study.key
     try:
-        size = file.stat().st_size
-        _require(size <= LARGEST_BYTES, f"has {size} bytes; expected at most {LARGEST_BYTES}")
+        if (size := file.stat().st_size) > LARGEST_BYTES:
+            raise ValueError(f"it has {size} bytes; expected at most {LARGEST_BYTES}")
         content = json.loads(file.read_text(encoding="utf-8"))
+        kind = (content["format"], content["version"])
+        name, sheet, answers = (content[part] for part in ("study", "sheet", "answers"))
+        if kind != (FORMAT, VERSION) or not answers:
+            raise ValueError("it holds no answers of a study page")
+        if name != key["study"] or sheet not in key["sheets"]:
+            raise ValueError(f"it belongs to study {name!r}, sheet {sheet!r}")
+        if checksum(name, sheet, answers) != content["check"]:
+            raise ValueError("it was changed after the page saved it (the checksum differs)")
+        asked = key["sheets"][sheet][: len(answers)]
+        for (item, token_a), one in zip(asked, answers, strict=True):
+            side = "A" if one["choice"] == token_a else "B"
+            fits = (one["item"], one["side"]) == (item, side)
+            fits = fits and one["choice"] in key["questions"][item]["tokens"]
+            if not fits or min(one[number] for number in NUMBERS) < 0:
+                raise ValueError(f"its answer to question {item!r} does not fit the page")
     except (OSError, ValueError) as error:
-        raise _Refused(f"cannot be read ({error}); it is cut off or no JSON") from error
-    ours = isinstance(content, dict) and content.get("format") == FORMAT
-    _require(ours, "holds no answers of a study page")
-    own, sheets = study.key["study"], study.key["sheets"]
-    version, name, sheet = (content.get(key) for key in ("version", "study", "sheet"))
-    _require(version == VERSION, f"has version {version!r} of the format; expected {VERSION}")
-    _require(name == own, f"belongs to study {name!r}, not {own!r}")
-    known = isinstance(sheet, str) and sheet in sheets
-    _require(known, f"sheet {sheet!r} is none of the {len(sheets)} of this study")
-    answers = content.get("answers")
-    _require(isinstance(answers, list) and bool(answers), "holds no answer")
-    for number, one in enumerate(answers, 1):
-        whole = isinstance(one, dict) and set(one) == set(ANSWER)
-        typed = whole and all(type(one[n]) is (int if n in NUMBERS else str) for n in ANSWER)
-        _require(typed, f"answer {number} is damaged; expected {', '.join(ANSWER)}")
-        sense = all(one[n] >= 0 for n in NUMBERS) and re.match(r"\d{4}-\d\d-\d\dT", one["at"])
-        _require(bool(sense), f"answer {number} has a time or a count that makes no sense")
-    sealed = checksum(name, sheet, answers) == content.get("check")
-    _require(sealed, "was changed after the page saved it (the checksum differs)")
-    shown = dict(sheets[sheet])  # question to the token of candidate A
-    seen: set[str] = set()
-    for number, one in enumerate(answers, 1):
-        item, choice = one["item"], one["choice"]
-        _require(item in shown, f"answer {number} is to question {item!r}, which is unknown")
-        _require(item not in seen, f"question {item!r} was answered twice")
-        seen.add(item)
-        tokens = study.key["questions"][item]["tokens"]
-        _require(choice in tokens, f"answer {number} chose {choice!r}, which is unknown")
-        side = "A" if choice == shown[item] else "B"
-        _require(one["side"] == side, f"answer {number} chose {choice!r} on the wrong side")
+        raise DataError(str(error)) from error
+    except (KeyError, TypeError) as error:
+        raise DataError(f"it is damaged or no file of answers ({error!r})") from error
     return sheet, answers
 
 
@@ -621,17 +541,3 @@ def checksum(study: str, sheet: str, answers: Sequence[Mapping[str, Any]]) -> st
     """CRC-32 over the answers as the page computes it; it finds changes, it proves nothing."""
     lines = ["|".join(str(one[name]) for name in ANSWER) for one in answers]
     return f"{zlib.crc32(chr(10).join([study, sheet, *lines]).encode('utf-8')):08x}"
-
-
-def _judgement(questions: Mapping[str, Any], sheet: str, answer: Mapping[str, Any]) -> Judgement:
-    asked = questions[answer["item"]]
-    place = asked["tokens"].index(answer["choice"])
-    return Judgement(
-        evaluator=sheet,
-        triplet=answer["item"],
-        system=asked["system"],
-        task=asked["task"],
-        sexes=asked["sexes"],
-        right=place == asked["match"],
-        first=place == 0,
-    )

@@ -7,13 +7,15 @@ no window opens. Matplotlib comes with the extra ``notebooks``.
 from __future__ import annotations
 
 import base64
+import functools
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import wraps
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from os import PathLike
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,52 +28,25 @@ from xfavot.files import write_whole
 try:
     import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
     from matplotlib.gridspec import GridSpec
     from matplotlib.patheffects import withStroke
+    from matplotlib.text import Text
 except ImportError as error:
     raise DataError(
         'figures need matplotlib, which is not installed; run: pip install "xfavot[notebooks]"'
     ) from error
 
-INK = "#222222"
-FAINT = "#6f6f6f"
-RULE = "#d9d9d9"
+INK, FAINT, RULE = "#222222", "#6f6f6f", "#d9d9d9"  # as in the style sheet
 # Okabe and Ito's palette, in the order in which lines take the colours
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 SPECTROGRAM = "magma"
 PITCH_COLOUR = "#7DF9FF"
 PITCH_RANGE_HZ = (60.0, 500.0)  # of the logarithmic scale that pitch tracks are drawn on
-DPI = 160
+STYLE = Path(__file__).with_name("paper.mplstyle")
+RC: Any = mpl.rc_params_from_file(STYLE, use_default_template=False)
 
-RC: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 8.0,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": FAINT,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 8.5,
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "figure.titlesize": 9.0,
-    "figure.titleweight": "bold",
-    "grid.color": RULE,
-    "grid.linewidth": 0.5,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelsize": 7.0,
-    "ytick.labelsize": 7.0,
-    "legend.frameon": False,
-    "legend.fontsize": 7.5,
-    "lines.linewidth": 1.2,
-    "figure.facecolor": "white",
-    "savefig.dpi": DPI,
-}
-
-P = ParamSpec("P")
+styled = mpl.rc_context(RC)  # decorates a function that draws
 
 
 class Drawing:
@@ -90,22 +65,9 @@ class Drawing:
 
         Returns:
             The drawing itself.
-
-        Raises:
-            DataError: another ending, or the file cannot be written.
         """
-        target = Path(path)
-        kind = target.suffix.lower().lstrip(".")
-        if kind not in ("png", "pdf"):
-            raise DataError(f"figure {target.name!r}: expected a name that ends in .png or .pdf")
-        try:
-            write_whole(target, self.render(kind))
-        except OSError as error:
-            raise DataError(
-                f"figure {target} cannot be written ({error}); expected a writable folder with "
-                "free space; free some space or choose another place"
-            ) from error
-        self.path = target
+        self.path = Path(path)
+        write_whole(self.path, self.render(self.path.suffix.lstrip(".")))
         return self
 
     def render(self, kind: str = "png") -> bytes:
@@ -113,6 +75,7 @@ class Drawing:
         buffer = io.BytesIO()
         name = "Software" if kind == "png" else "Creator"
         with mpl.rc_context(RC):
+            make_legible(self.figure)
             self.figure.savefig(buffer, format=kind, metadata={name: f"xfavot {__version__}"})
         return buffer.getvalue()
 
@@ -126,8 +89,8 @@ class Drawing:
         return f"figure {self.path}" if self.path else "figure"
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        saved = self.path if self.path and self.path.suffix == ".png" else None
-        data = saved.read_bytes() if saved and saved.exists() else self.render()
+        saved = self.path and self.path.suffix == ".png" and self.path.exists()
+        data = self.path.read_bytes() if self.path and saved else self.render()
         return data, {"width": round(self.figure.get_figwidth() * 96)}
 
 
@@ -137,15 +100,59 @@ def png_tag(data: bytes, *, width: str = "") -> str:
     return f'<img width="{width}" style="max-width:100%" src="{source}">'
 
 
-def styled(draw: Callable[P, Drawing]) -> Callable[P, Drawing]:
-    """Make a drawing function use the package's style."""
+# Names in any script
 
-    @wraps(draw)
-    def inner(*args: P.args, **kwargs: P.kwargs) -> Drawing:
-        with mpl.rc_context(RC):
-            return draw(*args, **kwargs)
 
-    return inner
+PLACEHOLDERS = ("lastresort", "notdef", "blank")  # fonts that have a glyph for all, and show none
+NOTE = "numbered names: no installed font has their letters"
+NUMBERS: dict[str, int] = {}  # of names that no font can write, in the order in which they came
+
+
+def make_legible(figure: Figure) -> None:
+    """Let every text of a figure use fonts that have its letters.
+
+    A name in letters that no installed font has becomes a number, the same one in all figures, and
+    a note says so; what is written beside a figure keeps the name.
+    """
+    usual = list(RC["font.family"])
+    known = {chr(code) for code in get_font(findfont(FontProperties(family=usual))).get_charmap()}
+    texts = [text for text in figure.findobj(Text) if not _letters(text) <= known]
+    families, lost = _fallbacks(frozenset[str]().union(*map(_letters, texts)) - known)
+    for text in texts:
+        text.set_fontfamily([*usual, *families])
+        if lost & _letters(text):
+            one = f"[{re.escape(''.join(sorted(lost)))}]"
+            text.set_text(re.sub(f"{one}+( +{one}+)*", _numbered, text.get_text()))
+    if lost:
+        place = 1 - 0.06 / figure.get_figheight()
+        figure.text(0.99, place, NOTE, ha="right", va="top", fontsize=6.5, color=FAINT)
+
+
+def _letters(text: Text) -> set[str]:
+    return {sign for sign in text.get_text() if sign.isprintable() and not sign.isspace()}
+
+
+def _numbered(name: re.Match[str]) -> str:
+    return f"name {NUMBERS.setdefault(name[0], len(NUMBERS) + 1)}"
+
+
+@functools.cache
+def _fallbacks(missing: frozenset[str]) -> tuple[list[str], frozenset[str]]:
+    """Installed font families that have letters, as few as will do, and the letters none has."""
+    covered: dict[str, set[str]] = {}
+    for font in fontManager.ttflist if missing else ():
+        nothing = any(word in font.name.lower().replace(" ", "") for word in PLACEHOLDERS)
+        if font.style == "normal" and not nothing:
+            with suppress(OSError, RuntimeError):  # removed or damaged since the list was made
+                codes = get_font(font.fname).get_charmap()
+                covered.setdefault(font.name, set()).update(c for c in missing if ord(c) in codes)
+    families: list[str] = []
+    while best := max(sorted(covered), key=lambda name: len(covered[name] & missing), default=""):
+        if not covered[best] & missing:
+            break
+        families.append(best)
+        missing -= covered[best]
+    return families, missing
 
 
 # One face, one voice
@@ -154,11 +161,12 @@ def styled(draw: Callable[P, Drawing]) -> Callable[P, Drawing]:
 def show_panel(
     axes: Any, panel: Panel, levels: tuple[float, float] = (-4.0, 0.5), reference_hz: float = 0.0
 ) -> None:
-    """Draw a face, a voice or, for a panel with neither, its label.
+    """Draw a face; a voice as a spectrogram with its pitch track; or, without either, the label.
 
     Args:
         axes: the field; its ticks and frame vanish.
-        panel: what is shown; the label of a face or voice stands above it.
+        panel: what is shown; the label of a face or voice stands above it, the median of the pitch
+            in the corner.
         levels: log10 magnitudes drawn as black and as white.
         reference_hz: pitch of the reference, drawn as a dashed line; 0 for none.
     """
@@ -168,55 +176,57 @@ def show_panel(
     if panel.face is not None:
         axes.imshow(panel.face, interpolation="bicubic")
     elif panel.log_mel is not None:
-        show_voice(axes, panel.log_mel, f0=panel.f0, levels=levels, reference_hz=reference_hz)
+        _show_voice(axes, panel.log_mel, panel.f0, levels, reference_hz)
     else:
         axes.text(0.5, 0.5, panel.label, ha="center", va="center", transform=axes.transAxes)
         return
     axes.set_title(panel.label, loc="center", fontsize=8, pad=3)
 
 
-def show_voice(
+def _show_voice(
     axes: Any,
     log_mel: NDArray[np.float32],
-    *,
-    f0: NDArray[np.float32] | None = None,
-    levels: tuple[float, float] = (-4.0, 0.5),
-    reference_hz: float = 0.0,
+    f0: NDArray[np.float32] | None,
+    levels: tuple[float, float],
+    reference_hz: float,
 ) -> None:
-    """Draw a spectrogram with its pitch track on a scale of its own.
-
-    Args:
-        axes: the field.
-        log_mel: (80, T), log10.
-        f0: (T,) Hz, 0 where unvoiced; its median is written into the corner.
-        levels, reference_hz: as in :func:`show_panel`.
-    """
-    low, high = np.log(PITCH_RANGE_HZ)
+    """Draw (80, T) log10 magnitudes and (T,) Hz, 0 where unvoiced, on a scale of its own."""
     bands, frames = log_mel.shape
+    show_spectrogram(axes, log_mel, levels, (frames, bands))
 
     def height(hz: Any) -> Any:
+        low, high = np.log(PITCH_RANGE_HZ)
         return (np.log(hz) - low) / (high - low) * bands
 
+    if reference_hz > 0:
+        axes.plot([0, frames], [height(reference_hz)] * 2, "--", color="white", linewidth=0.7)
+    if f0 is not None and (median := median_hz(f0)):
+        outline = [withStroke(linewidth=2.2, foreground="black")]
+        track = height(np.where(f0 > 0, f0, np.nan))
+        where = np.arange(frames) + 0.5
+        axes.plot(where, track, color=PITCH_COLOUR, linewidth=1.1, path_effects=outline)
+        text = axes.text(0.97, 0.95, f"{median:.0f} Hz", transform=axes.transAxes)
+        text.set(ha="right", va="top", color="white", fontsize=7, path_effects=outline)
+    axes.set(xlim=(0, frames), ylim=(0, bands))
+
+
+def show_spectrogram(
+    axes: Any,
+    magnitudes: NDArray[np.float32],
+    levels: tuple[float, float],
+    size: tuple[float, float],
+) -> None:
+    """Draw (F, T) magnitudes between two levels, on axes that end at `size`."""
     axes.imshow(
-        log_mel,
+        magnitudes,
         origin="lower",
         aspect="auto",
         cmap=SPECTROGRAM,
         vmin=levels[0],
         vmax=levels[1],
-        extent=(0, frames, 0, bands),
+        extent=(0, size[0], 0, size[1]),
         interpolation="nearest",
     )
-    if reference_hz > 0:
-        axes.plot([0, frames], [height(reference_hz)] * 2, "--", color="white", linewidth=0.7)
-    if f0 is not None and (f0 > 0).any():
-        outline = [withStroke(linewidth=2.2, foreground="black")]
-        track = height(np.where(f0 > 0, f0, np.nan))
-        where = np.arange(frames) + 0.5
-        axes.plot(where, track, color=PITCH_COLOUR, linewidth=1.1, path_effects=outline)
-        text = axes.text(0.97, 0.95, f"{median_hz(f0):.0f} Hz", transform=axes.transAxes)
-        text.set(ha="right", va="top", color="white", fontsize=7, path_effects=outline)
-    axes.set(xlim=(0, frames), ylim=(0, bands))
 
 
 def median_hz(f0: NDArray[np.float32] | None) -> float:
@@ -272,20 +282,22 @@ def conversions(
     high = [caption + LINE + sum(heights) + gap * (len(heights) - 1) for _, heights, gap in plans]
     spaces = 0.35 * (len(plans) - 1)
     inner = (sum(wide) + spaces, max(high)) if across else (max(wide), sum(high) + spaces)
-    foot = [*_legend(parts.values()), note or first.note]
+    foot = [*_legend([*parts.values()]), note or first.note]
     top, bottom = 0.42, 0.2 + 0.13 * len(foot)
     width, height = max(inner[0] + 2 * MARGIN, 5.6), top + inner[1] + bottom
     figure = Figure(figsize=(width, height))
-    figure.text(
-        MARGIN / width, 1 - 0.27 / height, title or title_of(first.task), fontsize=11, weight="bold"
-    )
-    figure.text(MARGIN / width, 0.1 / height, "\n".join(foot), fontsize=6.5, color=FAINT)
+
+    def write(x: float, y: float, text: str, size: float, **look: Any) -> None:
+        figure.text(x / width, 1 - y / height, text, fontsize=size, **look)
+
+    write(MARGIN, 0.27, title or title_of(first.task), 11, weight="bold")
+    write(MARGIN, height - 0.1, "\n".join(foot), 6.5, color=FAINT)
     panels = chain.from_iterable(_panels(grid) for grid in parts.values())
     levels = levels_of(panel for panel in panels if panel.label)  # recordings, not conversions
     x, y = MARGIN, top
     for number, (name, grid) in enumerate(parts.items()):
         widths, heights, gap = plans[number]
-        figure.text(x / width, 1 - (y + 0.16) / height, name, fontsize=9, weight="bold")
+        write(x, y + 0.16, name, 9, weight="bold")
         places = figure.add_gridspec(
             len(heights),
             len(widths),
@@ -312,7 +324,7 @@ def _plan(grid: Grid) -> tuple[list[float], list[float], float]:
     heads = [(_kind(row), high) for row, high in zip(grid.rows, heights, strict=True)]
     head = max(high if kind == "face" else SIZES[kind][0] for kind, high in heads)
     width, height = SIZES[_kind(grid.columns[0])]
-    aside = [max(heights)] if any(row.speaker_face is not None for row in grid.rows) else []
+    aside = [max(heights)] if _with_speakers(grid) else []
     labelled = grid.task.guidance != "latent"
     widths = [*aside, head, APART, *[width] * len(grid.columns)]
     return widths, [height, 0.0 if labelled else APART, *heights], LINE if labelled else GAP
@@ -344,19 +356,17 @@ def _fill(figure: Figure, places: GridSpec, grid: Grid, levels: tuple[float, flo
             show(row, column, cell, median_hz(reference.f0))
 
 
-def _legend(grids: Iterable[Grid]) -> list[str]:
+def _legend(grids: Sequence[Grid]) -> list[str]:
     """Say how to read the fields."""
-    known = list(grids)
     lines = []
-    if all(_guides(grid) for grid in known):
-        kept = " or ".join(KEPT[output] for output in dict.fromkeys(g.task.output for g in known))
+    if all(map(_guides, grids)):
+        kept = " or ".join(KEPT[output] for output in dict.fromkeys(g.task.output for g in grids))
         lines.append(f"Each field keeps its column's {kept} and takes its row's identity.")
-    if any(panel.log_mel is not None for grid in known for panel in _panels(grid)):
+    if any(panel.log_mel is not None for grid in grids for panel in _panels(grid)):
         low, high = PITCH_RANGE_HZ
-        beside = any(g.task is Task.A2A for g in known)
-        dashed = "; dashed: the reference's" if beside else ""
+        dashed = "; dashed: the reference's" if any(g.task is Task.A2A for g in grids) else ""
         lines.append(f"Line: pitch ({low:.0f} to {high:.0f} Hz, log) and its median{dashed}.")
-    if any(row.speaker_face is not None for grid in known for row in grid.rows):
+    if any(map(_with_speakers, grids)):
         lines.append("The model hears a reference voice and does not see its speaker.")
     return lines
 
@@ -366,8 +376,12 @@ def _guides(grid: Grid) -> bool:
     return grid.task.guidance == "latent" or any(map(_kind, grid.rows))
 
 
-def _panels(grid: Grid) -> Sequence[Panel]:
-    return [*grid.columns, *grid.rows, *chain.from_iterable(grid.cells)]
+def _with_speakers(grid: Grid) -> bool:
+    return any(row.speaker_face is not None for row in grid.rows)
+
+
+def _panels(grid: Grid) -> Iterable[Panel]:
+    return chain(grid.columns, grid.rows, *grid.cells)
 
 
 def _kind(panel: Panel) -> str:

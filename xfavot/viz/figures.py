@@ -1,4 +1,4 @@
-"""Figures of training: curves of its terms, tracks of pitch, spectrograms of copies by vocoders.
+"""Curves of training, tracks of pitch, copies by vocoders, and the bars of the correspondence.
 
 Every function returns a :class:`xfavot.viz.drawing.Drawing`, which shows itself in a notebook and
 is written with ``.save(path)``. Nothing is computed here beyond what drawing needs.
@@ -19,9 +19,20 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from xfavot.audio.mel import MEL
+from xfavot.convert import Task
 from xfavot.errors import DataError
 from xfavot.evaluation.copy_synthesis import Copy
-from xfavot.viz.drawing import FAINT, PALETTE, PITCH_RANGE_HZ, SPECTROGRAM, Drawing, styled
+from xfavot.evaluation.cpr import CHANCE, TRUTH
+from xfavot.viz.drawing import (
+    FAINT,
+    INK,
+    PALETTE,
+    PITCH_RANGE_HZ,
+    Drawing,
+    show_spectrogram,
+    styled,
+    title_of,
+)
 
 NOT_TERMS = ("step", "epoch", "seconds", "s_per_step", "eta_s", "lr", "time", "wall_s", "memory")
 # the paper's order: generators, then discriminators, then the warm-up
@@ -105,12 +116,7 @@ def f0_tracks(tracks: Mapping[str, NDArray[np.float32]]) -> Drawing:
 
     Args:
         tracks: label to (T,) Hz, 0 where unvoiced, one value each 12.5 ms.
-
-    Raises:
-        DataError: nothing to draw.
     """
-    if not tracks:
-        raise DataError("pitch: got no track; expected at least one")
     figure = Figure(figsize=(6.4, 2.4), layout="constrained")
     axes = figure.add_subplot()
     for (label, f0), colour in zip(tracks.items(), cycle(PALETTE), strict=False):
@@ -149,16 +155,8 @@ def spectrograms(made: Sequence[Copy], *, rows: int = 4) -> Drawing:
         start = _loudest(copy.sounds[names[0]])
         for name, axes in zip(names, line, strict=True):
             part = copy.sounds[name][start : start + round(SHOWN_SECONDS * MEL.sample_rate)]
-            axes.imshow(
-                _decibels(part),
-                origin="lower",
-                aspect="auto",
-                cmap=SPECTROGRAM,
-                vmin=LEVELS_DB[0],
-                vmax=LEVELS_DB[1],
-                extent=(0, len(part) / MEL.sample_rate, 0, MEL.sample_rate / 2000),
-                interpolation="nearest",
-            )
+            size = (len(part) / MEL.sample_rate, MEL.sample_rate / 2000)
+            show_spectrogram(axes, _decibels(part), LEVELS_DB, size)
             axes.grid(visible=False)
             axes.set_title(name, fontsize=7, color=FAINT)
         line[0].set(yticks=[0, 4, 8, 12], ylabel="kHz")
@@ -190,3 +188,40 @@ def _decibels(wave: NDArray[np.float32]) -> NDArray[np.float32]:
     x = torch.nn.functional.pad(torch.from_numpy(wave), (0, max(0, TRANSFORM - len(wave))))
     spectrum = torch.stft(x, TRANSFORM, STEP, WINDOW, window, return_complex=True).abs()
     return np.asarray((20 * (spectrum + 1e-6).log10()).numpy())
+
+
+# The correspondence preference ratio (paper: Fig. 5)
+
+
+RECORDED = "#9aa3aa"  # the colour of recordings, which no model made
+
+
+@styled
+def preferences(rows: Sequence[Mapping[str, Any]]) -> Drawing:
+    """Draw the ratio of every system and task as bars: of people, or else of the first classifier.
+
+    Args:
+        rows: of :func:`xfavot.report.study.result_rows`, at least one.
+    """
+    frame = pd.DataFrame(rows)
+    frame = frame[frame["metric"] == frame["metric"][0]]
+    systems, tasks = list(frame["system"].unique()), list(frame["task"].unique())
+    colours, width = cycle(PALETTE), 0.72 / len(systems)
+    figure = Figure(figsize=(5.4, 3.0), layout="constrained")
+    axes = figure.add_subplot()
+    for number, (system, one) in enumerate(frame.groupby("system", sort=False)):
+        x = one["task"].map(tasks.index) + width * (number - (len(systems) - 1) / 2)
+        spread = [one["value"] - one["ci_low"], one["ci_high"] - one["value"]]
+        colour = RECORDED if system == TRUTH else next(colours)
+        axes.bar(x, one["value"], 0.9 * width, color=colour, label=system)
+        axes.errorbar(x, one["value"], spread, fmt="none", ecolor=INK, capsize=2.5)
+        for place, value in zip(x, one["value"], strict=True):
+            axes.text(place, 0.02, f"{value:.2f}", ha="center", color="white", weight="bold")
+    axes.tick_params(axis="x", length=0, labelcolor=INK)
+    axes.axhline(CHANCE, color=INK, linestyle="--", linewidth=0.8)
+    axes.set_xticks(range(len(tasks)), [title_of(Task(task)) for task in tasks])
+    axes.grid(axis="x", visible=False)
+    axes.set(ylim=(0, 1.02), ylabel="CPR", title=f"{frame['metric'].iloc[0]}; dashed: chance")
+    axes.set_xlabel(f"lines: 95 % ({frame['interval'].iloc[0]}), {frame['n'].max()} at most a bar")
+    figure.legend(loc="outside upper left", ncols=4)
+    return Drawing(figure)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,10 @@ import numpy as np
 import torch
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.patches import FancyBboxPatch
 from numpy.typing import NDArray
 from torch import nn
 
-from xfavot import report
 from xfavot.audio.io import save_waveform
 from xfavot.audio.mel import MEL
 from xfavot.config import ModelConfig
@@ -34,19 +33,21 @@ from xfavot.convert.inputs import resize_face
 from xfavot.data.sample import HELD_OUT_FIRST, Example, examples, first_split, has_any
 from xfavot.data.store import Store
 from xfavot.errors import DataError
-from xfavot.evaluation import cpr, matching
+from xfavot.evaluation import matching
 from xfavot.models.xfavot import XFaVoT
 from xfavot.parameters import Figures
-from xfavot.report.artifact import Beginning, Provenance
+from xfavot.report.artifact import Provenance, write_figure
 from xfavot.report.study import (
     System,
     answered,
+    ask,
     open_study,
+    origin_of,
     read_answers,
     result_rows,
     systems_of,
-    tier_of,
 )
+from xfavot.viz import progress
 from xfavot.viz.drawing import (
     FAINT,
     INK,
@@ -100,31 +101,29 @@ class Material:
     """
 
     cfg: Figures
-    began: Beginning
+    began: datetime
     systems: tuple[System, ...]
     stores: tuple[Store, ...]
     avatars: tuple[Store, ...]
     split: str
 
     @classmethod
-    def load(cls, cfg: Figures, began: Beginning) -> Material:
+    def load(cls, cfg: Figures, began: datetime) -> Material:
         """Load the checkpoints and open the stores.
 
         Raises:
             CheckpointError: there is no checkpoint, or it cannot be used.
             DataError: there is no prepared store of the dataset.
         """
-        systems = short_names(systems_of(cfg.asked))
+        systems = systems_of(cfg.asked)
         stores = tuple(open_stores(cfg.data_root, cfg.corpora))
         avatars = tuple(store for store in stores if store.corpus in ("mini", AVATARS))
         apart = Path(cfg.data_root, AVATARS)
         if not avatars and apart.is_dir():
             avatars = (Store.open(apart, corpus=AVATARS),)
-        kinds = [kind for kind in ("face", "voice") if systems[0].converter.has(kind)]
-        split = first_split(stores, kinds)
-        return cls(
-            cfg=cfg, began=began, systems=systems, stores=stores, avatars=avatars, split=split
-        )
+        split = first_split(stores, [k for k in ("face", "voice") if systems[0].converter.has(k)])
+        shared: Any = {"cfg": cfg, "began": began, "systems": systems, "split": split}
+        return cls(**shared, stores=stores, avatars=avatars)
 
     @property
     def converter(self) -> Converter:
@@ -144,17 +143,15 @@ class Material:
             item: what is to be made, such as "Fig. 1".
             kinds: "face", "voice" or "avatar".
         """
+        where = f"split {self.split} of {self.cfg.dataset}"
         for kind in kinds:
             modality = "face" if kind == "avatar" else kind
+            reason = f"{where} has no {kind} of known gender; prepare a corpus that has"
+            reason = NO_AVATARS if kind == "avatar" else reason
             if not self.converter.has(modality):
                 reason = f"{self.converter.name} was not trained on {modality}s; give another model"
             elif self._split_of(kind):
                 continue
-            elif kind == "avatar":
-                reason = NO_AVATARS
-            else:
-                where = f"split {self.split} of {self.cfg.dataset}"
-                reason = f"{where} has no {kind} of known gender; prepare a corpus that has"
             missing(item, reason)
             return False
         return True
@@ -188,16 +185,15 @@ class Material:
 
     def _split_of(self, kind: str) -> str:
         """Where samples of a kind are drawn from, "" if there are none."""
-        if kind != "avatar":
-            return self.split if has_any(self.stores, modality=kind, split=self.split) else ""
-        splits = (self.split, *HELD_OUT_FIRST)
-        there = (s for s in splits if has_any(self.avatars, modality="face", split=s))
-        return next(there, "")
+        drawn = kind == "avatar"
+        stores, modality = (self.avatars, "face") if drawn else (self.stores, kind)
+        splits = (self.split, *HELD_OUT_FIRST) if drawn else (self.split,)
+        return next((s for s in splits if has_any(stores, modality=modality, split=s)), "")
 
     def cross_modal(self, item: str) -> Iterator[System]:
         """The models that convert between faces and voices; the others are named as missing."""
         for one in self.systems:
-            if one.converter.has("face") and one.converter.has("voice"):
+            if one.cross_modal:
                 yield one
             else:
                 missing(f"{item}, {one.name}", "it has no faces or no voices")
@@ -208,42 +204,30 @@ class Material:
         Returns:
             Rows, none if there is nothing to ask; and the origin of a study's questions.
         """
-        cfg = self.cfg
-        if cfg.study:
-            study = open_study(cfg.study)
-            answers = read_answers(study, cfg.answers)
+        if self.cfg.study:
+            study = open_study(self.cfg.study)
+            answers = read_answers(study, self.cfg.answers)
             if not answers.judgements:
                 missing("Fig. 5, people's answers", "none given; bars are the automatic CPR")
-            return result_rows(study, answers), answered(study.provenance, self.began)
+            return result_rows(study, answers), answered(study.key["provenance"], self.began)
         missing("Fig. 5, people's answers", NO_STUDY)
-        drawn: list[cpr.Triplet] = []
-        able = [one for one in self.systems if all(map(one.converter.has, ("face", "voice")))]
-        how: dict[str, Any] = {"form": "faces", "count": cfg.triplets, "seed": cfg.seed}
-        for task in cpr.TASKS:
-            drawn += cpr.ground_truth(self.stores, task=task, **how)
-            for one in able:
-                drawn += cpr.converted(
-                    one.converter, self.stores, system=one.name, task=task, **how
-                )
-        judges = cpr.judges_of(self.stores, {one.name: one.converter for one in self.systems})
-        rows = cpr.automatic_rows(drawn, judges, dataset=cfg.dataset, seed=cfg.seed)
+        _, rows = ask(self.cfg.asked, self.stores, self.systems, on_log=progress.line)
         if not rows:
-            missing("Fig. 5", "nobody to judge; give a study with -p study")
-        return cpr.corrected(rows) if rows else [], None
+            missing("Fig. 5", "nothing to ask; give a study with -p study")
+        return rows, None
 
     def style_space(self) -> matching.StyleSpace | None:
         """Styles of held-out faces and voices; ``None`` if there are too few, which is shown."""
+        how: dict[str, Any] = {"split": self.split, "seed": self.cfg.seed}
         try:
-            space = matching.style_space(
-                self.converter, self.stores, split=self.split, seed=self.cfg.seed
-            )
+            space = matching.style_space(self.converter, self.stores, **how)
+            if len(space.styles) >= FEWEST_STYLES:
+                return space
+            reason = f"{len(space.styles)} styles; a map needs {FEWEST_STYLES} or more"
         except DataError as error:  # faces and voices of nobody known
-            missing("Fig. 10", str(error))
-            return None
-        if len(space.styles) < FEWEST_STYLES:
-            missing("Fig. 10", f"{len(space.styles)} styles; a map needs {FEWEST_STYLES} or more")
-            return None
-        return space
+            reason = str(error)
+        missing("Fig. 10", reason)
+        return None
 
     def publish(
         self,
@@ -270,57 +254,24 @@ class Material:
         drawing = figure if isinstance(figure, Drawing) else Drawing(figure)
         made = grids if isinstance(grids, Mapping) else {self.systems[0].name: grids}
         data = [row for name, some in made.items() for g in some for row in rows_of(item, g, name)]
-        folder = report.write_figure(
-            item,
-            drawing,
-            data=[*data, *rows],
-            provenance=origin or self.origin(),
-            root=out / "figures",
+        if origin is None:
+            how: dict[str, Any] = {"began": self.began, "split": self.split}
+            origin = origin_of(self.cfg.asked, self.systems, self.stores, notebook="figures", **how)
+        folder = write_figure(
+            item, drawing, data=[*data, *rows], provenance=origin, root=out / "figures"
         )
         drawing.path = folder / f"{item}.png"  # what is shown is read back from disk
         voices = voices_of(next(iter(made.values()), ()))
         for old in (out / "voices" / item).glob("*.wav"):
             old.unlink()
         for label, wave in voices.items():
-            name = re.sub(r"[^A-Za-z0-9]+", "-", label).strip("-")
+            name = re.sub(r"\W+", "-", label).strip("-")
             synthetic = {"synthetic": "yes", "checkpoint": self.note} if CONVERTED in label else {}
             path = out / "voices" / item / f"{name}.wav"
             save_waveform(path, wave, metadata={"sample": label} | synthetic)
         show(drawing)
         if voices:
             show(players(dict(list(voices.items())[:PLAYERS])))
-
-    def origin(self) -> Provenance:
-        """Where a figure comes from, if it is written now."""
-        return report.collect(
-            self.began,
-            self.converter.config,
-            stores=self.stores,
-            split=self.split,
-            seeds=(self.cfg.seed,),
-            tier=tier_of(self.cfg.asked, [one.converter.config.preset for one in self.systems]),
-            weights={f"model {one.name}": one.sha256 for one in self.systems},
-            notebook="figures",
-            checkpoint={"step": self.converter.step, "sha256": self.systems[0].sha256},
-            dataset=self.cfg.dataset,  # not what the model was trained on
-        )
-
-
-def short_names(systems: Sequence[System]) -> tuple[System, ...]:
-    """Name models shortly, for rows and bars: configuration, step, number, as far as needed."""
-    names = [one.converter.config.configuration for one in systems]
-    for finer in (
-        [f"step {one.converter.step}" for one in systems],
-        [str(number) for number, _ in enumerate(systems, 1)],
-    ):
-        often = Counter(names)
-        names = [
-            f"{name}, {part}" if often[name] > 1 else name
-            for name, part in zip(names, finer, strict=True)
-        ]
-    return tuple(
-        dataclasses.replace(one, name=name) for one, name in zip(systems, names, strict=True)
-    )
 
 
 def rows_of(item: str, grid: Grid, system: str) -> list[dict[str, Any]]:
@@ -338,7 +289,6 @@ def rows_of(item: str, grid: Grid, system: str) -> list[dict[str, Any]]:
     rows = []
     for reference, cells in zip(grid.rows, grid.cells, strict=True):
         for source, cell in zip(grid.columns, cells, strict=True):
-            faces = cell.face is not None and source.face is not None
             change = None
             if cell.face is not None and source.face is not None:
                 seen = resize_face(source.face, len(cell.face)).astype(np.int16)
@@ -351,8 +301,8 @@ def rows_of(item: str, grid: Grid, system: str) -> list[dict[str, Any]]:
                     "source": source.label,
                     "reference": reference.label,
                     "change_levels": change,
-                    "f0_hz": None if faces else median_hz(cell.f0),
-                    "source_f0_hz": None if faces else median_hz(source.f0),
+                    "f0_hz": median_hz(cell.f0) if change is None else None,
+                    "source_f0_hz": median_hz(source.f0) if change is None else None,
                     "reference_f0_hz": None if reference.f0 is None else median_hz(reference.f0),
                 }
             )
@@ -425,31 +375,28 @@ def module_facts(cfg: ModelConfig) -> list[dict[str, Any]]:
     """
     with torch.device("meta"):
         nets = XFaVoT.from_config(cfg)
-    facts = []
+    counts, facts = dict(nets.parameter_table()), []
     for name, module in nets.named_children():
         generated = "face" if name == "G_I" else "voice"
-        gives = {"G": generated, "E": "style", "M": "style"}.get(name[0], "logits")
-        blocks = [m for m in module.modules() if type(m).__name__.endswith("ResBlk")]
+        last = [m for place, m in module.named_modules() if place.endswith("heads")]
+        heads = getattr(module, "domains", 0)
+        if last and isinstance(last[0], nn.Conv2d):
+            heads = last[0].out_channels
+        elif last and isinstance(last[0], nn.Linear):
+            heads = last[0].out_features // cfg.style_dim
         letters = (f" {one.lower()}" if one.isupper() else one for one in type(module).__name__)
         facts.append(
             {
                 "module": name,
                 "title": "".join(letters).strip(),
                 "takes": " ".join(inspect.signature(module.forward).parameters),
-                "gives": gives,
-                "blocks": len(blocks),
-                "heads": _heads(module, cfg),
-                "parameters": sum(p.numel() for p in module.parameters()),
+                "gives": {"G": generated, "E": "style", "M": "style"}.get(name[0], "logits"),
+                "blocks": sum(type(m).__name__.endswith("ResBlk") for m in module.modules()),
+                "heads": int(heads),
+                "parameters": counts[name],
             }
         )
     return facts
-
-
-def _heads(module: nn.Module, cfg: ModelConfig) -> int:
-    last = next((m for name, m in module.named_modules() if name.endswith("heads")), None)
-    if isinstance(last, nn.Linear):
-        return last.out_features // cfg.style_dim
-    return last.out_channels if isinstance(last, nn.Conv2d) else int(getattr(module, "domains", 0))
 
 
 @styled
@@ -489,9 +436,12 @@ def overview(
         bbox=frame | {"linestyle": "--"},
         **middle,
     )
-    for x, y, to_x, to_y in ARROWS:
-        _arrow(canvas, (x, y), (to_x, to_y))
-    _arrow(canvas, (3.1, 2.6), (3.1, 4.3), arrowstyle="<|-|>", color=FAINT, linestyle="--")
+    arrow: dict[str, Any] = {"shrinkA": 1, "shrinkB": 1, "mutation_scale": 9, "linewidth": 1.0}
+    for from_x, from_y, x, y in ARROWS:
+        look = {**arrow, "arrowstyle": "-|>", "color": INK}
+        canvas.annotate("", (x, y), (from_x, from_y), arrowprops=look, zorder=2)
+    look = {**arrow, "arrowstyle": "<|-|>", "color": FAINT, "linestyle": "--"}
+    canvas.annotate("", (3.1, 4.3), (3.1, 2.6), arrowprops=look, zorder=2)
     canvas.text(3.16, 2.83, "$L_{xm}$", fontsize=8, color=FAINT, va="center")
     levels = levels_of(pictures.values())
     for name, (x, y, right, below) in PICTURES.items():
@@ -529,9 +479,3 @@ def _box(
     corner = (x - size[0] / 2, y - size[1] / 2)
     shape = f"round,pad=0,rounding_size={rounding}"
     canvas.add_patch(FancyBboxPatch(corner, *size, boxstyle=shape, zorder=3, **style))
-
-
-def _arrow(canvas: Any, start: tuple[float, float], end: tuple[float, float], **style: Any) -> None:
-    look = {"arrowstyle": "-|>", "color": INK, "linewidth": 1.0, "zorder": 2} | style
-    arrow: Any = FancyArrowPatch
-    canvas.add_patch(arrow(start, end, mutation_scale=9, shrinkA=1, shrinkB=1, **look))

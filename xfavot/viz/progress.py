@@ -26,14 +26,11 @@ def line(record: Mapping[str, Any] | str) -> None:
             ``s_per_step`` and ``eta_s`` (seconds), and terms named ``pass/.../term``, of which the
             main ones are shown as means over the passes.
     """
-    sys.stdout.write(format_line(record) + "\n")
+    sys.stdout.write((record if isinstance(record, str) else _format(record)) + "\n")
     sys.stdout.flush()
 
 
-def format_line(record: Mapping[str, Any] | str) -> str:
-    """Return the line that :func:`line` writes."""
-    if isinstance(record, str):
-        return record
+def _format(record: Mapping[str, Any]) -> str:
     parts = [str(record[key]) for key in ("network", "phase") if record.get(key)]
     if "step" in record:
         steps = record.get("steps")
@@ -45,26 +42,22 @@ def format_line(record: Mapping[str, Any] | str) -> str:
         parts.append(f"{duration(record['eta_s'])} left")
     if any(key.startswith("val/") for key in record):
         parts.append("validation")
-    parts += [f"{name} {_number(value)}" for name, value in _main_terms(record)]
-    if record.get("message"):
-        parts.append(str(record["message"]))
-    return "  ".join(parts)
+    parts += [f"{name} {_number(value)}" for name, value in _main_terms(record).items()]
+    return "  ".join([*parts, *filter(None, [record.get("message")])])
 
 
-def _main_terms(record: Mapping[str, Any]) -> list[tuple[str, float]]:
+def _main_terms(record: Mapping[str, Any]) -> dict[str, float]:
     """Means over the passes: the main terms in their order, then others while there is room."""
-    found: dict[str, list[float]] = {}
+    terms: dict[str, list[float]] = {}
     for key, value in record.items():
-        if key.startswith("d/"):  # the discriminators' terms are left to metrics.jsonl
-            continue
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            name = key.rsplit("/", 1)[-1]
-            if name not in BOOKKEEPING:
-                found.setdefault(name, []).append(float(value))
-    main = [name for name in MAIN_TERMS if name in found]
+        name = key.rsplit("/", 1)[-1]
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if number and name not in BOOKKEEPING and not key.startswith("d/"):  # see metrics.jsonl
+            terms.setdefault(name, []).append(float(value))
+    main = [name for name in MAIN_TERMS if name in terms]
     # where the main terms are there, the rest is left to metrics.jsonl
-    names = main if len(main) > 2 else [*main, *(name for name in found if name not in main)]
-    return [(name, fmean(found[name])) for name in names[:LONGEST]]
+    names = main if len(main) > 2 else [*main, *(name for name in terms if name not in main)]
+    return {name: fmean(terms[name]) for name in names[:LONGEST]}
 
 
 def _number(value: float) -> str:
@@ -74,9 +67,7 @@ def _number(value: float) -> str:
 
 def duration(seconds: float) -> str:
     """Write seconds as people say them: ``42 s``, ``3 min 20 s``, ``2 h 05 min``."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

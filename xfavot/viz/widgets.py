@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from xfavot.convert.inputs import read_face, read_voice
 from xfavot.data.sample import Example
 from xfavot.errors import DataError, XFaVoTError
 from xfavot.evaluation.copy_synthesis import Copy
+from xfavot.media import kind_of
 from xfavot.viz.drawing import conversions, png_tag
 from xfavot.viz.figures import curves, spread
 
@@ -73,16 +73,15 @@ class Live:
             metrics: returns the records; called only to draw.
             path: file to save the drawing to, which is then made in any case.
         """
-        if not path and time.monotonic() - self.drawn < self.seconds:
-            return
-        drawing = curves(metrics())
-        self._show("curves", (drawing.save(path) if path else drawing).html())
-        self.drawn = time.monotonic()
+        if path or time.monotonic() - self.drawn >= self.seconds:
+            drawing = curves(metrics())
+            self._show("curves", (drawing.save(path) if path else drawing).html())
+            self.drawn = time.monotonic()
 
     def images(self, paths: Sequence[Path]) -> None:
         """Show the PNG files among some."""
-        found = [path.read_bytes() for path in paths if path.suffix == ".png"]
-        self._show("images", "".join(f"<p>{png_tag(content)}</p>" for content in found))
+        pictures = [path.read_bytes() for path in paths if path.suffix == ".png"]
+        self._show("images", "".join(f"<p>{png_tag(content)}</p>" for content in pictures))
 
     def _show(self, part: str, html: str) -> None:
         self.parts[part] = html
@@ -95,30 +94,26 @@ def show(*things: Any) -> None:
     display(*things)
 
 
-def players(
-    clips: Mapping[str, Any] | Sequence[str | PathLike[str]], *, limit: int = MOST_PLAYERS
-) -> Html:
+def players(clips: Mapping[str, Any] | Sequence[Path], *, limit: int = MOST_PLAYERS) -> Html:
     """Show audio players, at the level that the clips have.
 
     Args:
-        clips: samples (N,) at 24 kHz or paths by their labels, or paths alone. More than `limit`
-            are spread evenly over the whole list, and the folders of files left out are named.
+        clips: samples (N,) at 24 kHz by their labels, or paths. More than `limit` are spread evenly
+            over the whole list, and the folders of files left out are named.
         limit: clips embedded at most.
     """
-    named = clips if isinstance(clips, Mapping) else {_name(Path(clip)): clip for clip in clips}
-    pairs = list(named.items())
-    count = min(limit, len(pairs))
-    chosen = sorted({round(i * (len(pairs) - 1) / max(count - 1, 1)) for i in range(count)})
+    named = dict(clips) if isinstance(clips, Mapping) else {_name(clip): clip for clip in clips}
+    places = np.linspace(0, len(named) - 1, min(limit, len(named))).round()
+    chosen = [list(named)[int(place)] for place in places]
     rows = "".join(
-        f"<tr><td style='text-align:left'>{escape(label)}</td><td>{_player(clip)}</td></tr>"
-        for label, clip in (pairs[i] for i in chosen)
+        f"<tr><td style='text-align:left'>{escape(label)}</td><td>{_player(named.pop(label))}</td>"
+        "</tr>"
+        for label in chosen
     )
-    rest = [clip for i, (_, clip) in enumerate(pairs) if i not in chosen]
-    folders = sorted({str(Path(clip).parent) for clip in rest if isinstance(clip, str | PathLike)})
-    more = (
-        f"<p>{len(rest)} more in <code>{escape(', '.join(folders))}</code></p>" if folders else ""
-    )
-    return Html(f"<table>{rows}</table>{more if folders else ''}", log=f"{len(chosen)} players")
+    folders = sorted({str(clip.parent) for clip in named.values() if isinstance(clip, Path)})
+    where = escape(", ".join(folders))
+    more = f"<p>{len(named)} more in <code>{where}</code></p>" if folders else ""
+    return Html(f"<table>{rows}</table>{more}", log=f"{len(chosen)} players")
 
 
 def _name(path: Path) -> str:
@@ -128,31 +123,22 @@ def _name(path: Path) -> str:
 def _player(clip: Any) -> str:
     """A player without normalisation; samples beyond full scale are clipped, as in a file."""
     audio: Any = ipython.Audio
-    if isinstance(clip, str | PathLike):
-        return str(audio(filename=fspath(clip), embed=True)._repr_html_())
+    if isinstance(clip, Path):
+        return str(audio(filename=str(clip), embed=True)._repr_html_())
     wave = np.clip(clip, -1.0, 1.0)
     return str(audio(wave, rate=MEL.sample_rate, normalize=False)._repr_html_())
 
 
-def files(folder: str | PathLike[str]) -> Html:
-    """List what a folder holds on disk, with sizes; long folders are counted.
+def files(folder: str | PathLike[str]) -> pd.DataFrame:
+    """Count what a folder holds on disk: a row a folder below it.
 
     Args:
         folder: for example a run's folder.
     """
-    root = Path(folder)
-    there = [p for p in sorted(root.rglob("*")) if p.is_file() and not p.name.startswith(".")]
-    rows = ""
-    for parent in dict.fromkeys(path.parent for path in there):
-        paths = [path for path in there if path.parent == parent]
-        size = sum(path.stat().st_size for path in paths) / 1e6
-        names = ", ".join(path.name for path in paths[:4])
-        more = f" and {len(paths) - 4} more" if len(paths) > 4 else ""
-        cells = [f"<code>{escape(str(parent.relative_to(root)))}/</code>", escape(names + more)]
-        left = "".join(f"<td style='text-align:left'>{cell}</td>" for cell in cells)
-        rows += f"<tr>{left}<td>{size:.2f} MB</td></tr>"
-    table = f"<p><code>{escape(str(root))}</code></p><table>{rows}</table>"
-    return Html(table, log=f"{len(there)} files in {root}")
+    there = [p for p in sorted(Path(folder).rglob("*")) if p.is_file() and p.name[0] != "."]
+    rows = [(str(p.parent.relative_to(folder)), p.name, p.stat().st_size / 1e6) for p in there]
+    frame = pd.DataFrame(rows, columns=["folder", "file", "MB"]).groupby("folder")
+    return frame.agg(files=("file", "count"), first=("file", "first"), MB=("MB", "sum")).round(2)
 
 
 # What a vocoder does to recordings
@@ -187,47 +173,44 @@ def sounds(made: Sequence[Copy]) -> Html:
     return players({f"{c.label}: {name}": wave for c in chosen for name, wave in c.sounds.items()})
 
 
-# The explorer, and files that people add in it: checked by size and type before they are decoded
+# The explorer, and files that people add in it
 
 
 MOST_UPLOAD_BYTES = 20_000_000
-UPLOADS = {
-    "face": (".jpg", ".jpeg", ".png", ".webp"),
-    "voice": (".wav", ".flac", ".ogg", ".mp3", ".mp4"),
-}
 GUIDANCE = {"audio-guided": "voice", "image-guided": "face", "latent-guided": "latent"}
 TASKS = {(task.output, task.guidance): task for task in Task}
 
 
 def read_upload(name: str, content: bytes, converter: Converter) -> Example:
-    """Read an uploaded file as a sample; a face is found and aligned.
+    """Read an uploaded file as a sample: a picture's face, or the sound of anything else.
 
     Args:
-        name: its name, of which only the ending is used to read it.
+        name: its name, which is shown; the content decides what it is.
         content: its bytes.
         converter: whose face size counts.
 
     Raises:
-        DataError: too large, of another type, damaged, or without a face.
+        DataError: too large, neither picture nor sound, damaged, or without a face.
     """
-    suffix, label = Path(name).suffix.lower(), Path(name).name
-    kind = next((kind for kind, suffixes in UPLOADS.items() if suffix in suffixes), "")
-    if not kind:
-        allowed = ", ".join(suffix for suffixes in UPLOADS.values() for suffix in suffixes)
-        raise DataError(f"upload {name!r}: expected a face or a voice as one of {allowed}")
+    label = Path(name).name
     if not 0 < len(content) <= MOST_UPLOAD_BYTES:
         raise DataError(
-            f"upload {name!r} has {len(content)} bytes; expected 1 to {MOST_UPLOAD_BYTES}; "
+            f"upload {label!r} has {len(content)} bytes; expected 1 to {MOST_UPLOAD_BYTES}; "
             "shorten it"
         )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"upload{suffix}")
-        path.write_bytes(content)
-        if kind == "voice":
-            wave = read_voice(path, name=label)
-            return Example(label=label, speaker="", gender="", waveform=wave)
-        face = read_face(path, name=label, size=converter.image_size, aligned=False)
-        return Example(label=label, speaker="", gender="", face=face)
+    kind = kind_of(content)
+    if kind is None:
+        raise DataError(f"upload {label!r}: expected a picture, a sound or a film of a person")
+    sample: dict[str, Any] = {"waveform": None, "face": None}
+    try:
+        if kind == "picture":
+            size = converter.image_size
+            sample["face"] = read_face(content, name=label, size=size, aligned=False)
+        else:
+            sample["waveform"] = read_voice(content, name=label)
+    except DataError as error:
+        raise DataError(f"upload {label!r}: {error}") from error
+    return Example(label=label, speaker="", gender="", **sample)
 
 
 class Explorer:
@@ -236,15 +219,10 @@ class Explorer:
     Args:
         converter: a loaded checkpoint.
         examples: samples to choose from.
-
-    Raises:
-        DataError: no sample.
     """
 
     def __init__(self, converter: Converter, examples: Sequence[Example]) -> None:
         """Make the widgets and the first conversion."""
-        if not examples:
-            raise DataError("explorer: no sample; expected at least one; draw some from a store")
         self.converter, self.examples = converter, dict[str, Example]()
         for one in examples:  # a second sample of a speaker gets a number
             again = sum(label.partition(" #")[0] == one.label for label in self.examples)
@@ -260,7 +238,7 @@ class Explorer:
         choices = [self.guidance, self.output, self.source, self.reference, self.code, self.gender]
         for choice in choices:
             choice.observe(self._refresh, names="value")
-        accepted = ",".join(suffix for suffixes in UPLOADS.values() for suffix in suffixes)
+        accepted = "image/*,audio/*,video/*"
         self.upload = ipywidgets.FileUpload(accept=accepted, description="add a file")
         self.upload.observe(self._add, names="value")
         self.result = ipywidgets.HTML()
@@ -314,10 +292,9 @@ class Explorer:
         source, reference = self.examples[self.source.value], self.examples[self.reference.value]
         try:
             grid = self.convert(self.output.value, self.guidance.value, source, reference)
+            self.result.value = conversions(grid).html() + _heard([grid])
         except XFaVoTError as error:
             self.result.value = f"<p>{escape(str(error))}</p>"
-            return
-        self.result.value = conversions(grid).html() + _heard([grid])
 
     def _add(self, _change: Any) -> None:
         """Take an uploaded face or voice as one more sample."""
@@ -336,7 +313,7 @@ def _has(example: Example, kind: str) -> bool:
     return (example.face if kind == "face" else example.waveform) is not None
 
 
-def _heard(grids: Any) -> str:
+def _heard(grids: Iterable[Grid]) -> str:
     """Players of the voices in sheets of one source."""
     heard: list[tuple[str, Any]] = []
     for grid in grids:
