@@ -31,7 +31,7 @@ COUNTS = {
 def nets(**changes: object) -> XFaVoT:
     """The modules at the paper's sizes, with shapes but no values."""
     with torch.device("meta"):
-        return XFaVoT.from_config(dataclasses.replace(ModelConfig(speakers=128), **changes))
+        return XFaVoT(dataclasses.replace(ModelConfig(speakers=128), **changes))
 
 
 def empty(*shape: int) -> Tensor:
@@ -172,7 +172,7 @@ def test_mapping_network_has_four_shared_layers_and_four_a_head() -> None:
 
 def test_initial_weights_are_he_normal_and_biases_zero() -> None:
     torch.manual_seed(0)
-    net = XFaVoT.from_config(
+    net = XFaVoT(
         ModelConfig(image_size=16, image_width=32, image_levels=2, audio_width=8, speakers=4)
     )
     convolution = net.D_I.trunk[1].conv1

@@ -40,7 +40,7 @@ few = settings(max_examples=8, deadline=None)
 @pytest.fixture(scope="module")
 def nets() -> XFaVoT:
     torch.manual_seed(0)
-    return XFaVoT.from_config(SMALL)
+    return XFaVoT(SMALL)
 
 
 def inputs(name: str, batch: int = 3, *, size: int = 32, frames: int = 96) -> tuple[Tensor, ...]:
@@ -103,7 +103,7 @@ def test_samples_do_not_see_each_other(nets: XFaVoT, name: str) -> None:
 def test_gradients_reach_every_parameter_and_every_input(decoder: str, norm: bool) -> None:
     torch.manual_seed(0)
     model = replace(SMALL, audio_decoder=decoder, style_norm=norm)
-    built = XFaVoT.from_config(model)
+    built = XFaVoT(model)
     for name in NAMES:
         net, args = getattr(built, name), inputs(name, 6)  # six samples ask for all six domains
         leaves = [a.clone().requires_grad_() for a in args if a.is_floating_point()]
@@ -147,7 +147,7 @@ def test_each_sample_uses_its_own_head(nets: XFaVoT, name: str) -> None:
 @pytest.mark.parametrize("name", ["D_I", "D_A"])
 def test_gradient_penalty_can_be_differentiated(name: str, norm: bool) -> None:
     torch.manual_seed(0)
-    built = XFaVoT.from_config(replace(SMALL, style_norm=norm)).double()
+    built = XFaVoT(replace(SMALL, style_norm=norm)).double()
     net = getattr(built, name)
     x, domain = inputs(name, 2)
     x = x.double().requires_grad_()

@@ -51,7 +51,7 @@ def loaded(**changes: Any) -> LoadedModel:
         f0_channels=4,
     )
     parts: dict[str, Any] = {
-        "nets": XFaVoT.from_config(model),
+        "nets": XFaVoT(model),
         "content": None,  # conversion does not use it
         "path": Path("toy"),
         "f0": F0Network.from_config(model),

@@ -62,7 +62,7 @@ def loaded(store: Store, path: Path, **train: Any) -> LoadedModel:
     loss = dataclasses.replace(cfg.loss, xm=0.0)
     cfg = dataclasses.replace(cfg, loss=loss, train=dataclasses.replace(cfg.train, **train))
     networks = {
-        "nets": XFaVoT.from_config(model),
+        "nets": XFaVoT(model),
         "f0": F0Network.from_config(model),
         "content": ContentNetwork.from_config(model, depth=1),
     }

@@ -315,7 +315,6 @@ class StyleMaker:
         model: what :func:`xfavot.training.checkpoint.load_model` returns.
         name: name of the checkpoint, written into every result.
         device: where the networks run.
-
     """
 
     def __init__(self, model: LoadedModel, *, name: str, device: str) -> None:
@@ -580,8 +579,7 @@ class Converter(StyleMaker):
             WeightsError: the vocoder's weights are missing or damaged.
         """
         model = load_model(Path(checkpoint))
-        name = f"{model.config.name or model.config.configuration} at step {model.step}"
-        return cls(model, name=name, device=device, vocoder=vocoder)
+        return cls(model, name=model.title, device=device, vocoder=vocoder)
 
     def convert_face(self, face: Any, *, aligned: bool = False, **guidance: Any) -> ConvertedFace:
         """Convert a face: pose and expression stay, the identity follows the guidance.

@@ -11,7 +11,6 @@ off, however, goes on.
 from __future__ import annotations
 
 import atexit
-import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +34,7 @@ from xfavot.evaluation.conversions import SPLIT_OF, Study
 from xfavot.evaluation.manifest import EVERYTHING, UNUSABLE, Faces, Group, Voices, reason_of
 from xfavot.evaluation.matching import pair_rows
 from xfavot.evaluation.rows import Row, csv_text, markdown_table, write_tables, writing
+from xfavot.fetch import checksum_of
 from xfavot.parameters import Evaluate
 from xfavot.training.checkpoint import LoadedModel, load_model
 from xfavot.weights.fetched import describe
@@ -303,8 +303,7 @@ def of_checkpoint(
         WeightsError: the vocoder's weights cannot be used.
     """
     folder, run, seed, count = results_folder(model), model.config, cfg.seed, cfg.count
-    name = f"{run.name} at step {model.step}"
-    converter = Converter(model, name=name, device=cfg.device, vocoder=cfg.vocoder)
+    converter = Converter(model, name=model.title, device=cfg.device, vocoder=cfg.vocoder)
     place = _temporary(folder)
     groups: list[Group] = []
     for speakers in SPLIT_OF:
@@ -377,8 +376,7 @@ def of_manifest(cfg: Evaluate, *, on_log: Log = lambda line: None) -> Evaluation
     embed, name, networks = None, "", ""
     if cfg.checkpoint:
         model = load_model(Path(cfg.checkpoint))
-        name = f"{model.config.name or model.config.configuration} at step {model.step}"
-        networks = images.digest(model.nets)
+        name, networks = model.title, images.digest(model.nets)
         embed = style_embedder(StyleMaker(model, name=name, device=cfg.device))
     origin = {
         "schema": "xfavot external scores 1",
@@ -405,7 +403,7 @@ def of_manifest(cfg: Evaluate, *, on_log: Log = lambda line: None) -> Evaluation
 def _sha256(file: Path) -> str:
     """Checksum of a file; none of one that cannot be read, which its row will tell."""
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        return checksum_of(file).removeprefix("sha256:")
     except OSError:
         return ""
 

@@ -309,7 +309,7 @@ def measure_step(cfg: RunConfig, *, steps: int = 1) -> list[float]:
     torch.manual_seed(cfg.seed)
     zero, one = torch.zeros(m.mel_bins), torch.ones(m.mel_bins)
     n = Networks(
-        XFaVoT.from_config(m),
+        XFaVoT(m),
         F0Network.from_config(m),
         ContentNetwork.from_config(m, depth=content_shape(m)[0]),
         Standardiser(zero, one),
@@ -381,7 +381,7 @@ def forward_passes(cfg: RunConfig) -> list[Row]:
 
     m = cfg.model
     with torch.device("meta"):
-        nets = XFaVoT.from_config(m)
+        nets = XFaVoT(m)
         x = torch.empty(1, 3, m.image_size, m.image_size)
         a, s = torch.empty(1, 1, m.mel_bins, m.mel_frames), torch.empty(1, m.style_dim)
         domain = torch.zeros(1, dtype=torch.int64)

@@ -28,7 +28,7 @@ from xfavot import weights
 from xfavot.audio.mel import MEL, Standardiser, log_mel
 from xfavot.errors import DataError, WeightsError
 from xfavot.evaluation import external
-from xfavot.mini.speak import ADVERBS, COLOURS, COMMANDS, DIGITS, LETTERS, PREPOSITIONS
+from xfavot.mini.speak import SLOTS
 from xfavot.training.pretrain import load_network
 from xfavot.training.speech import decode
 from xfavot.weights import fetched
@@ -240,7 +240,6 @@ class Naturalness(nn.Module):
 RATE_HZ = 16_000  # of both
 ESPNET, SPHINX_GRID = "espnet_librispeech", "pocketsphinx_grid"
 NAMES = (ESPNET, SPHINX_GRID)
-SLOTS = (COMMANDS, COLOURS, PREPOSITIONS, tuple(f"{one}." for one in LETTERS), DIGITS, ADVERBS)
 SHORTEST_SAMPLES = 8_000  # half a second; ESPnet refuses clips of a few frames
 BEAM, CTC_WEIGHT, LM_WEIGHT = 10, 0.5, 0.6  # of ESPnet's search; the paper tells none
 
@@ -339,7 +338,8 @@ def load_recogniser(name: str, *, cache: str | PathLike[str] | None = None) -> R
 
 def grid_grammar() -> str:
     """Write GRID's grammar in JSGF; the dictionary spells letters with a full stop."""
-    body = " ".join(f"({' | '.join(words)})" for words in SLOTS)
+    spelt = [[f"{word}." if len(word) == 1 else word for word in slot] for slot in SLOTS]
+    body = " ".join(f"({' | '.join(words)})" for words in spelt)
     return f"#JSGF V1.0;\ngrammar grid;\npublic <sentence> = {body};\n"
 
 
@@ -347,8 +347,7 @@ def in_grid_grammar(transcript: str) -> bool:
     """Whether a transcript is one of GRID's sentences: six words, each of its place."""
     words = transcript.lower().split()
     return len(words) == len(SLOTS) and all(
-        word in {one.rstrip(".") for one in allowed}
-        for word, allowed in zip(words, SLOTS, strict=True)
+        word in set(slot) for word, slot in zip(words, SLOTS, strict=True)
     )
 
 

@@ -54,11 +54,6 @@ class XFaVoT(nn.Module):
             latent_dim=cfg.latent_dim, width=cfg.mapping_width, **style, domains=domains
         )
 
-    @classmethod
-    def from_config(cls, cfg: ModelConfig) -> XFaVoT:
-        """Make the modules of a configuration."""
-        return cls(cfg)
-
     def parameter_table(self) -> list[tuple[str, int]]:
         """List the modules and their parameter counts, the last row being the total."""
         rows = [

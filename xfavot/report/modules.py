@@ -83,7 +83,7 @@ def _without_values(model: ModelConfig) -> XFaVoT:
     """The modules with shapes but no values."""
     speakers = model.speakers or PAPER_SPEAKERS
     with torch.device("meta"):
-        return XFaVoT.from_config(dataclasses.replace(model, speakers=speakers))
+        return XFaVoT(dataclasses.replace(model, speakers=speakers))
 
 
 def _inputs(name: str, m: ModelConfig) -> tuple[Tensor, ...]:

@@ -62,6 +62,11 @@ class LoadedModel:
     path: Path
     trained: Mapping[str, list[int]] | None = None
 
+    @property
+    def title(self) -> str:
+        """What results call it: the run, or else the configuration, and the step."""
+        return f"{self.config.name or self.config.configuration} at step {self.step}"
+
     def trained_genders(self, guidance: str) -> tuple[str, ...]:
         """The genders, of "f" and "m", that guidance by "face", "voice" or "latent" has learnt.
 
@@ -252,7 +257,7 @@ def load_model(path: Path | str, *, device: str = "cpu") -> LoadedModel:
     path = locate(path)
     state = read_state(path)
     config = from_dict(state["config"])
-    nets = XFaVoT.from_config(config.model)
+    nets = XFaVoT(config.model)
     f0 = F0Network.from_config(config.model)
     content = ContentNetwork.from_config(config.model, depth=state["content_depth"])
     _load(path, {"model": nets, "f0": f0, "content": content})

@@ -394,7 +394,7 @@ def open_networks(
         f0 = F0Network.from_config(cfg.model)
         content = ContentNetwork.from_config(cfg.model, depth=depth)
     torch.manual_seed(cfg.seed)
-    n = Networks(XFaVoT.from_config(cfg.model), f0, content, batches.standardiser)
+    n = Networks(XFaVoT(cfg.model), f0, content, batches.standardiser)
     return place(n, device_of(cfg.train.device))
 
 

@@ -374,7 +374,7 @@ def module_facts(cfg: ModelConfig) -> list[dict[str, Any]]:
         domain (0 for none) and trained numbers.
     """
     with torch.device("meta"):
-        nets = XFaVoT.from_config(cfg)
+        nets = XFaVoT(cfg)
     counts, facts = dict(nets.parameter_table()), []
     for name, module in nets.named_children():
         generated = "face" if name == "G_I" else "voice"

@@ -32,6 +32,7 @@ from xfavot.data.readers.source import (
     reader,
 )
 from xfavot.errors import DataError
+from xfavot.mini.speak import DIGITS, SLOTS
 
 HELD_OUT_SHARE = 0.125  # of the utterances of each person of `mini`: 3 of 24
 
@@ -87,14 +88,10 @@ def _held_out(names: list[str], *, speaker: str, seed: int) -> set[str]:
 WOMEN = frozenset({4, 7, 11, 15, 16, 18, 20, 22, 23, 24, 25, 29, 31, 33, 34})
 SPEAKERS = range(1, 35)
 SECONDS = 3.0  # of every film (75 frames at 25 a second); a shorter one was cut off
-_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-SLOTS: tuple[dict[str, str], ...] = (
-    {"b": "bin", "l": "lay", "p": "place", "s": "set"},
-    {"b": "blue", "g": "green", "r": "red", "w": "white"},
-    {"a": "at", "b": "by", "i": "in", "w": "with"},
-    {letter: letter for letter in "abcdefghijklmnopqrstuvxyz"},  # no w
-    dict(zip("z123456789", _DIGITS, strict=True)),
-    {"a": "again", "n": "now", "p": "please", "s": "soon"},
+# Of each slot of a sentence, the sign that stands for a word in a file's name
+WORD_OF: tuple[dict[str, str], ...] = tuple(
+    dict(zip("z123456789" if slot is DIGITS else [word[0] for word in slot], slot, strict=True))
+    for slot in SLOTS
 )
 _GRID_SPEAKER = re.compile(r"s(\d{1,2})(?:[_.\- ].*)?", re.IGNORECASE)
 
@@ -143,8 +140,8 @@ def grid(source: Source) -> Iterator[Clip | Reject]:
 
 def sentence_of(name: str) -> str:
     """Spell the sentence of a GRID file's name (``bbaf2n``); one that is no code gives ``""``."""
-    words = [slot.get(letter, "") for slot, letter in zip(SLOTS, name.casefold(), strict=False)]
-    return " ".join(words) if all(words) and len(name) == len(SLOTS) else ""
+    words = [slot.get(sign, "") for slot, sign in zip(WORD_OF, name.casefold(), strict=False)]
+    return " ".join(words) if all(words) and len(name) == len(WORD_OF) else ""
 
 
 UNLISTED = {"p280": "f"}  # absent from VCTK's list of 0.80, a woman in that of 0.92
