@@ -55,7 +55,6 @@ from sklearn.manifold import TSNE
 
 from xfavot import report
 from xfavot.convert import Grid, Panel, Task, convert_grid
-from xfavot.data.store import GENDERS
 from xfavot.evaluation import matching
 from xfavot.parameters import Figures
 from xfavot.viz import drawing, figures, paper_figures, progress
@@ -190,14 +189,14 @@ if ratios:
 # Neither a face nor a voice guides: a random code goes through M, under the head of a gender.
 
 # %%
-grids = {}
-if material.has("Fig. 6 (a)", "face"):
+grids, genders = {}, material.converter.trained_genders("latent")
+if material.has("Fig. 6 (a)", "face", "latent"):
     faces = material.draw("face", count=2, seed=9)
-    codes = [(seed + code, gender) for gender in GENDERS for code in range(3)]
+    codes = [(seed + code, gender) for gender in genders for code in range(3)]
     grids["(a) Faces"] = convert_grid(material.converter, Task.Z2I, faces, codes)
-if material.has("Fig. 6 (b)", "voice"):
+if material.has("Fig. 6 (b)", "voice", "latent"):
     voices = material.draw("voice", count=2, seed=9)
-    codes = [(seed + code, gender) for gender in GENDERS for code in range(2)]
+    codes = [(seed + code, gender) for gender in genders for code in range(2)]
     grids["(b) Voices"] = convert_grid(material.converter, Task.Z2A, voices, codes)
 if grids:
     figure = drawing.conversions(

@@ -141,14 +141,18 @@ class Material:
 
         Args:
             item: what is to be made, such as "Fig. 1".
-            kinds: "face", "voice" or "avatar".
+            kinds: "face", "voice", "avatar" or "latent".
         """
         where = f"split {self.split} of {self.cfg.dataset}"
         for kind in kinds:
             modality = "face" if kind == "avatar" else kind
             reason = f"{where} has no {kind} of known gender; prepare a corpus that has"
             reason = NO_AVATARS if kind == "avatar" else reason
-            if not self.converter.has(modality):
+            if kind == "latent":
+                reason = f"{self.converter.name} has learnt no latent codes yet; train it on"
+                if self.converter.trained_genders(kind):
+                    continue
+            elif not self.converter.has(modality):
                 reason = f"{self.converter.name} was not trained on {modality}s; give another model"
             elif self._split_of(kind):
                 continue

@@ -279,12 +279,17 @@ class Explorer:
             grids = [
                 self.convert(output, guidance, source, reference)
                 for guidance in GUIDANCE.values()
-                if guidance == "latent" or _has(reference, guidance)
+                if reference.gender in ("", *self.converter.trained_genders(guidance))
+                and (guidance == "latent" or _has(reference, guidance))
             ]
+            if not grids:
+                continue
             rows = tuple(row for grid in grids for row in grid.rows)
             cells = tuple(line for grid in grids for line in grid.cells)
             sheets[f"The {output}"] = dataclasses.replace(grids[0], rows=rows, cells=cells)
         title = f"{source.label} after {reference.label}"
+        if not sheets:
+            return Html("", log=f"{title}: {self.converter.name} has learnt no such conversion yet")
         picture = conversions(sheets, title=title, across=True)
         return Html(picture.html() + _heard(sheets.values()), log=title)
 
