@@ -199,7 +199,7 @@ def test_a_row_is_seconds_a_second(cfg: RunConfig, monkeypatch: pytest.MonkeyPat
     assert (one["ratio"], two["ratio"]) == pytest.approx((1.0, 3.0))
     assert (two["lowest"], two["highest"]) == pytest.approx((0.8, 1.6))
     assert two["per_second"] == pytest.approx(0.5 / 0.6)
-    for row in artifact.plain_rows("x", [one, two], "smoke"):
+    for row in artifact.plain_rows("x", [one, two]):
         artifact.require_columns("x", row)
 
 

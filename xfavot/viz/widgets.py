@@ -36,6 +36,7 @@ except ImportError as error:
         'widgets need ipywidgets, which is not installed; run: pip install "xfavot[notebooks]"'
     ) from error
 
+SHOWN_FILES = 4  # of a folder, by name
 MOST_PLAYERS = 6  # clips embedded in one output; 5 s cost 0.3 MB
 
 
@@ -130,7 +131,7 @@ def _player(clip: Any) -> str:
 
 
 def files(folder: str | PathLike[str]) -> pd.DataFrame:
-    """Count what a folder holds on disk: a row a folder below it.
+    """Show what a folder holds on disk: a row a folder below it, which names its first four files.
 
     Args:
         folder: for example a run's folder.
@@ -138,7 +139,8 @@ def files(folder: str | PathLike[str]) -> pd.DataFrame:
     there = [p for p in sorted(Path(folder).rglob("*")) if p.is_file() and p.name[0] != "."]
     rows = [(str(p.parent.relative_to(folder)), p.name, p.stat().st_size / 1e6) for p in there]
     frame = pd.DataFrame(rows, columns=["folder", "file", "MB"]).groupby("folder")
-    return frame.agg(files=("file", "count"), first=("file", "first"), MB=("MB", "sum")).round(2)
+    named = frame["file"].agg(lambda names: ", ".join(names[:SHOWN_FILES]))
+    return pd.DataFrame({"files": frame.size(), "first": named, "MB": frame["MB"].sum().round(2)})
 
 
 # What a vocoder does to recordings
