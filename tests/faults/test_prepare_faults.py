@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -76,7 +77,7 @@ def test_bad_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "s1" / "bbaf3s.mpg").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     write_film(tmp_path / "s1" / "bbaf4p.mpg", seconds=1.0, sound=False)
     write_film(tmp_path / "s1" / "bbaf5a.mpg", seconds=1.6)
-    (tmp_path / "s1" / "bbal8p.mpg").write_bytes(os.urandom(5000))
+    (tmp_path / "s1" / "bbal8p.mpg").write_bytes(random.Random(0).randbytes(5000))
     (tmp_path / "s1" / "bbal9a.mpg").symlink_to(tmp_path / "gone.mpg")
     store = make("grid", tmp_path, tmp_path / "data")
     assert [item.id for item in store.items] == ["s1/bbaf2n"]
