@@ -73,7 +73,7 @@ pd.Series(artifact.machine(device), name="").to_frame()
 # are in the page cache; one thread.
 
 # %%
-loading = speed.loader(stores, cfg.run, rounds=cfg.rounds, on_log=progress.line)
+loading = speed.loader(stores, cfg.run, rounds=cfg.rounds)
 
 # %%
 mpl.rcParams.update(drawing.RC)
@@ -111,7 +111,7 @@ loaded = bars(loading, "CPU time of a batch (ms)", "Loading a batch")
 # all of torch's threads, so this one does depend on what else runs.
 
 # %%
-steps = speed.training_steps(cfg.run, rounds=cfg.rounds, on_log=progress.line)
+steps = speed.training_steps(cfg.run, rounds=cfg.rounds)
 
 # %% [markdown]
 # ## Vocoders

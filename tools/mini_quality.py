@@ -508,7 +508,7 @@ def verification(store: Store) -> dict[str, float]:
 def _hear(store: Store, items: Sequence[Item]) -> list[str]:
     """What pocketsphinx hears in each clip, "" for nothing."""
     recogniser = PocketsphinxGrid()
-    return [recogniser.hear(store.waveform(item), MEL.sample_rate) for item in items]
+    return [recogniser.hear(store.waveform(item)) for item in items]
 
 
 def _embed(store: Store, items: Sequence[Item]) -> Array:
@@ -517,7 +517,7 @@ def _embed(store: Store, items: Sequence[Item]) -> Array:
     encoder = resemblyzer.VoiceEncoder("cpu", verbose=False)
     voices = []
     for item in items:
-        wave = at_16_khz(store.waveform(item), MEL.sample_rate)
+        wave = at_16_khz(store.waveform(item))
         voices.append(encoder.embed_utterance(resemblyzer.preprocess_wav(wave, source_sr=16_000)))
     matrix = np.stack(voices).astype(np.float64)
     return np.asarray(matrix / np.linalg.norm(matrix, axis=1, keepdims=True))

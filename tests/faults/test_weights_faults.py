@@ -229,7 +229,7 @@ def test_a_malicious_pickle_is_named_and_not_run(form: str, tmp_path: Path) -> N
         path.write_bytes(pickle.dumps(Malicious(mark), protocol=2 if form[-1] == "2" else 4))
     else:
         torch.save({"args": Malicious(mark)}, path, _use_new_zipfile_serialization=form == "zip")
-    match = "may run anything" if form == "plain" else r"names '\w+\.system'.*was not run"
+    match = "nothing was run" if form == "plain" else r"names '\w+\.system'.*was not run"
     with pytest.raises(WeightsError, match=match):
         external.read(path)
     assert not mark.exists()
@@ -244,8 +244,8 @@ def test_forms_that_cannot_be_read_safely(tmp_path: Path) -> None:
     with tarfile.open(tar, "w") as archive:
         archive.add(script, "pickle")
     page.write_bytes(PAGE)
-    for path, match in ((script, "TorchScript"), (tar, "tar of before 2017"), (page, "web page")):
-        with pytest.raises(WeightsError, match=match):
+    for path, match in ((script, "TorchScript"), (tar, "legacy .tar"), (page, "web page")):
+        with pytest.raises(WeightsError, match=f"{match}.*nothing was run"):
             external.read(path)
 
 

@@ -10,42 +10,20 @@ import pytest
 import torch
 
 from xfavot.errors import DataError, WeightsError
-from xfavot.evaluation import voice_networks as voices
+from xfavot.evaluation import voice_networks as networks
 
 library: Any = pytest.importorskip("torchmetrics.functional.audio.nisqa")
 pytest.importorskip("librosa")
 
-MEL = {
-    "ms_sr": None,
-    "ms_n_fft": 4096,
-    "ms_hop_length": 0.01,
-    "ms_win_length": 0.02,
-    "ms_n_mels": 48,
-    "ms_seg_length": 15,
-}
-V2 = {
-    **MEL,
-    "model": "NISQA_DIM",
-    "ms_fmax": 20000,
-    "ms_seg_hop_length": 4,
-    "ms_max_segments": 1300,
-    "cnn_c_out_1": 16,
-    "cnn_c_out_2": 32,
-    "cnn_c_out_3": 64,
-    "cnn_kernel_size": (3, 3),
-    "cnn_dropout": 0.2,
-    "cnn_pool_1": [24, 7],
-    "cnn_pool_2": [12, 5],
-    "cnn_pool_3": [6, 3],
-    "td_sa_d_model": 64,
-    "td_sa_nhead": 1,
-    "td_sa_num_layers": 2,
-    "td_sa_h": 64,
-    "td_sa_dropout": 0.1,
-    "pool_att_h": 128,
-    "pool_att_dropout": 0,
-}
-TTS = {**MEL, "model": "NISQA", "ms_fmax": 8000, "ms_seg_hop_length": 1, "ms_max_segments": 6000}
+MEL = dict(ms_sr=None, ms_n_fft=4096, ms_hop_length=0.01, ms_win_length=0.02, ms_n_mels=48)
+MEL |= dict(ms_seg_length=15)
+V2 = MEL | dict(model="NISQA_DIM", ms_fmax=20000, ms_seg_hop_length=4, ms_max_segments=1300)
+V2 |= dict(cnn_c_out_1=16, cnn_c_out_2=32, cnn_c_out_3=64, cnn_kernel_size=(3, 3), cnn_dropout=0.2)
+V2 |= dict(
+    cnn_pool_1=[24, 7], cnn_pool_2=[12, 5], cnn_pool_3=[6, 3], td_sa_d_model=64, td_sa_nhead=1
+)
+V2 |= dict(td_sa_num_layers=2, td_sa_h=64, td_sa_dropout=0.1, pool_att_h=128, pool_att_dropout=0)
+TTS = MEL | dict(model="NISQA", ms_fmax=8000, ms_seg_hop_length=1, ms_max_segments=6000)
 NATURALNESS_P237_001 = 4.099590  # at 48 kHz, by revision fe84f0f
 
 
@@ -69,7 +47,7 @@ def v2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights."""
     torch.manual_seed(1)
-    state = voices.Naturalness(TTS).state_dict()
+    state = networks.Naturalness(TTS).state_dict()
     file = tmp_path_factory.mktemp("nisqa_tts") / "nisqa_tts.tar"
     torch.save({"args": TTS, "model_state_dict": state}, file)
     return file
@@ -84,27 +62,37 @@ def test_scores_are_those_of_torchmetrics(
     x = voice(1.3, rate)
     wanted = library.non_intrusive_speech_quality_assessment(torch.from_numpy(x), rate)
     library._load_nisqa_model.cache_clear()
-    found = voices.Nisqa(voices.NISQA, v2)(x, rate)
+    found = networks.Nisqa(networks.NISQA, v2)(x, rate)
     assert list(found)[:2] == ["nisqa", "nisqa_noisiness"]
     assert list(found.values()) == pytest.approx(wanted.tolist(), abs=1e-5)
 
 
-def test_nothing_is_fetched(v2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "_download_weights", lambda: pytest.fail("a download"))
-    assert len(voices.Nisqa(voices.NISQA, v2)(voice(1, 24_000), 24_000)) == 5
+def test_folders_of_weights_stay_apart_and_nothing_is_fetched(
+    v2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = torch.load(v2, weights_only=True)
+    held["model_state_dict"] = {key: 0.5 * x for key, x in held["model_state_dict"].items()}
+    torch.save(held, tmp_path / "nisqa.tar")
+    monkeypatch.setattr(library, "NISQA_DIR", str(tmp_path / "nowhere"))
+    one, other = (networks.Nisqa(networks.NISQA, path) for path in (v2, tmp_path / "nisqa.tar"))
+    x = voice(1, 24_000)
+    first = one(x)
+    assert len(first) == 5
+    assert other(x) != first == one(x)
+    monkeypatch.setenv("XFAVOT_WEIGHTS", str(tmp_path / "empty"))
     with pytest.raises(WeightsError, match="fetch-weights nisqa"):
-        voices.load_nisqa(voices.NISQA, cache=v2.parent / "empty")
+        networks.Nisqa(networks.NISQA)
 
 
 def test_naturalness_reads_every_segment_and_forgets_between_files(tts: Path) -> None:
-    rate = voices.Nisqa(voices.NISQA_TTS, tts)
+    rate = networks.Nisqa(networks.NISQA_TTS, tts)
     first, second = voice(0.8, 24_000), voice(1.6, 24_000)
-    alone = rate(first, 24_000)
-    rate(second, 24_000)
-    assert rate(first, 24_000) == alone
+    alone = rate(first)
+    rate(second)
+    assert rate(first) == alone
     assert list(alone) == ["nisqa_tts"]
     network = rate.network
-    segments = torch.randn(voices.AT_ONCE + 7, 48, 15)
+    segments = torch.randn(networks.AT_ONCE + 7, 48, 15)
     whole = network(segments)
     assert not torch.allclose(whole, network(segments[:-1]))
     changed = segments.clone()
@@ -116,7 +104,7 @@ def test_naturalness_is_that_of_nisqa(real_corpus: Path) -> None:
     """What NISQA's own code gave; over 12 files the largest difference was 1.5e-6."""
     file = real_corpus / "weights" / "NISQA" / "weights" / "nisqa_tts.tar"
     soundfile = pytest.importorskip("soundfile")
-    rate = voices.Nisqa(voices.NISQA_TTS, file)
+    rate = networks.Nisqa(networks.NISQA_TTS, file)
     x, hz = soundfile.read(
         sorted((real_corpus / "vctk" / "wav48").glob("p237/*_001.wav"))[0], dtype="float32"
     )
@@ -124,28 +112,26 @@ def test_naturalness_is_that_of_nisqa(real_corpus: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("x", "rate", "told"),
+    ("x", "told"),
     [
-        (voice(0.1, 24_000), 24_000, "0.10 s; expected 0.15"),
-        (voice(60, 16_000), 16_000, "60.00 s"),
-        (np.full(24_000, np.nan, np.float32), 24_000, "24000 of them not finite"),
-        (np.zeros((2, 24_000), np.float32), 24_000, r"shape \(2, 24000\)"),
-        (voice(1, 24_000), 100, "at 100 Hz"),
-        (voice(1, 24_000), 24_000.0, "at 24000.0 Hz"),
+        (voice(0.1, 24_000), "0.10 s.*expected .* of 0.15 to 52 s"),
+        (voice(60, 24_000), "60.00 s"),
+        (np.full(24_000, np.nan, np.float32), "24000 of them not finite"),
+        (np.zeros((2, 24_000), np.float32), r"shape \(2, 24000\)"),
     ],
 )
-def test_bad_sound_is_refused(v2: Path, x: np.ndarray, rate: int, told: str) -> None:
+def test_bad_sound_is_refused(v2: Path, x: np.ndarray, told: str) -> None:
     with pytest.raises(DataError, match=told):
-        voices.Nisqa(voices.NISQA, v2)(x, rate)
+        networks.Nisqa(networks.NISQA, v2)(x)
 
 
 def test_weights_of_the_other_network_are_refused(v2: Path, tts: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="expected NISQA_DIM"):
-        voices.Nisqa(voices.NISQA, tts)
+        networks.Nisqa(networks.NISQA, tts)
     with pytest.raises(WeightsError, match="expected NISQA;"):
-        voices.Nisqa(voices.NISQA_TTS, v2)
+        networks.Nisqa(networks.NISQA_TTS, v2)
     held = torch.load(tts, weights_only=True)
     held["model_state_dict"].pop("pool.model.linear.bias")
     torch.save(held, tmp_path / "cut.tar")
     with pytest.raises(WeightsError, match=r"linear\.bias"):
-        voices.Nisqa(voices.NISQA_TTS, tmp_path / "cut.tar")
+        networks.Nisqa(networks.NISQA_TTS, tmp_path / "cut.tar")

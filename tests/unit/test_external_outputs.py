@@ -19,14 +19,16 @@ from PIL import Image
 from tests.unit.test_convert import loaded
 from xfavot.audio.io import save_waveform
 from xfavot.audio.vocoder import GriffinLim
+from xfavot.convert import inputs
 from xfavot.convert.converter import Converter, Task
-from xfavot.errors import CheckpointError, DataError
-from xfavot.evaluation import images, manifest, preservation, protocol, rows, voice_networks, voices
+from xfavot.errors import CheckpointError, ConfigError, DataError
+from xfavot.evaluation import images, manifest, preservation, protocol, voice_networks, voices
 from xfavot.evaluation.images import LPIPS, Extractor, to_floats, unit_package
 from xfavot.evaluation.protocol import Evaluation
 from xfavot.parameters import Evaluate
 from xfavot.report import artifact
 
+LANDMARKS = [(22.0, 26.0), (42.0, 26.0), (32.0, 36.0), (25.0, 46.0), (39.0, 46.0)]
 HEADER = "task,source,reference,output,model,transcript,speaker,gender\n"
 PITCH = {"anna": 210.0, "berta": 240.0, "carl": 100.0, "dirk": 130.0}
 SAID = "place blue at a two now"
@@ -64,7 +66,7 @@ def melody(wave: np.ndarray) -> np.ndarray:
 class Encoder:
     """The pitch of a voice as its speaker."""
 
-    def embed(self, wave: np.ndarray, rate_hz: int) -> np.ndarray:
+    def embed(self, wave: np.ndarray) -> np.ndarray:
         peak = np.abs(np.fft.rfft(wave[:12_000], 24_000)).argmax()
         angle = np.log2(peak / 100)
         return np.array([np.cos(angle), np.sin(angle)])
@@ -73,7 +75,7 @@ class Encoder:
 class Recogniser:
     name = voice_networks.SPHINX_GRID
 
-    def hear(self, wave: np.ndarray, rate_hz: int) -> str:
+    def hear(self, wave: np.ndarray) -> str:
         return "place blue at b two now"
 
 
@@ -81,8 +83,8 @@ class Recogniser:
 def small_networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XFAVOT_WEIGHTS", str(tmp_path_factory.mktemp("none")))
-        patch.setattr(voices, "SpeakerEncoder", lambda **_: Encoder())
-        patch.setattr(voices, "load_recogniser", lambda *_, **__: Recogniser())
+        patch.setattr(voices, "SpeakerEncoder", Encoder)
+        patch.setitem(voices.RECOGNISERS, "pocketsphinx_grid", Recogniser)
         yield
 
 
@@ -131,9 +133,12 @@ def test_relative_paths_optional_columns_and_blank_lines(files: Path) -> None:
     assert first.source == files.with_name("s.wav")
     assert (first.transcript, first.who) == ("hello, you", "p1")
     assert (second.reference, second.speaker, second.who) == (None, "", str(first.source))
+    assert manifest.utterances([first, second]) == {"p1": [files.with_name("r.wav")]}
     groups = manifest.groups_of([first, second], dataset="d", size=8)
-    truth = [("ground truth", "sources"), ("ground truth", "references")]
-    assert [(one.system, one.task) for one in groups] == [("ours", "a2a"), ("ours", "z2a"), *truth]
+    assert [(one.names["system"], one.names["task"]) for one in groups] == [
+        *(("ours", "a2a"), ("ours", "z2a")),
+        *(("ground truth", "sources"), ("ground truth", "references")),
+    ]
     mixed = "Model,output,task,reference,source\nm,o1.wav,a2a,r.wav,s.wav\n"
     files.write_bytes(mixed.encode("utf-8-sig"))
     (row,) = manifest.read(files)
@@ -155,7 +160,7 @@ TWO = "a2a,s.wav,r.wav,o1.wav,m,{},p,{}\na2a,s.wav,r.wav,o2.wav,m,{},p,{}\n"
         (f"task,{HEADER}", "has task twice"),
         (f'{HEADER}"a2a,s.wav\n', "cannot be read"),
         (f"{HEADER}a2b,s.wav,r.wav,o1.wav,m,,,\n", r"line 2 has task 'a2b' \(did you mean"),
-        (f"{HEADER}a2a,s.wav,r.wav,o1.wav,m\n", "line 2 has not 8 cells"),
+        (f"{HEADER}a2a,s.wav,r.wav,o1.wav,m\n", "line 2 has too many or too few cells"),
         (f"{HEADER}a2a,no.wav,r.wav,o1.wav,m,,,\n", "line 2 has no file at its source .*no.wav"),
         (f"{HEADER}a2a,s.wav,r.wav,.,m,,,\n", "line 2 has no file at its output"),
         (f"{HEADER}a2a,s.wav,,o1.wav,m,,,\n", "line 2 names no reference"),
@@ -197,20 +202,16 @@ def test_voices(evaluation: Evaluation) -> None:
     missing = reasons(evaluation)
     assert "fetch-weights nisqa," in missing["a2a", "nisqa"][0]
     assert missing["a2a", "nisqa"][1] == 4
-    unusable = [one["reason"] for one in evaluation.results()[1] if one["metric"] == "all"]
-    assert any("silent" in reason for reason in unusable)
-    assert any("lasts 0.031 s; expected at least 0.1 s" in reason for reason in unusable)
-
-
-def test_a_family_is_a_table_with_what_is_missing(evaluation: Evaluation) -> None:
-    table = evaluation.measure("nisqa")
+    table = evaluation.measure("nisqa")  # a family is a table with what is missing
     assert table["value"].isna().all()
     assert set(table["metric"]) == {"nisqa", "nisqa_tts"}
-    assert table["reason"].str.contains("fetch-weights").all()
     words = evaluation.measure("word_error")
     assert list(words["metric"]) == ["word_error", "character_error"] * 2
     assert words["definition"].str.contains("heard by pocketsphinx_grid").all()
     assert opened(Path(evaluation.cfg.manifest), "f0").measure("fid").empty
+    unusable = [one["reason"] for one in evaluation.results()[1] if one["metric"] == "all"]
+    assert any("silent" in reason for reason in unusable)
+    assert any("lasts 0.031 s; expected at least 0.1 s" in reason for reason in unusable)
 
 
 def test_a_manifest_without_transcripts_or_people(folder: Path) -> None:
@@ -229,14 +230,6 @@ def test_a_manifest_without_transcripts_or_people(folder: Path) -> None:
     assert "word_error" not in {row["metric"] for row in scores}
 
 
-def test_image_guided_voices_are_held_against_the_persons_utterances(folder: Path) -> None:
-    rows = [f"a2a,source.wav,{name}.wav,out_{name}.wav,other,,{name}," for name in ("anna", "carl")]
-    rows.append("i2a,source.wav,berta.wav,out_berta.wav,ours,,anna,f")
-    outputs = manifest.read(listed(folder / "faces.csv", *rows))
-    wanted = {name: [folder / f"{name}.wav"] for name in ("anna", "carl")}
-    assert manifest.utterances(outputs) == wanted
-
-
 def test_one_file_that_fails_is_that_rows_failure(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,10 +240,10 @@ def test_one_file_that_fails_is_that_rows_failure(
     ]
     embed = Encoder.embed
 
-    def breaks(self: Encoder, wave: np.ndarray, rate_hz: int) -> np.ndarray:
+    def breaks(self: Encoder, wave: np.ndarray) -> np.ndarray:
         if len(wave) == 24_000 and np.array_equal(wave, breaking):
             raise RuntimeError("Calculated padded input size per channel: (1)")
-        return embed(self, wave, rate_hz)
+        return embed(self, wave)
 
     breaking = voices.load_waveform(folder / "out_dirk.wav")
     monkeypatch.setattr(Encoder, "embed", breaks)
@@ -259,13 +252,9 @@ def test_one_file_that_fails_is_that_rows_failure(
     missing = reasons(evaluation)
     scores, _ = evaluation.results()
     counts = {row["metric"]: row["n"] for row in scores if row["system"] == "ours"}
-    assert (counts["speaker_similarity"], counts["word_error"], counts["f0_correlation"]) == (
-        3,
-        4,
-        3,
-    )
-    assert counts["content_likeness"] == 3
-    assert counts["speaker verification AUC, all pairs"] == 3 * 4  # outputs, references
+    wanted = {"speaker_similarity": 3, "word_error": 4, "f0_correlation": 3, "content_likeness": 3}
+    wanted["speaker verification AUC, all pairs"] = 3 * 4  # outputs, references
+    assert wanted.items() <= counts.items()
     for metric, part in {
         "speaker_similarity": "RuntimeError: Calculated padded",
         "speaker verification": "RuntimeError: Calculated padded",
@@ -383,21 +372,15 @@ def test_pictures_that_are_none_leave_the_others_measured(
         assert missing["i2i", metric][1] == 1
 
 
-def test_ratio_by_hand() -> None:
-    found = rows.ratio([(1, 2, "a"), (2, 8, "b")], seed=1)
-    assert (found["value"], found["n"]) == (0.3, 2)
-    assert found["ci_low"] <= 0.3 <= found["ci_high"]
-    assert rows.ratio([(1, 2, "a"), (2, 8, "a")], seed=1)["ci_low"] is None
-
-
-def test_style_encoders_say_what_fits(folder: Path) -> None:
+def test_style_encoders_say_what_fits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (64, 64), (90, 120, 30)).save(folder / "square.png")
+    monkeypatch.setattr(inputs, "detect", lambda pictures: [np.array(LANDMARKS)])
     model = Converter(loaded(), name="toy", vocoder=GriffinLim(iterations=1))
-    embed = protocol.style_embedder(model, aligned=True)
+    embed = protocol.style_embedder(model)
     seen, heard = embed(folder / "square.png", "face", "f"), embed(folder / "carl.wav", "voice", "")
     assert seen.shape == heard.shape == (8,)
     assert not np.array_equal(seen, embed(folder / "square.png", "face", "m"))
-    with pytest.raises(DataError, match="fill the column gender"):
+    with pytest.raises(ConfigError, match="gender is missing"):
         embed(folder / "square.png", "face", "")
     with pytest.raises(CheckpointError):
         opened(folder / "list.csv", checkpoint=str(folder / "absent"))

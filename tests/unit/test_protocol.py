@@ -24,7 +24,7 @@ from xfavot.errors import ConfigError
 from xfavot.evaluation import classifiers, conversions, images, protocol, voices
 from xfavot.evaluation.conversions import Sample, Study, pixels, plan
 from xfavot.evaluation.protocol import Evaluation
-from xfavot.parameters import METRICS, Evaluate
+from xfavot.parameters import Evaluate
 from xfavot.report import artifact
 from xfavot.training.checkpoint import LoadedModel
 
@@ -41,8 +41,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr(classifiers, "STEPS", {"face": 1, "voice": 1})
         patch.setattr(classifiers, "BATCH_SIZE", 4)
         patch.setattr("xfavot.convert.converter.vocoder_of", lambda _: GriffinLim(iterations=1))
-        patch.setattr(voices, "SpeakerEncoder", lambda **_: Encoder())
-        patch.setattr(voices, "load_recogniser", lambda *_, **__: Recogniser())
+        patch.setattr(voices, "SpeakerEncoder", Encoder)
+        patch.setitem(voices.RECOGNISERS, "pocketsphinx_grid", Recogniser)
         patch.setattr(voices, "world_f0", melody)
         yield
 
@@ -217,7 +217,7 @@ def test_pairs_are_random_different_people_and_the_same_again(tmp_path: Path) ->
 def test_voices_are_averaged_by_direction_and_by_sex(store: Store, tmp_path: Path) -> None:
     group = study(store, tmp_path, loaded(store, tmp_path), count=6).voices(Task.Z2A)
     samples = {one: (float(one.gender == "f"), 1.0) for one in group.outputs}
-    rows = group.average(group.outputs, samples, seed=0, metric="women")
+    rows = group.average(samples, seed=0, metric="women")
     assert (rows[0]["direction"], rows[0]["sex"]) == ("", "")
     by_sex = {row["sex"]: row["value"] for row in rows if row["sex"] and not row["direction"]}
     assert set(by_sex.items()) <= {("female", 1.0), ("male", 0.0)}
@@ -319,7 +319,6 @@ def test_one_man_alone(store: Store, tmp_path: Path, counted: bool) -> None:
 
 
 def test_settings() -> None:
-    assert set(protocol.NAMES) == {*METRICS, "unusable_outputs"}
     assert Evaluate.resolve(dataset="mini").count == 24
     assert Evaluate.resolve(dataset="grid").count == 0
     cfg = Evaluate.resolve(metrics="nisqa, fid", conversions=5, substitute="judge")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,13 +123,14 @@ def test_interval_of_a_mean_covers_and_grows_with_likeness_inside_people() -> No
     own = dict(zip(sorted(set(who)), rng.normal(size=20), strict=True))
     widths = []
     for values in ([own[name] for name in who], list(rng.normal(size=200))):  # alike, apart
-        low, high = bootstrap.ratio_interval(values, [1.0] * 200, who, seed=0)
-        assert low is not None
-        assert high is not None
-        assert low < np.mean(values) < high
-        widths.append(high - low)
+        found: Any = bootstrap.ratio(
+            [(x, 1.0, one) for x, one in zip(values, who, strict=True)], seed=0
+        )
+        assert found["ci_low"] < np.mean(values) < found["ci_high"]
+        widths.append(found["ci_high"] - found["ci_low"])
     assert widths[0] > 2 * widths[1]
-    assert bootstrap.ratio_interval([1.0, 2.0], [1.0, 1.0], ["a", "a"], seed=0) == (None, None)
+    assert bootstrap.ratio([(1, 2, "a"), (2, 8, "a")], seed=0)["ci_low"] is None
+    assert bootstrap.ratio([(1, 2, "a"), (2, 8, "b")], seed=0)["value"] == 0.3
 
 
 def test_people_are_drawn_with_replacement() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,8 @@ import yaml
 
 from xfavot.audio.f0 import world_f0
 from xfavot.errors import DataError, WeightsError
-from xfavot.evaluation import voice_networks, voices
+from xfavot.evaluation import voice_networks as networks
+from xfavot.evaluation import voices
 from xfavot.evaluation.voice_networks import SpeakerEncoder
 from xfavot.evaluation.voices import CER, WER, count_errors, normalise, similarity
 
@@ -44,37 +46,31 @@ def encoder() -> SpeakerEncoder:
     return SpeakerEncoder()
 
 
-@pytest.mark.parametrize("rate", [16_000, 24_000, 44_100])
-def test_embedding_is_that_of_resemblyzer(encoder: SpeakerEncoder, rate: int) -> None:
+def test_embedding_is_that_of_resemblyzer(encoder: SpeakerEncoder) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import resemblyzer
-    x = voice(rate=rate)
+    x = voice()
     theirs = resemblyzer.VoiceEncoder("cpu", verbose=False)
-    quiet = resemblyzer.preprocess_wav(at_30_dbfs(x), source_sr=rate)  # without its pauses
+    quiet = resemblyzer.preprocess_wav(at_30_dbfs(x), source_sr=RATE)  # without its pauses
     wanted = theirs.embed_utterance(at_30_dbfs(quiet))
-    np.testing.assert_allclose(encoder.embed(x, rate), wanted, atol=1e-6)
+    np.testing.assert_allclose(encoder.embed(x), wanted, atol=1e-6)
 
 
-@pytest.mark.parametrize("gain", [0.01, 0.1, 3.0])
+@pytest.mark.parametrize("gain", [0.01, 3.0])
 def test_speaker_similarity_does_not_depend_on_level(encoder: SpeakerEncoder, gain: float) -> None:
     x = np.concatenate([voice(), np.zeros(RATE, np.float32)])
-    assert similarity(encoder.embed(x, RATE), encoder.embed(gain * x, RATE)) > 0.9999
-
-
-def content_reader() -> Any:
-    reader = voice_networks.ContentReader()
-    return lambda wave, rate: reader.read(wave)
+    assert similarity(encoder.embed(x), encoder.embed(gain * x)) > 0.9999
 
 
 MEASURES: dict[str, Callable[[], Any]] = {
-    "pocketsphinx": lambda: voice_networks.load_recogniser(voice_networks.SPHINX_GRID).hear,
-    "espnet": lambda: voice_networks.load_recogniser(voice_networks.ESPNET).hear,
+    "pocketsphinx": lambda: networks.PocketsphinxGrid().hear,
+    "espnet": lambda: networks.Espnet().hear,
     "resemblyzer": lambda: SpeakerEncoder().embed,
-    "nisqa": voice_networks.load_nisqa,
-    "nisqa_tts": lambda: voice_networks.load_nisqa(voice_networks.NISQA_TTS),
-    "content": content_reader,
-    "world": lambda: lambda wave, rate: world_f0(wave),
+    "nisqa": lambda: networks.Nisqa(networks.NISQA),
+    "nisqa_tts": lambda: networks.Nisqa(networks.NISQA_TTS),
+    "content": lambda: networks.ContentReader().read,
+    "world": lambda: world_f0,
 }
 
 
@@ -86,9 +82,9 @@ def test_a_measure_is_a_function_of_its_clip_alone(name: str) -> None:
     except WeightsError as error:
         pytest.skip(str(error))
     clips = [voice(hz, seconds) for hz, seconds in ((100, 1.5), (230, 1.0), (150, 2.0))]
-    in_order = [measure(clip, RATE) for clip in clips]
-    backwards = [measure(clip, RATE) for clip in clips[::-1]][::-1]
-    alone = make()(clips[-1], RATE)
+    in_order = [measure(clip) for clip in clips]
+    backwards = [measure(clip) for clip in clips[::-1]][::-1]
+    alone = make()(clips[-1])
     for one, other in zip([*in_order, in_order[-1]], [*backwards, alone], strict=True):
         torch.testing.assert_close(plain(one), plain(other), rtol=0, atol=0)
 
@@ -107,7 +103,7 @@ def test_nisqa_over_shifts_is_quoted_beside_the_plain_score(
 ) -> None:
     heard: list[int] = []
 
-    def network(wave: np.ndarray, rate: int) -> dict[str, float]:
+    def network(wave: np.ndarray) -> dict[str, float]:
         if len(wave) < 3600:
             raise DataError("too short")
         heard.append(len(wave))
@@ -115,19 +111,19 @@ def test_nisqa_over_shifts_is_quoted_beside_the_plain_score(
 
     seconds = 1.0
     monkeypatch.setattr(voices, "load_waveform", lambda file: voice(seconds=seconds))
-    measure = voices._quality(Mock(side_effect=network, metric="nisqa"))
-    found = {name: value for name, (value, _) in measure(Mock(), Mock()).items()}
+    rate = Mock(side_effect=network, metric="nisqa")
+    found = {name: value for name, (value, _) in voices._quality(rate, Mock(), Mock()).items()}
     assert heard == [24_000, 23_760, 23_520, 23_280]
     assert (found["nisqa"], found["nisqa_noisiness"]) == (3.1, 2.0)
     assert found["nisqa_over_shifts"] == pytest.approx(3.25)
     assert found["nisqa_spread_of_shifts"] == pytest.approx(np.std([3.1, 3.2, 3.3, 3.4]))
     assert "first 0, 10, 20 and 30 ms" in voices.definition("nisqa_over_shifts", "")
     seconds = 0.16  # long enough for the plain score alone, which stays
-    assert set(measure(Mock(), Mock())) == {"nisqa", "nisqa_noisiness"}
+    assert set(voices._quality(rate, Mock(), Mock())) == {"nisqa", "nisqa_noisiness"}
 
 
 def test_similarity_of_one_and_of_several(encoder: SpeakerEncoder) -> None:
-    low, high = encoder.embed(voice(100), RATE), encoder.embed(voice(240), RATE)
+    low, high = encoder.embed(voice(100)), encoder.embed(voice(240))
     assert similarity(low, low) == pytest.approx(1, abs=1e-6)
     assert similarity(low, high) < 0.95
     assert similarity(low, low, high) == pytest.approx((1 + similarity(low, high)) / 2, abs=1e-6)
@@ -138,7 +134,7 @@ def test_similarity_of_one_and_of_several(encoder: SpeakerEncoder) -> None:
 )
 def test_no_voice_no_embedding(encoder: SpeakerEncoder, x: np.ndarray) -> None:
     with pytest.raises(DataError, match="speaker similarity"):
-        encoder.embed(x.astype(np.float32), RATE)
+        encoder.embed(x.astype(np.float32))
 
 
 @pytest.mark.parametrize(
@@ -174,52 +170,42 @@ def test_error_rates_by_hand_and_by_jiwer() -> None:
 
 
 def test_grammar_knows_grid_alone() -> None:
-    assert voice_networks.in_grid_grammar("Bin blue at A two now")
-    assert voice_networks.in_grid_grammar("set white with z zero please")
-    assert not voice_networks.in_grid_grammar("set white with w zero please")  # GRID has no w
-    assert not voice_networks.in_grid_grammar("please call stella")
-    assert "| z.)" in voice_networks.grid_grammar()
+    assert networks.in_grid_grammar("Bin blue at A two now")
+    assert networks.in_grid_grammar("set white with z zero please")
+    assert not networks.in_grid_grammar("set white with w zero please")  # GRID has no w
+    assert not networks.in_grid_grammar("please call stella")
+    assert "| z.)" in networks.grid_grammar()
 
 
-def test_unknown_recogniser_and_absent_weights(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="expected one of espnet_librispeech, pocketsphinx_grid"):
-        voice_networks.load_recogniser("whisper")
-    with pytest.raises(WeightsError, match="fetch-weights espnet_librispeech"):
-        voice_networks.load_recogniser(voice_networks.ESPNET, cache=tmp_path)
-
-
-def espnet_model(folder: Path, **files: str) -> dict[str, Path]:
+def espnet_model(folder: Path, **files: str) -> Path:
     names = {"asr_model_file": "exp/a.pth", **files}
     meta = {"yaml_files": {"asr_train_config": "exp/config.yaml"}, "files": names}
-    (folder / "exp").mkdir(exist_ok=True)
+    (folder / "exp").mkdir(parents=True)
     (folder / "meta.yaml").write_text(yaml.safe_dump(meta), encoding="utf-8")
-    (folder / "exp" / "config.yaml").write_text("bpemodel: exp/bpe.model\nvocab: [a, b]\n")
-    (folder / "exp" / "bpe.model").write_text("x")
+    (folder / "exp" / "config.yaml").write_text("bpemodel: exp/bpe.model\n")
     torch.save({"w": torch.zeros(1)}, folder / "exp" / "a.pth")
-    return voice_networks.espnet_files(folder)
+    return folder
 
 
-def test_files_of_an_espnet_model(tmp_path: Path) -> None:
-    files = espnet_model(tmp_path)
-    assert {key: file.name for key, file in files.items()} == {
-        "asr_train_config": "config.yaml",
-        "asr_model_file": "a.pth",
-    }
-    copy = voice_networks._located(files["asr_train_config"], tmp_path, tmp_path / "copies")
-    found: Any = yaml.safe_load(Path(copy).read_text(encoding="utf-8"))
-    assert found == {"bpemodel": str(tmp_path / "exp" / "bpe.model"), "vocab": ["a", "b"]}
-    torch.save(torch.nn.Linear(1, 1), files["asr_model_file"])  # a pickle that names a class
+def test_files_of_an_espnet_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, library = espnet_model(tmp_path / "model"), Mock()
+    library.Speech2Text = Mock(side_effect=lambda **given: given | {"at": os.getcwd()})
+    monkeypatch.setattr(networks.external, "package", lambda *_, **__: library)
+    given = networks.Espnet(folder)._network
+    assert given["asr_train_config"] == str(folder / "exp" / "config.yaml")
+    assert given["asr_model_file"] == str(folder / "exp" / "a.pth")
+    assert given["at"] == str(folder)  # whose files are named from here
+    assert given["lm_weight"] == 0
+    torch.save(torch.nn.Linear(1, 1), folder / "exp" / "a.pth")  # a pickle that names a class
     with pytest.raises(WeightsError, match="was not run"):
-        voice_networks._located(files["asr_model_file"], tmp_path, tmp_path / "copies")
+        networks.Espnet(folder)
 
 
 @pytest.mark.parametrize("outside", ["../secret.pth", "exp/absent.pth"])
 def test_files_that_are_missing_or_elsewhere(tmp_path: Path, outside: str) -> None:
-    home = tmp_path / "model"
-    home.mkdir()
     (tmp_path / "secret.pth").write_text("x")
     with pytest.raises(WeightsError, match=Path(outside).name):
-        espnet_model(home, lm_file=outside)
+        networks.Espnet(espnet_model(tmp_path / "model", lm_file=outside))
 
 
 def track(*values: float) -> np.ndarray:
@@ -249,7 +235,7 @@ def test_sex_by_pitch(frames: int, hz: int, sex: str) -> None:
 
 
 def test_content_reader_and_likeness() -> None:
-    reader = voice_networks.ContentReader()
+    reader = networks.ContentReader()
     heard, features = reader.read(voice(seconds=1.0))
     assert isinstance(heard, str)
     assert features.dim() == 2

@@ -195,7 +195,7 @@ def test_other_tensors_than_expected_are_named(tmp_path: Path) -> None:
     differ = r"2 of 3 expected.*b is \(3,\), expected \(4,\); c is missing, expected \(1,\)"
     cases: list[tuple[tuple[str, ...], Any, str]] = [
         (("net",), network, differ),
-        (("model",), None, "has no 'model', only net"),
+        (("model",), None, "holds no tensors by name at model"),
         ((), None, r"net is .*, no tensor"),
         (("bad",), None, "a has values that are not finite"),
     ]

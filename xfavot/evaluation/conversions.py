@@ -10,6 +10,7 @@ only towards sexes that there was something to learn from.
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
@@ -27,16 +28,18 @@ from xfavot.convert.inputs import resize_face
 from xfavot.data.batches import to_range
 from xfavot.data.store import GENDERS, Item, Store
 from xfavot.errors import DataError
-from xfavot.evaluation import manifest
 from xfavot.evaluation.images import to_bytes
 from xfavot.evaluation.manifest import (
     AT_ONCE,
     GROUND_TRUTH,
+    MOST_UTTERANCES,
     SEXES,
     Faces,
     Group,
     Output,
     Voices,
+    ground_truth,
+    names_of,
     reason_of,
 )
 from xfavot.evaluation.matching import cross_modal_rows, style_space
@@ -47,6 +50,7 @@ TRAIN = "train"
 PAPER = {Task.A2A: 140, Task.I2A: 180, Task.Z2A: 140}  # voices; z2a is not the paper's
 OUTPUTS = 10  # of a source face
 BATCH = 32  # sources
+NOT_FINITE = "converted faces of a source that are not finite"
 FACES = "faces"  # the task of real faces
 DIRECTIONS = {"female to male": ("f", "m"), "male to female": ("m", "f")}
 LATENT_STRIDE = 1_000_003  # between the codes of two seeds of a run
@@ -155,25 +159,21 @@ class Study:
         """Faces or voices of these speakers."""
         return samples(self.stores, kind, (SPLIT_OF[self.speakers],), genders)
 
-    def names(self, task: Task | None, name: str = "", system: str = "") -> dict[str, Any]:
-        """Fields of a task's group, or of another one with a name."""
-        return {
-            "system": system or self.converter.config.configuration,
-            "task": task.value if task else name,
-            "dataset": self.dataset,
-            "speakers": self.speakers,
-            "guidance": task.guidance if task else "",
-        }
+    def names(self, task: Task | None, name: str = "", system: str = "") -> Row:
+        """Names of a task's group, or of another one with a name."""
+        system = system or self.converter.config.configuration
+        names = names_of(task, system=system, dataset=self.dataset, speakers=self.speakers)
+        return names if task else {**names, "task": name}
 
     def groups(self) -> list[Group]:
         """Every group, in the order of the rows; one that says why, where nobody is held out."""
         if not self.own("face") and not self.own("voice"):
-            return [Group(**self.names(None), check=lambda: self.sources)]
+            return [Group(names=self.names(None), make=lambda: self.convert(Task.A2A))]
         groups: list[Group] = [self.faces(task) for task in Task if task.output == "face"]
         groups += [self.faces(None)] if self.converter.has("face") else []
         groups += [self.voices(task) for task in PAPER]
         groups += self.ground_truth() if self.converter.has("voice") else []
-        return [*groups, Group(**self.names(None, "verification"), score=self.verification)]
+        return [*groups, Group(names=self.names(None, "verification"), score=self.verification)]
 
     def learnt(self, task: Task) -> list[str]:
         """Sexes that guidance and output have been trained on, by the checkpoint and the data."""
@@ -205,11 +205,10 @@ class Study:
             return self.converter.style_of_latent(code, gender=sex)
         if reference is None:
             raise DataError(self.lacking(f"{task.value}: no reference of another person"))
+        store, item, face = reference
         if task.guidance == "face":
-            face = reference.store.face(reference.item, reference.face)
-            return self.converter.style_of_face(face, gender=sex, aligned=True)
-        wave = reference.store.waveform(reference.item)
-        return self.converter.style_of_voice(wave, gender=sex)
+            return self.converter.style_of_face(store.face(item, face), gender=sex, aligned=True)
+        return self.converter.style_of_voice(store.waveform(item), gender=sex)
 
     # Faces: ten outputs of every source, in both directions between women and men
 
@@ -227,15 +226,20 @@ class Study:
         elif task is Task.Z2I:
             codes = OUTPUTS * max(BATCH, *map(len, sources.values()))
             listed = dict.fromkeys(GENDERS, [None] * codes)
-        reasons = {
-            name: self.lacking(
-                f"{name}: {len(sources[source])} {SEXES[source]} faces and "
-                f"{len(listed[target]) if target in learnt else 0} {SEXES[target]} references"
-            )
-            for name, (source, target) in DIRECTIONS.items()
-            if not (sources[source] and listed[target] and target in learnt)
-        }
-        possible = {name: way for name, way in DIRECTIONS.items() if name not in reasons}
+        listed = {sex: own if sex in learnt else [] for sex, own in listed.items()}
+        possible, absent = {}, []
+        for name, (source, target) in DIRECTIONS.items():
+            counts = len(sources[source]), len(listed[target])
+            if all(counts):
+                possible[name] = source, target
+                continue
+            few = f"{counts[0]} {SEXES[source]} faces and {counts[1]} {SEXES[target]} references"
+            absent.append(self.lacking(f"{name}: {few}"))
+
+        def require_any() -> list[Output]:
+            if not possible:
+                raise DataError("; ".join(absent))
+            return []
 
         @cache
         def references(sex: str) -> tuple[Any, list[str]]:
@@ -255,11 +259,6 @@ class Study:
         def batch() -> int:
             return min(BATCH, *(len(references(target)[0]) for _, target in possible.values()))
 
-        def check() -> None:
-            if not possible:
-                raise DataError("; ".join(reasons.values()))
-            group.skipped.update(reasons.values())
-
         def made(direction: str, each: int = OUTPUTS) -> Iterator[tuple[Tensor, Tensor]]:
             """Sources (n, 3, H, W) and outputs (n, K, 3, H, W) of a block."""
             source, target = possible[direction]
@@ -274,9 +273,7 @@ class Study:
                     y = pixels([guidance[n] for n in met.flatten().tolist()], size)
                     y = y.view(*met.shape, *y.shape[1:])
                 good = y.isfinite().flatten(1).all(1)
-                group.skipped["converted faces of a source that are not finite"] += int(
-                    (~good).sum()
-                )
+                group.skipped[NOT_FINITE] += int((~good).sum())
                 if good.any():
                     yield x[good], y[good]
 
@@ -289,16 +286,16 @@ class Study:
             few = family == "lpips" and batch() < BATCH
             return f"; batches of {batch()}, not {BATCH}: few references" if few else ""
 
-        prepared = "+".join(store.manifest_hash for store in self.stores)
         group = Faces(
-            **(self.names(task) if task else self.names(None, FACES, GROUND_TRUTH)),
+            names=self.names(task) if task else self.names(None, FACES, GROUND_TRUTH),
+            make=require_any,
+            absent=absent,
             directions={name: SEXES[target] for name, (_, target) in possible.items()},
             blocks=lambda direction: (y for _, y in made(direction)),
             pairs=(lambda way: ((x, to_bytes(y)[:, 0]) for x, y in made(way, 1))) if task else None,
             real=train,
-            real_key=f"{prepared} {TRAIN} {size}",
+            real_key="+".join(store.manifest_hash for store in self.stores),
             note=note,
-            check=check,
         )
         return group
 
@@ -312,10 +309,6 @@ class Study:
         return made.view(-1, count, *made.shape[1:])
 
     # Voices: random pairs, written to files
-
-    def size(self, task: Task) -> int:
-        """How many conversions a task that makes voices has."""
-        return self.count or PAPER[task]
 
     @cached_property
     def sources(self) -> list[Sample]:
@@ -331,10 +324,11 @@ class Study:
                 f"{', '.join(store.corpus for store in self.stores)}; expected one to convert; "
                 "evaluate on a corpus with speech in this split"
             )
-        rng, pool = np.random.default_rng([self.seed, *self.speakers.encode()]), list[Sample]()
-        while len(pool) < max(map(self.size, PAPER)):
-            pool += [known[row] for row in rng.permutation(len(known))]
-        return pool[: max(map(self.size, PAPER))]
+        rng, most = np.random.default_rng([self.seed, *self.speakers.encode()]), max(PAPER.values())
+        orders = (
+            rng.permutation(len(known)) for _ in range(-(-(self.count or most) // len(known)))
+        )
+        return [known[row] for order in orders for row in order][: self.count or most]
 
     def pairs(self, task: Task) -> list[tuple[Sample, str, Sample | None]]:
         """Draw source, sex and reference of every conversion; source n is the same for every task.
@@ -343,7 +337,7 @@ class Study:
             DataError: no source has a reference of another person.
         """
         rng = np.random.default_rng([self.seed, *f"{task.value} {self.speakers}".encode()])
-        sources, sexes = self.sources[: self.size(task)], self.learnt(task)
+        sources, sexes = self.sources[: self.count or PAPER[task]], self.learnt(task)
         if task is Task.Z2A and sexes:
             return [(one, sexes[int(rng.integers(len(sexes)))], None) for one in sources]
         pool = self.own("voice", sexes)
@@ -374,16 +368,16 @@ class Study:
     @cached_property
     def by_speaker(self) -> dict[str, list[Sample]]:
         """Voices of all splits by speaker."""
-        voices: dict[str, list[Sample]] = {}
+        voices = defaultdict(list)
         for one in samples(self.stores, "voice"):
-            voices.setdefault(one.item.speaker, []).append(one)
+            voices[one.item.speaker].append(one)
         return voices
 
     def utterances(self, name: str) -> list[Path]:
         """Up to ten utterances of a person, drawn at random from all splits."""
         own = self.by_speaker.get(name, []) if name else []
         order = np.random.default_rng([self.seed, *name.encode()]).permutation(len(own))
-        return [self.real(own[row]) for row in order[: manifest.MOST_UTTERANCES]]
+        return [self.real(own[row]) for row in order[:MOST_UTTERANCES]]
 
     def convert(self, task: Task) -> list[Output]:
         """Convert the pairs of a task, each into a file."""
@@ -403,7 +397,6 @@ class Study:
                     source=self.real(source),
                     reference=self.real(reference) if reference and task is Task.A2A else None,
                     output=file,
-                    model=self.converter.config.configuration,
                     transcript=source.item.transcript,
                     gender=gender,
                     source_gender=source.item.gender,
@@ -415,13 +408,8 @@ class Study:
 
     def voices(self, task: Task) -> Voices:
         """Group of a task that makes voices."""
-        return Voices(
-            **self.names(task),
-            make=partial(self.convert, task),
-            people=self.utterances,
-            check=partial(self.pairs, task),
-            folder=self.folder,
-        )
+        make = partial(self.convert, task)
+        return Voices(names=self.names(task), make=make, people=self.utterances, folder=self.folder)
 
     def ground_truth(self) -> list[Group]:
         """Groups of the sources of all tasks, and of two utterances of a person each."""
@@ -430,13 +418,11 @@ class Study:
             names = sorted({one.item.speaker for one in self.sources})
             return {name: self.utterances(name) for name in names}
 
-        return manifest.ground_truth(
+        return ground_truth(
             lambda: {self.real(one): one.item.transcript for one in self.sources},
             people,
-            dataset=self.dataset,
-            speakers=self.speakers,
-            folder=self.folder,
-            check=lambda: self.sources,
+            self.names(None, system=GROUND_TRUTH),
+            self.folder,
         )
 
     # Face against voice by the checkpoint's own styles: is this face the speaker of this voice?

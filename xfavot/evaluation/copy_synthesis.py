@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfavot.audio.f0 import world_f0
-from xfavot.audio.mel import MEL, log_mel
+from xfavot.audio.mel import log_mel
 from xfavot.audio.vocoder import Vocoder
 from xfavot.data.store import GENDERS, Store
 from xfavot.errors import DataError, WeightsError
@@ -34,7 +34,6 @@ LONGEST_FRAMES = 1200  # 15 s
 ORIGINAL = "recording"
 
 Wave = NDArray[np.float32]
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,8 +69,10 @@ def copies(
     Raises:
         DataError: no store has such a clip.
     """
-    chosen = [clip for store in stores for clip in _choose(store, clips)] if vocoders else []
-    if vocoders and not chosen:
+    if not vocoders:
+        return ()
+    chosen = [clip for store in stores for clip in _choose(store, clips)]
+    if not chosen:
         raise DataError(
             f"copy synthesis: {len(stores)} stores without a clip of 0.4 to 15 s with F0; expected "
             "one at least; prepare a corpus with speech"
@@ -102,13 +103,13 @@ def _choose(store: Store, count: int) -> list[Clip]:
 
 
 def measure(
-    made: Iterable[Copy], *, on_log: Say | None = None, seed: int = 0
+    made: Iterable[Copy], *, on_log: Callable[[str], None] = lambda line: None, seed: int = 0
 ) -> list[dict[str, Any]]:
     """Hold copies against their recordings.
 
     Args:
         made: what :func:`copies` returned.
-        on_log: told what cannot be measured.
+        on_log: receives what cannot be measured.
         seed: of the vocoders, for the rows.
 
     Returns:
@@ -119,48 +120,36 @@ def measure(
         clips. F0 is WORLD's of both sounds. What has no value (no frame voiced in both) is left
         out.
     """
-    groups: dict[tuple[str, str, str], list[tuple[Clip, Wave, Wave]]] = {}
+    groups: dict[tuple[str, str, str], list[tuple[Copy, Wave]]] = {}
     for copy in made:
-        item = copy.clip.item
-        for name, sound in copy.sounds.items():
-            if name != ORIGINAL:
-                group = groups.setdefault((name, item.corpus, item.split), [])
-                group.append((copy.clip, copy.sounds[ORIGINAL], sound))
-    encoder = None
+        for name, sound in list(copy.sounds.items())[1:]:
+            key = (name, copy.clip.item.corpus, copy.clip.item.split)
+            groups.setdefault(key, []).append((copy, sound))
     try:
         encoder = SpeakerEncoder() if groups else None
     except WeightsError as error:
-        if on_log:
-            on_log(f"speaker similarity is not available: {error}")
+        encoder = None
+        on_log(f"speaker similarity is not available: {error}")
     rows = []
     for (system, corpus, split), members in groups.items():
+        shared = {"system": system, "task": f"copy synthesis, {split}", "dataset": corpus}
+        counted = {"ci_low": None, "ci_high": None, "n": len(members), "seed": seed}
         for metric, value in _values(members, encoder).items():
-            rows.append(
-                {
-                    "system": system,
-                    "task": f"copy synthesis, {split}",
-                    "dataset": corpus,
-                    "metric": metric,
-                    "value": value,
-                    "ci_low": None,
-                    "ci_high": None,
-                    "n": len(members),
-                    "seed": seed,
-                }
-            )
+            rows.append({**shared, "metric": metric, "value": value, **counted})
     return rows
 
 
 def _values(
-    members: Sequence[tuple[Clip, Wave, Wave]], encoder: SpeakerEncoder | None
+    members: Sequence[tuple[Copy, Wave]], encoder: SpeakerEncoder | None
 ) -> dict[str, float]:
     tracks, distances, likeness = [], [], []
-    for clip, wave, sound in members:
+    for copy, sound in members:
+        wave = copy.sounds[ORIGINAL]
         distances.append(mel_distance_db(torch.from_numpy(wave), torch.from_numpy(sound)))
-        tracks.append((clip.f0(), torch.from_numpy(world_f0(sound))))
+        tracks.append((copy.clip.f0(), torch.from_numpy(world_f0(sound))))
         with suppress(DataError):  # no voice is left in one of them
             if encoder is not None:
-                one, other = (encoder.embed(x, MEL.sample_rate) for x in (wave, sound))
+                one, other = (encoder.embed(x) for x in (wave, sound))
                 likeness.append(float(one @ other))
     values = {"log_mel_db": float(np.mean(distances)), **pitch_measures(tracks)}
     values.pop("f0_correlation", None)

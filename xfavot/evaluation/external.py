@@ -8,7 +8,6 @@ refused, and so are PyTorch's tar of before 2017 and TorchScript, which cannot b
 from __future__ import annotations
 
 import importlib
-import pickle
 import re
 import reprlib
 import warnings
@@ -68,11 +67,15 @@ def read(path: str | PathLike[str]) -> Any:
             return load_file(file)
         if looks_like_page(head):
             raise ValueError("it is a web page")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the older formats
+        with warnings.catch_warnings(action="ignore"):  # of the older formats
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises nearly anything
-        raise _refusal(file, _reason(error)) from error
+        if refused := _GLOBAL.search(str(error)):
+            reason = f"names {refused[1]!r}, which loading would run; it was not run"
+        else:
+            line = str(error).rpartition("WeightsUnpickler error: ")[2].strip().partition("\n")[0]
+            reason = f"is damaged, or of a kind that may run code ({line:.150}); nothing was run"
+        raise _refusal(file, reason) from error
 
 
 def read_state(
@@ -80,6 +83,7 @@ def read_state(
     *,
     at: Sequence[str] = (),
     expected: Mapping[str, Tensor | Sequence[int]] | None = None,
+    ignored: tuple[str, ...] = (),
 ) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint by name.
 
@@ -88,76 +92,44 @@ def read_state(
         at: the names that lead to them, from the outside; NISQA: ``("model_state_dict",)``.
         expected: tensors or shapes by name, such as a network's own `state_dict()`; all of them
             and no others must be there.
+        ignored: how the names of tensors end that may be there or not, and are left out.
 
     Returns:
         Tensors by name, on the CPU; those of floating point are finite.
 
     Raises:
         WeightsError: see `read`; or nothing lies there, something else than tensors does, or they
-            are others than expected.
+            are others than expected: the first that are missing, too many or of another shape are
+            named.
     """
     held, file = read(path), Path(path)
     for key in at:
-        if not isinstance(held, Mapping) or key not in held:
-            inside = ", ".join(map(str, held)) if isinstance(held, Mapping) else reprlib.repr(held)
-            raise _refusal(file, f"has no {key!r}, only {inside:.200}")
-        held = held[key]
+        held = held.get(key) if isinstance(held, Mapping) else None
     if not isinstance(held, Mapping) or not held:
-        raise _refusal(file, f"holds {reprlib.repr(held)} instead of tensors by name")
-    for name, value in held.items():
-        tensor = isinstance(value, Tensor)
-        if not tensor or (value.is_floating_point() and not bool(value.isfinite().all())):
-            kind = "has values that are not finite"
-            raise _refusal(
-                file, f"{name} {kind if tensor else f'is {reprlib.repr(value)}, no tensor'}"
-            )
-    state = {str(name): value for name, value in held.items()}
+        raise _refusal(file, f"holds no tensors by name{' at ' * bool(at)}{'/'.join(at)}")
+    state = {str(name): value for name, value in held.items() if not str(name).endswith(ignored)}
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise _refusal(file, f"{name} is {reprlib.repr(value)}, no tensor")
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise _refusal(file, f"{name} has values that are not finite")
     if expected is not None:
-        require_tensors(path, state, expected)
-    return state
-
-
-def require_tensors(
-    path: str | PathLike[str],
-    state: Mapping[str, Tensor],
-    expected: Mapping[str, Tensor | Sequence[int]],
-) -> None:
-    """Refuse tensors that are not exactly those expected.
-
-    Args:
-        path: where they came from, for the message.
-        state: tensors by name.
-        expected: tensors or shapes by name.
-
-    Raises:
-        WeightsError: some are missing, too many, or of another shape; the first are named.
-    """
-    wanted = {name: tuple(getattr(one, "shape", one)) for name, one in expected.items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    odd = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
-    if odd:
+        wanted = {
+            name: tuple(getattr(one, "shape", one))
+            for name, one in expected.items()
+            if not name.endswith(ignored)
+        }
+        found = {name: tuple(value.shape) for name, value in state.items()}
+        odd = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
         shown = "; ".join(
             f"{name} is {found.get(name, 'missing')}, expected {wanted.get(name, 'none')}"
             for name in odd[:SHOWN]
         )
-        raise _refusal(
-            Path(path), f"{len(odd)} of {len(wanted)} expected tensors do not fit: {shown}"
-        )
-
-
-def _reason(error: BaseException) -> str:
-    """Say why a file was refused: what it would run, or that it is damaged."""
-    text = str(error)
-    if refused := _GLOBAL.search(text):
-        return f"names {refused[1]!r}, which loading would run; it was not run"
-    if "TorchScript" in text or "legacy .tar" in text:
-        kind = "TorchScript" if "TorchScript" in text else "PyTorch's tar of before 2017"
-        return f"is {kind}, which cannot be read without running it; it was not run"
-    if isinstance(error, pickle.UnpicklingError):
-        why = text.rpartition("WeightsUnpickler error: ")[2].strip().partition("\n")[0]
-        return f"is damaged, or a pickle that may run anything ({why:.150}); it was not run"
-    line = text.partition("\n")[0]
-    return f"is damaged or no checkpoint ({type(error).__name__}: {line:.150})"
+        if odd:
+            raise _refusal(
+                file, f"{len(odd)} of {len(wanted)} expected tensors do not fit: {shown}"
+            )
+    return state
 
 
 def _refusal(file: Path, reason: str) -> WeightsError:

@@ -189,9 +189,7 @@ def _trained(name: str, build: Callable[[], nn.Module], cache: Cache) -> nn.Modu
     """Build a network and fill it with a set of weights."""
     path = fetched.path(name, cache)
     network = build()
-    own = {k: v for k, v in network.state_dict().items() if not k.endswith(COUNTERS)}
-    state = {k: v for k, v in external.read_state(path).items() if not k.endswith(COUNTERS)}
-    external.require_tensors(path, state, own)
+    state = external.read_state(path, expected=network.state_dict(), ignored=(COUNTERS,))
     network.load_state_dict(state, strict=False)
     return network
 

@@ -21,6 +21,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,7 +38,13 @@ GENDER_WORDS = {"f": "f", "female": "f", "m": "m", "male": "m", "": ""}
 SHOWN = 5  # faults that a message lists
 GROUND_TRUTH = "ground truth"
 SEXES = {"f": "female", "m": "male"}
+PARTS = (  # of a group: direction, sex of the reference, and sexes of source and reference
+    ("", "", ()),
+    *((f"{SEXES[a]} to {SEXES[b]}", SEXES[b], (a + b,)) for b in SEXES for a in SEXES),
+    *(("", SEXES[b], ("f" + b, "m" + b)) for b in SEXES),
+)
 AT_ONCE = 32  # images
+OF_SOURCES = ("nisqa", "nisqa_tts", "word_error", "content_character_error")
 MOST_UTTERANCES = 10  # of a person
 EVERYTHING = "all"  # a metric: none of them could be measured
 UNUSABLE = "unusable_outputs"  # metric: share of a group's outputs that cannot be used
@@ -55,7 +62,7 @@ class Output:
         task: of the conversion.
         source, output: files.
         reference: file, or ``None`` for a latent code, or a face that is no file.
-        model: what made the output.
+        model: what made the output, where one list holds those of several.
         transcript: what the source says, "" if not known.
         speaker: whom the reference shows, "" if not known.
         gender: of that person, "f", "m" or "".
@@ -67,7 +74,7 @@ class Output:
     source: Path
     reference: Path | None
     output: Path
-    model: str
+    model: str = ""
     transcript: str = ""
     speaker: str = ""
     gender: str = ""
@@ -98,34 +105,23 @@ class Group:
     """What one system made of one task.
 
     Args:
-        system, task, dataset, speakers, guidance: for the rows of results.
-        size: outputs, for the count of what is missing; 0 where they are not made yet.
-        check: raises a `DataError` where the group cannot be made.
-        make: gives the rows; called when they are first needed.
+        names: the first cells of its rows of results, see :func:`names_of`.
+        make: gives the rows, when they are first needed; raises a `DataError` where there can be
+            none.
         metrics: those that apply to the ground truth, which is taken as it is; empty for all.
         folder: of files that are removed later, whose name reasons leave out.
+        absent: why directions of it cannot be measured.
         skipped: why samples were left out while a family of metrics was measured.
         score: measures what has no outputs, by the family "verification".
     """
 
-    system: str
-    task: str
-    dataset: str
-    speakers: str = ""
-    guidance: str = ""
-    size: int = 0
-    check: Callable[[], object] = lambda: None
+    names: Row
     make: Callable[[], Sequence[Output]] = tuple
     metrics: tuple[str, ...] = ()
     folder: Path | None = None
+    absent: Sequence[str] = ()
     skipped: Counter[str] = field(default_factory=Counter)
     score: Callable[[], list[Row]] | None = None
-
-    @property
-    def names(self) -> Row:
-        """The first cells of every row of results."""
-        columns = ("system", "task", "dataset", "speakers", "guidance")
-        return {column: getattr(self, column) for column in columns}
 
     @cached_property
     def outputs(self) -> Sequence[Output]:
@@ -158,9 +154,9 @@ class Group:
         return reason_of(error).replace(f"{self.folder}/", "")
 
     def missing(self, metric: str, reason: str | Exception, samples: int | None = None) -> Row:
-        """Make the row of a metric that could not be measured."""
+        """Make the row of a metric that could not be measured, by default for any row."""
         why = self.plain(reason) if isinstance(reason, Exception) else reason
-        count = self.size if samples is None else samples
+        count = len(self.outputs) if samples is None else samples
         return {**self.names, "metric": metric, "reason": why, "samples": count}
 
     def usability(self, *, seed: int) -> list[Row]:
@@ -169,40 +165,27 @@ class Group:
             return []
         shares = {one: (float(one.output in self.failures), 1.0) for one in self.outputs}
         text = UNUSABLE_DEFINITIONS[self.outputs[0].task.output]
-        rows = self.average(self.outputs, shares, seed=seed, metric=UNUSABLE, definition=text)
+        rows = self.average(shares, seed=seed, metric=UNUSABLE, definition=text)
         reasons = Counter(self.failures.values())
         return rows + [self.missing(EVERYTHING, reason, n) for reason, n in reasons.items()]
 
-    def parts(self, outputs: Sequence[Output]) -> Iterator[tuple[str, str, set[Output]]]:
-        """Direction, sex of the reference and rows: all, then every direction, then every sex."""
-        yield "", "", set(outputs)
-        known = [one for one in outputs if one.source_gender]
-        for target, sex in SEXES.items():
-            for source in SEXES:
-                own = {o for o in known if (o.source_gender, o.gender) == (source, target)}
-                yield f"{SEXES[source]} to {sex}", sex, own
-        for target, sex in SEXES.items():
-            yield "", sex, {one for one in known if one.gender == target}
-
     def average(
-        self,
-        outputs: Sequence[Output],
-        samples: Mapping[Output, tuple[float, float]],
-        *,
-        seed: int,
-        **row: object,
+        self, samples: Mapping[Output, tuple[float, float]], *, seed: int, **row: object
     ) -> list[Row]:
         """Average samples: together, by direction and by sex.
 
         Args:
-            outputs: those that were to be measured.
-            samples: of each that could be, above and below of a ratio of sums.
+            samples: of each output that could be measured, above and below of a ratio of sums.
             seed: of the bootstrap over people.
             row: further cells.
         """
         rows = []
-        for direction, sex, own in self.parts(outputs):
-            part = [(*samples[one], one.who) for one in outputs if one in own and one in samples]
+        for direction, sex, pairs in PARTS:
+            part = [
+                (*sample, one.who)
+                for one, sample in samples.items()
+                if not sex or f"{one.source_gender}{one.gender}" in pairs
+            ]
             if any(below for _, below, _ in part):
                 cells = {"direction": direction, "sex": sex, **row}
                 rows.append({**self.names, **cells, **ratio(part, seed=seed)})
@@ -244,6 +227,17 @@ class Voices(Group):
     people: Callable[[str], Sequence[Path]] = lambda name: ()
 
 
+def names_of(task: Task | None, *, system: str, dataset: str, speakers: str = "") -> Row:
+    """Make the first cells of a row of results."""
+    return {
+        "system": system,
+        "task": task.value if task else "",
+        "dataset": dataset,
+        "speakers": speakers,
+        "guidance": task.guidance if task else "",
+    }
+
+
 # Outputs of any system, listed in a CSV file
 
 
@@ -281,18 +275,16 @@ def read(path: str | PathLike[str]) -> tuple[Output, ...]:
     outputs: list[Output] = []
     seen: dict[object, tuple[str, int]] = {}
     for number, row in lines:
-        if None in row or None in row.values():
-            faults.append(f"line {number} has not {len(header)} cells")
+        try:
+            one = _output(file.parent, row)
+        except DataError as error:
+            faults.append(f"line {number} {error}")
             continue
-        made = _row(file.parent, {name: cell.strip() for name, cell in row.items()})
-        if isinstance(made, list):
-            faults += [f"line {number} {fault}" for fault in made]
-            continue
-        outputs.append(made)
+        outputs.append(one)
         for key, value, clash in (
-            (made.output.resolve(), str(number), f"repeats the output {row['output']}"),
-            (("said", made.source.resolve()), made.transcript, "has another transcript"),
-            (("sex", made.speaker), made.speaker and made.gender, f"calls {made.speaker} both"),
+            (one.output.resolve(), str(number), f"repeats the output {row['output']}"),
+            (("said", one.source.resolve()), one.transcript, "has another transcript"),
+            (("sex", one.speaker), one.speaker and one.gender, f"calls {one.speaker} both"),
         ):
             first, line = seen.setdefault(key, (value, number)) if value else (value, number)
             if first != value:
@@ -302,31 +294,29 @@ def read(path: str | PathLike[str]) -> tuple[Output, ...]:
     return tuple(outputs)
 
 
-def _row(folder: Path, row: dict[str, str]) -> Output | list[str]:
-    """Return a row, or what is wrong with it."""
+def _output(folder: Path, row: dict[str, Any]) -> Output:
+    """Make an output of a row, whose paths start at a folder.
+
+    Raises:
+        DataError: it cannot be used; the message says why.
+    """
+    if None in row or None in row.values():
+        raise DataError("has too many or too few cells")
+    row.update({name: cell.strip() for name, cell in row.items()})
     tasks = {task.value: task for task in Task}
-    task = tasks.get(row["task"].lower())
-    gender = GENDER_WORDS.get(row.get("gender", "").lower())
-    needed = [name for name in REQUIRED[1:] if name != "reference" or row["task"][:1] not in "zZ"]
-    paths = {name: folder / Path(row[name]).expanduser() for name in REQUIRED[1:4] if row[name]}
+    task, gender = row["task"].lower(), row.get("gender", "").lower()
+    needed = [name for name in REQUIRED[1:] if name != "reference" or task[:1] != "z"]
+    paths = {n: folder / Path(row[n]).expanduser() for n in REQUIRED[1:4] if row[n]}
     wrong = [f"names no {name}" for name in needed if not row[name]]
     wrong += [f"has no file at its {n} {path}" for n, path in paths.items() if not path.is_file()]
-    if task is None:
-        wrong.append(f"has task {row['task']!r} ({nearest(row['task'], tasks)})")
-    if gender is None:
-        wrong.append(f"has gender {row['gender']!r} instead of f, m or nothing")
-    if wrong or task is None or gender is None:
-        return wrong
-    return Output(
-        task=task,
-        source=paths["source"],
-        reference=paths.get("reference"),
-        output=paths["output"],
-        model=row["model"],
-        transcript=row.get("transcript", ""),
-        speaker=row.get("speaker", ""),
-        gender=gender,
-    )
+    if task not in tasks:
+        wrong.append(f"has task {task!r} ({nearest(task, tasks)})")
+    if gender not in GENDER_WORDS:
+        wrong.append(f"has gender {gender!r} instead of f, m or nothing")
+    if wrong:
+        raise DataError("; ".join(wrong))
+    row |= {"reference": None, **paths, "task": tasks[task], "gender": GENDER_WORDS[gender]}
+    return Output(**row)
 
 
 def _refusal(file: Path, faults: Sequence[str]) -> DataError:
@@ -354,21 +344,24 @@ def groups_of(outputs: Sequence[Output], *, dataset: str, size: int) -> list[Gro
     real = [one.source for one in outputs if one.task.output == "face"]
     real += [one.reference for one in outputs if one.reference and one.task.guidance == "face"]
     for (model, task), own in listed.items():
-        names: dict[str, Any] = {"system": model, "task": task.value, "dataset": dataset}
-        names |= {"guidance": task.guidance, "size": len(own), "make": own.copy}
+        names = names_of(task, system=model, dataset=dataset)
         if task.output == "face":
-            groups.append(_faces(list(dict.fromkeys(real)), size, names))
+            groups.append(_faces(list(dict.fromkeys(real)), size, names, own))
         else:
-            groups.append(Voices(**names, people=lambda name: people.get(name, ())))
+            groups.append(
+                Voices(names=names, make=own.copy, people=lambda name: people.get(name, ()))
+            )
     by_transcript = sorted(outputs, key=lambda one: bool(one.transcript))
     said = {one.source: one.transcript for one in by_transcript if one.task.output == "voice"}
-    return [*groups, *(ground_truth(lambda: said, lambda: people, dataset=dataset) if said else ())]
+    truth = names_of(None, system=GROUND_TRUTH, dataset=dataset)
+    return groups + (ground_truth(lambda: said, lambda: people, truth) if said else [])
 
 
 def ground_truth(
     sources: Callable[[], Mapping[Path, str]],
     people: Callable[[], Mapping[str, Sequence[Path]]],
-    **group: Any,
+    names: Row,
+    folder: Path | None = None,
 ) -> list[Group]:
     """Make the groups of real voices: the sources, and two utterances of a person.
 
@@ -377,25 +370,28 @@ def ground_truth(
     Args:
         sources: gives them with what they say.
         people: gives the voices of everybody by name.
-        group: further fields of both groups.
+        names: see :class:`Group`; those of the task are added.
+        folder: see :class:`Group`.
     """
 
     def real(file: Path, reference: Path | None = None, **more: str) -> Output:
         task, model = Task.A2A, GROUND_TRUTH
         return Output(task=task, source=file, reference=reference, output=file, model=model, **more)
 
-    def alone() -> list[Output]:
-        return [real(file, transcript=said) for file, said in sources().items()]
-
     def pairs() -> list[Output]:
         known = people().items()
         return [real(*two, speaker=who) for who, files in known for two in combinations(files, 2)]
 
-    of_sources = ("nisqa", "nisqa_tts", "word_error", "content_character_error")
-    group["system"] = GROUND_TRUTH
+    made = {
+        "sources": (
+            lambda: [real(file, transcript=said) for file, said in sources().items()],
+            OF_SOURCES,
+        ),
+        "references": (pairs, ("speaker_similarity",)),
+    }
     return [
-        Voices(task="sources", make=alone, metrics=of_sources, **group),
-        Voices(task="references", make=pairs, metrics=("speaker_similarity",), **group),
+        Voices(names={**names, "task": task}, make=make, metrics=metrics, folder=folder)
+        for task, (make, metrics) in made.items()
     ]
 
 
@@ -408,10 +404,10 @@ def utterances(outputs: Sequence[Output]) -> dict[str, list[Path]]:
     return {name: list(files)[:MOST_UTTERANCES] for name, files in people.items()}
 
 
-def _faces(real: Sequence[Path], size: int, names: Mapping[str, Any]) -> Faces:
+def _faces(real: Sequence[Path], size: int, names: Row, outputs: list[Output]) -> Faces:
     """Make a group of pictures in files, brought to one size, in one direction without a name."""
 
-    def pictures(rows: Sequence[tuple[Path, ...]]) -> Iterator[tuple[Tensor, ...]]:
+    def pictures(rows: Sequence[tuple[Path, ...]]) -> Iterator[Any]:
         """Columns of rows of files, a few rows at once: (n, 3, H, W) uint8 each."""
         for start in range(0, len(rows), AT_ONCE):
             good = []
@@ -420,9 +416,8 @@ def _faces(real: Sequence[Path], size: int, names: Mapping[str, Any]) -> Faces:
                     good.append([resize_image(load_image(file), size) for file in row])
                 except Exception as error:
                     group.skipped[group.plain(error)] += 1
-            columns = [torch.stack([*map(torch.tensor, one)]) for one in zip(*good, strict=True)]
-            if columns:
-                yield tuple(one.permute(0, 3, 1, 2) for one in columns)
+            if good:  # (n, columns, H, W, 3)
+                yield torch.from_numpy(np.array(good)).permute(1, 0, 4, 2, 3)
 
     def blocks(_: str) -> Iterator[Tensor]:
         by_source: dict[Path, list[tuple[Path]]] = {}
@@ -431,16 +426,14 @@ def _faces(real: Sequence[Path], size: int, names: Mapping[str, Any]) -> Faces:
         for files in by_source.values():
             yield torch.cat([x for (x,) in pictures(files)])[None]
 
-    def note(family: str) -> str:
-        against = f"; against {len(real)} faces of the manifest"
-        return against if family == "fid" else "; from 8-bit files"
-
+    against = f"; against {len(real)} faces of the manifest"
     group = Faces(
-        **names,
+        names=names,
+        make=outputs.copy,
         directions={"": ""},
         blocks=blocks,
-        pairs=lambda _: pictures([(one.source, one.output) for one in group.usable]),  # type: ignore[arg-type, return-value]
+        pairs=lambda _: pictures([(one.source, one.output) for one in group.usable]),
         real=lambda _: (x for (x,) in pictures([(file,) for file in real])),
-        note=note,
+        note=lambda family: against if family == "fid" else "; from 8-bit files",
     )
     return group

@@ -13,27 +13,31 @@ from __future__ import annotations
 import atexit
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn import functional
 
 from xfavot import __version__
 from xfavot.config import key_of
 from xfavot.convert.converter import Converter, StyleMaker, Task
 from xfavot.data.store import Store
-from xfavot.errors import ConfigError, DataError
-from xfavot.evaluation import images, manifest, preservation, voice_networks, voices
+from xfavot.errors import DataError
+from xfavot.evaluation import images, manifest, preservation, voices
 from xfavot.evaluation.classifiers import Classifiers, People, classifiers_of
 from xfavot.evaluation.conversions import SPLIT_OF, Study
 from xfavot.evaluation.manifest import EVERYTHING, UNUSABLE, Faces, Group, Voices, reason_of
 from xfavot.evaluation.matching import pair_rows
 from xfavot.evaluation.rows import Row, csv_text, markdown_table, write_tables, writing
+from xfavot.evaluation.voice_networks import NISQA, NISQA_TTS
 from xfavot.fetch import checksum_of
 from xfavot.parameters import Evaluate
 from xfavot.training.checkpoint import LoadedModel, load_model
@@ -48,19 +52,17 @@ NO_VERIFIER = (
     "no verifier was given; expected a model whose encoders say what fits face to voice; pass a "
     "checkpoint"
 )
-NAMES = {  # of the metrics that go missing when a family cannot be measured
-    UNUSABLE: (UNUSABLE,),
+FACE_FAMILIES = {
     "fid": tuple(images.FID_DEFINITIONS),
     "lpips": tuple(images.LPIPS_DEFINITIONS),
     "preservation": preservation.METRICS,
-    "nisqa": (voice_networks.NISQA, voice_networks.NISQA_TTS),
-    "speaker_similarity": (voices.SIMILARITY,),
-    "word_error": (voices.WER,),
+}
+NAMES: Mapping[str, Sequence[str]] = {  # of metrics that go missing where it is not the family's
+    **FACE_FAMILIES,
+    "nisqa": (NISQA, NISQA_TTS),
     "f0": (voices.VOICING,),
     "content": (voices.CHARACTERS,),
-    "verification": ("verification",),
 }
-FACE_FAMILIES = ("fid", "lpips", "preservation")
 COLUMNS = (
     *("system", "task", "dataset", "metric", "value", "ci_low", "ci_high", "n", "seed"),
     *("direction", "sex", "guidance", "speakers", "n_real", "chance", "definition"),
@@ -68,7 +70,7 @@ COLUMNS = (
 MISSING = ("system", "task", "speakers", "metric", "reason", "samples")
 SHOWN = ("system", "task", "speakers", "direction", "sex", "metric", *COLUMNS[4:8])
 SCHEMA = 1  # of evaluation.json
-SCORING = 2  # raise when scores that are kept would come out otherwise
+SCORING = 3  # raise when scores that are kept would come out otherwise
 PARTS = "parts"  # folder of scores that are kept
 IMAGE_SIZE = 128  # pixels, the paper's; to which pictures in files are brought
 WEIGHTS = ("nisqa", "nisqa_tts", "resemblyzer")  # sets with a published checksum
@@ -97,7 +99,7 @@ class Evaluation:
     groups: Sequence[Group]
     folder: Path
     origin: dict[str, Any]
-    basis: Mapping[str, Any]
+    basis: Sequence[Any]
     image_size: int = IMAGE_SIZE
     device: torch.device | str = "cpu"
     classifiers: Callable[[], tuple[Classifiers, People]] | None = None
@@ -122,7 +124,8 @@ class Evaluation:
             try:
                 score, basis = self._scorer(family)
             except Exception as error:  # such as weights that are damaged
-                score, basis = partial(_refuse, error=error), ""
+                names, basis = NAMES.get(family, (family,)), reason_of(error)
+                score = partial(_all_missing, names=names, error=error)
             self.scores[family] = [
                 self._scored(family, group, score, basis) if isinstance(group, kind) else []
                 for group in self.groups
@@ -132,34 +135,32 @@ class Evaluation:
 
     def _scored(self, family: str, group: Group, score: Scorer, basis: Any) -> list[Row]:
         """Read the rows of a family and group if they are kept, or score and keep them."""
-        part = [group.system, group.task, group.speakers]
-        known = {**self.basis, "by": [family, basis], "part": part}
-        file = self.folder / PARTS / f"{key_of(known)}.json"
-        try:
+        known = [self.basis, family, basis, group.names]
+        file = self.folder / PARTS / f"{key_of({'basis': known})}.json"
+        with suppress(OSError, ValueError, KeyError, TypeError):  # none, or none to be trusted
             held = json.loads(file.read_text(encoding="utf-8"))
             if held["basis"] == known:
                 return list(held["rows"])
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # there is none, or none that can be trusted
-        group.skipped.clear()
+        group.skipped = Counter(group.absent)
         try:
-            group.check()
+            _ = group.outputs
         except Exception as error:
             return [group.missing(EVERYTHING, error, 0)]
+        names: Iterable[str] = NAMES.get(family, (family,))
         try:
             rows = score(group)
         except Exception as error:
-            return [group.missing(name, error) for name in NAMES[family]]
-        measured = dict.fromkeys(row["metric"] for row in rows if "value" in row) or NAMES[family]
+            return [group.missing(name, error) for name in names]
+        names = dict.fromkeys(row["metric"] for row in rows if "value" in row) or names
         for reason, count in group.skipped.items():
-            rows += [group.missing(metric, reason, count) for metric in measured if count]
+            rows += [group.missing(metric, reason, count) for metric in names if count]
         write_tables(file.parent, {file.name: json.dumps({"basis": known, "rows": rows})})
-        self.on_log(f"{family}, {group.system}, {group.task} {group.speakers}".rstrip())
+        self.on_log("{}, {system}, {task} {speakers}".format(family, **group.names).rstrip())
         return rows
 
     def _scorer(self, family: str) -> tuple[Scorer, Any]:
         """How a family scores a group, and what its scores follow from."""
-        seed = self.cfg.seed
+        seed, chosen = self.cfg.seed, self.cfg.recogniser
         if family == UNUSABLE:
             return lambda group: group.usability(seed=seed), ""
         if family == "preservation":
@@ -173,10 +174,12 @@ class Evaluation:
                 embed = error
             absent = str(embed) if isinstance(embed, Exception) else ""
             return partial(self._verification, voice=embed), absent
-        loaded = voices.measures(family, recogniser=self.cfg.recogniser)
-        score = partial(voices.score, loaded=loaded, recogniser=self.cfg.recogniser, seed=seed)
-        unloaded = {name: str(one) for name, one in loaded.items() if isinstance(one, Exception)}
-        return score, [self.cfg.recogniser, unloaded]
+        loaded = voices.measures(family, recogniser=chosen)
+        unloaded = [str(one) for one in loaded.values() if isinstance(one, Exception)]
+        return partial(voices.score, loaded=loaded, recogniser=chosen, seed=seed), [
+            chosen,
+            unloaded,
+        ]
 
     def _scorer_of_faces(self, family: str) -> tuple[Scorer, Any]:
         size, device = self.image_size, self.device
@@ -184,38 +187,36 @@ class Evaluation:
         if self.classifiers is not None:
             name = f"judge of the faces of {self.cfg.dataset}"
             try:
-                networks.append(
-                    images.of_classifier(family, self.classifiers()[0].face, name, device=device)
-                )
+                face = self.classifiers()[0].face
+                networks.append(images.of_classifier(family, face, name, device=device))
             except Exception as error:
                 kind = "frechet" if family == "fid" else "diversity"
                 absent[f"{kind}, {name}"] = reason_of(error)
-        known = [one.fingerprint for one in networks]
 
         def score(group: Faces) -> list[Row]:
-            if family == "fid":
-                rows = images.fid(group, networks, seed=self.cfg.seed)
-            else:
-                rows = images.lpips(group, networks, seed=self.cfg.seed)
+            rows: list[Row] = getattr(images, family)(group, networks, seed=self.cfg.seed)
             return rows + [group.missing(name, reason) for name, reason in absent.items()]
 
-        return score, [known, absent]
+        return score, [[one.fingerprint for one in networks], absent]
 
     def _verification(self, group: Group, voice: Callable[[Path], Any] | Exception) -> list[Row]:
         """Whether the right person is recognised: by voices, by styles, across face and voice."""
         if group.score is not None:
             return [{**group.names, **row} for row in group.score()]
-        if group.task == Task.A2A.value:
+        task, seed = group.names["task"], self.cfg.seed
+        if task == Task.A2A.value:
             if isinstance(voice, Exception):
                 return [group.missing("speaker verification", voice, len(group.usable))]
-            embed, text = (lambda file, *_: voice(file)), "the task, Resemblyzer's cosine"
-            return verification(group, embed, text, kind="speaker", seed=self.cfg.seed)
-        if not self.cfg.manifest or group.task not in (Task.A2I.value, Task.I2A.value):
+            text = "the task, Resemblyzer's cosine"
+            return verification(
+                group, lambda file, *_: voice(file), text, kind="speaker", seed=seed
+            )
+        if not self.cfg.manifest or task not in (Task.A2I.value, Task.I2A.value):
             return []
         if self.embed is None:
             return [group.missing(CROSS_MODAL, NO_VERIFIER)]
         text = f"a task, {self.embed_name}, cosine"
-        return verification(group, self.embed, text, kind="cross-modal", seed=self.cfg.seed)
+        return verification(group, self.embed, text, kind="cross-modal", seed=seed)
 
     def results(self) -> tuple[list[Row], list[Row]]:
         """Measure what was not measured yet, and return all rows and what is missing.
@@ -252,23 +253,20 @@ class Evaluation:
         scores, missing = self.results()
         name, columns, absent, origin = "evaluation", [*COLUMNS], [*MISSING], {**self.origin}
         if self.cfg.manifest:
-            name = "scores"
-            columns = [*COLUMNS[:9], "chance", "definition"]
+            name, columns = "scores", [*COLUMNS[:9], "chance", "definition"]
             absent.remove("speakers")
             origin |= {"rows": len(scores), "missing": len(missing)}
         defined = dict.fromkeys(f"- {row['metric']}: {row['definition']}." for row in scores)
         said = ", ".join(f"{key} {value}" for key, value in origin.items() if str(value))
         text = [said, "", markdown_table(scores, SHOWN), "", *defined]
         text += ["", "Missing, or not for all:", "", markdown_table(missing, MISSING), ""]
-        write_tables(
-            self.folder,
-            {
-                f"{name}.csv": csv_text(scores, columns),
-                "missing.csv": csv_text(missing, absent),
-                f"{name}.json": json.dumps(origin, indent=2, sort_keys=True) + "\n",
-                f"{name}.md": "\n".join(text),
-            },
-        )
+        files = {
+            f"{name}.csv": csv_text(scores, columns),
+            "missing.csv": csv_text(missing, absent),
+            f"{name}.json": json.dumps(origin, indent=2, sort_keys=True) + "\n",
+            f"{name}.md": "\n".join(text),
+        }
+        write_tables(self.folder, files)
         self.on_log(f"{len(scores)} rows, {len(missing)} missing: {self.folder}")
         return self.folder / f"{name}.md"
 
@@ -277,8 +275,8 @@ def _part(row: Row) -> tuple[str, str]:
     return row.get("direction") or "", row.get("sex") or ""
 
 
-def _refuse(group: Group, error: Exception) -> NoReturn:
-    raise error
+def _all_missing(group: Group, names: Sequence[str], error: Exception) -> list[Row]:
+    return [group.missing(name, error) for name in names]
 
 
 def results_folder(model: LoadedModel) -> Path:
@@ -302,14 +300,17 @@ def of_checkpoint(
         DataError: the folder of results cannot be written.
         WeightsError: the vocoder's weights cannot be used.
     """
-    folder, run, seed, count = results_folder(model), model.config, cfg.seed, cfg.count
+    folder, run = results_folder(model), model.config
     converter = Converter(model, name=model.title, device=cfg.device, vocoder=cfg.vocoder)
-    place = _temporary(folder)
+    with writing(folder):  # of voices, on the disk of the results; removed at the process's end
+        folder.mkdir(parents=True, exist_ok=True)
+        place = tempfile.TemporaryDirectory(prefix=".voices_", dir=folder)
+    atexit.register(place.cleanup)
     groups: list[Group] = []
     for speakers in SPLIT_OF:
-        study = Study(converter, stores, cfg.dataset, speakers, seed, count, place / speakers)
+        own = Path(place.name, speakers)
+        study = Study(converter, stores, cfg.dataset, speakers, cfg.seed, cfg.count, own)
         groups += study.groups()
-    vocoder = converter.vocoder.name
     basis = {
         "schema": SCHEMA,
         "version": __version__,
@@ -317,17 +318,11 @@ def of_checkpoint(
         "dataset": cfg.dataset,
         "checkpoint": [model.step, images.digest(model.nets), images.digest(model.f0)],
         "stores": [store.manifest_hash for store in stores],
-        "seed": seed,
-        "conversions": count,
+        "seed": cfg.seed,
+        "conversions": cfg.count,
+        "vocoder": converter.vocoder.name,
     }
-    origin = {
-        "metrics": sorted(cfg.chosen),
-        "run": run.name,
-        "step": model.step,
-        "recogniser": cfg.recogniser,
-        "vocoder": vocoder,
-        "substitute": cfg.substitute,
-    }
+    asked = {"recogniser": cfg.recogniser, "run": run.name, "substitute": cfg.substitute}
     classifiers = partial(
         classifiers_of,
         stores,
@@ -341,22 +336,13 @@ def of_checkpoint(
         cfg=cfg,
         groups=groups,
         folder=folder,
-        origin={**basis, **origin},
-        basis={**basis, "scored": SCORING, "vocoder": [str(cfg.vocoder), vocoder]},
+        origin={**basis, **asked, "metrics": sorted(cfg.chosen), "step": model.step},
+        basis=[SCORING, str(cfg.vocoder), basis],
         image_size=converter.image_size,
         device=converter.device,
         classifiers=cache(classifiers) if cfg.substitute else None,
         on_log=on_log,
     )
-
-
-def _temporary(folder: Path) -> Path:
-    """Make a folder for voices on the disk of the results; the process removes it at its end."""
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        place = tempfile.TemporaryDirectory(prefix=".voices_", dir=folder)
-    atexit.register(place.cleanup)
-    return Path(place.name)
 
 
 def of_manifest(cfg: Evaluate, *, on_log: Log = lambda line: None) -> Evaluation:
@@ -387,13 +373,12 @@ def of_manifest(cfg: Evaluate, *, on_log: Log = lambda line: None) -> Evaluation
         "weights": {name: describe(name).checksum for name in WEIGHTS},
     }
     files = {file for one in outputs for file in (one.source, one.reference, one.output) if file}
-    scored = [SCORING, networks, *map(_sha256, sorted(files))]
     return Evaluation(
         cfg=cfg,
         groups=manifest.groups_of(outputs, dataset=listed.stem, size=IMAGE_SIZE),
         folder=Path(cfg.out),
         origin=origin,
-        basis={**origin, "scored": scored},
+        basis=[SCORING, origin, networks, *map(_sha256, sorted(files))],
         embed=embed,
         embed_name=f"the style encoders of {name}",
         on_log=on_log,
@@ -402,28 +387,17 @@ def of_manifest(cfg: Evaluate, *, on_log: Log = lambda line: None) -> Evaluation
 
 def _sha256(file: Path) -> str:
     """Checksum of a file; none of one that cannot be read, which its row will tell."""
-    try:
+    with suppress(OSError):
         return checksum_of(file).removeprefix("sha256:")
-    except OSError:
-        return ""
+    return ""
 
 
-def style_embedder(maker: StyleMaker, *, aligned: bool = False) -> Embed:
-    """Bring faces and voices in files to a checkpoint's styles; a face needs its gender.
-
-    Args:
-        maker: the checkpoint.
-        aligned: faces are square crops as in CelebA-HQ; no face is looked for.
-    """
+def style_embedder(maker: StyleMaker) -> Embed:
+    """Bring faces and voices in files to a checkpoint's styles; a face needs its gender."""
 
     def embed(file: Path, kind: str, gender: str) -> np.ndarray[Any, Any]:
-        try:
-            if kind == "face":
-                style = maker.style_of_face(file, gender=gender or None, aligned=aligned)
-            else:
-                style = maker.style_of_voice(file, gender=gender or None)
-        except ConfigError as error:
-            raise DataError(f"{error}; or fill the column gender") from error
+        style_of = maker.style_of_face if kind == "face" else maker.style_of_voice
+        style = style_of(file, gender=gender or None)
         return np.asarray(style.vector[0].cpu().double().numpy())
 
     return embed
@@ -439,19 +413,19 @@ def verification(group: Group, embed: Embed, name: str, *, kind: str, seed: int)
         kind: of verification, the start of the metrics' names.
         seed: of the bootstrap over people.
     """
-    task, rows = Task(group.task), []
+    metric, task, rows = f"{kind} verification", Task(group.names["task"]), []
+    vector = cache(embed)
     made: list[tuple[str, Any]] = []
     references: dict[Path, tuple[str, Any]] = {}
     for one in group.usable:
         try:
             if not one.speaker or one.reference is None:
                 raise DataError("the reference's person is not known; fill the column speaker")
-            if one.reference not in references:
-                vector = embed(one.reference, task.guidance, one.gender)
-                references[one.reference] = (one.speaker, vector)
-            made.append((one.speaker, embed(one.output, task.output, one.gender)))
+            theirs = vector(one.reference, task.guidance, one.gender)
+            references.setdefault(one.reference, (one.speaker, theirs))
+            made.append((one.speaker, vector(one.output, task.output, one.gender)))
         except Exception as error:
-            rows.append(group.missing(f"{kind} verification", error, 1))
+            rows.append(group.missing(metric, error, 1))
     people = [who for who, _ in references.values()]
     try:
         if len(set(people)) < 2 or not made:
@@ -459,15 +433,14 @@ def verification(group: Group, embed: Embed, name: str, *, kind: str, seed: int)
                 f"{len(made)} outputs and references of {len(set(people))} known people; expected "
                 "two people at least; list more and fill the column speaker"
             )
-        ours, theirs = (np.stack([x for _, x in side]) for side in (made, references.values()))
+        own, others = (
+            functional.normalize(torch.from_numpy(np.stack([x for _, x in side])), dim=1).numpy()
+            for side in (made, references.values())
+        )
         genders = {one.speaker: one.gender for one in group.outputs if one.speaker and one.gender}
-        score = _unit(ours) @ _unit(theirs).T
+        score = own @ others.T
         measured = pair_rows(score, [who for who, _ in made], people, genders, seed=seed)
     except DataError as error:
-        return [*rows, group.missing(f"{kind} verification", error, len(group.usable))]
+        return [*rows, group.missing(metric, error, len(group.usable))]
     named = {**group.names, "definition": f"outputs against all references of {name}"}
     return rows + [{**row, **named, "metric": f"{kind} {row['metric']}"} for row in measured]
-
-
-def _unit(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12))

@@ -67,15 +67,6 @@ def row(
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Write rows of :func:`row` as a table, with the provenance of the first one above it."""
-    first = rows[0] if rows else {}
-    asked = [one for one in rows if one["met"] is not None]
-    said = ", ".join(f"{name} {first[name]}" for name in PROVENANCE if name in first)
-    met = f"{sum(bool(one['met']) for one in asked)} of {len(asked)} goals met."
-    return "\n\n".join(filter(None, (said, met, markdown_table(rows, COLUMNS)))) + "\n"
-
-
 def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     """Write some columns as a Markdown table: floats with three digits, nothing for ``None``."""
     frame = pd.DataFrame(rows, columns=list(columns), dtype=object).map(cell)
@@ -125,23 +116,28 @@ def write_tables(folder: Path | str, texts: Mapping[str, str]) -> None:
             write_whole(Path(folder, name), text)
 
 
-def save(rows: Sequence[Row], folder: Path | str, *, name: str = "learning") -> Path:
-    """Write `<name>.csv` (full precision) and `<name>.md` (rounded).
+def save(rows: Sequence[Row], folder: Path | str) -> Path:
+    """Write rows of :func:`row` as `learning.csv` (full precision) and `learning.md` (rounded).
 
     Args:
         rows: of one evaluation.
         folder: usually `<run>/evaluation`; made if it is not there.
-        name: of the two files.
 
     Returns:
-        The table in Markdown; the other file lies beside it.
+        The table in Markdown, with the provenance of the first row above it; the other file lies
+        beside it.
 
     Raises:
         DataError: they cannot be written.
     """
-    columns = [*COLUMNS, *(key for key in PROVENANCE if rows and key in rows[0])]
-    write_tables(folder, {f"{name}.csv": csv_text(rows, columns), f"{name}.md": markdown(rows)})
-    return Path(folder, f"{name}.md")
+    origin = {name: rows[0][name] for name in PROVENANCE if rows and name in rows[0]}
+    asked = [one["met"] for one in rows if one["met"] is not None]
+    said = ", ".join(f"{name} {value}" for name, value in origin.items())
+    parts = (said, f"{sum(asked)} of {len(asked)} goals met.", markdown_table(rows, COLUMNS))
+    text = "\n\n".join(filter(None, parts)) + "\n"
+    csv = csv_text(rows, [*COLUMNS, *origin])
+    write_tables(folder, {"learning.csv": csv, "learning.md": text})
+    return Path(folder, "learning.md")
 
 
 # Bootstrap over people: intervals that do not take the samples of one person for independent
@@ -163,37 +159,29 @@ def quantiles(values: Iterable[float]) -> tuple[float, float] | tuple[None, None
     return float(low), float(high)
 
 
-def ratio_interval(
-    above: Sequence[float], below: Sequence[float], people: Sequence[str], *, seed: int
-) -> tuple[float, float] | tuple[None, None]:
-    """Interval of a ratio of two sums over samples, such as errors over words; see also the mean.
-
-    Args:
-        above, below: of every sample; for a mean, `below` is all ones.
-        people: to whom each sample belongs.
-        seed: of the draws.
-
-    Returns:
-        The interval, or nothing with fewer than two people.
-    """
-    names, code = np.unique(list(people), return_inverse=True)
-    if len(names) < FEWEST:
-        return None, None
-    sums = [np.bincount(code, weights=side, minlength=len(names)) for side in (above, below)]
-    weight = draws_of(len(names), seed=seed)  # (draws, K)
-    top, bottom = weight @ sums[0], weight @ sums[1]
-    return quantiles(top[bottom > 0] / bottom[bottom > 0])
-
-
 def ratio(
     samples: Sequence[tuple[float, float, str]], *, seed: int
 ) -> dict[str, float | int | None]:
-    """Return value, interval and count of a ratio of sums: of (above, below, person) a sample."""
+    """Measure a ratio of two sums over samples, such as errors over words; see also the mean.
+
+    Args:
+        samples: above, below and the person to whom it belongs; for a mean, below is 1.
+        seed: of the draws.
+
+    Returns:
+        Value, interval (``None`` with fewer than two people), count and seed.
+    """
     above, below, people = zip(*samples, strict=True)
-    value = sum(above) / sum(below)
-    low, high = ratio_interval(above, below, people, seed=seed)
-    if low is not None and high is not None:  # a bootstrap can miss the value itself
-        low, high = min(low, value), max(high, value)
+    value, low, high = sum(above) / sum(below), None, None
+    names, code = np.unique(people, return_inverse=True)
+    if len(names) >= FEWEST:
+        drawn = draws_of(len(names), seed=seed)  # (draws, K)
+        top, bottom = (
+            drawn @ np.bincount(code, weights=side, minlength=len(names)) for side in (above, below)
+        )
+        low, high = quantiles(top[bottom > 0] / bottom[bottom > 0])
+        if low is not None and high is not None:  # a bootstrap can miss the value itself
+            low, high = min(low, value), max(high, value)
     return {"value": value, "ci_low": low, "ci_high": high, "n": len(samples), "seed": seed}
 
 

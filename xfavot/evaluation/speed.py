@@ -10,16 +10,16 @@ from __future__ import annotations
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from xfavot import config, presets
 from xfavot.audio.mel import MEL, Standardiser, mel_filterbank
@@ -47,88 +47,68 @@ SECONDS = 2.0  # of sound
 RANDOM = "published size, random weights"
 SPEECH_MEAN, SPEECH_STD = -2.0, 0.5  # log10, of the mel that is decoded
 
-K = TypeVar("K")
 What = tuple[str, str]  # system and task
 Row = dict[str, Any]
-Say = Callable[[str], None]
+Call = Callable[[], object]
 
 
 def take_turns(
-    calls: Mapping[K, Callable[[], object]],
-    *,
-    rounds: int,
-    clock: Callable[[], float] = time.process_time,
-) -> dict[K, tuple[float, ...]]:
+    calls: Mapping[What, Call], *, rounds: int, clock: Callable[[], float] = time.process_time
+) -> dict[What, list[float]]:
     """Time several calls that take turns, on one thread, after a round that does not count.
 
     Args:
         calls: what to call, by name.
         rounds: how often.
-        clock: seconds; CPU time of the process unless told otherwise.
+        clock: seconds; by default, CPU time of the process.
 
     Returns:
         Seconds of each call, one a round.
     """
-    seconds: dict[K, list[float]] = {name: [] for name in calls}
-    with _one_thread():
+    seconds: dict[What, list[float]] = {name: [] for name in calls}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
         for counts in (False, *[True] * rounds):
             for name, call in calls.items():
                 started = clock()
                 call()
                 seconds[name] += [clock() - started] * counts
-    return {name: tuple(values) for name, values in seconds.items()}
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
+    return seconds
 
 
-def timing(
-    cfg: RunConfig,
-    what: What,
-    metric: str,
-    seconds: Sequence[float],
-    *,
-    base: Sequence[float] | None = None,
-    scale: float = 1e3,
-) -> Row:
-    """One row of a table of timings.
+def timings(
+    cfg: RunConfig, metric: str, taken: Mapping[What, Sequence[float]], *, base: What | None = None
+) -> list[Row]:
+    """Make the rows of a table of timings.
 
     Args:
         cfg: for the dataset and the seed.
-        what: system and task.
         metric: "cpu_ms", "wall_ms" or "rtf".
-        seconds: one a round.
-        base: seconds of the row that this one is compared with, if any.
-        scale: of seconds, for the unit of the metric.
+        taken: seconds, one a round, by system and task.
+        base: which of them the others are compared with, if any.
 
     Returns:
         Median, lowest and highest, how many a second, and the ratio of medians.
     """
-    middle = median(seconds)
-    return {
-        **_columns(cfg, what, metric, scale * middle, len(seconds)),
-        "lowest": scale * min(seconds),
-        "highest": scale * max(seconds),
-        "per_second": 1.0 / middle,
-        "ratio": middle / median(base) if base else None,
-    }
+    rows, scale = [], 1.0 if metric == "rtf" else 1e3
+    for what, seconds in taken.items():
+        middle = median(seconds)
+        row = _row(cfg, what, metric, scale * middle, len(seconds))
+        row |= {"lowest": scale * min(seconds), "highest": scale * max(seconds)}
+        ratio = middle / median(taken[base]) if base else None
+        rows.append(row | {"per_second": 1.0 / middle, "ratio": ratio})
+    return rows
 
 
-def _columns(cfg: RunConfig, what: What, metric: str, value: float, n: int) -> Row:
+def _row(cfg: RunConfig, what: What, metric: str, value: float, n: int) -> Row:
     named = {"system": what[0], "task": what[1], "dataset": cfg.data.dataset, "metric": metric}
     return {**named, "value": value, "ci_low": None, "ci_high": None, "n": n, "seed": cfg.seed}
 
 
-def loader(
-    stores: Sequence[Store], cfg: RunConfig, *, rounds: int = 5, on_log: Say | None = None
-) -> list[Row]:
+def loader(stores: Sequence[Store], cfg: RunConfig, *, rounds: int = 5) -> list[Row]:
     """Time batches of the prepared store beside the same samples decoded from files.
 
     Store and files are read before they are timed, so all of it comes from the system's page cache.
@@ -139,18 +119,15 @@ def loader(
         cfg: sizes and seed; a batch holds three times ``train.batch_size`` faces and as many
             voices.
         rounds: how often everything is timed.
-        on_log: told what happens.
 
     Returns:
         One row for each way, plain and with augmented faces. The store's batches come as they
         travel to a device, faces as bytes, and once more turned into float32 here; the ratio is to
         the latter, since that is what reading the files gives.
     """
-    say = on_log or (lambda _: None)
     size, frames = cfg.model.image_size, cfg.model.mel_frames
-    calls: dict[What, Callable[[], object]] = {}
+    calls: dict[What, Call] = {}
     with tempfile.TemporaryDirectory() as folder:
-        say("writing the same faces and voices to temporary files")
         for augment in (False, True):
             batches = Batches(
                 stores,
@@ -162,32 +139,30 @@ def loader(
                 augment=augment,
             )
             task = f"{size} px, {frames} frames{', augmented' * augment}"
-            calls[STORE, task] = _drawing(batches)
-            calls[FLOATS, task] = _drawing(batches, device="cpu")
-            calls |= {(name, task): call for name, call in _decoding(batches, Path(folder))}
-        say(f"timing {len(calls)} ways, {rounds} rounds")
+            ways = {STORE: _drawing(batches), FLOATS: _drawing(batches, device="cpu")}
+            ways |= _decoding(batches, Path(folder))
+            calls |= {(name, task): call for name, call in ways.items()}
         taken = take_turns(calls, rounds=rounds)
     for what in taken:
         if what[0] in (STORE, FLOATS):
-            taken[what] = tuple(s / BATCHES_A_ROUND for s in taken[what])
-    base = taken[FLOATS, f"{size} px, {frames} frames"]
-    return [timing(cfg, what, "cpu_ms", seconds, base=base) for what, seconds in taken.items()]
+            taken[what] = [s / BATCHES_A_ROUND for s in taken[what]]
+    return timings(cfg, "cpu_ms", taken, base=(FLOATS, f"{size} px, {frames} frames"))
 
 
-def _drawing(batches: Batches, *, device: str | None = None) -> Callable[[], object]:
+def _drawing(batches: Batches, *, device: str | None = None) -> Call:
     """A call that draws the next batches, and brings them to a device."""
     steps = itertools.count()
 
     def draw() -> None:
-        for _ in range(BATCHES_A_ROUND):
-            batch = batches.batch(next(steps))
+        for step in itertools.islice(steps, BATCHES_A_ROUND):
+            batch = batches.batch(step)
             if device is not None:
                 batch.to(device)
 
     return draw
 
 
-def _decoding(batches: Batches, folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
+def _decoding(batches: Batches, folder: Path) -> dict[str, Call]:
     """Calls that decode the clips of the first batch from files, as the ancestors' loaders do."""
     soundfile, Image = (
         import_optional(name, extra="data", purpose="comparing with files")
@@ -202,32 +177,20 @@ def _decoding(batches: Batches, folder: Path) -> Iterator[tuple[str, Callable[[]
     wavs = [folder / f"{number}.wav" for number in range(len(voices))]
     for item, wav in zip(voices, wavs, strict=True):
         soundfile.write(wav, stores[item.corpus].waveform(item), MEL.sample_rate)
-    hear = partial(
-        load_voices,
-        wavs,
-        frames=batches.mel_frames,
-        standardiser=batches.standardiser,
-        rng=np.random.default_rng(batches.seed),
-    )
-    if not faces:
-        yield "WAV", hear
-        return
-    for pixels in JPEG_PIXELS:
+    shape: dict[str, Any] = {"frames": batches.mel_frames, "standardiser": batches.standardiser}
+    hear = partial(load_voices, wavs, **shape, rng=np.random.default_rng(batches.seed))
+    ways: dict[str, Call] = {}
+    for pixels in JPEG_PIXELS if faces else ():
         jpegs = [folder / f"{number}_{pixels}.jpg" for number in range(len(faces))]
         for item, jpeg in zip(faces, jpegs, strict=True):
             image = Image.fromarray(stores[item.corpus].face(item))
             resized = image.resize((pixels, pixels), Image.Resampling.BICUBIC)
             resized.save(jpeg, quality=JPEG_QUALITY)
-        rng = np.random.default_rng(batches.seed) if batches.augment else None
-        look = partial(load_faces, jpegs, size=batches.image_size, rng=rng)
-        calls = (look, hear) if voices else (look,)
-        name = f"JPEG {pixels} px{' and WAV' if voices else ''}"
-        yield name, partial(_all, calls)
-
-
-def _all(calls: Sequence[Callable[[], object]]) -> None:
-    for call in calls:
-        call()
+        changes = np.random.default_rng(batches.seed) if batches.augment else None
+        look = partial(load_faces, jpegs, size=batches.image_size, rng=changes)
+        both = partial(lambda look: (look(), hear()), look)
+        ways |= {f"JPEG {pixels} px and WAV": both} if voices else {f"JPEG {pixels} px": look}
+    return ways or {"WAV": hear}
 
 
 def load_faces(
@@ -245,21 +208,15 @@ def load_faces(
     """
     from PIL import Image
 
-    with Image.open(files[0]) as first:
-        side = first.width
-    changes = [None] * len(files) if rng is None else draw_changes(rng, len(files), side)
-    x = []
-    for file, change in zip(files, changes, strict=True):
-        with Image.open(file) as opened:
-            image = opened.convert("RGB")
-        if change is not None:
-            mirrored, (top, left, height, width) = change
-            image = image.crop((left, top, left + width, top + height))
-            if mirrored:
-                image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
-        x.append(torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous())
-    return to_float(torch.stack(x))
+    images = [Image.open(file).convert("RGB") for file in files]
+    if rng is not None:
+        changes = draw_changes(rng, len(files), images[0].width)
+        for number, (mirrored, (top, left, height, width)) in enumerate(changes):
+            image = images[number].crop((left, top, left + width, top + height))
+            turned = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image
+            images[number] = turned
+    small = [np.asarray(one.resize((size, size), Image.Resampling.BILINEAR)) for one in images]
+    return to_float(torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).contiguous())
 
 
 def load_voices(
@@ -282,15 +239,36 @@ def load_voices(
     x = []
     for file in files:
         wave = torch.from_numpy(soundfile.read(file, dtype="float32")[0])
-        spectrum = torch.stft(
-            wave, MEL.n_fft, MEL.hop, MEL.win, window, center=True, return_complex=True
-        ).abs()  # (F, T)
+        spectrum = torch.stft(wave, MEL.n_fft, MEL.hop, MEL.win, window, return_complex=True).abs()
         mel = (filters @ spectrum).clamp_(min=MEL.floor).log10_()  # (80, T)
         if mel.shape[1] < frames:
             mel = mel[:, torch.from_numpy(reflected(mel.shape[1], frames))]
         first = int(rng.integers(mel.shape[1] - frames + 1))
         x.append(standardiser.standardise(mel[:, first : first + frames]))
     return torch.stack(x).unsqueeze(1)
+
+
+def training_steps(cfg: RunConfig, *, rounds: int = 5) -> list[Row]:
+    """Time full training steps on random inputs, at the presets that any machine can run.
+
+    Args:
+        cfg: dataset, seed and device.
+        rounds: steps that count, after a first that does not.
+
+    Returns:
+        One row a preset; wall time with all of torch's threads.
+    """
+    taken = {}
+    for preset in STEP_PRESETS:
+        run = config.resolve(
+            preset=preset,
+            seed=cfg.seed,
+            device=cfg.train.device,
+            overrides={"model.speakers": SPEAKERS},
+        )
+        task = f"training step, batch {run.train.batch_size}, {run.train.precision}"
+        taken[f"preset {preset}", task] = measure_step(run, steps=rounds + 1)[1:]
+    return timings(cfg, "wall_ms", taken)
 
 
 def measure_step(cfg: RunConfig, *, steps: int = 1) -> list[float]:
@@ -304,83 +282,39 @@ def measure_step(cfg: RunConfig, *, steps: int = 1) -> list[float]:
         Seconds of each step; the first makes the optimisers' state. All style sources that the
         configuration uses are in it.
     """
-    device = device_of(cfg.train.device)
-    m = cfg.model
+    device, m, count = device_of(cfg.train.device), cfg.model, cfg.train.batch_size
     torch.manual_seed(cfg.seed)
-    zero, one = torch.zeros(m.mel_bins), torch.ones(m.mel_bins)
-    n = Networks(
-        XFaVoT(m),
-        F0Network.from_config(m),
-        ContentNetwork.from_config(m, depth=content_shape(m)[0]),
-        Standardiser(zero, one),
-    )
-    updater = Updater(place(n, device), cfg, guidances=("z", "i", "a"), outputs="ia")
+    content = ContentNetwork.from_config(m, depth=content_shape(m)[0])
+    nets = Networks(XFaVoT(m), F0Network.from_config(m), content, Standardiser.neutral())
+    updater = Updater(place(nets, device), cfg, guidances=("z", "i", "a"), outputs="ia")
+    code = torch.arange(count)  # a speaker a row, women and men in turn
+    shapes = {"image": (3, m.image_size, m.image_size), "audio": (1, m.mel_bins, m.mel_frames)}
     seconds = []
-    first = cfg.train.warmup + 1
-    for step in range(first, first + steps):
-        batch = _random_batch(cfg).to(device)
+    for step in range(cfg.train.warmup + 1, cfg.train.warmup + 1 + steps):
+        samples = {
+            f"{role}_{side}": Samples(torch.randn(count, *shape), code % 2, code, code)
+            for side, shape in shapes.items()
+            for role in ("source", "ref", "ref2")
+        }
+        batch = Batch(**samples, paired=torch.ones(count, dtype=torch.bool)).to(device)
         started = time.perf_counter()
-        _ = {name: float(value) for name, value in updater(batch, step).items()}  # all is done
+        _ = [float(value) for value in updater(batch, step).values()]  # all is done
         seconds.append(time.perf_counter() - started)
     return seconds
-
-
-def _random_batch(cfg: RunConfig) -> Batch:
-    """Pairs of one speaker a row, women and men in turn."""
-    m, count = cfg.model, cfg.train.batch_size
-    code = torch.arange(count)
-    shapes = {"image": (3, m.image_size, m.image_size), "audio": (1, m.mel_bins, m.mel_frames)}
-    samples = {
-        f"{role}_{side}": Samples(
-            x=torch.randn(count, *shape), gender=code % 2, speaker=code, row=code
-        )
-        for side, shape in shapes.items()
-        for role in ("source", "ref", "ref2")
-    }
-    return Batch(**samples, paired=torch.ones(count, dtype=torch.bool))
-
-
-def training_steps(cfg: RunConfig, *, rounds: int = 5, on_log: Say | None = None) -> list[Row]:
-    """Time full training steps on random inputs, at the presets that any machine can run.
-
-    Args:
-        cfg: dataset, seed and device.
-        rounds: steps that count, after a first that does not.
-        on_log: told what happens.
-
-    Returns:
-        One row a preset; wall time with all of torch's threads.
-    """
-    rows = []
-    for preset in STEP_PRESETS:
-        if on_log:
-            on_log(f"timing {rounds} training steps of preset {preset}")
-        run = config.resolve(
-            preset=preset,
-            seed=cfg.seed,
-            device=cfg.train.device,
-            overrides={"model.speakers": SPEAKERS},
-        )
-        task = f"training step, batch {run.train.batch_size}, {run.train.precision}"
-        seconds = measure_step(run, steps=rounds + 1)[1:]
-        rows.append(timing(cfg, (f"preset {preset}", task), "wall_ms", seconds))
-    return rows
 
 
 def forward_passes(cfg: RunConfig) -> list[Row]:
     """Count parameters and operations of every network, for one sample; nothing is computed.
 
     Args:
-        cfg: the sizes; without a number of speakers, :data:`SPEAKERS`.
+        cfg: the sizes.
 
     Returns:
         One row a network: 10^9 floating-point operations (a multiplication and an addition are two)
         of a forward pass, and millions of parameters.
     """
-    from torch.utils.flop_counter import FlopCounterMode
-
-    m = cfg.model
-    with torch.device("meta"):
+    m, rows = cfg.model, []
+    with torch.device("meta"), torch.no_grad():
         nets = XFaVoT(m)
         x = torch.empty(1, 3, m.image_size, m.image_size)
         a, s = torch.empty(1, 1, m.mel_bins, m.mel_frames), torch.empty(1, m.style_dim)
@@ -398,19 +332,22 @@ def forward_passes(cfg: RunConfig) -> list[Row]:
             "F0 network": (F0Network.from_config(m), (a,)),
             "content network": (ContentNetwork.from_config(m, depth=content_shape(m)[0]), (a,)),
         }
-        rows = []
         for name, (network, inputs) in passes.items():
-            with FlopCounterMode(display=False) as counter, torch.no_grad():
+            with FlopCounterMode(display=False) as counter:
                 network(*inputs)
             gflop = counter.get_total_flops() / 1e9
             what = (name, f"one forward pass at preset {cfg.preset}")
             millions = sum(p.numel() for p in network.parameters()) / 1e6
-            rows.append({**_columns(cfg, what, "gflop", gflop, 1), "parameters_m": millions})
+            rows.append({**_row(cfg, what, "gflop", gflop, 1), "parameters_m": millions})
     return rows
 
 
 def real_time_factors(
-    cfg: RunConfig, *, rounds: int = 5, seconds: float = SECONDS, on_log: Say | None = None
+    cfg: RunConfig,
+    *,
+    rounds: int = 5,
+    seconds: float = SECONDS,
+    on_log: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
     """Time every vocoder on the same random spectrogram.
 
@@ -418,33 +355,29 @@ def real_time_factors(
         cfg: dataset and seed, for the rows.
         rounds: how often each is timed, after a round that does not count.
         seconds: of sound, each time.
-        on_log: told what happens, and what cannot be timed.
+        on_log: receives what cannot be timed.
 
     Returns:
         One row a vocoder: seconds of CPU time on one core for a second of sound, the median, the
         lowest and the highest round; how many times real time; the ratio to the first row.
     """
-    say = on_log or (lambda _: None)
-    vocoders = _vocoders(say)
     generator = torch.Generator().manual_seed(cfg.seed)
     frames = round(seconds * MEL.sample_rate / MEL.hop) + 1
     mel = SPEECH_MEAN + SPEECH_STD * torch.randn(MEL.n_mels, frames, generator=generator)
-    say(f"timing {len(vocoders)} vocoders, {rounds} rounds of {seconds:g} s of sound")
-    calls = {what: partial(made, mel) for what, made in vocoders.items()}
+    calls = {what: partial(made, mel) for what, made in vocoders(on_log).items()}
     taken = take_turns(calls, rounds=rounds)
-    shares = {what: tuple(t / seconds for t in times) for what, times in taken.items()}
-    base = next(iter(shares.values()))
-    return [timing(cfg, what, "rtf", one, base=base, scale=1.0) for what, one in shares.items()]
+    shares = {what: [t / seconds for t in times] for what, times in taken.items()}
+    return timings(cfg, "rtf", shares, base=next(iter(shares)))
 
 
-def _vocoders(say: Say) -> dict[What, Vocoder]:
-    """Everything that can be timed here, by system and task."""
-    vocoders: dict[What, Vocoder] = {(DEFAULT, "comes with the package"): vocoder(DEFAULT)}
-    vocoders["griffin_lim", "no weights"] = vocoder("griffin_lim")
+def vocoders(on_log: Callable[[str], None]) -> dict[What, Vocoder]:
+    """Make everything that can be timed here, by system and task."""
+    made: dict[What, Vocoder] = {(DEFAULT, "comes with the package"): vocoder(DEFAULT)}
+    made["griffin_lim", "no weights"] = vocoder("griffin_lim")
     for name in presets.names("vocoders"):
         size = presets.load("vocoders", name)
         try:
-            vocoders[name, RANDOM] = untrained(size["generator_type"], size["generator_params"])
+            made[name, RANDOM] = untrained(size["generator_type"], size["generator_params"])
         except WeightsError as error:
-            say(f"{name} is not timed: {error}")
-    return vocoders
+            on_log(f"{name} is not timed: {error}")
+    return made

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,27 +26,19 @@ from xfavot.audio.f0 import world_f0
 from xfavot.audio.io import load_waveform
 from xfavot.audio.mel import MEL
 from xfavot.errors import DataError, WeightsError
-from xfavot.evaluation import external
 from xfavot.evaluation.manifest import Output, Voices
 from xfavot.evaluation.rows import Row
 from xfavot.evaluation.voice_networks import (
     ESPNET,
-    MEAN,
     NISQA,
-    NISQA_DEFINITIONS,
     NISQA_TTS,
-    SHIFTS_MS,
+    RECOGNISERS,
     SPHINX_GRID,
-    SPREAD,
-    Cache,
     ContentReader,
     Nisqa,
-    Recogniser,
     SpeakerEncoder,
     Vector,
     in_grid_grammar,
-    load_nisqa,
-    load_recogniser,
 )
 from xfavot.training.speech import edit_distance, encode, spell
 
@@ -53,13 +46,39 @@ Found = dict[str, tuple[float, float]]  # above and below of a ratio of sums, by
 People = Callable[[str], Sequence[Path]]  # gives the voices of a person
 Measure = Callable[[Output, People], Found]
 
+SIMILARITY, WER, CER = "speaker_similarity", "word_error", "character_error"
+CORRELATION, VOICING, GENDER = "f0_correlation", "voicing_agreement", "gender_agreement_f0"
+CHARACTERS, LIKENESS = "content_character_error", "content_likeness"
+MEAN, SPREAD = "_over_shifts", "_spread_of_shifts"  # end names of NISQA's metrics
+SHIFTS_MS = (0, 10, 20, 30)  # left out at the beginning, since NISQA's score depends on it
+SHIFTED = "over the clip without its first 0, 10, 20 and 30 ms"
+DEFINITIONS = {
+    SIMILARITY: "SpkSim: cosine of Resemblyzer's utterance embeddings, every voice at -30 dBFS "
+    "first",
+    WER: "errors over words of the transcripts (jiwer), NFKC, lower case, no punctuation",
+    CER: "errors over characters of the transcripts, spaces included (jiwer), same normalisation",
+    CORRELATION: "correlation of log F0 (WORLD) of source and output, frames voiced in both",
+    VOICING: "share of frames of source and output that WORLD calls alike, voiced or unvoiced",
+    GENDER: "share of outputs whose median F0 (WORLD) lies on the side of 165 Hz of the reference",
+    CHARACTERS: "errors over characters of the transcripts, heard by the content network for mini",
+    LIKENESS: "cosine of the content network's features of source and output; for mini",
+}
+for _metric, _file in (
+    (NISQA, "NISQA v2.0 (nisqa.tar)"),
+    (NISQA_TTS, "NISQA-TTS v1.0 (nisqa_tts.tar)"),
+):
+    _text = f"{_file}, at {MEL.sample_rate} Hz without resampling"
+    DEFINITIONS |= {_metric: _text, _metric + MEAN: f"{_text}; mean {SHIFTED}"}
+    DEFINITIONS |= {_metric + SPREAD: f"{_text}; standard deviation {SHIFTED}"}
+
+
+def definition(metric: str, recogniser: str) -> str:
+    """Say what a metric of voices is."""
+    text = DEFINITIONS.get(metric, DEFINITIONS[NISQA])  # NISQA's dimensions
+    return f"{text}; heard by {recogniser}" if metric in (WER, CER) else text
+
+
 # SpkSim: does a converted voice sound like the person whom it should?
-
-
-SIMILARITY = "speaker_similarity"
-SIMILARITY_DEFINITION = (
-    "SpkSim: cosine of Resemblyzer's utterance embeddings, every voice at -30 dBFS first"
-)
 
 
 def similarity(output: Vector, *utterances: Vector) -> float:
@@ -70,12 +89,6 @@ def similarity(output: Vector, *utterances: Vector) -> float:
 # Does a converted voice keep the melody of its source, and does it have the sex of its reference?
 
 
-CORRELATION, VOICING, GENDER = "f0_correlation", "voicing_agreement", "gender_agreement_f0"
-F0_DEFINITIONS = {
-    CORRELATION: "correlation of log F0 (WORLD) of source and output, frames voiced in both",
-    VOICING: "share of frames of source and output that WORLD calls alike, voiced or unvoiced",
-    GENDER: "share of outputs whose median F0 (WORLD) lies on the side of 165 Hz of the reference",
-}
 GENDER_HZ = 165.0
 LEAST_VOICED = 10  # frames
 LEAST_MOVEMENT = 1e-6  # of log F0; less is rounding
@@ -144,11 +157,6 @@ def gender_by_pitch(f0: Track) -> str:
 # Does a converted voice still say what its source says? Read by the content network that ships
 
 
-CHARACTERS, LIKENESS = "content_character_error", "content_likeness"
-CONTENT_DEFINITIONS = {
-    CHARACTERS: "errors over characters of the transcripts, heard by the content network for mini",
-    LIKENESS: "cosine of the content network's features of source and output; for mini",
-}
 SLACK_STEPS = 2  # of 25 ms, of very short clips
 
 
@@ -179,11 +187,6 @@ def likeness(source: Tensor, output: Tensor) -> float:
 # Word and character error rate of what a recogniser hears in converted voices
 
 
-WER, CER = "word_error", "character_error"
-WORD_DEFINITIONS = {
-    WER: "errors over words of the transcripts (jiwer), NFKC, lower case, no punctuation",
-    CER: "errors over characters of the transcripts, spaces included (jiwer), same normalisation",
-}
 APOSTROPHES = dict.fromkeys(map(ord, "‘’ʼ`´"), "'")  # noqa: RUF001 - they are what is replaced
 _OTHER = re.compile(r"[^\w']|_")
 _LOOSE = re.compile(r"(?<!\w)'+|'+(?!\w)")
@@ -201,7 +204,7 @@ def normalise(text: str) -> str:
 
 
 def count_errors(said: str, heard: str) -> Found:
-    """Count the errors of one clip.
+    """Count the errors of one clip, as jiwer counts them.
 
     Args:
         said: the transcript, as it was written.
@@ -214,20 +217,16 @@ def count_errors(said: str, heard: str) -> Found:
     Raises:
         DataError: no word is left of the transcript.
     """
-    jiwer = external.package("jiwer")
     truth, guess = normalise(said), normalise(heard)
     if not truth:
         raise DataError(
             f"word error: the transcript {said!r} has no word; expected what is said; leave it "
             "empty only where it is not known"
         )
-    found = {WER: jiwer.process_words(truth, guess), CER: jiwer.process_characters(truth, guess)}
+    words = truth.split()
     return {
-        name: (
-            one.substitutions + one.deletions + one.insertions,
-            one.hits + one.substitutions + one.deletions,
-        )
-        for name, one in found.items()
+        WER: (edit_distance(words, guess.split()), len(words)),
+        CER: (edit_distance(truth, guess), len(truth)),
     }
 
 
@@ -244,97 +243,76 @@ NOBODY = (
     "speaker as the reference of an a2a or a2i row; add such rows"
 )
 LATENT = "a latent code is nobody's: there is no voice to compare with"
+NOT_GRID = f"{SPHINX_GRID} hears GRID's sentences alone; the transcript is another; take {ESPNET}"
 
 
-def measures(
-    family: str, *, recogniser: str = ESPNET, weights_folder: Cache = None
-) -> dict[str, Measure | WeightsError]:
+def measures(family: str, *, recogniser: str = ESPNET) -> dict[str, Measure | WeightsError]:
     """Load the measures of a family; nothing is fetched or replaced.
 
     Args:
         family: "nisqa", "speaker_similarity", "word_error", "f0" or "content".
-        recogniser: of words, one of `NAMES`.
-        weights_folder: see `fetched.root`.
+        recogniser: of words, one of `RECOGNISERS`.
 
     Returns:
         By the first metric of each the measure, or the error that says why it cannot be had.
-
-    Raises:
-        DataError: no such recogniser.
     """
-    ways: dict[str, dict[str, Callable[[], Measure]]] = {
-        "nisqa": {
-            NISQA: lambda: _quality(load_nisqa(NISQA, cache=weights_folder)),
-            NISQA_TTS: lambda: _quality(load_nisqa(NISQA_TTS, cache=weights_folder)),
-        },
-        "speaker_similarity": {SIMILARITY: lambda: _likeness(embedder(weights_folder))},
-        "word_error": {WER: lambda: _words(load_recogniser(recogniser, cache=weights_folder))},
-        "f0": {VOICING: lambda: partial(_melody, track), GENDER: lambda: partial(_gender, track)},
-        "content": {
-            CHARACTERS: lambda: partial(_characters, content()),
-            LIKENESS: lambda: partial(_content, content()),
-        },
+    ways: dict[str, dict[str, tuple[Callable[[], Any], Callable[..., Found]]]] = {
+        "nisqa": {name: (partial(Nisqa, name), _quality) for name in (NISQA, NISQA_TTS)},
+        "speaker_similarity": {SIMILARITY: (embedder, _likeness)},
+        "word_error": {WER: (RECOGNISERS[recogniser], _words)},
+        "f0": {VOICING: (tracker, _melody), GENDER: (tracker, _gender)},
+        "content": {CHARACTERS: (reader, _characters), LIKENESS: (reader, _content)},
     }
-    track = cache(lambda file: world_f0(load_waveform(file)))
-
-    @cache
-    def content() -> Callable[[Path], tuple[str, Tensor]]:
-        reader = ContentReader()
-        return cache(lambda file: reader.read(load_waveform(file)))
-
+    load = cache(lambda loader: loader())  # each network once
     found: dict[str, Measure | WeightsError] = {}
-    for metric, load in ways[family].items():
+    for metric, (loader, measure) in ways[family].items():
         try:
-            found[metric] = load()
+            found[metric] = partial(measure, load(loader))
         except WeightsError as error:
             found[metric] = error
     return found
 
 
-def embedder(weights_folder: Cache = None) -> Callable[[Path], Vector]:
+def embedder() -> Callable[[Path], Vector]:
     """Load Resemblyzer; each file is embedded once."""
-    encoder = SpeakerEncoder(cache=weights_folder)
-    return cache(lambda file: encoder.embed(load_waveform(file), MEL.sample_rate))
+    encoder = SpeakerEncoder()
+    return cache(lambda file: encoder.embed(load_waveform(file)))
 
 
-def _quality(network: Nisqa) -> Measure:
-    def measure(one: Output, people: People) -> Found:
-        wave, metric = load_waveform(one.output), network.metric
-        scores = network(wave, MEL.sample_rate)
-        with suppress(DataError):  # too short once its beginning is left out: the plain score alone
-            later = (wave[ms * MEL.sample_rate // 1000 :] for ms in SHIFTS_MS[1:])
-            over = [scores[metric], *(network(x, MEL.sample_rate)[metric] for x in later)]
-            scores |= {metric + MEAN: float(np.mean(over)), metric + SPREAD: float(np.std(over))}
-        return {name: (value, 1.0) for name, value in scores.items()}
-
-    return measure
+def tracker() -> Callable[[Path], Track]:
+    """Return what tracks F0 by WORLD, of each file once."""
+    return cache(lambda file: world_f0(load_waveform(file)))
 
 
-def _likeness(embed: Callable[[Path], Vector]) -> Measure:
-    def measure(one: Output, people: People) -> Found:
-        files = one.voices or people(one.speaker)
-        if not files:
-            raise DataError(LATENT if one.task.guidance == "latent" else NOBODY)
-        return {SIMILARITY: (similarity(embed(one.output), *map(embed, files)), 1.0)}
-
-    return measure
+def reader() -> Callable[[Path], tuple[str, Tensor]]:
+    """Load the content network; it hears each file once."""
+    network = ContentReader()
+    return cache(lambda file: network.read(load_waveform(file)))
 
 
-def _words(recogniser: Recogniser) -> Measure:
-    external.package("jiwer")
+def _quality(network: Nisqa, one: Output, people: People) -> Found:
+    wave, metric = load_waveform(one.output), network.metric
+    scores = network(wave)
+    with suppress(DataError):  # too short once its beginning is left out: the plain score alone
+        later = (network(wave[ms * MEL.sample_rate // 1000 :]) for ms in SHIFTS_MS[1:])
+        over = [scores[metric], *(each[metric] for each in later)]
+        scores |= {metric + MEAN: float(np.mean(over)), metric + SPREAD: float(np.std(over))}
+    return {name: (value, 1.0) for name, value in scores.items()}
 
-    def measure(one: Output, people: People) -> Found:
-        if not one.transcript:
-            raise DataError(NO_TRANSCRIPT)
-        if recogniser.name == SPHINX_GRID and not in_grid_grammar(one.transcript):
-            raise DataError(
-                f"{SPHINX_GRID} hears GRID's sentences alone; the transcript is another; take "
-                f"{ESPNET}"
-            )
-        heard = recogniser.hear(load_waveform(one.output), MEL.sample_rate)
-        return count_errors(one.transcript, heard)
 
-    return measure
+def _likeness(embed: Callable[[Path], Vector], one: Output, people: People) -> Found:
+    files = one.voices or people(one.speaker)
+    if not files:
+        raise DataError(LATENT if one.task.guidance == "latent" else NOBODY)
+    return {SIMILARITY: (similarity(embed(one.output), *map(embed, files)), 1.0)}
+
+
+def _words(recogniser: Any, one: Output, people: People) -> Found:
+    if not one.transcript:
+        raise DataError(NO_TRANSCRIPT)
+    if recogniser.name == SPHINX_GRID and not in_grid_grammar(one.transcript):
+        raise DataError(NOT_GRID)
+    return count_errors(one.transcript, recogniser.hear(load_waveform(one.output)))
 
 
 def _melody(track: Callable[[Path], Track], one: Output, people: People) -> Found:
@@ -391,17 +369,8 @@ def score(
                 samples.setdefault(name, {})[one] = sample
         for name, own in samples.items():
             text = definition(name, recogniser)
-            if group.task == "references":
+            if group.names["task"] == "references":
                 text += ", two utterances of a person"
-            rows += group.average(outputs, own, seed=seed, metric=name, definition=text)
+            rows += group.average(own, seed=seed, metric=name, definition=text)
         rows += [group.missing(metric, reason, count) for reason, count in reasons.items()]
     return rows
-
-
-def definition(metric: str, recogniser: str) -> str:
-    """Say what a metric of voices is."""
-    if metric in WORD_DEFINITIONS:
-        return f"{WORD_DEFINITIONS[metric]}; heard by {recogniser}"
-    if metric.startswith(NISQA):
-        return NISQA_DEFINITIONS.get(metric, NISQA_DEFINITIONS[NISQA])
-    return (F0_DEFINITIONS | CONTENT_DEFINITIONS | {SIMILARITY: SIMILARITY_DEFINITION})[metric]
