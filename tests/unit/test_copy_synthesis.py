@@ -81,7 +81,9 @@ def test_measures_of_known_changes(tmp_path: Path, no_embedding: None) -> None:
     assert found["sharp", "gross_pitch_error"] < 0.05
     assert found["octave", "gross_pitch_error"] > 0.95
     assert found["silent", "voicing_error"] > 0.9
-    assert ("silent", "f0_cents") not in found
+    metrics = {metric for system, metric in found if system == "silent"}
+    assert metrics == {"log_mel_db", "voicing_error"}  # without pitch, no error of it
+    assert np.isfinite([*found.values()]).all()
     for row in artifact.plain_rows("x", rows):
         artifact.require_columns("x", row)
 
@@ -117,10 +119,3 @@ def test_figures_and_tables(store: Store, no_embedding: None) -> None:
     assert table.columns[1] == "log mel (dB)"
     assert spectrograms(made).render()[:4] == b"\x89PNG"
     assert widgets.sounds(made)._repr_html_().count("<audio") == 6
-
-
-def test_a_clip_without_pitch_has_no_pitch_error(store: Store, no_embedding: None) -> None:
-    quiet = copy_synthesis.copies([Played("a", 100.0, 0.0)], [store], clips=1)
-    metrics = {row["metric"] for row in copy_synthesis.measure(quiet)}
-    assert metrics == {"log_mel_db", "voicing_error"}
-    assert np.isfinite([row["value"] for row in copy_synthesis.measure(quiet)]).all()

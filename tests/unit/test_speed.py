@@ -17,7 +17,6 @@ from xfavot import config, presets
 from xfavot.audio.mel import Standardiser, log_mel
 from xfavot.audio.vocoder import Vocoder
 from xfavot.config import RunConfig
-from xfavot.data.batches import draw_changes
 from xfavot.errors import WeightsError
 from xfavot.evaluation import speed
 from xfavot.report import artifact
@@ -72,13 +71,13 @@ def test_the_loader_is_timed_beside_files(
     plain, changed = "32 px, 80 frames", "32 px, 80 frames, augmented"
     both = " and WAV" if kind == "av" else ""
     files = ["WAV"] if kind == "audio" else [f"JPEG {size} px{both}" for size in (64, 32)]
-    ways = [speed.STORE, speed.FLOATS, *files]
-    assert list(found) == [(way, task) for task in (plain, changed) for way in ways]
+    ours = [speed.STORE, speed.FLOATS]
+    assert list(found) == [(way, plain) for way in (*ours, *files)] + [(o, changed) for o in ours]
     for row in rows:
         artifact.require_columns("row", row)
         assert row["n"] == 2
         assert 0 < row["lowest"] <= row["value"] <= row["highest"]
-    one, first = found[ways[2], plain], found[speed.FLOATS, plain]
+    one, first = found[files[0], plain], found[speed.FLOATS, plain]
     assert one["ratio"] == pytest.approx(one["value"] / first["value"])
     assert not list(temporary.iterdir())
 
@@ -87,15 +86,10 @@ def test_files_hold_the_same_faces(tmp_path: Path) -> None:
     ramp = np.linspace(0, 255, 64).astype(np.uint8)
     face = np.stack([np.tile(ramp, (64, 1))] * 3, axis=-1)  # dark on the left
     Image.fromarray(face).resize((256, 256)).save(tmp_path / "x.jpg", quality=95)
-    files = [tmp_path / "x.jpg"] * 6
-    x = speed.load_faces(files, size=64)
-    assert x.shape == (6, 3, 64, 64)
+    x = speed.load_faces([tmp_path / "x.jpg"] * 2, size=64)
+    assert x.shape == (2, 3, 64, 64)
     expected = torch.from_numpy(face).permute(2, 0, 1) / 127.5 - 1.0
     assert float((x - expected).abs().mean()) < 0.02
-    changed = speed.load_faces(files, size=64, rng=np.random.default_rng(0))
-    mirrored = [bool(one[0, :, 0].mean() > one[0, :, -1].mean()) for one in changed]
-    assert mirrored == [flip for flip, _ in draw_changes(np.random.default_rng(0), 6, 256)]
-    assert 0 < sum(mirrored) < 6
 
 
 def test_files_hold_the_same_voices(tmp_path: Path) -> None:

@@ -28,22 +28,12 @@ from xfavot.convert.inputs import resize_face
 from xfavot.data.batches import to_range
 from xfavot.data.store import GENDERS, Item, Store
 from xfavot.errors import DataError
+from xfavot.evaluation import manifest
 from xfavot.evaluation.images import to_bytes
-from xfavot.evaluation.manifest import (
-    AT_ONCE,
-    GROUND_TRUTH,
-    MOST_UTTERANCES,
-    SEXES,
-    Faces,
-    Group,
-    Output,
-    Voices,
-    ground_truth,
-    names_of,
-    reason_of,
-)
+from xfavot.evaluation.manifest import SEXES, Faces, Group, Output, Voices, reason_of
 from xfavot.evaluation.matching import cross_modal_rows, style_space
 from xfavot.evaluation.rows import Row
+from xfavot.parameters import Evaluate
 
 SPLIT_OF = {"seen": "val", "unseen": "unseen"}  # by the speakers
 TRAIN = "train"
@@ -75,17 +65,14 @@ class Sample(NamedTuple):
 
 
 def samples(
-    stores: Sequence[Store],
-    kind: str,
-    splits: Sequence[str] = (*SPLIT_OF.values(), TRAIN),
-    genders: Sequence[str] = GENDERS,
+    stores: Sequence[Store], kind: str, split: str = "", genders: Sequence[str] = GENDERS
 ) -> list[Sample]:
-    """List every face or voice of some splits and sexes, in the stores' order."""
+    """List every face or voice of a split, or of all, and of some sexes, in the stores' order."""
     return [
         Sample(store, item, number)
         for store in stores
         for item in store.items
-        if item.split in splits and item.gender in genders
+        if split in ("", item.split) and item.gender in genders
         for number in range(item.face_count if kind == "face" else item.sample_count > 0)
     ]
 
@@ -140,40 +127,37 @@ class Study:
     Args:
         converter: the checkpoint with its vocoder.
         stores: the mixture.
-        dataset: its name.
+        cfg: the dataset's name, the seed of all draws, and how many voices a task and source faces
+            a direction (0 for the paper's).
         speakers: "seen" or "unseen".
-        seed: of all draws.
-        count: voices a task and source faces a direction; 0 for the paper's.
         folder: of voices in files; removed later.
     """
 
     converter: Converter
     stores: Sequence[Store]
-    dataset: str
+    cfg: Evaluate
     speakers: str
-    seed: int
-    count: int
     folder: Path
 
     def own(self, kind: str, genders: Sequence[str] = GENDERS) -> list[Sample]:
         """Faces or voices of these speakers."""
-        return samples(self.stores, kind, (SPLIT_OF[self.speakers],), genders)
+        return samples(self.stores, kind, SPLIT_OF[self.speakers], genders)
 
-    def names(self, task: Task | None, name: str = "", system: str = "") -> Row:
-        """Names of a task's group, or of another one with a name."""
+    def names(self, task: Task | str, system: str = "") -> Row:
+        """Names of the group of a task."""
         system = system or self.converter.config.configuration
-        names = names_of(task, system=system, dataset=self.dataset, speakers=self.speakers)
-        return names if task else {**names, "task": name}
+        dataset, speakers = self.cfg.dataset, self.speakers
+        return manifest.names_of(task, system=system, dataset=dataset, speakers=speakers)
 
     def groups(self) -> list[Group]:
         """Every group, in the order of the rows; one that says why, where nobody is held out."""
         if not self.own("face") and not self.own("voice"):
-            return [Group(names=self.names(None), make=lambda: self.convert(Task.A2A))]
+            return [Group(names=self.names(""), make=lambda: self.convert(Task.A2A))]
         groups: list[Group] = [self.faces(task) for task in Task if task.output == "face"]
         groups += [self.faces(None)] if self.converter.has("face") else []
         groups += [self.voices(task) for task in PAPER]
         groups += self.ground_truth() if self.converter.has("voice") else []
-        return [*groups, Group(names=self.names(None, "verification"), score=self.verification)]
+        return [*groups, Group(names=self.names("verification"), score=self.verification)]
 
     def learnt(self, task: Task) -> list[str]:
         """Sexes that guidance and output have been trained on, by the checkpoint and the data."""
@@ -181,7 +165,7 @@ class Study:
         known = {
             (kind, one.item.gender)
             for kind in filter(self.converter.has, kinds)
-            for one in samples(self.stores, kind, (TRAIN,)) or samples(self.stores, kind)
+            for one in samples(self.stores, kind, TRAIN) or samples(self.stores, kind)
         }
         trained = self.converter.trained_genders(task.guidance)
         return [sex for sex in trained if known >= {(kind, sex) for kind in kinds}]
@@ -201,7 +185,7 @@ class Study:
             DataError: there is no reference, or it cannot be used.
         """
         if task.guidance == "latent":
-            code = self.seed * LATENT_STRIDE + number
+            code = self.cfg.seed * LATENT_STRIDE + number
             return self.converter.style_of_latent(code, gender=sex)
         if reference is None:
             raise DataError(self.lacking(f"{task.value}: no reference of another person"))
@@ -214,38 +198,31 @@ class Study:
 
     def faces(self, task: Task | None) -> Faces:
         """Group of a task that makes faces; without one, of real ones in the place of outputs."""
-        size, learnt = self.converter.image_size, self.learnt(task) if task else GENDERS
-        real = {sex: self.own("face", [sex]) for sex in GENDERS}
+        size, seed = self.converter.image_size, self.cfg.seed
         sources = {
-            sex: drawn(real[sex], self.count, [self.seed, *word.encode()])
+            sex: drawn(self.own("face", [sex]), self.cfg.count, [seed, *word.encode()])
             for sex, word in SEXES.items()
         }
-        listed: dict[str, Sequence[Sample | None]] = {**real}
-        if task is Task.A2I:
-            listed = {sex: self.own("voice", [sex]) for sex in GENDERS}
-        elif task is Task.Z2I:
-            codes = OUTPUTS * max(BATCH, *map(len, sources.values()))
-            listed = dict.fromkeys(GENDERS, [None] * codes)
-        listed = {sex: own if sex in learnt else [] for sex, own in listed.items()}
+        codes = [None] * OUTPUTS * max(BATCH, *map(len, sources.values()))
+        kind = task.guidance if task else "face"
+        listed: dict[str, Sequence[Sample | None]] = {
+            sex: codes if kind == "latent" else self.own(kind, [sex])
+            for sex in (self.learnt(task) if task else GENDERS)
+        }
         possible, absent = {}, []
         for name, (source, target) in DIRECTIONS.items():
-            counts = len(sources[source]), len(listed[target])
+            counts = len(sources[source]), len(listed.get(target, ()))
             if all(counts):
                 possible[name] = source, target
                 continue
             few = f"{counts[0]} {SEXES[source]} faces and {counts[1]} {SEXES[target]} references"
             absent.append(self.lacking(f"{name}: {few}"))
 
-        def require_any() -> list[Output]:
-            if not possible:
-                raise DataError("; ".join(absent))
-            return []
-
         @cache
         def references(sex: str) -> tuple[Any, list[str]]:
             """Styles (R, S), or real faces, and why some are none."""
             if task is None:
-                return real[sex], []
+                return listed[sex], []
             vectors, failures = [], []
             for number, one in enumerate(listed[sex]):
                 try:
@@ -259,13 +236,17 @@ class Study:
         def batch() -> int:
             return min(BATCH, *(len(references(target)[0]) for _, target in possible.values()))
 
+        def note(family: str) -> str:
+            few = family == "lpips" and batch() < BATCH
+            return f"; batches of {batch()}, not {BATCH}: few references" if few else ""
+
         def made(direction: str, each: int = OUTPUTS) -> Iterator[tuple[Tensor, Tensor]]:
             """Sources (n, 3, H, W) and outputs (n, K, 3, H, W) of a block."""
             source, target = possible[direction]
             guidance, failures = references(target)
             group.skipped.update(failures)
             counts = len(sources[source]), len(guidance)
-            for own, met in plan(direction, *counts, seed=self.seed, batch=batch()):
+            for own, met in plan(direction, *counts, seed=seed, batch=batch()):
                 x, met = pixels([sources[source][n] for n in own.tolist()], size), met[:, :each]
                 if task:
                     y = self.convert_faces(x, guidance[met])
@@ -278,17 +259,12 @@ class Study:
                     yield x[good], y[good]
 
         def train(sex: str) -> Iterator[Tensor]:
-            known = samples(self.stores, "face", (TRAIN,), (sex[0],))
-            for at in range(0, len(known), AT_ONCE):
-                yield pixels(known[at : at + AT_ONCE], size)
-
-        def note(family: str) -> str:
-            few = family == "lpips" and batch() < BATCH
-            return f"; batches of {batch()}, not {BATCH}: few references" if few else ""
+            known = samples(self.stores, "face", TRAIN, (sex[0],))
+            for at in range(0, len(known), manifest.AT_ONCE):
+                yield pixels(known[at : at + manifest.AT_ONCE], size)
 
         group = Faces(
-            names=self.names(task) if task else self.names(None, FACES, GROUND_TRUTH),
-            make=require_any,
+            names=self.names(task) if task else self.names(FACES, manifest.GROUND_TRUTH),
             absent=absent,
             directions={name: SEXES[target] for name, (_, target) in possible.items()},
             blocks=lambda direction: (y for _, y in made(direction)),
@@ -302,8 +278,8 @@ class Study:
     def convert_faces(self, x: Tensor, style: Tensor) -> Tensor:
         """Convert faces (n, 3, H, W) uint8 after styles (n, K, S): (n, K, 3, H, W) on the CPU."""
         maker, count = self.converter, style.shape[1]
-        faces = torch.split(to_range(x).repeat_interleave(count, 0), AT_ONCE)
-        pairs = zip(faces, torch.split(style.flatten(0, 1), AT_ONCE), strict=True)
+        faces = torch.split(to_range(x).repeat_interleave(count, 0), manifest.AT_ONCE)
+        pairs = zip(faces, torch.split(style.flatten(0, 1), manifest.AT_ONCE), strict=True)
         with torch.no_grad():
             made = torch.cat([maker.nets.G_I(a.to(maker.device), b).cpu() for a, b in pairs])
         return made.view(-1, count, *made.shape[1:])
@@ -324,11 +300,14 @@ class Study:
                 f"{', '.join(store.corpus for store in self.stores)}; expected one to convert; "
                 "evaluate on a corpus with speech in this split"
             )
-        rng, most = np.random.default_rng([self.seed, *self.speakers.encode()]), max(PAPER.values())
-        orders = (
-            rng.permutation(len(known)) for _ in range(-(-(self.count or most) // len(known)))
+        rng, most = (
+            np.random.default_rng([self.cfg.seed, *self.speakers.encode()]),
+            max(PAPER.values()),
         )
-        return [known[row] for order in orders for row in order][: self.count or most]
+        orders = (
+            rng.permutation(len(known)) for _ in range(-(-(self.cfg.count or most) // len(known)))
+        )
+        return [known[row] for order in orders for row in order][: self.cfg.count or most]
 
     def pairs(self, task: Task) -> list[tuple[Sample, str, Sample | None]]:
         """Draw source, sex and reference of every conversion; source n is the same for every task.
@@ -336,8 +315,8 @@ class Study:
         Raises:
             DataError: no source has a reference of another person.
         """
-        rng = np.random.default_rng([self.seed, *f"{task.value} {self.speakers}".encode()])
-        sources, sexes = self.sources[: self.count or PAPER[task]], self.learnt(task)
+        rng = np.random.default_rng([self.cfg.seed, *f"{task.value} {self.speakers}".encode()])
+        sources, sexes = self.sources[: self.cfg.count or PAPER[task]], self.learnt(task)
         if task is Task.Z2A and sexes:
             return [(one, sexes[int(rng.integers(len(sexes)))], None) for one in sources]
         pool = self.own("voice", sexes)
@@ -376,8 +355,8 @@ class Study:
     def utterances(self, name: str) -> list[Path]:
         """Up to ten utterances of a person, drawn at random from all splits."""
         own = self.by_speaker.get(name, []) if name else []
-        order = np.random.default_rng([self.seed, *name.encode()]).permutation(len(own))
-        return [self.real(own[row]) for row in order[:MOST_UTTERANCES]]
+        order = np.random.default_rng([self.cfg.seed, *name.encode()]).permutation(len(own))
+        return [self.real(own[row]) for row in order[: manifest.MOST_UTTERANCES]]
 
     def convert(self, task: Task) -> list[Output]:
         """Convert the pairs of a task, each into a file."""
@@ -418,10 +397,10 @@ class Study:
             names = sorted({one.item.speaker for one in self.sources})
             return {name: self.utterances(name) for name in names}
 
-        return ground_truth(
+        return manifest.ground_truth(
             lambda: {self.real(one): one.item.transcript for one in self.sources},
             people,
-            self.names(None, system=GROUND_TRUTH),
+            self.names("", manifest.GROUND_TRUTH),
             self.folder,
         )
 
@@ -435,12 +414,12 @@ class Study:
         """
         split = SPLIT_OF[self.speakers]
         space = style_space(
-            self.converter, self.stores, split=split, per_speaker=PER_SPEAKER, seed=self.seed
+            self.converter, self.stores, split=split, per_speaker=PER_SPEAKER, seed=self.cfg.seed
         )
         (face, of_face), (voice, of_voice) = (
             (torch.from_numpy(space.styles[mask]), [space.speakers[n] for n in space.speaker[mask]])
             for mask in (space.kind == 0, space.kind == 1)
         )
         sexes = dict(zip(space.speakers, space.genders, strict=True))
-        rows = cross_modal_rows(face, voice, of_face, of_voice, sexes, seed=self.seed)
+        rows = cross_modal_rows(face, voice, of_face, of_voice, sexes, seed=self.cfg.seed)
         return [{**row, "definition": STYLES_DEFINITION} for row in rows]

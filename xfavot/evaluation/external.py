@@ -114,21 +114,17 @@ def read_state(
         if value.is_floating_point() and not bool(value.isfinite().all()):
             raise _refusal(file, f"{name} has values that are not finite")
     if expected is not None:
-        wanted = {
-            name: tuple(getattr(one, "shape", one))
-            for name, one in expected.items()
-            if not name.endswith(ignored)
-        }
+        shapes = {name: tuple(getattr(one, "shape", one)) for name, one in expected.items()}
+        wanted = {name: one for name, one in shapes.items() if not name.endswith(ignored)}
         found = {name: tuple(value.shape) for name, value in state.items()}
-        odd = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
-        shown = "; ".join(
+        odd = [
             f"{name} is {found.get(name, 'missing')}, expected {wanted.get(name, 'none')}"
-            for name in odd[:SHOWN]
-        )
+            for name in {**wanted, **found}
+            if wanted.get(name) != found.get(name)
+        ]
         if odd:
-            raise _refusal(
-                file, f"{len(odd)} of {len(wanted)} expected tensors do not fit: {shown}"
-            )
+            what = f"{len(odd)} of {len(wanted)} expected tensors do not fit"
+            raise _refusal(file, f"{what}: {'; '.join(odd[:SHOWN])}")
     return state
 
 

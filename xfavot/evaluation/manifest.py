@@ -227,15 +227,11 @@ class Voices(Group):
     people: Callable[[str], Sequence[Path]] = lambda name: ()
 
 
-def names_of(task: Task | None, *, system: str, dataset: str, speakers: str = "") -> Row:
-    """Make the first cells of a row of results."""
-    return {
-        "system": system,
-        "task": task.value if task else "",
-        "dataset": dataset,
-        "speakers": speakers,
-        "guidance": task.guidance if task else "",
-    }
+def names_of(task: Task | str, *, system: str, dataset: str, speakers: str = "") -> Row:
+    """Make the first cells of a row of results; a task may also be none of a converter's."""
+    name, guidance = (task, "") if isinstance(task, str) else (task.value, task.guidance)
+    names = {"system": system, "task": name, "dataset": dataset}
+    return {**names, "speakers": speakers, "guidance": guidance}
 
 
 # Outputs of any system, listed in a CSV file
@@ -353,7 +349,7 @@ def groups_of(outputs: Sequence[Output], *, dataset: str, size: int) -> list[Gro
             )
     by_transcript = sorted(outputs, key=lambda one: bool(one.transcript))
     said = {one.source: one.transcript for one in by_transcript if one.task.output == "voice"}
-    truth = names_of(None, system=GROUND_TRUTH, dataset=dataset)
+    truth = names_of("", system=GROUND_TRUTH, dataset=dataset)
     return groups + (ground_truth(lambda: said, lambda: people, truth) if said else [])
 
 

@@ -45,20 +45,13 @@ from xfavot.weights.fetched import describe
 
 Log = Callable[[str], None]
 Scorer = Callable[[Any], list[Row]]
-Embed = Callable[[Path, str, str], "np.ndarray[Any, Any]"]
 
-CROSS_MODAL = "cross-modal verification"
-NO_VERIFIER = (
-    "no verifier was given; expected a model whose encoders say what fits face to voice; pass a "
-    "checkpoint"
-)
-FACE_FAMILIES = {
+NO_VERIFIER = "no verifier was given; expected a checkpoint, whose encoders say what fits; name one"
+FACE_FAMILIES = ("fid", "lpips", "preservation")
+NAMES: Mapping[str, Sequence[str]] = {  # of metrics that go missing where it is not the family's
     "fid": tuple(images.FID_DEFINITIONS),
     "lpips": tuple(images.LPIPS_DEFINITIONS),
     "preservation": preservation.METRICS,
-}
-NAMES: Mapping[str, Sequence[str]] = {  # of metrics that go missing where it is not the family's
-    **FACE_FAMILIES,
     "nisqa": (NISQA, NISQA_TTS),
     "f0": (voices.VOICING,),
     "content": (voices.CHARACTERS,),
@@ -86,11 +79,8 @@ class Evaluation:
         folder: where the results belong.
         origin: what was measured, and how; written as JSON, and above the table.
         basis: all that the scores follow from, whatever the family.
-        image_size: pixels a side of faces.
-        device: of the networks that measure faces.
+        styles: a checkpoint: that which is measured, or which says what fits face to voice.
         classifiers: gives some, of which that of faces also stands for FID and LPIPS.
-        embed: brings a "face" or "voice" in a file, of a person of a gender, to a vector (S,).
-        embed_name: says by what.
         on_log: receives lines on progress.
         scores: rows by family and group, as far as they are measured.
     """
@@ -100,11 +90,8 @@ class Evaluation:
     folder: Path
     origin: dict[str, Any]
     basis: Sequence[Any]
-    image_size: int = IMAGE_SIZE
-    device: torch.device | str = "cpu"
+    styles: StyleMaker | None
     classifiers: Callable[[], tuple[Classifiers, People]] | None = None
-    embed: Embed | None = None
-    embed_name: str = ""
     on_log: Log = lambda line: None
     scores: dict[str, list[list[Row]]] = field(default_factory=dict)
 
@@ -121,11 +108,11 @@ class Evaluation:
         if family not in self.scores and family in (UNUSABLE, *self.cfg.chosen):
             kind: type[Group] = Faces if family in FACE_FAMILIES else Voices
             kind = Group if family in (UNUSABLE, "verification") else kind
+            score: Scorer | Exception
             try:
                 score, basis = self._scorer(family)
             except Exception as error:  # such as weights that are damaged
-                names, basis = NAMES.get(family, (family,)), reason_of(error)
-                score = partial(_all_missing, names=names, error=error)
+                score, basis = error, reason_of(error)
             self.scores[family] = [
                 self._scored(family, group, score, basis) if isinstance(group, kind) else []
                 for group in self.groups
@@ -133,7 +120,9 @@ class Evaluation:
         rows = [row for group in self.scores.get(family, []) for row in group]
         return pd.DataFrame(rows, columns=[*COLUMNS, "reason", "samples"], dtype=object)
 
-    def _scored(self, family: str, group: Group, score: Scorer, basis: Any) -> list[Row]:
+    def _scored(
+        self, family: str, group: Group, score: Scorer | Exception, basis: Any
+    ) -> list[Row]:
         """Read the rows of a family and group if they are kept, or score and keep them."""
         known = [self.basis, family, basis, group.names]
         file = self.folder / PARTS / f"{key_of({'basis': known})}.json"
@@ -143,11 +132,15 @@ class Evaluation:
                 return list(held["rows"])
         group.skipped = Counter(group.absent)
         try:
+            if isinstance(group, Faces) and not group.directions:
+                raise DataError("; ".join(group.absent))
             _ = group.outputs
         except Exception as error:
             return [group.missing(EVERYTHING, error, 0)]
         names: Iterable[str] = NAMES.get(family, (family,))
         try:
+            if isinstance(score, Exception):
+                raise score
             rows = score(group)
         except Exception as error:
             return [group.missing(name, error) for name in names]
@@ -182,7 +175,9 @@ class Evaluation:
         ]
 
     def _scorer_of_faces(self, family: str) -> tuple[Scorer, Any]:
-        size, device = self.image_size, self.device
+        maker = None if self.cfg.manifest else self.styles
+        device = maker.device if maker else "cpu"
+        size = maker.image_size if maker else IMAGE_SIZE
         networks, absent = images.networks(family, image_size=size, device=device)
         if self.classifiers is not None:
             name = f"judge of the faces of {self.cfg.dataset}"
@@ -213,10 +208,11 @@ class Evaluation:
             )
         if not self.cfg.manifest or task not in (Task.A2I.value, Task.I2A.value):
             return []
-        if self.embed is None:
-            return [group.missing(CROSS_MODAL, NO_VERIFIER)]
-        text = f"a task, {self.embed_name}, cosine"
-        return verification(group, self.embed, text, kind="cross-modal", seed=seed)
+        if self.styles is None:
+            return [group.missing("cross-modal verification", NO_VERIFIER)]
+        text = f"a task, the style encoders of {self.styles.name}, cosine"
+        embed = cache(partial(style_of, self.styles))
+        return verification(group, embed, text, kind="cross-modal", seed=seed)
 
     def results(self) -> tuple[list[Row], list[Row]]:
         """Measure what was not measured yet, and return all rows and what is missing.
@@ -275,10 +271,6 @@ def _part(row: Row) -> tuple[str, str]:
     return row.get("direction") or "", row.get("sex") or ""
 
 
-def _all_missing(group: Group, names: Sequence[str], error: Exception) -> list[Row]:
-    return [group.missing(name, error) for name in names]
-
-
 def results_folder(model: LoadedModel) -> Path:
     """Where the results of a checkpoint belong: the folder `evaluation` of its run."""
     return model.path.resolve().parents[1] / "evaluation"
@@ -308,9 +300,7 @@ def of_checkpoint(
     atexit.register(place.cleanup)
     groups: list[Group] = []
     for speakers in SPLIT_OF:
-        own = Path(place.name, speakers)
-        study = Study(converter, stores, cfg.dataset, speakers, cfg.seed, cfg.count, own)
-        groups += study.groups()
+        groups += Study(converter, stores, cfg, speakers, Path(place.name, speakers)).groups()
     basis = {
         "schema": SCHEMA,
         "version": __version__,
@@ -338,8 +328,7 @@ def of_checkpoint(
         folder=folder,
         origin={**basis, **asked, "metrics": sorted(cfg.chosen), "step": model.step},
         basis=[SCORING, str(cfg.vocoder), basis],
-        image_size=converter.image_size,
-        device=converter.device,
+        styles=converter,
         classifiers=cache(classifiers) if cfg.substitute else None,
         on_log=on_log,
     )
@@ -359,11 +348,11 @@ def of_manifest(cfg: Evaluate, *, on_log: Log = lambda line: None) -> Evaluation
         CheckpointError: the checkpoint cannot be used.
     """
     outputs, listed = manifest.read(cfg.manifest), Path(cfg.manifest)
-    embed, name, networks = None, "", ""
+    styles, networks = None, ""
     if cfg.checkpoint:
         model = load_model(Path(cfg.checkpoint))
-        name, networks = model.title, images.digest(model.nets)
-        embed = style_embedder(StyleMaker(model, name=name, device=cfg.device))
+        networks = images.digest(model.nets)
+        styles = StyleMaker(model, name=model.title, device=cfg.device)
     origin = {
         "schema": "xfavot external scores 1",
         "version": __version__,
@@ -379,8 +368,7 @@ def of_manifest(cfg: Evaluate, *, on_log: Log = lambda line: None) -> Evaluation
         folder=Path(cfg.out),
         origin=origin,
         basis=[SCORING, origin, networks, *map(_sha256, sorted(files))],
-        embed=embed,
-        embed_name=f"the style encoders of {name}",
+        styles=styles,
         on_log=on_log,
     )
 
@@ -392,38 +380,34 @@ def _sha256(file: Path) -> str:
     return ""
 
 
-def style_embedder(maker: StyleMaker) -> Embed:
-    """Bring faces and voices in files to a checkpoint's styles; a face needs its gender."""
-
-    def embed(file: Path, kind: str, gender: str) -> np.ndarray[Any, Any]:
-        style_of = maker.style_of_face if kind == "face" else maker.style_of_voice
-        style = style_of(file, gender=gender or None)
-        return np.asarray(style.vector[0].cpu().double().numpy())
-
-    return embed
+def style_of(maker: StyleMaker, file: Path, kind: str, gender: str) -> Any:
+    """Bring a "face" or "voice" in a file, of a gender, to a checkpoint's style (S,)."""
+    style = maker.style_of_face if kind == "face" else maker.style_of_voice
+    return style(file, gender=gender or None).vector[0].cpu().double().numpy()
 
 
-def verification(group: Group, embed: Embed, name: str, *, kind: str, seed: int) -> list[Row]:
+def verification(
+    group: Group, embed: Callable[[Path, str, str], Any], name: str, *, kind: str, seed: int
+) -> list[Row]:
     """Tell the right person's references from other people's.
 
     Args:
         group: of a task with references, in files.
-        embed: brings a file to a vector; see :class:`Evaluation`.
+        embed: brings a "face" or "voice" in a file, of a person of a gender, to a vector (S,).
         name: of what and by what, for the definition.
         kind: of verification, the start of the metrics' names.
         seed: of the bootstrap over people.
     """
     metric, task, rows = f"{kind} verification", Task(group.names["task"]), []
-    vector = cache(embed)
     made: list[tuple[str, Any]] = []
     references: dict[Path, tuple[str, Any]] = {}
     for one in group.usable:
         try:
             if not one.speaker or one.reference is None:
                 raise DataError("the reference's person is not known; fill the column speaker")
-            theirs = vector(one.reference, task.guidance, one.gender)
-            references.setdefault(one.reference, (one.speaker, theirs))
-            made.append((one.speaker, vector(one.output, task.output, one.gender)))
+            of_reference = embed(one.reference, task.guidance, one.gender)
+            references.setdefault(one.reference, (one.speaker, of_reference))
+            made.append((one.speaker, embed(one.output, task.output, one.gender)))
         except Exception as error:
             rows.append(group.missing(metric, error, 1))
     people = [who for who, _ in references.values()]

@@ -26,7 +26,7 @@ from xfavot.audio.mel import MEL, Standardiser, mel_filterbank
 from xfavot.audio.parallel_wavegan import untrained
 from xfavot.audio.vocoder import DEFAULT, Vocoder, vocoder
 from xfavot.config import RunConfig
-from xfavot.data.batches import Batch, Batches, Samples, draw_changes, reflected
+from xfavot.data.batches import Batch, Batches, Samples, reflected
 from xfavot.data.store import Store
 from xfavot.errors import WeightsError, import_optional
 from xfavot.image.io import to_float
@@ -121,9 +121,9 @@ def loader(stores: Sequence[Store], cfg: RunConfig, *, rounds: int = 5) -> list[
         rounds: how often everything is timed.
 
     Returns:
-        One row for each way, plain and with augmented faces. The store's batches come as they
-        travel to a device, faces as bytes, and once more turned into float32 here; the ratio is to
-        the latter, since that is what reading the files gives.
+        One row for each way, of the store also with augmented faces. The store's batches come as
+        they travel to a device, faces as bytes, and once more turned into float32 here; the ratio
+        is to the latter, since that is what reading the files gives.
     """
     size, frames = cfg.model.image_size, cfg.model.mel_frames
     calls: dict[What, Call] = {}
@@ -139,9 +139,11 @@ def loader(stores: Sequence[Store], cfg: RunConfig, *, rounds: int = 5) -> list[
                 augment=augment,
             )
             task = f"{size} px, {frames} frames{', augmented' * augment}"
-            ways = {STORE: _drawing(batches), FLOATS: _drawing(batches, device="cpu")}
-            ways |= _decoding(batches, Path(folder))
-            calls |= {(name, task): call for name, call in ways.items()}
+            calls[STORE, task] = _drawing(batches)
+            calls[FLOATS, task] = _drawing(batches, device="cpu")
+            if not augment:
+                files = _decoding(batches, Path(folder))
+                calls |= {(name, task): call for name, call in files.items()}
         taken = take_turns(calls, rounds=rounds)
     for what in taken:
         if what[0] in (STORE, FLOATS):
@@ -186,35 +188,25 @@ def _decoding(batches: Batches, folder: Path) -> dict[str, Call]:
             image = Image.fromarray(stores[item.corpus].face(item))
             resized = image.resize((pixels, pixels), Image.Resampling.BICUBIC)
             resized.save(jpeg, quality=JPEG_QUALITY)
-        changes = np.random.default_rng(batches.seed) if batches.augment else None
-        look = partial(load_faces, jpegs, size=batches.image_size, rng=changes)
+        look = partial(load_faces, jpegs, size=batches.image_size)
         both = partial(lambda look: (look(), hear()), look)
         ways |= {f"JPEG {pixels} px and WAV": both} if voices else {f"JPEG {pixels} px": look}
     return ways or {"WAV": hear}
 
 
-def load_faces(
-    files: Sequence[Path], *, size: int, rng: np.random.Generator | None = None
-) -> Tensor:
+def load_faces(files: Sequence[Path], *, size: int) -> Tensor:
     """Decode, resize and scale pictures.
 
     Args:
-        files: square pictures of one size.
+        files: pictures.
         size: pixels a side of the result.
-        rng: flips and crops half of them at random where given, as the prepared store's batches do.
 
     Returns:
         (n, 3, size, size) float32 in [-1, 1].
     """
     from PIL import Image
 
-    images = [Image.open(file).convert("RGB") for file in files]
-    if rng is not None:
-        changes = draw_changes(rng, len(files), images[0].width)
-        for number, (mirrored, (top, left, height, width)) in enumerate(changes):
-            image = images[number].crop((left, top, left + width, top + height))
-            turned = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image
-            images[number] = turned
+    images = (Image.open(file).convert("RGB") for file in files)
     small = [np.asarray(one.resize((size, size), Image.Resampling.BILINEAR)) for one in images]
     return to_float(torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).contiguous())
 

@@ -26,20 +26,10 @@ from xfavot.audio.f0 import world_f0
 from xfavot.audio.io import load_waveform
 from xfavot.audio.mel import MEL
 from xfavot.errors import DataError, WeightsError
+from xfavot.evaluation import voice_networks as networks
 from xfavot.evaluation.manifest import Output, Voices
 from xfavot.evaluation.rows import Row
-from xfavot.evaluation.voice_networks import (
-    ESPNET,
-    NISQA,
-    NISQA_TTS,
-    RECOGNISERS,
-    SPHINX_GRID,
-    ContentReader,
-    Nisqa,
-    SpeakerEncoder,
-    Vector,
-    in_grid_grammar,
-)
+from xfavot.evaluation.voice_networks import ESPNET, NISQA, NISQA_TTS, SPHINX_GRID, Vector
 from xfavot.training.speech import edit_distance, encode, spell
 
 Found = dict[str, tuple[float, float]]  # above and below of a ratio of sums, by metric
@@ -257,9 +247,9 @@ def measures(family: str, *, recogniser: str = ESPNET) -> dict[str, Measure | We
         By the first metric of each the measure, or the error that says why it cannot be had.
     """
     ways: dict[str, dict[str, tuple[Callable[[], Any], Callable[..., Found]]]] = {
-        "nisqa": {name: (partial(Nisqa, name), _quality) for name in (NISQA, NISQA_TTS)},
+        "nisqa": {name: (partial(networks.Nisqa, name), _quality) for name in (NISQA, NISQA_TTS)},
         "speaker_similarity": {SIMILARITY: (embedder, _likeness)},
-        "word_error": {WER: (RECOGNISERS[recogniser], _words)},
+        "word_error": {WER: (networks.RECOGNISERS[recogniser], _words)},
         "f0": {VOICING: (tracker, _melody), GENDER: (tracker, _gender)},
         "content": {CHARACTERS: (reader, _characters), LIKENESS: (reader, _content)},
     }
@@ -275,7 +265,7 @@ def measures(family: str, *, recogniser: str = ESPNET) -> dict[str, Measure | We
 
 def embedder() -> Callable[[Path], Vector]:
     """Load Resemblyzer; each file is embedded once."""
-    encoder = SpeakerEncoder()
+    encoder = networks.SpeakerEncoder()
     return cache(lambda file: encoder.embed(load_waveform(file)))
 
 
@@ -286,11 +276,11 @@ def tracker() -> Callable[[Path], Track]:
 
 def reader() -> Callable[[Path], tuple[str, Tensor]]:
     """Load the content network; it hears each file once."""
-    network = ContentReader()
+    network = networks.ContentReader()
     return cache(lambda file: network.read(load_waveform(file)))
 
 
-def _quality(network: Nisqa, one: Output, people: People) -> Found:
+def _quality(network: networks.Nisqa, one: Output, people: People) -> Found:
     wave, metric = load_waveform(one.output), network.metric
     scores = network(wave)
     with suppress(DataError):  # too short once its beginning is left out: the plain score alone
@@ -310,7 +300,7 @@ def _likeness(embed: Callable[[Path], Vector], one: Output, people: People) -> F
 def _words(recogniser: Any, one: Output, people: People) -> Found:
     if not one.transcript:
         raise DataError(NO_TRANSCRIPT)
-    if recogniser.name == SPHINX_GRID and not in_grid_grammar(one.transcript):
+    if recogniser.name == SPHINX_GRID and not networks.in_grid_grammar(one.transcript):
         raise DataError(NOT_GRID)
     return count_errors(one.transcript, recogniser.hear(load_waveform(one.output)))
 
@@ -353,20 +343,16 @@ def score(
     for metric, measure in loaded.items():
         if group.metrics and metric not in group.metrics:
             continue
-        outputs = group.usable
-        if isinstance(measure, WeightsError):
-            rows.append(group.missing(metric, measure, len(outputs)))
-            continue
         samples: dict[str, dict[Output, tuple[float, float]]] = {}
         reasons: Counter[str] = Counter()
-        for one in outputs:
+        for one in group.usable:
             try:
-                found = measure(one, group.people)
+                if isinstance(measure, WeightsError):
+                    raise measure
+                for name, sample in measure(one, group.people).items():
+                    samples.setdefault(name, {})[one] = sample
             except Exception as error:  # of one file: its reason, and the next one
                 reasons[group.plain(error)] += 1
-                continue
-            for name, sample in found.items():
-                samples.setdefault(name, {})[one] = sample
         for name, own in samples.items():
             text = definition(name, recogniser)
             if group.names["task"] == "references":
