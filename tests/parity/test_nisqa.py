@@ -126,9 +126,9 @@ def test_bad_sound_is_refused(v2: Path, x: np.ndarray, told: str) -> None:
 
 
 def test_weights_of_the_other_network_are_refused(v2: Path, tts: Path, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="expected NISQA_DIM"):
+    with pytest.raises(WeightsError, match="expected those of NISQA_DIM"):
         networks.Nisqa(networks.NISQA, tts)
-    with pytest.raises(WeightsError, match="expected NISQA;"):
+    with pytest.raises(WeightsError, match="expected those of NISQA;"):
         networks.Nisqa(networks.NISQA_TTS, v2)
     held = torch.load(tts, weights_only=True)
     held["model_state_dict"].pop("pool.model.linear.bias")

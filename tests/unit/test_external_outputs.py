@@ -168,7 +168,10 @@ TWO = "a2a,s.wav,r.wav,o1.wav,m,{},p,{}\na2a,s.wav,r.wav,o2.wav,m,{},p,{}\n"
         (f"{HEADER}a2a,s.wav,,o1.wav,m,,,\n", "line 2 names no reference"),
         (f"{HEADER}z2a,s.wav,,,m,,,\n", "line 2 names no output"),
         (f"{HEADER}a2a,s.wav,r.wav,o1.wav,m,,,x\n", "line 2 has gender 'x'"),
-        (f"{HEADER}{ROW}{ROW.replace('o1', './o1')}", "line 3 repeats the output ./o1.wav as line"),
+        (
+            f"{HEADER}{ROW}{ROW.replace('o1', './o1')}",
+            "line 3 repeats the output .*o1.wav as line 2",
+        ),
         (HEADER + TWO.format("", "f", "", "m"), "calls p both as line 2 has it: f and m"),
         (HEADER + TWO.format("hello", "", "bye", ""), "line 3 has another transcript as line 2"),
         (HEADER + 8 * ROW.replace("a2a", "a2x"), "line 6 has task .*; and 3 more"),

@@ -97,9 +97,7 @@ def group(made: Tensor | None = None, known: Tensor | None = None, **changes: An
     outputs = torch.randn(10, 3, 3, 16, 16) * 0.6 if made is None else made
     known = pictures(40, 16) if known is None else known
     given: dict[str, Any] = {
-        "system": "ours",
-        "task": "i2i",
-        "dataset": "toy",
+        "names": {"system": "ours", "task": "i2i", "dataset": "toy"},
         "directions": {"female to male": "male", "male to female": "female"},
         "blocks": lambda _: iter(torch.split(outputs, 4)),
         "real": lambda sex: iter(torch.split(known if sex == "male" else 255 - known, 13)),

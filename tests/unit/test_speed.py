@@ -118,13 +118,17 @@ def test_training_steps_leave_out_the_first(
 
 
 def test_operations_are_counted_without_computing() -> None:
-    rows = speed.forward_passes(config.resolve(dataset="mini", preset="paper"))
+    cfg = config.resolve(dataset="mini", preset="smoke")
+    rows = speed.forward_passes(cfg)
     found = {row["system"]: row for row in rows}
     assert len(found) == 10
-    # M: 16 x 512, three shared and three own layers of 512 x 512, 512 x 64
-    macs = 16 * 512 + 6 * 512 * 512 + 512 * 64
+    width, style, latent = cfg.model.mapping_width, cfg.model.style_dim, cfg.model.latent_dim
+    macs = latent * width + 6 * width * width + width * style  # three layers shared, three own
     assert found["M"]["value"] == pytest.approx(2 * macs / 1e9)
-    assert found["M"]["parameters_m"] == pytest.approx(107.500672)
+    heads = 2 + cfg.model.speakers
+    own = 3 * (width + 1) * width + (width + 1) * style
+    shared = (latent + 1) * width + 3 * (width + 1) * width
+    assert found["M"]["parameters_m"] == pytest.approx((shared + heads * own) / 1e6)
     assert found["C_A"]["value"] == found["D_A"]["value"] < found["D_I"]["value"]
     for row in rows:
         artifact.require_columns("row", row)

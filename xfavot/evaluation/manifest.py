@@ -278,7 +278,7 @@ def read(path: str | PathLike[str]) -> tuple[Output, ...]:
             continue
         outputs.append(one)
         for key, value, clash in (
-            (one.output.resolve(), str(number), f"repeats the output {row['output']}"),
+            (one.output.resolve(), str(number), f"repeats the output {one.output}"),
             (("said", one.source.resolve()), one.transcript, "has another transcript"),
             (("sex", one.speaker), one.speaker and one.gender, f"calls {one.speaker} both"),
         ):
