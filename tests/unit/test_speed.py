@@ -129,7 +129,7 @@ def test_operations_are_counted_without_computing() -> None:
     own = 3 * (width + 1) * width + (width + 1) * style
     shared = (latent + 1) * width + 3 * (width + 1) * width
     assert found["M"]["parameters_m"] == pytest.approx((shared + heads * own) / 1e6)
-    assert found["C_A"]["value"] == found["D_A"]["value"] < found["D_I"]["value"]
+    assert found["C_A"]["value"] == found["D_A"]["value"] > 0
     for row in rows:
         artifact.require_columns("row", row)
 
