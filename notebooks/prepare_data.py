@@ -53,6 +53,7 @@ seed: int = 0  # seed of everything random
 source: str = ""  # folder of originals; not needed for mini
 download: bool = False  # first fetch what the owners let anyone download
 speakers: int = 16  # people in mini
+voices: str = "auto"  # of mini: auto, kokoro or espeak
 workers: int = 0  # processes; 0 means one a core
 
 # %%
@@ -66,6 +67,7 @@ cfg = Prepare.resolve(
     source=source,
     download=download,
     speakers=speakers,
+    voices=voices,
     data_root=data_root,
     workers=workers,
     seed=seed,
@@ -85,6 +87,7 @@ stores = prepare.prepare_dataset(
     on_log=progress.line,
     download=cfg.download,
     speakers=cfg.speakers,
+    voices=cfg.voices,
 )
 
 # %% [markdown]

@@ -36,6 +36,7 @@ METRICS = (
     *("nisqa", "speaker_similarity", "word_error", "f0", "content", "verification"),
 )
 ALL = "all"
+VOICES = ("auto", "kokoro", "espeak")  # of mini
 MINI_CONVERSIONS = 24  # voices a task, faces a direction; minutes, not hours
 FOLDERS = ("data_root", "run_root", "out")
 OPTIONAL_FOLDERS = ("answers", "manifest", "study")  # "" for none
@@ -192,14 +193,16 @@ class Prepare(Parameters):
     source: str = option("", "folder of originals; not needed for mini")
     download: bool = option(False, "first fetch what the owners let anyone download")
     speakers: int = option(16, "people in mini", least=2)
+    voices: str = option("auto", "of mini: auto, kokoro or espeak", choices=VOICES)
     workers: int = option(0, "processes; 0 means one a core", least=0)
 
     def __post_init__(self) -> None:
         """Check that real data have a source."""
         Parameters.__post_init__(self)
-        made = "mini" in self.corpora or self.speakers == 16
-        say = f"16 for {self.dataset}"
-        require(made, "speakers", self.speakers, say, "it sizes mini alone")
+        for name, usual in {"speakers": 16, "voices": "auto"}.items():
+            given = getattr(self, name)
+            says = f"{usual} for {self.dataset}"
+            require("mini" in self.corpora or given == usual, name, given, says, "of mini alone")
         needs = [corpus for corpus in self.corpora if corpus != "mini"]
         if needs and not self.source and not self.download:
             raise ConfigError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -18,7 +20,7 @@ import soundfile
 
 from xfavot.data.readers import READERS
 from xfavot.errors import DataError
-from xfavot.mini.generate import generate
+from xfavot.mini.generate import generate, speech_of
 from xfavot.mini.people import (
     MOST_SPEAKERS,
     Nuisance,
@@ -27,8 +29,21 @@ from xfavot.mini.people import (
     people,
     person,
     sex_and_rank,
+    stream,
 )
-from xfavot.mini.speak import Voice, code, sentences, voice_of
+from xfavot.mini.speak import (
+    BASES,
+    KOKORO,
+    LEAST_SYMBOLS,
+    SLOTS,
+    Kokoro,
+    Voice,
+    become,
+    code,
+    sentences,
+    voice_of,
+)
+from xfavot.weights import FOLDER, fetched
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"speakers": 2, "utterances": 2, "faces_per_clip": 2}
@@ -64,9 +79,10 @@ def digests(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("espeakng_loader")
-    pytest.importorskip("pyworld")
-    return generate(tmp_path_factory.mktemp("mini") / "a", seed=3, workers=2, **SMALL)
+    """The first woman and the first man, whose voices come with the package."""
+    pytest.importorskip("av")
+    pytest.importorskip("soxr")
+    return generate(tmp_path_factory.mktemp("mini") / "a", seed=0, workers=2, **SMALL)
 
 
 def test_same_seed_same_bytes_whatever_the_process(corpus: Path, tmp_path: Path) -> None:
@@ -75,10 +91,10 @@ def test_same_seed_same_bytes_whatever_the_process(corpus: Path, tmp_path: Path)
     call = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path; "
         "from xfavot.mini.generate import generate; lines = []; "
-        f"generate(Path('b'), seed=3, workers=1, on_log=lines.append, **{SMALL!r}); "
+        f"generate(Path('b'), seed=0, workers=1, on_log=lines.append, **{SMALL!r}); "
         "sys.stdout.write(str(len(lines)))"
     )
-    odd = {"PYTHONHASHSEED": "7", "LC_ALL": "C", "TZ": "Asia/Tokyo", "ESPEAK_DATA_PATH": "/nowhere"}
+    odd = {"PYTHONHASHSEED": "7", "LC_ALL": "C", "TZ": "Asia/Tokyo", "XFAVOT_WEIGHTS": "/nowhere"}
     odd |= {"OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "3"}
     folder = tmp_path / "elsewhere"
     folder.mkdir()
@@ -89,14 +105,17 @@ def test_same_seed_same_bytes_whatever_the_process(corpus: Path, tmp_path: Path)
     assert [p.name for p in folder.iterdir()] == ["b"]  # no partial folder stays
 
 
-def test_another_processor_draws_the_same_and_speaks_nearly_the_same(
-    corpus: Path, tmp_path: Path
-) -> None:
-    """Vector units, BLAS kernels and the C library's FMA code are switched off.
+def test_another_processor_draws_the_same_and_speaks_nearly_the_same(tmp_path: Path) -> None:
+    """Vector units, BLAS kernels and the C library's FMA code are switched off; espeak-ng speaks.
 
     Fewer clips and pictures are asked for, which are among those of the larger corpus.
     """
+    pytest.importorskip("espeakng_loader")
+    pytest.importorskip("pyworld")
     from PIL import Image
+
+    corpus = generate(tmp_path / "whole", seed=3, voices="espeak", **SMALL)
+    assert json.loads((corpus / "factors.json").read_text("utf-8"))["speech"] == "espeak"
 
     units = ("AVX512F", "AVX2", "FMA", "FMA4")
     without = ",".join(f"-{unit}{end}" for unit in units for end in ("", "_Usable"))
@@ -105,7 +124,9 @@ def test_another_processor_draws_the_same_and_speaks_nearly_the_same(
         "OPENBLAS_CORETYPE": "Nehalem",
         "GLIBC_TUNABLES": f"glibc.cpu.hwcaps={without}",
     }
-    job = json.dumps({"number": 8, "utterances": 1, "faces_per_clip": 1, "seed": 3})
+    job = json.dumps(
+        {"number": 8, "utterances": 1, "faces_per_clip": 1, "seed": 3, "speech": "espeak"}
+    )
     run([sys.executable, "-m", "xfavot.mini.generate", str(tmp_path), job], old, ROOT)
     made = {path.suffix: path for path in (tmp_path / "s09").iterdir()}
     same = {suffix: corpus / "s09" / path.name for suffix, path in made.items()}
@@ -258,6 +279,51 @@ def test_reader_yields_aligned_pairs_and_holds_out_of_every_speaker(corpus: Path
         assert clip.landmarks.shape == (2, 5, 2)
         assert set(clip.extra["hidden"]) >= {"age", "size", "liveliness", "gender", "voice"}
         assert GRAMMAR.fullmatch(clip.transcript)
+
+
+def test_words_are_spelt_in_kokoros_symbols_and_fit_its_tables() -> None:
+    with (ROOT / "xfavot/mini/words.csv").open(encoding="utf-8", newline="") as file:
+        words = {row["word"]: row for row in csv.DictReader(file)}
+    assert words.keys() == set(itertools.chain(*SLOTS))
+    with np.load(FOLDER / "kokoro_voices.npz") as tables:
+        known, symbols = tables["voices"].tolist(), set(tables["symbols"].tolist())
+        assert tables["styles"].shape == (len(known), 12, 256)
+    assert sorted(known) == sorted(f"{BASES[KOKORO, 'f']} {BASES[KOKORO, 'm']}".split())
+    for accent in ("american", "british"):
+        assert symbols > set("".join(row[accent] for row in words.values()))
+        lengths = [[len(words[word][accent]) for word in slot] for slot in SLOTS]
+        assert sum(map(min, lengths)) + len(SLOTS) - 1 == LEAST_SYMBOLS
+
+
+def test_kokoro_says_again_what_is_shipped(corpus: Path) -> None:
+    """Nearly: what is shipped went through Opus, and other processors round otherwise."""
+    for module in ("onnxruntime", "pyworld"):
+        pytest.importorskip(module)
+    if fetched.here("kokoro") is None:
+        pytest.skip("Kokoro-82M is not here")
+    speaker, (words,) = person(0, seed=0), sentences(0, 0, 1)
+    voice = voice_of(speaker, 0)
+    made = become(Kokoro().say(words, voice), 24_000, voice, stream(0, "voice", 0, 0))
+    clip, _ = soundfile.read(corpus / speaker.speaker / f"{code(words)}.wav")
+    assert len(made) == pytest.approx(len(clip), rel=0.1)
+    level = [20 * np.log10(np.std(wave)) for wave in (made, clip)]
+    assert level[0] == pytest.approx(level[1], abs=1.0)
+
+
+def test_other_people_need_kokoro_or_ask_for_espeak(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing stands in for a synthesiser that is not here; what speaks is recorded."""
+    monkeypatch.setenv("XFAVOT_WEIGHTS", str(tmp_path / "none"))
+    assert speech_of("auto", speakers=2) == speech_of("auto")
+    assert re.fullmatch(r"shipped [0-9a-f]{16}", speech_of("auto"))
+    for asked in ({"seed": 1}, {"speakers": 17}, {"utterances": 25}):
+        assert speech_of("auto", **asked) == speech_of("kokoro") == f"kokoro {'6e742170d309016e'}"
+    with pytest.raises(DataError, match=r"fetch-weights kokoro[\s\S]*or choose voices espeak"):
+        generate(tmp_path / "a", seed=1, **SMALL)
+    assert not (tmp_path / "a").exists()
+    with pytest.raises(DataError, match="voices is 'espaek'; expected"):
+        generate(tmp_path / "a", voices="espaek")
 
 
 def test_bad_requests_are_refused(tmp_path: Path) -> None:

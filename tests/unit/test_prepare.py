@@ -215,20 +215,23 @@ def test_mini_makes_its_own_originals_once(tmp_path: Path, monkeypatch: pytest.M
     generate = pytest.importorskip("xfavot.mini.generate")
     calls: list[Any] = []
 
-    def small(folder: Path, *, speakers: int, seed: int, workers: int, on_log: Any) -> Path:
+    def small(
+        folder: Path, *, speakers: int, seed: int, workers: int, voices: str, on_log: Any
+    ) -> Path:
         calls.append(folder)
         for name in ("s01", "s02"):
             save_waveform(folder / name / "bbaf2n.wav", tone(150.0, 0.6, np.random.default_rng(0)))
             save_image(folder / name / "bbaf2n_0.png", face((9, 9, 9), 128))
         (folder / "speakers.csv").write_text("speaker,gender\ns01,f\ns02,m\n", encoding="utf-8")
         factors = {"schema": SCHEMA, "seed": seed, "speakers": speakers}
+        factors["speech"] = generate.speech_of(voices, speakers=speakers, seed=seed)
         factors["people"] = {name: {"age": 0.5} for name in ("s01", "s02")}
         factors["faces"] = {"s01/bbaf2n_0": {"yaw": 3.0}}
         (folder / "factors.json").write_text(json.dumps(factors), encoding="utf-8")
         return folder
 
-    def again(seed: int = 5, speakers: int = 2) -> Store:
-        return prepare_dataset("mini", "", tmp_path, 0, seed, speakers=speakers)[0]
+    def again(seed: int = 5, speakers: int = 2, voices: str = "auto") -> Store:
+        return prepare_dataset("mini", "", tmp_path, 0, seed, speakers=speakers, voices=voices)[0]
 
     monkeypatch.setattr(generate, "generate", small)
     store = again()
@@ -243,6 +246,8 @@ def test_mini_makes_its_own_originals_once(tmp_path: Path, monkeypatch: pytest.M
         again(seed=6)
     with pytest.raises(DataError, match="speakers is 2, now 3"):
         again(speakers=3)
+    with pytest.raises(DataError, match=r"speech is 'kokoro \w+', now 'espeak'"):
+        again(voices="espeak")
     for module in (prepare_module, generate):  # a generator that draws otherwise
         monkeypatch.setattr(module, "SCHEMA", SCHEMA + 1)
     with pytest.raises(DataError, match=f"generator is {SCHEMA}, now {SCHEMA + 1}"):

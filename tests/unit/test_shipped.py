@@ -17,7 +17,7 @@ from xfavot.audio.io import load_waveform
 from xfavot.audio.mel import Standardiser, log_mel
 from xfavot.losses.terms import speech_consistency
 from xfavot.mini.people import person, sex_and_rank, stream
-from xfavot.mini.speak import Espeak, become, sentences, voice_of
+from xfavot.mini.speak import ESPEAK, Espeak, become, sentences, voice_of
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network, track
 from xfavot.training import pretrain
@@ -105,9 +105,10 @@ def test_content_tells_words_apart_and_voices_not() -> None:
     assert isinstance(network, ContentNetwork)
     espeak, said = Espeak(), {}
     for number, (k, words) in itertools.product((1, 4, 9, 12), enumerate(sentences(SEED, 0, 4))):
-        voice = voice_of(person(number, seed=SEED), sex_and_rank(number)[1])
-        raw = espeak.say(words, voice=voice.base, words_per_minute=voice.words_per_minute)
-        wave = become(raw, espeak.rate_hz, voice, stream(SEED, "voice", number, k))
+        voice = voice_of(person(number, seed=SEED), sex_and_rank(number)[1], ESPEAK)
+        wave = become(
+            espeak.say(words, voice), espeak.rate_hz, voice, stream(SEED, "voice", number, k)
+        )
         mel = log_mel(torch.from_numpy(np.asarray(wave, np.float32)))
         said[number, k] = network.features(STATISTICS.standardise(mel)[None, None])[0]
     loss: dict[bool, list[float]] = {True: [], False: []}

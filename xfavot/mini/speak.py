@@ -1,25 +1,31 @@
-"""Voices of the corpus `mini`: espeak-ng speaks, WORLD makes it a person.
+"""Voices of the corpus `mini`: Kokoro-82M or espeak-ng speaks, WORLD makes it a person.
 
-A base voice of espeak-ng (22.05 kHz) is analysed with WORLD (Morise et al. 2016); F0 is moved to
-the speaker's mean and range, the spectral envelope is stretched along frequency (a shorter vocal
-tract has higher formants), breath is mixed in, and the result is synthesised at 24 kHz. The
-envelope's stretch also carries the change of rate, so nothing is resampled.
+A base voice is analysed with WORLD (Morise et al. 2016); F0 is moved to the speaker's mean and
+range, the spectral envelope is stretched along frequency (a shorter vocal tract has higher
+formants), breath is mixed in, and the result is synthesised at 24 kHz. The envelope's stretch also
+carries a change of rate, so nothing is resampled.
 
-espeak-ng keeps a state between sentences: the same order of sentences in a fresh process gives the
-same samples, so `generate` speaks each person in a process of its own.
+Kokoro-82M (hexgrad) reads phonemes: `words.csv` spells GRID's words in its symbols, for American
+and for British voices. Both synthesisers keep a state between sentences: the same order of
+sentences in a fresh process gives the same samples, so `generate` speaks each person in a process
+of its own. The clips of the default people, made by Kokoro on one machine, come with the package as
+`voices.zip` (`tools/mini_pack.py` wrote it), so nobody needs a synthesiser for them.
 """
 
 from __future__ import annotations
 
+import csv
 import ctypes
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xfavot.errors import DataError
+from xfavot.errors import DataError, import_optional
 from xfavot.mini.people import Person, stream
+from xfavot.weights import FOLDER, fetched
 
 SAMPLE_RATE_HZ = 24_000
 PERIOD_MS = 5.0  # WORLD's frame period
@@ -33,9 +39,17 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 ADVERBS = ("again", "now", "please", "soon")
 SLOTS = (COMMANDS, COLOURS, PREPOSITIONS, LETTERS, DIGITS, ADVERBS)  # GRID's grammar
 MOST_SENTENCES = 10_000  # a speaker, of the 64,000 of the grammar
-WOMEN = ("f2", "f1", "Annie", "f3", "linda", "steph", "f4", "anika", "Alicia", "belinda")
-MEN = ("m3", "m1", "michel", "m7", "m2", "ed", "m4", "Lee", "m8", "adam")
+KOKORO, ESPEAK = "kokoro", "espeak"  # synthesisers
+BASES = {  # their voices by sex, the best first
+    (KOKORO, "f"): "af_heart bf_emma af_bella bf_isabella af_sarah af_aoede af_kore bf_alice "
+    "af_nova af_alloy bf_lily af_sky af_jessica af_river af_nicole",
+    (KOKORO, "m"): "am_michael bm_george am_fenrir bm_fable am_puck bm_daniel am_onyx am_eric "
+    "am_liam bm_lewis am_echo am_adam am_santa",
+    (ESPEAK, "f"): "f2 f1 Annie f3 linda steph f4 anika Alicia belinda",
+    (ESPEAK, "m"): "m3 m1 michel m7 m2 ed m4 Lee m8 adam",
+}
 ACCENTS = ("en-us", "en-gb-x-rp", "en-us-nyc", "en-gb-scotland", "en", "en-us", "en-us", "en")
+LEAST_SYMBOLS = 22  # in a sentence
 _AUDIO_SYNCHRONOUS = 2
 _CHARS_UTF8, _PHONEMES = 1, 0x100
 _RATE = 1  # espeak_PARAMETER
@@ -46,7 +60,7 @@ Wave = NDArray[np.float64]
 class Voice:
     """What makes a voice; derived from a person's hidden factors."""
 
-    base: str  # voice of espeak-ng
+    base: str  # voice of the synthesiser
     words_per_minute: int
     f0_hz: float  # mean (of the logarithm)
     f0_range: float  # factor on the excursions of log F0
@@ -56,7 +70,7 @@ class Voice:
     tilt_db: float  # per octave above 1 kHz
 
 
-def voice_of(person: Person, index: int) -> Voice:
+def voice_of(person: Person, index: int, synthesiser: str = KOKORO) -> Voice:
     """The voice that belongs to a person.
 
     Sex sets the ranges; size lowers formants and F0; age slows, trembles and adds breath;
@@ -65,13 +79,15 @@ def voice_of(person: Person, index: int) -> Voice:
     Args:
         person: the speaker.
         index: rank among the speakers of the same sex; chooses base voice and accent.
+        synthesiser: whose base voice.
     """
     woman = person.gender == "f"
-    names = WOMEN if woman else MEN
+    names = BASES[synthesiser, person.gender].split()
+    accent = f"{ACCENTS[index % len(ACCENTS)]}+" if synthesiser == ESPEAK else ""
     low = 0.72 * person.size + 0.28 * person.age
     bottom, top = (178.0, 262.0) if woman else (84.0, 152.0)
     return Voice(
-        base=f"{ACCENTS[index % len(ACCENTS)]}+{names[index % len(names)]}",
+        base=accent + names[index % len(names)],
         words_per_minute=round(132 + 38 * person.liveliness - 26 * person.age),
         f0_hz=float(top * (bottom / top) ** low),
         f0_range=0.55 + 1.25 * person.liveliness,
@@ -130,11 +146,11 @@ class Espeak:
             self._pieces.append(np.ctypeslib.as_array(samples, (count,)).copy())
         return 0
 
-    def say(self, words: tuple[str, ...], *, voice: str, words_per_minute: int) -> Wave:
+    def say(self, words: tuple[str, ...], voice: Voice) -> Wave:
         """Speak words; returns samples in -1..1 at `rate_hz`."""
         library = self._library
-        known = library.espeak_SetVoiceByName(voice.encode()) == 0
-        library.espeak_SetParameter(_RATE, words_per_minute, 0)
+        known = library.espeak_SetVoiceByName(voice.base.encode()) == 0
+        library.espeak_SetParameter(_RATE, voice.words_per_minute, 0)
         text = " ".join("[[eI]]" if word == "a" else word for word in words).encode()
         self._pieces.clear()
         flags = _CHARS_UTF8 | _PHONEMES
@@ -142,10 +158,50 @@ class Espeak:
         library.espeak_Synchronize()
         if not known or not self._pieces:
             raise DataError(
-                f"espeak-ng said nothing for {text.decode()!r} with voice {voice}, "
+                f"espeak-ng said nothing for {text.decode()!r} with voice {voice.base}, "
                 f"{'' if known else 'un'}known to it; expected samples; reinstall espeakng-loader"
             )
         return np.concatenate(self._pieces).astype(np.float64) / 32768
+
+
+class Kokoro:
+    """Kokoro-82M of this process, on one thread and so with the same sums in the same order.
+
+    Raises:
+        DataError: onnxruntime is missing.
+        WeightsError: the network is not here; see `WEIGHTS.md`.
+    """
+
+    rate_hz: ClassVar[int] = SAMPLE_RATE_HZ
+
+    def __init__(self) -> None:
+        """Read the network, the tables of its voices and the words."""
+        runtime = import_optional("onnxruntime", extra="voices", purpose="Kokoro-82M")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        network, cpu = str(fetched.path("kokoro")), ["CPUExecutionProvider"]
+        self._session: Any = runtime.InferenceSession(network, options, providers=cpu)
+        with np.load(FOLDER / "kokoro_voices.npz") as tables:
+            known, symbols = tables["voices"].tolist(), tables["symbols"].tolist()
+            self._styles = dict(zip(known, tables["styles"], strict=True))
+            self._paces = dict(zip(known, tables["words_per_minute"].tolist(), strict=True))
+            self._tokens = dict(zip(symbols, tables["tokens"].tolist(), strict=True))
+        with Path(__file__).with_name("words.csv").open(encoding="utf-8", newline="") as file:
+            self._words = {row["word"]: row for row in csv.DictReader(file)}
+
+    def say(self, words: tuple[str, ...], voice: Voice) -> Wave:
+        """Speak words; returns samples in -1..1 at `rate_hz`."""
+        accent = "british" if voice.base.startswith("b") else "american"
+        phonemes = " ".join(self._words[word][accent] for word in words)
+        tokens = [0, *(self._tokens[symbol] for symbol in phonemes), 0]
+        styles = self._styles[voice.base]  # (12, 256), of sentences of 22 to 33 symbols
+        speed = voice.words_per_minute / self._paces[voice.base]
+        given = {
+            "tokens": np.array([tokens], np.int64),
+            "style": styles[None, min(len(phonemes) - LEAST_SYMBOLS, len(styles) - 1)],
+            "speed": np.array([speed], np.float32),
+        }
+        return np.asarray(self._session.run(None, given)[0], np.float64).ravel()
 
 
 def _silence_cut(wave: Wave, rate_hz: int) -> Wave:

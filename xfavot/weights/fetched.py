@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from xfavot import fetch, presets
 from xfavot.errors import DataError, WeightsError
-from xfavot.files import write_whole
+from xfavot.files import whole, write_whole
 from xfavot.strict import build, require
 
 CACHE = "~/.cache/xfavot/weights"  # unless named, or in the environment:
@@ -46,6 +46,7 @@ class Weights(fetch.Remote):
         holds: of an archive, a pattern of the file in it whose folder is wanted.
         package, inside, install: the Python package that brings the file, where in it, and how to
             install it.
+        parts: in place of `package`, packages that bring it in pieces, each at `inside`, in order.
     """
 
     name: str
@@ -58,12 +59,13 @@ class Weights(fetch.Remote):
     told: str = ""
     holds: str = ""
     package: str = ""
+    parts: tuple[str, ...] = ()
     inside: str = ""
     install: str = ""
 
     def __post_init__(self) -> None:
         """Require one way to the file."""
-        one_way = bool(self.url or self.inside) != bool(self.record)
+        one_way = bool(self.url or self.package) != bool(self.record)
         wanted = "url, record, or package with inside"
         require(one_way, f"weights/{self.name}.yaml", self.url, wanted, "name one way to the file")
 
@@ -78,6 +80,9 @@ class Weights(fetch.Remote):
         """Where it comes from."""
         ways = [f"with the package {self.package} ({self.install})"] if self.package else []
         ways += [f"from {self.url or self.record}"] if self.url or self.record else []
+        ways += (
+            [f"in {len(self.parts)} pieces with packages ({self.install})"] if self.parts else []
+        )
         return ", or ".join(ways)
 
     @property
@@ -146,11 +151,11 @@ def path(
     known, folder = describe(name), root(cache)
     log: fetch.Log = on_log or (lambda line: None)
     if not download:
-        return here(name, folder) or _refuse(known, folder)
+        return here(name, folder) or _joined(known, folder) or _refuse(known, folder)
     log(f"{name}: {known.title}, {known.size_words}, {known.source_words}")
     log(f"{name}: licence: {known.licence}; {known.terms}")
     with _named(known), fetch.alone(folder):
-        found = here(name, folder)
+        found = here(name, folder) or _joined(known, folder)
         if found is None and (known.url or known.record):
             _fetch(known, folder, log)
             found = here(name, folder)
@@ -215,6 +220,20 @@ def _brought(known: Weights) -> Path | None:
     return None if fault else file
 
 
+def _joined(known: Weights, cache: Path) -> Path | None:
+    """Put a file together of the pieces that installed packages bring, if all of them are here."""
+    specs = [find_spec(name) for name in known.parts]
+    pieces = [Path(spec.origin).parent / known.inside for spec in specs if spec and spec.origin]
+    if not pieces or len(pieces) < len(specs) or not all(map(Path.is_file, pieces)):
+        return None
+    with _named(known), whole(cache / known.name / known.file) as draft:
+        with draft.open("wb") as file:
+            file.writelines(piece.read_bytes() for piece in pieces)
+        if fault := fetch.fault_of(draft, known):
+            raise DataError(f"{', '.join(known.parts)} join to what {fault}; install them anew")
+    return here(known.name, cache)
+
+
 def _require_as_first(known: Weights, folder: Path, files: list[Path]) -> None:
     """Refuse files that are not those that first came; write down what comes first."""
     sums = folder / SUMS
@@ -253,6 +272,7 @@ def _refuse(known: Weights, cache: Path) -> NoReturn:
         way = f"{fetch.OFFLINE} forbids connections: unset it and {way}"
     steps = [f"run {known.install}"] if known.package else []
     steps += [way, by_hand] if known.url or known.record else []
+    steps += [f"run {known.install}, which brings it in pieces"] if known.parts else []
     raise WeightsError(
         f"weights {known.name} ({known.title}) are not here, and nothing is fetched unasked; "
         f"expected {known.file} ({known.size_words}; licence: {known.licence}) in "
