@@ -64,7 +64,7 @@ def speech_of(voices: str, *, speakers: int = 16, utterances: int = 24, seed: in
     most = IN_PACK["speakers"], IN_PACK["utterances"]
     if voices == "auto":
         inside = seed == IN_PACK["seed"] and speakers <= most[0] and utterances <= most[1]
-        voices = SHIPPED if inside and PACK.is_file() else KOKORO
+        voices = SHIPPED if inside else KOKORO
     if voices == ESPEAK:
         return voices
     checksum = fetch.checksum_of(PACK) if voices == SHIPPED else fetched.describe(KOKORO).checksum
