@@ -18,7 +18,8 @@ from tests.faults.loopback import BODY, Loopback, file, sha256, status
 from xfavot import presets
 from xfavot.data import corpora
 from xfavot.data.corpora import Download, describe, download, offer
-from xfavot.data.readers import READERS, Clip
+from xfavot.data.readers import Clip
+from xfavot.data.readers.layouts import READERS
 from xfavot.errors import ConfigError, DataError
 from xfavot.fetch import record_files
 

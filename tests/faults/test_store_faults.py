@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,18 +13,20 @@ import numpy as np
 import pytest
 
 from tests.unit.store_factory import arrays_of, make_store, write_store
-from xfavot.data.store import POSITIONS, Draft, Item, Store
+from xfavot.data import store
+from xfavot.data.store import Store
 from xfavot.errors import DataError
 
 CLIP = {"id": "a", "kind": "audio", "speaker": "toy/s1", "gender": "f", "split": "train"}
+CLIP |= {"transcript": "", "source": "", "sha256": ""}
 ARRAYS = arrays_of({"waveform": np.zeros(1500, np.float32)})
 
 
 def rewritten(file: str, change: Callable[[Any], Any]) -> Callable[[Path], object]:
     """Damage one file: store.json by its content, another by its bytes."""
 
-    def damage(store: Path) -> None:
-        path = store / file
+    def damage(folder: Path) -> None:
+        path = folder / file
         if file == "store.json":
             head = json.loads(path.read_text())
             change(head)
@@ -63,10 +63,10 @@ def rewritten(file: str, change: Callable[[Any], Any]) -> Callable[[Path], objec
 def test_what_is_missing_or_damaged_is_named(
     tmp_path: Path, damage: Callable[[Path], object], message: str
 ) -> None:
-    store = make_store(tmp_path, genders="fm", clips=1, image_size=16, splits=["train"]).path
-    damage(store)
+    path = make_store(tmp_path, genders="fm", clips=1, image_size=16, splits=["train"]).path
+    damage(path)
     with pytest.raises(DataError, match=message):
-        Store.open(store, corpus="toy")
+        Store.open(path, corpus="toy")
 
 
 @pytest.mark.parametrize(
@@ -79,99 +79,31 @@ def test_what_is_missing_or_damaged_is_named(
         ({"faces": np.zeros((1, 128, 128, 3), np.uint8)}, "landmarks is"),
     ],
 )
-def test_arrays_that_do_not_fit_leave_the_draft_usable(
-    tmp_path: Path, arrays: dict[str, Any], message: str
-) -> None:
-    with Draft(tmp_path / "draft", 128) as draft:
-        with pytest.raises(DataError, match=f"clip 'a': {message}"):
-            draft.append({"id": "a"}, arrays)
-        assert draft.append({"id": "b"}, ARRAYS)["sample_start"] == 0
+def test_arrays_that_do_not_fit(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=f"clip 'a': {message}"):
+        store.write_store(tmp_path / "toy", [(CLIP, arrays)], image_size=128, seed=0)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("change", [{"gender": "female"}, {"split": "test"}, {"kind": "video"}])
 def test_values_outside_the_schema(tmp_path: Path, change: dict[str, str]) -> None:
     with pytest.raises(DataError, match=f"{next(iter(change.values()))}.*correct the .*reader"):
         write_store(tmp_path / "toy", [CLIP | change | {"waveform": np.zeros(1500, np.float32)}])
-    assert not (tmp_path / "toy").exists()
+    assert not list(tmp_path.iterdir())
 
 
-def ids(folder: Path) -> list[str]:
-    with Draft(folder, 128) as draft:
-        return [entry["id"] for entry in draft.entries]
-
-
-def test_a_draft_goes_on_where_it_was(tmp_path: Path) -> None:
-    def interrupted() -> None:
-        with Draft(tmp_path / "draft", 128) as draft:
-            for name in "abc":
-                draft.append({"id": name}, ARRAYS)
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert ids(tmp_path / "draft") == ["a", "b", "c"]
-    with Draft(tmp_path / "draft", 128) as draft:
-        draft.keep(draft.entries[:2])
-        assert draft.append({"id": "d"}, ARRAYS)["frame_start"] == 12
-        with pytest.raises(DataError, match="another process"):
-            Draft(tmp_path / "draft", 128)
-    journal = tmp_path / "draft" / "journal.jsonl"
-    journal.write_text(journal.read_text()[:-5])  # killed in the middle of a line
-    assert ids(tmp_path / "draft") == ["a", "b"]
-    os.truncate(tmp_path / "draft" / "mel.npy", 128 + 8 * 160)  # the second clip needs 12 frames
-    assert ids(tmp_path / "draft") == ["a"]
-
-
-def test_a_full_disk_keeps_what_was_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with Draft(tmp_path / "draft", 128) as draft:
-        draft.append({"id": "a"}, ARRAYS)
-        draft._commit()
-        draft.append({"id": "b"}, ARRAYS)
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", full)
-            with pytest.raises(OSError, match="No space left"):
-                draft.publish(tmp_path / "toy", [], corpus="toy", seed=0)
-    assert [path.name for path in tmp_path.iterdir()] == ["draft"]
-    assert ids(tmp_path / "draft") == ["a", "b"]
-
-
-def test_a_store_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
-    with Draft(tmp_path / "draft", 128) as draft:
-        first = make_store(tmp_path, genders="fm", clips=1)
-        with pytest.raises(OSError, match="not empty"):
-            draft.publish(first.path, [], corpus="toy", seed=0)
+    (tmp_path / ".toy.new").mkdir()  # a killed process left it
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            make_store(tmp_path, genders="fm", clips=1)
+    assert not list(tmp_path.iterdir())
+    first = make_store(tmp_path, genders="fm", clips=1)
+    with pytest.raises(OSError, match="not empty"):
+        make_store(tmp_path, genders="fmf", clips=1)
     assert Store.open(first.path).items == first.items
-
-
-KILLED = """
-import os, sys
-from pathlib import Path
-from tests.faults.test_store_faults import ARRAYS
-from xfavot.data.store import Draft
-draft = Draft(Path(sys.argv[1]), 128)
-draft.append({"id": "a"}, ARRAYS)
-draft._commit()
-draft.append({"id": "b"}, ARRAYS)
-draft._files["mel"].flush()
-os._exit(9)
-"""
-
-
-def test_a_killed_writer_leaves_a_draft_and_no_store(tmp_path: Path) -> None:
-    root = str(Path(__file__).resolve().parents[2])
-    command = [sys.executable, "-c", KILLED, str(tmp_path / ".toy.partial")]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": root}, check=False)
-    assert done.returncode == 9
-    assert [path.name for path in tmp_path.iterdir()] == [".toy.partial"]
-    with Draft(tmp_path / ".toy.partial", 128) as draft:
-        (entry,) = draft.entries
-        places = {name: entry[name] for name in POSITIONS}
-        item = Item(**CLIP, corpus="toy", transcript="", source="", sha256="", **places)
-        store = draft.publish(tmp_path / "toy", [item], corpus="toy", seed=0)
-    assert len(store.audio) == 1500
-    assert store.mel.shape == (6, 80)
+    assert list(tmp_path.iterdir()) == [first.path]

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from xfavot.audio.io import PCM_SCALE
 from xfavot.audio.mel import MEL, log_mel
+from xfavot.data import store as stores
 from xfavot.data.batches import Batch, Batches, Samples
-from xfavot.data.store import POSITIONS, Draft, Item, Store
+from xfavot.data.store import Store
 
 PITCH_HZ = {"f": 210.0, "m": 115.0, "": 160.0}
-TEXTS = ("speaker", "gender", "transcript", "source", "sha256")
+TEXTS = ("id", "kind", "split", "speaker", "gender", "transcript", "source", "sha256")
 
 
 def write_store(
@@ -30,19 +31,13 @@ def write_store(
 
     Args:
         path: its folder.
-        clips: id, kind, split and any of `TEXTS`; `faces`, `landmarks`, `waveform` (float or
+        clips: any of `TEXTS`; `faces`, `landmarks`, `waveform` (float or
             int16), `mel` (80, T) and `f0`, as far as the kind has them and they matter.
         image_size: of the faces.
         seed: recorded.
     """
-    items = []
-    with Draft(path.with_name(f".{path.name}.partial"), image_size) as draft:
-        for clip in clips:
-            entry = draft.append({"id": clip["id"]}, arrays_of(clip))
-            places = {name: entry[name] for name in POSITIONS}
-            texts = {name: clip.get(name, "") for name in ("id", "kind", "split", *TEXTS)}
-            items.append(Item(corpus=path.name, **texts, **places))
-        return draft.publish(path, items, corpus=path.name, seed=seed)
+    made = (({name: clip.get(name, "") for name in TEXTS}, arrays_of(clip)) for clip in clips)
+    return stores.write_store(path, made, image_size=image_size, seed=seed)
 
 
 def arrays_of(clip: Mapping[str, Any]) -> dict[str, NDArray[Any]]:

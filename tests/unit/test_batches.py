@@ -142,7 +142,6 @@ def test_one_gender_alone_and_one_clip_alone(tmp_path: Path) -> None:
 def test_unknown_genders_are_left_out_and_counted(tmp_path: Path) -> None:
     store = small(tmp_path, genders=("f", "", "m", ""))
     source = batches([store])
-    assert source.unknown_gender == {"toy": 4}
     for step in range(5):
         for name in ROLES:
             assert role(source.batch(step), name).gender.ge(0).all()
@@ -177,13 +176,6 @@ def test_given_speakers_and_standardiser(mixture: list[Store]) -> None:
     torch.testing.assert_close(
         2 * role(source.batch(0), "ref_audio").x, role(plain.batch(0), "ref_audio").x
     )
-
-
-def test_mels_are_standardised_by_the_train_split(mixture: list[Store]) -> None:
-    source = batches(mixture, batch_size=64, mel_frames=41)
-    x = torch.cat([role(source.batch(step), "source_audio").x for step in range(10)])
-    assert abs(float(x.mean())) < 0.1
-    assert abs(float(x.std()) - 1.0) < 0.1
 
 
 def test_a_crop_is_a_piece_of_the_clip(mixture: list[Store]) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from xfavot.data.readers import READERS
+from xfavot.data.readers.layouts import READERS
 from xfavot.errors import DataError
 from xfavot.mini.generate import generate, speech_of
 from xfavot.mini.people import (

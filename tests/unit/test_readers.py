@@ -11,9 +11,16 @@ import pytest
 
 from xfavot import presets
 from xfavot.data.corpora import describe
-from xfavot.data.readers import NOT_NEEDED, READERS, Clip, Reject, corpus_folder, fraction
-from xfavot.data.readers.layouts import sentence_of
-from xfavot.data.readers.source import Source, read_speakers
+from xfavot.data.readers import (
+    NOT_NEEDED,
+    Clip,
+    Reject,
+    Source,
+    corpus_folder,
+    fraction,
+    read_speakers,
+)
+from xfavot.data.readers.layouts import READERS, sentence_of
 from xfavot.errors import DataError
 
 
@@ -64,22 +71,25 @@ def test_grid_between_the_layouts(tmp_path: Path) -> None:
 
 
 def test_vctk_takes_an_utterance_once_at_its_best_rate(tmp_path: Path) -> None:
-    root = tmp_path / "VCTK-Corpus"
+    root, trimmed = tmp_path / "VCTK-Corpus", "wav48_silence_trimmed"
     put(root, "wav22/p225/p225_001.wav", "wav48/p225/p225_001.wav", "wav16/p226/p226_002.wav")
-    put(root, "wav48_silence_trimmed/p227/p227_003_mic2.flac", "elsewhere/wav16/p226/p226_002.wav")
-    put(root, "wav48_silence_trimmed/p227/p227_003_mic1.flac", "wav48/readme.wav")
-    put(root, "wav48/p225/p225_001.flac")
+    put(root, "elsewhere/wav16/p226/p226_002.wav", "wav48/p225/p225_001.flac", "wav48/readme.wav")
+    put(root, *(f"{trimmed}/s5/s5_003_mic{n}.flac" for n in (2, 1)), f"{trimmed}/log.txt")
+    put(root, f"{trimmed}/p362/p362_001_mic2.flac", "wav48/p280/p280_004.wav")
     put(root, "txt/p225/p225_001.txt", text="Please call Stella.\n")
-    put(root, "speaker-info.txt", text="ID  AGE  GENDER\n225  23  F  English\np226 22 M Surrey\n")
+    info = "ID  AGE  GENDER\n225  23  F  English\np226 22 M Surrey (mic2)\ns5  24 M\np362  ?\n\n"
+    put(root, "speaker-info.txt", text=info)
     read = clips("vctk", tmp_path)
     assert {i: (c.gender, c.transcript, c.source.name) for i, c in read.items()} == {
         "p225/p225_001": ("f", "Please call Stella.", "p225_001.flac"),
         "p226/p226_002": ("m", "", "p226_002.wav"),
-        "p227/p227_003": ("", "", "p227_003_mic1.flac"),
+        "p280/p280_004": ("f", "", "p280_004.wav"),  # no row of the list of 0.80
+        "p362/p362_001": ("", "", "p362_001_mic2.flac"),
+        "s5/s5_003": ("m", "", "s5_003_mic1.flac"),
     }
     assert read["p225/p225_001"].source.parts[-3] == "wav48"
     assert rejects("vctk", tmp_path)["readme.wav"] == "no speaker"
-    assert left_out("vctk", tmp_path) == {"sound files": 4}
+    assert left_out("vctk", tmp_path) == {"sound files": 4, "other files": 1}
 
 
 def test_celeba_hq_tree_prescribes_the_split(tmp_path: Path) -> None:
@@ -93,22 +103,6 @@ def test_celeba_hq_tree_prescribes_the_split(tmp_path: Path) -> None:
     put(tmp_path, "raw/6.jpg")
     with pytest.raises(DataError, match=r"6\.jpg: no gender folder"):
         clips("celeba_hq", tmp_path / "raw")
-
-
-def test_voxceleb_pairs_by_segment_or_by_video(tmp_path: Path) -> None:
-    put(tmp_path, "Zoë Söderberg/v 1/001.flac", "Zoë Söderberg/v 1/001.jpg")
-    put(tmp_path, "wav/id10002/vid/00001.wav", "wav/id10002/vid/00002.wav", "lost.jpg")
-    put(tmp_path, "unzippedFaces/Bob/1.6/vid/0000010.jpg", "unzippedFaces/Bob/1.6/vid/0000020.jpg")
-    rows = "id10002\tBob\tm\tUK\ttest\nid10003\tZoë Söderberg\tf\tSE\tdev\n"
-    put(tmp_path, "vox1_meta.csv", text=f"VoxCeleb1 ID\tVGGFace1 ID\tGender\tN\tSet\n{rows}")
-    read = clips("voxceleb", tmp_path)
-    assert set(read) == {"id10003/v 1/001", "id10002/vid/00001", "id10002/vid/00002"}
-    bob = read["id10002/vid/00002"]
-    assert [image.name for image in bob.images] == ["0000010.jpg", "0000020.jpg"]
-    assert (bob.kind, bob.gender, bob.split) == ("av", "m", "unseen")
-    assert bob.speaker == "voxceleb/id10002"
-    assert read["id10003/v 1/001"].gender == "f"
-    assert rejects("voxceleb", tmp_path) == {"lost.jpg": "no speaker"}
 
 
 def test_lrs3_films_and_pairs(tmp_path: Path) -> None:
@@ -230,17 +224,15 @@ def test_a_folder_of_other_corpora_is_not_taken_for_this_one(tmp_path: Path) -> 
 
 
 def test_speaker_tables(tmp_path: Path) -> None:
-    text = '\ufeffSpeaker, gender ,age\na b,W,3\n"c",male,4\nd,?,5\n\ne,mujer\n,F\na b,F,3\n'
+    text = '\ufeffSpeaker, gender ,age\na b,W,3\n"c",male,4\nd,?,5\n\na b,F,3\n'
     put(tmp_path, "speakers.csv", text=text)
-    table = read_speakers(tmp_path)
-    assert table.codes == {"a b": "f", "c": "m", "d": ""}
-    assert [table.gender(name) for name in ("A B", "d", "x")] == ["f", "", ""]
-    assert [note.detail for note in table.notes()] == [
-        "2 rows are not one name with one gender, for example line 6 ('e', 'mujer'), "
-        "line 7 ('', 'F')",
-        "1 of 3 rows have no clip here, for example c",
-    ]
-    assert not [*read_speakers(tmp_path / "absent").notes()]
+    source = Source(tmp_path, seed=0)
+    assert source.speakers == {"a b": "f", "c": "m", "d": ""}
+    assert [source.gender(name) for name in ("A B", "d", "x")] == ["f", "", ""]
+    assert Source(tmp_path.parent, seed=0).gender("c") == ""
+    put(tmp_path, "speakers.csv", text="speaker;gender\na;F\ne;mujer\n")
+    with pytest.raises(DataError, match=r"line 3: 'e' is 'mujer'.*gender F or M"):
+        read_speakers(tmp_path)
 
 
 def test_the_place_of_a_key_depends_on_key_and_seed() -> None:
@@ -257,3 +249,161 @@ def test_every_corpus_is_described_and_has_a_reader() -> None:
         assert known.paper.get("unseen", 0) == len(set(known.held_out))
     mixtures = [presets.load("datasets", name) for name in presets.names("datasets")]
     assert {name for mixture in mixtures for name in mixture["corpora"]} == set(READERS)
+
+
+# The corpora's original layouts, as their owners distribute them
+
+
+def test_grid_as_zenodo_and_as_the_site_unpack(tmp_path: Path) -> None:
+    speakers = [n for n in range(1, 35) if n != 21]
+    put(tmp_path, *(f"s{n}/bbaf2n.mpg" for n in speakers[:-1]), "s1/Thumbs.db", "jasagrid.pdf")
+    put(tmp_path, "s34/mpg_vcd/bbaf2n.mpg", "s34/video/mpg_6000/bbaf2n.mpg")
+    put(tmp_path, *(f"audio_25k/s{n}/bbaf2n.wav" for n in range(1, 35)))
+    put(tmp_path, *(f"alignments/s{n}/bbaf2n.align" for n in speakers), text="0 9 bin\n")
+    found = clips("grid", tmp_path)
+    assert set(found) == {f"s{n}/bbaf2n" for n in speakers}
+    assert "mpg_6000" in str(found["s34/bbaf2n"].source)
+    assert {clip.transcript for clip in found.values()} == {"bin"}
+    assert [clip.gender for clip in found.values()].count("f") == 15
+    left = {"sound files": 34, "film files": 1, "other files": 2}
+    assert left_out("grid", tmp_path) == left
+
+
+def test_celebamask_hq_as_it_unpacks(tmp_path: Path) -> None:
+    root = tmp_path / "CelebAMask-HQ"
+    put(root, *(f"CelebA-HQ-img/{i}.jpg" for i in range(41)), "CelebA-HQ-img/copy/7.png")
+    put(root, *(f"CelebAMask-HQ-mask-anno/0/{i:05d}_hair.png" for i in range(30)))
+    put(root, "CelebAMask-HQ-pose-anno.txt", "CelebA-HQ-to-CelebA-mapping.txt", "README.txt")
+    rows = "".join(f"{i}.jpg  1 {-1 if i % 2 else 1}\n" for i in range(38))
+    rows += "38.jpg 1\n39.jpg 1 0 1\n99.jpg 1 1\n98.jpg -1 -1\n"
+    put(root, "CelebAMask-HQ-attribute-anno.txt", text=f"40\nSmiling Male\n{rows}")
+    found = list(clips("celeba_hq", tmp_path).values())
+    assert len(found) == 38
+    for gender in "fm":
+        group = [clip for clip in found if clip.gender == gender]
+        assert len(group) == 19
+        assert sum(clip.split == "val" for clip in group) == 2
+    # masks and a copy; poses and README
+    assert left_out("celeba_hq", tmp_path) == {"picture files": 31, "other files": 2}
+    unlisted = {n for n, why in rejects("celeba_hq", tmp_path).items() if why != NOT_NEEDED}
+    assert unlisted == {"38.jpg", "39.jpg", "40.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list_attr.txt", "2\nMale Young\n000001.jpg  1 -1\n000002.jpg -1  1\n"),
+        ("list_attr_celeba.csv", "image_id,Male,Young\n000001.jpg,1,-1\n000002.jpg,-1,1\n"),
+        ("attributes.csv", ",image_id,Male\n0,000001.jpg,1\n1,000002.jpg,0\n"),
+    ],
+)
+def test_celeba_attribute_lists(tmp_path: Path, name: str, text: str) -> None:
+    put(tmp_path, name, text=text)
+    put(tmp_path, "img/000001.jpg", "img/000002.jpg")
+    assert [clip.gender for clip in clips("celeba_hq", tmp_path).values()] == ["m", "f"]
+
+
+def test_celeba_list_through_the_mapping_and_padded_numbers(tmp_path: Path) -> None:
+    put(tmp_path, "a/img/0.jpg", "a/img/1.jpg", "b/img/00007.png")
+    put(tmp_path, "a/list_attr_celeba.txt", text="2\nMale\n119613.jpg 1\n099094.jpg -1\n")
+    mapping = "idx orig_idx orig_file\n0 119612 119613.jpg\n1 99093 099094.jpg\n"
+    put(tmp_path, "a/CelebA-HQ-to-CelebA-mapping.txt", text=mapping)
+    assert [clip.gender for clip in clips("celeba_hq", tmp_path / "a").values()] == ["m", "f"]
+    put(tmp_path, "b/CelebAMask-HQ-attribute-anno.txt", text="1\nMale\n7.jpg 1\n")
+    assert [clip.gender for clip in clips("celeba_hq", tmp_path / "b").values()] == ["m"]
+
+
+def test_voxceleb1_as_it_unpacks(tmp_path: Path) -> None:
+    put(
+        tmp_path, "vox1_dev_wav/wav/id10001/1zcIwhmdeo4/00001.wav", "vox1_dev_wav/wav/id10001/x.txt"
+    )
+    put(tmp_path, "vox1_test_wav/wav/id10270/5r0dWxy17C8/00001.wav")
+    put(tmp_path, "vox1_test_wav/wav/id10270/5r0dWxy17C8/00002.wav")
+    faces = "unzippedFaces/Eartha_Kitt/1.6/5r0dWxy17C8"
+    put(tmp_path, f"{faces}/0000375.jpg", f"{faces}/0000400.jpg")
+    put(tmp_path, "unzippedIntervalFaces/data/A.J._Buckley/1.6/1zcIwhmdeo4/1/01.jpg", "a/b/c.mp4")
+    put(
+        tmp_path,
+        "meta/vox1_meta.csv",
+        text="VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet\n"
+        "id10001\tA.J._Buckley\tm\tIreland\tdev\n"
+        "id10270\tEartha_Kitt\tf\tUSA\ttest\nid10300\n",
+    )
+    put(tmp_path, "speakers.csv", text="speaker,gender\nA.J._Buckley,F\nNobody,F\n")
+    put(tmp_path, "Zoë B/v 1/001.flac", "Zoë B/v 1/001.jpg", "Zoë B/v 1/002.jpg", "lost.jpg")
+    found = clips("voxceleb", tmp_path)
+    assert {i: (c.kind, c.gender, c.split, len(c.images)) for i, c in found.items()} == {
+        "id10001/1zcIwhmdeo4/00001": ("av", "f", "", 1),  # the table goes before the metadata
+        "id10270/5r0dWxy17C8/00001": ("av", "f", "unseen", 2),
+        "id10270/5r0dWxy17C8/00002": ("av", "f", "unseen", 2),
+        "Zoë B/v 1/001": ("av", "", "", 1),
+    }
+    assert rejects("voxceleb", tmp_path) == {
+        "c.mp4": NOT_NEEDED,
+        "x.txt": NOT_NEEDED,
+        "002.jpg": NOT_NEEDED,
+        "lost.jpg": "no speaker",
+    }
+
+
+def test_lrs3_as_it_unpacks(tmp_path: Path) -> None:
+    films = ("pretrain/AbC-1/00001", "trainval/AbC-1/00002", "test/_xY9/00001")
+    put(tmp_path, *(f"{film}.{end}" for film in films for end in ("mp4", "txt")))
+    put(tmp_path, "trainval/AbC-1/00002.wav", "trainval/AbC-1/00002.jpg")
+    found = clips("lrs3", tmp_path)
+    assert set(found) == set(films)
+    assert {c.speaker for c in found.values()} == {"lrs3/AbC-1", "lrs3/_xY9"}
+    assert sum(left_out("lrs3", tmp_path).values()) == 2
+    assert set(clips("lrs3", tmp_path / "pretrain")) == {"AbC-1/00001"}
+
+
+def test_lip2wav_as_its_scripts_leave_it(tmp_path: Path) -> None:
+    chem = tmp_path / "Dataset" / "chem"
+    put(chem, "train.txt", "videos/idA.mp4", "videos/idB.webm", "test_results/gts/1.wav")
+    put(chem, *(f"intervals/idA/cut-{n}.mp4" for n in range(3)), "preprocessed/idA/cut-0/9.jpg")
+    put(chem, "preprocessed/idA/cut-0/audio.wav", "preprocessed/idA/cut-0/10.jpg")
+    put(
+        tmp_path,
+        *(
+            f"Dataset/new/preprocessed/idC/cut-1/{name}"
+            for name in ("10.jpg", "9.jpg", "audio.wav", "mels.npz")
+        ),
+    )
+    put(tmp_path, "speakers.csv", text="speaker;gender\nChem;F\n")  # as spreadsheets write it
+    found = clips("lip2wav", tmp_path)
+    cut = found.pop("Dataset/new/preprocessed/idC/cut-1")
+    assert [path.name for path in cut.images] == ["9.jpg", "10.jpg"]
+    assert (cut.speaker, cut.extra["group"]) == ("lip2wav/new", "Dataset/new/preprocessed/idC")
+    assert set(found) == {f"Dataset/chem/intervals/idA/cut-{n}" for n in range(3)}
+    assert {(c.speaker, c.gender) for c in found.values()} == {("lip2wav/chem", "f")}
+    left = {"film files": 2, "sound files": 2, "picture files": 2, "other files": 2}
+    assert left_out("lip2wav", tmp_path) == left
+    assert len(clips("lip2wav", chem)) == 3
+    put(tmp_path, "other/x.mp4")
+    assert rejects("lip2wav", tmp_path)["x.mp4"] == "no speaker"
+
+
+def test_librispeech_as_it_unpacks(tmp_path: Path) -> None:
+    root = tmp_path / "LibriSpeech"
+    put(root, "train-clean-100/103/1240/103-1240-0000.flac", "loose.flac")
+    put(root, "train-clean-100/103/1240/103-1240.trans.txt", text="103-1240-0000 CHAPTER ONE\n")
+    put(root, "SPEAKERS.TXT", text="; ID |SEX|\n103 | F | train-clean-100 | 30 | Karen\n")
+    for source in (tmp_path, root):
+        (clip,) = clips("librispeech", source).values()
+        assert (clip.id, clip.gender) == ("103/103-1240-0000", "f")
+        assert clip.transcript == "chapter one"
+    assert rejects("librispeech", tmp_path) == {"loose.flac": "no speaker"}
+
+
+def test_real_samples_are_all_placed(real_corpus: Path) -> None:
+    counts = {"grid": 75, "vctk": 78, "celeba_hq": 52, "voxceleb": 254, "lrs3": 37}
+    others = {"grid": 7, "vctk": 1}  # sounds beside films, the second rate of an utterance
+    for corpus, count in counts.items():
+        assert len(clips(corpus, real_corpus)) == count
+        assert set(rejects(corpus, real_corpus).values()) <= {NOT_NEEDED}
+        left = left_out(corpus, real_corpus)
+        assert sum(n for what, n in left.items() if what != "other files") == others.get(corpus, 0)
+    assert all(clip.transcript for clip in clips("grid", real_corpus).values())
+    assert {clip.gender for clip in clips("voxceleb", real_corpus).values()} == {"f", "m"}
+    assert len(clips("clips", real_corpus / "other" / "talking_clips")) == 10
+    assert len(clips("librispeech", real_corpus)) == 138

@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -48,7 +48,7 @@ Change = tuple[bool, tuple[int, int, int, int]]  # mirrored; top, left, height, 
 # What a batch holds
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Samples:
     """One role of a batch.
 
@@ -67,11 +67,11 @@ class Samples:
 
     def to(self, device: torch.device | str) -> Samples:
         """The same samples on a device, as float32."""
-        x, *codes = (getattr(self, f.name).to(device, non_blocking=True) for f in fields(self))
+        x, *codes = (value.to(device, non_blocking=True) for value in vars(self).values())
         return Samples(to_range(x) if x.dtype == torch.uint8 else x, *codes)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """All roles of one step; ``None`` where the stores have no faces, or no voices, at all.
 
@@ -90,13 +90,12 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
-        moved: dict[str, Any] = {name: role.to(device) for name, role in self.roles().items()}
-        return replace(self, paired=self.paired.to(device), **moved)
+        moved: dict[str, Any] = {n: v if v is None else v.to(device) for n, v in vars(self).items()}
+        return Batch(**moved)
 
     def roles(self) -> dict[str, Samples]:
         """The roles that are filled, by name."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, Samples)}
+        return {name: role for name, role in vars(self).items() if isinstance(role, Samples)}
 
 
 # Changes made to single samples: short clips, augmentation
@@ -109,7 +108,7 @@ def reflected(count: int, length: int) -> NDArray[np.int64]:
     """
     period = max(2 * (count - 1), 1)
     place = np.arange(length, dtype=np.int64) % period
-    return np.minimum(place, period - place) if count > 1 else np.zeros(length, np.int64)
+    return np.minimum(place, period - place) * (count > 1)
 
 
 def to_range(pixels: Tensor) -> Tensor:
@@ -247,7 +246,7 @@ Streams = Mapping[str, np.random.Generator]
 class Batches:
     """Draws the batches of one split from a mixture of stores.
 
-    Clips of unknown gender are left out, since every role needs one; see :attr:`unknown_gender`.
+    Clips of unknown gender are left out, since every role needs one.
 
     Args:
         stores: the mixture, all with faces of one stored size.
@@ -289,8 +288,8 @@ class Batches:
         self.speakers = tuple(sorted(voiced - {""}) if speakers is None else speakers)
         codes = {speaker: code for code, speaker in enumerate(self.speakers)}
         self._speaker = np.array([codes.get(i.speaker, UNKNOWN) for i in self.items], np.int64)
-        genders = {"": UNKNOWN} | {gender: code for code, gender in enumerate(GENDERS)}
-        self._gender = np.array([genders[i.gender] for i in self.items], np.int64)
+        genders = [GENDERS.index(i.gender) if i.gender else UNKNOWN for i in self.items]
+        self._gender = np.array(genders, np.int64)
         parts = [(i.face_start, i.face_count, i.frame_start, i.frame_count) for i in self.items]
         self._parts = np.array(parts, np.int64).reshape(-1, 4)
         self._index()
@@ -303,12 +302,6 @@ class Batches:
         """16 hex digits over the manifests of the stores, in their order."""
         joined = ",".join(f"{store.corpus}:{store.manifest_hash}" for store in self.stores)
         return hashlib.sha256(joined.encode()).hexdigest()[:16]
-
-    @property
-    def unknown_gender(self) -> dict[str, int]:
-        """How many clips of the split each corpus loses because their gender is unknown."""
-        lost = [i.corpus for i in self.items if i.split == self.split and not i.gender]
-        return {store.corpus: lost.count(store.corpus) for store in self.stores}
 
     def batch(self, step: int) -> Batch:
         """Draw a batch.
@@ -377,15 +370,11 @@ class Batches:
         source = _draw(rng["sources"], side, genders, nothing)
         second = _draw(rng["others"], side, target, first)
         x = load(np.concatenate([source, first, second]), rng).chunk(3)
-        return [
-            Samples(
-                x=part,
-                gender=torch.from_numpy(self._gender[rows]),
-                speaker=torch.from_numpy(self._speaker[rows]),
-                row=torch.from_numpy(rows),
-            )
-            for part, rows in zip(x, (source, first, second), strict=True)
+        codes = [
+            [torch.from_numpy(code) for code in (self._gender[rows], self._speaker[rows], rows)]
+            for rows in (source, first, second)
         ]
+        return [Samples(part, *more) for part, more in zip(x, codes, strict=True)]
 
     def _faces(self, rows: Rows, rng: Streams) -> Tensor:
         """(n, 3, H, W) uint8, a random face of each clip."""
@@ -441,28 +430,26 @@ class Batches:
     def _require_side(self, what: str, found: Collection[int], needed: bool) -> None:
         """Refuse a split without something that it needs."""
         if needed and not found:
+            lost = Counter(i.corpus for i in self.items if i.split == self.split and not i.gender)
             corpora = ", ".join(store.corpus for store in self.stores)
             raise DataError(
                 f"split {self.split!r} of {corpora} has no usable {what} (left out because their "
-                f"gender is unknown: {self.unknown_gender}); expected at least one clip; prepare "
-                "more clips, add genders to the corpus's speakers.csv, or choose another split"
+                f"gender is unknown: {dict(lost)}); expected at least one clip; prepare more, add "
+                "genders to the corpus's speakers.csv, or choose another split"
             )
 
     def _check_sizes(self) -> None:
         """Refuse sizes that do not fit the stores."""
-        if not self.stores or self.split not in SPLITS:
-            raise ConfigError(
-                f"batches: {len(self.stores)} stores, split {self.split!r}; expected at least one "
-                f"store and a split of {SPLITS}; check data.corpora"
-            )
         sizes = {store.image_size for store in self.stores if len(store.faces)}
         self._stored_size = max(sizes, default=self.image_size)
         wanted = self.image_size, self.mel_frames, self.batch_size
-        if min(wanted) < 1 or len(sizes) > 1 or self._stored_size % self.image_size:
+        fits = min(wanted) > 0 and len(sizes) < 2 and not self._stored_size % self.image_size
+        if not (self.stores and self.split in SPLITS and fits):
             raise ConfigError(
-                f"batches: image_size, mel_frames, batch_size {wanted}, faces stored at "
-                f"{sorted(sizes)} pixels; expected positive sizes and an image size that divides "
-                "the one stored size; change the preset or prepare the corpora again at one size"
+                f"batches: {len(self.stores)} stores, split {self.split!r}, image_size, "
+                f"mel_frames, batch_size {wanted}, faces stored at {sorted(sizes)} pixels; "
+                "expected positive sizes, an image size that divides the one stored size, a store "
+                f"and a split of {SPLITS}; change the preset or prepare anew at one size"
             )
 
 

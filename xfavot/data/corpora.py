@@ -91,21 +91,6 @@ def counts(store: Store) -> dict[str, int]:
     }
 
 
-def compare_counts(store: Store) -> list[str]:
-    """Say what a store holds beside what the paper used, one line for each count that differs."""
-    known, ours = describe(store.corpus), counts(store)
-    lines = [
-        f"{store.corpus}: {name} {ours[name]}, in the paper {count}"
-        for name, count in known.paper.items()
-        if ours[name] != count
-    ]
-    present = {item.speaker.partition("/")[2] for item in store.items}
-    absent = [name for name in known.held_out if name not in present]
-    if absent:
-        lines.append(f"{store.corpus}: held-out speakers not present: {', '.join(absent)}")
-    return lines
-
-
 def offer(corpus: str) -> str:
     """Say what `download` would fetch and under which terms, or how to ask for the corpus.
 
@@ -132,7 +117,7 @@ def offer(corpus: str) -> str:
         f"{', '.join((entry.url, *entry.mirrors))}"
     )
     terms.insert(1, f"Terms: {entry.terms}")
-    return "\n".join([f"{known.title} can be fetched:", line, *terms])
+    return "\n".join([f"{known.title} can be fetched (download True):", line, *terms])
 
 
 def download(corpus: str, folder: Path | str, *, on_log: fetch.Log | None = None) -> Path:

@@ -1,57 +1,49 @@
 """Originals in, prepared stores out: scan, make every clip ready, split, write, report.
 
 Paper: Sec. 4 (corpora, 24 kHz, 128x128 aligned faces, 90/10 splits, unseen speakers). One store a
-corpus; a mixture is a list of stores. Clips go straight into the arrays of the store to be, a
-draft beside its place, so that a run that was stopped or killed goes on where it was.
+corpus; a mixture is a list of stores. Each clip that is made ready is kept in a file of its own
+until the store is whole, so that a run that was stopped or killed goes on where it was.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
+import shutil
 import threading
 import time
 import warnings
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait as wait_for_any
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xfavot import presets
+from xfavot import fetch, presets
 from xfavot.audio.f0 import world_f0
 from xfavot.audio.io import PCM_SCALE, MediaNote, load_waveform
 from xfavot.audio.mel import MEL, log_mel
 from xfavot.config import key_of
-from xfavot.data.corpora import compare_counts, describe, offer
-from xfavot.data.corpora import download as fetch_corpus
-from xfavot.data.readers import (
-    NOT_REJECTED,
-    NOTED,
-    READERS,
-    VAL_SHARE,
-    Clip,
-    Reject,
-    corpus_folder,
-    fraction,
-    printable,
-)
-from xfavot.data.report import CARD, PAGE, write_card, write_report
-from xfavot.data.store import HEAD, POSITIONS, Draft, Entry, Item, Store, open_stores
-from xfavot.errors import DataError
-from xfavot.fetch import checksum_of
+from xfavot.data import corpora
+from xfavot.data.readers import NOTED, VAL_SHARE, Clip, Reject, corpus_folder, fraction, printable
+from xfavot.data.readers.layouts import READERS
+from xfavot.data.report import CARD, PAGE, summary, write_report
+from xfavot.data.store import ARRAYS, HEAD, Store, open_stores, write_store
+from xfavot.errors import DataError, import_optional
+from xfavot.files import whole
 from xfavot.image.align import align_face, align_points, align_quad, detect, outside_share
 from xfavot.image.io import load_frames, load_image, resize_image
 from xfavot.media import MediaError
@@ -60,109 +52,97 @@ from xfavot.mini.people import SCHEMA
 
 RECORD = "prepare.json"  # beside store.json: how the store was made
 ORIGINALS = "originals"  # below data_root: what the package makes or fetches itself
-IN_FLIGHT = 4  # clips given out per worker
 COMPILED_KEPT = "16"  # convolutions; face detection gains nothing from more
 LINE_SECONDS = 20.0  # between two lines of progress
 CANNOT_BE_OPENED, CANNOT_BE_READ = "cannot be opened", "cannot be read"
 DIED = "decoder died"
 UNSETTLED = (CANNOT_BE_OPENED, CANNOT_BE_READ, DIED)  # may not be the file's fault: tried again
-FACTS = ("sha256", "kept", "notes")  # of a clip that was made ready, beside its arrays
-Arrays = dict[str, Any]
+FACTS = ("reject", "sha256", "kept", "notes")  # of a clip that was made ready, beside its arrays
+Made = dict[str, Any]
 Log = Callable[[str], None]
-Outcome = tuple[Clip, Arrays | Reject]
 
 
 # One clip made ready: its voice decoded and analysed, its faces found and framed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What decides how a clip is made ready; a change makes drafts and stores differ."""
+# what decides how a clip is made ready; a change makes the clips' files and stores differ
+SETTINGS: Mapping[str, Any] = {
+    "image_size": 128,  # pixels, STATED
+    "faces_per_clip": 4,  # frames of a film, evenly spaced
+    "least_seconds": 0.5,
+    "least_share": 0.9,  # of the length that a corpus promises; less is a truncated file
+    "least_face": 40,  # pixels: width of the framed square in the picture
+    "most_outside": 0.6,  # of the framed square may lie outside the picture
+}
 
-    image_size: int = 128  # pixels, STATED
-    faces_per_clip: int = 4  # frames of a film, evenly spaced
-    least_seconds: float = 0.5
-    least_share: float = 0.9  # of the length that a corpus promises; less is a truncated file
-    least_face: int = 40  # pixels: width of the framed square in the picture
-    most_outside: float = 0.6  # of the framed square may lie outside the picture
 
-
-def process(clip: Clip, settings: Settings) -> Arrays | Reject:
+def process(clip: Clip) -> Made:
     """Make one clip ready.
-
-    Args:
-        clip: what to read.
-        settings: how.
 
     Returns:
         `faces` (F, H, W, 3) uint8 and `landmarks` (F, 5, 2) float32 in pixels of the crop, `audio`
         (N,) int16, `mel` (T, 80) float16, `f0` (T,) float32 Hz, `kept` the numbers of the images or
-        frames kept, `sha256` of the content; or why the clip cannot be used. Nothing is raised for
-        what a file may hold.
+        frames kept, `sha256` of the content, `notes`; or `reject`, the class of the fault and its
+        detail. Nothing is raised for what a file may hold.
     """
     try:
-        arrays: Arrays = {"sha256": content_sha256(clip), "kept": [], "notes": []}
-        if clip.kind != "image":
-            arrays |= _voice(clip, settings)
-        if clip.kind != "audio":
-            arrays |= _faces(clip, settings)
+        made: Made = {"sha256": content_sha256(clip), "kept": [], "notes": []}
+        made |= {} if clip.kind == "image" else _voice(clip)
+        made |= {} if clip.kind == "audio" else _faces(clip)
     except MediaError as error:
-        return Reject(source=clip.source, reason=error.reason, detail=str(error))
-    except OSError as error:
-        return Reject(source=clip.source, reason=CANNOT_BE_OPENED, detail=str(error))
+        return {"reject": [error.reason, str(error)]}
     except Exception as error:  # decoders raise anything; a bad file must never stop the rest
-        detail = f"{type(error).__name__}: {error}"
-        return Reject(source=clip.source, reason=CANNOT_BE_READ, detail=detail)
-    return arrays
+        reason = CANNOT_BE_OPENED if isinstance(error, OSError) else CANNOT_BE_READ
+        return {"reject": [reason, f"{type(error).__name__}: {error}"]}
+    return made
 
 
-def _voice(clip: Clip, settings: Settings) -> Arrays:
-    path = clip.audio or clip.video
-    if path is None:
-        raise MediaError("no voice", "the clip names no sound file and no film")
+def _voice(clip: Clip) -> Made:
+    path = clip.audio or clip.source
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always", MediaNote)
         waveform = load_waveform(path)
     seconds = len(waveform) / MEL.sample_rate
     promised = float(clip.extra.get("seconds", 0.0))
     found = f"{path}: {seconds:.2f} s of sound"
-    if promised and seconds < settings.least_share * promised:
+    if seconds < SETTINGS["least_share"] * promised:
         raise MediaError("truncated", f"{found}; a clip of this corpus has {promised} s")
-    if seconds < settings.least_seconds:
-        raise MediaError("too short", f"{found}; at least {settings.least_seconds} s")
-    mel = log_mel(torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32)))
-    pcm = np.clip(np.rint(waveform * PCM_SCALE), -PCM_SCALE, PCM_SCALE - 1).astype(np.int16)
-    f0 = world_f0(waveform).astype(np.float32)
-    said = [str(note.message) for note in notes if note.category is MediaNote]
-    return {"audio": pcm, "mel": mel.numpy().T.astype(np.float16), "f0": f0, "notes": said}
+    if seconds < SETTINGS["least_seconds"]:
+        raise MediaError("too short", f"{found}; at least {SETTINGS['least_seconds']} s")
+    return {
+        "audio": np.clip(np.rint(waveform * PCM_SCALE), -PCM_SCALE, PCM_SCALE - 1).astype(np.int16),
+        "mel": log_mel(torch.from_numpy(waveform)).numpy().T.astype(np.float16),
+        "f0": world_f0(waveform).astype(np.float32),
+        "notes": [str(note.message) for note in notes if note.category is MediaNote],
+    }
 
 
-def _faces(clip: Clip, settings: Settings) -> Arrays:
+def _faces(clip: Clip) -> Made:
     """Crops of a clip's pictures or of frames of its film; an unfit one costs itself alone."""
     framed: dict[int, tuple[NDArray[np.uint8], NDArray[np.float32]]] = {}
     faults: list[MediaError] = []
-    total, count = len(clip.images), settings.faces_per_clip
-    frames = load_frames(clip.video, count) if clip.video and not total else []
-    spread = [int((i + 0.5) * total / count) for i in range(count)]
-    for number in range(total or len(frames)) if total <= count else spread:
+    count = SETTINGS["faces_per_clip"]
+    pictures: Sequence[Any] = clip.images or load_frames(clip.source, count)
+    spread = {int((i + 0.5) * len(pictures) / count) for i in range(count)}
+    for number in sorted(spread):
         known = None if clip.landmarks is None else clip.landmarks[number]
         try:
-            picture = load_image(clip.images[number]) if total else frames[number]
-            framed[number] = _framed(picture, known, clip.aligned, settings)
+            picture = load_image(pictures[number])
+            framed[number] = _framed(picture, known, clip.aligned)
         except MediaError as fault:
             faults.append(fault)
     if not framed:
-        last = faults[-1] if faults else MediaError("no picture", "the clip names none")
+        last = faults[-1]
         raise MediaError(last.reason, f"{last} ({len(faults)} of {len(faults)} pictures)")
     crops, points = zip(*framed.values(), strict=True)
     return {"faces": np.stack(crops), "landmarks": np.stack(points), "kept": list(framed)}
 
 
 def _framed(
-    picture: NDArray[np.uint8], known: NDArray[np.float32] | None, aligned: bool, settings: Settings
+    picture: NDArray[np.uint8], known: NDArray[np.float32] | None, aligned: bool
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Return the crop of one picture and its landmarks in the crop's pixels."""
-    size = settings.image_size
+    size = SETTINGS["image_size"]
     height, width = picture.shape[:2]
     if aligned:
         if abs(height - width) > 0.02 * max(height, width):
@@ -175,10 +155,10 @@ def _framed(
         raise MediaError("no face found", f"no face in a picture of {width}x{height} pixels")
     quad = align_quad(landmarks)
     side = float(np.hypot(*(quad[3] - quad[0])))
-    if side < settings.least_face:
-        raise MediaError("face too small", f"{side:.0f} pixels; at least {settings.least_face}")
+    if side < SETTINGS["least_face"]:
+        raise MediaError("face too small", f"{side:.0f} pixels; at least {SETTINGS['least_face']}")
     outside = outside_share(picture.shape, landmarks)
-    if outside > settings.most_outside:
+    if outside > SETTINGS["most_outside"]:
         raise MediaError("face cut off", f"{outside:.0%} of the framed square lies outside")
     points = align_points(landmarks, landmarks, size)
     return align_face(picture, landmarks, size), points.astype(np.float32)
@@ -194,72 +174,67 @@ def content_sha256(clip: Clip) -> str:
     Raises:
         OSError: the first file cannot be read.
     """
-    lines = [checksum_of(clip.source)]
-    for path in clip.files[1:]:
+    lines: list[str] = []
+    for path in clip.files:
         try:
-            lines.append(checksum_of(path))
+            lines.append(fetch.checksum_of(path).removeprefix("sha256:"))
         except OSError:
+            if not lines:
+                raise
             lines.append("")
-    lines = [line.removeprefix("sha256:") for line in lines]
-    if len(lines) == 1:
-        return lines[0]
-    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+    text = "".join(f"{line}\n" for line in lines)
+    return lines[0] if len(lines) == 1 else hashlib.sha256(text.encode()).hexdigest()
 
 
 # Many clips made ready, in this process or in several
 
 
 def process_all(
-    clips: Iterable[Clip], settings: Settings, workers: int, window: int = 0
-) -> Iterator[Outcome]:
-    """Make clips ready; a clip at which a decoder dies costs itself alone.
+    work: Callable[[Clip], Made], clips: Sequence[Clip], workers: int
+) -> Iterator[tuple[Clip, Made]]:
+    """Work on clips in processes; a clip at which a decoder dies costs itself alone.
 
     Args:
-        clips: what to do.
-        settings: how.
-        workers: processes; 0 works in this one. Each uses one thread.
-        window: clips given out at a time, 0 for some a worker; those that are out when a worker
-            dies are done again one by one.
+        work: what to do with each, as :func:`process` does.
+        clips: the clips.
+        workers: processes, of one thread each; 0 works in this one.
 
     Yields:
-        Each clip once, in order, with what `process` returns.
+        Each clip once, in order, with what comes of it.
 
     Raises:
         DataError: processes cannot be started.
     """
     if not workers:
-        yield from ((clip, process(clip, settings)) for clip in clips)
+        yield from zip(clips, map(work, clips), strict=True)
         return
-    window = window or IN_FLIGHT * workers
-    waiting = deque(clips)
-    while waiting:
-        pool = ProcessPoolExecutor(
-            workers, mp_context=get_context("spawn"), initializer=_start_worker
-        )
-        flying: deque[tuple[Clip, Future[Arrays | Reject]]] = deque()
+    pools: SimpleQueue[ProcessPoolExecutor | None] = SimpleQueue()  # of one process each
+
+    def one(clip: Clip) -> Made:
+        pool = pools.get()
         try:
-            _require_start(pool)
-            while waiting or flying:
-                while waiting and len(flying) < window:
-                    flying.append((waiting[0], pool.submit(process, waiting[0], settings)))
-                    waiting.popleft()
-                clip, future = flying[0]
-                outcome = future.result()
-                flying.popleft()
-                yield clip, outcome
+            pool = pool or _started()
+            return pool.submit(work, clip).result()
         except BrokenProcessPool:
-            lost = [clip for clip, _ in flying]
-            if window > 1:
-                yield from process_all(lost, settings, workers=1, window=1)
-            else:
-                detail = "the process that decoded it died (a fault of a decoder, or no memory)"
-                for clip in lost:
-                    yield clip, Reject(source=clip.source, reason=DIED, detail=detail)
+            pool = None
+            return {"reject": [DIED, "its process died (a fault of a decoder, or no memory)"]}
         finally:
-            pool.shutdown(cancel_futures=True)
+            pools.put(pool)
+
+    for _ in range(workers):
+        pools.put(None)
+    threads = ThreadPoolExecutor(workers)
+    try:
+        yield from zip(clips, threads.map(one, clips), strict=True)
+    finally:
+        threads.shutdown(cancel_futures=True)
+        for _ in range(workers):
+            if pool := pools.get():
+                pool.shutdown()
 
 
-def _require_start(pool: ProcessPoolExecutor) -> None:
+def _started() -> ProcessPoolExecutor:
+    pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_start_worker)
     try:
         pool.submit(int).result()
     except BrokenProcessPool as error:
@@ -267,6 +242,7 @@ def _require_start(pool: ProcessPoolExecutor) -> None:
             f"worker processes cannot be started ({error}); expected a notebook, a module, or a "
             "script guarded by if __name__ == '__main__'; guard it, or use workers=0"
         ) from error
+    return pool
 
 
 def _start_worker() -> None:
@@ -285,33 +261,6 @@ def _start_worker() -> None:
             os._exit(1)
 
         threading.Thread(target=watch, daemon=True).start()
-
-
-def with_progress(
-    outcomes: Iterable[Outcome],
-    name: str,
-    total: int,
-    log: Log,
-    clock: Callable[[], float] = time.monotonic,
-) -> Iterator[Outcome]:
-    """Pass outcomes on and write a line now and then, with the rate and the time left.
-
-    Lines begin with `name`; of `total` clips, the rate counts from the first one's end, so that the
-    start of the workers does not blur it.
-    """
-    last, first, rejected = clock(), 0.0, 0
-    for done, (clip, outcome) in enumerate(outcomes, start=1):
-        yield clip, outcome
-        rejected += isinstance(outcome, Reject)
-        now = clock()
-        first = first or now
-        if now - last >= LINE_SECONDS or done == total:
-            last, pace = now, (done - 1) / max(now - first, 1e-6)
-            left = timedelta(seconds=round((total - done) / max(pace, 1e-6)))
-            log(
-                f"{name}: {done} of {total} clips, {pace:.1f} a second, {left} left, {rejected} "
-                "rejected"
-            )
 
 
 # What is to be prepared, and whether it has been: the scan of a source, the record of a store
@@ -337,13 +286,8 @@ def scan(corpus: str, source: Path | str, seed: int) -> Plan:
         seed: of the splits that a corpus draws itself.
 
     Raises:
-        DataError: the source is empty, missing, or holds nothing in the corpus's layout.
+        DataError: the source is missing or holds nothing in the corpus's layout.
     """
-    if not str(source).strip():
-        raise DataError(
-            f"source is empty; expected the folder of the {corpus} originals: "
-            f"{READERS[corpus].layout}; set `source` to it"
-        )
     source = Path(source)
     clips: dict[str, Clip] = {}
     rejects: list[Reject] = []
@@ -362,30 +306,19 @@ def scan(corpus: str, source: Path | str, seed: int) -> Plan:
 
 def _state(path: Path) -> list[int]:
     """Bytes of a file and its time of change in ns."""
-    try:
-        state = path.stat()
-        return [state.st_size, state.st_mtime_ns]
-    except OSError:
-        return [-1, 0]
+    with suppress(OSError):
+        return [path.stat().st_size, path.stat().st_mtime_ns]
+    return [-1, 0]
 
 
-def asked_for(
-    corpus: str, seed: int, held_out: Sequence[str] | None = None, settings: Settings | None = None
-) -> dict[str, Any]:
-    """Describe a store by what was asked for, apart from its source.
-
-    Args:
-        corpus: its name.
-        seed: of the splits.
-        held_out: names of unseen speakers; ``None`` takes those of `presets/corpora`.
-        settings: sizes and thresholds.
-    """
+def asked_for(corpus: str, seed: int) -> dict[str, Any]:
+    """Describe the store of a corpus by what is asked for, apart from its source."""
     record = {
         "corpus": corpus,
         "seed": seed,
-        "held_out": sorted(describe(corpus).held_out if held_out is None else held_out),
+        "held_out": sorted(corpora.describe(corpus).held_out),
         "mel": MEL.hash,
-        "settings": asdict(settings or Settings()),
+        "settings": {**SETTINGS},
     }
     return record | ({"generator": SCHEMA} if corpus == "mini" else {})
 
@@ -395,39 +328,23 @@ def existing(target: Path, wanted: Mapping[str, Any]) -> Store | None:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return None
     store = Store.open(target, corpus=wanted["corpus"])
-    advice = f"remove {target} to prepare it anew, or choose another data_root"
     try:
         made = json.loads((target / RECORD).read_text(encoding="utf-8"))
+        made["speakers"] = len({item.speaker for item in store.items})
+        wrong = [
+            f"{name} is {made.get(name)!r}, now {value!r}"
+            for name, value in wanted.items()
+            if made.get(name) != value
+        ]
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"prepared store {target}: {RECORD} is missing or damaged ({error}); {advice}"
-        ) from error
-    made["speakers"] = len({item.speaker for item in store.items})
-    wrong = [
-        f"{name} is {made.get(name)!r}, now {value!r}"
-        for name, value in wanted.items()
-        if made.get(name) != value
-    ]
+        wrong = [f"{RECORD} is missing or damaged ({error})"]
     if wrong:
         raise DataError(
             f"prepared store {target} was made otherwise: {'; '.join(wrong)} (the fingerprint is "
-            f"that of the list of source files); {advice}"
+            f"that of the list of source files); remove {target} to prepare it anew, or choose "
+            "another data_root"
         )
     return store
-
-
-def require_packages(clips: Collection[Clip]) -> None:
-    """Refuse to start without the packages that the clips need, lest all be quarantined."""
-    heard = {"av", "soxr", "pyworld"} if any(clip.kind != "image" for clip in clips) else set()
-    seen = {"av", "PIL"} if any(clip.kind != "audio" for clip in clips) else set()
-    if any(clip.kind != "audio" and not clip.aligned for clip in clips):
-        seen.add("facenet_pytorch")
-    missing = sorted(name for name in heard | seen if not importlib.util.find_spec(name))
-    if missing:
-        raise DataError(
-            f"preparing needs {', '.join(missing)}, not installed; expected the extra `data`; "
-            'run: pip install "xfavot[data]"'
-        )
 
 
 def assign_splits(clips: Iterable[Clip], *, seed: int, held_out: Iterable[str]) -> dict[str, str]:
@@ -496,127 +413,123 @@ def prepare(
     record = {**wanted, "fingerprint": plan.fingerprint}
     store = existing(target, record)
     if store is None:
-        store = _made(plan, target, record, workers, log)
+        for package in ("av", "PIL", "pyworld", "soxr"):  # lest all clips be quarantined
+            import_optional(package, extra="data", purpose="preparing")
+        if any(clip.kind != "audio" and not clip.aligned for clip in plan.clips.values()):
+            detect([np.zeros((64, 64, 3), np.uint8)])
+        ready = target.with_name(f".{plan.corpus}.partial")
+        with fetch.alone(ready):
+            store = _assembled(plan, target, record, _made_ready(plan, ready, workers, log))
+        shutil.rmtree(ready, ignore_errors=True)
+        log(summary([store]).partition("\n")[0])
     else:
         log(f"{plan.corpus}: {target} is ready ({len(store.items)} items); nothing to do")
     if not (target / PAGE).is_file() or not (target / CARD).is_file():
-        log(f"{plan.corpus}: report in {write_report(store)}, card in {write_card(store)}")
+        write_report(store)
+        log(f"{plan.corpus}: report in {target / PAGE}, card in {target / CARD}")
     return store
 
 
-def _made(plan: Plan, target: Path, record: dict[str, Any], workers: int, log: Log) -> Store:
-    """Make the clips of a plan ready, those that a stopped run left, and publish the store."""
-    corpus, settings = plan.corpus, Settings(**record["settings"])
-    require_packages(plan.clips.values())
-    try:
-        with Draft(target.with_name(f".{corpus}.partial"), settings.image_size) as draft:
-            draft.keep(_still_valid(draft.entries, plan.clips, settings))
-            before = {entry["id"] for entry in draft.entries}
-            todo = [clip for clip in plan.clips.values() if clip.id not in before]
-            kept = f", {len(before)} of them finished before" if before else ""
-            log(f"{corpus}: {len(plan.clips)} clips in {plan.root}{kept}")
-            outcomes = process_all(todo, settings, workers)
-            for clip, outcome in with_progress(outcomes, corpus, len(todo), log):
-                entry: Entry = {"id": clip.id, "stamp": _stamp(clip, settings)}
-                if isinstance(outcome, Reject):
-                    entry["reject"], outcome = [outcome.reason, outcome.detail], {}
-                entry |= {name: outcome.pop(name) for name in FACTS if name in outcome}
-                draft.append(entry, outcome)
-            return _published(plan, draft, target, record, log)
-    except OSError as error:
-        raise DataError(
-            f"{target}: cannot be written ({error}); expected a folder with free space; free some "
-            "or change data_root, and run again: what was finished is kept"
-        ) from error
+def _made_ready(plan: Plan, folder: Path, workers: int, log: Log) -> dict[str, tuple[Path, Made]]:
+    """Make each clip of a plan ready in a file of its own, but for those that a run left before.
+
+    Returns:
+        By the clip's id its file, which holds the arrays, and its :data:`FACTS`.
+    """
+    ready: dict[str, tuple[Path, Made]] = {}
+    files = {clip.id: _file(clip, folder) for clip in plan.clips.values()}
+    for name, file in files.items():
+        if file.exists():
+            with np.load(file) as made:
+                ready[name] = file, {fact: made[fact].tolist() for fact in FACTS if fact in made}
+    kept = f", {len(ready)} of them finished before" if ready else ""
+    log(f"{plan.corpus}: {len(plan.clips)} clips in {plan.root}{kept}")
+    todo = [clip for clip in plan.clips.values() if clip.id not in ready]
+    begun, said, rejected = 0.0, time.monotonic(), 0
+    outcomes = process_all(partial(_keep, folder=folder), todo, workers)
+    for done, (clip, facts) in enumerate(outcomes, start=1):
+        ready[clip.id] = files[clip.id], facts
+        rejected += "reject" in facts
+        now = time.monotonic()
+        begun = begun or now  # counted from the end of the first, lest the workers' start blur it
+        if now - said >= LINE_SECONDS or done == len(todo):
+            pace, said = (now - begun) / max(done - 1, 1), now
+            left = timedelta(seconds=round(pace * (len(todo) - done)))
+            log(f"{plan.corpus}: {done} of {len(todo)} clips, {left} left, {rejected} rejected")
+    return ready
 
 
-def _still_valid(
-    entries: Sequence[Entry], clips: Mapping[str, Clip], settings: Settings
-) -> list[Entry]:
-    """What a stopped run left, up to the first clip that has changed since."""
-    valid = []
-    for entry in entries:
-        clip = clips.get(entry["id"])
-        if clip is None or entry["stamp"] != _stamp(clip, settings):
-            break
-        if entry.get("reject", ("",))[0] not in UNSETTLED:
-            valid.append(entry)
-    return valid
+def _file(clip: Clip, folder: Path) -> Path:
+    """Where a clip that was made ready lies; another one if the clip or the settings change."""
+    known = [clip.id, clip.kind, clip.aligned, [_state(path) for path in clip.files]]
+    key = key_of({**SETTINGS, "mel": MEL.hash, "clip": known})
+    return folder / f"{key}.npz"
 
 
-def _stamp(clip: Clip, settings: Settings) -> list[Any]:
-    """By what a clip that was made ready before is known to be the same; plain JSON."""
-    key = key_of({**asdict(settings), "mel": MEL.hash})
-    return [key, clip.kind, clip.aligned, [_state(path) for path in clip.files]]
+def _keep(clip: Clip, folder: Path) -> Made:
+    """Make a clip ready in its file, unless it may get well; return its :data:`FACTS`."""
+    made = process(clip)
+    facts = {name: made[name] for name in FACTS if name in made}
+    if facts.get("reject", ("",))[0] not in UNSETTLED:
+        with whole(_file(clip, folder)) as draft:
+            np.savez(draft, **made)
+    return facts
 
 
-def _published(plan: Plan, draft: Draft, target: Path, record: dict[str, Any], log: Log) -> Store:
-    """Turn a draft whose clips are all ready into the store."""
-    corpus, clips = plan.corpus, plan.clips
-    entries = {entry["id"]: entry for entry in draft.entries}
+def _assembled(
+    plan: Plan, target: Path, record: Mapping[str, Any], ready: Mapping[str, tuple[Path, Made]]
+) -> Store:
+    """Write the store of clips that are all ready."""
     accepted, rejects = list[Clip](), [*plan.rejects]
-    for clip in clips.values():
-        entry = entries[clip.id]
-        rejects += [Reject(clip.source, NOTED, note) for note in entry.get("notes", ())]
-        if "reject" in entry:
-            rejects.append(Reject(clip.source, *entry["reject"]))
-        else:
-            accepted.append(clip)
-    rejects.sort(key=lambda reject: (str(reject.source), reject.reason))
-    unfit: Counter[str] = Counter()
-    for reject in rejects:
-        unfit[reject.reason] += reject.files
-    spare = ", ".join(f"{unfit.pop(reason, 0)} {reason}" for reason in NOT_REJECTED)
-    reasons = ", ".join(f"{count} {reason}" for reason, count in unfit.most_common()) or "none"
-    if not accepted:
-        first = f"; the first: {rejects[0].source}: {rejects[0].detail}" if rejects else ""
-        raise DataError(
-            f"{corpus}: none of the {len(clips)} clips in {plan.root} can be used "
-            f"({reasons}{first}); expected readable faces and voices; check the source"
-        )
-    splits = assign_splits(accepted, seed=record["seed"], held_out=record["held_out"])
-    names = ("id", "kind", "speaker", "gender", "transcript")
-    items = [
-        Item(
-            corpus=corpus,
-            split=splits[clip.id],
-            source=_relative(clip.source, plan.root),
-            sha256=entries[clip.id]["sha256"],
-            **{name: getattr(clip, name) for name in names},
-            **{name: entries[clip.id][name] for name in POSITIONS},
-        )
-        for clip in accepted
-    ]
-    record |= {"clips": len(clips), "source": str(plan.root)}
-    factors = _factors(accepted, entries)
-    store = draft.publish(
-        target,
-        items,
-        corpus=corpus,
-        seed=record["seed"],
-        left_out=[
-            (_relative(r.source, plan.root), r.reason, printable(r.detail), r.files)
-            for r in rejects
-        ],
-        beside={RECORD: record, **({"factors.json": factors} if factors else {})},
-    )
-    log(f"{corpus}: {len(items)} accepted, {unfit.total()} rejected ({reasons}); files {spare}")
-    return store
-
-
-def _factors(clips: Iterable[Clip], entries: Mapping[str, Entry]) -> dict[str, Any]:
-    """What a made corpus knows: factors by speaker, and one entry a stored face; else empty."""
-    people, faces = {}, []
-    for clip in clips:
+    people, faces = dict[str, Any](), list[Any]()  # what a made corpus knows of each stored face
+    for clip in plan.clips.values():
+        facts = ready[clip.id][1]
+        rejects += [Reject(clip.source, NOTED, note) for note in facts.get("notes", ())]
+        if "reject" in facts:
+            rejects.append(Reject(clip.source, *facts["reject"]))
+            continue
+        accepted.append(clip)
         if "hidden" in clip.extra:
             people[clip.speaker] = clip.extra["hidden"]
-            known = dict(enumerate(clip.extra.get("faces", ())))
-            faces += [known.get(number, {}) for number in entries[clip.id]["kept"]]
-    return {"people": people, "faces": faces} if people else {}
+            known = dict(enumerate(clip.extra["faces"]))
+            faces += [known.get(number, {}) for number in facts["kept"]]
+    if not accepted:
+        bad = [facts["reject"] for _, facts in ready.values()]
+        reasons = Counter(reason for reason, _ in bad).most_common()
+        raise DataError(
+            f"{plan.corpus}: none of the {len(plan.clips)} clips in {plan.root} can be used "
+            f"({', '.join(f'{count} {reason}' for reason, count in reasons)}; the first: "
+            f"{bad[0][1]}); expected readable faces and voices; check the source"
+        )
+    rejects.sort(key=lambda reject: (str(reject.source), reject.reason))
+    splits = assign_splits(accepted, seed=record["seed"], held_out=record["held_out"])
 
+    def relative(path: Path) -> str:
+        inside = path.is_relative_to(plan.root)
+        return printable(path.relative_to(plan.root).as_posix() if inside else str(path))
 
-def _relative(path: Path, root: Path) -> str:
-    return printable(path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path))
+    def clips() -> Iterator[tuple[dict[str, str], Made]]:
+        for clip in accepted:
+            names = ("id", "kind", "speaker", "gender", "transcript")
+            texts = {name: getattr(clip, name) for name in names}
+            texts |= {"source": relative(clip.source), "split": splits[clip.id]}
+            file, facts = ready[clip.id]
+            with np.load(file) as made:
+                arrays = {name: made[name] for name in ARRAYS if name in made}
+            yield {**texts, "sha256": facts["sha256"]}, arrays
+
+    beside = {RECORD: {**record, "clips": len(plan.clips), "source": str(plan.root)}}
+    if people:
+        beside["factors.json"] = {"people": people, "faces": faces}
+    left_out = [(relative(r.source), r.reason, printable(r.detail), r.files) for r in rejects]
+    return write_store(
+        target,
+        clips(),
+        image_size=SETTINGS["image_size"],
+        seed=record["seed"],
+        left_out=left_out,
+        beside=beside,
+    )
 
 
 def open_or_make_mini(
@@ -672,7 +585,7 @@ def prepare_dataset(
     places = (Path(source), Path(source) / "mini") if str(source) else ()
     given = any((place / "factors.json").is_file() for place in places)  # somebody's own `mini`
     for corpus in presets.load("datasets", dataset)["corpora"]:
-        wanted, folder, more = asked_for(corpus, seed), source, ""
+        wanted, folder = asked_for(corpus, seed), source
         if corpus == "mini" and not given:
             speech = speech_of(voices, speakers=speakers, seed=seed)
             wanted |= {"speakers": speakers, "speech": speech}
@@ -684,21 +597,16 @@ def prepare_dataset(
             folder = Path(data_root) / ORIGINALS / corpus
             size = {"speakers": speakers, "seed": seed, "workers": max(workers, 1)}
             originals(folder, **size, voices=voices, on_log=log)
-        if describe(corpus).download:
-            more = "\nGive download True to fetch it."
-            if download:
-                fetch_corpus(corpus, source, on_log=log)
+        if download and corpora.describe(corpus).download:
+            corpora.download(corpus, source, on_log=log)
         try:
             plan = scan(corpus, folder, seed)
         except DataError as error:
-            missing.append(f"{corpus}: {error}\n{offer(corpus)}{more}")
+            missing.append(f"MISSING from {dataset}: {corpus}: {error}\n{corpora.offer(corpus)}")
         else:
             stores.append(prepare(plan, wanted, data_root, workers, log))
     if not stores:
         raise DataError(f"dataset {dataset!r}: nothing to prepare.\n" + "\n".join(missing))
     for line in missing:
-        log(f"MISSING from {dataset}: {line}")
-    for store in stores:
-        for line in compare_counts(store):
-            log(line)
+        log(line)
     return stores

@@ -11,9 +11,8 @@ from __future__ import annotations
 import base64
 import csv
 import io
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +21,20 @@ from numpy.typing import NDArray
 
 from xfavot.audio.mel import MEL
 from xfavot.data.corpora import counts, describe
-from xfavot.data.readers import NOT_REJECTED, NOTED, READERS
+from xfavot.data.readers import NOT_REJECTED, NOTED
+from xfavot.data.readers.layouts import READERS
 from xfavot.data.store import QUARANTINE, SPLITS, Item, Store
 from xfavot.errors import DataError
 from xfavot.files import write_whole
 
 CARD, PAGE = "CARD.md", "report.html"  # in a store's folder
 SHEET_FACES, PREVIEW_FACES = 60, 24
-SHEET_COLUMNS = 12
 PLAYERS = 6
 PLAYER_SECONDS = 3.0
 PITCH_CLIPS = 2000  # whose pitch is read for the page
-BINS = 26
 LAST_PERCENTILE = 99.0  # the last bar holds what lies beyond
 MODALITIES = {"av": "face and voice", "audio": "voice", "image": "face"}
 WORDS = {"f": "female", "m": "male", "": "gender unknown"}
-COLOURS = {"female": "#a8557f", "male": "#3f7397"}
 _INTRO = """# Datasets
 
 One card a corpus. Nothing of a corpus is part of this repository; `mini` is made by the package.
@@ -46,20 +43,16 @@ file is written by `make cards`.
 """
 
 
-@cache
-def _templates() -> Any:
+def _render(template: str, **values: object) -> str:
     import jinja2
 
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=jinja2.select_autoescape(["html"]),
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )
-
-
-def _render(template: str, **values: object) -> str:
-    return str(_templates().get_template(template).render(**values))
+    return environment.get_template(template).render(**values)
 
 
 # What the page, the card and the summary say of a store; the templates choose the words
@@ -97,62 +90,62 @@ def _tally(items: Sequence[Item], key: Callable[[Item], str]) -> dict[str, dict[
 
 def _facts(store: Store) -> dict[str, Any]:
     items, listed = store.items, read_quarantine(store)
-    files = {reason: sum(row["files"] for row in rows) for reason, rows in listed.items()}
-    genders = {item.speaker: item.gender for item in items if item.speaker}.values()
     seconds = [item.sample_count / MEL.sample_rate for item in items if item.sample_count]
+    genders = [*{item.speaker: item.gender for item in items if item.speaker}.values()]
     return {
         "store": store,
         "splits": SPLITS,
         "kinds": _tally(items, lambda item: f"{MODALITIES[item.kind]}, {WORDS[item.gender]}"),
         "speakers": _tally(items, lambda item: item.speaker),
         "counts": counts(store),
-        "genders": Counter(genders),
+        "genders": {gender: genders.count(gender) for gender in WORDS},
         "nameless": sum(not item.speaker for item in items),
-        "transcripts": sum(bool(item.transcript and item.sample_count) for item in items),
         "seconds": seconds,
         "hours": f"{sum(seconds) / 3600:.2f}",
         "percentiles": np.percentile(seconds or [0.0], [5, 50, 95]).tolist(),
         "tags": sorted({mode for i in items for mode in MODALITIES[i.kind].split(" and ")}),
+        "noted": NOTED,
+        "files": {reason: sum(row["files"] for row in rows) for reason, rows in listed.items()},
         "rejects": {why: rows for why, rows in listed.items() if why not in NOT_REJECTED},
         "others": {why: rows for why, rows in listed.items() if why in NOT_REJECTED},
-        "files": files,
-        "unused": {why: count for why, count in files.items() if why != NOTED},
-        "rejected": sum(count for why, count in files.items() if why not in NOT_REJECTED),
     }
 
 
-def write_report(store: Store) -> Path:
-    """Write the report page into the store's folder, from what lies there on disk.
+def write_report(store: Store) -> None:
+    """Write the report page and the card into the store's folder, from what lies there on disk.
 
     Raises:
-        DataError: the page cannot be written.
+        DataError: one cannot be written.
     """
     facts = _facts(store)
-    return _write(
-        store.path / PAGE,
-        _render(
-            "report.html",
-            **facts,
-            media=_media([store], faces=SHEET_FACES, voices=PLAYERS),
-            durations=histogram({"": facts["seconds"]}, unit="s"),
-            pitch=histogram(_pitch(store), unit="Hz"),
-        ),
-    )
+    charts = _histogram({"": facts["seconds"]}, "s"), _histogram(_pitch(store), "Hz")
+    media = _media([store], SHEET_FACES, PLAYERS, headings=False)
+    page = _render("report.html", media=media, charts=charts, **facts)
+    try:
+        write_whole(store.path / PAGE, page)
+        write_whole(store.path / CARD, card(store.corpus, store))
+    except OSError as error:
+        raise DataError(
+            f"{store.path / PAGE} cannot be written ({error}); expected free space; the store "
+            "itself is whole: free some space and run again for its report"
+        ) from error
 
 
 def preview(stores: Sequence[Store]) -> str:
     """Return HTML that shows faces and voices of some stores, for a notebook.
 
     Args:
-        stores: the stores of a mixture; together they show at most `PLAYERS` voices.
+        stores: the stores of a mixture; together they show about `PLAYERS` voices.
     """
-    share = max(1, PLAYERS // max(len(stores), 1))
-    return _media(stores, faces=PREVIEW_FACES, voices=share, headings=True)
+    return _media(stores, PREVIEW_FACES, max(1, PLAYERS // max(len(stores), 1)), headings=True)
 
 
 def summary(stores: Sequence[Store]) -> str:
-    """Say in plain lines what the stores of a mixture hold and what was not used."""
-    return "\n".join(_render("summary.md", page=PAGE, **_facts(store)) for store in stores)
+    """Say in plain lines what stores hold, beside the paper, and what was not used."""
+    return "\n".join(
+        _render("summary.md", page=PAGE, known=describe(store.corpus), **_facts(store))
+        for store in stores
+    )
 
 
 def card(corpus: str, store: Store | None = None) -> str:
@@ -174,52 +167,21 @@ def all_cards() -> str:
     return "\n".join([_INTRO, *(card(corpus) for corpus in READERS)])
 
 
-def write_card(store: Store) -> Path:
-    """Write the card of a store into its folder.
-
-    Raises:
-        DataError: it cannot be written.
-    """
-    return _write(store.path / CARD, card(store.corpus, store))
-
-
-def _write(path: Path, text: str) -> Path:
-    try:
-        write_whole(path, text)
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be written ({error}); expected free space; the store itself is "
-            f"whole: free some space and run again for {path.name}"
-        ) from error
-    return path
-
-
 # Charts, faces to look at, voices to listen to
 
 
 def _pitch(store: Store) -> dict[str, list[float]]:
     """Return the median pitch, Hz, of some clips, by gender."""
-    voices = [item for item in store.items if item.sample_count]
-    few = np.linspace(0, len(voices) - 1, min(PITCH_CLIPS, len(voices))).astype(int)
     pitch: dict[str, list[float]] = {word: [] for word in WORDS.values()}
-    for item in (voices[i] for i in few):
+    for item in _spread(store.items, PITCH_CLIPS, "sample_count"):
         f0 = store.f0_hz(item)
         if (f0 > 0).any():
             pitch[WORDS[item.gender]].append(float(np.median(f0[f0 > 0])))
     return pitch
 
 
-def histogram(groups: Mapping[str, Sequence[float]], *, unit: str) -> str:
-    """Draw how often values occur, the groups stacked, as SVG.
-
-    Args:
-        groups: values by name, drawn from the floor up; `COLOURS` has the names.
-        unit: of the values.
-
-    Returns:
-        The drawing, or nothing if there is no value. The last bar holds everything above the 99th
-        percentile.
-    """
+def _histogram(groups: Mapping[str, Sequence[float]], unit: str) -> str:
+    """Draw how often values occur, the groups stacked, as SVG; nothing if there is no value."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -230,78 +192,44 @@ def histogram(groups: Mapping[str, Sequence[float]], *, unit: str) -> str:
     figure = Figure(figsize=(5.2, 1.7), layout="constrained")
     axes = figure.subplots()
     shown = [group.clip(max=last) for group in values.values()]
-    colours = [COLOURS.get(name, "#6b7f86") for name in values]
-    axes.hist(shown, bins=BINS, stacked=True, color=colours, label=[*values])
+    axes.hist(shown, bins=26, stacked=True, label=[*values])
     if any(values):
-        axes.legend(frameon=False, fontsize=8, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
+        axes.legend(frameon=False, fontsize=8)
     axes.set_xlabel(unit)
-    axes.spines[["top", "right"]].set_visible(False)
     stream = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": unit}):
         figure.savefig(stream, format="svg", metadata={"Date": None})
     return "<svg" + stream.getvalue().partition("<svg")[2]
 
 
-def _media(stores: Sequence[Store], *, faces: int, voices: int, headings: bool = False) -> str:
-    """Render a contact sheet of some faces, and players of some voices beside a face, a store."""
-    parts = []
-    for store in stores:
-        shown = [store.face(item) for item in _spread(store.items, faces, "face_count")]
-        players = [
-            {
-                "id": item.id,
-                "words": item.transcript,
-                "face": _picture(store.face(item)) if item.face_count else "",
-                "voice": _sound(store, item),
-            }
-            for item in _spread(store.items, voices, "sample_count")
-        ]
-        part = {
+def _media(stores: Sequence[Store], faces: int, voices: int, *, headings: bool) -> str:
+    """Render some faces, and players of some voices beside a face, of each store."""
+    parts = [
+        {
             "heading": store.corpus if headings else "",
-            "sheet": _picture(contact_sheet(shown)) if shown else "",
-            "shown": len(shown),
-            "faces": len(store.faces),
-            "players": players,
+            "faces": [_picture(store.face(i)) for i in _spread(store.items, faces, "face_count")],
+            "count": len(store.faces),
+            "players": [
+                (item, _picture(store.face(item)) if item.face_count else "", _sound(store, item))
+                for item in _spread(store.items, voices, "sample_count")
+            ],
         }
-        parts.append(part)
+        for store in stores
+    ]
     return _render("media.html", parts=parts)
 
 
-def contact_sheet(faces: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Lay faces of one size out in rows of `SHEET_COLUMNS`.
-
-    Args:
-        faces: each (H, W, 3) uint8.
-
-    Returns:
-        (rows H, columns W, 3) uint8, white where there is none.
-    """
-    columns = min(SHEET_COLUMNS, len(faces))
-    white = [np.full_like(faces[0], 255)] * (-len(faces) % columns)
-    cells = [*faces, *white]
-    rows = [np.hstack(cells[i : i + columns]) for i in range(0, len(cells), columns)]
-    return np.vstack(rows)
-
-
 def _spread(items: Sequence[Item], count: int, having: str) -> list[Item]:
-    """Choose items evenly over the speakers (of one speaker, evenly over the items).
+    """Choose items evenly over the speakers.
 
     Args:
         items: all of a store.
         count: how many, at most.
         having: the number that must not be 0: "face_count" or "sample_count".
     """
-    turns: Counter[str] = Counter()
-    ranked: list[tuple[int, int]] = []
-    for row, item in enumerate(items):
-        if getattr(item, having):
-            ranked.append((turns[item.speaker], row))
-            turns[item.speaker] += 1
-    rows = [row for _, row in sorted(ranked)]
-    if len(turns) > 1:
-        rows = rows[: max(count, len(turns))]  # the first of each speaker before a second
-    many = min(count, len(rows))
-    return [items[rows[int((i + 0.5) * len(rows) / many)]] for i in range(many)]
+    fit = sorted((i for i in items if getattr(i, having)), key=lambda item: item.speaker)
+    chosen = min(count, len(fit))
+    return [fit[int((i + 0.5) * len(fit) / chosen)] for i in range(chosen)]
 
 
 def _picture(pixels: NDArray[np.uint8]) -> str:

@@ -1,25 +1,23 @@
 """The prepared store: one folder a corpus, flat arrays on disk and one manifest row a clip.
 
-`prepare` writes it once through :class:`Draft`; everything after reads it through :class:`Store`.
-Arrays grow while the corpus streams by and are memory-mapped afterwards, so that neither side ever
-holds a corpus in memory. Frames are stored time first, (T, 80), so that a crop of a clip is one
+:func:`write_store` writes it once; everything after reads it through :class:`Store`. Arrays grow
+while the clips stream by and are memory-mapped afterwards, so that neither side ever holds a corpus
+in memory. Frames are stored time first, (T, 80), so that a crop of a clip is one
 contiguous piece of the file.
 """
 
 from __future__ import annotations
 
 import csv
-import fcntl
 import hashlib
 import io
 import json
 import os
-import time
+import shutil
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import astuple, dataclass, fields
-from math import prod
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -46,14 +44,13 @@ ARRAYS = {  # the file's type, and the part of an item's columns that counts its
     "mel": ("float16", "frame"),
     "f0": ("float32", "frame"),
 }
-PARTS = ("face", "sample", "frame")
 HEAD, MANIFEST, QUARANTINE = "store.json", "manifest.csv", "quarantine.csv"
 LEFT_OUT = ("source", "reason", "detail", "files")  # columns of the quarantine; files: how many
+HEADER = 128  # bytes at the start of an .npy file, however many rows follow
 STD_FLOOR = 1e-3  # log10 units; keeps a band that never changes from being divided by zero
 HIGHEST_MEL = LOUDEST + np.log10(HIGHEST_PEAK)  # log10, of a waveform that the reader accepts
 
 Array = NDArray[Any]
-Entry = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,149 +268,80 @@ def mel_statistics(stores: Sequence[Store], *, split: str) -> Standardiser:
 # A store while it is written
 
 
-JOURNAL, LOCK = "journal.jsonl", "lock"  # in a draft only
-HEADER = 128  # bytes at the start of an .npy file, however many rows follow
-COMMIT_SECONDS = 5.0  # of work are lost at most when the process is killed
-
-
-class Draft:
-    """A store that grows beside its place: arrays, and a journal with one entry a clip.
-
-    Use it in a ``with`` statement. A draft whose process was stopped or killed is opened again and
-    goes on after its last entry on the disk. One process writes at a time.
+def write_store(
+    path: Path,
+    clips: Iterable[tuple[Mapping[str, str], Mapping[str, Array]]],
+    *,
+    image_size: int,
+    seed: int,
+    left_out: Sequence[tuple[str, str, str, int]] = (),
+    beside: Mapping[str, object] | None = None,
+) -> Store:
+    """Write a store clip by clip, and let it appear at its path, whole.
 
     Args:
-        folder: of the draft, on the disk of the store.
+        path: the store's folder, ``<data_root>/<corpus>``; absent or empty.
+        clips: of each one the texts of its :class:`Item`, but for the corpus, and any of `faces`
+            (n, H, W, 3) uint8 with `landmarks` (n, 5, 2) float32, and `audio` (N,) int16 with
+            `mel` (N // 300 + 1, 80) float16 and `f0` (N // 300 + 1,) float32.
         image_size: pixels a side of every face.
+        seed: of the splits, recorded.
+        left_out: :data:`LEFT_OUT` of what is not used.
+        beside: more JSON files, by name.
+
+    Returns:
+        The store, opened.
 
     Raises:
-        DataError: another process is writing the draft.
-        OSError: the folder cannot be written.
+        DataError: arrays that do not fit each other or the store, or a text that no store may hold.
+        OSError: the path is taken or the disk is full; nothing is left.
     """
-
-    def __init__(self, folder: Path, image_size: int) -> None:
-        """Open or create the files of a draft; see the class."""
-        tails = {"faces": (image_size, image_size, 3), "landmarks": (5, 2), "mel": (MEL.n_mels,)}
-        self._tails: dict[str, tuple[int, ...]] = {name: tails.get(name, ()) for name in ARRAYS}
-        self._bytes = {  # of a row
-            name: np.dtype(kind).itemsize * prod(self._tails[name])
-            for name, (kind, _) in ARRAYS.items()
-        }
-        self.folder, self.image_size, self._open = folder, image_size, ExitStack()
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = self._open.enter_context((folder / LOCK).open("w"))
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._open.close()
-            raise DataError(
-                f"{folder}: another process is writing there; wait for its end or stop it"
-            ) from None
-        paths = {name: folder / f"{name}.npy" for name in ARRAYS}
-        for path in paths.values():
-            path.touch()
-        self._files = {n: self._open.enter_context(p.open("r+b")) for n, p in paths.items()}
-        self.keep(self._read_journal())
-
-    def keep(self, entries: Sequence[Entry]) -> None:
-        """Go on after some of the entries, and remove the others with their arrays.
-
-        Args:
-            entries: those up to any place, but for such as own no array.
-        """
-        self.entries, self._journalled = list(entries), len(entries)
-        self._ends = {
-            part: max((e[f"{part}_start"] + e[f"{part}_count"] for e in entries), default=0)
-            for part in PARTS
-        }
-        for name, (_, part) in ARRAYS.items():
-            self._files[name].truncate(HEADER + self._ends[part] * self._bytes[name])
-            self._files[name].seek(0, os.SEEK_END)
-        write_whole(self.folder / JOURNAL, "".join(json.dumps(e) + "\n" for e in entries))
-        self._committed = time.monotonic()
-
-    def append(self, entry: Entry, arrays: Mapping[str, Array]) -> Entry:
-        """Add a clip.
-
-        Args:
-            entry: what the journal is to say of it; plain JSON.
-            arrays: any of `faces` (n, H, W, 3) uint8 with `landmarks` (n, 5, 2) float32, and
-                `audio` (N,) int16 with `mel` (N // 300 + 1, 80) float16 and `f0`
-                (N // 300 + 1,) float32; none for a clip that cannot be used.
-
-        Returns:
-            The entry with the clip's :data:`POSITIONS`.
-
-        Raises:
-            DataError: the arrays do not fit each other or the store.
-            OSError: the disk is full; what was added before is kept.
-        """
-        samples = len(arrays.get("audio", ()))
-        frames = samples // MEL.hop + 1 if samples else 0
-        counts = {"face": len(arrays.get("faces", ())), "sample": samples, "frame": frames}
+    draft = path.with_name(f".{path.name}.new")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    tails = {"faces": (image_size, image_size, 3), "landmarks": (5, 2), "mel": (MEL.n_mels,)}
+    ends, items = {"face": 0, "sample": 0, "frame": 0}, list[Item]()
+    described: dict[str, Any] = {}
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, draft, ignore_errors=True)
+        files = {n: stack.enter_context((draft / f"{n}.npy").open("wb")) for n in ARRAYS}
+        for file in files.values():
+            file.seek(HEADER)
+        for texts, arrays in clips:
+            samples = len(arrays.get("audio", ()))
+            frames = samples // MEL.hop + 1 if samples else 0
+            counts = {"face": len(arrays.get("faces", ())), "sample": samples, "frame": frames}
+            for name, (dtype, part) in ARRAYS.items():
+                shape = (counts[part], *tails.get(name, ()))
+                array = arrays.get(name, np.zeros((0, *shape[1:]), dtype))
+                if array.shape != shape or array.dtype != dtype:
+                    raise DataError(
+                        f"clip {texts['id']!r}: {name} is {array.shape} {array.dtype}; expected "
+                        f"{shape} {dtype}; correct what prepares the clip"
+                    )
+                files[name].write(array.tobytes())
+            row: dict[str, Any] = {**texts, "corpus": path.name}
+            row |= {f"{part}_start": end for part, end in ends.items()}
+            row |= {f"{part}_count": count for part, count in counts.items()}
+            items.append(Item(**row))
+            if any(getattr(items[-1], name) not in values for name, values in ALLOWED.items()):
+                raise DataError(f"{items[-1]}; expected {ALLOWED}; correct the corpus's reader")
+            ends = {part: end + counts[part] for part, end in ends.items()}
         for name, (dtype, part) in ARRAYS.items():
-            shape = (counts[part], *self._tails[name])
-            array = arrays.get(name, np.zeros((0, *self._tails[name]), dtype))
-            if array.shape != shape or array.dtype != dtype:
-                raise DataError(
-                    f"clip {entry['id']!r}: {name} is {array.shape} {array.dtype}; expected "
-                    f"{shape} {dtype}; correct what prepares the clip"
-                )
-        for name, array in arrays.items():
-            self._files[name].write(array.tobytes())
-        for part, count in counts.items():
-            entry |= {f"{part}_start": self._ends[part], f"{part}_count": count}
-            self._ends[part] += count
-        self.entries.append(entry)
-        if time.monotonic() - self._committed > COMMIT_SECONDS:
-            self._commit()
-        return entry
-
-    def publish(
-        self,
-        path: Path,
-        items: Sequence[Item],
-        *,
-        corpus: str,
-        seed: int,
-        left_out: Sequence[tuple[str, str, str, int]] = (),
-        beside: Mapping[str, object] | None = None,
-    ) -> Store:
-        """Write headers, manifest and store.json, and let the store appear at its path, whole.
-
-        Args:
-            path: the store's folder, ``<data_root>/<corpus>``.
-            items: one for each clip that can be used.
-            corpus: its name.
-            seed: of the splits, recorded.
-            left_out: :data:`LEFT_OUT` of what is not used.
-            beside: more JSON files, by name.
-
-        Returns:
-            The store, opened.
-
-        Raises:
-            DataError: an item has a value that no store may hold.
-            OSError: the path is taken or the disk is full; the draft is kept.
-        """
-        for item in items:
-            if any(getattr(item, name) not in values for name, values in ALLOWED.items()):
-                raise DataError(f"{item}; expected {ALLOWED}; correct the corpus's reader")
-        described = {}
-        for name, (dtype, part) in ARRAYS.items():
-            shape = (self._ends[part], *self._tails[name])
+            file, shape = files[name], (ends[part], *tails.get(name, ()))
             described[name] = {"dtype": dtype, "shape": [*shape]}
             start = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
-            self._files[name].seek(0)
-            np.lib.format.write_array_header_1_0(self._files[name], start)
-        self._commit()
+            file.seek(0)
+            np.lib.format.write_array_header_1_0(file, start)
+            file.flush()
+            os.fsync(file.fileno())
         kinds = {kind: sum(item.kind == kind for item in items) for kind in ALLOWED["kind"]}
         head = {
             "schema": SCHEMA,
-            "corpus": corpus,
+            "corpus": path.name,
             "created_by": f"xfavot {__version__}",
             "seed": seed,
-            "image_size": self.image_size,
+            "image_size": image_size,
             "mel": MEL.as_dict(),
             "mel_hash": MEL.hash,
             "items": len(items),
@@ -422,46 +350,9 @@ class Draft:
         }
         tables = {MANIFEST: [COLUMNS, *map(astuple, items)], QUARANTINE: [LEFT_OUT, *left_out]}
         for name, rows in tables.items():
-            with (self.folder / name).open("w", encoding="utf-8", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerows(rows)
+            with (draft / name).open("w", encoding="utf-8", newline="") as table:
+                csv.writer(table, lineterminator="\n").writerows(rows)
         for name, value in {**(beside or {}), HEAD: head}.items():
-            write_whole(self.folder / name, json.dumps(value, indent=1) + "\n")
-        self.folder.rename(path)
-        (path / JOURNAL).unlink()
-        (path / LOCK).unlink()
-        return Store.open(path, corpus=corpus)
-
-    def __enter__(self) -> Draft:
-        """Return the draft itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Keep what is finished and give the draft free."""
-        with suppress(OSError):  # the disk is full, or the draft is a store by now
-            self._commit()
-        with suppress(OSError):
-            self._open.close()
-
-    def _commit(self) -> None:
-        """Bring the arrays to the disk, and then the entries that speak of them."""
-        for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
-        with (self.folder / JOURNAL).open("a", encoding="utf-8") as journal:
-            journal.writelines(json.dumps(e) + "\n" for e in self.entries[self._journalled :])
-        self._journalled, self._committed = len(self.entries), time.monotonic()
-
-    def _read_journal(self) -> list[Entry]:
-        """The entries of a stopped run, as far as their arrays are on the disk."""
-        rows: dict[str, int] = {}
-        for name, (_, part) in ARRAYS.items():
-            size = os.fstat(self._files[name].fileno()).st_size - HEADER
-            rows[part] = min(rows.get(part, size), size // self._bytes[name])
-        entries: list[Entry] = []
-        with suppress(FileNotFoundError, ValueError, KeyError):  # a line that was cut off
-            for line in (self.folder / JOURNAL).read_text(encoding="utf-8").splitlines():
-                entry = json.loads(line)
-                if any(entry[f"{p}_start"] + entry[f"{p}_count"] > n for p, n in rows.items()):
-                    break
-                entries.append(entry)
-        return entries
+            write_whole(draft / name, json.dumps(value, indent=1) + "\n")
+        draft.rename(path)
+    return Store.open(path, corpus=path.name)

@@ -1,37 +1,376 @@
 """Readers: each turns a folder of a corpus's originals into `Clip` records.
 
-Nothing has to be renamed: every reader accepts the corpus's original layout. The folder given is
-the corpus's own or one that holds one folder a corpus. Every file below the corpus's folder ends up
-as (part of) a clip, is read as a table or a transcript, becomes a `Reject` of its own, or is
-counted in a `Reject` of a class of files that are left out on purpose.
+Nothing has to be renamed: every reader (see `layouts`) accepts the corpus's original layout. The
+folder given is the corpus's own or one that holds one folder a corpus. Every file below the
+corpus's folder ends up as (part of) a clip, is read as a table or a transcript, becomes a `Reject`
+of its own, or is counted in a `Reject` of a class of files that are left out on purpose.
 
-Lineage: design of this project; the layouts are those of the corpora's owners.
+A reader looks at names, folders and tables. It opens media only to learn what a file of an unusual
+name is, so that scanning a full corpus is quick and a broken file is met later, in
+`xfavot.data.prepare`, where it is quarantined.
 """
 
-from xfavot.data.readers import layouts
-from xfavot.data.readers.source import (
-    NOT_NEEDED,
-    NOT_REJECTED,
-    NOTED,
-    READERS,
-    VAL_SHARE,
-    Clip,
-    Reject,
-    corpus_folder,
-    fraction,
-    printable,
-)
+from __future__ import annotations
 
-__all__ = [
-    "NOTED",
-    "NOT_NEEDED",
-    "NOT_REJECTED",
-    "READERS",
-    "VAL_SHARE",
-    "Clip",
-    "Reject",
-    "corpus_folder",
-    "fraction",
-    "layouts",
-    "printable",
-]
+import csv
+import hashlib
+import io
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xfavot.errors import DataError
+from xfavot.media import kind_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+VAL_SHARE = 0.1  # of the utterances or images, STATED
+NOT_NEEDED = "not needed"  # the reason of what is left out although nothing is wrong with it
+NOTED = "used, with a note"
+NOT_REJECTED = (NOT_NEEDED, NOTED)
+EXAMPLES = 3  # names in a note
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+USUAL = {  # suffixes that are taken at their word, to be quick and to name what is broken
+    "sound": ".wav .flac .mp3 .ogg .oga .opus .m4a .aac .aif .aiff .wma",
+    "picture": ".jpg .jpeg .jfif .png .webp .bmp .tif .tiff .gif .avif .heic",
+    "film": ".mpg .mpeg .mp4 .m4v .avi .mov .mkv .webm .3gp .wmv .flv",
+}
+_KINDS = {suffix: kind for kind, suffixes in USUAL.items() for suffix in suffixes.split()}
+_GENDERS = {
+    **dict.fromkeys(["f", "female", "w", "woman"], "f"),
+    **dict.fromkeys(["m", "male", "man"], "m"),
+    **dict.fromkeys(("", *["?", "-", "unknown", "none", "na", "n/a", "nan"]), ""),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One item of a corpus as its files name it, before anything is decoded.
+
+    Attributes:
+        id: unique within the corpus and stable, for example ``s1/bbaf2n``.
+        kind: ``"av"`` (face and voice of one person), ``"audio"`` or ``"image"``.
+        speaker: ``"grid/s1"``; ``""`` if unknown.
+        gender: ``"f"``, ``"m"`` or ``""`` if unknown.
+        transcript: the words, or ``""``.
+        split: ``"train"``, ``"val"``, ``"unseen"``; ``""`` lets `xfavot.data.prepare` decide by a
+            hash of the id (or of ``extra["group"]``, so that one video stays in one split).
+        audio: file with the voice; ``None`` takes the track of `video`.
+        images: faces as still images.
+        video: film from which frames are taken, instead of `images`.
+        aligned: the images are face crops in CelebA-HQ's framing and are only resized.
+        landmarks: eyes, nose, mouth corners known beforehand, (images, 5, 2) in pixels (x, y).
+        extra: anything more the corpus knows: `group` (see `split`), `seconds` (the length that
+            every clip of the corpus has; a shorter one is truncated), `hidden` and `faces` (the
+            factors of `mini`: of the speaker, and one mapping an image).
+    """
+
+    id: str
+    kind: str
+    speaker: str = ""
+    gender: str = ""
+    transcript: str = ""
+    split: str = ""
+    audio: Path | None = None
+    images: tuple[Path, ...] = ()
+    video: Path | None = None
+    aligned: bool = False
+    landmarks: NDArray[np.float32] | None = field(default=None, compare=False)
+    extra: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def source(self) -> Path:
+        """The file that stands for the clip in messages, the manifest and the quarantine."""
+        return self.files[0]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file of the clip: film, sound, images."""
+        return tuple(path for path in (self.video, self.audio, *self.images) if path is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A file that a reader could not place, or leaves out; it goes to the quarantine list.
+
+    Attributes:
+        source: the file.
+        reason: the class of the reject.
+        detail: what is wrong, or what several such files are.
+        files: how many files it stands for.
+    """
+
+    source: Path
+    reason: str
+    detail: str = ""
+    files: int = 1
+
+
+def printable(name: str) -> str:
+    """Return a file's name with bytes that are not UTF-8 spelled out (backslash, x, two digits)."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def fraction(key: str, *, seed: int) -> float:
+    """Return a number in [0, 1) that depends on the key and the seed alone."""
+    digest = hashlib.sha256(f"{seed}:{printable(key)}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2.0**64
+
+
+def media_kind(path: Path, *, look: bool = False) -> str:
+    """Return ``"sound"``, ``"picture"``, ``"film"`` or ``""``.
+
+    Args:
+        path: the file.
+        look: let the content decide whatever the suffix says, which costs some ms a file.
+    """
+    usual = _KINDS.get(path.suffix.casefold(), "")
+    return usual if usual and not look else kind_of(path) or usual
+
+
+def of_kind(files: Iterable[Path], *kinds: str) -> list[Path]:
+    """Return the media of some kinds."""
+    return [path for path in files if media_kind(path) in kinds]
+
+
+def code_of(word: str) -> str | None:
+    """Return the gender that a word of any table means: "f", "m" or "" if unknown."""
+    return _GENDERS.get(word.strip().casefold())
+
+
+def read_speakers(folder: Path) -> dict[str, str]:
+    """Read ``speakers.csv`` (speaker, gender) beside a corpus; an absent file is an empty table.
+
+    Raises:
+        DataError: the file is no table in UTF-8 with the columns `speaker` and `gender`, a gender
+            is none, or two rows contradict each other.
+    """
+    path = folder / "speakers.csv"
+    codes: dict[str, str] = {}
+    if not path.is_file():
+        return codes
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        delimiter = max(",;\t", key=text.partition("\n")[0].count)
+        table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval="")
+        table.fieldnames = [cell.strip().casefold() for cell in table.fieldnames or ()]
+        for row in table:
+            name, word = row["speaker"].strip(), row["gender"].strip()
+            code = code_of(word)
+            if code is None or codes.setdefault(name, code) != code:
+                raise ValueError(f"line {table.line_num}: {name!r} is {word!r}")
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error!r}); expected the columns speaker, gender; write one "
+            "row a speaker, gender F or M, as CSV in UTF-8"
+        ) from error
+    return codes
+
+
+class Source:
+    """The folder of one corpus, read once.
+
+    Links to folders are followed last, and every folder is entered once, so that a folder is seen
+    under its own name where it has one and a loop of links ends.
+
+    Args:
+        root: the folder.
+        corpus: its name.
+        seed: of the splits.
+
+    Attributes:
+        folders: each folder below it (as a path in it) with its files, sorted.
+    """
+
+    def __init__(self, root: Path, corpus: str = "", *, seed: int) -> None:
+        """Walk through the folder."""
+        self.root, self.corpus, self.seed = root, corpus, seed
+        self.folders: list[tuple[Path, list[Path]]] = []
+        self._odd: list[Reject] = []  # what is no plain file or cannot be opened
+        self._counted: dict[str, list[Path]] = defaultdict(list)  # what is left out, by class
+        self._used: set[Path] = {root / "speakers.csv"}
+        entered, tops = set[tuple[int, int]](), [str(root)]
+        for top in tops:  # grows by the links to folders that are met
+            for place, below, names in os.walk(top, onerror=self._shut):
+                here, state = Path(place), os.stat(place)
+                if (key := (state.st_dev, state.st_ino)) in entered:
+                    below.clear()
+                    continue
+                entered.add(key)
+                if not names and not below and here.suffix.casefold() in _KINDS:
+                    self._odd.append(Reject(here, "a folder, not a file", "named like a file"))
+                self._hide(here, names, "files")
+                self._hide(here, below, "folders")
+                tops += [str(here / name) for name in below if os.path.islink(here / name)]
+                files: list[Path] = []
+                for path in (here / name for name in names):
+                    if path.is_file() or not os.path.exists(path):
+                        files.append(path)  # a link that leads nowhere is met again, and named
+                    else:
+                        why = "a pipe, a device or a socket"
+                        self._odd.append(Reject(path, "not a plain file", why))
+                self.folders.append((here.relative_to(root), files))
+
+    def _shut(self, error: OSError) -> None:
+        self._odd.append(Reject(Path(error.filename), "cannot be opened", str(error)))
+
+    def _hide(self, here: Path, names: list[str], what: str) -> None:
+        """Sort names, and take those out that a dot begins."""
+        names.sort()
+        if hidden := [here / name for name in names if name.startswith(".")]:
+            self._counted[f"hidden {what} (a dot begins the name)"] += hidden
+            names[:] = [name for name in names if not name.startswith(".")]
+
+    @cached_property
+    def speakers(self) -> dict[str, str]:
+        """The table ``speakers.csv``."""
+        return read_speakers(self.root)
+
+    @cached_property
+    def _folded(self) -> dict[str, str]:
+        return {name.casefold(): code for name, code in self.speakers.items()}
+
+    def gender(self, *names: str) -> str:
+        """Return the gender of the first name in ``speakers.csv``, ``""`` if none is there.
+
+        A name that differs from a row in its case alone is that row's.
+        """
+        codes = (self.speakers.get(n, self._folded.get(n.casefold())) for n in names if n)
+        return next((code for code in codes if code is not None), "")
+
+    def text(self, path: Path | None) -> str:
+        """Read a small text file of unknown encoding; an absent or unreadable one gives ``""``."""
+        with suppress(OSError):
+            if path and path.is_file():
+                self._used.add(path)
+                return path.read_bytes().decode("utf-8-sig", errors="replace")
+        return ""
+
+    def words(self, path: Path | None) -> str:
+        """Read the words of a transcript; ``""`` if there is none."""
+        return " ".join(self.text(path).split())
+
+    def clip(self, kind: str, speaker: str, name: str, known: str = "", **more: Any) -> Clip:
+        """Make a clip of a speaker, whose gender is that of ``speakers.csv`` or the one known."""
+        gender = self.gender(speaker) or known
+        return Clip(f"{speaker}/{name}", kind, f"{self.corpus}/{speaker}", gender, **more)
+
+    def rest(self, taken: set[Path]) -> Iterator[Reject]:
+        """Account for everything that no record of a reader names and that was not read.
+
+        Args:
+            taken: the files that records name.
+        """
+        yield from self._odd
+        for path in (path for _, files in self.folders for path in files):
+            if path not in taken and path not in self._used:
+                kind = media_kind(path)
+                why = f"{kind} files that this corpus's reader leaves out"
+                why = why if kind else "other files (neither sound, picture nor film)"
+                self._counted[why].append(path)
+        for why, paths in self._counted.items():
+            what = f"{len(paths):,} {'file' if len(paths) == 1 else 'files'}: {why}"
+            names = ", ".join(printable(path.name) for path in paths[:EXAMPLES])
+            detail = f"{what}, for example {names}"
+            yield Reject(Path(os.path.commonpath(paths)), NOT_NEEDED, detail, len(paths))
+
+
+Read = Callable[[Source], Iterator[Clip | Reject]]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """The reader of one corpus."""
+
+    corpus: str
+    layout: str  # that is expected, in words
+    names: tuple[str, ...]  # of its folder
+    read: Read
+
+    def scan(self, source: Path, *, seed: int) -> Iterator[Clip | Reject]:
+        """Yield every clip below `source` in a stable order, then whatever is no clip.
+
+        Raises:
+            DataError: the folder is missing or holds nothing in the corpus's layout, or a table
+                beside the corpus contradicts itself.
+        """
+        root = corpus_folder(source, self.corpus)
+        folder = Source(root, self.corpus, seed=seed)
+        taken: set[Path] = set()
+        rejects: list[Reject] = []
+        clips = 0
+        for record in self.read(folder):
+            if isinstance(record, Reject):
+                taken.add(record.source)
+                rejects.append(record)
+            else:  # whatever is not UTF-8 in the names of files is spelled out
+                clips += 1
+                taken.update(record.files)
+                extra = {k: printable(x) if k == "group" else x for k, x in record.extra.items()}
+                name, speaker = printable(record.id), printable(record.speaker)
+                yield replace(record, id=name, speaker=speaker, extra=extra)
+        rejects += folder.rest(taken)
+        for other in sorted(source.iterdir() if source != root else ()):
+            if other != root and other.is_dir() and other.name.casefold() in self.names:
+                detail = f"a second folder of {self.corpus}; {root.name} is taken"
+                rejects.append(Reject(other, NOT_NEEDED, detail))
+        if not clips:
+            seen = "".join(f"; {r.source}: {r.reason} ({r.detail})" for r in rejects[:EXAMPLES])
+            if any(path.suffix in ARCHIVES for _, files in folder.folders for path in files):
+                seen += "; it holds archives: unpack them first"
+            raise DataError(
+                f"source folder {str(source)!r} holds no clip of {self.corpus}{seen}; expected "
+                f"{self.layout}; set `source` to that folder or to one that holds "
+                f"{self.corpus!r} as a folder"
+            )
+        yield from rejects
+
+
+READERS: dict[str, Reader] = {}
+
+
+def reader(layout: str, *names: str) -> Callable[[Read], Read]:
+    """Register the function that reads the corpus of its name; `names` are others of its folder."""
+
+    def register(read: Read) -> Read:
+        READERS[read.__name__] = Reader(read.__name__, layout, (read.__name__, *names), read)
+        return read
+
+    return register
+
+
+def corpus_folder(source: Path, corpus: str) -> Path:
+    """Return the folder of a corpus: a child of `source` that bears its name, or `source` itself.
+
+    Args:
+        source: the corpus's own folder, or one that holds one folder a corpus.
+        corpus: its name.
+
+    Raises:
+        DataError: `source` cannot be read, or holds folders of other corpora and none of this one.
+    """
+    reader = READERS[corpus]
+    try:
+        folders = {path.name.casefold(): path for path in sorted(source.iterdir()) if path.is_dir()}
+    except OSError as error:
+        raise DataError(
+            f"source folder {str(source)!r} does not exist or cannot be read ({error}); expected "
+            f"the folder of the {corpus} originals: {reader.layout}; set `source` to it"
+        ) from error
+    for name in reader.names:
+        if name in folders:
+            return folders[name]
+    every = {name for reader in READERS.values() for name in reader.names}
+    if others := sorted(path.name for name, path in folders.items() if name in every):
+        raise DataError(
+            f"source folder {str(source)!r} holds {', '.join(others)} but no folder {corpus!r}; "
+            f"put the {corpus} originals into a folder of that name, or set `source` to them"
+        )
+    return source

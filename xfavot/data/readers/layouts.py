@@ -8,24 +8,22 @@ chapter, they stay in one split.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import re
-from collections import defaultdict
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
-from xfavot.data.readers.source import (
+from xfavot.data.readers import (
+    READERS,
     VAL_SHARE,
     Clip,
-    Genders,
     Reject,
     Source,
+    code_of,
     fraction,
     media_kind,
     of_kind,
@@ -33,6 +31,8 @@ from xfavot.data.readers.source import (
 )
 from xfavot.errors import DataError
 from xfavot.mini.speak import DIGITS, SLOTS
+
+__all__ = ["READERS"]
 
 HELD_OUT_SHARE = 0.125  # of the utterances of each person of `mini`: 3 of 24
 
@@ -48,40 +48,33 @@ def mini(source: Source) -> Iterator[Clip]:
     Raises:
         DataError: the folder is not such a corpus.
     """
-    if not source.speakers.codes:
+    if not source.speakers:
         raise DataError(
             f"{source.root} has no speakers.csv; expected a folder written by "
             "xfavot.mini.generate; generate the corpus first"
         )
     factors: dict[str, Any] = json.loads(source.text(source.root / "factors.json") or "{}")
-    for speaker in sorted(source.speakers.codes):
+    people, faces = factors.get("people", {}), factors.get("faces", {})
+    for speaker in sorted(source.speakers):
         waves = sorted((source.root / speaker).glob("*.wav"))
-        held_out = _held_out([wave.stem for wave in waves], speaker=speaker, seed=source.seed)
+        place = f"{source.seed}/{speaker}/"
+        drawn = sorted(waves, key=lambda w: hashlib.sha256((place + w.stem).encode()).hexdigest())
+        held_out = drawn[: max(1, round(HELD_OUT_SHARE * len(waves)))] if waves[1:] else []
         for wave in waves:
             images = tuple(sorted(wave.parent.glob(f"{wave.stem}_*.png")))
-            poses = [dict(factors.get("faces", {}).get(f"{speaker}/{i.stem}", {})) for i in images]
+            poses = [dict(faces.get(f"{speaker}/{image.stem}", {})) for image in images]
             points = [pose.pop("landmarks", None) for pose in poses]
             known = images and all(point is not None for point in points)
             yield source.clip(
                 *("av", speaker, wave.stem),
                 transcript=source.words(wave.with_suffix(".txt")),
-                split="val" if wave.stem in held_out else "train",
+                split="val" if wave in held_out else "train",
                 audio=wave,
                 images=images,
                 aligned=True,
                 landmarks=np.array(points, dtype=np.float32) if known else None,
-                extra={"hidden": factors.get("people", {}).get(speaker, {}), "faces": poses},
+                extra={"hidden": people.get(speaker, {}), "faces": poses},
             )
-
-
-def _held_out(names: list[str], *, speaker: str, seed: int) -> set[str]:
-    """Choose names for validation: at least one where there are two."""
-    count = max(1, round(HELD_OUT_SHARE * len(names))) if len(names) > 1 else 0
-
-    def rank(name: str) -> str:
-        return hashlib.sha256(f"{seed}/{speaker}/{name}".encode()).hexdigest()
-
-    return set(sorted(names, key=rank)[:count])
 
 
 # Women among GRID's 34 speakers, checked by eye on 13 of them; s21 has no video.
@@ -93,7 +86,7 @@ WORD_OF: tuple[dict[str, str], ...] = tuple(
     dict(zip("z123456789" if slot is DIGITS else [word[0] for word in slot], slot, strict=True))
     for slot in SLOTS
 )
-_GRID_SPEAKER = re.compile(r"s(\d{1,2})(?:[_.\- ].*)?", re.IGNORECASE)
+_GRID_SPEAKER = re.compile(r"/s(\d{1,2})(?:[_.\- ][^/]*)?(?=/)", re.IGNORECASE)
 
 
 @reader(
@@ -111,19 +104,17 @@ def grid(source: Source) -> Iterator[Clip | Reject]:
     films: dict[tuple[str, str], Path] = {}  # of speaker and sentence
     aligns: dict[tuple[str, str], Path] = {}
     for place, files in source.folders:
-        parts = (source.root.name, *place.parts)
-        numbers = [int(found[1]) for part in parts if (found := _GRID_SPEAKER.fullmatch(part))]
-        speaker = f"s{numbers[-1]}" if numbers else ""
+        numbers = _GRID_SPEAKER.findall(f"/{source.root.name}/{place.as_posix()}/")
+        speaker = f"s{int(numbers[-1])}" if numbers else ""
         for path in files:
+            key = speaker, path.stem
             if path.suffix.casefold() == ".align":
-                aligns[speaker, path.stem] = path
-            elif media_kind(path) == "film" and not speaker:
-                yield Reject(path, "no speaker", "no folder sN above it")
-            elif media_kind(path) == "film":
+                aligns[key] = path
+            elif media_kind(path) == "film" and speaker:
                 # the site offers the rate of a video CD beside 6,000 kbit/s
-                films[speaker, path.stem] = min(
-                    films.get((speaker, path.stem), path), path, key=lambda p: "mpg_vcd" in p.parts
-                )
+                films[key] = min(films.get(key, path), path, key=lambda p: "mpg_vcd" in p.parts)
+            elif media_kind(path) == "film":
+                yield Reject(path, "no speaker", "no folder sN above it")
     for (speaker, name), path in sorted(films.items()):
         rows = source.text(aligns.get((speaker, name)) or aligns.get(("", name))).splitlines()
         words = [row.split()[2].casefold() for row in rows if len(row.split()) == 3]
@@ -148,6 +139,7 @@ UNLISTED = {"p280": "f"}  # absent from VCTK's list of 0.80, a woman in that of 
 _VCTK_SPEAKER = re.compile(r"[ps]\d+")
 _RATE = re.compile(r"wav(\d+)", re.IGNORECASE)
 _MICROPHONE = re.compile(r"_mic(\d)$", re.IGNORECASE)
+_INFO = re.compile(r"^\s*([ps]?)(\d+)[ \t]+\S+[ \t]+(\S+)", re.IGNORECASE | re.MULTILINE)
 
 
 @reader(
@@ -169,23 +161,16 @@ def vctk(source: Source) -> Iterator[Clip | Reject]:
         speaker = (place.name or source.root.name).casefold()
         named = _VCTK_SPEAKER.fullmatch(speaker)
         for path in files:
-            name = path.stem.casefold()
-            if named and path.suffix.casefold() == ".txt":
-                texts[speaker, name] = path
-            elif path.name.casefold() == "speaker-info.txt":
-                rows: list[tuple[int, str, str | None]] = []
-                for number, line in enumerate(source.text(path).splitlines(), 1):
-                    if (words := line.casefold().split()) and words[0] != "id":
-                        who = words[0] if words[0][0].isalpha() else f"p{words[0]}"
-                        rows.append((number, who, words[2] if len(words) > 2 else None))
-                info = Genders(path, rows)
-                genders |= info.codes
-                yield from info.notes(unused=False)
-            elif media_kind(path) == "sound" and not named:
-                yield Reject(path, "no speaker", "no folder pNNN above")
-            elif media_kind(path) == "sound":
-                key = speaker, _MICROPHONE.sub("", name)
+            key = speaker, _MICROPHONE.sub("", path.stem.casefold())
+            if path.name.casefold() == "speaker-info.txt":
+                for letter, number, word in _INFO.findall(source.text(path)):
+                    genders[f"{letter.casefold() or 'p'}{number}"] = code_of(word) or ""
+            elif path.suffix.casefold() == ".txt":
+                texts[key] = path
+            elif media_kind(path) == "sound" and named:
                 takes[key] = min(takes.get(key, path), path, key=_rank)
+            elif media_kind(path) == "sound":
+                yield Reject(path, "no speaker", "no folder pNNN above")
     for (speaker, name), path in sorted(takes.items()):
         words_of = source.words(texts.get((speaker, name)))
         known = genders.get(speaker, "")
@@ -220,86 +205,84 @@ def celeba_hq(source: Source) -> Iterator[Clip | Reject]:
     paper has it. The segmentation masks of CelebAMask-HQ are no faces and are left out.
     """
     raw: list[Path] = []
-    tables: list[Genders] = []
+    listed: dict[str, str] = {}  # gender by name without suffix
     mapping: dict[int, str] = {}  # CelebA-HQ's number to the name in CelebA
-    tree = False
+    placed: dict[Path, tuple[str, str]] = {}  # gender and split
     for place, files in source.folders:
         parts = ["", *(part.casefold() for part in place.parts)]
         pictures = [] if any(MASKS in part for part in parts) else of_kind(files, "picture")
         raw += pictures
         if gender := _FOLDERS.get(parts[-1], ""):
-            for path in pictures:
-                tree = True
-                yield _celeba(source, path, gender, _SPLITS.get(parts[-2], ""))
+            placed |= dict.fromkeys(pictures, (gender, _SPLITS.get(parts[-2], "")))
         for path in files:
             name = path.name.casefold()
             if name.endswith((".txt", ".csv")) and "attr" in name:
-                tables.append(_attributes(path, source.text(path)))
+                listed = {**_attributes(source.text(path)), **listed}
             elif name.endswith(".txt") and "mapping" in name:
-                cells = [line.split() for line in source.text(path).splitlines()]
-                rows = [row for row in cells if len(row) == 3 and row[0].isdigit()]
-                mapping |= {int(row[0]): PurePath(row[2]).stem for row in rows}
-    for table in tables:
-        if tree or not table.codes:
-            yield from table.notes(unused=False)
-    if not tree:
-        yield from _listed(source, raw, [table for table in tables if table.codes], mapping)
+                rows = re.findall(r"^(\d+) +\S+ +(\S+)\s*$", source.text(path), re.MULTILINE)
+                mapping |= {int(number): PurePath(image).stem for number, image in rows}
+    if not placed:
+        groups: dict[str, dict[str, Path]] = {"f": {}, "m": {}}
+        for path in raw:
+            number = int(path.stem) if path.stem.isascii() and path.stem.isdigit() else -1
+            keys = (path.stem, str(number), mapping.get(number, ""))  # 00004 is found as 4 too
+            if gender := next((listed[key] for key in keys if listed.get(key)), ""):
+                groups[gender].setdefault(path.stem, path)
+            elif listed:
+                yield Reject(path, "not in the attribute list", "no row gives this image a gender")
+            else:
+                detail = "neither female/ or male/ above it nor an attribute list beside it"
+                yield Reject(path, "no gender folder", detail)
+        for gender, named in groups.items():  # for validation: a tenth, at most 1,000, of each
+            ranked = sorted(named.values(), key=lambda path: fraction(path.name, seed=source.seed))
+            held = min(VAL_PER_GENDER, round(VAL_SHARE * len(ranked)))
+            placed |= {path: (gender, "train") for path in ranked[held:]}
+            placed |= {path: (gender, "val") for path in ranked[:held]}
+    for path in raw:
+        if path in placed:
+            name, (gender, split) = path.relative_to(source.root).as_posix(), placed[path]
+            yield Clip(name, "image", gender=gender, split=split, images=(path,), aligned=True)
 
 
-def _attributes(path: Path, text: str) -> Genders:
+def _attributes(text: str) -> dict[str, str]:
     """Read an attribute list: gender by the image's name without suffix; empty without `Male`."""
-    lines = text.splitlines()
-    start = next((i for i, line in enumerate(lines[:3]) if re.search(r"\bMale\b", line)), -1)
-    if start < 0:
-        return Genders(path)
-    separator = "," if "," in lines[start] else None
-    titles = [cell.strip() for cell in lines[start].split(separator)]
-    named = [i for i, title in enumerate(titles) if title.casefold() in _TITLES]
-    untitled = not named  # the name's column then stands before the first title
-    rows: list[tuple[int, str, str | None]] = []
-    for number, line in enumerate(lines[start + 1 :], start + 2):
-        cells = [cell.strip() for cell in line.split(separator)]
-        if len(cells) == len(titles) + untitled:
-            name = PurePath(cells[0 if untitled else named[0]]).stem
-            rows.append((number, name, _VALUES.get(cells[titles.index("Male") + untitled])))
-        elif any(cells):
-            rows.append((number, line.strip()[:40], None))
-    return Genders(path, rows)
+    separator = r"\s*,\s*" if "," in text else r"\s+"
+    table = [re.split(separator, line.strip()) for line in text.splitlines()]
+    start = next((n for n, cells in enumerate(table[:3]) if "Male" in cells), len(table))
+    titles = table[start] if table[start:] else []
+    at = next((i for i, title in enumerate(titles) if title.casefold() in _TITLES), -1)
+    if at < 0:  # the name's column then stands before the first title
+        at, titles = 0, ["", *titles]
+    rows = [cells for cells in table[start + 1 :] if len(cells) == len(titles)]
+    return {PurePath(row[at]).stem: _VALUES.get(row[titles.index("Male")], "") for row in rows}
 
 
-def _listed(
-    source: Source, raw: list[Path], tables: list[Genders], mapping: dict[int, str]
-) -> Iterator[Clip | Reject]:
-    """Yield the images that an attribute list names, once; say what it does not name."""
-    groups: dict[str, dict[str, Path]] = {"f": {}, "m": {}}
-    for path in raw:
-        number = int(path.stem) if path.stem.isascii() and path.stem.isdigit() else -1
-        keys = (path.stem, str(number), mapping.get(number, ""))  # 00004 is found as 4 too
-        gender = next(filter(None, (table.gender(*keys) for table in tables)), "")
-        if gender:
-            groups[gender].setdefault(path.stem, path)
-        elif tables:
-            yield Reject(path, "not in the attribute list", "no row gives this image a gender")
-        else:
-            detail = "neither female/ or male/ above it nor an attribute list beside it"
-            yield Reject(path, "no gender folder", detail)
-    splits: dict[Path, tuple[str, str]] = {}
-    for gender, named in groups.items():  # for validation: a tenth, at most 1,000, of each gender
-        ranked = sorted(named.values(), key=lambda path: fraction(path.name, seed=source.seed))
-        held = min(VAL_PER_GENDER, round(VAL_SHARE * len(ranked)))
-        splits |= {path: (gender, "val" if i < held else "train") for i, path in enumerate(ranked)}
-    for path in raw:
-        if path in splits:
-            yield _celeba(source, path, *splits[path])
-    for table in tables:
-        yield from table.notes()
+def _talking(
+    named: Mapping[str, Mapping[str, Path]], *, share: bool
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Make clips of the files of a folder.
+
+    Args:
+        named: file by stem and kind.
+        share: whether a voice without a face has those without a voice, which then are no clips.
+
+    Yields:
+        Stem, kind and files of each clip: a film, a voice with its face or without, a face alone.
+    """
+    lone = [of["picture"] for of in named.values() if "picture" in of and not {*of} & HEARD]
+    shared = tuple(lone) if share else ()
+    used = share and any("sound" in of for of in named.values())
+    for stem, of in named.items():
+        film, voice, face = (of.get(kind) for kind in ("film", "sound", "picture"))
+        images = (face,) if face else shared
+        if film or voice:
+            kind = "av" if film or images else "audio"
+            yield stem, kind, {"audio": voice, "video": film, "images": () if film else images}
+        elif face and not used:
+            yield stem, "image", {"images": images}
 
 
-def _celeba(source: Source, path: Path, gender: str, split: str) -> Clip:
-    name = path.relative_to(source.root).as_posix()
-    return Clip(name, "image", gender=gender, split=split, images=(path,), aligned=True)
-
-
+HEARD = frozenset({"film", "sound"})
 SETS = frozenset({"trainval", "pretrain", "test"})  # of LRS3
 
 
@@ -318,31 +301,24 @@ def lrs3(source: Source) -> Iterator[Clip]:
     for place, files in source.folders:
         folder = source.root / place
         named = SETS & {folder.parent.name, source.root.name}
-        talk = folder.name if named or folder.name in source.speakers.codes else ""
-        films = of_kind(files, "film")
-        filmed = {path.stem for path in films}  # sounds and pictures of these are left out
-        others = [path for path in files if path.stem not in filmed]
-        voices, faces = of_kind(others, "sound"), of_kind(others, "picture")
-        gender = source.speakers.gender(talk) if films or voices or faces else ""
-        clip = partial(Clip, speaker=f"lrs3/{talk}" if talk else "", gender=gender)
-        by_name = {path.stem: (path,) for path in faces}
-        used: set[Path] = set()
-        for path in (*films, *voices):
-            text = source.text(path.with_suffix(".txt")).splitlines()
-            spoken = next((line for line in text if line.startswith("Text:")), "")
-            images = () if path in films else by_name.get(path.stem) or tuple(faces if talk else ())
-            used.update(images)
-            yield clip(
-                id=(place / path.stem).as_posix(),
-                kind="av" if images or path in films else "audio",
-                transcript=" ".join(spoken.removeprefix("Text:").split()),
-                images=images,
-                video=path if path in films else None,
-                audio=None if path in films else path,
+        talk = folder.name if named or folder.name in source.speakers else ""
+        parts: dict[str, dict[str, Path]] = {}
+        for path in files:
+            parts.setdefault(path.stem, {}).setdefault(media_kind(path), path)
+        # films first, whose sounds and pictures are left out, then voices
+        order = sorted(parts.items(), key=lambda e: ("film" not in e[1], "sound" not in e[1]))
+        parts = {stem: {"film": of["film"]} if "film" in of else of for stem, of in order}
+        for stem, kind, made in _talking(parts, share=bool(talk)):
+            text = "" if kind == "image" else source.text(folder / f"{stem}.txt")
+            spoken = re.search("^Text:(.*)$", text, re.MULTILINE)
+            yield Clip(
+                (place / (made["images"][0].name if kind == "image" else stem)).as_posix(),
+                kind,
+                f"lrs3/{talk}" if talk else "",
+                source.gender(talk),
+                " ".join(spoken[1].split()) if spoken else "",
+                **made,
             )
-        for path in faces:
-            if path not in used:
-                yield clip(id=(place / path.name).as_posix(), kind="image", images=(path,))
 
 
 LECTURERS = ("chem", "chess", "dl", "eh", "hs")  # the paper uses four and does not tell which
@@ -358,37 +334,36 @@ def lip2wav(source: Source) -> Iterator[Clip | Reject]:
     numbered face crops; ``SPEAKER/*.mp4``. Whole lectures (``videos/``) and results of the owners'
     model (``test_results/``) are left out.
     """
-    known = {*LECTURERS, *source.speakers.codes}
-    cuts: set[tuple[str, ...]] = set()  # (speaker, video) and (speaker, video, cut)
-    crops: list[tuple[tuple[str, ...], Path, list[Path]]] = []
+    known = {*LECTURERS, *source.speakers}
+    filmed: set[str] = set()  # speakers
+    crops: list[tuple[str, Path, list[Path]]] = []
     for place, files in source.folders:
         parts = (source.root.name, *place.parts)
         at = next((i for i, part in enumerate(parts[1:], 1) if part in STAGES), 0)
-        stage, below = parts[at] if at else "", parts[at + 1 :] if at else ()
         speaker = parts[at - 1] if at else next((p for p in reversed(parts) if p in known), "")
         films = of_kind(files, "film")
-        if stage in ("videos", "test_results"):
+        if at and parts[at] in ("videos", "test_results"):
             continue
-        if stage == "preprocessed" and not films:
-            crops.append(((speaker, *below), place, files))
+        if at and parts[at] == "preprocessed" and not films:
+            crops.append((speaker, place, files))
         for path in films:
-            if not speaker:
+            if speaker:
+                filmed.add(speaker)
+                group = {"group": place.as_posix()} if len(place.parts) > 1 else {}
+                yield _lecture(source, speaker, place / path.stem, group, video=path)
+            else:
                 detail = f"no folder {', '.join(LECTURERS)} or of speakers.csv above it"
                 yield Reject(path, "no speaker", detail)
-                continue
-            cuts |= {(speaker, *below), (speaker, *below, path.stem)}
-            group = {"group": place.as_posix()} if len(place.parts) > 1 else {}
-            yield _lecture(source, speaker, place / path.stem, group, video=path)
-    for key, place, files in crops:
+    for speaker, place, files in crops:
         voice, *_ = (*of_kind(files, "sound"), None)
         faces = sorted(of_kind(files, "picture"), key=lambda path: (len(path.stem), path.stem))
-        if voice and faces and key not in cuts:
+        if voice and faces and speaker not in filmed:
             group = {"group": place.parent.as_posix()}
-            yield _lecture(source, key[0], place, group, audio=voice, images=tuple(faces))
+            yield _lecture(source, speaker, place, group, audio=voice, images=tuple(faces))
 
 
 def _lecture(source: Source, speaker: str, name: Path, extra: dict[str, str], **files: Any) -> Clip:
-    gender = source.speakers.gender(speaker)
+    gender = source.gender(speaker)
     return Clip(name.as_posix(), "av", f"lip2wav/{speaker}", gender, extra=extra, **files)
 
 
@@ -412,18 +387,14 @@ def voxceleb(source: Source) -> Iterator[Clip | Reject]:
     people: dict[str, tuple[str, str, bool]] = {}  # by id and name: id, name, of the test set
     genders: dict[str, str] = {}
     for path in sorted(path for _, files in source.folders for path in files if path.name in META):
-        lines = [line for line in source.text(path).splitlines() if line.strip()]
-        table = csv.reader(lines[1:], delimiter="\t" if "\t" in "".join(lines[:1]) else ",")
-        rows = [[cell.strip() for cell in row] for row in table]
-        meta = Genders(path, [(n, r[0], r[2] if r[2:] else None) for n, r in enumerate(rows, 2)])
-        genders |= meta.codes
+        lines = [line for line in source.text(path).splitlines() if line.strip()][1:]
+        rows = [[x.strip() for x in line.split("\t" if "\t" in line else ",")] for line in lines]
         for row in rows:
-            if row[2:] and row[0] in meta.codes:
-                test = "test" in map(str.casefold, row[3:])
+            code = code_of(row[2]) if row[2:] else None
+            if code is not None:
+                genders[row[0]], test = code, "test" in map(str.casefold, row[3:])
                 people[row[0]] = people[row[1]] = row[0], row[1], test
-        yield from meta.notes(unused=False)
-    videos: defaultdict[tuple[str, str], dict[str, dict[str, Path]]]
-    videos = defaultdict(lambda: {"sound": {}, "picture": {}})  # kind and place to file
+    videos: dict[tuple[str, str], dict[str, dict[str, Path]]] = {}
     for place, files in source.folders:
         parts = tuple(part for part in place.parts if part not in _SCALES)
         at = next((i for i, part in enumerate(parts[:-1]) if part in people), len(parts) - 2)
@@ -432,25 +403,21 @@ def voxceleb(source: Source) -> Iterator[Clip | Reject]:
                 yield Reject(path, "no speaker", "no Name/video/ above")
                 continue
             speaker = people[parts[at]][0] if parts[at] in people else parts[at]
+            named = videos.setdefault((speaker, parts[at + 1]), {})
             name = "/".join((*parts[at + 2 :], path.stem))
-            videos[speaker, parts[at + 1]][media_kind(path)].setdefault(name, path)
-    for (speaker, video), segments in sorted(videos.items(), key=lambda entry: entry[0]):
-        voices, faces = segments["sound"], segments["picture"]
+            named.setdefault(name, {}).setdefault(media_kind(path), path)
+    for (speaker, video), named in sorted(videos.items(), key=lambda entry: entry[0]):
         number, name, test = people.get(speaker, (speaker, speaker, False))
-        clip = partial(
-            Clip,
-            speaker=f"voxceleb/{speaker}",
-            gender=source.speakers.gender(number, name) or genders.get(speaker, ""),
-            split="unseen" if test else "",
-            extra={"group": f"{speaker}/{video}"},
-        )
-        lone = tuple(path for name, path in sorted(faces.items()) if name not in voices)
-        for name, voice in sorted(voices.items()):
-            images = (faces[name],) if name in faces else lone
-            kind = "av" if images else "audio"
-            yield clip(id=f"{speaker}/{video}/{name}", kind=kind, audio=voice, images=images)
-        for path in () if voices else lone:
-            yield clip(id=f"{speaker}/{video}/{path.stem}", kind="image", images=(path,))
+        for segment, kind, made in _talking(dict(sorted(named.items())), share=True):
+            yield Clip(
+                f"{speaker}/{video}/{segment}",
+                kind,
+                f"voxceleb/{speaker}",
+                source.gender(number, name) or genders.get(speaker, ""),
+                split="unseen" if test else "",
+                extra={"group": f"{speaker}/{video}"},
+                **made,
+            )
 
 
 @reader("SUBSET/SPEAKER/CHAPTER/*.flac with *.trans.txt, and SPEAKERS.TXT")
@@ -461,29 +428,27 @@ def librispeech(source: Source) -> Iterator[Clip | Reject]:
     ``SPEAKERS.TXT`` for the genders beside, above or below the subsets. Not in the paper.
     """
     places = (source.root, source.root.parent, source.root / "LibriSpeech")
-    paths = [place / name for place in places for name in ("SPEAKERS.TXT", "speakers.txt")]
-    table = next(filter(Path.is_file, paths), paths[0])
-    lines = enumerate(source.text(table).splitlines(), 1)
-    cells = [(number, line.split("|")) for number, line in lines if not line.startswith(";")]
-    listed = Genders(table, [(number, row[0].strip(), row[1]) for number, row in cells if row[2:]])
+    tables = [place / name for place in places for name in ("SPEAKERS.TXT", "speakers.txt")]
+    table = next(filter(Path.is_file, tables), tables[0])
+    cells = [line.split("|") for line in source.text(table).splitlines()]
+    listed = {row[0].strip(): code_of(row[1]) or "" for row in cells if row[2:]}
     for place, files in source.folders:
         speaker = place.parts[-2] if len(place.parts) > 1 else ""
         texts: dict[str, str] = {}
         for path in files:
             if path.name.casefold().endswith(".trans.txt"):
-                for line in source.text(path).splitlines():
-                    name, _, words = line.partition(" ")
-                    texts[name] = " ".join(words.split()).casefold()
+                lines = (line.casefold().split() for line in source.text(path).splitlines())
+                texts |= {name: " ".join(words) for name, *words in filter(None, lines)}
         for path in of_kind(files, "sound"):
-            if not speaker.isdecimal():
+            if speaker.isdecimal():
+                yield source.clip(
+                    *("audio", speaker, path.stem, listed.get(speaker, "")),
+                    transcript=texts.get(path.stem.casefold(), ""),
+                    audio=path,
+                    extra={"group": f"{speaker}/{place.name}"},
+                )
+            else:
                 yield Reject(path, "no speaker", "no SPEAKER/CHAPTER/ above")
-                continue
-            yield source.clip(
-                *("audio", speaker, path.stem, listed.gender(speaker)),
-                transcript=texts.get(path.stem, ""),
-                audio=path,
-                extra={"group": f"{speaker}/{place.name}"},
-            )
 
 
 @reader("female/*.png and male/*.png, or below aligned/ where the faces are cropped already")
@@ -525,17 +490,12 @@ def clips(source: Source) -> Iterator[Clip | Reject]:
             first = named.setdefault(path.stem, {}).setdefault(kind, path)
             if kind and first != path:
                 yield Reject(path, "second copy", f"{first} is taken")
-        for stem, parts in sorted(named.items()):
-            film, voice, face = (parts.get(kind) for kind in ("film", "sound", "picture"))
-            heard, seen = film or voice, film or face
-            if heard or seen:
-                yield Clip(
-                    (place / stem).as_posix(),
-                    "av" if heard and seen else "audio" if heard else "image",
-                    f"clips/{speaker}" if speaker else "",
-                    source.speakers.gender(speaker or stem),
-                    source.words(source.root / place / f"{stem}.txt"),
-                    audio=voice,
-                    images=(face,) if face and not film else (),
-                    video=film,
-                )
+        for stem, kind, made in _talking(dict(sorted(named.items())), share=False):
+            yield Clip(
+                (place / stem).as_posix(),
+                kind,
+                f"clips/{speaker}" if speaker else "",
+                source.gender(speaker or stem),
+                source.words(source.root / place / f"{stem}.txt"),
+                **made,
+            )
