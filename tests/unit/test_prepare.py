@@ -265,9 +265,8 @@ def test_progress_tells_the_time_left(
     with pytest.raises(DataError, match="6 silent"):
         make("vctk", vctk, tmp_path, on_log=lines.append)
     assert lines[1:] == [
-        "vctk: 1 of 6 clips, 0:00:00 left, 1 rejected",
-        "vctk: 3 of 6 clips, 0:00:30 left, 3 rejected",
-        "vctk: 5 of 6 clips, 0:00:10 left, 5 rejected",
+        "vctk: 2 of 6 clips, 0:00:40 left, 2 rejected",
+        "vctk: 4 of 6 clips, 0:00:20 left, 4 rejected",
         "vctk: 6 of 6 clips, 0:00:00 left, 6 rejected",
     ]
 

@@ -452,7 +452,7 @@ def _made_ready(plan: Plan, folder: Path, workers: int, log: Log) -> dict[str, t
         rejected += "reject" in facts
         now = time.monotonic()
         begun = begun or now  # counted from the end of the first, lest the workers' start blur it
-        if now - said >= LINE_SECONDS or done == len(todo):
+        if done == len(todo) or (done > 1 and now - said >= LINE_SECONDS):
             pace, said = (now - begun) / max(done - 1, 1), now
             left = timedelta(seconds=round(pace * (len(todo) - done)))
             log(f"{plan.corpus}: {done} of {len(todo)} clips, {left} left, {rejected} rejected")
