@@ -201,10 +201,7 @@ after = range(cfg.train.warmup + 1, cfg.train.warmup + 99)
 number = next(k for k in after if step.draw(cfg, k, rows, sources).by_speaker)
 d = step.draw(cfg, number, rows, sources)
 targets = {source: step.make_target(nets, batch, source, d) for source in sources}
-heads = {
-    source: step.audio_domain(t.gender, t.speaker, d.by_speaker, nets.genders)
-    for source, t in targets.items()
-}
+heads = {source: step.audio_domain(t, d.by_speaker, nets.genders) for source, t in targets.items()}
 pd.DataFrame(
     {
         "face of": who(batch.ref_image),
@@ -324,7 +321,7 @@ show(sc=sc, f0=f0, norm=norm)
 
 # %%
 y_src, y_ref, differ = step.class_rows(batch, t_A, d.by_speaker)
-advcls = terms.classification(step.class_logits(nets, fake_A, d.by_speaker), y_ref, differ)
+advcls = terms.classification(nets.C_A(fake_A)[d.by_speaker], y_ref, differ)
 show(advcls=advcls)
 
 # %% [markdown]
@@ -405,13 +402,13 @@ pd.DataFrame(
 # [`discriminator_terms`](../xfavot/training/step.py).
 
 # %%
-own = step.audio_domain(x_A.gender, x_A.speaker, d.by_speaker, nets.genders)
+own = step.audio_domain(x_A, d.by_speaker, nets.genders)
 real = x_A.x.clone().requires_grad_()
 logits = nets.D_A(real, own)
 still = fake_A.detach()
 adv_real, r1 = terms.adversarial_real(logits), terms.r1(logits, real)
 adv_fake = terms.adversarial_fake(nets.D_A(still, heads["i"]))
-cls = terms.classification(step.class_logits(nets, still, d.by_speaker), y_src, differ)
+cls = terms.classification(nets.C_A(still)[d.by_speaker], y_src, differ)
 total_D = adv_real + adv_fake + w.cls * cls + cfg.train.r1_every * w.r1_audio * r1
 
 fakes = [step.Fake("a", t_A, still)]

@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from xfavot.config import ModelConfig
-from xfavot.errors import ConfigError, ShapeError
-from xfavot.models.generators import AudioGenerator
+from xfavot.errors import ShapeError
 from xfavot.models.mapping import pick
-from xfavot.models.style_encoders import AudioStyleEncoder, ImageStyleEncoder
 from xfavot.models.xfavot import XFaVoT
 
 SMALL = ModelConfig(
@@ -83,7 +81,7 @@ def test_any_size_that_the_strides_divide(
 
 @pytest.mark.parametrize("size", [16, 64])
 def test_modules_are_built_for_other_image_sizes(size: int) -> None:
-    net = ImageStyleEncoder(size=size, width=4, max_width=8, style_dim=5, genders=2, norm=True)
+    net = XFaVoT(replace(SMALL, image_size=size, style_norm=True)).E_I
     assert net(torch.randn(2, 3, size, size), torch.tensor([0, 1])).shape == (2, 5)
 
 
@@ -190,7 +188,7 @@ REFUSED: list[tuple[str, Callable[[XFaVoT], object], str]] = [
     ("frames", lambda n: n.G_A(*inputs("G_A", 1, frames=98)), "multiple of 4"),
     ("features", lambda n: n.G_A(*inputs("G_A")[:2], torch.zeros(3, 8, 10, 92)), "F0 features"),
     ("short E_A", lambda n: n.E_A(*inputs("E_A", frames=79)), "at least 80"),
-    ("size", lambda n: n.E_I(*inputs("E_I", size=64)), "E_I input"),
+    ("size", lambda n: n.E_I(*inputs("E_I", size=64)), "faces for E_I"),
     ("gender", lambda n: n.E_I(inputs("E_I")[0], torch.tensor([0, 1, 2])), "0 to 1"),
     ("unknown", lambda n: n.D_A(inputs("D_A")[0], torch.tensor([0, -1, 2])), "from -1"),
     ("head", lambda n: n.M(torch.zeros(2, 3), torch.tensor([0, 6])), "0 to 5"),
@@ -205,18 +203,6 @@ def test_wrong_shapes_are_refused(
 ) -> None:
     with pytest.raises(ShapeError, match=message):
         call(nets)
-
-
-def test_sizes_that_cannot_be_built_are_refused() -> None:
-    audio = {"width": 4, "max_width": 8, "style_dim": 5}
-    with pytest.raises(ConfigError, match="power of two"):
-        ImageStyleEncoder(size=48, width=4, max_width=8, style_dim=5, genders=2, norm=False)
-    with pytest.raises(ConfigError, match="at least 80"):
-        AudioStyleEncoder(**audio, mel_bins=64, genders=2, norm=False)
-    with pytest.raises(ConfigError, match="table7"):
-        AudioGenerator(**audio, mel_bins=80, f0_inputs=8, f0_channels=3, decoder="table 7")
-    with pytest.raises(ConfigError, match="multiple of 16"):
-        AudioGenerator(**audio, mel_bins=88, f0_inputs=8, f0_channels=3)
 
 
 def test_pick_keeps_the_axes_after_the_domain() -> None:

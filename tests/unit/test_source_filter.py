@@ -248,7 +248,7 @@ def test_band_is_narrow_where_nothing_lies_above_8_khz() -> None:
 # Training
 
 
-def train(store: Store, **changes: Any) -> pretrain.Training:
+def train(store: Store, **changes: Any) -> tuple[Any, dict[str, Any]]:
     settings = {"steps": 3, "batch_size": 2, "lr": 3e-2, "seed": 0} | changes
     if "standardiser" not in settings:
         settings["standardiser"] = mel_statistics([store], split="train")
@@ -264,10 +264,11 @@ def test_training_learns_and_goes_on_where_it_stopped(
 ) -> None:
     monkeypatch.setattr(pretrain, "SAVE_EVERY", 1)
     monkeypatch.setattr(pretrain, "SourceFilterNetwork", partial(SourceFilterNetwork, **SMALL))
-    before, whole = train(store, steps=1, lr=1e-9), train(store)
-    assert before.measures["val/clips"] == whole.measures["val/clips"] == 2
-    assert whole.measures["val/distance"] < before.measures["val/distance"]
-    assert [record["step"] for record in whole.record["losses"]] == [1, 2, 3]
+    (_, before), (network, whole) = train(store, steps=1, lr=1e-9), train(store)
+    losses, measures = whole["training"]["losses"], whole["measures"]
+    assert before["measures"]["val/clips"] == measures["val/clips"] == 2
+    assert measures["val/distance"] < before["measures"]["val/distance"]
+    assert [record["step"] for record in losses] == [1, 2, 3]
 
     def stop(record: Mapping[str, Any]) -> None:
         if record["step"] == 2:
@@ -276,10 +277,10 @@ def test_training_learns_and_goes_on_where_it_stopped(
     file = tmp_path / "state.pt"
     with pytest.raises(Stopped):
         train(store, resume=file, on_log=stop)
-    resumed = train(store, resume=file)
-    for name, value in whole.network.state_dict().items():
-        assert torch.equal(value, resumed.network.state_dict()[name]), name
-    assert (resumed.record["losses"], resumed.measures) == (whole.record["losses"], whole.measures)
+    again, resumed = train(store, resume=file)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+    assert (resumed["training"]["losses"], resumed["measures"]) == (losses, measures)
     with pytest.raises(CheckpointError, match="another training"):
         train(store, resume=file, lr=2e-3)
     for damage in (b"", b"PK\x03\x04 truncated"):
@@ -306,8 +307,8 @@ def test_training_on_a_gpu_sees_the_same_batches(
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
     monkeypatch.setattr(pretrain, "SourceFilterNetwork", partial(SourceFilterNetwork, **SMALL))
-    here, there = (train(store, steps=2, lr=1e-3, device=device) for device in ("cpu", "cuda"))
-    for a, b in zip(here.record["losses"], there.record["losses"], strict=True):
+    here, there = (train(store, steps=2, lr=1e-3, device=device)[1] for device in ("cpu", "cuda"))
+    for a, b in zip(here["training"]["losses"], there["training"]["losses"], strict=True):
         assert a == pytest.approx(b, rel=1e-3)
 
 

@@ -34,7 +34,6 @@ from xfavot.models import device_of
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
 from xfavot.models.xfavot import F0_FEATURE_FACTOR, XFaVoT
-from xfavot.training.pretrain import content_shape
 from xfavot.training.step import Networks, Updater, place
 
 JPEG_PIXELS = (1024, 256, 128)
@@ -276,7 +275,7 @@ def measure_step(cfg: RunConfig, *, steps: int = 1) -> list[float]:
     """
     device, m, count = device_of(cfg.train.device), cfg.model, cfg.train.batch_size
     torch.manual_seed(cfg.seed)
-    content = ContentNetwork.from_config(m, depth=content_shape(m)[0])
+    content = ContentNetwork.from_config(m)
     nets = Networks(XFaVoT(m), F0Network.from_config(m), content, Standardiser.neutral())
     updater = Updater(place(nets, device), cfg, guidances=("z", "i", "a"), outputs="ia")
     code = torch.arange(count)  # a speaker a row, women and men in turn
@@ -322,7 +321,7 @@ def forward_passes(cfg: RunConfig) -> list[Row]:
             "C_A": (nets.C_A, (a,)),
             "M": (nets.M, (torch.empty(1, m.latent_dim), domain)),
             "F0 network": (F0Network.from_config(m), (a,)),
-            "content network": (ContentNetwork.from_config(m, depth=content_shape(m)[0]), (a,)),
+            "content network": (ContentNetwork.from_config(m), (a,)),
         }
         for name, (network, inputs) in passes.items():
             with FlopCounterMode(display=False) as counter:

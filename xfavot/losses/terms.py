@@ -16,6 +16,12 @@ from xfavot.errors import ConfigError, ShapeError, require_same_shape
 XM_FORMS = ("one_way", "mmv", "symmetric")
 
 
+def _l1(name: str, a: Tensor, b: Tensor) -> Tensor:
+    """Mean absolute difference of two tensors of one shape."""
+    require_same_shape(name, a, b)
+    return (a - b).abs().mean()
+
+
 def adversarial_real(logits: Tensor) -> Tensor:
     """Discriminator loss on real samples, ``-log D(x)``.
 
@@ -88,8 +94,7 @@ def style_reconstruction(predicted: Tensor, target: Tensor) -> Tensor:
     Raises:
         ShapeError: shapes differ.
     """
-    require_same_shape("style", predicted, target)
-    return (predicted - target).abs().mean()
+    return _l1("style", predicted, target)
 
 
 def style_diversification(first: Tensor, second: Tensor) -> Tensor:
@@ -106,8 +111,7 @@ def style_diversification(first: Tensor, second: Tensor) -> Tensor:
     Raises:
         ShapeError: shapes differ.
     """
-    require_same_shape("diversification", first, second)
-    return (first - second).abs().mean()
+    return _l1("diversification", first, second)
 
 
 def cycle_consistency(source: Tensor, reconstruction: Tensor) -> Tensor:
@@ -124,8 +128,7 @@ def cycle_consistency(source: Tensor, reconstruction: Tensor) -> Tensor:
     Raises:
         ShapeError: shapes differ.
     """
-    require_same_shape("cycle", source, reconstruction)
-    return (source - reconstruction).abs().mean()
+    return _l1("cycle", source, reconstruction)
 
 
 def speech_consistency(source: Tensor, converted: Tensor) -> Tensor:
@@ -142,8 +145,7 @@ def speech_consistency(source: Tensor, converted: Tensor) -> Tensor:
     Raises:
         ShapeError: shapes differ.
     """
-    require_same_shape("speech consistency", source, converted)
-    return (source - converted).abs().mean()
+    return _l1("speech consistency", source, converted)
 
 
 def f0_consistency(source: Tensor, converted: Tensor) -> Tensor:
@@ -197,8 +199,7 @@ def norm_consistency(source: Tensor, converted: Tensor) -> Tensor:
     Raises:
         ShapeError: shapes differ.
     """
-    require_same_shape("frame energy", source, converted)
-    return (source - converted).abs().mean()
+    return _l1("frame energy", source, converted)
 
 
 def classification(logits: Tensor, target: Tensor, use: Tensor) -> Tensor:
@@ -281,5 +282,4 @@ def self_reconstruction(source: Tensor, regenerated: Tensor) -> Tensor:
     Raises:
         ShapeError: shapes differ.
     """
-    require_same_shape("self-reconstruction", source, regenerated)
-    return (source - regenerated).abs().mean()
+    return _l1("self-reconstruction", source, regenerated)

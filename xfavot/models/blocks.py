@@ -71,51 +71,33 @@ def _window_sums(factors: tuple[int, int], *, flip: bool) -> Tensor:
     return matrix.flatten(0, 1).flatten(1)
 
 
-class _ResampledConv(nn.Conv2d):
-    """3x3 convolution of padding 1 joined with a resampling; the weights are the convolution's."""
+class ResampledConv(nn.Conv2d):
+    """3x3 convolution of padding 1 joined with a resampling; the weights are the convolution's.
+
+    Downwards, average pooling follows it, as one strided convolution; upwards, nearest upsampling
+    goes before it, as one transposed convolution.
+    """
 
     window_sums: Tensor
-    upwards: bool
 
-    def __init__(self, inputs: int, outputs: int, resample: Resample) -> None:
+    def __init__(self, inputs: int, outputs: int, resample: Resample, *, upwards: bool) -> None:
         """Make the convolution; "none" is a plain one."""
         super().__init__(inputs, outputs, 3, padding=1)
-        self.factors = FACTORS[resample]
-        self.joined = resample != "none"
-        sums = _window_sums(self.factors, flip=self.upwards)
-        scale = 1 if self.upwards else math.prod(self.factors)
+        self.factors, self.upwards = FACTORS[resample], upwards
+        sums = _window_sums(self.factors, flip=upwards)
+        scale = 1 if upwards else math.prod(self.factors)
         self.register_buffer("window_sums", sums / scale, persistent=False)
 
-    def kernel(self) -> Tensor:
-        """Return the joined kernel (outputs, inputs, 2 + h, 2 + w)."""
-        high, wide = self.factors
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, H // h, W // w), upwards H * h and W * w."""
+        if self.factors == (1, 1):
+            return super().forward(x)
         with _full_precision(self.weight.device):
             kernel = self.weight.flatten(2) @ self.window_sums
-        return kernel.view(*kernel.shape[:2], 2 + high, 2 + wide)
-
-
-class ConvDown(_ResampledConv):
-    """A 3x3 convolution, then average pooling, as one strided convolution."""
-
-    upwards = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, H, W) to (B, outputs, H // h, W // w)."""
-        if not self.joined:
-            return super().forward(x)
-        return F.conv2d(x, self.kernel(), self.bias, stride=self.factors, padding=1)
-
-
-class UpConv(_ResampledConv):
-    """Nearest upsampling, then a 3x3 convolution, as one transposed convolution."""
-
-    upwards = True
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, H, W) to (B, outputs, H * h, W * w)."""
-        if not self.joined:
-            return super().forward(x)
-        kernel = self.kernel().transpose(0, 1)  # (inputs, outputs, 2 + h, 2 + w)
+        kernel = kernel.view(*kernel.shape[:2], *(2 + factor for factor in self.factors))
+        if not self.upwards:
+            return F.conv2d(x, kernel, self.bias, stride=self.factors, padding=1)
+        kernel = kernel.transpose(0, 1)  # (inputs, outputs, 2 + h, 2 + w)
         return F.conv_transpose2d(x, kernel, self.bias, stride=self.factors, padding=1)
 
 
@@ -217,7 +199,7 @@ class ResBlk(nn.Module):
         self.norm = "IN" if norm else "-"
         self.norm1 = InstanceNormLReLU(inputs) if norm else None
         self.norm2 = InstanceNormLReLU(inputs) if norm else None
-        self.conv1 = ConvDown(inputs, inputs, resample)
+        self.conv1 = ResampledConv(inputs, inputs, resample, upwards=False)
         self.conv2 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False) if inputs != outputs else None
 
@@ -252,7 +234,7 @@ class AdaINResBlk(nn.Module):
         self.resample: Resample = resample
         self.norm1 = AdaINLReLU(style_dim=style_dim, channels=inputs)
         self.norm2 = AdaINLReLU(style_dim=style_dim, channels=outputs)
-        self.conv1 = UpConv(inputs, outputs, resample)
+        self.conv1 = ResampledConv(inputs, outputs, resample, upwards=True)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False) if inputs != outputs else None
 

@@ -30,7 +30,16 @@ DILATIONS = (1, 3, 9)
 GROUPS = 8
 KERNEL = 7
 STRIDE = 2
-DROPOUT = 0.2
+SHAPES = {256: (6, 0.2), 128: (4, 0.1), 64: (3, 0.05), 0: (1, 0.0)}  # width: depth, dropout
+
+
+def _shape(model: ModelConfig) -> tuple[int, float]:
+    """Depth and dropout for the width of a run.
+
+    The lineage's six blocks and dropout of 0.2 are for width 256; narrow networks underfit with so
+    much dropout and do not need so many blocks.
+    """
+    return next(shape for width, shape in SHAPES.items() if model.content_width >= width)
 
 
 def cosine_transform(coefficients: int, bands: int) -> Tensor:
@@ -89,7 +98,7 @@ class ContentNetwork(nn.Module):
         content_channels: int = 128,
         depth: int = 6,
         mel_bins: int = 80,
-        dropout: float = DROPOUT,
+        dropout: float = 0.2,
     ) -> None:
         """Build the layers; see the class."""
         super().__init__()
@@ -111,18 +120,17 @@ class ContentNetwork(nn.Module):
             nn.Linear(content_width, len(SYMBOLS)),
         )
 
+    @staticmethod
+    def sizes(model: ModelConfig) -> dict[str, int]:
+        """The arguments of the class for the widths of a run; the depth follows from the width."""
+        widths = {"content_width": model.content_width, "content_channels": model.content_channels}
+        return {"mel_bins": model.mel_bins, **widths, "depth": _shape(model)[0]}
+
     @classmethod
-    def from_config(
-        cls, model: ModelConfig, *, depth: int = 6, dropout: float = DROPOUT
-    ) -> ContentNetwork:
-        """Build with the widths of a run; dropout only counts while training."""
-        return cls(
-            content_width=model.content_width,
-            content_channels=model.content_channels,
-            mel_bins=model.mel_bins,
-            depth=depth,
-            dropout=dropout,
-        )
+    def from_config(cls, model: ModelConfig, *, depth: int = 0) -> ContentNetwork:
+        """Build with the widths of a run, and with another depth if one is given."""
+        sizes = cls.sizes(model)
+        return cls(**sizes | {"depth": depth or sizes["depth"]}, dropout=_shape(model)[1])
 
     def features(self, x: Tensor) -> Tensor:
         """Return what the speech consistency loss L_sc compares, without the CTC head.

@@ -7,13 +7,14 @@ block of ``decoder="code"`` (A17) are CODE, the shortcuts in G_I's decoder UNKNO
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xfavot.errors import ConfigError, ShapeError, require_shape
+from xfavot.errors import ShapeError, require_shape
 from xfavot.models.blocks import (
     AdaINResBlk,
     InstanceNormLReLU,
@@ -26,18 +27,35 @@ from xfavot.models.blocks import (
 
 MIDDLE_BLOCKS = 2  # of each kind at the bottleneck, STATED
 AUDIO_RESAMPLES: tuple[Resample, ...] = ("half", "timepreserve", "half", "timepreserve")  # STATED
-MEL_FACTOR = 16  # mel bins shrink by this much in G_A
 TIME_FACTOR = 4  # frames shrink by this much in G_A
 
 
-def _output_head(channels: int, outputs: int) -> nn.Sequential:
+def _encode(channels: Sequence[int], resamples: Sequence[Resample]) -> nn.Sequential:
+    """Blocks down to the bottleneck, and those in it."""
+    deep = channels[-1]
+    middle = (ResBlk(inputs=deep, outputs=deep, norm=True) for _ in range(MIDDLE_BLOCKS))
+    return nn.Sequential(*encoder(channels=channels, resamples=resamples, norm=True), *middle)
+
+
+class StyledBlocks(nn.ModuleList):
+    """Decoder blocks one after the other, all in one style."""
+
+    def __init__(self, plan: Sequence[tuple[int, int, Resample]], *, style_dim: int) -> None:
+        """Make a block for each entry: channels in and out, resampling."""
+        super().__init__(
+            AdaINResBlk(inputs=a, outputs=b, style_dim=style_dim, resample=resample)
+            for a, b, resample in plan
+        )
+
+    def forward(self, h: Tensor, s: Tensor) -> Tensor:
+        """Map (B, C, H, W) and styles (B, S) to what the last block gives."""
+        for block in self:
+            h = block(h, s)
+        return h
+
+
+def _head(channels: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(InstanceNormLReLU(channels), nn.Conv2d(channels, outputs, 1))
-
-
-def _decode(blocks: nn.ModuleList, h: Tensor, s: Tensor) -> Tensor:
-    for block in blocks:
-        h = block(h, s)
-    return h
 
 
 class ImageGenerator(nn.Module):
@@ -62,23 +80,12 @@ class ImageGenerator(nn.Module):
         self.factor = 2**levels
         self.style_dim = style_dim
         self.stem = nn.Conv2d(3, width, 3, padding=1)
-        self.encode = nn.Sequential(
-            *encoder(channels=channels, resamples=["half"] * levels, norm=True),
-            *(ResBlk(inputs=deep, outputs=deep, norm=True) for _ in range(MIDDLE_BLOCKS)),
-        )
-        self.decode = nn.ModuleList(
-            [
-                *(
-                    AdaINResBlk(inputs=deep, outputs=deep, style_dim=style_dim)
-                    for _ in range(MIDDLE_BLOCKS)
-                ),
-                *(
-                    AdaINResBlk(inputs=a, outputs=b, style_dim=style_dim, resample="half")
-                    for a, b in zip(channels[:0:-1], channels[-2::-1], strict=True)
-                ),
-            ]
-        )
-        self.head = _output_head(width, 3)
+        resamples: list[Resample] = ["half"] * levels
+        self.encode = _encode(channels, resamples)
+        ups = zip(channels[:0:-1], channels[-2::-1], resamples, strict=True)
+        plan: list[tuple[int, int, Resample]] = [(deep, deep, "none")] * MIDDLE_BLOCKS
+        self.decode = StyledBlocks([*plan, *ups], style_dim=style_dim)
+        self.head = _head(width, 3)
         self.apply(he_init)
 
     def forward(self, x: Tensor, s: Tensor) -> Tensor:
@@ -102,7 +109,7 @@ class ImageGenerator(nn.Module):
                 f"{self.factor}; resize or pad the faces"
             )
         h = self.encode(self.stem(x))  # (B, deep, H / factor, W / factor)
-        return cast(Tensor, self.head(_decode(self.decode, h, s)))  # (B, 3, H, W)
+        return cast(Tensor, self.head(self.decode(h, s)))  # (B, 3, H, W)
 
 
 class F0Path(nn.Module):
@@ -152,37 +159,22 @@ class AudioGenerator(nn.Module):
             f0_inputs: channels of the F0 network's features (4 times its first width).
             f0_channels: F0 channels stacked at the bottleneck.
             decoder: "code" or "table7".
-
-        Raises:
-            ConfigError: `mel_bins` or `decoder` cannot be used.
         """
         super().__init__()
-        if mel_bins % MEL_FACTOR:
-            raise ConfigError(f"mel_bins is {mel_bins}; expected a multiple of {MEL_FACTOR}")
-        if decoder not in ("code", "table7"):
-            raise ConfigError(f'audio_decoder is {decoder!r}; expected "code" or "table7"')
         channels = widths(width, max_width, len(AUDIO_RESAMPLES))
         deep = channels[-1]
         joint = deep + f0_channels
         self.mel_bins, self.style_dim, self.f0_inputs = mel_bins, style_dim, f0_inputs
         self.stem = nn.Conv2d(1, width, 3, padding=1)
-        self.encode = nn.Sequential(
-            *encoder(channels=channels, resamples=AUDIO_RESAMPLES, norm=True),
-            *(ResBlk(inputs=deep, outputs=deep, norm=True) for _ in range(MIDDLE_BLOCKS)),
-        )
+        self.encode = _encode(channels, AUDIO_RESAMPLES)
         self.f0_path = F0Path(inputs=f0_inputs, outputs=f0_channels)
         plan: list[tuple[int, int, Resample]] = [(joint, joint, "none")] * MIDDLE_BLOCKS
         if decoder == "code":
             plan.append((joint, deep, "none"))
-        ups = zip(channels[:0:-1], channels[-2::-1], AUDIO_RESAMPLES[::-1], strict=True)
-        plan.extend(ups)
-        if decoder == "table7":
-            plan[MIDDLE_BLOCKS] = (joint, *plan[MIDDLE_BLOCKS][1:])
-        self.decode = nn.ModuleList(
-            AdaINResBlk(inputs=a, outputs=b, style_dim=style_dim, resample=resample)
-            for a, b, resample in plan
-        )
-        self.head = _output_head(width, 1)
+        first = [plan[-1][1], *channels[-2:0:-1]]  # after it as many channels as in the encoder
+        ups = zip(first, channels[-2::-1], AUDIO_RESAMPLES[::-1], strict=True)
+        self.decode = StyledBlocks([*plan, *ups], style_dim=style_dim)
+        self.head = _head(width, 1)
         self.apply(he_init)
 
     def forward(self, x: Tensor, s: Tensor, f0_features: Tensor) -> Tensor:
@@ -211,4 +203,4 @@ class AudioGenerator(nn.Module):
             "G_A F0 features", f0_features, (x.shape[0], self.f0_inputs, self.mel_bins // 8, frames)
         )
         h = self.f0_path(self.encode(self.stem(x)), f0_features)  # (B, deep + F, M / 16, T / 4)
-        return cast(Tensor, self.head(_decode(self.decode, h, s)))  # (B, 1, M, T)
+        return cast(Tensor, self.head(self.decode(h, s)))  # (B, 1, M, T)

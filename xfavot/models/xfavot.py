@@ -5,17 +5,25 @@ Paper: Sec. 3, appendix G (Tables 6 to 9). The frozen networks (F0, content) are
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from xfavot.config import ModelConfig
 from xfavot.models.blocks import FACTORS, AdaINResBlk, InstanceNormLReLU, ResBlk
-from xfavot.models.discriminators import AudioClassifier, AudioDiscriminator, ImageDiscriminator
+from xfavot.models.encoders import (
+    AudioClassifier,
+    AudioDiscriminator,
+    AudioStyleEncoder,
+    FaceTrunk,
+    ImageDiscriminator,
+    ImageStyleEncoder,
+    VoiceTrunk,
+)
 from xfavot.models.generators import AudioGenerator, F0Path, ImageGenerator
 from xfavot.models.mapping import MappingNetwork, StackedLinear
-from xfavot.models.style_encoders import AudioStyleEncoder, ImageStyleEncoder
 
 F0_FEATURE_FACTOR = 4  # channels of the F0 network's features over its first width, CODE
 
@@ -24,19 +32,21 @@ class XFaVoT(nn.Module):
     """G_I, G_A, E_I, E_A, D_I, D_A, C_A and M of one model. Status: STATED."""
 
     def __init__(self, cfg: ModelConfig) -> None:
-        """Make all modules of a configuration.
-
-        Raises:
-            ConfigError: a size cannot be built.
-        """
+        """Make all modules of a configuration."""
         super().__init__()
         self.genders = cfg.genders
         domains = cfg.genders + cfg.speakers
-        style, genders = {"style_dim": cfg.style_dim}, {"genders": cfg.genders}
+        style: dict[str, int] = {"style_dim": cfg.style_dim}
         image = {"width": cfg.image_width, "max_width": cfg.image_max_width}
         audio = {"width": cfg.audio_width, "max_width": cfg.audio_max_width}
         audio["mel_bins"] = cfg.mel_bins
-        sized, norm = {**image, "size": cfg.image_size}, cfg.style_norm
+
+        def face() -> FaceTrunk:
+            return FaceTrunk(**image, size=cfg.image_size, norm=cfg.style_norm)
+
+        def voice() -> VoiceTrunk:
+            return VoiceTrunk(**audio, norm=cfg.style_norm)
+
         self.G_I = ImageGenerator(**image, **style, levels=cfg.image_levels)
         self.G_A = AudioGenerator(
             **audio,
@@ -45,11 +55,11 @@ class XFaVoT(nn.Module):
             f0_channels=cfg.f0_channels,
             decoder=cfg.audio_decoder,
         )
-        self.E_I = ImageStyleEncoder(**sized, **style, **genders, norm=norm)
-        self.E_A = AudioStyleEncoder(**audio, **style, **genders, norm=norm)
-        self.D_I = ImageDiscriminator(**sized, domains=cfg.genders, norm=norm)
-        self.D_A = AudioDiscriminator(**audio, domains=domains, norm=norm)
-        self.C_A = AudioClassifier(**audio, **genders, speakers=cfg.speakers, norm=norm)
+        self.E_I = ImageStyleEncoder(face(), **style, genders=cfg.genders)
+        self.E_A = AudioStyleEncoder(voice(), **style, genders=cfg.genders)
+        self.D_I = ImageDiscriminator(face(), domains=cfg.genders)
+        self.D_A = AudioDiscriminator(voice(), domains=domains)
+        self.C_A = AudioClassifier(voice(), genders=cfg.genders, speakers=cfg.speakers)
         self.M = MappingNetwork(
             latent_dim=cfg.latent_dim, width=cfg.mapping_width, **style, domains=domains
         )
@@ -74,30 +84,26 @@ class ShapeRow:
     parameters: int = field(default=0, compare=False)
 
 
-def _row(module: nn.Module, output: Tensor) -> ShapeRow:
-    shape = tuple(output.shape[-1:] if isinstance(module, StackedLinear) else output.shape[1:])
-    if isinstance(module, ResBlk | AdaINResBlk):
-        way = "down" if isinstance(module, ResBlk) else "up"
-        factors = "{}x{}".format(*FACTORS[module.resample])
-        resample = "-" if module.resample == "none" else f"{way} {factors}"
-        return ShapeRow("ResBlk", resample, module.norm, shape)
-    if isinstance(module, nn.Conv2d):
-        return ShapeRow("Conv {}x{}".format(*module.kernel_size), "-", "-", shape)
-    names = {
-        InstanceNormLReLU: "IN, LReLU",
-        nn.LeakyReLU: "LReLU",
-        nn.AdaptiveAvgPool2d: "AvgPool",
-        StackedLinear: "Linear (of the domain)",
-        F0Path: "Concat F0",
-    }
-    return ShapeRow(names.get(type(module), type(module).__name__), "-", "-", shape)
+LAYERS: dict[type[nn.Module], str] = {  # what a row is called; others by their type's name
+    ResBlk: "ResBlk",
+    AdaINResBlk: "ResBlk",
+    InstanceNormLReLU: "IN, LReLU",
+    nn.LeakyReLU: "LReLU",
+    nn.AdaptiveAvgPool2d: "AvgPool",
+    StackedLinear: "Linear (of the domain)",
+    F0Path: "Concat F0",
+}
 
 
-def _traced(module: nn.Module) -> list[nn.Module]:
+def _layers(module: nn.Module) -> Iterator[nn.Module]:
+    """The layers and blocks that have a row, F0Path after its own."""
     if isinstance(module, ResBlk | AdaINResBlk) or not list(module.children()):
-        return [module]
-    inner = [row for child in module.children() for row in _traced(child)]
-    return [*inner, module] if isinstance(module, F0Path) else inner
+        yield module
+    else:
+        for child in module.children():
+            yield from _layers(child)
+        if isinstance(module, F0Path):
+            yield module
 
 
 def shape_trace(module: nn.Module, *inputs: Tensor) -> list[ShapeRow]:
@@ -114,12 +120,19 @@ def shape_trace(module: nn.Module, *inputs: Tensor) -> list[ShapeRow]:
     rows: list[ShapeRow] = []
 
     def note(layer: nn.Module, _: object, output: Tensor) -> None:
+        name, resample, norm = LAYERS.get(type(layer), type(layer).__name__), "-", "-"
         # what joins the F0 features has no numbers but its layers', which have their own rows
-        owner = nn.Identity() if isinstance(layer, F0Path) else layer
-        count = sum(p.numel() for p in owner.parameters())
-        rows.append(replace(_row(layer, output), parameters=count))
+        count = 0 if isinstance(layer, F0Path) else sum(p.numel() for p in layer.parameters())
+        if isinstance(layer, nn.Conv2d):
+            name = "Conv {}x{}".format(*layer.kernel_size)
+        elif isinstance(layer, ResBlk | AdaINResBlk):
+            norm = layer.norm
+            if layer.resample != "none":
+                way = "down" if isinstance(layer, ResBlk) else "up"
+                resample = way + " {}x{}".format(*FACTORS[layer.resample])
+        rows.append(ShapeRow(name, resample, norm, tuple(output.shape[1:]), count))
 
-    hooks = [layer.register_forward_hook(note) for layer in _traced(module)]
+    hooks = [layer.register_forward_hook(note) for layer in _layers(module)]
     try:
         with torch.no_grad():
             module(*inputs)

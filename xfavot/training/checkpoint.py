@@ -13,7 +13,9 @@ import json
 import pickle
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,9 @@ from torch import nn
 from xfavot import __version__
 from xfavot.audio.mel import MEL, Standardiser, require_contract
 from xfavot.config import RunConfig, from_dict, to_dict
+from xfavot.data.batches import Batches
 from xfavot.data.store import GENDERS
-from xfavot.errors import CheckpointError, ConfigError, DataError
+from xfavot.errors import CheckpointError, DataError
 from xfavot.files import write_whole
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
@@ -72,21 +75,19 @@ class LoadedModel:
 
         Only these may be asked for, estimated or evaluated.
         """
-        counts = self._counts(MODULE_OF[guidance])
-        return tuple(g for g, n in zip(GENDERS, counts, strict=False) if n)
+        return tuple(compress(GENDERS, self._counts(MODULE_OF[guidance])))
 
     def trained_speakers(self) -> tuple[str, ...]:
         """The speakers whose heads of M have learnt."""
-        counts = self._counts("M")[len(GENDERS) :]
-        return tuple(s for s, n in zip(self.speakers, counts, strict=True) if n)
+        return tuple(compress(self.speakers, self._counts("M")[len(GENDERS) :]))
 
     def trained_outputs(self) -> tuple[str, ...]:
         """What has been learnt to be converted, of "face" and "voice"."""
-        return tuple(
-            output
-            for output, modality, name in (("face", "image", "G_I"), ("voice", "audio", "G_A"))
-            if modality in self.config.train.modalities and self._counts(name)[0]
-        )
+        learnt = [
+            modality in self.config.train.modalities and self._counts(name)[0]
+            for modality, name in (("image", "G_I"), ("audio", "G_A"))
+        ]
+        return tuple(compress(("face", "voice"), learnt))
 
     def estimates_gender(self) -> bool:
         """Whether C_A has learnt to tell the genders of voices apart."""
@@ -116,10 +117,8 @@ def locate(path: Path | str) -> Path:
     path = Path(path)
     if (path / STATE).exists() or path.name.startswith("step_"):
         return path
-    found = checkpoints_of(path) or sorted(
-        (p.parent for p in path.glob(f"*/checkpoints/step_*/{STATE}")),
-        key=lambda p: (p / STATE).stat().st_mtime,
-    )
+    every = (p.parent for p in path.glob(f"*/checkpoints/step_*/{STATE}"))
+    found = checkpoints_of(path) or sorted(every, key=lambda p: (p / STATE).stat().st_mtime)
     if not found:
         raise CheckpointError(
             f"no checkpoint under {path}; expected <run>/checkpoints/step_*/; "
@@ -128,17 +127,14 @@ def locate(path: Path | str) -> Path:
     return found[-1]
 
 
-def save(
-    run: Path, updater: Updater, *, step: int, speakers: tuple[str, ...], fingerprint: str
-) -> Path:
+def save(run: Path, updater: Updater, batches: Batches, *, step: int) -> Path:
     """Write the checkpoint of a step; the folder appears complete or not at all.
 
     Args:
         run: the run's folder.
         updater: networks, averages and optimisers.
+        batches: of training, which know the speakers and the prepared stores.
         step: number of finished steps.
-        speakers: names behind the speaker codes.
-        fingerprint: of the prepared stores.
 
     Returns:
         The checkpoint's folder.
@@ -149,7 +145,21 @@ def save(
     target = folder_of(run, step)
     if (target / STATE).exists():
         return target
-    draft, n = target.with_name(f".{target.name}.draft"), updater.n
+    draft, statistics = target.with_name(f".{target.name}.draft"), updater.n.standardiser
+    state = {
+        "schema": SCHEMA,
+        "version": __version__,
+        "step": step,
+        "config": to_dict(updater.cfg),
+        "mel": MEL.as_dict(),
+        "mel_mean": statistics.mean.tolist(),
+        "mel_std": statistics.std.tolist(),
+        "speakers": list(batches.speakers),
+        "data": batches.fingerprint,
+        "content_depth": updater.n.content.depth,
+    }
+    if updater.trained is not None:
+        state["trained"] = {name: counts.tolist() for name, counts in updater.trained.items()}
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
@@ -158,21 +168,7 @@ def save(
             save_file(flat, draft / f"{name}.safetensors")
         optimizers = {k: o.state_dict() for k, o in updater.optimizers.items()}
         torch.save(optimizers, draft / OPTIMIZER)
-        state = {
-            "schema": SCHEMA,
-            "version": __version__,
-            "step": step,
-            "config": to_dict(updater.cfg),
-            "mel": MEL.as_dict(),
-            "mel_mean": n.standardiser.mean.tolist(),
-            "mel_std": n.standardiser.std.tolist(),
-            "speakers": list(speakers),
-            "data": fingerprint,
-            "content_depth": n.content.depth,
-            "bytes": {p.name: p.stat().st_size for p in sorted(draft.iterdir())},
-        }
-        if updater.trained is not None:
-            state["trained"] = {name: counts.tolist() for name, counts in updater.trained.items()}
+        state["bytes"] = {p.name: p.stat().st_size for p in sorted(draft.iterdir())}
         write_whole(draft / STATE, json.dumps(state, indent=1))
         draft.rename(target)
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -187,7 +183,7 @@ def save(
 def _modules(updater: Updater) -> dict[str, nn.Module]:
     """What is kept, by the name of its file."""
     n = updater.n
-    return {"model": n.nets, "ema": updater.ema.modules, "f0": n.f0, "content": n.content}
+    return {"model": n.nets, "ema": updater.ema, "f0": n.f0, "content": n.content}
 
 
 def prune(run: Path, *, keep: int, best: int) -> None:
@@ -206,24 +202,16 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads((path / STATE).read_text())
         if state["schema"] != SCHEMA:
-            raise CheckpointError(
-                f"{path} has schema {state['schema']}; this version reads {SCHEMA}; train again"
-            )
+            raise ValueError(f"schema {state['schema']}; this version reads {SCHEMA}; train again")
         for name, size in state["bytes"].items():
             got = (path / name).stat().st_size if (path / name).exists() else 0
             if got != size:
                 raise ValueError(f"{name} has {got} bytes instead of {size}")
         require_contract(state["mel"], where=f"checkpoint {path}")
-    except FileNotFoundError as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError) as error:
         raise CheckpointError(
-            f"{path} is no checkpoint: it has no {STATE}; expected a folder such as "
-            "<run>/checkpoints/step_00000100; give that one, or -p resume auto"
-        ) from error
-    except DataError as error:
-        raise CheckpointError(str(error)) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path} is damaged ({error}); use an older checkpoint of the run"
+            f"{path} is no checkpoint, or damaged ({error}); expected a folder such as "
+            "<run>/checkpoints/step_00000100; use an older checkpoint of the run"
         ) from error
     return state
 
@@ -265,17 +253,9 @@ def load_model(path: Path | str, *, device: str = "cpu") -> LoadedModel:
     for module in (nets, f0, content):
         module.requires_grad_(False).eval().to(device)
     statistics = Standardiser(torch.tensor(state["mel_mean"]), torch.tensor(state["mel_std"]))
-    return LoadedModel(
-        nets=nets,
-        f0=f0,
-        content=content,
-        standardiser=statistics.to(device),
-        config=config,
-        speakers=tuple(state["speakers"]),
-        step=int(state["step"]),
-        path=path,
-        trained=state.get("trained"),
-    )
+    shared = nets, f0, content, statistics.to(device)
+    speakers, step = tuple(state["speakers"]), int(state["step"])
+    return LoadedModel(*shared, config, speakers, step, path, state.get("trained"))
 
 
 # Going on from a checkpoint: is it of this run, and everything back in its place
@@ -299,14 +279,11 @@ def to_resume(cfg: RunConfig, *, named: str) -> Path | None:
         return checkpoints_of(own)[-1]
     alike = []
     for file in sorted(Path(cfg.run_root).glob(f"{named}*/config.json")) if named else ():
-        try:
+        with suppress(OSError, ValueError, KeyError, TypeError):  # it is no run's, or damaged
             old = json.loads(file.read_text())
             del old["config_id"]
-            fits = not _differing(old, cfg)
-        except (OSError, ValueError, KeyError, TypeError, ConfigError):
-            continue
-        if fits and checkpoints_of(file.parent):
-            alike.append(file.parent)
+            if checkpoints_of(file.parent) and not _differing(old, cfg):
+                alike.append(file.parent)
     if len(alike) > 1:
         raise CheckpointError(
             f"more than one run of this configuration could go on to {cfg.train.steps} steps: "
@@ -326,21 +303,15 @@ def going_on(path: Path, cfg: RunConfig, fingerprint: str) -> RunConfig:
             the checkpoint is past the steps asked for.
     """
     state = read_state(path)
-    old = from_dict(state["config"])
-    if differing := _differing(state["config"], cfg):
-        raise CheckpointError(
-            f"{path} is of another configuration: " + "; ".join(differing) + "; resume with the "
-            "parameters of that run, or start a new run without resume"
-        )
+    old, wrong = from_dict(state["config"]), _differing(state["config"], cfg)
     if state["data"] != fingerprint:
-        raise CheckpointError(
-            f"{path} was trained on prepared data {state['data']}; found {fingerprint}; "
-            "give the data_root of that run, or start a new run without resume"
-        )
+        wrong.append(f"the prepared data in data_root were {state['data']}, now {fingerprint}")
     if state["step"] > cfg.train.steps:
+        wrong.append(f"it has {state['step']} steps already, more than the {cfg.train.steps} asked")
+    if wrong:
         raise CheckpointError(
-            f"{path} has {state['step']} steps already; expected at most the {cfg.train.steps} "
-            "asked for; give more steps, or start a new run without resume"
+            f"the run of {path} cannot go on so: {'; '.join(wrong)}; resume with the parameters "
+            "of that run and as many steps or more, or start a new run without resume"
         )
     planned = old.train.schedule_steps or old.train.steps
     planned = 0 if planned == cfg.train.steps else planned
@@ -349,7 +320,7 @@ def going_on(path: Path, cfg: RunConfig, fingerprint: str) -> RunConfig:
 
 def _differing(old: Mapping[str, Any], cfg: RunConfig) -> list[str]:
     """The settings in which a recorded configuration is of another run."""
-    was, now = _flat(to_dict(from_dict(old))), _flat(to_dict(cfg))
+    was, now = _settings(from_dict(old)), _settings(cfg)
     return [
         f"{key} was {was[key]}, now {now[key]}"
         for key in sorted(now)
@@ -357,13 +328,13 @@ def _differing(old: Mapping[str, Any], cfg: RunConfig) -> list[str]:
     ]
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Dotted names of nested settings to their values as JSON."""
-    found: dict[str, str] = {}
-    for key, value in settings.items():
-        inner = isinstance(value, Mapping)
-        found |= _flat(value, f"{prefix}{key}.") if inner else {prefix + key: json.dumps(value)}
-    return found
+def _settings(cfg: RunConfig) -> dict[str, Any]:
+    """Dotted names of settings to their values."""
+    flat: dict[str, Any] = {}
+    for section, value in to_dict(cfg).items():
+        inner = value if isinstance(value, dict) else {"": value}
+        flat |= {f"{section}.{name}".rstrip("."): setting for name, setting in inner.items()}
+    return flat
 
 
 def restore(path: Path, updater: Updater) -> int:
@@ -381,12 +352,10 @@ def restore(path: Path, updater: Updater) -> int:
         optimizers = torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True)
         for name, optimizer in updater.optimizers.items():
             optimizer.load_state_dict(optimizers[name])
-        counts = state.get("trained")
-        if counts is None or updater.trained is None:
+        if "trained" not in state:
             updater.trained = None
-        else:
-            for name, value in updater.trained.items():
-                value.copy_(torch.tensor(counts[name]))
+        for name, value in (updater.trained or {}).items():
+            value.copy_(torch.tensor(state["trained"][name]))
     except (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
         raise CheckpointError(
             f"{path / OPTIMIZER} cannot be read ({error}); use an older checkpoint"

@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from xfavot.audio import vocoder as vocoders
 from xfavot.audio.io import save_waveform
-from xfavot.config import RunConfig, config_id, to_dict
+from xfavot.config import NETWORKS, RunConfig, config_id, to_dict
 from xfavot.data.batches import Batch, Batches, open_batches, open_validation, with_speakers
 from xfavot.data.prepare import open_or_make_mini
 from xfavot.data.store import Store
@@ -38,22 +38,14 @@ from xfavot.models import device_of
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
 from xfavot.models.xfavot import XFaVoT
-from xfavot.training import checkpoint, pretrain
+from xfavot.training import checkpoint, pretrain, step
 from xfavot.training.pretrain import Log
-from xfavot.training.step import (
-    Networks,
-    Updater,
-    analyse_voices,
-    draw,
-    generator_terms,
-    make_target,
-    pair_terms,
-    place,
-)
+from xfavot.training.step import Networks, Updater
 
 SECONDS_BETWEEN_LINES = 10.0
 VALIDATION_BATCHES = 4
 ROWS, COLUMNS, VOICES = 3, 6, 2  # of the samples: styles a source of styles, sources, voices
+METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +59,7 @@ class Run:
 
     def metrics(self) -> list[dict[str, float]]:
         """The records of ``metrics.jsonl``."""
-        return read(self.path / "metrics.jsonl")
+        return read(self.path / METRICS)
 
 
 def fit(cfg: RunConfig, *, resume: str = "", on_log: Log | None = None) -> Run:
@@ -88,8 +80,8 @@ def fit(cfg: RunConfig, *, resume: str = "", on_log: Log | None = None) -> Run:
         TrainingError: a term is not finite.
     """
     with open_session(cfg, resume=resume, on_log=on_log) as session:
-        for step in session:
-            terms = session.update(session.batch(step), step)
+        for number in session:
+            terms = session.update(session.batch(number), number)
             if session.due("log"):
                 session.log(terms)
             if session.due("sample"):
@@ -100,29 +92,75 @@ def fit(cfg: RunConfig, *, resume: str = "", on_log: Log | None = None) -> Run:
         return session.finish()
 
 
-@dataclass(slots=True, kw_only=True)
-class Session:
-    """A run being trained: yields the numbers of the steps to come, has what is done in each."""
+@contextmanager
+def open_session(
+    cfg: RunConfig, *, resume: str = "", on_log: Log | None = None
+) -> Iterator[Session]:
+    """Open everything a run needs, and close it at the end; see :func:`fit` for the arguments."""
+    with ExitStack() as stack:
+        yield Session(cfg, stack, resume=resume, on_log=on_log)
 
-    cfg: RunConfig
-    path: Path
-    device: torch.device
-    batches: Batches
-    warmup_batches: Batches
-    validation: Batches | None
-    updater: Updater
-    journal: Journal
-    stop: Stop
-    on_log: Log | None
-    step: int  # finished ones
-    best: tuple[float, int]  # lowest val/total, its step
-    started: tuple[float, int] = (0.0, 0)  # clock, step
-    last_line: float = 0.0
+
+class Session:
+    """A run being trained: yields the numbers of the steps to come, has what is done in each.
+
+    Args:
+        cfg, resume, on_log: as in :func:`fit`.
+        stack: what is opened is closed with it.
+    """
+
+    def __init__(
+        self, cfg: RunConfig, stack: ExitStack, *, resume: str, on_log: Log | None
+    ) -> None:
+        """Open the data, the run's folder and the networks, at the step to go on from."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.on_log = on_log
+        start = None if resume in ("", "auto") else checkpoint.locate(resume)
+        named, own = cfg.name.removesuffix(config_id(cfg)), Path(cfg.run_root) / cfg.name
+        if resume == "" and (own / METRICS).exists():
+            raise CheckpointError(
+                f"the run {own} exists already and would be overwritten; go on with it by "
+                "-p resume auto, or give another seed or run_root, or delete the folder"
+            )
+        self.device = device_of(cfg.train.device)
+        stores = open_or_make_mini(cfg.data_root, cfg.data.corpora, self._say)
+        self.batches = open_batches(cfg, stores)
+        cfg = with_speakers(cfg, self.batches)
+        if resume == "auto":
+            start = checkpoint.to_resume(cfg, named="" if named == cfg.name else named)
+        self.path = run = start.resolve().parents[1] if start is not None else own
+        run.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(_locked(run))
+        self.signals = stack.enter_context(_listening())
+        if resume == "auto" and checkpoint.checkpoints_of(run):
+            start = checkpoint.locate(run)
+        if start is not None:
+            cfg = checkpoint.going_on(start, cfg, self.batches.fingerprint)
+        self.cfg, outputs = cfg, _outputs(cfg, self.batches)
+        n = open_networks(cfg, stores, self.batches, outputs, on_log, start)
+        self.updater = Updater(n, cfg, guidances=("z", *outputs), outputs=outputs)
+        self.step = checkpoint.restore(start, self.updater) if start is not None else 0
+        description = {"config_id": config_id(cfg), **to_dict(cfg)}
+        write_whole(run / "config.json", json.dumps(description, indent=1))
+        for path in (run / METRICS, run / TIMING):
+            kept = [json.dumps(r) + "\n" for r in read(path) if r["step"] <= self.step]
+            if path.exists():  # the rest is written again
+                write_whole(path, "".join(kept))
+        purge = self.step + 1 if self.step else None
+        self.events = SummaryWriter(str(run / "events"), purge_step=purge)
+        stack.callback(self.events.close)
+        scored = [(r["val/total"], int(r["step"])) for r in self.metrics() if "val/total" in r]
+        self.best = min(scored, default=(math.inf, 0))  # lowest on validation batches, its step
+        self.warmup_batches = open_batches(cfg, stores, batch_size=cfg.train.warmup_batch_size)
+        self.validation = open_validation(cfg, stores, self.batches, self._say)
+        self.started, self.last_line = (0.0, self.step), 0.0  # clock, step; clock
+        self._say(f"run {run}: from step {self.step} to {cfg.train.steps} on {self.device}")
 
     def __iter__(self) -> Iterator[int]:
         """Yield the number of every step until the last one or a signal."""
         self.started = time.monotonic(), self.step
-        while self.step < self.cfg.train.steps and not self.stop.requested:
+        while self.step < self.cfg.train.steps and not self.signals:
             yield self.step + 1
 
     def due(self, what: str) -> bool:
@@ -130,13 +168,12 @@ class Session:
         every: int = getattr(self.cfg.train, f"{what}_every")
         return self.step % every == 0 or self.step == self.cfg.train.steps
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, number: int) -> Batch:
         """The batch of a step on the device: a larger one in the warm-up (A20)."""
-        warmup = step <= self.cfg.train.warmup
-        batches = self.warmup_batches if warmup else self.batches
-        return batches.batch(step).to(self.device)
+        warmup = number <= self.cfg.train.warmup
+        return (self.warmup_batches if warmup else self.batches).batch(number).to(self.device)
 
-    def update(self, batch: Batch, step: int) -> dict[str, float]:
+    def update(self, batch: Batch, number: int) -> dict[str, float]:
         """Do a step; see :class:`xfavot.training.step.Updater`.
 
         Returns:
@@ -145,7 +182,7 @@ class Session:
         Raises:
             TrainingError: a term is not finite; the samples of the batch are named.
         """
-        terms = self.updater(batch, step)
+        terms = self.updater(batch, number)
         values = torch.stack([v.float() for v in terms.values()]).tolist()
         bad = [k for k, v in zip(terms, values, strict=True) if not math.isfinite(v)]
         if bad:
@@ -154,11 +191,11 @@ class Session:
                 for role, samples in batch.roles().items()
             }
             raise TrainingError(
-                f"step {step}: {', '.join(bad)} not finite; expected numbers; the batch held "
+                f"step {number}: {', '.join(bad)} not finite; expected numbers; the batch held "
                 f"{json.dumps(rows)}; lower train.lr or use -p precision float32, then resume from "
                 "the last checkpoint with -p resume auto"
             )
-        self.step = step
+        self.step = number
         return dict(zip(terms, values, strict=True))
 
     def log(self, terms: Mapping[str, float]) -> None:
@@ -166,8 +203,8 @@ class Session:
         now, steps = time.monotonic(), self.cfg.train.steps
         rate = (now - self.started[0]) / max(self.step - self.started[1], 1)
         record = {"step": self.step, **terms}
-        self.journal.write(record)
-        self.journal.write_timing({"step": self.step, "s_per_step": round(rate, 4)})
+        self._record(record)
+        self._append(TIMING, {"step": self.step, "s_per_step": round(rate, 4)})
         if now - self.last_line >= SECONDS_BETWEEN_LINES or self.step == steps:
             self.last_line = now
             self._tell({**record, "s_per_step": rate, "eta_s": (steps - self.step) * rate})
@@ -185,25 +222,24 @@ class Session:
         sums: dict[str, list[Tensor]] = {}
         for number in range(VALIDATION_BATCHES):
             batch = self.validation.batch(number).to(self.device)
-            d = draw(self.cfg, number, batch.paired.shape[0], u.guidances)
-            voices = analyse_voices(n, batch) if "a" in u.outputs else None
+            d = step.draw(self.cfg, number, batch.paired.shape[0], u.guidances)
+            voices = step.analyse_voices(n, batch) if "a" in u.outputs else None
             for guidance in u.guidances:
-                t = make_target(n.nets, batch, guidance, d)
+                t = step.make_target(n.nets, batch, guidance, d)
                 for o in u.outputs:
-                    terms, _ = generator_terms(n, batch, t, o, voices, d.by_speaker)
+                    terms, _ = step.generator_terms(n, batch, t, o, voices, d.by_speaker)
                     for k, v in terms.items():
                         sums.setdefault(f"val/{guidance}2{o}/{k}", []).append(v)
             if batch.ref_image is not None and batch.ref_audio is not None:
-                xm = pair_terms(n, batch, d, self.cfg.loss, rec=False)["xm"]
+                xm = step.pair_terms(n, batch, d, self.cfg.loss, rec=False)["xm"]
                 sums.setdefault("val/xm", []).append(xm)
         means = {k: float(torch.stack(v).mean()) for k, v in sums.items()}
         means["val/total"] = sum(
             v for k, v in means.items() if k.rsplit("/", 1)[-1] in ("sty", "cyc", "xm")
         )
-        record = {"step": self.step, **means}
-        self.journal.write(record)
+        self._record({"step": self.step, **means})
         self.best = min(self.best, (means["val/total"], self.step))
-        self._tell(record)
+        self._tell({"step": self.step, **means})
 
     @torch.no_grad()
     def sample(self, *, vocoder: str = vocoders.DEFAULT) -> list[Path]:
@@ -217,35 +253,32 @@ class Session:
         """
         batch = (self.validation or self.batches).batch(0).to(self.device)
         u, nets = self.updater, averaged(self.updater)
-        d = draw(self.cfg, 0, batch.paired.shape[0], u.guidances)
-        targets = [make_target(nets, batch, g, d) for g in u.guidances]
+        d = step.draw(self.cfg, 0, batch.paired.shape[0], u.guidances)
+        targets = [step.make_target(nets, batch, g, d) for g in u.guidances]
         stem = str(self.path / "samples" / f"step_{self.step:08d}")
         made: list[Path] = []
-        if batch.source_image is not None and "i" in u.outputs:
-            x = batch.source_image.x[:COLUMNS]
+        if "i" in u.outputs:
+            x = step.sources(batch, "i").x[:COLUMNS]
             blank = torch.ones_like(x[:1])
             sheet = [torch.cat([blank, x])]
             for t in targets:
-                for row in range(min(ROWS, t.s1.shape[0])):
-                    face = blank
-                    if t.guidance != "z" and batch.ref_image is not None:
-                        face = batch.ref_image.x[row : row + 1]
-                    fakes = nets.G_I(x, t.s1[row : row + 1].expand(len(x), -1))
-                    sheet.append(torch.cat([face, fakes]))
+                faces = None if t.guidance == "z" else batch.ref_image
+                for row, style in enumerate(t.s1[:ROWS]):
+                    face = blank if faces is None else faces.x[row : row + 1]
+                    sheet.append(torch.cat([face, nets.G_I(x, style.expand(len(x), -1))]))
             pixels = to_bytes(torch.stack(sheet)).permute(0, 3, 1, 4, 2)  # (R, H, C, W, 3)
             try:
                 save_image(f"{stem}.png", pixels.flatten(2, 3).flatten(0, 1).cpu().numpy())
                 made.append(Path(f"{stem}.png"))
             except DataError as error:  # a bare machine without Pillow trains all the same
-                self._tell({"message": f"no sample sheet: {error}"})
-        if batch.source_audio is not None and "a" in u.outputs:
-            x = batch.source_audio.x[:1]
+                self._say(f"no sample sheet: {error}")
+        if "a" in u.outputs:
+            x = step.sources(batch, "a").x[:1]
             features, to_wave = u.n.f0.features(x), vocoders.vocoder(vocoder)
             voices = {"source": x}
             for t in targets:
-                for row in range(min(VOICES, t.s1.shape[0])):
-                    name = f"{t.guidance}2a_{row}"
-                    voices[name] = nets.G_A(x, t.s1[row : row + 1], features)
+                for row, style in enumerate(t.s1[:VOICES]):
+                    voices[f"{t.guidance}2a_{row}"] = nets.G_A(x, style[None], features)
             for name, voice in voices.items():
                 log_mel = u.n.standardiser.restore(voice.float())[0, 0].cpu()
                 save_waveform(f"{stem}_{name}.wav", to_wave(log_mel))
@@ -254,26 +287,44 @@ class Session:
 
     def metrics(self) -> list[dict[str, float]]:
         """What :meth:`log` and :meth:`validate` wrote so far."""
-        return read(self.journal.path)
+        return read(self.path / METRICS)
 
     def save(self) -> Path:
         """Write a checkpoint and delete those that are too old."""
-        saved = checkpoint.save(
-            self.path,
-            self.updater,
-            step=self.step,
-            speakers=self.batches.speakers,
-            fingerprint=self.batches.fingerprint,
-        )
+        saved = checkpoint.save(self.path, self.updater, self.batches, step=self.step)
         checkpoint.prune(self.path, keep=self.cfg.train.keep_checkpoints, best=self.best[1])
         return saved
 
     def finish(self) -> Run:
         """Save what was trained so far and say where it is."""
-        if self.stop.requested:
-            message = f"stopped by a signal after step {self.step}; go on with -p resume auto"
-            self._tell({"message": message})
+        if self.signals:
+            self._say(f"stopped by a signal after step {self.step}; go on with -p resume auto")
         return Run(path=self.path, config=self.cfg, step=self.step, checkpoint=self.save())
+
+    def _record(self, record: Mapping[str, float]) -> None:
+        """Append a record with its ``step`` to the metrics and to TensorBoard's event files."""
+        self._append(METRICS, record)
+        for name, value in record.items():
+            if name != "step":
+                self.events.add_scalar(name, value, record["step"])
+
+    def _append(self, name: str, record: Mapping[str, float]) -> None:
+        """Append a record to a file of JSON lines.
+
+        Raises:
+            TrainingError: the disk is full or the folder is gone.
+        """
+        try:
+            with (self.path / name).open("a") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise TrainingError(
+                f"{self.path / name} could not be written ({error}); free some space and go on "
+                "with -p resume auto"
+            ) from error
+
+    def _say(self, message: str) -> None:
+        self._tell({"message": message})
 
     def _tell(self, record: Mapping[str, Any]) -> None:
         if self.on_log is not None:
@@ -283,66 +334,8 @@ class Session:
 def averaged(updater: Updater) -> XFaVoT:
     """The eight modules with G, E and M replaced by their averages; nothing is copied."""
     nets = copy.copy(updater.n.nets)
-    nets._modules = {**updater.n.nets._modules, **dict(updater.ema.modules.items())}
+    nets._modules = {**updater.n.nets._modules, **dict(updater.ema.items())}
     return nets
-
-
-@contextmanager
-def open_session(
-    cfg: RunConfig, *, resume: str = "", on_log: Log | None = None
-) -> Iterator[Session]:
-    """Open everything a run needs, and close it at the end; see :func:`fit` for the arguments."""
-
-    def say(message: str) -> None:
-        if on_log is not None:
-            on_log({"message": message})
-
-    start = None if resume in ("", "auto") else checkpoint.locate(resume)
-    named = cfg.name.removesuffix(config_id(cfg))
-    if resume == "" and (Path(cfg.run_root) / cfg.name / "metrics.jsonl").exists():
-        raise CheckpointError(
-            f"the run {Path(cfg.run_root) / cfg.name} exists already and would be overwritten; go "
-            "on with it by -p resume auto, or give another seed or run_root, or delete the folder"
-        )
-    device = device_of(cfg.train.device)
-    stores = open_or_make_mini(cfg.data_root, cfg.data.corpora, say)
-    batches = open_batches(cfg, stores)
-    cfg = with_speakers(cfg, batches)
-    if resume == "auto":
-        start = checkpoint.to_resume(cfg, named="" if named == cfg.name else named)
-    run = start.resolve().parents[1] if start is not None else Path(cfg.run_root) / cfg.name
-    run.mkdir(parents=True, exist_ok=True)
-    with _locked(run), _listening() as stop:
-        if resume == "auto" and checkpoint.checkpoints_of(run):
-            start = checkpoint.locate(run)
-        if start is not None:
-            cfg = checkpoint.going_on(start, cfg, batches.fingerprint)
-        outputs = _outputs(cfg, batches)
-        n = open_networks(cfg, stores, batches, outputs, on_log, start)
-        updater = Updater(n, cfg, guidances=("z", *outputs), outputs=outputs)
-        step = checkpoint.restore(start, updater) if start is not None else 0
-        description = {"config_id": config_id(cfg), **to_dict(cfg)}
-        write_whole(run / "config.json", json.dumps(description, indent=1))
-        journal = Journal(run, step=step)
-        session = Session(
-            cfg=cfg,
-            path=run,
-            device=device,
-            batches=batches,
-            warmup_batches=open_batches(cfg, stores, batch_size=cfg.train.warmup_batch_size),
-            validation=open_validation(cfg, stores, batches, say),
-            updater=updater,
-            journal=journal,
-            stop=stop,
-            on_log=on_log,
-            step=step,
-            best=journal.best(),
-        )
-        say(f"run {run}: from step {step} to {cfg.train.steps} on {device}")
-        try:
-            yield session
-        finally:
-            journal.events.close()
 
 
 def _outputs(cfg: RunConfig, batches: Batches) -> str:
@@ -351,11 +344,9 @@ def _outputs(cfg: RunConfig, batches: Batches) -> str:
     Raises:
         DataError: the data have none of them.
     """
-    has = {
-        "image": any(i.face_count for i in batches.items),
-        "audio": any(i.frame_count for i in batches.items),
-    }
-    outputs = "".join(m[0] for m in has if has[m] and m in cfg.train.modalities)
+    parts = {"image": "face_count", "audio": "frame_count"}
+    trained = {m: parts[m] for m in parts if m in cfg.train.modalities}
+    outputs = "".join(m[0] for m, n in trained.items() if any(getattr(i, n) for i in batches.items))
     if not outputs:
         raise DataError(
             f"configuration {cfg.configuration} trains {', '.join(cfg.train.modalities)}, but the "
@@ -383,19 +374,18 @@ def open_networks(
         start: checkpoint that the weights will be restored from, the frozen ones too.
     """
     if "a" in outputs and start is None:
-        f0, content = (
-            pretrain.ensure_network(name, cfg, stores, batches.standardiser, on_log).network
-            for name in ("f0", "content")
+        made = (
+            pretrain.ensure_network(name, cfg, stores, batches.standardiser, on_log)
+            for name in NETWORKS
         )
-        assert isinstance(f0, F0Network)
-        assert isinstance(content, ContentNetwork)
+        f0, content = (one.network for one in made)
     else:
         depth = checkpoint.read_state(start)["content_depth"] if start is not None else 1
         f0 = F0Network.from_config(cfg.model)
         content = ContentNetwork.from_config(cfg.model, depth=depth)
     torch.manual_seed(cfg.seed)
     n = Networks(XFaVoT(cfg.model), f0, content, batches.standardiser)
-    return place(n, device_of(cfg.train.device))
+    return step.place(n, device_of(cfg.train.device))
 
 
 @contextmanager
@@ -412,94 +402,37 @@ def _locked(run: Path) -> Iterator[None]:
         yield
 
 
-class Stop:
-    """Notes SIGINT and SIGTERM, so that a run can end between two steps."""
-
-    requested = False
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal; a second interrupt does not wait."""
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.requested = True
-
-
 @contextmanager
-def _listening() -> Iterator[Stop]:
-    """Handle the signals inside the block; outside the main thread none arrive."""
-    stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+def _listening() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM, so that a run can end between two steps.
+
+    A second interrupt does not wait. Outside the main thread no signals arrive.
+    """
+    signals: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if signals and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        signals.append(number)
+
+    here = threading.current_thread() is threading.main_thread()
+    before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM) if here}
     try:
-        yield stop
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-class Journal:
-    """Appends records to JSON lines and to TensorBoard's event files.
-
-    Args:
-        run: the run's folder.
-        step: finished steps; later records and events are dropped.
-    """
-
-    def __init__(self, run: Path, *, step: int) -> None:
-        """Cut both files back to the step and open the events."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.path, self.timing = run / "metrics.jsonl", run / "timing.jsonl"
-        for path in (self.path, self.timing):
-            if path.exists():  # the resumed run writes the rest again
-                kept = [json.dumps(r) + "\n" for r in read(path) if r["step"] <= step]
-                write_whole(path, "".join(kept))
-        self.events = SummaryWriter(str(run / "events"), purge_step=step + 1 if step else None)
-
-    def write(self, record: Mapping[str, Any]) -> None:
-        """Append a record with its ``step``.
-
-        Raises:
-            TrainingError: the disk is full or the folder is gone.
-        """
-        self._append(self.path, record)
-        for name, value in record.items():
-            if name != "step":
-                self.events.add_scalar(name, value, record["step"])
-
-    def write_timing(self, record: Mapping[str, Any]) -> None:
-        """Append a record to ``timing.jsonl``."""
-        self._append(self.timing, record)
-
-    def best(self) -> tuple[float, int]:
-        """The lowest total on validation batches so far, and its step."""
-        records = read(self.path) if self.path.exists() else []
-        scored = [(r["val/total"], int(r["step"])) for r in records if "val/total" in r]
-        return min(scored, default=(float("inf"), 0))
-
-    def _append(self, path: Path, record: Mapping[str, Any]) -> None:
-        try:
-            with path.open("a") as file:
-                file.write(json.dumps(record) + "\n")
-        except OSError as error:
-            raise TrainingError(
-                f"{path} could not be written ({error}); free some space and go on with "
-                "-p resume auto"
-            ) from error
-
-
 def read(path: Path) -> list[dict[str, float]]:
-    """All records of a file of JSON lines; an unfinished last line is left out.
+    """All records of a file of JSON lines, if there is one; an unfinished last line is left out.
 
     Raises:
-        CheckpointError: the file is missing, or a line before the last is damaged.
+        CheckpointError: a line before the last is damaged.
     """
-    if not path.exists():
-        raise CheckpointError(f"{path} is missing; expected the records of a run; name its folder")
     records = []
-    for number, line in enumerate(path.read_text().split("\n")[:-1], 1):
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    for number, line in enumerate(lines, 1):
         try:
             records.append(json.loads(line))
         except ValueError as error:

@@ -12,21 +12,19 @@ the classes of pitch plus that of voicing; CTC plus an attention decoder, here C
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import pickle
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from xfavot import __version__, weights
 from xfavot.audio.mel import MEL, Standardiser, require_contract
@@ -40,14 +38,15 @@ from xfavot.data.store import Store, mel_statistics
 from xfavot.errors import CheckpointError, DataError, TrainingError, WeightsError
 from xfavot.files import whole
 from xfavot.models import device_of
-from xfavot.models.content import BLANK, ContentNetwork
-from xfavot.models.f0 import PITCH_CLASSES, F0Network, F0Output, class_of
+from xfavot.models.content import ContentNetwork
+from xfavot.models.f0 import F0Network
 from xfavot.training import speech
 from xfavot.training import vocoder as vocoding
 from xfavot.training.speech import Clip
 from xfavot.weights import recorded
 
 Log = Callable[[Mapping[str, Any]], None]
+Losses = Callable[[int], dict[str, Tensor]]  # of a step, "loss" among them
 
 # The loop, and what each network learns from
 
@@ -56,155 +55,25 @@ WARMUP_SHARE = 0.1  # of the steps, linear
 FINAL_SHARE = 0.02  # of the rate, reached along a cosine
 GRADIENT_NORM = 5.0
 SAVE_EVERY = 250  # steps of the vocoder's training
-VOICING_WEIGHT = 2.0  # beside the cross-entropy of the pitch
-CLASS_BLUR = 1.0  # standard deviation, in classes, of the pitch asked for
-LEAP = 0.15  # change of F0 between two frames that is taken for a mistake of WORLD's
-CONTENT_SHAPES = {256: (6, 0.2), 128: (4, 0.1), 64: (3, 0.05), 0: (1, 0.0)}  # width: depth, dropout
 
 
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """What is trained, on what, and how."""
+class Recipe(NamedTuple):
+    """How one of the networks is trained."""
 
-    network: nn.Module
-    clips: Sequence[Clip]
-    losses: Callable[[int], dict[str, Tensor]]  # of a step, "loss" among them
-    measure: Callable[[], dict[str, float]]  # on clips that are not trained on
+    version: int  # raise it when the training changes
+    needs: str  # label of a clip
+    learns_from: str  # the same in words
     weight_decay: float = 1.0e-4
     beta2: float = 0.999
     lines: int = 20  # records of progress a training
+    file: str = "model"
 
 
-def lesson(
-    name: str,
-    stores: Sequence[Store],
-    *,
-    model: ModelConfig,
-    standardiser: Standardiser,
-    batch_size: int,
-    seed: int,
-    device: torch.device | str,
-) -> Lesson:
-    """Prepare the training of "f0", "content" or "vocoder"; see :func:`train`."""
-    needs = "transcript" if name == "content" else "f0"
-    clips = speech.clips_of(stores, "train", needs=needs)
-    if name == VOCODER:
-        clips = [clip for clip in clips if clip.item.frame_count >= vocoding.CROP_FRAMES]
-    if not clips:
-        listed = ", ".join(store.corpus for store in stores) or "no store"
-        what = {"f0": "speech", "content": "a transcript in the letters a to z"}
-        refusal = WeightsError if name == "content" else DataError
-        raise refusal(
-            f"the {name} network has no training clip with {what.get(name, 'speech of 0.8 s')} in "
-            f"{listed}; expected at least one; prepare mini into the same data root with papermill "
-            f"notebooks/prepare_data.ipynb out.ipynb -p dataset mini. {_left_out(name, stores)}"
-        )
-    if name == VOCODER:
-        vocoder = SourceFilterNetwork(standardiser=standardiser.to("cpu"))
-
-        def of_vocoder(step: int) -> dict[str, Tensor]:
-            return vocoding.losses(
-                vocoder, clips, batch_size=batch_size, seed=seed, step=step, device=device
-            )
-
-        def on_held_out() -> dict[str, float]:
-            return vocoding.vocoder_measures(SourceFilterVocoder(vocoder), stores)
-
-        return Lesson(vocoder, clips, of_vocoder, on_held_out, 1.0e-2, 0.99, 40)
-    if name == "content":
-        depth, dropout = content_shape(model)
-        content = ContentNetwork.from_config(model, depth=depth, dropout=dropout)
-
-        def of_content(step: int) -> dict[str, Tensor]:
-            batch = speech.content_batch(clips, batch_size=batch_size, seed=seed, step=step)
-            x = standardiser.standardise(batch.log_mel).unsqueeze(1).to(device)
-            said = content(x).transpose(0, 1)  # (T', B, V)
-            lengths = (batch.frames + 1) // 2, batch.lengths
-            return {
-                "loss": functional.ctc_loss(
-                    said, batch.targets, *lengths, blank=BLANK, zero_infinity=True
-                )
-            }
-
-        return Lesson(
-            content,
-            clips,
-            of_content,
-            lambda: speech.content_measures(content, stores, standardiser),
-        )
-    f0 = F0Network.from_config(model)
-    cast(Any, f0).to(memory_format=torch.channels_last)  # a fifth faster; not in the stubs
-    versions = speech.Versions(clips, seed=seed)
-
-    def of_f0(step: int) -> dict[str, Tensor]:
-        log_mel, hz = speech.f0_batch(
-            versions, batch_size=batch_size, frames=model.mel_frames, seed=seed, step=step
-        )
-        return f0_loss(f0(standardiser.standardise(log_mel).unsqueeze(1).to(device)), hz.to(device))
-
-    return Lesson(f0, clips, of_f0, lambda: speech.f0_measures(f0, stores, standardiser))
-
-
-def _left_out(name: str, stores: Sequence[Store]) -> str:
-    return speech.left_out(stores, "train") if name == "content" else ""
-
-
-def content_shape(model: ModelConfig) -> tuple[int, float]:
-    """Return depth and dropout of the content network for a run's widths.
-
-    The lineage's six blocks and dropout of 0.2 are for width 256; narrow networks underfit with so
-    much dropout and do not need so many blocks.
-    """
-    return next(v for width, v in CONTENT_SHAPES.items() if model.content_width >= width)
-
-
-def f0_loss(out: F0Output, f0: Tensor) -> dict[str, Tensor]:
-    """Cross-entropy of the pitch over voiced frames, and of voicing.
-
-    Frames whose F0 leaps are left out of the first: there WORLD itself is in doubt.
-
-    Args:
-        out: of the network.
-        f0: (B, T) Hz, 0 where unvoiced.
-
-    Returns:
-        loss, pitch, voicing: scalars.
-    """
-    voiced = f0 > 0
-    leap = (f0[:, 1:] - f0[:, :-1]).abs() > LEAP * f0[:, 1:].minimum(f0[:, :-1])
-    leap &= voiced[:, 1:] & voiced[:, :-1]
-    sure = voiced & ~(functional.pad(leap, (1, 0)) | functional.pad(leap, (0, 1)))
-    number = torch.arange(PITCH_CLASSES, device=f0.device)
-    off = (number - class_of(f0).unsqueeze(-1)) / CLASS_BLUR
-    wanted = (-0.5 * off.square()).softmax(-1)  # (B, T, classes)
-    cross = -(wanted * out.classes.log_softmax(-1)).sum(-1)
-    pitch = (cross * sure).sum() / sure.sum().clamp(min=1)
-    voicing = functional.binary_cross_entropy_with_logits(out.voicing, voiced.to(f0.dtype))
-    return {"loss": pitch + VOICING_WEIGHT * voicing, "pitch": pitch, "voicing": voicing}
-
-
-def rate(step: int, *, steps: int, lr: float) -> float:
-    """Return the learning rate of a step (from 1): a linear rise, then a cosine fall."""
-    rise = max(1, round(WARMUP_SHARE * steps))
-    if step <= rise:
-        return lr * step / rise
-    done = (step - rise) / max(1, steps - rise)
-    return lr * (FINAL_SHARE + (1 - FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * done)))
-
-
-@dataclass(frozen=True, slots=True)
-class Training:
-    """A finished training.
-
-    Args:
-        network: frozen, on the CPU.
-        measures: on clips that were not trained on.
-        record: of the training: data, schedule, seconds, losses by step.
-    """
-
-    network: nn.Module
-    measures: dict[str, float]
-    record: dict[str, Any]
+RECIPES = {
+    "f0": Recipe(3, "f0", "speech"),
+    "content": Recipe(3, "transcript", "a transcript in the letters a to z"),
+    VOCODER: Recipe(1, "f0", "speech of 0.8 s", 1.0e-2, 0.99, 40, SOURCE_FILTER),
+}
 
 
 def train(
@@ -220,7 +89,7 @@ def train(
     device: torch.device | str = "cpu",
     on_log: Log | None = None,
     resume: Path | None = None,
-) -> Training:
+) -> tuple[Any, dict[str, Any]]:
     """Train one of the three networks on the stores' train split.
 
     Args:
@@ -237,34 +106,33 @@ def train(
         resume: of the vocoder: file that keeps the state every 250 steps and is gone on from if it
             exists; the end is the same, bit for bit.
 
+    Returns:
+        The network, frozen, on the CPU, and what is known of it: `training` (data, schedule,
+        seconds, losses by step) and `measures` on clips that were not trained on.
+
     Raises:
-        DataError, WeightsError: no training clip has speech, or a transcript.
+        DataError: no training clip has speech, or a transcript.
         TrainingError: the loss is not finite, or the state cannot be written.
         CheckpointError: the resume file is damaged or of another training.
     """
+    recipe, clips = RECIPES[name], _clips(name, stores)
     schedule = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed}
     so_far: dict[str, Any] = {"step": 0, "losses": [], "cpu_s": 0.0, "wall_s": 0.0}
-    with _own_randomness(seed, device):
-        todo = lesson(
-            name,
-            stores,
-            model=model,
-            standardiser=standardiser,
-            batch_size=batch_size,
-            seed=seed,
-            device=device,
-        )
-        network = todo.network.to(device).train()
+    place = torch.device(device)
+    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+        torch.manual_seed(seed)
+        network = _network(name, model, standardiser).to(device).train()
+        losses = _losses(name, network, clips, schedule, model, standardiser)
         optimizer = torch.optim.AdamW(
-            network.parameters(), lr=lr, betas=(0.9, todo.beta2), weight_decay=todo.weight_decay
+            network.parameters(), lr=lr, betas=(0.9, recipe.beta2), weight_decay=recipe.weight_decay
         )
-        settings = schedule | {"clips": len(todo.clips)}
+        settings = schedule | {"clips": len(clips)}
         if resume is not None and resume.is_file():
             so_far = _restore(resume, network, optimizer, settings)
-        began = time.process_time() - so_far["cpu_s"], time.time() - so_far["wall_s"]
+        cpu, wall = time.process_time() - so_far["cpu_s"], time.time() - so_far["wall_s"]
         for step in range(so_far["step"] + 1, steps + 1):
             optimizer.param_groups[0]["lr"] = rate(step, steps=steps, lr=lr)
-            terms = todo.losses(step)
+            terms = losses(step)
             if not bool(torch.isfinite(terms["loss"])):
                 raise TrainingError(
                     f"{name} network: the loss is {terms['loss'].detach():g} at step {step}; "
@@ -274,55 +142,103 @@ def train(
             torch.autograd.backward(terms["loss"])
             nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
             optimizer.step()
-            if step % max(1, steps // todo.lines) == 0 or step == steps:
+            if step % max(1, steps // recipe.lines) == 0 or step == steps:
                 said = {key: float(value.detach()) for key, value in terms.items()}
                 so_far["losses"].append({"step": step, **said})
                 if on_log is not None:
                     on_log({"network": name, "step": step, "steps": steps, **said})
-            so_far |= {"step": step, "cpu_s": time.process_time() - began[0]}
-            so_far["wall_s"] = time.time() - began[1]
+            so_far |= {"step": step, "cpu_s": time.process_time() - cpu}
+            so_far["wall_s"] = time.time() - wall
             if resume is not None and (step % SAVE_EVERY == 0 or step == steps):
-                _save(resume, network, optimizer, settings, so_far)
+                _save(resume, network, optimizer, {"settings": settings, "so_far": so_far})
     if name == VOCODER:  # measured as it is kept, in half precision
         network.load_state_dict({k: v.half().float() for k, v in network.state_dict().items()})
     network.requires_grad_(False).eval()
-    measures = todo.measure()
-    record = {
+    if name == VOCODER:
+        measures = vocoding.vocoder_measures(SourceFilterVocoder(network), stores)
+    else:
+        measures = speech.measures(name, network, stores, standardiser)
+    training = {
         "software": f"xfavot {__version__}",
         "data": {
-            store.corpus: _data(store, todo.clips)
+            store.corpus: _data(store, used)
             for store in stores
-            if any(clip.store is store for clip in todo.clips)
+            if (used := [clip for clip in clips if clip.store is store])
         },
         "schedule": schedule,
         "cpu_s": round(so_far["cpu_s"]),
         "wall_s": round(so_far["wall_s"]),
         "losses": so_far["losses"],
     }
-    return Training(network.to("cpu"), measures, record)
+    return network.to("cpu"), {"training": training, "measures": measures}
 
 
-@contextmanager
-def _own_randomness(seed: int, device: torch.device | str) -> Iterator[None]:
-    """Seed weights and dropout inside, and leave the caller's random state as it was."""
-    index = torch.device(device)
-    with torch.random.fork_rng(devices=[index] if index.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
+def _clips(name: str, stores: Sequence[Store]) -> list[Clip]:
+    """The training clips with the label that a network needs, at least one."""
+    clips = speech.clips_of(stores, "train", needs=RECIPES[name].needs)
+    if name == VOCODER:
+        clips = [clip for clip in clips if clip.item.frame_count >= vocoding.CROP_FRAMES]
+    if not clips:
+        listed = ", ".join(store.corpus for store in stores) or "no store"
+        raise DataError(
+            f"the {name} network has no training clip with {RECIPES[name].learns_from} in "
+            f"{listed}; expected at least one; prepare mini into the same data root with papermill "
+            f"notebooks/prepare_data.ipynb out.ipynb -p dataset mini. {_left_out(name, stores)}"
+        )
+    return clips
+
+
+def _left_out(name: str, stores: Sequence[Store]) -> str:
+    return speech.left_out(stores, "train") if name == "content" else ""
+
+
+def _network(name: str, model: ModelConfig, standardiser: Standardiser) -> Any:
+    """One of the three, untrained."""
+    if name == VOCODER:
+        return SourceFilterNetwork(standardiser=standardiser.to("cpu"))
+    if name == "content":
+        return ContentNetwork.from_config(model)
+    f0: Any = F0Network.from_config(model)
+    return f0.to(memory_format=torch.channels_last)  # a fifth faster
+
+
+def _losses(
+    name: str,
+    network: Any,
+    clips: Sequence[Clip],
+    schedule: Mapping[str, Any],
+    model: ModelConfig,
+    on: Standardiser,
+) -> Losses:
+    """What a network minimises in a step."""
+    drawn = {"batch_size": schedule["batch_size"], "seed": schedule["seed"]}
+    if name == VOCODER:
+        return lambda step: vocoding.losses(network, clips, step=step, **drawn)
+    if name == "content":
+        batch = partial(speech.content_batch, clips, **drawn)
+        return lambda step: {"loss": speech.content_loss(network, batch(step=step), on)}
+    versions = speech.Versions(clips, seed=drawn["seed"])
+    crops = partial(speech.f0_batch, versions, frames=model.mel_frames, **drawn)
+    return lambda step: speech.f0_loss(network, *crops(step=step), on)
+
+
+def rate(step: int, *, steps: int, lr: float) -> float:
+    """Return the learning rate of a step (from 1): a linear rise, then a cosine fall."""
+    rise = max(1, round(WARMUP_SHARE * steps))
+    if step <= rise:
+        return lr * step / rise
+    done = (step - rise) / max(1, steps - rise)
+    return lr * (FINAL_SHARE + (1 - FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def _save(
-    path: Path,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    settings: Mapping[str, Any],
-    so_far: Mapping[str, Any],
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, rest: Mapping[str, Any]
 ) -> None:
     """Write the state whole."""
-    state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
+    state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), **rest}
     try:
         with whole(path) as draft:
-            torch.save({**state, "settings": dict(settings), "so_far": dict(so_far)}, draft)
+            torch.save(state, draft)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as the latter
         raise TrainingError(
             f"{path}: cannot be written ({error}); expected room for 25 MB; free some space"
@@ -333,37 +249,31 @@ def _restore(
     path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Load the state; return step, losses and seconds so far."""
+    damage = OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if state["settings"] != settings:
-            raise CheckpointError(
-                f"{path} is of another training: {state['settings']}; expected {dict(settings)}; "
-                "remove it"
-            )
+            raise ValueError(f"it is of another training, {state['settings']}")
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
-        return {name: state["so_far"][name] for name in ("step", "losses", "cpu_s", "wall_s")}
-    except (
-        *(OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError),
-        pickle.UnpicklingError,
-    ) as error:
+        return dict(state["so_far"])
+    except (*damage, pickle.UnpicklingError) as error:
         raise CheckpointError(
-            f"{path} cannot be read ({error}); expected the state of a training; remove it"
+            f"{path} cannot be read ({error}); expected the state of {settings}; remove it"
         ) from error
 
 
 def _data(store: Store, clips: Sequence[Clip]) -> dict[str, Any]:
     """What of a store was trained on, and what was left out."""
-    used = [clip.item for clip in clips if clip.store is store]
+    used = [clip.item for clip in clips]
     speakers = {item.speaker for item in used}
-    seconds = sum(item.sample_count for item in used) / MEL.sample_rate
     unused = {item.speaker for item in store.items if item.frame_count} - speakers - {""}
     return {
         "licence": corpora.describe(store.corpus).licence,
         "manifest": store.manifest_hash,
         "clips": len(used),
         "speakers": len(speakers),
-        "minutes": round(seconds / 60, 2),
+        "minutes": round(sum(item.sample_count for item in used) / MEL.sample_rate / 60, 2),
         "held_out_speakers": sorted(unused),
         "held_out_clips": sum(item.split != "train" for item in store.items),
     }
@@ -373,8 +283,6 @@ def _data(store: Store, clips: Sequence[Clip]) -> dict[str, Any]:
 
 
 SCHEMA = 2
-RECIPES = {"f0": 3, "content": 3, VOCODER: 1}  # raise one when its training changes
-FILES = {"f0": "model", "content": "model", VOCODER: SOURCE_FILTER}
 NETWORKS: dict[str, Callable[..., nn.Module]]
 NETWORKS = {"f0": F0Network, "content": ContentNetwork, SOURCE_FILTER: SourceFilterNetwork}
 FALLBACK_CORPUS = "mini"
@@ -385,7 +293,7 @@ MIN_TRANSCRIBED = 100  # training clips; with fewer, mini joins in
 class Trained:
     """A trained network: what is known of it, and where it is kept."""
 
-    network: nn.Module
+    network: Any  # of NETWORKS
     record: dict[str, Any]
     path: Path
 
@@ -394,14 +302,11 @@ class Trained:
         """Measures on clips that it was not trained on."""
         return dict(self.record["measures"])
 
-    def headline(self) -> str:
-        """Say the measures of the held-out splits as a whole."""
-        return in_words({k: value for k, value in self.metrics.items() if k.count("/") == 1})
 
-
-def in_words(metrics: Mapping[str, float]) -> str:
-    """Say measures in one line."""
-    shown = [f"{k} {v:.{0 if k.endswith('clips') else 3}f}" for k, v in metrics.items()]
+def in_words(metrics: Mapping[str, float], *, whole_splits: bool = False) -> str:
+    """Say measures in one line: all, or those of the held-out splits as a whole."""
+    some = {k: v for k, v in metrics.items() if k.count("/") == 1 or not whole_splits}
+    shown = [f"{k} {v:.{0 if k.endswith('clips') else 3}f}" for k, v in some.items()]
     return ", ".join(shown) or "no clip held out to measure it on"
 
 
@@ -420,14 +325,13 @@ def load_network(path: Path | str, standardiser: Standardiser | None = None) -> 
         WeightsError: the file is missing or damaged.
         DataError: the network was trained on another mel-spectrogram.
     """
-    path = Path(path)
     require_contract(recorded.read(path, NETWORKS)["contract"], where=str(path))
     network, record = recorded.load(path, NETWORKS)
     if standardiser is not None and isinstance(network, F0Network | ContentNetwork):
         own, its = (torch.tensor(record["standardiser"][name]) for name in ("mean", "std"))
         network.input_scale.copy_(standardiser.std.cpu() / its)
         network.input_shift.copy_((standardiser.mean.cpu() - own) / its)
-    return Trained(network, record, path)
+    return Trained(network, record, Path(path))
 
 
 def ensure_network(
@@ -453,8 +357,8 @@ def ensure_network(
         The network on the CPU, frozen.
 
     Raises:
-        DataError: no speech to train on.
-        WeightsError: no transcripts for the content network, the kept files are damaged, or
+        DataError: no speech to train on, or no transcripts for the content network.
+        WeightsError: the kept files are damaged, the corpus `mini` cannot stand in, or
             `pretrain.source` is "shipped" and no network of these widths comes with the package.
         TrainingError: the loss is not finite, or the network cannot be written.
         CheckpointError: the state of a stopped training of the vocoder is damaged.
@@ -464,29 +368,45 @@ def ensure_network(
         if on_log is not None and message:
             on_log({"message": message})
 
-    source, sizes = cfg.pretrain.source, _sizes(name, cfg.model)
-    ready = None
-    if name != VOCODER and source != "train" and name in weights.available():
-        shipped = load_network(weights.shipped(name), standardiser)
-        ready = shipped if shipped.record["arguments"] == sizes else None
-    if source == "shipped" and ready is None and name != VOCODER:
-        raise WeightsError(
-            f"pretrain.source is 'shipped', but no {name} network of {sizes} comes with the "
-            "package; expected the widths of preset mini; set pretrain.source to auto"
-        )
+    p, ready, sizes = cfg.pretrain, None, dict[str, int]()
+    if name != VOCODER:
+        sizes = (F0Network if name == "f0" else ContentNetwork).sizes(cfg.model)
+        if p.source != "train" and name in weights.available():
+            shipped = load_network(weights.shipped(name), standardiser)
+            ready = shipped if shipped.record["arguments"] == sizes else None
+        if p.source == "shipped" and ready is None:
+            raise WeightsError(
+                f"pretrain.source is 'shipped', but no {name} network of {sizes} comes with the "
+                "package; expected the widths of preset mini; set pretrain.source to auto"
+            )
     stores = [store for store in stores if any(item.frame_count for item in store.items)]
     if name == "content":
         stores += _fallback(cfg, stores, say, make=ready is None)
-    recipe = _recipe(name, cfg, stores, standardiser)
+    recipe: dict[str, Any] = {  # all that the weights follow from; its hash names the folder
+        "schema": SCHEMA,
+        "recipe": RECIPES[name].version,
+        "network": name,
+        "contract": MEL.as_dict(),
+        "crop_frames": cfg.model.mel_frames if name == "f0" else 0,
+        "schedule": {
+            "steps": getattr(p, f"{name}_steps"),
+            "lr": getattr(p, f"{name}_lr"),
+            "batch_size": p.vocoder_batch_size if name == VOCODER else p.batch_size,
+            "seed": cfg.seed,
+        },
+        "manifests": {store.corpus: store.manifest_hash for store in stores},
+        "standardiser": {"mean": standardiser.mean.tolist(), "std": standardiser.std.tolist()},
+    } | ({"arguments": sizes} if sizes else {})
     folder = Path(cfg.run_root) / "auxiliary" / f"{name}_{key_of(recipe)}"
-    path, state = folder / f"{FILES[name]}.safetensors", folder / "state.pt"
+    path, state = folder / f"{RECIPES[name].file}.safetensors", folder / "state.pt"
     kept = path.is_file()
-    if ready is not None and (source == "shipped" or not kept):
-        say(f"{name} network that comes with the package: {ready.headline()}")
+    if ready is not None and (p.source == "shipped" or not kept):
+        measures = in_words(ready.metrics, whole_splits=True)
+        say(f"{name} network that comes with the package: {measures}")
         return ready
     if not kept:
         say(_left_out(name, stores))
-        done = train(
+        network, record = train(
             name,
             stores,
             model=cfg.model,
@@ -496,46 +416,14 @@ def ensure_network(
             resume=state if name == VOCODER else None,
             **recipe["schedule"],
         )
-        said = {**recipe, "training": done.record, "measures": done.measures}
         if name == VOCODER:
-            said |= {"network": SOURCE_FILTER, "arguments": cast(Any, done.network).sizes}
-        recorded.write(path, done.network, said, half=name == VOCODER)
+            record |= {"network": SOURCE_FILTER, "arguments": network.sizes}
+        recorded.write(path, network, {**recipe, **record}, half=name == VOCODER)
         state.unlink(missing_ok=True)
     trained = load_network(path)
-    say(f"{name} network {'found' if kept else 'kept'} in {folder}: {trained.headline()}")
+    measures = in_words(trained.metrics, whole_splits=True)
+    say(f"{name} network {'found' if kept else 'kept'} in {folder}: {measures}")
     return trained
-
-
-def _sizes(name: str, model: ModelConfig) -> dict[str, int]:
-    """What the network's constructor takes."""
-    if name == "f0":
-        return {"mel_bins": model.mel_bins, "f0_width": model.f0_width}
-    widths = {"content_width": model.content_width, "content_channels": model.content_channels}
-    return {"mel_bins": model.mel_bins, **widths, "depth": content_shape(model)[0]}
-
-
-def _recipe(
-    name: str, cfg: RunConfig, stores: Sequence[Store], standardiser: Standardiser
-) -> dict[str, Any]:
-    """Everything that the weights follow from, as it is hashed into the key and written beside."""
-    p = cfg.pretrain
-    batch_size = p.vocoder_batch_size if name == VOCODER else p.batch_size
-    recipe = {
-        "schema": SCHEMA,
-        "recipe": RECIPES[name],
-        "network": name,
-        "contract": MEL.as_dict(),
-        "crop_frames": cfg.model.mel_frames if name == "f0" else 0,
-        "schedule": {
-            "steps": getattr(p, f"{name}_steps"),
-            "lr": getattr(p, f"{name}_lr"),
-            "batch_size": batch_size,
-            "seed": cfg.seed,
-        },
-        "manifests": {store.corpus: store.manifest_hash for store in stores},
-        "standardiser": {"mean": standardiser.mean.tolist(), "std": standardiser.std.tolist()},
-    }
-    return recipe if name == VOCODER else recipe | {"arguments": _sizes(name, cfg.model)}
 
 
 def _fallback(
@@ -546,10 +434,9 @@ def _fallback(
     It is made only where there is no transcript and `make` asks for it: no other network is ready.
     """
     own = len(speech.clips_of(stores, "train", needs="transcript"))
-    if own >= MIN_TRANSCRIBED or any(store.corpus == FALLBACK_CORPUS for store in stores):
-        return []
     there = Path(cfg.data_root, FALLBACK_CORPUS, "store.json").is_file()
-    if not there and (own > 0 or not make):
+    enough = own >= MIN_TRANSCRIBED or any(store.corpus == FALLBACK_CORPUS for store in stores)
+    if enough or (not there and (own > 0 or not make)):
         return []
     try:
         mini = open_or_make_mini(cfg.data_root, (FALLBACK_CORPUS,), say)
@@ -583,21 +470,22 @@ class Pretrained:
         clip = self._clips("f0")[0]
         tracks = {"WORLD": clip.f0()}
         if "f0" in self.networks:
-            f0 = cast(F0Network, self.networks["f0"].network)
+            f0 = self.networks["f0"].network
             tracks["network"] = speech.track_of(f0, clip, self.standardiser)
-        for vocoder in self.vocoders()[:1]:
-            tracks["vocoder"] = cast(SourceFilterVocoder, vocoder).find_f0(clip.log_mel())
+        if VOCODER in self.networks:
+            vocoder = SourceFilterVocoder(self.networks[VOCODER].network)
+            tracks["vocoder"] = vocoder.find_f0(clip.log_mel())
         return {name: track.numpy() for name, track in tracks.items()}
 
     def vocoders(self) -> tuple[Vocoder, ...]:
         """Return the vocoder that was trained or found, and Griffin-Lim; none if none was asked."""
-        own = [n.path for name, n in self.networks.items() if name == VOCODER]
-        return (SourceFilterVocoder.load(own[0]), GriffinLim()) if own else ()
+        own = self.networks.get(VOCODER)
+        return (SourceFilterVocoder.load(own.path), GriffinLim()) if own else ()
 
     def losses(self) -> list[dict[str, float]]:
         """Return the records of the vocoder's training; empty if none was asked for."""
-        own = [one.record for name, one in self.networks.items() if name == VOCODER]
-        return list(own[0]["training"]["losses"]) if own else []
+        own = self.networks.get(VOCODER)
+        return list(own.record["training"]["losses"]) if own else []
 
     def transcripts(self, count: int = 6) -> str:
         """Return what is said in some clips, held out if there are any, and what is heard."""
@@ -605,7 +493,7 @@ class Pretrained:
         for clip in self._clips("transcript")[:count]:
             line = f"{clip.item.id}: {speech.spell(speech.encode(clip.item.transcript))}"
             if "content" in self.networks:
-                content = cast(ContentNetwork, self.networks["content"].network)
+                content = self.networks["content"].network
                 line += f" | heard: {speech.heard_of(content, clip, self.standardiser)}"
             lines.append(line)
         return "\n".join(lines) or "no transcript"
@@ -632,7 +520,7 @@ def pretrain(run: RunConfig, networks: Sequence[str], *, on_log: Log | None = No
         DataError: a prepared store is missing or damaged, or none has speech.
         WeightsError, TrainingError, CheckpointError: as in :func:`ensure_network`.
     """
-    cfg = dataclasses.replace(run, pretrain=dataclasses.replace(run.pretrain, source="train"))
+    cfg = replace(run, pretrain=replace(run.pretrain, source="train"))
     stores = open_or_make_mini(
         cfg.data_root, cfg.data.corpora, lambda text: on_log({"message": text}) if on_log else None
     )

@@ -1,4 +1,4 @@
-"""Speech that the three small networks learn from: clips, changes made to them, batches, measures.
+"""What the three small networks learn from: clips, changes made to them, batches, losses, measures.
 
 Lineage of the F0 (JDC) and the content (CTC) network: dossier, section 7 (A28, A36, A37). How they
 are trained and where they are kept is `pretrain.py`'s business.
@@ -6,10 +6,11 @@ are trained and where they are kept is `pretrain.py`'s business.
 
 from __future__ import annotations
 
+import itertools
 import math
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ from xfavot.audio.mel import MEL, Standardiser, log_mel
 from xfavot.data.store import Item, Store
 from xfavot.errors import import_optional
 from xfavot.models.content import BLANK, SYMBOLS, ContentNetwork
-from xfavot.models.f0 import F0Network, track
+from xfavot.models.f0 import F0Network, F0Output, class_of, track
 
 Wave = NDArray[np.float32]
 Speech = tuple[Tensor, Tensor]  # log10 mel (80, T) and F0 (T,) Hz, 0 where unvoiced
@@ -299,44 +300,39 @@ def another_recording(log_mel: Tensor, generator: torch.Generator, *, rooms: flo
     Args:
         log_mel: (B, M, T) log10 mel-spectrograms, not standardised.
         generator: source of randomness.
-        rooms: share of the spectrograms that reverberate.
+        rooms: share of the spectrograms that reverberate: decaying echoes are added in power.
 
     Returns:
         (B, M, T), new.
     """
     batch, bands, _ = log_mel.shape
-    place = (torch.arange(bands) + 0.5) / bands  # (M,)
-    order = torch.arange(1, CURVES + 1).view(-1, 1)
-    cosines = torch.cos(math.pi * order * place)  # (curves, M)
-    curve = CURVE_LOG10 * torch.randn(batch, CURVES, generator=generator) @ cosines  # (B, M)
-    ends = torch.rand(2, batch, 1, generator=generator)
-    low = LOW_BANDS[0] + (LOW_BANDS[1] - LOW_BANDS[0]) * ends[0]
-    high = HIGH_BANDS[0] + (HIGH_BANDS[1] - HIGH_BANDS[0]) * ends[1]
     band = torch.arange(bands)
+    order = torch.arange(1, CURVES + 1).view(-1, 1)
+    cosines = torch.cos(math.pi * order * ((band + 0.5) / bands))  # (curves, M)
+    curve = CURVE_LOG10 * torch.randn(batch, CURVES, generator=generator) @ cosines  # (B, M)
+    low, high = torch.rand(2, batch, 1, generator=generator)
+    low, high = _between(LOW_BANDS, low), _between(HIGH_BANDS, high)
     outside = (low - band).clamp(min=0) + (band - high).clamp(min=0)  # (B, M)
     limited = torch.rand(batch, 1, generator=generator) < BAND_SHARE
     curve = curve - SLOPE_LOG10 * outside * limited
-    return _reverberated(log_mel, generator, rooms) + curve.unsqueeze(2)
-
-
-def _reverberated(log_mel: Tensor, generator: torch.Generator, rooms: float) -> Tensor:
-    """Add decaying echoes in power, to some."""
-    batch = log_mel.shape[0]
     seconds, first, chosen = torch.rand(3, batch, 1, generator=generator)
-    seconds = ROOM_SECONDS[0] + (ROOM_SECONDS[1] - ROOM_SECONDS[0]) * seconds
-    first = 10.0 ** (ROOM_LOG10[0] + (ROOM_LOG10[1] - ROOM_LOG10[0]) * first)
     delay = torch.arange(ROOM_FRAMES) * (MEL.hop / MEL.sample_rate)
-    echoes = first * 10.0 ** (-6.0 * delay / seconds) * (chosen < rooms)  # (B, K)
-    echoes[:, 0] = 1.0
+    echoes = 10.0 ** _between(ROOM_LOG10, first)
+    echoes = echoes * 10.0 ** (-6.0 * delay / _between(ROOM_SECONDS, seconds)) * (chosen < rooms)
+    echoes[:, 0] = 1.0  # (B, K)
     power = torch.pow(100.0, log_mel).transpose(0, 1)  # (M, B, T)
     padded = functional.pad(power, (ROOM_FRAMES - 1, 0))
     heard = functional.conv1d(padded, echoes.flip(1).unsqueeze(1), groups=batch)
-    return 0.5 * heard.clamp(min=MEL.floor**2).log10().transpose(0, 1)
+    heard = 0.5 * heard.clamp(min=MEL.floor**2).log10().transpose(0, 1)
+    return heard + curve.unsqueeze(2)
+
+
+def _between(bounds: tuple[float, float], share: Tensor) -> Tensor:
+    return bounds[0] + (bounds[1] - bounds[0]) * share
 
 
 def _uniform(bounds: tuple[float, float], count: int, generator: torch.Generator) -> Tensor:
-    low, high = bounds
-    return (low + (high - low) * torch.rand(count, generator=generator)).view(-1, 1, 1)
+    return _between(bounds, torch.rand(count, generator=generator)).view(-1, 1, 1)
 
 
 def augment(log_mel: Tensor, generator: torch.Generator) -> Tensor:
@@ -431,10 +427,63 @@ def content_batch(clips: Sequence[Clip], *, batch_size: int, seed: int, step: in
     return ContentBatch(heard, frames, torch.cat(targets), lengths)
 
 
-# How well the F0 and the content network do on clips that they were not trained on (A36, A37)
+# How the F0 and the content network learn, and how well they do on clips not trained on (A36, A37)
 
 
+CLASS_BLUR = 1.0  # standard deviation, in classes, of the pitch asked for
+LEAP = 0.15  # change of F0 between two frames that is taken for a mistake of WORLD's
+VOICING_WEIGHT = 2.0  # beside the cross-entropy of the pitch
 GROSS_ERROR = 0.2  # relative pitch error that counts as gross
+
+
+def hear(network: nn.Module, log_mel: Tensor, standardiser: Standardiser) -> Any:
+    """Run the F0 or the content network on log10 mels (B, 80, T), on its own device."""
+    device = next(network.parameters()).device
+    return network(standardiser.standardise(log_mel).unsqueeze(1).to(device))
+
+
+def pitch_losses(
+    classes: Tensor, voicing: Tensor, place: Tensor, f0: Tensor, counted: Tensor
+) -> dict[str, Tensor]:
+    """Cross-entropy of the pitch over the frames that count, and of voicing over all.
+
+    Args:
+        classes: (B, T, K) logits of the classes of pitch.
+        voicing: (B, T) logits of being voiced.
+        place: (B, T) where on the scale of the classes F0 lies.
+        f0: (B, T) Hz, 0 where unvoiced.
+        counted: (B, T) bool.
+
+    Returns:
+        loss, pitch, voicing: scalars.
+    """
+    off = (torch.arange(classes.shape[-1], device=f0.device) - place.unsqueeze(-1)) / CLASS_BLUR
+    wanted = (-0.5 * off.square()).softmax(-1)  # (B, T, K)
+    cross = -(wanted * classes.log_softmax(-1)).sum(-1)
+    pitch = (cross * counted).sum() / counted.sum().clamp(min=1)
+    voiced = functional.binary_cross_entropy_with_logits(voicing, (f0 > 0).to(f0.dtype))
+    return {"loss": pitch + VOICING_WEIGHT * voiced, "pitch": pitch, "voicing": voiced}
+
+
+def f0_loss(network: F0Network, log_mel: Tensor, f0: Tensor, on: Standardiser) -> dict[str, Tensor]:
+    """The losses of the F0 network on a batch of :func:`f0_batch`; see :func:`pitch_losses`.
+
+    Frames whose F0 leaps do not count for the pitch: there WORLD itself is in doubt.
+    """
+    out: F0Output = hear(network, log_mel, on)
+    f0 = f0.to(out.voicing.device)
+    voiced = f0 > 0
+    leap = (f0[:, 1:] - f0[:, :-1]).abs() > LEAP * f0[:, 1:].minimum(f0[:, :-1])
+    leap &= voiced[:, 1:] & voiced[:, :-1]
+    sure = voiced & ~(functional.pad(leap, (1, 0)) | functional.pad(leap, (0, 1)))
+    return pitch_losses(out.classes, out.voicing, class_of(f0), f0, sure)
+
+
+def content_loss(network: ContentNetwork, batch: ContentBatch, on: Standardiser) -> Tensor:
+    """The CTC loss of a batch."""
+    said = hear(network, batch.log_mel, on).transpose(0, 1)  # (T', B, V)
+    lengths = (batch.frames + 1) // 2, batch.lengths
+    return functional.ctc_loss(said, batch.targets, *lengths, blank=BLANK, zero_infinity=True)
 
 
 def pitch_measures(tracks: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
@@ -456,75 +505,50 @@ def pitch_measures(tracks: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
     return found
 
 
-def _measured(stores: Sequence[Store], *, needs: str) -> Iterator[tuple[Clip, list[str]]]:
-    """Yield at most 200 held-out clips of each split and store, and the groups that they count in.
-
-    These are the split and, with several stores, the corpus's share of it: "val", "val/vctk".
-    """
-    for split in HELD_OUT:
-        for store in stores:
-            groups = [split, f"{split}/{store.corpus}"] if len(stores) > 1 else [split]
-            for clip in held_out([store], split, needs=needs):
-                yield clip, groups
+def character_error(pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
+    """Edits per character of the transcripts, given what was said and what was heard."""
+    edits = sum(edit_distance(*pair) for pair in pairs)
+    return {"character_error": edits / sum(len(said) for said, _ in pairs)}
 
 
 @torch.no_grad()
-def f0_measures(
-    network: F0Network, stores: Sequence[Store], standardiser: Standardiser
+def measures(
+    name: str, network: Any, stores: Sequence[Store], standardiser: Standardiser
 ) -> dict[str, float]:
-    """Measure an F0 network against WORLD on clips not trained on, whole clips one by one.
+    """Measure the "f0" or the "content" network on clips not trained on, whole clips one by one.
 
     Returns:
-        For each held-out split that has clips, and per sex: :func:`pitch_measures` and the number
-        of clips: `val/voicing_error`, `val/f/voicing_error`, `val/clips`; with several stores also
-        per corpus, `val/vctk/...` and `val/vctk/f/...`.
+        For each held-out split that has clips with a label: :func:`pitch_measures` against WORLD,
+        or :func:`character_error` (greedy CTC), and the number of clips: `val/voicing_error`,
+        `val/clips`; of F0 also per sex, `val/f/voicing_error`; with several stores also per corpus,
+        `val/vctk/...` and `val/vctk/f/...`.
     """
-    tracks: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
-    for clip, groups in _measured(stores, needs="f0"):
-        pair = clip.f0(), track_of(network, clip, standardiser)
-        for group in groups:
-            for name in [group, f"{group}/{clip.item.gender}"][: 2 if clip.item.gender else 1]:
-                tracks[name].append(pair)
+    pairs: dict[str, list[Any]] = defaultdict(list)
+    needs = "f0" if name == "f0" else "transcript"
+    for split, store in itertools.product(HELD_OUT, stores):
+        groups = [split, f"{split}/{store.corpus}"] if len(stores) > 1 else [split]
+        for clip in held_out([store], split, needs=needs):
+            if name == "f0":
+                pair: Any = clip.f0(), track_of(network, clip, standardiser)
+                sex = [f"{group}/{clip.item.gender}" for group in groups if clip.item.gender]
+            else:
+                said = spell(encode(clip.item.transcript))
+                pair, sex = (said, heard_of(network, clip, standardiser)), []
+            for group in groups + sex:
+                pairs[group].append(pair)
     found: dict[str, float] = {}
-    for group, pairs in tracks.items():
-        found |= {f"{group}/{name}": value for name, value in pitch_measures(pairs).items()}
-        found[f"{group}/clips"] = float(len(pairs))
+    for group, some in pairs.items():
+        one = pitch_measures(some) if name == "f0" else character_error(some)
+        one["clips"] = float(len(some))
+        found |= {f"{group}/{key}": value for key, value in one.items()}
     return found
-
-
-@torch.no_grad()
-def content_measures(
-    network: ContentNetwork, stores: Sequence[Store], standardiser: Standardiser
-) -> dict[str, float]:
-    """Measure the character error of a content network on clips not trained on (greedy CTC).
-
-    Returns:
-        For each held-out split that has transcripts: `val/character_error` (edits per character of
-        the transcripts) and `val/clips`; with several stores also per corpus, `val/mini/...`.
-    """
-    sums: dict[str, Counter[str]] = defaultdict(Counter)
-    for clip, groups in _measured(stores, needs="transcript"):
-        said = spell(encode(clip.item.transcript))
-        edits = edit_distance(said, heard_of(network, clip, standardiser))
-        for group in groups:
-            sums[group].update(edits=edits, characters=len(said), clips=1)
-    found: dict[str, float] = {}
-    for group, n in sums.items():
-        found[f"{group}/character_error"] = n["edits"] / n["characters"]
-        found[f"{group}/clips"] = float(n["clips"])
-    return found
-
-
-def _output(network: nn.Module, clip: Clip, standardiser: Standardiser) -> Any:
-    device = next(network.parameters()).device
-    return network(standardiser.standardise(clip.log_mel())[None, None].to(device))
 
 
 def track_of(network: F0Network, clip: Clip, standardiser: Standardiser) -> Tensor:
     """Return the pitch (T,) Hz of a clip as the network finds it, 0 where unvoiced."""
-    return track(_output(network, clip, standardiser))[0].cpu()
+    return track(hear(network, clip.log_mel()[None], standardiser))[0].cpu()
 
 
 def heard_of(network: ContentNetwork, clip: Clip, standardiser: Standardiser) -> str:
     """Return what the network hears in a clip."""
-    return decode(_output(network, clip, standardiser)[0].cpu())
+    return decode(hear(network, clip.log_mel()[None], standardiser)[0].cpu())

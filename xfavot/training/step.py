@@ -68,6 +68,11 @@ class Updater:
         cfg: the run's configuration.
         guidances: style sources that the data allow, of "z", "i" and "a".
         outputs: modalities generated, of "i" and "a".
+
+    Attributes:
+        ema: moving averages of the parameters of G_I, G_A, E_I, E_A and M.
+        trained: samples that have trained each head of a module so far; None where the run goes on
+            from a checkpoint that did not count.
     """
 
     def __init__(
@@ -75,23 +80,20 @@ class Updater:
     ) -> None:
         """Make an optimiser a module, of the paper's kinds, and the averages."""
         self.n, self.cfg, self.guidances, self.outputs = networks, cfg, guidances, outputs
-        t = cfg.train
+        nets = networks.nets
         self.optimizers: dict[str, Optimizer] = {
             name: (Adam if name in ADAM else AdamW)(
-                module.parameters(),
-                lr=t.lr_mapping if name == "M" else t.lr,
-                betas=(t.beta1, t.beta2),
-                weight_decay=t.weight_decay,
-                fused=True,
+                module.parameters(), weight_decay=cfg.train.weight_decay, fused=True
             )
-            for name, module in networks.nets.named_children()
+            for name, module in nets.named_children()
         }
-        self.ema = Ema(networks.nets, t.ema_decay)
-        device = next(networks.nets.parameters()).device
-        genders, domains = networks.nets.genders, networks.nets.M.domains
+        self.ema = nn.ModuleDict({k: copy.deepcopy(getattr(nets, k)) for k in GENERATOR_SIDE})
+        self.ema.requires_grad_(False).eval()
+        self.device = next(nets.parameters()).device
+        genders, domains = nets.genders, nets.M.domains
         heads = {"G_I": 1, "G_A": 1, "E_I": genders, "E_A": genders, "M": domains, "C_A": domains}
-        self.trained: dict[str, Tensor] | None = {  # None: of a checkpoint that did not count
-            name: torch.zeros(n, dtype=torch.int64, device=device) for name, n in heads.items()
+        self.trained: dict[str, Tensor] | None = {
+            k: torch.zeros(n, dtype=torch.int64, device=self.device) for k, n in heads.items()
         }
 
     def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -107,100 +109,91 @@ class Updater:
         d = draw(self.cfg, step, batch.paired.shape[0], self.guidances)
         self._set_rates(step)
         if step <= self.cfg.train.warmup:  # A20
-            logged = self._pairs(batch, d, step)
+            logged = self._pairs(batch, d)
             self._move("G_I", "G_A", "E_I", "E_A")
-        elif self.cfg.train.update_rule == "alternate":
-            logged = self._alternate(batch, d, step)
         else:
-            logged = self._fused(batch, d, step)
-        self.ema.update(self.n.nets, step)
+            with self._autocast():
+                voices = analyse_voices(self.n, batch) if "a" in self.outputs else None
+            rule = self._alternate if self.cfg.train.update_rule == "alternate" else self._fused
+            logged = rule(batch, d, voices)
+        self._average(step)
         return {f"{p}/{k}": v.detach() for p, ts in logged.items() for k, v in ts.items()}
 
-    def _alternate(self, batch: Batch, d: Draw, step: int) -> dict[str, Terms]:
+    def _alternate(self, batch: Batch, d: Draw, voices: Voices | None) -> dict[str, Terms]:
         """Four kinds of passes as in StarGAN v2 (A12), with two references instead of one.
 
         Discriminators with latent styles, then with styles of references; generators, encoders and
         M with latent styles and from the pairs, then the generators alone with those of references.
         """
         logged: dict[str, Terms] = {}
-        voices = self._analyse(batch)
+        nets = self.n.nets
         for guidance in d.guidances:
-            fakes = self._fakes(batch, guidance, d, voices)
-            logged |= self._discriminators(batch, fakes, d, step)
-            self._move(*DISCRIMINATOR_SIDE)
-        logged |= self._pairs(batch, d, step)
+            with torch.no_grad(), self._autocast():
+                t = make_target(nets, batch, guidance, d)
+                fakes = [Fake(o, t, generate(nets, batch, o, t.s1, voices)) for o in self.outputs]
+            logged |= self._discriminators(batch, fakes, d)
+        logged |= self._pairs(batch, d)
         for guidance in d.guidances:
-            logged |= self._generators(batch, guidance, d, voices, step)[0]
+            logged |= self._generators(batch, guidance, d, voices)[0]
             self._move(*GENERATOR_SIDE)
         return logged
 
-    def _fused(self, batch: Batch, d: Draw, step: int) -> dict[str, Terms]:
+    def _fused(self, batch: Batch, d: Draw, voices: Voices | None) -> dict[str, Terms]:
         """One update of the generators' side, then one of the discriminators on its fakes (A13)."""
-        fakes: list[Fake] = []
-        voices = self._analyse(batch)
-        logged = self._pairs(batch, d, step)
+        logged, fakes = self._pairs(batch, d), list[Fake]()
         for guidance in d.guidances:
-            made = self._generators(batch, guidance, d, voices, step)
-            logged |= made[0]
-            fakes += made[1]
+            found, made = self._generators(batch, guidance, d, voices)
+            logged |= found
+            fakes += made
         self._move(*GENERATOR_SIDE)
-        logged |= self._discriminators(batch, fakes, d, step)
-        self._move(*DISCRIMINATOR_SIDE)
-        return logged
+        return logged | self._discriminators(batch, fakes, d)
 
-    def _fakes(self, batch: Batch, guidance: str, d: Draw, voices: Voices | None) -> list[Fake]:
-        """What the generators make of the sources in one style, for the discriminators."""
-        with torch.no_grad(), self._autocast():
-            t = make_target(self.n.nets, batch, guidance, d)
-            return [Fake(o, t, generate(self.n.nets, batch, o, t.s1, voices)) for o in self.outputs]
-
-    def _discriminators(
-        self, batch: Batch, fakes: Sequence[Fake], d: Draw, step: int
-    ) -> dict[str, Terms]:
-        """Gradients of D_I, D_A and C_A on the given fakes."""
-        due = step % self.cfg.train.r1_every == 0
-        weights = objective.weights(self.cfg, step)
+    def _discriminators(self, batch: Batch, fakes: Sequence[Fake], d: Draw) -> dict[str, Terms]:
+        """An update of D_I, D_A and C_A on the given fakes."""
+        due = d.step % self.cfg.train.r1_every == 0
+        weights = objective.weights(self.cfg, d.step)
         logged, totals = {}, []
         with self._autocast():
             for output in self.outputs:
-                found = [f for f in fakes if f.output == output]
-                name = "".join(f.target.guidance for f in found)
-                ts = discriminator_terms(self.n.nets, batch, found, d.by_speaker, r1_due=due)
-                for fake in found if output == "a" else ():
-                    source, _, rows = class_rows(batch, fake.target, d.by_speaker)
-                    self._count("C_A", source + d.by_speaker * self.n.nets.genders, rows)
+                made = [f for f in fakes if f.output == output]
+                ts = discriminator_terms(self.n.nets, batch, made, d.by_speaker, r1_due=due)
                 totals.append(objective.total(ts, weights[f"D_{output.upper()}"]))
-                logged[f"d/{name}2{output}"] = ts
+                logged[f"d/{''.join(f.target.guidance for f in made)}2{output}"] = ts
         torch.stack(totals).sum().backward()  # type: ignore[no-untyped-call]
+        for fake in fakes:
+            if fake.output == "a":
+                source, _, rows = class_rows(batch, fake.target, d.by_speaker)
+                heads = source + d.by_speaker * self.n.nets.genders
+                self._count("C_A", torch.where(rows, heads, -1))
+        self._move(*DISCRIMINATOR_SIDE)
         return logged
 
-    def _pairs(self, batch: Batch, d: Draw, step: int) -> dict[str, Terms]:
+    def _pairs(self, batch: Batch, d: Draw) -> dict[str, Terms]:
         """Gradients of the encoders from L_xm, and of the generators from A20 where asked for."""
-        w, warmup = self.cfg.loss, step <= self.cfg.train.warmup
+        w, warmup = self.cfg.loss, d.step <= self.cfg.train.warmup
         both = batch.ref_image is not None and batch.ref_audio is not None
-        if not (warmup or w.rec > 0 or (w.xm > 0 and both)):
+        rec = warmup or w.rec > 0
+        if not (rec or (w.xm > 0 and both)):
             return {}
         with self._autocast():
-            ts = pair_terms(self.n, batch, d, w, rec=warmup or w.rec > 0)
-            total = objective.total(ts, objective.weights(self.cfg, step)["pairs"])
+            ts = pair_terms(self.n, batch, d, w, rec=rec)
+            total = objective.total(ts, objective.weights(self.cfg, d.step)["pairs"])
         total.backward()  # type: ignore[no-untyped-call]
-        regenerated = warmup or w.rec > 0
         for name, x in (("_I", batch.ref_image), ("_A", batch.ref_audio)):
             if x is not None:
-                self._count("E" + name, x.gender, None if regenerated else batch.paired)
-                if regenerated:
-                    self._count("G" + name, torch.zeros_like(x.gender))
+                self._count(
+                    "E" + name, x.gender if rec else torch.where(batch.paired, x.gender, -1)
+                )
+                self._count("G" + name, torch.full_like(x.gender, 0 if rec else -1))
         return {"w" if warmup else "g": ts}
 
     def _generators(
-        self, batch: Batch, guidance: str, d: Draw, voices: Voices | None, step: int
+        self, batch: Batch, guidance: str, d: Draw, voices: Voices | None
     ) -> tuple[dict[str, Terms], list[Fake]]:
         """Gradients of the generators, with latent styles also of the encoders and M; the fakes."""
-        nets = self.n.nets
-        weights = objective.weights(self.cfg, step)
+        nets, weights = self.n.nets, objective.weights(self.cfg, d.step)
         held = DISCRIMINATOR_SIDE if guidance == "z" else (*DISCRIMINATOR_SIDE, "E_I", "E_A", "M")
-        logged: dict[str, Terms] = {}
-        fakes: list[Fake] = []
+        logged, fakes = dict[str, Terms](), list[Fake]()
         with frozen(*(getattr(nets, name) for name in held)):
             for output in self.outputs:
                 with self._autocast():
@@ -211,28 +204,22 @@ class Updater:
                 total.backward()  # type: ignore[no-untyped-call]
                 logged[f"g/{guidance}2{output}"] = ts
                 fakes.append(Fake(output, t, fake.detach()))
-                x = batch.source_image if output == "i" else batch.source_audio
-                assert x is not None
-                self._count(f"G_{output.upper()}", torch.zeros_like(x.gender))
+                gender = sources(batch, output).gender
+                self._count(f"G_{output.upper()}", torch.zeros_like(gender))
                 if guidance == "z":
-                    self._count(f"E_{output.upper()}", x.gender)
+                    self._count(f"E_{output.upper()}", gender)
         if guidance == "z":
-            self._count("M", audio_domain(t.gender, t.speaker, d.by_speaker, nets.genders))
+            self._count("M", audio_domain(t, d.by_speaker, nets.genders))
         return logged, fakes
 
-    def _count(self, module: str, heads: Tensor, rows: Tensor | None = None) -> None:
+    def _count(self, module: str, heads: Tensor) -> None:
         """Count samples (B,) towards the heads that they train; heads below 0 are none."""
         if self.trained is not None:
-            used = heads >= 0 if rows is None else rows & (heads >= 0)
-            self.trained[module].index_add_(0, heads.clamp(min=0), used.long())
-
-    def _analyse(self, batch: Batch) -> Voices | None:
-        with self._autocast():
-            return analyse_voices(self.n, batch) if "a" in self.outputs else None
+            self.trained[module].index_add_(0, heads.clamp(min=0), (heads >= 0).long())
 
     def _autocast(self) -> torch.autocast:
-        device = next(self.n.nets.parameters()).device.type
-        return torch.autocast(device, torch.bfloat16, enabled=self.cfg.train.precision == "bf16")
+        bf16 = self.cfg.train.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
 
     def _set_rates(self, step: int) -> None:
         """Set rates and momenta: those of the warm-up, or those of the paper."""
@@ -241,8 +228,7 @@ class Updater:
             lr, beta1 = (t.lr_mapping if name == "M" else t.lr), t.beta1
             if step <= t.warmup:
                 lr, beta1 = t.warmup_lr, WARMUP_BETA1
-            for group in optimizer.param_groups:
-                group["lr"], group["betas"] = lr, (beta1, t.beta2)
+            optimizer.param_groups[0].update(lr=lr, betas=(beta1, t.beta2))
 
     def _move(self, *names: str) -> None:
         """Let the optimisers of these modules move, and forget their gradients."""
@@ -250,47 +236,32 @@ class Updater:
             self.optimizers[name].step()
             self.optimizers[name].zero_grad(set_to_none=True)
 
-
-class Ema:
-    """Exponential moving averages of the parameters of G_I, G_A, E_I, E_A and M.
-
-    The weight of the past starts small, ``(1 + step) / (10 + step)``, so that the averages of a
-    short run hold nothing of its first weights (A19).
-
-    Args:
-        nets: the eight modules; their parameters are copied.
-        decay: weight of the past in a long run, in [0, 1).
-    """
-
-    def __init__(self, nets: XFaVoT, decay: float) -> None:
-        """Start from a copy of the present weights."""
-        self.decay = decay
-        self.modules = nn.ModuleDict({k: copy.deepcopy(getattr(nets, k)) for k in GENERATOR_SIDE})
-        self.modules.requires_grad_(False).eval()
-
     @torch.no_grad()
-    def update(self, nets: XFaVoT, step: int) -> None:
-        """Move every average towards the present weights."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        own: list[Tensor] = list(self.modules.parameters())
-        new: list[Tensor] = [p for k in GENERATOR_SIDE for p in getattr(nets, k).parameters()]
+    def _average(self, step: int) -> None:
+        """Move every average towards the present weights.
+
+        The weight of the past starts small, ``(1 + step) / (10 + step)``, so that the averages of a
+        short run hold nothing of its first weights (A19).
+        """
+        decay = min(self.cfg.train.ema_decay, (1 + step) / (10 + step))
+        own = tuple(self.ema.parameters())
+        new = tuple(p for k in GENERATOR_SIDE for p in getattr(self.n.nets, k).parameters())
         torch._foreach_lerp_(own, new, 1.0 - decay)
 
 
 @contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:
     """Let no gradient reach the parameters of these modules; it still flows through them."""
-    parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
-    for p in parameters:
-        p.requires_grad_(False)
+    for module in modules:
+        module.requires_grad_(False)
     try:
         yield
     finally:
-        for p in parameters:
-            p.requires_grad_(True)
+        for module in modules:
+            module.requires_grad_(True)
 
 
-# What a pass aims at: two styles of one domain, and the heads that judge what is made of them
+# What a pass aims at: two styles of one domain, and the heads that see what is made of them
 
 
 @dataclass(slots=True)
@@ -307,50 +278,51 @@ class Target:
 def make_target(nets: XFaVoT, batch: Batch, guidance: str, d: Draw) -> Target:
     """Compute the two styles of one pass from M, E_I or E_A (Table 1)."""
     if guidance == "z":
-        reference = batch.ref_audio if batch.ref_audio is not None else batch.ref_image
-        assert reference is not None
-        domain = audio_domain(reference.gender, reference.speaker, d.by_speaker, nets.genders)
+        first = batch.ref_audio if batch.ref_audio is not None else batch.ref_image
+        assert first is not None
+        domain = audio_domain(first, d.by_speaker, nets.genders)
         s1, s2 = nets.M(d.z1.to(domain.device), domain), nets.M(d.z2.to(domain.device), domain)
-        return Target(guidance, s1, s2, reference.gender, reference.speaker)
-    encoder, first, second = (
-        (nets.E_I, batch.ref_image, batch.ref2_image)
-        if guidance == "i"
-        else (nets.E_A, batch.ref_audio, batch.ref2_audio)
-    )
+        return Target(guidance, s1, s2, first.gender, first.speaker)
+    face = guidance == "i"
+    encoder = nets.E_I if face else nets.E_A
+    first = batch.ref_image if face else batch.ref_audio
+    second = batch.ref2_image if face else batch.ref2_audio
     assert first is not None
     assert second is not None
     with torch.no_grad():
         s1, s2 = encoder(first.x, first.gender), encoder(second.x, second.gender)
     speaker = first.speaker
-    if guidance == "i" and not may_use_speaker_head("E_I", "image-only face"):
-        speaker = torch.where(batch.paired, speaker, torch.full_like(speaker, -1))
+    if face and not may_use_speaker_head("E_I", "image-only face"):
+        speaker = torch.where(batch.paired, speaker, -1)
     return Target(guidance, s1, s2, first.gender, speaker)
 
 
-def audio_domain(gender: Tensor, speaker: Tensor, by_speaker: bool, genders: int) -> Tensor:
+def audio_domain(of: Samples | Target, by_speaker: bool, genders: int) -> Tensor:
     """Head index of D_A and M: the speaker's where it may be used, else the gender's.
 
     Args:
-        gender, speaker: (B,) codes; speaker -1 where unknown.
+        of: whose codes count; speaker -1 where unknown.
         by_speaker: whether the speaker heads were drawn for this step.
         genders: number of gender heads, which come first.
 
     Returns:
         (B,) long.
     """
-    return torch.where(speaker >= 0, speaker + genders, gender) if by_speaker else gender
+    return (
+        torch.where(of.speaker >= 0, of.speaker + genders, of.gender) if by_speaker else of.gender
+    )
 
 
-def class_logits(nets: XFaVoT, x: Tensor, by_speaker: bool) -> Tensor:
-    """Logits of the classifier's group that the step uses: (B, 2) or (B, speakers)."""
-    logits: Tensor = nets.C_A(x)[by_speaker]
-    return logits
+def sources(batch: Batch, output: str) -> Samples:
+    """The source faces (output "i") or voices ("a") of a batch, which has to have them."""
+    x = batch.source_image if output == "i" else batch.source_audio
+    assert x is not None
+    return x
 
 
 def class_rows(batch: Batch, t: Target, by_speaker: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Source labels, reference labels and the rows where both are known and differ, each (B,)."""
-    x = batch.source_audio
-    assert x is not None
+    x = sources(batch, "a")
     source, reference = (x.speaker, t.speaker) if by_speaker else (x.gender, t.gender)
     return source, reference, (source >= 0) & (reference >= 0) & (source != reference)
 
@@ -371,8 +343,7 @@ class Voices:
 @torch.no_grad()
 def analyse_voices(n: Networks, batch: Batch) -> Voices:
     """F0, content and energy of the real source voices, without gradient."""
-    assert batch.source_audio is not None
-    x = batch.source_audio.x
+    x = sources(batch, "a").x
     f0 = n.f0(x)
     energy = terms.frame_energy(n.standardiser.restore(x))
     return Voices(f0.f0, f0.features, n.content.features(x), energy)
@@ -382,12 +353,12 @@ def generate(
     nets: XFaVoT, batch: Batch, output: str, style: Tensor, voices: Voices | None
 ) -> Tensor:
     """Source faces (output "i") or source voices ("a") in a style (B, S)."""
-    x = batch.source_image if output == "i" else batch.source_audio
-    assert x is not None
-    if voices is None or output == "i":
-        made: Tensor = nets.G_I(x.x, style)
+    x = sources(batch, output).x
+    made: Tensor
+    if output == "i" or voices is None:
+        made = nets.G_I(x, style)
     else:
-        made = nets.G_A(x.x, style, voices.f0_features)
+        made = nets.G_A(x, style, voices.f0_features)
     return made
 
 
@@ -395,13 +366,11 @@ def generator_terms(
     n: Networks, batch: Batch, t: Target, output: str, voices: Voices | None, by_speaker: bool
 ) -> tuple[Terms, Tensor]:
     """Terms of G_I's (output "i") or G_A's ("a") objective for one pass, and the fakes."""
-    nets = n.nets
+    nets, x = n.nets, sources(batch, output)
     fake = generate(nets, batch, output, t.s1, voices)
     with torch.no_grad():
         other = generate(nets, batch, output, t.s2, voices)
     if output == "i" or voices is None:
-        x = batch.source_image
-        assert x is not None
         source_style = nets.E_I(x.x, x.gender)
         return {
             "adv": terms.adversarial_generator(nets.D_I(fake, t.gender)),
@@ -409,12 +378,10 @@ def generator_terms(
             "ds": terms.style_diversification(fake, other),
             "cyc": terms.cycle_consistency(x.x, nets.G_I(fake, source_style)),
         }, fake
-    x = batch.source_audio
-    assert x is not None
     source_style = nets.E_A(x.x, x.gender)
     f0 = n.f0(fake)
     _, reference, rows = class_rows(batch, t, by_speaker)
-    domain = audio_domain(t.gender, t.speaker, by_speaker, nets.genders)
+    domain = audio_domain(t, by_speaker, nets.genders)
     return {
         "adv": terms.adversarial_generator(nets.D_A(fake, domain)),
         "sty": terms.style_reconstruction(nets.E_A(fake, t.gender), t.s1),
@@ -425,7 +392,7 @@ def generator_terms(
         "norm": terms.norm_consistency(
             voices.energy, terms.frame_energy(n.standardiser.restore(fake))
         ),
-        "advcls": terms.classification(class_logits(nets, fake, by_speaker), reference, rows),
+        "advcls": terms.classification(nets.C_A(fake)[by_speaker], reference, rows),
     }, fake
 
 
@@ -433,34 +400,29 @@ def discriminator_terms(
     nets: XFaVoT, batch: Batch, fakes: Sequence[Fake], by_speaker: bool, *, r1_due: bool
 ) -> Terms:
     """Terms of D_I's, or of D_A's and C_A's, objective on fakes of one output, at least one."""
-    output = fakes[0].output
-    x = batch.source_image if output == "i" else batch.source_audio
-    net = nets.D_I if output == "i" else nets.D_A
-    assert x is not None
+    audio = fakes[0].output == "a"
+    x, net = sources(batch, fakes[0].output), nets.D_A if audio else nets.D_I
 
     def domain(of: Samples | Target) -> Tensor:
-        return audio_domain(of.gender, of.speaker, by_speaker and output == "a", nets.genders)
+        return audio_domain(of, by_speaker and audio, nets.genders)
 
-    logits, penalty = r1_term(net, x, domain(x), r1_due)
-    fake, cls = [], []
-    for _, t, made in fakes:
-        fake.append(terms.adversarial_fake(net(made, domain(t))))
-        if output == "a":
-            source, _, rows = class_rows(batch, t, by_speaker)
-            cls.append(terms.classification(class_logits(nets, made, by_speaker), source, rows))
-    found = {"adv_real": terms.adversarial_real(logits), "adv_fake": torch.stack(fake).mean()}
-    return found | ({"cls": torch.stack(cls).mean()} if cls else {}) | {"r1": penalty}
-
-
-def r1_term(net: nn.Module, x: Samples, domain: Tensor, due: bool) -> tuple[Tensor, Tensor]:
-    """Logits of the real samples and their R1 penalty (0 where it is not due), in float32."""
-    if not due:
-        logits = net(x.x, domain)
-        return logits, logits.new_zeros(())
-    with torch.autocast(x.x.device.type, enabled=False):
-        real = x.x.detach().float().requires_grad_()
-        logits = net(real, domain)
-        return logits, terms.r1(logits, real)
+    if r1_due:
+        with torch.autocast(x.x.device.type, enabled=False):
+            real = x.x.detach().float().requires_grad_()
+            logits = net(real, domain(x))
+            penalty = terms.r1(logits, real)
+    else:
+        logits = net(x.x, domain(x))
+        penalty = logits.new_zeros(())
+    fake = torch.stack([terms.adversarial_fake(net(f.x, domain(f.target))) for f in fakes])
+    found = {"adv_real": terms.adversarial_real(logits), "adv_fake": fake.mean()}
+    if audio:
+        cls = []
+        for f in fakes:
+            source, _, rows = class_rows(batch, f.target, by_speaker)
+            cls.append(terms.classification(nets.C_A(f.x)[by_speaker], source, rows))
+        found["cls"] = torch.stack(cls).mean()
+    return found | {"r1": penalty}
 
 
 def pair_terms(n: Networks, batch: Batch, d: Draw, w: LossConfig, *, rec: bool) -> Terms:
@@ -469,68 +431,30 @@ def pair_terms(n: Networks, batch: Batch, d: Draw, w: LossConfig, *, rec: bool) 
     For the latter a face (a voice) comes back from a disguised copy of itself and a style of the
     same person: its own, or for half of the steps the other modality's.
     """
-    nets, face, voice = n.nets, batch.ref_image, batch.ref_audio
-    found: Terms = {}
-    s_face: Tensor | None = nets.E_I(face.x, face.gender) if face is not None else None
-    s_voice: Tensor | None = nets.E_A(voice.x, voice.gender) if voice is not None else None
-    paired = batch.paired[:, None]
-    if s_face is not None and s_voice is not None and voice is not None:
+    nets, face, voice, found = n.nets, batch.ref_image, batch.ref_audio, Terms()
+    sides = ("i", nets.E_I, face), ("a", nets.E_A, voice)
+    s: dict[str, Tensor] = {side: e(x.x, x.gender) for side, e, x in sides if x is not None}
+
+    def style(own: str, other: str, cross: Tensor) -> Tensor:
+        return torch.where(batch.paired[:, None], s[other if cross and other in s else own], s[own])
+
+    if face is not None and voice is not None:
         rows = batch.paired.nonzero().squeeze(1)
         found["xm"] = terms.cross_modality_style_consistency(
-            s_face[rows], s_voice[rows], voice.speaker[rows], tau=w.tau, form=w.xm_form
+            s["i"][rows], s["a"][rows], voice.speaker[rows], tau=w.tau, form=w.xm_form
         )
-    if rec and face is not None and s_face is not None:
-        crossed = s_voice if s_voice is not None and d.cross[0] else s_face
-        made = nets.G_I(d.disguise.faces(face.x), torch.where(paired, crossed, s_face))
+    if rec and face is not None:
+        made = nets.G_I(d.disguised_faces(face.x), style("i", "a", d.cross[0]))
         found["rec_image"] = terms.self_reconstruction(face.x, made)
-    if rec and voice is not None and s_voice is not None:
-        crossed = s_face if s_face is not None and d.cross[1] else s_voice
+    if rec and voice is not None:
         with torch.no_grad():
             features = n.f0.features(voice.x)
-        style = torch.where(paired, crossed, s_voice)
-        made = nets.G_A(d.disguise.voices(voice.x), style, features)
+        made = nets.G_A(d.disguised_voices(voice.x), style("a", "i", d.cross[1]), features)
         found["rec_audio"] = terms.self_reconstruction(voice.x, made)
     return found
 
 
 # What is drawn in a step
-
-
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """The random choices of one step; a function of (seed, step) alone."""
-
-    guidances: tuple[str, ...]
-    by_speaker: bool  # which heads of D_A and M and which group of C_A: speakers or genders (A2)
-    z1: Tensor  # (B, L)
-    z2: Tensor  # (B, L)
-    cross: Tensor  # (2,) bool: whether faces, voices are regenerated from the other's style
-    disguise: Disguise
-
-
-def draw(cfg: RunConfig, step: int, batch_size: int, guidances: tuple[str, ...]) -> Draw:
-    """Draw the latent codes, the head family and the style sources of a step.
-
-    Args:
-        cfg: the run's configuration.
-        step: number of the step, from 1.
-        batch_size: B.
-        guidances: the style sources that the data allow.
-    """
-    rng = torch.Generator().manual_seed(cfg.seed * 1_000_003 + step)
-    speakers = bool(torch.rand((), generator=rng) < cfg.train.speaker_head_probability)
-    chosen = guidances
-    if cfg.train.sources == "one":
-        chosen = (guidances[int(torch.randint(len(guidances), (), generator=rng))],)
-    shape = (batch_size, cfg.model.latent_dim)
-    return Draw(
-        guidances=chosen,
-        by_speaker=speakers and cfg.train.dual_domain,
-        z1=torch.randn(shape, generator=rng),
-        z2=torch.randn(shape, generator=rng),
-        cross=torch.rand(2, generator=rng) < 0.5,
-        disguise=draw_disguise(rng, batch_size),
-    )
 
 
 MIXING = 1.5  # spread of the logits of the colour mix
@@ -539,20 +463,28 @@ STRETCH = 0.18  # largest relative stretch of the mel axis
 
 
 @dataclass(frozen=True, slots=True)
-class Disguise:
-    """Random numbers that hide who a source is, for self-reconstruction (A20)."""
+class Draw:
+    """The random choices of one step; a function of (seed, step) alone.
 
+    `mix`, `shift` and `stretch` hide who a source is, for self-reconstruction (A20).
+    """
+
+    step: int  # from 1
+    guidances: tuple[str, ...]
+    by_speaker: bool  # which heads of D_A and M and which group of C_A: speakers or genders (A2)
+    z1: Tensor  # (B, L)
+    z2: Tensor  # (B, L)
+    cross: Tensor  # (2,) bool: whether faces, voices are regenerated from the other's style
     mix: Tensor  # (B, 3, 3)
     shift: Tensor  # (B, 3, 1)
     stretch: Tensor  # (B,)
 
-    def faces(self, x: Tensor) -> Tensor:
+    def disguised_faces(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] with mixed colours, same shape and range."""
-        flat = x.flatten(2)  # (B, 3, H W)
-        mixed = torch.baddbmm(self.shift.to(x), self.mix.to(x), flat)
+        mixed = torch.baddbmm(self.shift.to(x), self.mix.to(x), x.flatten(2))  # (B, 3, H W)
         return mixed.clamp(-1, 1).view_as(x)
 
-    def voices(self, x: Tensor) -> Tensor:
+    def disguised_voices(self, x: Tensor) -> Tensor:
         """(B, 1, M, T) with its mel axis stretched, linearly interpolated, same shape."""
         bands = x.shape[2]
         place = torch.arange(bands, device=x.device) * self.stretch.to(x)[:, None]  # (B, M)
@@ -563,11 +495,24 @@ class Disguise:
         return torch.lerp(x.gather(2, rows), x.gather(2, rows + 1), weight)
 
 
-def draw_disguise(rng: torch.Generator, batch_size: int) -> Disguise:
-    """Draw the disguises of a batch."""
-    b = batch_size
+def draw(cfg: RunConfig, step: int, batch_size: int, guidances: tuple[str, ...]) -> Draw:
+    """Draw the latent codes, the head family, the style sources and the disguises of a step.
+
+    Args:
+        cfg: the run's configuration.
+        step: number of the step, from 1.
+        batch_size: B.
+        guidances: the style sources that the data allow.
+    """
+    rng, b = torch.Generator().manual_seed(cfg.seed * 1_000_003 + step), batch_size
+    speakers = bool(torch.rand((), generator=rng) < cfg.train.speaker_head_probability)
+    if cfg.train.sources == "one":
+        guidances = (guidances[int(torch.randint(len(guidances), (), generator=rng))],)
+    z1, z2 = (torch.randn(b, cfg.model.latent_dim, generator=rng) for _ in range(2))
+    cross = torch.rand(2, generator=rng) < 0.5
     mix = torch.softmax(MIXING * torch.randn(b, 3, 3, generator=rng), dim=2)
     mix = mix * (1 + GAIN * (2 * torch.rand(b, 1, 1, generator=rng) - 1))
     shift = SHIFT * (2 * torch.rand(b, 3, 1, generator=rng) - 1)
     stretch = 1 + STRETCH * (2 * torch.rand(b, generator=rng) - 1)
-    return Disguise(mix=mix, shift=shift, stretch=stretch)
+    by_speaker = speakers and cfg.train.dual_domain
+    return Draw(step, guidances, by_speaker, z1, z2, cross, mix, shift, stretch)

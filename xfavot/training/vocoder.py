@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from xfavot.audio.io import PCM_SCALE
@@ -147,11 +147,13 @@ def views(waveform: Tensor) -> Views:
     """Transform (B, N) samples at 24 kHz, N of at least 1025, for :func:`distance`."""
     found = []
     for transform, length, hop in RESOLUTIONS:
-        window = _window(length, waveform.device)
+        window = torch.hann_window(length, device=waveform.device)
+        window = window / window.square().sum().sqrt()  # of unit energy
         spectrum = torch.stft(waveform, transform, hop, length, window, return_complex=True)
         power = spectrum.real.square() + spectrum.imag.square()
         found.append((power + (0.1 * FLOOR) ** 2).sqrt())
-    bank = _bank(waveform.device)
+    energy = torch.hann_window(MEL.win).square().sum().sqrt()
+    bank = (mel_filterbank() * energy).to(waveform.device)  # (80, 1025), undoes the window's scale
     mel = (bank @ found[MEL_RESOLUTION] + MEL.floor).log10()  # (B, 80, T)
     return Views(tuple(found), mel)
 
@@ -205,81 +207,33 @@ def energy_score(first: Tensor, second: Tensor, truth: Tensor, top_hz: Tensor) -
     return (near - distance(a, b, top_hz)).mean()
 
 
-@lru_cache(maxsize=16)
-def _window(length: int, device: torch.device) -> Tensor:
-    """Hann window of unit energy."""
-    with torch.inference_mode(mode=False):
-        window = torch.hann_window(length, device=device)
-        return window / window.square().sum().sqrt()
-
-
-@lru_cache(maxsize=4)
-def _bank(device: torch.device) -> Tensor:
-    """Mel filterbank (80, 1025) that undoes the window's scale."""
-    with torch.inference_mode(mode=False):
-        energy = torch.hann_window(MEL.win).square().sum().sqrt()
-        return (mel_filterbank() * energy).to(device)
-
-
-PITCH_WEIGHT, VOICING_WEIGHT = 1.0, 2.0  # beside the energy score; of a stack of their own
 MEASURED_CLIPS = 24  # of a held-out split
 
 
-def pitch_losses(
-    network: SourceFilterNetwork, log_mel: Tensor, f0: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Cross-entropies of the pitch classes, over voiced frames, and of voicing.
-
-    Args:
-        network: whose pitch stack is trained.
-        log_mel: (B, 80, T) log10.
-        f0: (B, T) Hz, 0 where unvoiced.
-
-    Returns:
-        Two scalars.
-    """
-    logits, voicing = network.pitch_logits(log_mel)
-    voiced = f0 > 0
-    place = (f0.clamp(min=PITCH_LOW_HZ) / PITCH_LOW_HZ).log2() * (
-        (PITCH_CLASSES - 1) / PITCH_OCTAVES
-    )
-    classes = torch.arange(PITCH_CLASSES, device=f0.device)
-    wanted = (-0.5 * (classes - place.unsqueeze(-1)).square()).softmax(-1)  # (B, T, classes)
-    cross = -(wanted * logits.log_softmax(-1)).sum(-1)
-    pitch = (cross * voiced).sum() / voiced.sum().clamp(min=1)
-    return pitch, nn.functional.binary_cross_entropy_with_logits(voicing, voiced.to(voicing.dtype))
-
-
 def losses(
-    network: SourceFilterNetwork,
-    clips: Sequence[Clip],
-    *,
-    batch_size: int,
-    seed: int,
-    step: int,
-    device: torch.device | str,
+    network: SourceFilterNetwork, clips: Sequence[Clip], *, batch_size: int, seed: int, step: int
 ) -> dict[str, Tensor]:
     """Return the energy score of two renderings, and the losses of pitch on disturbed mels.
 
     Args:
-        network: on the device.
-        clips, batch_size, seed, step: as in :func:`crops`.
-        device: the draws are made on the CPU and are the same everywhere.
+        network: on the device where to train.
+        clips, batch_size, seed, step: as in :func:`crops`; what is drawn is the same everywhere.
 
     Returns:
         loss, score, pitch, voicing: scalars.
     """
     batch = crops(clips, batch_size=batch_size, seed=seed, step=step)
     generator = speech.generator_of(seed + 1, step)
-    log_mel, f0, said_f0, waveform, top_hz = (x.to(device) for x in batch)
+    log_mel, f0, said_f0, waveform, top_hz = (x.to(network.mean.device) for x in batch)
     tune = melody(said_f0)
     filters = network.filters(log_mel, tune)
     first, second = (network.render(filters, tune.pitch, generator) for _ in range(2))
     score = energy_score(first, second, waveform, top_hz)
-    heard = speech.augment(batch.log_mel, generator).to(device)
-    pitch, voicing = pitch_losses(network, heard, f0)
-    loss = score + PITCH_WEIGHT * pitch + VOICING_WEIGHT * voicing
-    return {"loss": loss, "score": score, "pitch": pitch, "voicing": voicing}
+    heard = speech.augment(batch.log_mel, generator).to(network.mean.device)
+    octaves = (f0.clamp(min=PITCH_LOW_HZ) / PITCH_LOW_HZ).log2()
+    place = octaves * ((PITCH_CLASSES - 1) / PITCH_OCTAVES)
+    pitch = speech.pitch_losses(*network.pitch_logits(heard), place, f0, f0 > 0)
+    return {"loss": score + pitch.pop("loss"), "score": score, **pitch}
 
 
 def vocoder_measures(vocoder: SourceFilterVocoder, stores: Sequence[Store]) -> dict[str, float]:
@@ -293,15 +247,14 @@ def vocoder_measures(vocoder: SourceFilterVocoder, stores: Sequence[Store]) -> d
     for split in speech.HELD_OUT:
         clips = speech.held_out(stores, split, needs="f0")
         clips = [clip for clip in clips if clip.item.frame_count >= CROP_FRAMES]
-        scores = []
+        mels, apart = [], []
         for clip in clips[:: -(-len(clips) // MEASURED_CLIPS) or 1]:
             wave = torch.from_numpy(clip.store.waveform(clip.item))
             out = torch.from_numpy(vocoder(clip.log_mel(), length=len(wave)))
-            mel = (log_mel(out) - log_mel(wave)).abs().mean()
-            apart = distance(views(out[None]), views(wave[None]), top_of_band(wave[None]))
-            scores.append((float(mel), float(apart)))
-        if scores:
-            mel_l1, apart_l1 = (sum(values) / len(scores) for values in zip(*scores, strict=True))
-            found |= {f"{split}/mel_l1": mel_l1, f"{split}/distance": apart_l1}
-            found[f"{split}/clips"] = float(len(scores))
+            mels.append(float((log_mel(out) - log_mel(wave)).abs().mean()))
+            pair = views(out[None]), views(wave[None])
+            apart.append(float(distance(*pair, top_of_band(wave[None]))))
+        if mels:
+            found |= {f"{split}/mel_l1": fmean(mels), f"{split}/distance": fmean(apart)}
+            found[f"{split}/clips"] = float(len(mels))
     return found
