@@ -113,7 +113,7 @@ def test_more_steps_are_the_same_run_and_its_schedules_stay(finished: Run) -> No
     again = training.fit(small_run(root, steps=7, overrides=warm), resume=str(longer.path))
     assert (again.path, again.config.train.schedule_steps) == (short.path, 4)
     assert len([*(root / "runs").glob("grid_*")]) == 2
-    with pytest.raises(CheckpointError, match=r"has 7 steps already.*more steps"):
+    with pytest.raises(CheckpointError, match="has 7 steps already"):
         training.fit(small_run(root, steps=5, overrides=warm), resume="auto")
     shutil.copytree(short.path, short.path.with_name(short.path.name[:-8] + "another_"))
     with pytest.raises(CheckpointError, match=r"more than one run.*-p resume FOLDER"):
@@ -164,7 +164,7 @@ def test_checkpoints_of_something_else_are_refused(finished: Run, tmp_path: Path
     path = finished.checkpoint / "state.json"
     state: dict[str, Any] = json.loads(path.read_text())
     path.write_text(json.dumps(state | {"data": "0123"}))
-    with pytest.raises(CheckpointError, match="was trained on prepared data 0123"):
+    with pytest.raises(CheckpointError, match="prepared data in data_root were 0123"):
         training.fit(finished.config, resume="auto")
     path.write_text(json.dumps(state | {"mel": state["mel"] | {"fmin": 0.0}}))
     with pytest.raises(CheckpointError, match="fmin"):
