@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from xfavot.config import LossConfig, RunConfig, TrainConfig
-from xfavot.errors import ConfigError, ShapeError
+from xfavot.errors import ShapeError
 from xfavot.losses import objective, terms
 
 
@@ -93,8 +93,6 @@ def test_xm_of_one_speaker_or_of_fewer_than_two_pairs_is_zero() -> None:
         value = xm(face[:n], torch.randn(n, 4), torch.arange(n), "symmetric")
         value.backward()  # it has a gradient all the same
         assert value.item() == 0
-    with pytest.raises(ConfigError, match="symmetric"):
-        xm(face, face, torch.arange(3), "clip")
 
 
 def test_objectives_carry_the_signs_and_weights() -> None:
@@ -125,5 +123,5 @@ def test_table_1_keeps_speaker_heads_from_image_only_faces() -> None:
     assert objective.may_use_speaker_head("E_A", "audio-only voice")
     assert not objective.may_use_speaker_head("E_I", "image-only face")
     assert [row.xm for row in objective.TABLE_1] == [True, True, False, False, False, False]
-    with pytest.raises(KeyError, match="no row"):
+    with pytest.raises(KeyError):
         objective.may_use_speaker_head("E_I", "audio-only voice")

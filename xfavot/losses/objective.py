@@ -46,10 +46,8 @@ def may_use_speaker_head(encoder: str, data: str) -> bool:
     Raises:
         KeyError: Table 1 has no such row.
     """
-    for row in TABLE_1:
-        if (row.encoder, row.data) == (encoder, data):
-            return "speaker" in row.heads
-    raise KeyError(f"Table 1 has no row for {encoder} on {data}")
+    heads = {(row.encoder, row.data): row.heads for row in TABLE_1}
+    return "speaker" in heads[encoder, data]
 
 
 def ds_weight(weight: float, step: int, decay_steps: int) -> float:
@@ -74,22 +72,12 @@ def weights(cfg: RunConfig, step: int) -> dict[str, dict[str, float]]:
     """
     w, every = cfg.loss, cfg.train.r1_every
     rec = 1.0 if step <= cfg.train.warmup else w.rec
+    ds_image, ds_audio = (ds_weight(v, step, w.ds_decay_steps) for v in (w.ds_image, w.ds_audio))
     return {
-        "G_I": {
-            "adv": 1.0,
-            "sty": w.sty,
-            "ds": -ds_weight(w.ds_image, step, w.ds_decay_steps),
-            "cyc": w.cyc_image,
-        },
+        "G_I": {"adv": 1.0, "sty": w.sty, "ds": -ds_image, "cyc": w.cyc_image},
         "G_A": {
-            "adv": 1.0,
-            "sty": w.sty,
-            "ds": -ds_weight(w.ds_audio, step, w.ds_decay_steps),
-            "cyc": w.cyc_audio,
-            "sc": w.sc,
-            "f0": w.f0,
-            "norm": w.norm,
-            "advcls": w.advcls,
+            **{"adv": 1.0, "sty": w.sty, "ds": -ds_audio, "cyc": w.cyc_audio},
+            **{"sc": w.sc, "f0": w.f0, "norm": w.norm, "advcls": w.advcls},
         },
         "D_I": {"adv_real": 1.0, "adv_fake": 1.0, "r1": every * w.r1_image},
         "D_A": {"adv_real": 1.0, "adv_fake": 1.0, "cls": w.cls, "r1": every * w.r1_audio},

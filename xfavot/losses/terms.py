@@ -11,9 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xfavot.errors import ConfigError, ShapeError, require_same_shape
-
-XM_FORMS = ("one_way", "mmv", "symmetric")
+from xfavot.errors import ShapeError, require_same_shape
 
 
 def _l1(name: str, a: Tensor, b: Tensor) -> Tensor:
@@ -246,11 +244,8 @@ def cross_modality_style_consistency(
 
     Raises:
         ShapeError: shapes differ.
-        ConfigError: unknown form.
     """
     require_same_shape("cross-modality style", face, voice)
-    if form not in XM_FORMS:
-        raise ConfigError(f"loss.xm_form is '{form}'; expected one of {', '.join(XM_FORMS)}")
     if face.shape[0] < 2:
         return (face.sum() + voice.sum()) * 0.0
     logits = F.normalize(face, dim=1) @ F.normalize(voice, dim=1).T / tau  # (N, N)

@@ -49,22 +49,34 @@ class FaceTrunk(nn.Sequential):
 
 
 class VoiceTrunk(nn.Sequential):
-    """Table 9 up to the closing 5x5 convolution, for mels of at least 80 bins."""
+    """Table 9 up to the heads, for mels of at least 80 bins."""
 
-    def __init__(self, *, mel_bins: int, width: int, max_width: int, norm: bool) -> None:
-        """Make the layers; `norm` adds instance norm."""
+    def __init__(
+        self, *, mel_bins: int, width: int, max_width: int, norm: bool, pool_first: bool = False
+    ) -> None:
+        """Make the layers.
+
+        Args:
+            mel_bins: M.
+            width: channels after the first convolution.
+            max_width: channels never exceed this.
+            norm: adds instance norm.
+            pool_first: pooling before the last LeakyReLU (E_A) or after it (D_A, C_A), STATED.
+        """
         channels = widths(width, max_width, AUDIO_LEVELS)
         deep = channels[-1]
+        end = nn.LeakyReLU(LEAK), nn.AdaptiveAvgPool2d(1)
         super().__init__(
             nn.Conv2d(1, width, 3, padding=1),
             *encoder(channels=channels, resamples=["half"] * AUDIO_LEVELS, norm=norm),
             nn.LeakyReLU(LEAK),
             nn.Conv2d(deep, deep, AUDIO_END),
+            *(reversed(end) if pool_first else end),
         )
         self.mel_bins, self.deep = mel_bins, deep
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map mels (B, 1, M, T >= 80) to (B, deep, m, t).
+        """Map mels (B, 1, M, T >= 80) to (B, deep, 1, 1).
 
         Raises:
             ShapeError: wrong axes or too short.
@@ -80,10 +92,10 @@ class VoiceTrunk(nn.Sequential):
         return h
 
 
-class ImageStyleEncoder(nn.Module):
-    """E_I: the style of a face, one head a gender. Paper: Table 8. Status: STATED."""
+class StyleEncoder(nn.Module):
+    """E_I or E_A: the style of a face or of a voice, one head a gender. Status: STATED."""
 
-    def __init__(self, trunk: FaceTrunk, *, style_dim: int, genders: int) -> None:
+    def __init__(self, trunk: FaceTrunk | VoiceTrunk, *, style_dim: int, genders: int) -> None:
         """Put the heads on a trunk."""
         super().__init__()
         self.genders, self.style_dim = genders, style_dim
@@ -92,99 +104,49 @@ class ImageStyleEncoder(nn.Module):
         self.apply(he_init)
 
     def forward(self, x: Tensor, gender: Tensor) -> Tensor:
-        """Encode faces.
+        """Encode faces or voices.
 
         Args:
-            x: (B, 3, size, size) in [-1, 1].
+            x: what the trunk takes: faces (B, 3, size, size) in [-1, 1] or standardised log mels
+                (B, 1, M, T >= 80).
             gender: (B,) int64, which head.
 
         Returns:
             (B, S), unitless.
 
         Raises:
-            ShapeError: wrong axes, size or gender.
+            ShapeError: wrong axes, size or gender, or fewer than 80 frames.
         """
-        styles = self.heads(self.trunk(x).flatten(1))
-        return pick(styles.view(-1, self.genders, self.style_dim), gender, name="E_I")
+        styles = self.heads(self.trunk(x).flatten(1)).view(-1, self.genders, self.style_dim)
+        return pick(styles, gender, name="style encoder")
 
 
-class AudioStyleEncoder(nn.Module):
-    """E_A: the style of a voice, one head a gender. Paper: Table 9. Status: STATED."""
+class Discriminator(nn.Module):
+    """D_I or D_A: is this face or this voice real, as one gender or, a voice, as one speaker."""
 
-    def __init__(self, trunk: VoiceTrunk, *, style_dim: int, genders: int) -> None:
-        """Put the heads on a trunk."""
-        super().__init__()
-        self.genders, self.style_dim = genders, style_dim
-        self.trunk = trunk
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.act = nn.LeakyReLU(LEAK)
-        self.heads = nn.Linear(trunk.deep, genders * style_dim)
-        self.apply(he_init)
-
-    def forward(self, x: Tensor, gender: Tensor) -> Tensor:
-        """Encode voices.
-
-        Args:
-            x: (B, 1, M, T) standardised log mels, T >= 80.
-            gender: (B,) int64, which head.
-
-        Returns:
-            (B, S), unitless.
-
-        Raises:
-            ShapeError: wrong axes or gender, or fewer than 80 frames.
-        """
-        styles = self.heads(self.act(self.pool(self.trunk(x))).flatten(1))
-        return pick(styles.view(-1, self.genders, self.style_dim), gender, name="E_A")
-
-
-class ImageDiscriminator(nn.Module):
-    """D_I: is this face real, as one gender. Paper: Table 8. Status: STATED."""
-
-    def __init__(self, trunk: FaceTrunk, *, domains: int) -> None:
-        """Put one logit a domain on a trunk."""
-        super().__init__()
-        self.trunk = trunk
-        self.heads = nn.Conv2d(trunk.deep, domains, 1)
-        self.apply(he_init)
-
-    def forward(self, x: Tensor, domain: Tensor) -> Tensor:
-        """Score faces (B, 3, size, size) of domains (B,) int64; returns logits (B,).
-
-        Raises:
-            ShapeError: wrong axes, size or domain.
-        """
-        return pick(self.heads(self.trunk(x)).flatten(1), domain, name="D_I")
-
-
-class AudioDiscriminator(nn.Module):
-    """D_A: is this voice real, as one gender or one speaker. Paper: Table 9."""
-
-    def __init__(self, trunk: VoiceTrunk, *, domains: int) -> None:
+    def __init__(self, trunk: FaceTrunk | VoiceTrunk, *, domains: int) -> None:
         """Put `domains` logits on a trunk, genders first, then speakers."""
         super().__init__()
         self.trunk = trunk
-        self.act = nn.LeakyReLU(LEAK)
-        self.pool = nn.AdaptiveAvgPool2d(1)
         self.heads = nn.Conv2d(trunk.deep, domains, 1)
         self.apply(he_init)
 
     def logits(self, x: Tensor) -> Tensor:
-        """Score mels (B, 1, M, T >= 80) as every domain; returns (B, domains).
+        """Score what the trunk takes as every domain; returns (B, domains).
 
         Raises:
-            ShapeError: wrong axes or fewer than 80 frames.
+            ShapeError: wrong axes or size, or fewer than 80 frames.
         """
-        h: Tensor = self.heads(self.pool(self.act(self.trunk(x))))  # (B, domains, 1, 1)
+        h: Tensor = self.heads(self.trunk(x))  # (B, domains, 1, 1)
         return h.flatten(1)
 
     def forward(self, x: Tensor, domain: Tensor) -> Tensor:
-        """Score mels (B, 1, M, T >= 80) of domains (B,) int64; returns logits (B,).
+        """Score what the trunk takes as domains (B,) int64; returns logits (B,).
 
         Raises:
-            ShapeError: wrong axes or domain, or fewer than 80 frames.
+            ShapeError: wrong axes, size or domain, or fewer than 80 frames.
         """
-        return pick(self.logits(x), domain, name="D_A")
+        return pick(self.logits(x), domain, name="discriminator")
 
 
 class AudioClassifier(nn.Module):
@@ -197,7 +159,7 @@ class AudioClassifier(nn.Module):
         """Put one group of `genders` and one of `speakers` classes on a trunk."""
         super().__init__()
         self.genders = genders
-        self.net = AudioDiscriminator(trunk, domains=genders + speakers)
+        self.net = Discriminator(trunk, domains=genders + speakers)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Classify mels (B, 1, M, T >= 80); returns logits (B, genders) and (B, speakers).

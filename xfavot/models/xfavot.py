@@ -15,11 +15,9 @@ from xfavot.config import ModelConfig
 from xfavot.models.blocks import FACTORS, AdaINResBlk, InstanceNormLReLU, ResBlk
 from xfavot.models.encoders import (
     AudioClassifier,
-    AudioDiscriminator,
-    AudioStyleEncoder,
+    Discriminator,
     FaceTrunk,
-    ImageDiscriminator,
-    ImageStyleEncoder,
+    StyleEncoder,
     VoiceTrunk,
 )
 from xfavot.models.generators import AudioGenerator, F0Path, ImageGenerator
@@ -44,21 +42,16 @@ class XFaVoT(nn.Module):
         def face() -> FaceTrunk:
             return FaceTrunk(**image, size=cfg.image_size, norm=cfg.style_norm)
 
-        def voice() -> VoiceTrunk:
-            return VoiceTrunk(**audio, norm=cfg.style_norm)
+        def voice(*, pool_first: bool = False) -> VoiceTrunk:
+            return VoiceTrunk(**audio, norm=cfg.style_norm, pool_first=pool_first)
 
         self.G_I = ImageGenerator(**image, **style, levels=cfg.image_levels)
-        self.G_A = AudioGenerator(
-            **audio,
-            **style,
-            f0_inputs=F0_FEATURE_FACTOR * cfg.f0_width,
-            f0_channels=cfg.f0_channels,
-            decoder=cfg.audio_decoder,
-        )
-        self.E_I = ImageStyleEncoder(face(), **style, genders=cfg.genders)
-        self.E_A = AudioStyleEncoder(voice(), **style, genders=cfg.genders)
-        self.D_I = ImageDiscriminator(face(), domains=cfg.genders)
-        self.D_A = AudioDiscriminator(voice(), domains=domains)
+        f0 = {"f0_inputs": F0_FEATURE_FACTOR * cfg.f0_width, "f0_channels": cfg.f0_channels}
+        self.G_A = AudioGenerator(**audio, **style, **f0, decoder=cfg.audio_decoder)
+        self.E_I = StyleEncoder(face(), **style, genders=cfg.genders)
+        self.E_A = StyleEncoder(voice(pool_first=True), **style, genders=cfg.genders)
+        self.D_I = Discriminator(face(), domains=cfg.genders)
+        self.D_A = Discriminator(voice(), domains=domains)
         self.C_A = AudioClassifier(voice(), genders=cfg.genders, speakers=cfg.speakers)
         self.M = MappingNetwork(
             latent_dim=cfg.latent_dim, width=cfg.mapping_width, **style, domains=domains
@@ -66,11 +59,8 @@ class XFaVoT(nn.Module):
 
     def parameter_table(self) -> list[tuple[str, int]]:
         """List the modules and their parameter counts, the last row being the total."""
-        rows = [
-            (name, sum(p.numel() for p in module.parameters()))
-            for name, module in self.named_children()
-        ]
-        return [*rows, ("total", sum(count for _, count in rows))]
+        named = [*self.named_children(), ("total", self)]
+        return [(name, sum(p.numel() for p in module.parameters())) for name, module in named]
 
 
 @dataclass(frozen=True, slots=True)
