@@ -14,7 +14,7 @@ import torch
 from tests.unit.store_factory import PITCH_HZ, make_store
 from xfavot import config, weights
 from xfavot.audio.mel import MEL, Standardiser, log_mel
-from xfavot.config import ModelConfig, RunConfig
+from xfavot.config import ModelConfig, PretrainConfig, RunConfig, TrainConfig
 from xfavot.data.store import Store, mel_statistics
 from xfavot.errors import ConfigError, DataError, TrainingError, WeightsError
 from xfavot.models.content import SYMBOLS, ContentNetwork
@@ -234,10 +234,14 @@ def test_rate_rises_and_falls() -> None:
     assert pretrain.rate(1, steps=1, lr=1.0) == 1.0
 
 
-def train(name: str, store: Store, **changes: Any) -> tuple[Any, dict[str, Any]]:
+def train(
+    name: str, store: Store, steps: int, lr: float, on: Standardiser | None = None, **more: Any
+) -> tuple[Any, dict[str, Any]]:
     model = ModelConfig(f0_width=8, mel_frames=80, content_width=16, content_channels=8)
-    settings = {"standardiser": statistics(store), "batch_size": 4, "seed": 0} | changes
-    return pretrain.train(name, [store], model=model, **settings)
+    settings: dict[str, Any] = {f"{name}_steps": steps, f"{name}_lr": lr, "batch_size": 4}
+    where = TrainConfig(device="cpu")
+    cfg = RunConfig(model=model, pretrain=PretrainConfig(**settings), train=where)
+    return pretrain.train(name, cfg, [store], on or statistics(store), **more)
 
 
 def test_f0_network_learns_two_tones(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +287,7 @@ def test_frames_where_f0_leaps_do_not_teach_the_pitch() -> None:
 def test_a_loss_that_is_not_finite_stops_training(store: Store) -> None:
     broken = Standardiser(torch.full((80,), 1e38), torch.full((80,), 1e-6))
     with pytest.raises(TrainingError, match=r"step 1;.*f0_lr"):
-        train("f0", store, standardiser=broken, steps=1, lr=1e-3)
+        train("f0", store, on=broken, steps=1, lr=1e-3)
 
 
 # Keeping and finding

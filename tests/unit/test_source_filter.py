@@ -22,7 +22,7 @@ from xfavot.audio import source_filter
 from xfavot.audio.mel import MEL, Standardiser, log_mel
 from xfavot.audio.source_filter import SourceFilterNetwork, SourceFilterVocoder
 from xfavot.audio.vocoder import Vocoder, vocoder
-from xfavot.config import ModelConfig, RunConfig
+from xfavot.config import PretrainConfig, RunConfig, TrainConfig
 from xfavot.data.store import Store, mel_statistics
 from xfavot.errors import CheckpointError, DataError, ShapeError, TrainingError, WeightsError
 from xfavot.parameters import Pretrain
@@ -248,11 +248,18 @@ def test_band_is_narrow_where_nothing_lies_above_8_khz() -> None:
 # Training
 
 
-def train(store: Store, **changes: Any) -> tuple[Any, dict[str, Any]]:
-    settings = {"steps": 3, "batch_size": 2, "lr": 3e-2, "seed": 0} | changes
-    if "standardiser" not in settings:
-        settings["standardiser"] = mel_statistics([store], split="train")
-    return pretrain.train("vocoder", [store], model=ModelConfig(), **settings)
+def train(
+    store: Store,
+    on: Standardiser | None = None,
+    steps: int = 3,
+    lr: float = 3e-2,
+    device: str = "cpu",
+    **more: Any,
+) -> tuple[Any, dict[str, Any]]:
+    known = on or mel_statistics([store], split="train")
+    given = PretrainConfig(vocoder_steps=steps, vocoder_lr=lr, vocoder_batch_size=2)
+    cfg = RunConfig(pretrain=given, train=TrainConfig(device=device))
+    return pretrain.train("vocoder", cfg, [store], known, **more)
 
 
 class Stopped(Exception):
@@ -294,7 +301,7 @@ def test_training_needs_speech_and_finite_losses(
 ) -> None:
     silent = make_store(tmp_path, corpus="faces", kind="image", image_size=32, genders="f")
     with pytest.raises(DataError, match="no training clip"):
-        train(silent, standardiser=Standardiser.neutral())
+        train(silent, on=Standardiser.neutral())
     monkeypatch.setattr(pretrain, "SourceFilterNetwork", partial(SourceFilterNetwork, **SMALL))
     with pytest.raises(TrainingError, match="at step 2"):
         train(store, lr=1e30)

@@ -31,7 +31,7 @@ from xfavot.audio.mel import MEL, Standardiser, require_contract
 from xfavot.audio.source_filter import NAME as SOURCE_FILTER
 from xfavot.audio.source_filter import SourceFilterNetwork, SourceFilterVocoder
 from xfavot.audio.vocoder import GriffinLim, Vocoder
-from xfavot.config import VOCODER, ModelConfig, RunConfig, key_of
+from xfavot.config import VOCODER, RunConfig, key_of
 from xfavot.data import corpora
 from xfavot.data.prepare import open_or_make_mini
 from xfavot.data.store import Store, mel_statistics
@@ -46,7 +46,6 @@ from xfavot.training.speech import Clip
 from xfavot.weights import recorded
 
 Log = Callable[[Mapping[str, Any]], None]
-Losses = Callable[[int], dict[str, Tensor]]  # of a step, "loss" among them
 
 # The loop, and what each network learns from
 
@@ -78,15 +77,10 @@ RECIPES = {
 
 def train(
     name: str,
+    cfg: RunConfig,
     stores: Sequence[Store],
-    *,
-    model: ModelConfig,
     standardiser: Standardiser,
-    steps: int,
-    batch_size: int,
-    lr: float,
-    seed: int,
-    device: torch.device | str = "cpu",
+    *,
     on_log: Log | None = None,
     resume: Path | None = None,
 ) -> tuple[Any, dict[str, Any]]:
@@ -94,14 +88,10 @@ def train(
 
     Args:
         name: "f0", learning from WORLD's labels, "content", from transcripts, or "vocoder".
+        cfg: widths, length, batch size, rate, seed and device; what is drawn for a batch is the
+            same on every device.
         stores: prepared stores; clips without the label needed do not count.
-        model: widths of the F0 and the content network, frames of a crop.
         standardiser: mel statistics of the run.
-        steps: length.
-        batch_size: crops a step, or whole clips.
-        lr: peak learning rate.
-        seed: of the initial weights, the batches and the dropout.
-        device: where to train; what is drawn for a batch is the same everywhere.
         on_log: called some 20 times with network, step, steps and the terms of the loss.
         resume: of the vocoder: file that keeps the state every 250 steps and is gone on from if it
             exists; the end is the same, bit for bit.
@@ -115,23 +105,22 @@ def train(
         TrainingError: the loss is not finite, or the state cannot be written.
         CheckpointError: the resume file is damaged or of another training.
     """
-    recipe, clips = RECIPES[name], _clips(name, stores)
-    schedule = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed}
+    recipe, clips, schedule = RECIPES[name], _clips(name, stores), _schedule(name, cfg)
+    steps, seed, device = schedule["steps"], schedule["seed"], device_of(cfg.train.device)
     so_far: dict[str, Any] = {"step": 0, "losses": [], "cpu_s": 0.0, "wall_s": 0.0}
-    place = torch.device(device)
-    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        network = _network(name, model, standardiser).to(device).train()
-        losses = _losses(name, network, clips, schedule, model, standardiser)
+        network, losses = _lesson(name, cfg, clips, standardiser.to("cpu"))
+        network.to(device).train()
         optimizer = torch.optim.AdamW(
-            network.parameters(), lr=lr, betas=(0.9, recipe.beta2), weight_decay=recipe.weight_decay
+            network.parameters(), betas=(0.9, recipe.beta2), weight_decay=recipe.weight_decay
         )
         settings = schedule | {"clips": len(clips)}
         if resume is not None and resume.is_file():
             so_far = _restore(resume, network, optimizer, settings)
         cpu, wall = time.process_time() - so_far["cpu_s"], time.time() - so_far["wall_s"]
         for step in range(so_far["step"] + 1, steps + 1):
-            optimizer.param_groups[0]["lr"] = rate(step, steps=steps, lr=lr)
+            optimizer.param_groups[0]["lr"] = rate(step, steps=steps, lr=schedule["lr"])
             terms = losses(step)
             if not bool(torch.isfinite(terms["loss"])):
                 raise TrainingError(
@@ -157,7 +146,7 @@ def train(
     if name == VOCODER:
         measures = vocoding.vocoder_measures(SourceFilterVocoder(network), stores)
     else:
-        measures = speech.measures(name, network, stores, standardiser)
+        measures = speech.measures(name, network, stores, standardiser.to("cpu"))
     training = {
         "software": f"xfavot {__version__}",
         "data": {
@@ -192,34 +181,35 @@ def _left_out(name: str, stores: Sequence[Store]) -> str:
     return speech.left_out(stores, "train") if name == "content" else ""
 
 
-def _network(name: str, model: ModelConfig, standardiser: Standardiser) -> Any:
-    """One of the three, untrained."""
-    if name == VOCODER:
-        return SourceFilterNetwork(standardiser=standardiser.to("cpu"))
-    if name == "content":
-        return ContentNetwork.from_config(model)
-    f0: Any = F0Network.from_config(model)
-    return f0.to(memory_format=torch.channels_last)  # a fifth faster
+def _schedule(name: str, cfg: RunConfig) -> dict[str, Any]:
+    """What of a run's settings decides how a network is trained."""
+    p = cfg.pretrain
+    return {
+        "steps": getattr(p, f"{name}_steps"),
+        "lr": getattr(p, f"{name}_lr"),
+        "batch_size": p.vocoder_batch_size if name == VOCODER else p.batch_size,
+        "seed": cfg.seed,
+    }
 
 
-def _losses(
-    name: str,
-    network: Any,
-    clips: Sequence[Clip],
-    schedule: Mapping[str, Any],
-    model: ModelConfig,
-    on: Standardiser,
-) -> Losses:
-    """What a network minimises in a step."""
-    drawn = {"batch_size": schedule["batch_size"], "seed": schedule["seed"]}
+def _lesson(
+    name: str, cfg: RunConfig, clips: Sequence[Clip], on: Standardiser
+) -> tuple[Any, Callable[[int], dict[str, Tensor]]]:
+    """A network, untrained, and what it minimises in a step, "loss" among it."""
+    drawn = {k: v for k, v in _schedule(name, cfg).items() if k in ("batch_size", "seed")}
     if name == VOCODER:
-        return lambda step: vocoding.losses(network, clips, step=step, **drawn)
+        vocoder = SourceFilterNetwork(standardiser=on)
+        return vocoder, lambda step: vocoding.losses(vocoder, clips, step=step, **drawn)
     if name == "content":
-        batch = partial(speech.content_batch, clips, **drawn)
-        return lambda step: {"loss": speech.content_loss(network, batch(step=step), on)}
-    versions = speech.Versions(clips, seed=drawn["seed"])
-    crops = partial(speech.f0_batch, versions, frames=model.mel_frames, **drawn)
-    return lambda step: speech.f0_loss(network, *crops(step=step), on)
+        content, whole_clips = ContentNetwork.from_config(cfg.model), speech.content_batch
+        return content, lambda step: {
+            "loss": speech.content_loss(content, whole_clips(clips, step=step, **drawn), on)
+        }
+    f0: Any = F0Network.from_config(cfg.model)
+    f0.to(memory_format=torch.channels_last)  # a fifth faster
+    versions = speech.Versions(clips, seed=cfg.seed)
+    crops = partial(speech.f0_batch, versions, frames=cfg.model.mel_frames, **drawn)
+    return f0, lambda step: speech.f0_loss(f0, *crops(step=step), on)
 
 
 def rate(step: int, *, steps: int, lr: float) -> float:
@@ -388,12 +378,7 @@ def ensure_network(
         "network": name,
         "contract": MEL.as_dict(),
         "crop_frames": cfg.model.mel_frames if name == "f0" else 0,
-        "schedule": {
-            "steps": getattr(p, f"{name}_steps"),
-            "lr": getattr(p, f"{name}_lr"),
-            "batch_size": p.vocoder_batch_size if name == VOCODER else p.batch_size,
-            "seed": cfg.seed,
-        },
+        "schedule": _schedule(name, cfg),
         "manifests": {store.corpus: store.manifest_hash for store in stores},
         "standardiser": {"mean": standardiser.mean.tolist(), "std": standardiser.std.tolist()},
     } | ({"arguments": sizes} if sizes else {})
@@ -406,16 +391,8 @@ def ensure_network(
         return ready
     if not kept:
         say(_left_out(name, stores))
-        network, record = train(
-            name,
-            stores,
-            model=cfg.model,
-            standardiser=standardiser.to("cpu"),
-            device=device_of(cfg.train.device),
-            on_log=on_log,
-            resume=state if name == VOCODER else None,
-            **recipe["schedule"],
-        )
+        goes_on = state if name == VOCODER else None
+        network, record = train(name, cfg, stores, standardiser, on_log=on_log, resume=goes_on)
         if name == VOCODER:
             record |= {"network": SOURCE_FILTER, "arguments": network.sizes}
         recorded.write(path, network, {**recipe, **record}, half=name == VOCODER)

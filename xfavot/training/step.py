@@ -130,7 +130,11 @@ class Updater:
         for guidance in d.guidances:
             with torch.no_grad(), self._autocast():
                 t = make_target(nets, batch, guidance, d)
-                fakes = [Fake(o, t, generate(nets, batch, o, t.s1, voices)) for o in self.outputs]
+                features = {"i": None, "a": voices.f0_features if voices else None}
+                fakes = [
+                    Fake(o, t, generate(nets, sources(batch, o).x, t.s1, features[o]))
+                    for o in self.outputs
+                ]
             logged |= self._discriminators(batch, fakes, d)
         logged |= self._pairs(batch, d)
         for guidance in d.guidances:
@@ -281,16 +285,15 @@ def make_target(nets: XFaVoT, batch: Batch, guidance: str, d: Draw) -> Target:
         first = batch.ref_audio if batch.ref_audio is not None else batch.ref_image
         assert first is not None
         domain = audio_domain(first, d.by_speaker, nets.genders)
-        s1, s2 = nets.M(d.z1.to(domain.device), domain), nets.M(d.z2.to(domain.device), domain)
+        s1, s2 = (nets.M(z.to(domain.device), domain) for z in (d.z1, d.z2))
         return Target(guidance, s1, s2, first.gender, first.speaker)
     face = guidance == "i"
-    encoder = nets.E_I if face else nets.E_A
     first = batch.ref_image if face else batch.ref_audio
     second = batch.ref2_image if face else batch.ref2_audio
     assert first is not None
     assert second is not None
     with torch.no_grad():
-        s1, s2 = encoder(first.x, first.gender), encoder(second.x, second.gender)
+        s1, s2 = ((nets.E_I if face else nets.E_A)(one.x, one.gender) for one in (first, second))
     speaker = first.speaker
     if face and not may_use_speaker_head("E_I", "image-only face"):
         speaker = torch.where(batch.paired, speaker, -1)
@@ -349,16 +352,9 @@ def analyse_voices(n: Networks, batch: Batch) -> Voices:
     return Voices(f0.f0, f0.features, n.content.features(x), energy)
 
 
-def generate(
-    nets: XFaVoT, batch: Batch, output: str, style: Tensor, voices: Voices | None
-) -> Tensor:
-    """Source faces (output "i") or source voices ("a") in a style (B, S)."""
-    x = sources(batch, output).x
-    made: Tensor
-    if output == "i" or voices is None:
-        made = nets.G_I(x, style)
-    else:
-        made = nets.G_A(x, style, voices.f0_features)
+def generate(nets: XFaVoT, x: Tensor, style: Tensor, f0_features: Tensor | None) -> Tensor:
+    """Faces, or voices with the features of their F0, in a style (B, S)."""
+    made: Tensor = nets.G_I(x, style) if f0_features is None else nets.G_A(x, style, f0_features)
     return made
 
 
@@ -367,33 +363,31 @@ def generator_terms(
 ) -> tuple[Terms, Tensor]:
     """Terms of G_I's (output "i") or G_A's ("a") objective for one pass, and the fakes."""
     nets, x = n.nets, sources(batch, output)
-    fake = generate(nets, batch, output, t.s1, voices)
+    if output == "i":
+        voices = None
+    encoder, discriminator = (nets.E_A, nets.D_A) if voices else (nets.E_I, nets.D_I)
+    features = voices.f0_features if voices else None
+    fake = generate(nets, x.x, t.s1, features)
     with torch.no_grad():
-        other = generate(nets, batch, output, t.s2, voices)
-    if output == "i" or voices is None:
-        source_style = nets.E_I(x.x, x.gender)
-        return {
-            "adv": terms.adversarial_generator(nets.D_I(fake, t.gender)),
-            "sty": terms.style_reconstruction(nets.E_I(fake, t.gender), t.s1),
-            "ds": terms.style_diversification(fake, other),
-            "cyc": terms.cycle_consistency(x.x, nets.G_I(fake, source_style)),
-        }, fake
-    source_style = nets.E_A(x.x, x.gender)
-    f0 = n.f0(fake)
-    _, reference, rows = class_rows(batch, t, by_speaker)
-    domain = audio_domain(t, by_speaker, nets.genders)
-    return {
-        "adv": terms.adversarial_generator(nets.D_A(fake, domain)),
-        "sty": terms.style_reconstruction(nets.E_A(fake, t.gender), t.s1),
+        other = generate(nets, x.x, t.s2, features)
+    source_style = encoder(x.x, x.gender)
+    f0 = n.f0(fake) if voices else None
+    domain = audio_domain(t, by_speaker and output == "a", nets.genders)
+    back = f0.features if f0 else None
+    found = {
+        "adv": terms.adversarial_generator(discriminator(fake, domain)),
+        "sty": terms.style_reconstruction(encoder(fake, t.gender), t.s1),
         "ds": terms.style_diversification(fake, other),
-        "cyc": terms.cycle_consistency(x.x, nets.G_A(fake, source_style, f0.features)),
-        "sc": terms.speech_consistency(voices.content, n.content.features(fake)),
-        "f0": terms.f0_consistency(voices.f0, f0.f0),
-        "norm": terms.norm_consistency(
-            voices.energy, terms.frame_energy(n.standardiser.restore(fake))
-        ),
-        "advcls": terms.classification(nets.C_A(fake)[by_speaker], reference, rows),
-    }, fake
+        "cyc": terms.cycle_consistency(x.x, generate(nets, fake, source_style, back)),
+    }
+    if voices and f0:
+        _, reference, rows = class_rows(batch, t, by_speaker)
+        found["sc"] = terms.speech_consistency(voices.content, n.content.features(fake))
+        found["f0"] = terms.f0_consistency(voices.f0, f0.f0)
+        energy = terms.frame_energy(n.standardiser.restore(fake))
+        found["norm"] = terms.norm_consistency(voices.energy, energy)
+        found["advcls"] = terms.classification(nets.C_A(fake)[by_speaker], reference, rows)
+    return found, fake
 
 
 def discriminator_terms(
