@@ -62,8 +62,6 @@ def change_weights(folder: Path, change: Callable[[dict[str, Any]], object]) -> 
         ("window", "hamming", r"window is 'hamming', expected 'hann'"),
         ("num_mels", 40, r"num_mels is 40, expected 80"),
         ("fmin", None, r"fmin is 0, expected 80\.0"),
-        ("fmin", "80", r"fmin is '80', expected 80\.0"),
-        ("fmax", None, r"fmax is 12000\.0, expected 7600\.0"),
         ("fmax", "(leave out)", r"fmax is '\(absent\)', expected 7600\.0"),
         ("log_base", None, r"log_base is 'e', expected 10"),
         ("eps", 1e-5, r"eps is 1e-05, expected 1e-10"),
@@ -78,15 +76,6 @@ def test_each_setting_of_another_mel_is_refused(
     with pytest.raises(DataError, match=shown) as caught:
         vocoder(folder)
     assert str(caught.value).count(", expected") == 1
-
-
-def test_every_difference_is_named(folder: Path) -> None:
-    ljspeech = {"sampling_rate": 22050, "fft_size": 1024, "hop_size": 256, "win_length": None}
-    change_config(folder, **ljspeech)
-    with pytest.raises(DataError) as caught:
-        vocoder(folder)
-    assert all(f"{word} is " in str(caught.value) for word in ljspeech)
-    assert str(caught.value).count(", expected") == 4
 
 
 @pytest.mark.parametrize("missing", [CHECKPOINT, "config.yml", "stats.h5"])
@@ -112,12 +101,11 @@ def test_config_that_is_none(folder: Path, text: str | bytes, shown: str) -> Non
     assert not Path("ran").exists()
 
 
-@pytest.mark.parametrize("kept", [0, 0.5, 0.99])
-@pytest.mark.parametrize("zip_file", [True, False])
+@pytest.mark.parametrize(("kept", "zip_file"), [(0.0, True), (0.5, True), (0.99, False)])
 def test_truncated_checkpoint(tmp_path: Path, kept: float, zip_file: bool) -> None:
     folder = make_weights(tmp_path / "w", "multi_band_melgan", thin=True, zip_file=zip_file)
     size = (folder / CHECKPOINT).stat().st_size
-    os.truncate(folder / CHECKPOINT, int(kept * size if isinstance(kept, float) else kept))
+    os.truncate(folder / CHECKPOINT, int(kept * size))
     with pytest.raises(WeightsError, match="damaged"):
         vocoder(folder)
 

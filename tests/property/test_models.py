@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from xfavot.config import ModelConfig
 from xfavot.errors import ShapeError
-from xfavot.models.mapping import pick
 from xfavot.models.xfavot import XFaVoT
 
 SMALL = ModelConfig(
@@ -96,8 +95,7 @@ def test_samples_do_not_see_each_other(nets: XFaVoT, name: str) -> None:
     torch.testing.assert_close(alone, whole, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("decoder", ["code", "table7"])
-@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize(("decoder", "norm"), [("code", False), ("table7", True)])
 def test_gradients_reach_every_parameter_and_every_input(decoder: str, norm: bool) -> None:
     torch.manual_seed(0)
     model = replace(SMALL, audio_decoder=decoder, style_norm=norm)
@@ -203,8 +201,3 @@ def test_wrong_shapes_are_refused(
 ) -> None:
     with pytest.raises(ShapeError, match=message):
         call(nets)
-
-
-def test_pick_keeps_the_axes_after_the_domain() -> None:
-    values = torch.arange(12.0).view(2, 3, 2)
-    assert pick(values, torch.tensor([2, 0]), name="test").tolist() == [[4.0, 5.0], [6.0, 7.0]]

@@ -110,16 +110,6 @@ def test_draws_are_a_function_of_seed_and_step(root: Path) -> None:
     assert not any(step.draw(gender_only, n, 2, ("z",)).by_speaker for n in range(20))
 
 
-def test_the_frozen_networks_pass_gradients_but_keep_none(root: Path) -> None:
-    for session in opened(small_run(root)):
-        n = session.updater.n
-        x = torch.randn(1, 1, 80, 80, requires_grad=True)
-        (n.f0(x).f0.sum() + n.content.features(x).sum()).backward()
-        assert x.grad is not None
-        assert x.grad.abs().sum() > 0
-        assert all(p.grad is None for p in [*n.f0.parameters(), *n.content.parameters()])
-
-
 def test_heads_count_the_samples_that_train_them(root: Path) -> None:
     """Step 1 is guided by a voice and step 2 by a latent code; both draw gender heads."""
     for session in opened(small_run(root)):
