@@ -12,14 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from xfavot.config import ModelConfig
+from xfavot.models import encoders
 from xfavot.models.blocks import FACTORS, AdaINResBlk, InstanceNormLReLU, ResBlk
-from xfavot.models.encoders import (
-    AudioClassifier,
-    Discriminator,
-    FaceTrunk,
-    StyleEncoder,
-    VoiceTrunk,
-)
 from xfavot.models.generators import AudioGenerator, F0Path, ImageGenerator
 from xfavot.models.mapping import MappingNetwork, StackedLinear
 
@@ -39,20 +33,20 @@ class XFaVoT(nn.Module):
         audio = {"width": cfg.audio_width, "max_width": cfg.audio_max_width}
         audio["mel_bins"] = cfg.mel_bins
 
-        def face() -> FaceTrunk:
-            return FaceTrunk(**image, size=cfg.image_size, norm=cfg.style_norm)
+        def face() -> encoders.FaceTrunk:
+            return encoders.FaceTrunk(**image, size=cfg.image_size, norm=cfg.style_norm)
 
-        def voice(*, pool_first: bool = False) -> VoiceTrunk:
-            return VoiceTrunk(**audio, norm=cfg.style_norm, pool_first=pool_first)
+        def voice(*, pool_first: bool = False) -> encoders.VoiceTrunk:
+            return encoders.VoiceTrunk(**audio, norm=cfg.style_norm, pool_first=pool_first)
 
         self.G_I = ImageGenerator(**image, **style, levels=cfg.image_levels)
         f0 = {"f0_inputs": F0_FEATURE_FACTOR * cfg.f0_width, "f0_channels": cfg.f0_channels}
         self.G_A = AudioGenerator(**audio, **style, **f0, decoder=cfg.audio_decoder)
-        self.E_I = StyleEncoder(face(), **style, genders=cfg.genders)
-        self.E_A = StyleEncoder(voice(pool_first=True), **style, genders=cfg.genders)
-        self.D_I = Discriminator(face(), domains=cfg.genders)
-        self.D_A = Discriminator(voice(), domains=domains)
-        self.C_A = AudioClassifier(voice(), genders=cfg.genders, speakers=cfg.speakers)
+        self.E_I = encoders.StyleEncoder(face(), **style, genders=cfg.genders)
+        self.E_A = encoders.StyleEncoder(voice(pool_first=True), **style, genders=cfg.genders)
+        self.D_I = encoders.Discriminator(face(), domains=cfg.genders)
+        self.D_A = encoders.Discriminator(voice(), domains=domains)
+        self.C_A = encoders.AudioClassifier(voice(), genders=cfg.genders, speakers=cfg.speakers)
         self.M = MappingNetwork(
             latent_dim=cfg.latent_dim, width=cfg.mapping_width, **style, domains=domains
         )
