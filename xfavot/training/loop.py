@@ -1,8 +1,8 @@
 """Training from a configuration to a run directory.
 
 A run directory holds ``config.json``, ``metrics.jsonl`` (every term by step; no clock in it, so
-that a resumed run writes the same bytes), ``timing.jsonl``, ``events/`` (TensorBoard),
-``samples/`` and ``checkpoints/``. An interrupt or SIGTERM is obeyed between two steps: save, then
+that a resumed run writes the same bytes), ``events/`` (TensorBoard), ``samples/`` and
+``checkpoints/``. An interrupt or SIGTERM is obeyed between two steps: save, then
 stop. :func:`fit` is the loop; `notebooks/train.ipynb` writes it out with the same session.
 """
 
@@ -45,7 +45,7 @@ from xfavot.training.step import Networks, Updater
 SECONDS_BETWEEN_LINES = 10.0
 VALIDATION_BATCHES = 4
 ROWS, COLUMNS, VOICES = 3, 6, 2  # of the samples: styles a source of styles, sources, voices
-METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
+METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +143,9 @@ class Session:
         self.step = checkpoint.restore(start, self.updater) if start is not None else 0
         description = {"config_id": config_id(cfg), **to_dict(cfg)}
         write_whole(run / "config.json", json.dumps(description, indent=1))
-        for path in (run / METRICS, run / TIMING):
-            kept = [json.dumps(r) + "\n" for r in read(path) if r["step"] <= self.step]
-            if path.exists():  # the rest is written again
-                write_whole(path, "".join(kept))
+        kept = [json.dumps(r) + "\n" for r in self.metrics() if r["step"] <= self.step]
+        if (run / METRICS).exists():  # the rest is written again
+            write_whole(run / METRICS, "".join(kept))
         purge = self.step + 1 if self.step else None
         self.events = SummaryWriter(str(run / "events"), purge_step=purge)
         stack.callback(self.events.close)
@@ -204,7 +203,6 @@ class Session:
         rate = (now - self.started[0]) / max(self.step - self.started[1], 1)
         record = {"step": self.step, **terms}
         self._record(record)
-        self._append(TIMING, {"step": self.step, "s_per_step": round(rate, 4)})
         if now - self.last_line >= SECONDS_BETWEEN_LINES or self.step == steps:
             self.last_line = now
             self._tell({**record, "s_per_step": rate, "eta_s": (steps - self.step) * rate})
@@ -302,26 +300,22 @@ class Session:
         return Run(path=self.path, config=self.cfg, step=self.step, checkpoint=self.save())
 
     def _record(self, record: Mapping[str, float]) -> None:
-        """Append a record with its ``step`` to the metrics and to TensorBoard's event files."""
-        self._append(METRICS, record)
-        for name, value in record.items():
-            if name != "step":
-                self.events.add_scalar(name, value, record["step"])
-
-    def _append(self, name: str, record: Mapping[str, float]) -> None:
-        """Append a record to a file of JSON lines.
+        """Append a record with its ``step`` to the metrics and to TensorBoard's event files.
 
         Raises:
             TrainingError: the disk is full or the folder is gone.
         """
         try:
-            with (self.path / name).open("a") as file:
+            with (self.path / METRICS).open("a") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
             raise TrainingError(
-                f"{self.path / name} could not be written ({error}); free some space and go on "
+                f"{self.path / METRICS} could not be written ({error}); free some space and go on "
                 "with -p resume auto"
             ) from error
+        for name, value in record.items():
+            if name != "step":
+                self.events.add_scalar(name, value, record["step"])
 
     def _say(self, message: str) -> None:
         self._tell({"message": message})

@@ -107,7 +107,7 @@ def train(
     """
     recipe, clips, schedule = RECIPES[name], _clips(name, stores), _schedule(name, cfg)
     steps, seed, device = schedule["steps"], schedule["seed"], device_of(cfg.train.device)
-    so_far: dict[str, Any] = {"step": 0, "losses": [], "cpu_s": 0.0, "wall_s": 0.0}
+    so_far: dict[str, Any] = {"step": 0, "losses": [], "wall_s": 0.0}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         network, losses = _lesson(name, cfg, clips, standardiser.to("cpu"))
@@ -118,7 +118,7 @@ def train(
         settings = schedule | {"clips": len(clips)}
         if resume is not None and resume.is_file():
             so_far = _restore(resume, network, optimizer, settings)
-        cpu, wall = time.process_time() - so_far["cpu_s"], time.time() - so_far["wall_s"]
+        began = time.time() - so_far["wall_s"]
         for step in range(so_far["step"] + 1, steps + 1):
             optimizer.param_groups[0]["lr"] = rate(step, steps=steps, lr=schedule["lr"])
             terms = losses(step)
@@ -136,8 +136,7 @@ def train(
                 so_far["losses"].append({"step": step, **said})
                 if on_log is not None:
                     on_log({"network": name, "step": step, "steps": steps, **said})
-            so_far |= {"step": step, "cpu_s": time.process_time() - cpu}
-            so_far["wall_s"] = time.time() - wall
+            so_far |= {"step": step, "wall_s": time.time() - began}
             if resume is not None and (step % SAVE_EVERY == 0 or step == steps):
                 _save(resume, network, optimizer, {"settings": settings, "so_far": so_far})
     if name == VOCODER:  # measured as it is kept, in half precision
@@ -155,7 +154,6 @@ def train(
             if (used := [clip for clip in clips if clip.store is store])
         },
         "schedule": schedule,
-        "cpu_s": round(so_far["cpu_s"]),
         "wall_s": round(so_far["wall_s"]),
         "losses": so_far["losses"],
     }
