@@ -280,8 +280,7 @@ if space is not None:
 # %%
 if space is not None:
     places = pd.DataFrame(plane, columns=["x", "y"]).assign(
-        kind=[matching.KINDS[kind] for kind in space.kind],
-        speaker=[space.speakers[code] for code in space.speaker],
+        kind=space.kind, speaker=[space.speakers[code] for code in space.speaker]
     )
     figure = Figure(figsize=(7.5, 5.3), layout="constrained")
     axes, beside = figure.subplots(1, 2, width_ratios=(4.9, 2.3))

@@ -24,8 +24,8 @@ from xfavot.audio.vocoder import GriffinLim
 from xfavot.convert import inputs
 from xfavot.convert.converter import Converter, Task
 from xfavot.errors import CheckpointError, ConfigError, DataError
-from xfavot.evaluation import images, manifest, preservation, protocol, voice_networks, voices
-from xfavot.evaluation.images import LPIPS, Extractor, to_floats, unit_package
+from xfavot.evaluation import images, manifest, protocol, voice_networks, voices
+from xfavot.evaluation.images import LPIPS, Extractor, to_floats
 from xfavot.evaluation.protocol import Evaluation
 from xfavot.parameters import Evaluate
 from xfavot.report import artifact
@@ -336,7 +336,7 @@ def test_audio_guided_faces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def small_distances(monkeypatch: pytest.MonkeyPatch) -> LPIPS:
     torch.manual_seed(0)
     layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
-    distance = LPIPS("lpips_test", layers, [torch.ones(1, 4, 1, 1)], unit_package, definition="d")
+    distance = LPIPS("lpips_test", layers, [torch.ones(1, 4, 1, 1)], definition="d")
     mean = Extractor("fid_test", "means", lambda x: x.mean((2, 3)), to_floats, num_features=3)
     made = {"fid": ([mean], {"fid_x": "why"}), "lpips": ([distance], {})}
     monkeypatch.setattr(images, "networks", lambda family, **_: made[family])
@@ -353,7 +353,7 @@ def test_distances_of_faces_in_files(folder: Path, monkeypatch: pytest.MonkeyPat
     (group,) = evaluation.groups
     assert isinstance(group, manifest.Faces)
     x = to_floats(next(iter(group.blocks("")))[0])
-    both = [distance(x[i : i + 1], x[j : j + 1]) for i in range(4) for j in range(i)]
+    both = [distance.diversity(x[None, [i, j]]) for i in range(4) for j in range(i)]
     assert found["lpips_test"]["value"] == pytest.approx(float(torch.stack(both).mean()), rel=1e-4)
     assert [one["metric"] for one in missing] == ["fid_x"]
 
@@ -362,7 +362,7 @@ def test_pictures_that_are_none_leave_the_others_measured(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_distances(monkeypatch)
-    monkeypatch.setattr(preservation, "detect", lambda pictures: [None] * len(pictures))
+    monkeypatch.setattr(images, "detect", lambda pictures: [None] * len(pictures))
     file = faces(folder, "i2i", "face_{}")  # everybody is a source
     (folder / "face_anna.png").write_bytes(b"no picture")
     evaluation = opened(file, "fid, preservation")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+from itertools import product
 from typing import Any
 
 import cv2
@@ -13,13 +15,14 @@ from scipy import ndimage
 
 pytest.importorskip("facenet_pytorch", reason="the detector's weights are not installed")
 
-from tests.unit.test_frechet import group
-from xfavot.evaluation import preservation
-from xfavot.evaluation.preservation import CONTOUR, FOUND, POSE, contour_f, edges, pose
+from tests.parity.test_fid import group
+from xfavot.evaluation.images import CONTOUR, FOUND, POSE, contour_f, edges, pose, preservation
+from xfavot.image.align import detect
 from xfavot.mini import draw
 from xfavot.mini import people as people_mini
 
 
+@cache
 def drawn(person: int, face: int, *, of: int | None = None) -> NDArray[np.uint8]:
     """A person in the pose and light of a face; `of` names whose."""
     nuisance = people_mini.nuisance(5, of or person, 0, face)
@@ -32,18 +35,14 @@ def stack(*images: NDArray[np.uint8]) -> torch.Tensor:
 
 def test_landmarks_tell_the_pose_of_drawn_faces() -> None:
     truth, found = [], []
-    for number in range(1, 7):
-        for face in range(3):
-            nuisance = people_mini.nuisance(5, number, 0, face)
-            landmarks = preservation.detect([drawn(number, face)])[0]
-            if landmarks is not None:
-                truth.append((nuisance.yaw, nuisance.pitch))
-                found.append(pose(landmarks))
+    for number, face in product(range(1, 7), range(3)):
+        nuisance = people_mini.nuisance(5, number, 0, face)
+        (landmarks,) = detect([drawn(number, face)])
+        if landmarks is not None:
+            truth.append((nuisance.yaw, nuisance.pitch))
+            found.append(pose(landmarks))
     assert len(found) >= 16
-    yaw, pitch = (
-        abs(np.corrcoef(a, b)[0, 1])
-        for a, b in zip(np.array(truth).T, np.array(found).T, strict=True)
-    )
+    yaw, pitch = (abs(np.corrcoef(*one)[0, 1]) for one in np.stack([truth, found]).T.swapaxes(1, 2))
     assert yaw > 0.9
     assert pitch > 0.4
 
@@ -80,7 +79,7 @@ def test_contours_agree_as_by_distances_of_scipy() -> None:
 
 def rows_of(sources: torch.Tensor, outputs: torch.Tensor) -> dict[str, dict[str, Any]]:
     faces = group(pairs=lambda _: iter([(sources, outputs)]), directions={"": ""})
-    return {row["metric"]: row for row in preservation.preservation(faces, seed=0)}
+    return {row["metric"]: row for row in preservation(faces, seed=0)}
 
 
 def test_another_person_in_the_same_pose_keeps_more_than_one_in_another() -> None:
@@ -104,15 +103,14 @@ def test_pictures_without_faces_have_no_pose() -> None:
     rows = rows_of(noise, noise)
     assert POSE not in rows
     assert (rows[FOUND]["value"], rows[CONTOUR]["value"]) == (0.0, 1.0)
-    assert preservation.preservation(group(), seed=0) == [], "real faces have no source"
+    assert preservation(group(), seed=0) == [], "real faces have no source"
 
 
 def test_directions_are_averaged() -> None:
-    faces = stack(*(drawn(n, 0) for n in (1, 2, 3, 4)))
-    rows = preservation.preservation(group(pairs=lambda _: iter([(faces, faces)])), seed=0)
+    faces = stack(*(drawn(n, 0) for n in (1, 2)))
+    rows = preservation(group(pairs=lambda _: iter([(faces, faces)])), seed=0)
     found = {(row["metric"], row["direction"]): row for row in rows}
     for way in ("female to male", "male to female", "mean"):
-        assert found[POSE, way]["value"] == 0.0
-        assert found[CONTOUR, way]["value"] == 1.0
+        assert (found[POSE, way]["value"], found[CONTOUR, way]["value"]) == (0.0, 1.0)
         assert found[CONTOUR, way]["chance"] < 0.9
-    assert found[CONTOUR, "mean"]["n"] == 8
+    assert found[CONTOUR, "mean"]["n"] == 4

@@ -189,11 +189,10 @@ def space_of(faces: Any, voices: Any) -> StyleSpace:
     codes = np.tile(np.repeat(np.arange(4), 2), 2)
     return StyleSpace(
         styles=np.array(styles),
-        kind=np.repeat([0, 1], 8),
+        kind=np.repeat(["face", "voice"], 8),
         speaker=codes,
         speakers=("a", "b", "c", "d"),
         genders=("f", "f", "m", "m"),
-        split="val",
     )
 
 

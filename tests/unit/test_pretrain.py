@@ -326,7 +326,7 @@ def test_damaged_weights_are_refused(store: Store, cfg: RunConfig) -> None:
     kept = pretrain.ensure_network("content", cfg, [store], statistics(store))
     whole = kept.path.read_bytes()
     kept.path.write_bytes(whole[:-40])
-    with pytest.raises(WeightsError, match="delete its folder"):
+    with pytest.raises(WeightsError, match="delete it"):
         pretrain.ensure_network("content", cfg, [store], statistics(store))
     kept.path.write_bytes(whole.replace(b'fmin\\": 80.0', b'fmin\\": 70.0'))
     with pytest.raises(DataError, match=r"fmin is 70\.0"):

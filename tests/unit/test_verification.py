@@ -11,7 +11,7 @@ import torch
 
 from xfavot.errors import DataError
 from xfavot.evaluation import rows as bootstrap
-from xfavot.evaluation.matching import cross_modal_rows, hits, pair_rows, roc_measures
+from xfavot.evaluation.matching import StyleSpace, cross_modal_rows, hits, pair_rows, roc_measures
 
 metrics = pytest.importorskip("sklearn.metrics")
 
@@ -50,11 +50,11 @@ def test_recall_at_k_by_hand() -> None:
     similarity = torch.tensor([[0.9, 0.5, 0.1]] * 3)
     who = torch.tensor([0, 1, 2])
     for k, found in ((1, [True, False, False]), (2, [True, True, False]), (9, [True] * 3)):
-        assert hits(similarity, who, who, k=k).tolist() == found
-    allowed = torch.tensor([[True, True, True], [False, True, True], [True, False, False]])
-    for k in (1, 3):
-        assert hits(similarity, who, who, allowed, k=k).tolist() == [True, True, False]
-    assert hits(similarity.expand(4, -1, -1), who, who).shape == (4, 3)
+        assert hits(similarity, who, k=k).tolist() == found
+    allowed = torch.tensor([[True, True, True], [False, True, True], [True, False, True]])
+    for k, found in ((1, [True, True, False]), (2, [True] * 3)):
+        assert hits(similarity, who, allowed, k=k).tolist() == found
+    assert hits(similarity.expand(4, -1, -1), who).shape == (4, 3)
 
 
 def people_of(count: int, each: int) -> tuple[list[str], dict[str, str]]:
@@ -63,17 +63,27 @@ def people_of(count: int, each: int) -> tuple[list[str], dict[str, str]]:
     return who, {name: "fm"[int(name[1:]) % 2] for name in who}
 
 
+def rows_of(faces: torch.Tensor, voices: torch.Tensor, people: int) -> list[dict[str, Any]]:
+    """Rows of faces and of as many voices, each person's beside each other."""
+    n = len(faces)
+    styles = torch.nn.functional.normalize(torch.cat([faces, voices]).double(), dim=1).numpy()
+    speaker = np.tile(np.repeat(np.arange(people), n // people), 2)
+    kind, (_, gender) = np.repeat(["face", "voice"], n), people_of(people, 1)
+    return cross_modal_rows(
+        StyleSpace(styles, kind, speaker, [*gender], [*gender.values()]), seed=0
+    )
+
+
 def test_perfect_and_blind_vectors() -> None:
-    who, gender = people_of(12, 3)
     rng = torch.Generator().manual_seed(0)
     centre = torch.randn(12, 32, generator=rng).repeat_interleave(3, 0)
-    good = cross_modal_rows(centre, centre, who, who, gender, seed=0, draws=50)
+    good = rows_of(centre, centre, 12)
     value = {(row["direction"], row["metric"]): row["value"] for row in good}
     assert value["", "verification AUC, all pairs"] == 1.0
     assert value["", "verification EER, pairs of one sex"] == 0.0
     assert value["face to voice", "R@1"] == value["voice to face", "R@5 within one sex"] == 1.0
     faces, voices = torch.randn(2, 36, 32, generator=rng)
-    for row in cross_modal_rows(faces, voices, who, who, gender, seed=0, draws=100):
+    for row in rows_of(faces, voices, 12):
         assert row["ci_low"] <= row["value"] <= row["ci_high"]
         assert row["ci_low"] < row["chance"] + 0.15
         assert row["people"] == 12
@@ -86,35 +96,26 @@ def test_perfect_and_blind_vectors() -> None:
 def test_sex_alone_separates_all_pairs_but_none_of_one_sex() -> None:
     who, gender = people_of(8, 2)
     vector = torch.tensor([[1.0, 0.0] if gender[name] == "f" else [0.0, 1.0] for name in who])
-    rows = cross_modal_rows(vector, vector, who, who, gender, seed=0, draws=20)
+    rows = rows_of(vector, vector, 8)
     value = {row["metric"]: row["value"] for row in rows}
     assert value["verification AUC, all pairs"] > 0.75
     assert value["verification AUC, pairs of one sex"] == 0.5
 
 
-def test_without_genders_only_all_pairs() -> None:
+def test_without_genders_only_all_pairs_and_the_seed_decides_the_interval() -> None:
     score = np.eye(4) + 0.1 * np.arange(16).reshape(4, 4) / 16
-    rows = pair_rows(score, list("abcd"), list("abcd"), None, seed=0, draws=20)
-    metrics = [f"verification {name}, all pairs" for name in ("AUC", "EER")]
-    assert [row["metric"] for row in rows] == metrics
+    rows = pair_rows(score, list("abcd"), list("abcd"), {}, seed=0)
+    names = [f"verification {name}, all pairs" for name in ("AUC", "EER")]
+    assert [row["metric"] for row in rows] == names
     assert (rows[0]["value"], rows[0]["n"]) == (1.0, 16)
-
-
-def test_seed_decides_the_interval() -> None:
-    rng = np.random.default_rng(1)
-    who, _ = people_of(6, 4)
-    score = rng.normal(size=(24, 24))
-    low = [pair_rows(score, who, who, None, seed=s, draws=50)[0]["ci_low"] for s in (0, 0, 1)]
+    score, (who, _) = np.random.default_rng(1).normal(size=(24, 24)), people_of(6, 4)
+    low = [pair_rows(score, who, who, {}, seed=s)[0]["ci_low"] for s in (0, 0, 1)]
     assert low[0] == low[1] != low[2]
 
 
-def test_bad_vectors_are_refused_and_people_with_a_face_alone_named() -> None:
-    voices = torch.zeros(4, 4)
-    for faces in (torch.zeros(3, 4), torch.full((4, 4), torch.nan)):
-        with pytest.raises(DataError, match="expected finite vectors"):
-            cross_modal_rows(faces, voices, list("aabb"), list("aabb"), seed=0)
-    with pytest.raises(DataError, match=r"1 people with one of them alone \(c\)"):
-        cross_modal_rows(voices[:3], voices[:2], list("abc"), list("ab"), seed=0)
+def test_styles_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(DataError, match="16 scores not finite"):
+        rows_of(torch.full((4, 4), torch.nan), torch.zeros(4, 4), 2)
 
 
 def test_interval_of_a_mean_covers_and_grows_with_likeness_inside_people() -> None:

@@ -416,10 +416,5 @@ class Study:
         space = style_space(
             self.converter, self.stores, split=split, per_speaker=PER_SPEAKER, seed=self.cfg.seed
         )
-        (face, of_face), (voice, of_voice) = (
-            (torch.from_numpy(space.styles[mask]), [space.speakers[n] for n in space.speaker[mask]])
-            for mask in (space.kind == 0, space.kind == 1)
-        )
-        sexes = dict(zip(space.speakers, space.genders, strict=True))
-        rows = cross_modal_rows(face, voice, of_face, of_voice, sexes, seed=self.cfg.seed)
+        rows = cross_modal_rows(space, seed=self.cfg.seed)
         return [{**row, "definition": STYLES_DEFINITION} for row in rows]

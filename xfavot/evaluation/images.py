@@ -1,37 +1,55 @@
-"""FID and LPIPS of converted faces.
+"""Measures of converted faces: FID, LPIPS, and what they keep of their sources.
 
 Paper, App. B, after StarGAN v2: between the two domains (women, men), in both directions, every
 source of the validation split gets ten outputs. LPIPS is the diversity of the ten; FID holds all
 outputs of a direction against the training images of the target domain. Both directions are shown
-apart and averaged. Faces come in blocks, and only sums are kept, so memory does not grow with their
+apart and averaged. Pose and contours of output and source are this project's own measures, held
+against chance. Faces come in blocks, and only sums are kept, so memory does not grow with their
 number.
 """
 
 from __future__ import annotations
 
 import hashlib
-import statistics
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from xfavot.errors import DataError, ShapeError, WeightsError
 from xfavot.evaluation import external
 from xfavot.evaluation.manifest import Faces
-from xfavot.evaluation.rows import Row, with_means
-from xfavot.image.io import to_float
+from xfavot.evaluation.rows import Row, ratio, with_means
+from xfavot.image import io
+from xfavot.image.align import detect
 from xfavot.weights import fetched
 
 Device = torch.device | str
-Cache = str | PathLike[str] | None
+Picture = NDArray[np.uint8]
+Array = NDArray[np.float64]
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Round images in [-1, 1] to 8 bits; bytes stay what they are."""
+    return images if images.dtype == torch.uint8 else io.to_bytes(images)
+
+
+def to_floats(images: Tensor) -> Tensor:
+    """Bring 8 bits to [-1, 1]; floats stay what they are."""
+    return io.to_float(images) if images.dtype == torch.uint8 else images
+
+
+def _row(faces: Faces, metric: str, definition: str, direction: str, **known: Any) -> Row:
+    known |= {"metric": metric, "definition": definition, "direction": direction}
+    return {**faces.names, "sex": faces.directions[direction], **known}
 
 
 # FID under two protocols, which give different numbers for the same images
@@ -87,18 +105,14 @@ class Extractor:
         Raises:
             DataError: features are not finite.
         """
-        parts = [
-            self.network(self.prepare(part.cpu()).to(self.device)).double().cpu()
-            for part in torch.split(images, FID_AT_ONCE)
-        ]
-        features = torch.cat([torch.empty(0, self.num_features, dtype=torch.float64), *parts])
-        bad = int((~features.isfinite().all(1)).sum())
-        if bad:
+        parts = torch.split(images.cpu(), FID_AT_ONCE)
+        features = torch.cat([self.network(self.prepare(x).to(self.device)) for x in parts])
+        if bad := int((~features.isfinite().all(1)).sum()):
             raise DataError(
                 f"{self.metric}: the features of {bad} of {len(features)} images are not finite; "
                 "look at the images and at the extractor's precision"
             )
-        return features
+        return features.double().cpu()
 
     def distance(self, faces: Faces, sex: str) -> Any:
         """Return torchmetrics' FID that has seen the real faces of a sex, and no outputs yet."""
@@ -115,51 +129,12 @@ class Extractor:
         return self.seen[key]
 
 
-def fid_stargan_v2(*, image_size: int, cache: Cache = None, device: Device = "cpu") -> Extractor:
-    """Return the extractor of StarGAN v2.
-
-    Args:
-        image_size: pixels a side of the model; real images pass through this size.
-        cache: the folder of weights; see `fetched.root`.
-        device: of the network.
-
-    Raises:
-        WeightsError: the weights or a package are missing; the message says how to get them.
-    """
-    network = _trained("inception_torchvision", imagenet_inception, cache)
-    prepare = partial(stargan_v2_input, image_size=image_size)
-    return _of_inception(FID_STARGAN_V2, network, prepare, f" size {image_size}", device)
-
-
-def pytorch_fid(*, cache: Cache = None, device: Device = "cpu") -> Extractor:
-    """Return the extractor of pytorch-fid; arguments and errors as in `fid_stargan_v2`."""
-    network = _trained("inception_fid", tensorflow_inception, cache)
-    return _of_inception(PYTORCH_FID, network, pytorch_fid_input, "", device)
-
-
-def _of_inception(
-    metric: str, network: nn.Module, prepare: Callable[[Tensor], Tensor], size: str, device: Device
-) -> Extractor:
-    network.fc = nn.Identity()
-    key, text = digest(network) + size, FID_DEFINITIONS[metric]
-    return Extractor(metric, text, network.to(device), prepare, fingerprint=key, device=device)
-
-
 def stargan_v2_input(images: Tensor, image_size: int) -> Tensor:
-    """Bring images (n, 3, H, W) uint8 to (n, 3, 299, 299) as StarGAN v2 does.
-
-    Pillow itself resizes, since torch's filter for bytes differs by one step in places.
-    """
-    from PIL import Image
-
-    resized = np.empty((len(images), SIDE, SIDE, 3), np.float32)
-    for pixels, out in zip(images.permute(0, 2, 3, 1).numpy(), resized, strict=True):
-        picture = Image.fromarray(np.ascontiguousarray(pixels))
-        for side in (image_size, SIDE):
-            picture = picture.resize((side, side), Image.Resampling.BILINEAR)
-        out[:] = np.asarray(picture)
-    x = torch.from_numpy(resized).div_(255).permute(0, 3, 1, 2)
-    return x.sub(torch.tensor(MEAN)[:, None, None]).div_(torch.tensor(DEVIATION)[:, None, None])
+    """Bring images (n, 3, H, W) uint8 to (n, 3, 299, 299) as StarGAN v2 does, by Pillow."""
+    to = external.package("torchvision.transforms")
+    sizes = [to.Resize([image_size, image_size]), to.Resize([SIDE, SIDE])]
+    steps = [to.ToPILImage(), *sizes, to.ToTensor(), to.Normalize(MEAN, DEVIATION)]
+    return torch.stack([*map(to.Compose(steps), images)])
 
 
 def pytorch_fid_input(images: Tensor) -> Tensor:
@@ -185,13 +160,24 @@ def tensorflow_inception() -> nn.Module:
     return network.eval()
 
 
-def _trained(name: str, build: Callable[[], nn.Module], cache: Cache) -> nn.Module:
-    """Build a network and fill it with a set of weights."""
-    path = fetched.path(name, cache)
-    network = build()
+def trained_extractor(metric: str, image_size: int, device: Device = "cpu") -> Extractor:
+    """Return the extractor of a protocol with its weights; see :func:`networks`."""
+    name, build = FID_WEIGHTS[metric]
+    path, network = fetched.path(name), build()
     state = external.read_state(path, expected=network.state_dict(), ignored=(COUNTERS,))
     network.load_state_dict(state, strict=False)
-    return network
+    network.fc = nn.Identity()
+    known: dict[str, Any] = {"fingerprint": f"{digest(network)} {image_size}", "device": device}
+    known["prepare"] = partial(stargan_v2_input, image_size=image_size)
+    if metric == PYTORCH_FID:
+        known["prepare"] = pytorch_fid_input
+    return Extractor(metric, FID_DEFINITIONS[metric], network.to(device), **known)
+
+
+FID_WEIGHTS = {
+    FID_STARGAN_V2: ("inception_torchvision", imagenet_inception),
+    PYTORCH_FID: ("inception_fid", tensorflow_inception),
+}
 
 
 def digest(network: nn.Module) -> str:
@@ -219,13 +205,14 @@ def fid(faces: Faces, extractors: Sequence[Extractor], *, seed: int) -> list[Row
                 metric.update(one(to_bytes(block).flatten(0, 1)), real=False)
         for one, metric in zip(extractors, distances, strict=True):
             n, real = int(metric.fake_features_num_samples), int(metric.real_features_num_samples)
-            row = _row(faces, one, "fid", direction, n, seed) | {"n_real": real}
+            known: Row = {"n": n, "n_real": real, "seed": seed}
             if min(n, real) < FEWEST_IMAGES:
                 reason = f"{n} outputs and {real} real faces; expected {FEWEST_IMAGES} of both"
-                row |= {"reason": f"{reason} at least; score more", "samples": n}
+                known |= {"reason": f"{reason} at least; score more", "samples": n}
             else:
-                row["value"] = max(float(metric.compute()), 0.0)
-            rows[one.metric].append(row)
+                known["value"] = max(float(metric.compute()), 0.0)
+            text = one.definition + faces.note("fid")
+            rows[one.metric].append(_row(faces, one.metric, text, direction, **known))
     return with_means(rows)
 
 
@@ -247,56 +234,35 @@ FEWEST_OUTPUTS = 2
 LPIPS_AT_ONCE = 40  # images
 NORMAL_95 = 1.96  # standard errors
 
-Unit = Callable[[Tensor], Tensor]
-
 
 @dataclass(eq=False, slots=True)
 class LPIPS:
     """LPIPS over given networks.
 
+    As StarGAN v2 measures it, by the name of the metric, it takes floats, and its mean is that of
+    the batches' means; as the package `lpips` does, what was saved with 8 bits, and the mean over
+    sources.
+
     Args:
         metric: its name, as rows show it.
-        layers: AlexNet's convolutions; every ReLU gives a map.
-        learnt: five tensors (1, C, 1, 1).
-        unit: brings maps (n, C, h, w) to unit length over C.
-        definition: in a sentence; default, that of `metric`.
-        of_bytes: it measures what was saved with 8 bits, not floats.
-        over_batches: the mean over sources is that of the batches' means.
-        shift, scale: of the networks' RGB, of images in [-1, 1].
+        layers: AlexNet's convolutions, in evaluation mode; every ReLU gives a map.
+        learnt: a tensor (1, C, 1, 1) for every map.
+        definition: in a sentence.
+        normalised: images are, as AlexNet expects it.
         device: of the networks.
     """
 
     metric: str
     layers: nn.Sequential
     learnt: Sequence[Tensor]
-    unit: Unit
     definition: str = ""
-    of_bytes: bool = False
-    over_batches: bool = False
-    shift: tuple[float, float, float] = SHIFT
-    scale: tuple[float, float, float] = SCALE
+    normalised: bool = True
     device: Device = "cpu"
-
-    def __post_init__(self) -> None:
-        """Freeze the networks."""
-        self.definition = self.definition or LPIPS_DEFINITIONS[self.metric]
-        self.layers = self.layers.eval().requires_grad_(False).to(self.device)
-        self.learnt = [weight.detach().flatten().to(self.device) for weight in self.learnt]
 
     @property
     def fingerprint(self) -> str:
         """Changes whenever the distances may."""
         return f"{digest(self.layers)} {[float(weight.sum()) for weight in self.learnt]}"
-
-    @torch.no_grad()
-    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """Measure pairs of images, (n, 3, H, W) each, floating point in [-1, 1]: (n,) distances.
-
-        Raises:
-            ShapeError: the images are too small.
-        """
-        maps = self._maps(torch.cat([a, b]))
-        return self._weighed((one[: len(a)] - one[len(a) :]).square() for one in maps)
 
     @torch.no_grad()
     def diversity(self, images: Tensor) -> Tensor:
@@ -306,7 +272,7 @@ class LPIPS:
         variance: K passes in place of K (K - 1).
 
         Args:
-            images: (n, K, 3, H, W), K >= 2 outputs of n sources, floating point in [-1, 1].
+            images: (n, K, 3, H, W), K >= 2 outputs of n sources, uint8 or floats in [-1, 1].
 
         Returns:
             (n,) mean distances, on the CPU.
@@ -314,13 +280,15 @@ class LPIPS:
         Raises:
             ShapeError: the images are too small.
         """
-        count, distances = images.shape[1], [torch.empty(0)]
-        for part in torch.split(images, max(1, LPIPS_AT_ONCE // count)) if len(images) else ():
-            maps = self._maps(part.to(self.device).flatten(0, 1))
-            each = (one.view(-1, count, *one.shape[1:]) for one in maps)  # (n, K, C, h, w)
-            apart = (x - x.mean(1, keepdim=True) for x in each)  # `var` is far slower
-            spread = (x.square_().mean(1) * (2 * count / (count - 1)) for x in apart)
-            distances.append(self._weighed(spread).cpu())
+        images = to_floats(to_bytes(images) if self.metric == ALEX else images)
+        count, distances = images.shape[1], []
+        for part in torch.split(images, max(1, LPIPS_AT_ONCE // count)):
+            maps, sums = self._maps(part.to(self.device).flatten(0, 1)), []
+            for one, weight in zip(maps, self.learnt, strict=True):
+                x = one.view(-1, count, *one.shape[1:])  # (n, K, C, h, w)
+                x = x - x.mean(1, keepdim=True)  # `var` is far slower
+                sums.append(x.square_().mean(1).mean((2, 3)) @ weight.flatten().to(self.device))
+            distances.append(torch.stack(sums).sum(0).cpu() * (2 * count / (count - 1)))
         return torch.cat(distances)
 
     def _maps(self, x: Tensor) -> Iterator[Tensor]:
@@ -330,80 +298,33 @@ class LPIPS:
                 f"LPIPS: got images of shape {tuple(x.shape)}; expected (n, 3, H, W) of "
                 f"{FEWEST_PIXELS} pixels a side at least; check the model's size"
             )
-        shift, scale = (x.new_tensor(of)[:, None, None] for of in (self.shift, self.scale))
-        x, maps = (x - shift) / scale, 0
+        if self.normalised:
+            x = (x - x.new_tensor(SHIFT)[:, None, None]) / x.new_tensor(SCALE)[:, None, None]
         for layer in self.layers:
             x = layer(x)
             if isinstance(layer, nn.ReLU):
-                maps += 1
-                yield self.unit(x)
-            if maps == len(self.learnt):
-                return  # the last pooling leads to no map
-
-    def _weighed(self, squares: Iterator[Tensor]) -> Tensor:
-        """Weigh the channels of squares (n, C, h, w) of every map and add them up: (n,)."""
-        pairs = zip(squares, self.learnt, strict=True)
-        return torch.stack([one.mean((2, 3)) @ weight for one, weight in pairs]).sum(0)
+                length = x.square().sum(1, keepdim=True)
+                if self.metric == LPIPS_STARGAN_V2:  # the small constant stands under the root
+                    yield x * length.add_(SMALL).rsqrt_()
+                else:
+                    yield x / length.sqrt_().add_(SMALL)
 
 
-def unit_stargan_v2(maps: Tensor) -> Tensor:
-    """Bring (n, C, h, w) to unit length over C; the small constant stands under the root."""
-    return maps * maps.square().sum(1, keepdim=True).add_(SMALL).rsqrt_()
-
-
-def unit_package(maps: Tensor) -> Tensor:
-    """Bring (n, C, h, w) to unit length over C; the small constant is added to the length."""
-    return maps / maps.square().sum(1, keepdim=True).sqrt_().add_(SMALL)
-
-
-def trained_lpips(metric: str, *, cache: Cache = None, device: Device = "cpu") -> LPIPS:
-    """Return a metric with its weights.
-
-    Args:
-        metric: LPIPS as StarGAN v2 measures it, of floats, the mean of the batches' means; or that
-            of the package `lpips`, of 8 bits, the mean over sources.
-        cache: the folder of weights; see `fetched.root`.
-        device: of the networks.
-
-    Raises:
-        WeightsError: weights or torchvision are missing; the message says how to get them.
-    """
-    learnt = learnt_layers(metric, cache)
-    layers = alexnet_layers(fetched.path("alexnet", cache))
-    if metric == ALEX:
-        return LPIPS(metric, layers, learnt, unit_package, of_bytes=True, device=device)
-    return LPIPS(metric, layers, learnt, unit_stargan_v2, over_batches=True, device=device)
-
-
-def learnt_layers(metric: str, cache: Cache = None) -> list[Tensor]:
-    """Read the learnt layers of a metric.
-
-    Raises:
-        WeightsError: they are missing or others than expected.
-    """
+def learnt_layers(metric: str) -> list[Tensor]:
+    """Read the learnt layers of a metric, which weigh the channels of AlexNet's maps."""
     shapes = {KEYS[metric].format(n): (1, size, 1, 1) for n, size in enumerate(CHANNELS)}
-    state = external.read_state(fetched.path(metric, cache), expected=shapes)
+    state = external.read_state(fetched.path(metric), expected=shapes)
     return [state[one] for one in shapes]
 
 
-def alexnet_layers(path: Path | None = None) -> nn.Sequential:
-    """Build AlexNet's convolutions, with random weights or those of a file.
-
-    Raises:
-        WeightsError: torchvision is missing, or the file is not AlexNet's.
-    """
-    with torch.device("meta"):  # no memory for the classifier, 235 MB that are not wanted
+def trained_lpips(metric: str, _: int = 0, device: Device = "cpu") -> LPIPS:
+    """Return a metric with its weights; see :func:`networks`."""
+    learnt, path = learnt_layers(metric), fetched.path("alexnet")
+    with torch.device("meta"):  # no memory for random weights
         network = external.package("torchvision.models").alexnet(weights=None)
-    layers: nn.Sequential = network.features
-    if path:
-        state = external.read_state(path, expected=network.state_dict())
-        network.load_state_dict(state, assign=True)
-        return layers
-    layers = layers.to_empty(device="cpu")
-    for layer in layers:
-        if isinstance(layer, nn.Conv2d):
-            layer.reset_parameters()
-    return layers
+    network.load_state_dict(external.read_state(path, expected=network.state_dict()), assign=True)
+    layers = network.eval().features[:-1].to(device)  # the last pooling leads to no map
+    return LPIPS(metric, layers, learnt, LPIPS_DEFINITIONS[metric], device=device)
 
 
 def lpips(faces: Faces, distances: Sequence[LPIPS], *, seed: int) -> list[Row]:
@@ -416,57 +337,50 @@ def lpips(faces: Faces, distances: Sequence[LPIPS], *, seed: int) -> list[Row]:
     """
     rows: dict[str, list[Row]] = {one.metric: [] for one in distances}
     for direction in faces.directions:
-        batches: dict[str, list[list[float]]] = {one.metric: [] for one in distances}
+        batches: dict[str, list[Tensor]] = {one.metric: [] for one in distances}
         single = 0
         for block in faces.blocks(direction):
             if block.shape[1] < FEWEST_OUTPUTS:
                 single += len(block)
                 continue
             for one in distances:
-                x = to_floats(to_bytes(block) if one.of_bytes else block)
-                batches[one.metric].append(one.diversity(x).tolist())
+                batches[one.metric].append(one.diversity(block).double())
         for one in distances:
-            every = [value for batch in batches[one.metric] for value in batch]
-            row = _row(faces, one, "lpips", direction, len(every), seed)
+            every = torch.cat([torch.empty(0), *batches[one.metric]])
+            text = one.definition + faces.note("lpips")
+            row = _row(faces, one.metric, text, direction, n=len(every), seed=seed)
             if single:
                 reason = f"sources with one output; expected {FEWEST_OUTPUTS} or more; list more"
                 rows[one.metric].append({**row, "reason": reason, "samples": single})
-            if not every:
+            if not len(every):
                 continue
-            means = [statistics.fmean(batch) for batch in batches[one.metric]]
-            row["value"] = statistics.fmean(means if one.over_batches else every)
+            means = torch.stack([batch.mean() for batch in batches[one.metric]])
+            row["value"] = float((means if one.metric == LPIPS_STARGAN_V2 else every).mean())
             if len(every) > 1:
-                wide = NORMAL_95 * statistics.stdev(every) / len(every) ** 0.5
+                wide = NORMAL_95 * float(every.std()) / len(every) ** 0.5
                 row |= {"ci_low": row["value"] - wide, "ci_high": row["value"] + wide}
             rows[one.metric].append(row)
     return with_means(rows)
 
 
 def networks(
-    family: str, *, image_size: int, cache: Cache = None, device: Device = "cpu"
+    family: str, *, image_size: int, device: Device = "cpu"
 ) -> tuple[list[Any], dict[str, str]]:
     """Load the networks of FID or of LPIPS whose weights are here; nothing is fetched.
 
     Args:
         family: "fid" or "lpips".
-        image_size: pixels a side of the model.
-        cache: the folder of weights; see `fetched.root`.
+        image_size: pixels a side of the model; StarGAN v2's real images pass through this size.
         device: of the networks.
 
     Returns:
         The networks, and by metric why one is missing and how to get it.
     """
-    shared: dict[str, Any] = {"cache": cache, "device": device}
-    ways: dict[str, Callable[[], Any]] = {
-        FID_STARGAN_V2: partial(fid_stargan_v2, image_size=image_size, **shared),
-        PYTORCH_FID: partial(pytorch_fid, **shared),
-        LPIPS_STARGAN_V2: partial(trained_lpips, LPIPS_STARGAN_V2, **shared),
-        ALEX: partial(trained_lpips, ALEX, **shared),
-    }
-    loaded, missing = [], {}
-    for metric in {"fid": FID_DEFINITIONS, "lpips": LPIPS_DEFINITIONS}[family]:
+    loaded: list[Any] = []
+    missing, load = {}, trained_extractor if family == "fid" else trained_lpips
+    for metric in FID_DEFINITIONS if family == "fid" else LPIPS_DEFINITIONS:
         try:
-            loaded.append(ways[metric]())
+            loaded.append(load(metric, image_size, device))
         except WeightsError as error:
             missing[metric] = str(error)
     return loaded, missing
@@ -491,39 +405,128 @@ def of_classifier(family: str, classifier: Any, label: str, *, device: Device) -
             fingerprint=digest(classifier),
             device=device,
         )
-    layers = nn.Sequential(*(layer for stage in classifier.who for layer in stage.children()))
-    widths = [one.num_features for one in layers if isinstance(one, nn.BatchNorm2d)]
+    widths = [convolution.out_channels for convolution, *_ in classifier.who]
     return LPIPS(
         f"diversity, {label}",
-        layers,
+        nn.Sequential(*(layer for stage in classifier.who for layer in stage)),
         [torch.full((width,), 1 / width) for width in widths],
-        unit_package,
-        definition=f"mean squared difference of the maps of {label}, unit length, all pairs of a "
-        "source's outputs, mean over sources; no LPIPS",
-        shift=(0, 0, 0),
-        scale=(1, 1, 1),
+        f"mean squared difference of the maps of {label}, unit length, all pairs of a source's "
+        "outputs, mean over sources; no LPIPS",
+        normalised=False,
         device=device,
     )
 
 
-# What both have in common
+# What a face keeps of its source: this project's own measures, held against chance, which is the
+# same output and another source
 
 
-def to_bytes(images: Tensor) -> Tensor:
-    """Round images in [-1, 1] to 8 bits as torchvision saves them; what overshoots is cut."""
-    if images.dtype == torch.uint8:
-        return images
-    return images.float().add(1).div_(2).clamp_(0, 1).mul_(255).add_(0.5).to(torch.uint8)
+POSE, CONTOUR, FOUND = KEPT = ("pose_error", "contour_f", "face_found")
+KEPT_DEFINITIONS = {
+    POSE: "mean difference of yaw and pitch of output and source, by five landmarks (MTCNN), in "
+    "distances of the eyes and of eyes to mouth; chance: against another source",
+    CONTOUR: "boundary F-measure of Canny's edges of output and source, within 0.8 % of the "
+    "diagonal; chance: against another source",
+    FOUND: "share of outputs in which MTCNN finds a face",
+}
+LEAST_PIXELS = 128  # a side; smaller pictures are enlarged for the detector
+CANNY, BLUR = (50.0, 150.0), 1.0  # thresholds on 8 bits; sigma in pixels at 128
+TOLERANCE = 0.008  # of the diagonal, as in DAVIS (Perazzi et al. 2016)
 
 
-def to_floats(images: Tensor) -> Tensor:
-    """Bring 8 bits to [-1, 1]; floats stay what they are."""
-    return to_float(images) if images.dtype == torch.uint8 else images
+def pose(landmarks: NDArray[np.floating[Any]]) -> Array:
+    """Estimate yaw and pitch of a face.
+
+    Args:
+        landmarks: (5, 2) left eye, right eye, nose, corners of the mouth, in pixels.
+
+    Returns:
+        (2,) how far the nose lies beside the line from eyes to mouth, in distances of the eyes, and
+        how far down it, 0 at the eyes and 1 at the mouth. No degrees: they follow the angles and
+        are alike for all faces only roughly.
+    """
+    points = landmarks.astype(np.float64)
+    eyes, nose, mouth = points[:2].mean(0), points[2], points[3:].mean(0)
+    wide, down = points[1] - points[0], mouth - eyes
+    across = np.array([down[1], -down[0]]) / max(float(np.hypot(*down)), 1e-6)
+    aside = (nose - eyes) @ across / max(float(np.hypot(*wide)), 1e-6)
+    return np.array([aside, (nose - eyes) @ down / max(float(down @ down), 1e-6)])
 
 
-def _row(
-    faces: Faces, metric: Extractor | LPIPS, family: str, direction: str, n: int, seed: int
-) -> Row:
-    definition = metric.definition + faces.note(family)
-    own = {"metric": metric.metric, "direction": direction, "sex": faces.directions[direction]}
-    return {**faces.names, **own, "n": n, "seed": seed, "definition": definition}
+def edges(image: Picture) -> NDArray[np.bool_]:
+    """Find the edges of a picture (H, W, 3): (H, W), by Canny after a Gaussian."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    sigma = BLUR * max(grey.shape) / LEAST_PIXELS
+    smooth = cv2.GaussianBlur(grey, (0, 0), sigma)
+    return np.asarray(cv2.Canny(smooth, *CANNY, L2gradient=True) > 0)
+
+
+def contour_f(output: NDArray[np.bool_], source: NDArray[np.bool_]) -> float:
+    """Boundary F-measure of two edge maps.
+
+    Args:
+        output, source: (H, W).
+
+    Returns:
+        2 P R / (P + R): P the share of the output's edges that lie near one of the source's, R the
+        share of the source's near one of the output's; 1 if neither has any, 0 if one has none.
+    """
+    if not (output.any() and source.any()):
+        return float(output.any() == source.any())
+    near_source, near_output = (
+        cv2.distanceTransform((~one).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        <= np.ceil(TOLERANCE * np.hypot(*output.shape))
+        for one in (source, output)
+    )
+    precision, recall = near_source[output].mean(), near_output[source].mean()
+    return float(2 * precision * recall / max(precision + recall, 1e-12))
+
+
+def poses(images: Sequence[Picture]) -> list[Array | None]:
+    """Pose of each picture; small ones are enlarged, which changes no proportion.
+
+    Raises:
+        DataError: the detector is not installed.
+    """
+    scale = max(1.0, LEAST_PIXELS / max(min(images[0].shape[:2]), 1)) if images else 1.0
+    larger = [
+        cv2.resize(one, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC).astype(np.uint8)
+        for one in images
+    ]
+    return [None if one is None else pose(one) for one in detect(larger)]
+
+
+def preservation(faces: Faces, *, seed: int) -> list[Row]:
+    """Measure what outputs keep of their sources; by chance, of the next source in the block.
+
+    Args:
+        faces: the group; without pairs of source and output it has no rows.
+        seed: of the bootstrap over outputs.
+
+    Raises:
+        DataError: the detector is not installed.
+    """
+    rows: dict[str, list[Row]] = {metric: [] for metric in KEPT}
+    for direction in faces.directions if faces.pairs else ():
+        assert faces.pairs is not None
+        found: dict[tuple[str, bool], list[float]] = defaultdict(list)
+        for block in faces.pairs(direction):
+            before, after = (list(x.permute(0, 2, 3, 1).contiguous().numpy()) for x in block)
+            first, second = poses(before), poses(after)
+            drawn, lines = [*map(edges, before)], [*map(edges, after)]
+            found[FOUND, True] += [float(one is not None) for one in second]
+            for n, own in enumerate(second):
+                for other in {n, (n + 1) % len(first)}:
+                    found[CONTOUR, n == other].append(contour_f(lines[n], drawn[other]))
+                    theirs = first[other]
+                    if own is not None and theirs is not None:
+                        found[POSE, n == other].append(float(np.abs(own - theirs).mean()))
+        for metric in KEPT:
+            if values := found[metric, True]:
+                samples = [(value, 1.0, str(n)) for n, value in enumerate(values)]
+                known: Row = {"chance": None, **ratio(samples, seed=seed)}
+                if chances := found[metric, False]:
+                    known["chance"] = float(np.mean(chances))
+                text = KEPT_DEFINITIONS[metric]
+                rows[metric].append(_row(faces, metric, text, direction, **known))
+    return with_means(rows)

@@ -9,10 +9,9 @@ Vclip reports an AUC of 89.63 % on VoxCeleb. Not in the paper, which asks people
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,39 +20,99 @@ from torch import Tensor
 from torch.nn import functional
 
 from xfavot.convert import Converter
-from xfavot.data.store import GENDERS, Store
+from xfavot.data.store import Store
 from xfavot.errors import DataError
-from xfavot.evaluation.classifiers import speakers_of
-from xfavot.evaluation.rows import DRAWS, Row, draws_of, quantiles, row
+from xfavot.evaluation.classifiers import clips_of, speakers_of
+from xfavot.evaluation.rows import Row, draws_of, quantiles, ratio, row
 
 KINDS = ("face", "voice")
-PER_SPEAKER = 12  # faces, and as many voices
 GOAL = 0.95
 RETRIEVAL_DRAWS = 500  # of one query and one gallery sample a speaker
+ALL, ONE_SEX = "all pairs", "pairs of one sex"
+RANKS = (1, 5)
+CHANCE = 0.5
+
+Array = NDArray[np.float64]
 
 
-def hits(
-    similarity: Tensor, query: Tensor, gallery: Tensor, allowed: Tensor | None = None, *, k: int = 1
-) -> Tensor:
-    """Whether each query finds its speaker among the k most similar entries; the mean is R@k.
+class StyleSpace(NamedTuple):
+    """Styles of faces and voices of the same people.
 
     Args:
-        similarity: (..., Q, G).
+        styles: (n, S) unit vectors, by the encoders' heads of the speakers' genders.
+        kind: (n,) "face" or "voice".
+        speaker: (n,) codes.
+        speakers: their names, sorted.
+        genders: "f" or "m" of each.
+    """
+
+    styles: NDArray[np.floating[Any]]
+    kind: NDArray[np.str_]
+    speaker: NDArray[np.int64]
+    speakers: Sequence[str]
+    genders: Sequence[str]
+
+    def of(self, kind: str) -> tuple[Tensor, Tensor]:
+        """Styles (n, S) and speaker codes (n,) of the faces or the voices."""
+        chosen = self.kind == kind
+        return torch.from_numpy(self.styles[chosen]), torch.from_numpy(self.speaker[chosen])
+
+    @property
+    def one_sex(self) -> Tensor:
+        """(K, K) bool, whose gender is alike."""
+        return torch.from_numpy(np.equal.outer(self.genders, self.genders))
+
+
+def style_space(
+    converter: Converter, stores: Sequence[Store], split: str, *, per_speaker: int = 12, seed: int
+) -> StyleSpace:
+    """Encode faces by E_I and voices by E_A.
+
+    Args:
+        converter: the model.
+        stores: prepared stores; clips with a face and a voice of a known speaker are taken.
+        split: "train", "val" or "unseen".
+        per_speaker: faces, and as many voices, of everybody at most.
+        seed: of the draw.
+
+    Raises:
+        DataError: not two people, a woman and a man, with both.
+        ConfigError: the model has no faces or no voices.
+    """
+    genders, rng = speakers_of(stores, (split,)), np.random.default_rng(seed)
+    found: list[tuple[str, int, Tensor]] = []
+    for code, (name, gender) in enumerate(genders.items()):
+        clips = [clip for clip in clips_of(stores, split) if clip.item.speaker == name]
+        faces = [(clip, number) for clip in clips for number in range(clip.item.face_count)]
+        for at in sorted(rng.permutation(len(faces))[:per_speaker]):
+            (store, item), number = faces[at]
+            style = converter.style_of_face(store.face(item, number), gender=gender, aligned=True)
+            found.append(("face", code, style.vector))
+        for at in sorted(rng.permutation(len(clips))[:per_speaker]):
+            store, item = clips[at]
+            style = converter.style_of_voice(store.waveform(item), gender=gender)
+            found.append(("voice", code, style.vector))
+    kind, speaker, styles = zip(*found, strict=True)
+    unit = functional.normalize(torch.cat(styles).cpu().double(), dim=1).numpy()
+    return StyleSpace(unit, np.array(kind), np.array(speaker), [*genders], [*genders.values()])
+
+
+def hits(similarity: Tensor, query: Tensor, allowed: Tensor | None = None, *, k: int = 1) -> Tensor:
+    """Whether each query finds its speaker among the k most similar ones; the mean is R@k.
+
+    Args:
+        similarity: (..., Q, K).
         query: (Q,) speaker codes.
-        gallery: (G,) speaker codes.
-        allowed: (Q, G) bool, entries that may be found; default all.
+        allowed: (Q, K) bool, speakers that may be found; default all.
         k: entries that are looked at.
 
     Returns:
         (..., Q) bool.
     """
-    right = gallery == query[:, None]  # (Q, G)
     if allowed is not None:
-        similarity, right = similarity.masked_fill(~allowed, -torch.inf), right & allowed
-    nearest = similarity.argmax(-1, keepdim=True)  # (..., Q, 1)
-    if k > 1:
-        nearest = similarity.topk(min(k, len(gallery)), dim=-1).indices  # (..., Q, k)
-    return right.expand_as(similarity).gather(-1, nearest).any(-1)
+        similarity = similarity.masked_fill(~allowed, -torch.inf)
+    nearest = similarity.topk(min(k, similarity.shape[-1]), dim=-1).indices  # (..., Q, k)
+    return (nearest == query[:, None]).any(-1)
 
 
 def means(style: Tensor, speaker: Tensor, count: int) -> Tensor:
@@ -71,53 +130,38 @@ def draw_each(speaker: Tensor, count: int, draws: int, rng: torch.Generator) -> 
     return torch.stack(columns, dim=1)
 
 
-def retrieval(
-    styles: Mapping[str, Tensor], speakers: Mapping[str, Tensor], gender: Tensor, *, seed: int
-) -> list[Row]:
+def retrieval(space: StyleSpace, *, seed: int) -> list[Row]:
     """Measure face-to-voice and voice-to-face R@1 by cosine.
 
     Args:
-        styles: "face" and "voice", (n, S) each.
-        speakers: the codes (n,) of both.
-        gender: (K,) of every speaker.
+        space: the styles.
         seed: of the draws.
 
     Returns:
         Rows for a gallery of speakers' mean styles and for one of single samples, over all speakers
-        and within one gender. On the CPU.
+        and within one gender.
     """
-    count = len(gender)
-    unit = {name: functional.normalize(s.cpu(), dim=1) for name, s in styles.items()}
-    everyone = torch.arange(count)
-    one_sex = gender[:, None] == gender[None]  # (K, K)
-    chance_within = float((1 / one_sex.sum(1)).mean())
-    rng = torch.Generator().manual_seed(seed)
+    count, rng = len(space.speakers), torch.Generator().manual_seed(seed)
+    within = float((1 / space.one_sex.sum(1)).mean())  # by chance
     rows: list[Row] = []
     for query, gallery in (KINDS, KINDS[::-1]):
-        who = speakers[query]
-        to_means = unit[query] @ means(unit[gallery], speakers[gallery], count).T  # (n, K)
-        q = unit[query][draw_each(who, count, RETRIEVAL_DRAWS, rng)]  # (D, K, S)
-        g = unit[gallery][draw_each(speakers[gallery], count, RETRIEVAL_DRAWS, rng)]
-        to_single = q @ g.transpose(1, 2)  # (D, K, K)
-        task = f"{query} to {gallery}"
+        (x, who), (y, whose) = space.of(query), space.of(gallery)
+        x, y = (functional.normalize(one.float(), dim=1) for one in (x, y))
+        q = x[draw_each(who, count, RETRIEVAL_DRAWS, rng)]  # (D, K, S)
+        g = y[draw_each(whose, count, RETRIEVAL_DRAWS, rng)]
         for name, similarity, codes, n in (
-            ("gallery of means", to_means, who, len(who)),
-            ("gallery of single samples", to_single, everyone, RETRIEVAL_DRAWS * count),
+            ("means", x @ means(y, whose, count).T, who, len(who)),  # (n, K)
+            ("single samples", q @ g.mT, torch.arange(count), RETRIEVAL_DRAWS * count),
         ):
-            for label, allowed, (chance, goal) in (
-                ("R@1", None, (1 / count, GOAL)),
-                ("R@1 within one sex", one_sex[codes], (chance_within, None)),
+            for label, allowed, chance, goal in (
+                ("R@1", None, 1 / count, GOAL),
+                ("R@1 within one sex", space.one_sex[codes], within, None),
             ):
-                value = float(hits(similarity, codes, everyone, allowed).float().mean())
-                rows.append(row(task, "", f"{label}, {name}", value, n, chance=chance, goal=goal))
+                value = float(hits(similarity, codes, allowed).float().mean())
+                metric = f"{label}, gallery of {name}"
+                task = f"{query} to {gallery}"
+                rows.append(row(task, "", metric, value, n, chance=chance, goal=goal))
     return rows
-
-
-ALL, ONE_SEX = "all pairs", "pairs of one sex"
-RANKS = (1, 5)
-CHANCE = 0.5
-
-Array = NDArray[np.float64]
 
 
 def roc_measures(
@@ -157,29 +201,20 @@ def roc_measures(
             continue
         x, y = (np.append(0.0, sums / sums[-1]) for sums in (false, true))  # acceptance
         gap = x + y - 1  # false acceptance less false rejection; never falls
-        after = int(np.argmax(gap >= 0))
-        share = -gap[after - 1] / (gap[after] - gap[after - 1])
-        equal = x[after - 1] + share * (x[after] - x[after - 1])
-        made.append((float(np.trapezoid(y, x)), float(equal)))
+        made.append((float(np.trapezoid(y, x)), float(np.interp(0, gap, x))))
     return made
 
 
 def pair_rows(
-    score: Array,
-    first: Sequence[str],
-    second: Sequence[str],
-    gender: Mapping[str, str] | None,
-    *,
-    seed: int,
-    draws: int = DRAWS,
+    score: Array, first: Sequence[str], second: Sequence[str], gender: Mapping[str, str], seed: int
 ) -> list[Row]:
     """Measure AUC and EER of scored pairs.
 
     Args:
         score: (Q, G).
         first, second: the people of rows and columns.
-        gender: of people by name; without it, or where a pair's is not known, only all pairs count.
-        seed, draws: of the bootstrap over people.
+        gender: of people by name; where a pair's is not known, it counts among all pairs alone.
+        seed: of the bootstrap over people.
 
     Returns:
         Rows with metric, value, ci_low, ci_high, n (pairs), people, seed, chance. What cannot be
@@ -192,9 +227,9 @@ def pair_rows(
     codes = (np.searchsorted(names, side) for side in (first, second))
     a, b = (one.ravel() for one in np.meshgrid(*codes, indexing="ij"))
     score, same = np.asarray(score, dtype=np.float64).ravel(), a == b
-    sexes = np.array([(gender or {}).get(name, "") for name in names])
+    sexes = np.array([gender.get(name, "") for name in names])
     parts = {ALL: np.ones_like(same), ONE_SEX: (sexes[a] == sexes[b]) & (sexes[a] != "")}
-    drawn = draws_of(len(names), seed=seed, draws=draws)
+    drawn = draws_of(len(names), seed=seed)
     rows: list[Row] = []
     for part, chosen in parts.items():
         kinds = same[chosen]
@@ -205,28 +240,20 @@ def pair_rows(
         found = zip(*roc_measures(score[chosen], kinds, weights), strict=True)
         count = {"n": len(kinds), "people": len({*one, *other}), "seed": seed, "chance": CHANCE}
         for metric, (value, *others) in zip(("AUC", "EER"), found, strict=True):
-            rows.append(_row(f"verification {metric}, {part}", value, quantiles(others), **count))
+            low, high = quantiles(others)
+            if low is not None and high is not None:  # a bootstrap can miss the value itself
+                low, high = min(low, value), max(high, value)
+            known = {"value": value, "ci_low": low, "ci_high": high, **count}
+            rows.append({"metric": f"verification {metric}, {part}", **known})
     return rows
 
 
-def cross_modal_rows(
-    faces: Tensor,
-    voices: Tensor,
-    face_people: Sequence[str],
-    voice_people: Sequence[str],
-    gender: Mapping[str, str] | None = None,
-    *,
-    seed: int,
-    draws: int = DRAWS,
-) -> list[Row]:
+def cross_modal_rows(space: StyleSpace, *, seed: int) -> list[Row]:
     """Measure verification and retrieval between faces and voices.
 
     Args:
-        faces: (n, S) vectors.
-        voices: (m, S) vectors.
-        face_people, voice_people: whose they are; everybody has both.
-        gender: "f" or "m" of people by name, for the figures within one sex.
-        seed, draws: of the bootstrap over people.
+        space: the styles.
+        seed: of the bootstrap over people.
 
     Returns:
         Rows as `pair_rows`, and R@1 and R@5 of "face to voice" and "voice to face" (column
@@ -234,153 +261,37 @@ def cross_modal_rows(
         those who ask are drawn anew.
 
     Raises:
-        DataError: unequal numbers, vectors that are not finite, or people without face or voice.
+        DataError: styles that are not finite.
     """
-    people = sorted({*face_people, *voice_people})
-    odd = sorted({*face_people} ^ {*voice_people})
-    sizes = (len(faces), len(voices)) == (len(face_people), len(voice_people))
-    if len(people) < 2 or odd or not sizes or not bool(torch.cat([faces, voices]).isfinite().all()):
-        raise DataError(
-            f"cross-modal verification: {len(faces)} faces of {len(set(face_people))} people, "
-            f"{len(voices)} voices of {len(set(voice_people))}, {len(odd)} people with one of them "
-            f"alone ({', '.join(odd[:3])}); expected finite vectors of two people at least, each "
-            "with face and voice; leave the others out"
-        )
-    unit = {
-        name: functional.normalize(x.detach().cpu().double(), dim=1)
-        for name, x in zip(KINDS, (faces, voices), strict=True)
-    }
-    code = {
-        name: torch.tensor([people.index(one) for one in who])
-        for name, who in zip(KINDS, (face_people, voice_people), strict=True)
-    }
-    score = (unit["face"] @ unit["voice"].T).numpy()
-    rows = pair_rows(score, face_people, voice_people, gender, seed=seed, draws=draws)
-    sexes = [(gender or {}).get(name, "") for name in people]
-    one_sex = torch.tensor([[a == b and a != "" for b in sexes] for a in sexes])
-    drawn = draws_of(len(people), seed=seed, draws=draws)
-    rows = [{**row, "direction": ""} for row in rows]
+    (face, of_face), (voice, of_voice) = map(space.of, KINDS)
+    names = np.array(space.speakers)
+    sexes = dict(zip(space.speakers, space.genders, strict=True))
+    people = names[of_face].tolist(), names[of_voice].tolist()
+    rows = pair_rows((face @ voice.T).numpy(), *people, sexes, seed=seed)
+    rows = [{**one, "direction": ""} for one in rows]
     for query, gallery in (KINDS, KINDS[::-1]):
-        mean = means(unit[gallery], code[gallery], len(people))  # (K, S)
-        found = _retrieval(unit[query], code[query], mean, one_sex, drawn, seed)
-        rows += [{**row, "direction": f"{query} to {gallery}"} for row in found]
+        (x, who), (y, whose) = space.of(query), space.of(gallery)
+        similarity = x @ means(y, whose, len(names)).T  # (n, K)
+        for part, allowed in (
+            ("", torch.ones_like(space.one_sex)),
+            (" within one sex", space.one_sex),
+        ):
+            choices = allowed.sum(1)[who]
+            asked = choices > 1
+            for k in RANKS if asked.any() else ():
+                if not part and k >= len(names):
+                    continue
+                found = hits(similarity[asked], who[asked], allowed[who[asked]], k=k)
+                who_asks = names[who[asked]].tolist()
+                samples = [
+                    (float(hit), 1.0, name) for hit, name in zip(found, who_asks, strict=True)
+                ]
+                chance = float((k / choices[asked].double()).clamp(max=1).mean())
+                known = {"people": len({*who_asks}), "chance": chance, **ratio(samples, seed=seed)}
+                rows.append(
+                    {"metric": f"R@{k}{part}", "direction": f"{query} to {gallery}", **known}
+                )
     return rows
-
-
-def _retrieval(
-    query: Tensor, who: Tensor, gallery: Tensor, one_sex: Tensor, drawn: Array, seed: int
-) -> Iterator[Row]:
-    similarity, everybody = query @ gallery.T, torch.arange(len(gallery))  # (n, K), (K,)
-    for part, allowed in (("", torch.ones_like(one_sex)), (" within one sex", one_sex)):
-        choices = allowed.sum(1)[who]
-        asked = choices > 1
-        chosen = who[asked]
-        if not len(chosen):
-            continue
-        for k in RANKS:
-            if not part and k >= len(gallery):
-                continue
-            found = hits(similarity[asked], chosen, everybody, allowed[chosen], k=k).double()
-            weight = drawn[:, chosen.numpy()]  # (draws, n)
-            total = weight.sum(axis=1)
-            interval = quantiles((weight * found.numpy()).sum(axis=1)[total > 0] / total[total > 0])
-            chance = float((k / choices[asked].double()).clamp(max=1).mean())
-            count = {"n": len(chosen), "people": len(set(chosen.tolist())), "seed": seed}
-            yield _row(f"R@{k}{part}", float(found.mean()), interval, **count, chance=chance)
-
-
-def _row(
-    metric: str, value: float, interval: tuple[float | None, float | None], **rest: Any
-) -> Row:
-    low, high = interval
-    if low is not None and high is not None:  # a bootstrap can miss the value itself
-        low, high = min(low, value), max(high, value)
-    return {"metric": metric, "value": value, "ci_low": low, "ci_high": high, **rest}
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class StyleSpace:
-    """Styles of faces and voices.
-
-    Args:
-        styles: (n, S) unit vectors, by the encoders' heads of the speakers' genders.
-        kind: (n,) 0 for a face, 1 for a voice.
-        speaker: (n,) codes.
-        speakers: their names.
-        genders: "f" or "m" of each.
-        split: the part of the stores that they come from.
-    """
-
-    styles: Array
-    kind: NDArray[np.int64]
-    speaker: NDArray[np.int64]
-    speakers: tuple[str, ...]
-    genders: tuple[str, ...]
-    split: str
-
-
-def style_space(
-    converter: Converter,
-    stores: Sequence[Store],
-    *,
-    split: str,
-    per_speaker: int = PER_SPEAKER,
-    seed: int = 0,
-) -> StyleSpace:
-    """Encode faces by E_I and voices by E_A.
-
-    Args:
-        converter: the model.
-        stores: prepared stores; clips with a face and a voice of a known speaker are taken.
-        split: "train", "val" or "unseen".
-        per_speaker: faces, and as many voices, of everybody at most.
-        seed: of the draw.
-
-    Raises:
-        DataError: not two people, a woman and a man, with both.
-        ConfigError: the model has no faces or no voices.
-    """
-    speakers = speakers_of(stores, (split,))
-    rng = np.random.default_rng(seed)
-    styles: list[Tensor] = []
-    kinds: list[int] = []
-    codes: list[int] = []
-    genders: list[str] = []
-    for code, name in enumerate(speakers):
-        clips = [
-            (store, item)
-            for store in stores
-            for item in store.items
-            if (item.speaker, item.split) == (name, split) and item.face_count and item.sample_count
-        ]
-        gender = clips[0][1].gender
-        genders.append(gender)
-        faces = [(s, i, n) for s, i in clips for n in range(i.face_count)]
-        made = [
-            converter.style_of_face(store.face(item, number), gender=gender, aligned=True)
-            for store, item, number in _draw(faces, per_speaker, rng)
-        ]
-        kinds += [0] * len(made)
-        made += [
-            converter.style_of_voice(store.waveform(item), gender=gender)
-            for store, item in _draw(clips, per_speaker, rng)
-        ]
-        kinds += [1] * (len(codes) + len(made) - len(kinds))
-        codes += [code] * len(made)
-        styles += [one.vector for one in made]
-    return StyleSpace(
-        styles=functional.normalize(torch.cat(styles).cpu().double(), dim=1).numpy(),
-        kind=np.array(kinds),
-        speaker=np.array(codes),
-        speakers=speakers,
-        genders=tuple(genders),
-        split=split,
-    )
-
-
-def _draw(pool: Sequence[Any], count: int, rng: np.random.Generator) -> list[Any]:
-    chosen = rng.permutation(len(pool))[:count]
-    return [pool[i] for i in sorted(chosen)]
 
 
 def measures(space: StyleSpace, *, system: str = "", dataset: str = "", seed: int = 0) -> list[Row]:
@@ -398,33 +309,23 @@ def measures(space: StyleSpace, *, system: str = "", dataset: str = "", seed: in
     """
     from sklearn.metrics import silhouette_score
 
-    face, voice = (space.styles[space.kind == kind] for kind in range(2))
-    of_face, of_voice = (space.speaker[space.kind == kind] for kind in range(2))
-    gender = np.array([GENDERS.index(g) for g in space.genders])
-    cosine = face @ voice.T
-    same = of_face[:, None] == of_voice[None]
-    one_sex = (gender[of_face][:, None] == gender[of_voice][None]) & ~same
+    (face, of_face), (voice, of_voice) = map(space.of, KINDS)
+    cosine, same = face @ voice.T, of_face[:, None] == of_voice
     count = len(space.kind)
     found = [
         (f"silhouette by {name}", silhouette_score(space.styles, label, metric="cosine"), count)
         for name, label in (("speaker", space.speaker), ("modality", space.kind))
     ]
-    found.append(("modality gap", np.linalg.norm(face.mean(0) - voice.mean(0)), count))
+    found.append(("modality gap", (face.mean(0) - voice.mean(0)).norm(), count))
     for name, pairs in (
         ("face and voice of one person", same),
         ("of two people", ~same),
-        ("of two people of one sex", one_sex),
+        ("of two people of one sex", space.one_sex[of_face][:, of_voice] & ~same),
     ):
         if pairs.any():
             found.append((f"cosine, {name}", cosine[pairs].mean(), int(pairs.sum())))
+    rows = [row("styles", "", metric, float(value), n) for metric, value, n in found]
+    rows += retrieval(space, seed=seed)
     shared = {"system": system, "dataset": dataset, "ci_low": None, "ci_high": None, "seed": seed}
-    rows: list[Row] = [
-        {"task": "styles", "metric": m, "value": float(v), "n": n, "chance": None, **shared}
-        for m, v, n in found
-    ]
-    styles = {k: torch.from_numpy(s).float() for k, s in zip(KINDS, (face, voice), strict=True)}
-    codes = dict(zip(KINDS, map(torch.from_numpy, (of_face, of_voice)), strict=True))
     columns = ("task", "metric", "value", "n", "chance")
-    for one in retrieval(styles, codes, torch.from_numpy(gender), seed=seed):
-        rows.append({name: one[name] for name in columns} | shared)
-    return rows
+    return [{name: one[name] for name in columns} | shared for one in rows]

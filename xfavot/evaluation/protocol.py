@@ -31,7 +31,7 @@ from xfavot.config import key_of
 from xfavot.convert.converter import Converter, StyleMaker, Task
 from xfavot.data.store import Store
 from xfavot.errors import DataError
-from xfavot.evaluation import images, manifest, preservation, voices
+from xfavot.evaluation import images, manifest, voices
 from xfavot.evaluation.classifiers import Classifiers, People, classifiers_of
 from xfavot.evaluation.conversions import SPLIT_OF, Study
 from xfavot.evaluation.manifest import EVERYTHING, UNUSABLE, Faces, Group, Voices, reason_of
@@ -51,7 +51,7 @@ FACE_FAMILIES = ("fid", "lpips", "preservation")
 NAMES: Mapping[str, Sequence[str]] = {  # of metrics that go missing where it is not the family's
     "fid": tuple(images.FID_DEFINITIONS),
     "lpips": tuple(images.LPIPS_DEFINITIONS),
-    "preservation": preservation.METRICS,
+    "preservation": images.KEPT,
     "nisqa": (NISQA, NISQA_TTS),
     "f0": (voices.VOICING,),
     "content": (voices.CHARACTERS,),
@@ -157,7 +157,7 @@ class Evaluation:
         if family == UNUSABLE:
             return lambda group: group.usability(seed=seed), ""
         if family == "preservation":
-            return partial(preservation.preservation, seed=seed), ""
+            return partial(images.preservation, seed=seed), ""
         if family in FACE_FAMILIES:
             return self._scorer_of_faces(family)
         if family == "verification":
@@ -313,15 +313,7 @@ def of_checkpoint(
         "vocoder": converter.vocoder.name,
     }
     asked = {"recogniser": cfg.recogniser, "run": run.name, "substitute": cfg.substitute}
-    classifiers = partial(
-        classifiers_of,
-        stores,
-        image_size=converter.image_size,
-        frames=run.model.mel_frames,
-        folder=folder.parents[1] / "auxiliary",
-        device=converter.device,
-        on_log=on_log,
-    )
+    classifiers = partial(classifiers_of, model, stores, device=converter.device, on_log=on_log)
     return Evaluation(
         cfg=cfg,
         groups=groups,

@@ -96,6 +96,6 @@ def _reading(path: str | PathLike[str], networks: Collection[str]) -> Iterator[N
         names = " or ".join(networks)
         raise WeightsError(
             f"{path}: not the weights of {names} ({type(error).__name__}: {error}); "
-            "expected a safetensors file that notebooks/pretrain.ipynb wrote; delete its folder "
-            "and train it again, or install the package again if it came with it"
+            "expected a safetensors file that this package wrote; delete it, so that it is trained "
+            "again, or install the package again if it came with it"
         ) from error
