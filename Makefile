@@ -68,7 +68,7 @@ format: setup
 
 cards: setup
 	$(PY) -c 'from pathlib import Path; from xfavot.data.report import all_cards; Path("DATASETS.md").write_text(all_cards(), encoding="utf-8")'
-	$(PY) -c 'from pathlib import Path; from xfavot.weights.fetched import all_cards; Path("WEIGHTS.md").write_text(all_cards(), encoding="utf-8")'
+	$(PY) -m tools.weights_cards
 
 notebooks: setup
 	$(PY) -m jupytext --sync notebooks/*.py

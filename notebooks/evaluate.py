@@ -40,11 +40,11 @@ run_root: str = "runs"  # folder of runs
 checkpoint: str = ""  # run folder or checkpoint; empty means the newest
 vocoder: str = "source_filter"  # a vocoder's name, or its weights on disk
 manifest: str = ""  # CSV file of external outputs; empty means the checkpoint
-recogniser: str = "espnet_librispeech"  # or pocketsphinx_grid, of GRID's sentences
+recogniser: str = "espnet_librispeech"  # or pocketsphinx_grid, for GRID
 out: str = "runs/external"  # folder of the scores of a manifest
 metrics: str = "all"  # or some, with commas: fid, lpips, nisqa, word_error, ...
 conversions: int = -1  # of each task; 0: the paper's; -1: few on mini
-substitute: str = ""  # judge: also the classifier of faces, under its own name
+substitute: str = ""  # judge: also a classifier of faces
 
 # %%
 import pandas as pd

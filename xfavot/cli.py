@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 from xfavot.errors import XFaVoTError
 from xfavot.weights import fetched
@@ -26,24 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The status of the process.
     """
-    given = _parser().parse_args(arguments)
-    if given.list or not given.names:
-        return _try(lambda: _write(fetched.listing(given.cache)))
-    wanted = fetched.names() if ALL in given.names else tuple(dict.fromkeys(given.names))
-    failed = [name for name in wanted if _try(partial(_fetch, name, given.cache))]
-    if failed and len(wanted) > 1:
-        sys.stderr.write(f"{len(failed)} of {len(wanted)} failed: {', '.join(failed)}\n")
-    return 1 if failed else 0
-
-
-def _fetch(name: str, cache: str | None) -> None:
-    fetched.path(name, cache, download=True, on_log=_write)
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="xfavot", description="XFaVoT's commands")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    fetch = commands.add_parser(
+    fetch = parser.add_subparsers(required=True, metavar="COMMAND").add_parser(
         "fetch-weights",
         help="fetch weights of vocoders and metrics that the package does not ship",
         description="Without a name it lists what there is. Each licence is shown first.",
@@ -51,17 +34,21 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("names", nargs="*", metavar="NAME", help=f"sets of weights, or {ALL!r}")
     fetch.add_argument("--cache", metavar="DIR", help=f"folder; usually {fetched.CACHE}")
     fetch.add_argument("--list", action="store_true", help="list them and fetch nothing")
-    return parser
-
-
-def _try(command: Callable[[], None]) -> int:
-    """Run a command; an error of the package is told without a traceback."""
-    try:
-        command()
-    except XFaVoTError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
+    given = parser.parse_args(arguments)
+    names = fetched.names() if ALL in given.names else tuple(dict.fromkeys(given.names))
+    failed = []
+    for name in ["--list"] if given.list or not names else names:
+        try:
+            if name == "--list":
+                _write(fetched.listing(given.cache))
+            else:
+                fetched.path(name, given.cache, download=True, on_log=_write)
+        except XFaVoTError as error:  # told without a traceback
+            sys.stderr.write(f"error: {error}\n")
+            failed.append(name)
+    if failed and len(names) > 1:
+        sys.stderr.write(f"{len(failed)} of {len(names)} failed: {', '.join(failed)}\n")
+    return 1 if failed else 0
 
 
 def _write(line: str) -> None:

@@ -27,42 +27,47 @@ VOCODER = "vocoder"  # trained like them when asked for; one comes with the pack
 MODALITIES = ("image", "audio")
 PRECISIONS = ("float32", "bf16")
 BOOKKEEPING = ("device", "log_every", "sample_every", "checkpoint_every", "keep_checkpoints")
+OF_RUN = ("dataset", "configuration", "preset", "seed", "data_root", "run_root")  # parameters
+OF_TRAIN = ("steps", "batch_size", "device", "precision")  # parameters too, of the section train
 PLACES = ("name", "data_root", "run_root")
-PARAMETERS = (  # of the training notebook; `overrides` may not hold them a second time
-    *("dataset", "configuration", "preset", "steps", "batch_size", "seed", "device"),
-    *("precision", "data_root", "run_root", "resume", "overrides"),
-)
+ALWAYS_SAID = ("dataset", "image_size", "mel_frames", "xm", "steps", "batch_size", "precision")
+
+
+class Section:
+    """A part of a run, which checks itself."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        """Hold every setting against its bounds."""
+        check_options(self, type(self).__name__.removesuffix("Config").lower())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataConfig:
+class DataConfig(Section):
     """Which prepared stores are read, and how batches are drawn from them."""
 
     dataset: str = "mini"
     corpora: tuple[str, ...] = ("mini",)
     augment: bool = False  # A30: random flip and resized crop of faces
 
-    def __post_init__(self) -> None:
-        """Check that there is a corpus."""
-        require(bool(self.corpora), "data.corpora", self.corpora, "a corpus", "name one")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Section):
     """Sizes of the eight modules (Tables 6 to 9) and of the two frozen networks."""
 
     image_size: int = option(128, least=16)  # pixels, STATED
     image_width: int = option(128, least=1)  # channels after the stem, STATED
     image_max_width: int = option(512, least=1)  # channels, STATED
     image_levels: int = option(4, least=1)  # halvings in G_I, STATED
-    mel_bins: int = 80  # STATED
+    mel_bins: int = option(80, choices=(80,))  # STATED; see audio/mel.py
     mel_frames: int = option(192, least=80)  # training crop, STATED
     audio_width: int = option(64, least=1)  # channels after the stem, STATED
     audio_max_width: int = option(512, least=1)  # channels, STATED
     style_dim: int = option(64, least=1)  # STATED
     latent_dim: int = option(16, least=1)  # STATED
     mapping_width: int = option(512, least=1)  # STATED
-    genders: int = 2  # STATED
+    genders: int = option(2, choices=(2,))  # f and m, STATED
     speakers: int = option(128, least=0)  # STATED; 0: as many as the training data has
     f0_width: int = option(64, least=1)  # JDC first width, CODE
     f0_channels: int = option(128, least=1)  # F0 channels at the bottleneck of G_A, STATED
@@ -73,7 +78,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Check that the sizes fit together."""
-        check_options(self, "model")
+        Section.__post_init__(self)
         size, frames, groups = self.image_size, self.mel_frames, self.content_width
         power = size & (size - 1) == 0
         require(power, "model.image_size", size, "a power of two", "use 64 or 128")
@@ -81,14 +86,12 @@ class ModelConfig:
         step = f"use {deepest} or fewer at {size} pixels"
         fits = self.image_levels <= deepest
         require(fits, "model.image_levels", self.image_levels, "two pixels left", step)
-        require(self.mel_bins == 80, "model.mel_bins", self.mel_bins, "80", "see audio/mel.py")
         require(frames % 4 == 0, "model.mel_frames", frames, "a multiple of 4", "use 96 or 192")
         require(groups % 8 == 0, "model.content_width", groups, "a multiple of 8", "use 64")
-        require(self.genders == 2, "model.genders", self.genders, "2 (f, m)", "remove it")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LossConfig:
+class LossConfig(Section):
     """Weight of every term; a weight of 0 switches the term off. A4: all values lost."""
 
     sty: float = option(1.0, least=0)
@@ -109,13 +112,9 @@ class LossConfig:
     r1_image: float = option(1.0, least=0)  # A3
     r1_audio: float = option(1.0, least=0)  # A3
 
-    def __post_init__(self) -> None:
-        """Check that no weight is negative and tau is positive."""
-        check_options(self, "loss")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PretrainConfig:
+class PretrainConfig(Section):
     """Training of the F0 and the content network (A28), and of a vocoder where one is asked for.
 
     `source`: "auto" takes a network trained before on the same data, else the shipped one if its
@@ -132,13 +131,9 @@ class PretrainConfig:
     vocoder_lr: float = option(2.0e-3, above=0)
     vocoder_batch_size: int = option(8, above=0)  # crops of 0.8 s
 
-    def __post_init__(self) -> None:
-        """Check that the source is known and every number positive."""
-        check_options(self, "pretrain")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Section):
     """The optimisation: length, batch, rates, update rule, bookkeeping."""
 
     steps: int = option(20_000, least=1)  # STATED
@@ -154,7 +149,7 @@ class TrainConfig:
     update_rule: str = option("alternate", choices=("alternate", "fused"))  # A12: ancestors' order
     sources: str = option("all", choices=("all", "one"))  # A13: style sources a step
     dual_domain: bool = True  # STATED
-    speaker_head_probability: float = option(0.5, least=0)  # A2
+    speaker_head_probability: float = option(0.5, least=0, most=1)  # A2
     warmup_steps: int = option(0, least=0)  # A20: self-reconstruction before adversarial training
     warmup_batch_size: int = option(16, least=1)  # A20
     warmup_lr: float = option(1.0e-3, above=0)  # A20, with beta1 0.9
@@ -176,9 +171,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check lengths, rates and names."""
-        check_options(self, "train")
-        share = self.speaker_head_probability
-        require(share <= 1, "train.speaker_head_probability", share, "0 to 1", "use 0.5")
+        Section.__post_init__(self)
         known = bool(self.modalities) and set(self.modalities) <= set(MODALITIES)
         require(known, "train.modalities", self.modalities, f"some of {MODALITIES}", "name one")
         require_device("train.device", self.device)
@@ -225,25 +218,17 @@ def resolve(
     dataset: str = "mini",
     configuration: str = "xfavot",
     preset: str = "",
-    steps: int = FROM_PRESET,
-    batch_size: int = FROM_PRESET,
-    seed: int = 0,
-    device: str = "auto",
-    precision: str = "",
-    data_root: str = "data",
-    run_root: str = "runs",
     overrides: Mapping[str, Any] | None = None,
+    **further: Any,
 ) -> RunConfig:
     """Put a run together: defaults, preset, configuration, parameters, overrides.
 
     Args:
         dataset, configuration, preset: names in `xfavot/presets/`; an empty preset is "mini" for
             dataset "mini", else "paper".
-        steps, batch_size: -1 for the preset's.
-        seed: of everything random.
-        device, precision: of the training; an empty precision is the preset's.
-        data_root, run_root: folders of prepared stores and of runs.
         overrides: dotted settings to values, such as ``{"loss.xm": 0.5}``.
+        further: `seed`, `data_root`, `run_root`; and `steps`, `batch_size`, `device`, `precision`,
+            of which -1 or "" is the preset's.
 
     Returns:
         The run; its name is set unless `overrides` holds `name`.
@@ -252,13 +237,9 @@ def resolve(
         ConfigError: an unknown name, a wrong type or value.
     """
     preset = preset or ("mini" if dataset == "mini" else "paper")
-    train = {"steps": steps, "batch_size": batch_size, "device": device, "precision": precision}
+    train = {name: further.pop(name) for name in OF_TRAIN if name in further}
     chosen = {
-        "configuration": configuration,
-        "preset": preset,
-        "seed": seed,
-        "data_root": data_root,
-        "run_root": run_root,
+        **{"configuration": configuration, "preset": preset, **further},
         "data": {"dataset": dataset, "corpora": corpora_of(dataset)},
         "train": {name: v for name, v in train.items() if v not in (FROM_PRESET, "")},
     }
@@ -278,18 +259,12 @@ def nest(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """
     nested: dict[str, Any] = {}
     for key, value in overrides.items():
-        section, _, name = key.partition(".")
+        section, _, name = typed(key, str, "a key of overrides").partition(".")
         if isinstance(value, dict):
-            raise ConfigError(
-                f"overrides: {key} is a mapping; expected one setting a key; "
-                f"write {key}.<name>: value"
-            )
+            raise ConfigError(f"overrides: {key} is a mapping; write {key}.<name>: value")
         own = "dataset" if key in ("data.dataset", "data.corpora") else key.removeprefix("train.")
-        if own in PARAMETERS:
-            raise ConfigError(
-                f"overrides holds {key!r}; expected settings that are no parameter of the "
-                f"notebook; give it with -p {own}"
-            )
+        if own in (*OF_RUN, *OF_TRAIN):
+            raise ConfigError(f"overrides holds {key!r}, a parameter; give it with -p {own}")
         (nested.setdefault(section, {}) if name else nested)[name or section] = value
     return nested
 
@@ -300,22 +275,16 @@ def corpora_of(dataset: str) -> tuple[str, ...]:
     Raises:
         ConfigError: no such dataset.
     """
-    listed = presets.load("datasets", dataset).get("corpora")
-    corpora: tuple[str, ...] = typed(listed, tuple[str, ...], f"datasets/{dataset}.yaml: corpora")
-    return corpora
+    return tuple(presets.load("datasets", dataset)["corpora"])
 
 
-def place(name: str, value: str) -> str:
+def place(value: str) -> str:
     """Say where a folder parameter points.
 
     Papermill runs a notebook in the folder that it was called from, JupyterLab in the notebook's
     own. So that `data` and `runs` are the same folders in both, a relative folder is taken from the
     repository's root where the current folder is its `notebooks/`.
-
-    Raises:
-        ConfigError: it is empty.
     """
-    require(bool(value.strip()), name, value, "a folder", f"leave -p {name} out for the default")
     here = Path.cwd()
     inside = here.name == "notebooks" and (here.parent / "xfavot" / "config.py").is_file()
     return str(Path("..", value)) if inside and not Path(value).is_absolute() else value
@@ -364,25 +333,18 @@ def key_of(record: Mapping[str, Any]) -> str:
 
 
 def describe(cfg: RunConfig) -> str:
-    """Say in plain lines what a run is, with the defaults it leaves in parentheses."""
-    train, model = cfg.train, cfg.model
-    lines = [
-        f"run            {cfg.run_root}/{cfg.name}",
-        f"dataset        {cfg.data.dataset} ({', '.join(cfg.data.corpora)}) in {cfg.data_root}",
-        f"configuration  {cfg.configuration}, preset {cfg.preset}, seed {cfg.seed}",
-        f"sizes          faces {model.image_size} x {model.image_size}, "
-        f"mels {model.mel_bins} x {model.mel_frames}",
-        f"training       {train.steps} steps of {train.batch_size} on {train.device}, "
-        f"{train.precision}, {' and '.join(train.modalities)}",
-    ]
-    ours, defaults = to_dict(cfg), to_dict(RunConfig())
-    skip = {"dataset", "corpora", "steps", "batch_size", *BOOKKEEPING}
-    for section in ("data", "model", "loss", "pretrain", "train"):
-        changed = [
-            f"{name} {value} ({defaults[section][name]})"
-            for name, value in ours[section].items()
-            if value != defaults[section][name] and name not in skip
-        ]
-        if changed:
-            lines.append(f"{section:<15}{', '.join(changed)}")
+    """Say in plain lines what a run is: what everybody asks for, and what differs from a default.
+
+    The default stands in parentheses.
+    """
+    lines = [f"run       {cfg.run_root}/{cfg.name}", f"stores    {cfg.data_root}"]
+    for section, settings in to_dict(cfg).items():
+        if isinstance(settings, dict):
+            usual = to_dict(RunConfig())[section]
+            said = [
+                f"{name} {value}" + (f" ({usual[name]})" if value != usual[name] else "")
+                for name, value in settings.items()
+                if name not in BOOKKEEPING and (value != usual[name] or name in ALWAYS_SAID)
+            ]
+            lines.append(f"{section:<10}{', '.join(said)}")
     return "\n".join(lines)

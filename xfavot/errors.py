@@ -51,11 +51,7 @@ def require_same_shape(name: str, a: Tensor, b: Tensor) -> None:
     Raises:
         ShapeError: the shapes differ.
     """
-    if a.shape != b.shape:
-        raise ShapeError(
-            f"{name}: the two tensors have shapes {tuple(a.shape)} and {tuple(b.shape)}; "
-            "expected the same shape; pass tensors of one batch and size"
-        )
+    require_shape(name, b, tuple(a.shape))
 
 
 def require_shape(name: str, tensor: Tensor, pattern: tuple[int | None, ...]) -> None:
@@ -70,7 +66,7 @@ def require_shape(name: str, tensor: Tensor, pattern: tuple[int | None, ...]) ->
         ShapeError: the number of axes or a fixed length differs.
     """
     fits = tensor.dim() == len(pattern) and all(
-        want is None or want == got for want, got in zip(pattern, tensor.shape, strict=True)
+        want in (None, got) for want, got in zip(pattern, tensor.shape, strict=True)
     )
     if not fits:
         wanted = ", ".join("any" if p is None else str(p) for p in pattern)

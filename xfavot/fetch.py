@@ -3,18 +3,18 @@
 ``XFAVOT_OFFLINE=1`` forbids any connection; proxies of the environment are obeyed. What has come of
 a file is ``<name>.part``, and beside it lies the server's mark of the version (ETag or
 Last-Modified), without which a changed file could be joined to an old part. Archives unpack beside
-their target, which appears at the end with a stamp that says what it was made of.
+their target, which appears at the end.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import hashlib
+import itertools
 import json
 import os
 import re
 import shutil
-import stat
 import tarfile
 import time
 import zipfile
@@ -28,8 +28,7 @@ from urllib.parse import quote
 from filelock import FileLock
 
 from xfavot import __version__
-from xfavot.errors import DataError
-from xfavot.files import write_whole
+from xfavot.errors import DataError, import_optional
 
 Log = Callable[[str], None]
 OFFLINE = "XFAVOT_OFFLINE"
@@ -40,10 +39,8 @@ SILENCE_SECONDS = 60.0  # without a byte, after which a connection counts as dea
 LINE_SECONDS = 10.0  # between two lines of progress
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # status codes that another try may overcome
 MARK = ".version"  # ends the name of the server's mark of the version
-STAMP = ".unpacked.json"  # in an unpacked folder
 MOST_RATIO = 100  # of unpacked to packed bytes; media hardly shrink, bombs do
 RATIO_FREE_BYTES = 1 << 24  # a small archive may unpack to this many, whatever the ratio
-_OUTSIDE = re.compile(r"^/|^[A-Za-z]:|\\|\0|(^|/)\.\.(/|$)")  # a name that is no path below
 _PAGE = re.compile(rb"\s*(<!doctype html|<html|<head|<\?xml[^>]*>\s*<(!doctype )?html)", re.I)
 
 
@@ -117,9 +114,6 @@ def fetch(remote: Remote, folder: Path, log: Log) -> Path:
     for url in (remote.url, *remote.mirrors):
         try:
             _receive(url, remote, part, log)
-            if fault := fault_of(part, remote):
-                part.unlink()
-                raise _RefusedError(f"sent a file that {fault}; it was removed")
         except _RefusedError as error:
             reasons.append(f"{url} {error}")
             log(f"{remote.file}: {reasons[-1]}")
@@ -137,21 +131,14 @@ def fetch(remote: Remote, folder: Path, log: Log) -> Path:
 
 
 def _receive(url: str, remote: Remote, part: Path, log: Log) -> None:
-    """Try one address until the part is whole or the patience ends."""
-    try:
-        import requests
-        from urllib3.exceptions import HTTPError
-    except ImportError as error:
-        raise DataError(
-            'downloads need requests, which is not installed; run: pip install "xfavot[data]"'
-        ) from error
-
+    """Try one address until the part is whole and the right one, or the patience ends."""
+    requests = import_optional("requests", extra="data", purpose="fetching files")
     failures, most = 0, _size_of(part)
     while not (remote.bytes and _size_of(part) == remote.bytes):
         try:
             _ask(requests, url, remote, part, log)
-            return
-        except (requests.RequestException, HTTPError) as error:
+            break
+        except requests.RequestException as error:
             failures = 1 if _size_of(part) > most else failures + 1
             most = max(most, _size_of(part))
             if isinstance(error, ValueError) or failures >= TRIES:  # a ValueError: no address
@@ -159,6 +146,9 @@ def _receive(url: str, remote: Remote, part: Path, log: Log) -> None:
             pause = min(2.0**failures, MOST_PAUSE_SECONDS)
             log(f"{remote.file}: {error}; trying again in {pause:.0f} s")
             time.sleep(pause)
+    if fault := fault_of(part, remote):
+        part.unlink()
+        raise _RefusedError(f"sent a file that {fault}; it was removed")
 
 
 def _ask(requests: Any, url: str, remote: Remote, part: Path, log: Log) -> None:
@@ -176,29 +166,23 @@ def _ask(requests: Any, url: str, remote: Remote, part: Path, log: Log) -> None:
         schemes = [hop.url.partition(":")[0] for hop in (*response.history, response)]
         if code not in (200, 206, 416) or schemes != sorted(schemes):
             raise _RefusedError(f"answers with status {code} by {' and '.join(schemes)}")
-        if "html" in given.get("Content-Type", ""):
-            raise _RefusedError("answers with a web page in place of the file")
         etag = given.get("ETag", "")  # a weak one does not name the bytes
         came = etag if etag.startswith('"') else given.get("Last-Modified", "")
         begins = given.get("Content-Range", "").startswith(f"bytes {offset}-")
         if code != 200 and not (code == 206 and begins and came in (version, "")):
             part.unlink()
             raise requests.ConnectionError("the file here is not continued; starting anew")
-        offset = offset if code == 206 else 0
-        total = offset + int(given.get("Content-Length", 0))
-        if remote.bytes and total not in (offset, remote.bytes):
-            raise _RefusedError(f"offers {total} bytes, expected {remote.bytes}")
         mark.write_text(came, encoding="utf-8")
-        begun = last = time.monotonic()
-        with part.open("ab" if offset else "wb") as file:
-            for chunk in response.raw.stream(CHUNK_BYTES, decode_content=False):
+        last = time.monotonic()
+        with part.open("ab" if code == 206 else "wb") as file:
+            for chunk in response.iter_content(CHUNK_BYTES):
                 file.write(chunk)
-                now, done = time.monotonic(), file.tell()
-                if remote.bytes and done > remote.bytes:
+                if remote.bytes and file.tell() > remote.bytes:
                     break
-                if now - last >= LINE_SECONDS:
-                    last, rate = now, size_text((done - offset) / (now - begun))
-                    log(f"{remote.file}: {size_text(done)} of {size_text(total)}, {rate} a second")
+                if time.monotonic() - last >= LINE_SECONDS:
+                    last = time.monotonic()
+                    whole = f" of {size_text(remote.bytes)}" if remote.bytes else ""
+                    log(f"{remote.file}: {size_text(file.tell())}{whole}")
 
 
 def _size_of(part: Path) -> int:
@@ -230,20 +214,17 @@ def looks_like_page(head: bytes) -> bool:
 
 def checksum_of(path: Path, algorithm: str = "sha256") -> str:
     """Return the checksum of a file, for example ``"sha256:0f3a..."``."""
-    digest = hashlib.new(algorithm, usedforsecurity=False)
     with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return f"{algorithm}:{digest.hexdigest()}"
+        return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
 
 
 def size_text(count: float) -> str:
     """Write a number of bytes with three digits and a decimal unit."""
-    step = 0
-    while count >= 999.5 and step < 4:
-        count, step = count / 1000, step + 1
-    number = f"{count:.3g}" if step and count < 100 else f"{count:.0f}"
-    return f"{number} {('bytes', 'kB', 'MB', 'GB', 'TB')[step]}"
+    units = ["bytes", "kB", "MB", "GB", "TB"]
+    while count >= 999.5 and len(units) > 1:
+        count /= 1000
+        del units[0]
+    return f"{count:.3g} {units[0]}"
 
 
 def record_files(record: str, wanted: Sequence[str], folder: Path, log: Log) -> list[Remote]:
@@ -251,7 +232,7 @@ def record_files(record: str, wanted: Sequence[str], folder: Path, log: Log) -> 
 
     Args:
         record: its address in the API, ``https://zenodo.org/api/records/<number>``.
-        wanted: names; ``*``, ``?`` and ``[1-9]`` as in a shell.
+        wanted: names, with ``[1-9]`` as in a shell, and no ``*``, which could lead elsewhere.
         folder, log: as in :func:`fetch`.
 
     Raises:
@@ -260,20 +241,19 @@ def record_files(record: str, wanted: Sequence[str], folder: Path, log: Log) -> 
     file = f"record-{record.rpartition('/')[2]}.json"
     listing = fetch(Remote(url=record, file=file), folder, log)
     try:
-        files = {
-            entry["key"]: Remote(
-                url=f"{record}/files/{quote(entry['key'])}/content",
-                file=entry["key"],
-                bytes=int(entry["size"]),
-                checksum=entry["checksum"],
+        listed = {entry["key"]: entry for entry in json.loads(listing.read_bytes())["files"]}
+        names = [fnmatch.filter(listed, pattern) for pattern in wanted]
+        if not all(names):
+            raise ValueError(f"lists {', '.join(listed)}, expected {', '.join(wanted)}")
+        return [
+            Remote(
+                url=f"{record}/files/{quote(name)}/content",
+                file=name,
+                bytes=int(listed[name]["size"]),
+                checksum=listed[name]["checksum"],
             )
-            for entry in json.loads(listing.read_bytes())["files"]
-        }
-        names = [name for pattern in wanted for name in fnmatch.filter(files, pattern)]
-        absent = [pattern for pattern in wanted if not fnmatch.filter(files, pattern)]
-        if absent or any("/" in name or "\\" in name or name.startswith(".") for name in names):
-            raise ValueError(f"lists {', '.join(files)}, expected {', '.join(wanted)}")
-        return [files[name] for name in names]
+            for name in itertools.chain(*names)
+        ]
     except (ValueError, TypeError, LookupError) as error:
         listing.unlink()  # asked for again by the next call
         raise DataError(
@@ -282,26 +262,13 @@ def record_files(record: str, wanted: Sequence[str], folder: Path, log: Log) -> 
         ) from error
 
 
-def is_unpacked(folder: Path, name: str, size: int) -> bool:
-    """Say whether a folder is what an archive of this name and size (0 if unknown) unpacks to.
-
-    Raises:
-        DataError: something else is there, which is never overwritten.
-    """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return False
-    stamp = folder / STAMP
-    made = json.loads(stamp.read_text(encoding="utf-8")) if stamp.is_file() else {}
-    if made.get("archive") == name and size in (0, made.get("bytes")):
-        return True
-    raise DataError(
-        f"{folder} holds {made or 'something else'}; expected nothing, or what {name} unpacks to; "
-        "if these are the originals use them as they are, else move them away and run again"
-    )
+def is_unpacked(folder: Path) -> bool:
+    """Say whether something is in a folder already, which nothing is ever unpacked over."""
+    return folder.exists() and any(folder.iterdir())
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip or a tar into a folder of its own, or find it unpacked.
+    """Unpack a zip or a tar into a folder of its own, unless something is in it already.
 
     A single folder at its top that is called as the archive takes the place of `folder`.
 
@@ -310,11 +277,9 @@ def unpack(archive: Path, folder: Path) -> None:
         folder: appears when all is unpacked.
 
     Raises:
-        DataError: the archive is damaged, hostile or too large, or something else is at `folder`;
-            what was there stays and nothing is added.
+        DataError: the archive is damaged, hostile or too large; nothing is added.
     """
-    size = archive.stat().st_size
-    if is_unpacked(folder, archive.name, size):
+    if is_unpacked(folder):
         return
     draft = folder.with_name(f".{folder.name}.unpacking")
     shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed
@@ -322,15 +287,12 @@ def unpack(archive: Path, folder: Path) -> None:
         draft.mkdir(parents=True)
         _extract(archive, draft)
         top = draft / stem(archive.name)
-        whole = top if list(draft.iterdir()) == [top] and top.is_dir() else draft
-        write_whole(whole / STAMP, json.dumps({"archive": archive.name, "bytes": size}))
-        whole.replace(folder)
-    except DataError:
-        raise
+        (top if list(draft.iterdir()) == [top] and top.is_dir() else draft).replace(folder)
     except Exception as error:  # what decoders raise on hostile bytes is a long list
         raise DataError(
             f"{archive} cannot be unpacked ({type(error).__name__}: {error}); expected a whole "
-            "archive and free space; free some, or fetch it again; nothing was unpacked"
+            "archive of plain files and free space; free some, or fetch it again and look at it "
+            "before trusting it; nothing was unpacked"
         ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -342,22 +304,19 @@ def stem(name: str) -> str:
 
 
 def _extract(archive: Path, folder: Path) -> None:
-    """Write what an archive holds, each member judged before it is written."""
+    """Write what an archive holds; names that lead out of the folder are refused or tamed."""
     room = max(MOST_RATIO * archive.stat().st_size, RATIO_FREE_BYTES)
 
-    def admit(name: str, size: int, is_plain: bool) -> None:
+    def admit(size: int) -> None:
         nonlocal room
         room -= max(size, 512)  # many empty files are a bomb too
-        fault = "leads out of the folder" if _OUTSIDE.search(name) else ""
-        fault = fault or ("is too much to unpack" if room < 0 else "")
-        if fault or not is_plain:
-            raise DataError(
-                f"{archive}: {name[:200]!r} {fault or 'is a link or a device'}; expected files "
-                "that unpack safely; nothing was unpacked: look at it before trusting it"
-            )
+        if room < 0:
+            raise ValueError("it is too much to unpack")
 
     def admit_tar(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
-        admit(member.name, member.size, member.isreg() or member.isdir())
+        admit(member.size)
+        if not (member.isreg() or member.isdir()):
+            raise ValueError(f"{member.name[:200]!r} is a link or a device")
         return tarfile.data_filter(member, path)
 
     with archive.open("rb") as file:
@@ -365,9 +324,8 @@ def _extract(archive: Path, folder: Path) -> None:
     if is_zip:
         with zipfile.ZipFile(archive) as packed:
             for entry in packed.infolist():
-                kind = stat.S_IFMT(entry.external_attr >> 16)
-                admit(entry.orig_filename, entry.file_size, kind in (0, stat.S_IFREG, stat.S_IFDIR))
-            packed.extractall(folder)
+                admit(entry.file_size)
+            packed.extractall(folder)  # a link becomes a file that holds its text
         return
     with tarfile.open(archive) as tar:
         tar.extractall(folder, filter=admit_tar)

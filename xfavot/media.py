@@ -19,9 +19,8 @@ Media: TypeAlias = str | PathLike[str] | bytes  # a path, or what a file holds
 
 # Formats of Pillow that say what they are in their first bytes; others guess.
 PICTURES = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")
+COMMON = {b"\xff\xd8\xff": "picture", b"\x89PNG\r\n": "picture", b"fLaC": "sound"}
 HEAD_BYTES = 2048  # in which a file of sound or pictures has a byte that no text has
-COMMON = ((b"\xff\xd8\xff", "picture"), (b"\x89PNG\r\n", "picture"), (b"fLaC", "sound"))
-COVER = 0x400  # FFmpeg's flag (attached_pic) of a track that holds one picture
 _TEXT = bytes({*b"\t\n\f\r\x1b", *range(32, 256)})
 _QUICK = {"probesize": "65536", "formatprobesize": "4096"}  # bytes looked at
 
@@ -131,7 +130,7 @@ def _look(source: Media) -> str | None:
     try:
         with open_media(source) as file:
             head = file.read(12)
-            for start, kind in COMMON:
+            for start, kind in COMMON.items():
                 if head.startswith(start):
                     return kind
             if head[:4] + head[8:] == b"RIFFWAVE":
@@ -141,19 +140,15 @@ def _look(source: Media) -> str | None:
                 return "picture"
             file.seek(0)
             with open_container(file, **_QUICK) as container:
-                return _of_streams(container)
+                streams = container.streams.audio or container.streams.video
+                if next(container.decode(streams[0]), None) is None:  # some formats are guessed
+                    return None
+                return "film" if moving_pictures(container) else "sound"
     except Exception:  # decoders raise anything; what they refuse is no media
         return None
 
 
-def _of_streams(container: Any) -> str | None:
-    """Tell a film from a sound; a frame of it has to decode, since some formats are guessed."""
-    streams = container.streams.audio or container.streams.video
-    if not streams or next(container.decode(streams[0]), None) is None:
-        return None
-    return "film" if moving_pictures(container) else "sound"
-
-
 def moving_pictures(container: Any) -> list[Any]:
     """Return the tracks of a film's pictures; the cover of a sound is none."""
-    return [track for track in container.streams.video if not track.disposition & COVER]
+    tracks = [(track, track.disposition) for track in container.streams.video]
+    return [track for track, flags in tracks if not flags & type(flags).attached_pic]

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import inspect
-import json
 import os
 import sys
 import typing
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from xfavot import config
-from xfavot.config import FROM_PRESET, NETWORKS, VOCODER, RunConfig, corpora_of, place
+from xfavot.config import FROM_PRESET, NETWORKS, PRECISIONS, VOCODER, RunConfig, corpora_of, place
 from xfavot.errors import ConfigError
 from xfavot.presets import parse
 from xfavot.strict import check_options, nearest, option, require, typed
@@ -31,15 +28,16 @@ if typing.TYPE_CHECKING:
 INJECTED_HEAD = "# Parameters"  # first line of the cell that papermill injects
 NO_MODEL = "none"  # given as checkpoint of a study: the ground truth alone
 RECOGNISERS = ("espnet_librispeech", "pocketsphinx_grid")
+TRAINABLE = (*NETWORKS, VOCODER)
 METRICS = (
     *("fid", "lpips", "preservation"),  # of faces; the others are of voices
     *("nisqa", "speaker_similarity", "word_error", "f0", "content", "verification"),
 )
+FORMS = ("faces", "outputs")
 ALL = "all"
 VOICES = ("auto", "kokoro", "espeak")  # of mini
 MINI_CONVERSIONS = 24  # voices a task, faces a direction; minutes, not hours
-FOLDERS = ("data_root", "run_root", "out")
-OPTIONAL_FOLDERS = ("answers", "manifest", "study")  # "" for none
+FOLDERS = ("data_root", "run_root", "out", "answers", "manifest", "study")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +47,7 @@ class Parameters:
     dataset: str = option("mini", "mixture of corpora, see docs/training.md")
     data_root: str = option("data", "folder of prepared stores")
     seed: int = option(0, "seed of everything random", least=0)
+    FIXED: ClassVar[dict[str, Any]] = {}  # of the run, whatever the parameters say
 
     def __post_init__(self) -> None:
         """Check every value alone."""
@@ -61,56 +60,36 @@ class Parameters:
         """The corpora that the dataset mixes."""
         return corpora_of(self.dataset)
 
+    @property
+    def run(self) -> RunConfig:
+        """The run that these parameters define, where they define one."""
+        return self._run()
+
     def _run(self, **further: Any) -> RunConfig:
-        """The run of those parameters that define one, and of further ones."""
-        known = inspect.signature(config.resolve).parameters
-        given = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
-        return config.resolve(**{k: v for k, v in given.items() if k in known} | further)
+        names = (*config.OF_RUN, *config.OF_TRAIN, "overrides")
+        given = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        return config.resolve(**given | self.FIXED | further)
 
     @classmethod
     def resolve(cls, **given: Any) -> Self:
         """Check what a notebook passes; parameters left out take their default.
 
-        Relative folders are those of the repository, also in JupyterLab (:func:`config.place`).
+        `overrides` may also be the text of a mapping, in YAML. Relative folders are those of the
+        repository, also in JupyterLab (:func:`config.place`).
 
         Raises:
             ConfigError: an unknown name (also one that only papermill saw), a wrong type or value.
         """
-        declared = [entry.name for entry in dataclasses.fields(cls)]
-        for name in injected():
-            if name not in declared:
-                raise ConfigError(
-                    f"{name} was given with -p but is not a parameter of this notebook; "
-                    f"{nearest(name, declared)}"
-                )
-        hints = typing.get_type_hints(cls)
-        for name, value in given.items():
+        declared, hints = [f.name for f in dataclasses.fields(cls)], typing.get_type_hints(cls)
+        for name in (*injected(), *given):
             if name not in declared:
                 raise ConfigError(f"{name} is not a parameter here; {nearest(name, declared)}")
-            overrides = name == "overrides"
-            given[name] = read_overrides(value) if overrides else typed(value, hints[name], name)
-        made = cls(**given)
-        named = [name for name in FOLDERS if name in declared]
-        named += [name for name in OPTIONAL_FOLDERS if getattr(made, name, "")]
-        placed: dict[str, Any] = {name: place(name, getattr(made, name)) for name in named}
+        if isinstance(overrides := given.get("overrides"), str):
+            given["overrides"] = parse(overrides, "overrides")
+        made = cls(**{name: typed(value, hints[name], name) for name, value in given.items()})
+        folders = {name: getattr(made, name) for name in FOLDERS if name in declared}
+        placed: dict[str, Any] = {name: place(value) for name, value in folders.items() if value}
         return dataclasses.replace(made, **placed)
-
-
-def cell(cls: type[Parameters]) -> str:
-    """Write the parameter cell of a notebook, one ``name: type = literal  # help`` a line."""
-    lines = []
-    for name, hint, default, help in describe(cls):
-        literal = json.dumps(default) if isinstance(default, str | dict) else repr(default)
-        lines.append(f"{name}: {hint} = {literal}  # {help}")
-    return "\n".join(lines)
-
-
-def describe(cls: type[Parameters]) -> Iterator[tuple[str, str, Any, str]]:
-    """Yield name, type, default and help of every parameter."""
-    for entry in dataclasses.fields(cls):
-        made = entry.default_factory
-        default = entry.default if made is dataclasses.MISSING else made()
-        yield entry.name, str(entry.type).split("[")[0], default, entry.metadata["help"]
 
 
 def injected() -> dict[str, Any]:
@@ -134,42 +113,9 @@ def injected() -> dict[str, Any]:
     return values
 
 
-def read_overrides(value: object) -> dict[str, Any]:
-    """Read the `overrides` parameter: a mapping, or the text of one.
-
-    `papermill -y 'overrides: {loss.xm: 0.5}'` hands over a dict; `-p overrides '{"loss.xm": 0.5}'`
-    hands over its text, which is read as JSON or else as YAML, with the types that these give.
-
-    Raises:
-        ConfigError: neither of the two.
-    """
-    if isinstance(value, str):
-        try:
-            loaded = json.loads(value) if value.strip() else {}
-        except json.JSONDecodeError:
-            loaded = parse(value, "overrides")
-        value = loaded
-    overrides = typed(value, dict, "overrides")
-    for key in overrides:
-        typed(key, str, "a key of overrides")
-    return dict(overrides)
-
-
 def names_of(text: str) -> tuple[str, ...]:
     """Read different names separated by commas; empty ones do not count."""
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-
-
-def _steps() -> Any:
-    return option(FROM_PRESET, "training steps; -1: the preset's", least=1, neutral=FROM_PRESET)
-
-
-def _preset() -> Any:
-    return option("", "size; empty means mini for dataset mini, else paper")
-
-
-def _overrides() -> Any:
-    return option({}, "dotted settings, such as loss.xm, to values")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,11 +150,9 @@ class Prepare(Parameters):
             says = f"{usual} for {self.dataset}"
             require("mini" in self.corpora or given == usual, name, given, says, "of mini alone")
         needs = [corpus for corpus in self.corpora if corpus != "mini"]
-        if needs and not self.source and not self.download:
-            raise ConfigError(
-                f"source is empty; expected the folder of originals of {', '.join(needs)}; give it "
-                "with -p source <folder>, or -p download True to fetch what may be fetched"
-            )
+        given = bool(self.source or self.download or not needs)
+        step = "give it with -p source <folder>, or -p download True to fetch what may be fetched"
+        require(given, "source", "", f"the folder of originals of {', '.join(needs)}", step)
 
     @property
     def originals(self) -> str:
@@ -227,45 +171,33 @@ class Train(OnRuns):
     """Of `train`: one run, a row of the paper's tables at some size."""
 
     configuration: str = option("xfavot", "row of the paper's tables")
-    preset: str = _preset()
-    steps: int = _steps()
-    batch_size: int = option(
-        FROM_PRESET, "samples a step; -1: the preset's", least=1, neutral=FROM_PRESET
-    )
-    precision: str = option(
-        "", "float32 or bf16; empty means the preset's", choices=("", *config.PRECISIONS)
-    )
+    preset: str = option("", "size; empty means mini for dataset mini, else paper")
+    steps: int = option(FROM_PRESET, "training steps; -1: the preset's", least=1)
+    batch_size: int = option(FROM_PRESET, "samples a step; -1: the preset's", least=1)
+    precision: str = option("", "float32 or bf16; empty means the preset's", choices=PRECISIONS)
     resume: str = option("", "run folder or checkpoint to go on from; empty means none")
-    overrides: dict[str, Any] = _overrides()
-
-    @property
-    def run(self) -> RunConfig:
-        """The run that these parameters define."""
-        return self._run()
+    overrides: dict[str, Any] = option({}, "dotted settings, such as loss.xm, to values")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method(OnDevice):
-    """Of `method`: the data of one batch and the size of the modules that it goes through."""
+    """Of `method`: the data of one batch and the size of the modules that it goes through.
+
+    Its run is that whose first step after the warm-up is shown; nothing is written to its folder.
+    """
 
     preset: str = option("mini", "size; the F0 and content networks of mini come with the package")
-
-    @property
-    def run(self) -> RunConfig:
-        """The run whose first step after the warm-up is shown; nothing is written to its folder."""
-        return self._run(overrides={"pretrain.source": "shipped"})
+    FIXED: ClassVar[dict[str, Any]] = {"overrides": {"pretrain.source": "shipped"}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pretrain(OnRuns):
     """Of `pretrain`: a network that stays frozen in the GAN, or a vocoder."""
 
-    network: str = option(
-        "all", "f0, content, vocoder, or all: the first two", choices=(*NETWORKS, VOCODER, "all")
-    )
-    preset: str = _preset()
-    steps: int = _steps()
-    overrides: dict[str, Any] = _overrides()
+    network: str = option("all", "f0, content, vocoder, or all: the first two", choices=TRAINABLE)
+    preset: str = option("", "size; empty means mini for dataset mini, else paper")
+    steps: int = option(FROM_PRESET, "training steps; -1: the preset's", least=1)
+    overrides: dict[str, Any] = option({}, "dotted settings, such as loss.xm, to values")
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -275,24 +207,18 @@ class Pretrain(OnRuns):
     @property
     def run(self) -> RunConfig:
         """The run that they are for; `steps` counts for each network trained."""
-        run = self._run(steps=FROM_PRESET)
-        if self.steps == FROM_PRESET:
-            return run
-        lengths: dict[str, Any] = {f"{name}_steps": self.steps for name in self.networks}
+        run, names = self._run(steps=FROM_PRESET), self.networks
+        lengths: dict[str, Any] = {f"{n}_steps": self.steps for n in names if self.steps > 0}
         return dataclasses.replace(run, pretrain=dataclasses.replace(run.pretrain, **lengths))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark(OnDevice):
-    """Of `benchmark`: what is measured, how often, and where it is written."""
+    """Of `benchmark`: what is measured at the paper's sizes, how often, and where it is written."""
 
     rounds: int = option(5, "times that each thing is timed", least=1)
     out: str = option("runs/benchmark", "folder of the tables and figures")
-
-    @property
-    def run(self) -> RunConfig:
-        """A run with the paper's sizes."""
-        return self._run(preset="paper")
+    FIXED: ClassVar[dict[str, Any]] = {"preset": "paper"}
 
     @property
     def tier(self) -> str:
@@ -302,15 +228,11 @@ class Benchmark(OnDevice):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tables(Parameters):
-    """Of `tables`: the tables of which dataset, from which runs."""
+    """Of `tables`: the tables of which dataset, from which runs; Tables 6 to 9 are the paper's."""
 
     run_root: str = option("runs", "folder of runs")
     out: str = option("runs/tables", "folder of the tables")
-
-    @property
-    def run(self) -> RunConfig:
-        """A run with the paper's sizes, which Tables 6 to 9 show."""
-        return self._run(preset="paper")
+    FIXED: ClassVar[dict[str, Any]] = {"preset": "paper"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -320,36 +242,22 @@ class Explore(OnRuns):
     checkpoint: str = option("", "run folder or checkpoint; empty means the newest")
     vocoder: str = option("source_filter", "a vocoder's name, or its weights on disk")
 
-    def __post_init__(self) -> None:
-        """Check that there is a vocoder."""
-        Parameters.__post_init__(self)
-        named = bool(self.vocoder.strip())
-        require(named, "vocoder", self.vocoder, "a name or weights", "use source_filter")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluate(Explore):
     """Of `evaluate`: a checkpoint by the paper's protocol, or external outputs."""
 
     manifest: str = option("", "CSV file of external outputs; empty means the checkpoint")
-    recogniser: str = option(
-        "espnet_librispeech", "or pocketsphinx_grid, of GRID's sentences", choices=RECOGNISERS
-    )
+    recogniser: str = option(RECOGNISERS[0], "or pocketsphinx_grid, for GRID", choices=RECOGNISERS)
     out: str = option("runs/external", "folder of the scores of a manifest")
     metrics: str = option(ALL, "or some, with commas: fid, lpips, nisqa, word_error, ...")
-    conversions: int = option(
-        FROM_PRESET, "of each task; 0: the paper's; -1: few on mini", least=FROM_PRESET
-    )
-    substitute: str = option(
-        "", "judge: also the classifier of faces, under its own name", choices=("", "judge")
-    )
+    conversions: int = option(FROM_PRESET, "of each task; 0: the paper's; -1: few on mini", least=0)
+    substitute: str = option("", "judge: also a classifier of faces", choices=("judge",))
 
     def __post_init__(self) -> None:
         """Check the metrics."""
-        Explore.__post_init__(self)
-        names = names_of(self.metrics)
-        require(bool(names), "metrics", self.metrics, "names with commas", f"use {ALL}")
-        for name in names:
+        Parameters.__post_init__(self)
+        for name in names_of(self.metrics):
             if name not in (ALL, *METRICS):
                 raise ConfigError(f"metrics is {name!r}; {nearest(name, (ALL, *METRICS))}")
 
@@ -375,11 +283,7 @@ class Study(Explore):
     """
 
     checkpoint: str = option("", "runs or checkpoints with commas; empty: newest, none: none")
-    form: str = option(
-        "faces",
-        "faces: a voice, two faces (paper); outputs: also two voices",
-        choices=("faces", "outputs"),
-    )
+    form: str = option("faces", "a voice, two faces; outputs: also two voices", choices=FORMS)
     triplets: int = option(30, "questions a model and task", least=1)
     evaluators: int = option(5, "pages to make", least=1)
     answers: str = option("", "folder of answers to read back; empty means make the pages")
@@ -404,7 +308,7 @@ class Figures(Explore):
 
     def __post_init__(self) -> None:
         """Check that answers come with their study."""
-        Explore.__post_init__(self)
+        Parameters.__post_init__(self)
         alone = bool(self.answers) and not self.study
         require(not alone, "study", self.study, "the study that was answered", "name its folder")
 
@@ -419,8 +323,7 @@ class Figures(Explore):
         names = [*(entry.name for entry in dataclasses.fields(OnRuns)), "vocoder", "answers"]
         shared = {name: getattr(self, name) for name in names}
         checkpoint = ",".join((self.checkpoint or self.run_root, *self.compared))
-        asked = Study(checkpoint=checkpoint, triplets=self.triplets, evaluators=1, **shared)
-        return dataclasses.replace(asked, out=self.study)
+        return Study(checkpoint=checkpoint, triplets=self.triplets, evaluators=1, **shared)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -430,13 +333,13 @@ class Paper(OnRuns):
     source: str = option("", "folder of originals; not needed for mini")
     checkpoint: str = option("", "runs or checkpoints, with commas; empty means to train")
     configurations: str = option("xfavot", "rows of the paper's tables, with commas")
-    preset: str = _preset()
-    steps: int = _steps()
+    preset: str = option("", "size; empty means mini for dataset mini, else paper")
+    steps: int = option(FROM_PRESET, "training steps; -1: the preset's", least=1)
     vocoder: str = option("source_filter", "a vocoder's name, or its weights on disk")
     recogniser: str = option("", "of words; empty means pocketsphinx_grid on mini, or ESPnet")
     metrics: str = option(ALL, "as in evaluate")
-    conversions: int = option(FROM_PRESET, "as in evaluate", least=FROM_PRESET)
-    substitute: str = option("judge", "as in evaluate; empty means none")
+    conversions: int = option(FROM_PRESET, "as in evaluate", least=0)
+    substitute: str = option("judge", "as in evaluate; empty means none", choices=("",))
     triplets: int = option(30, "of the study, a model and task", least=1)
     study: str = option("", "folder of a study that was answered; empty makes one")
     answers: str = option("", "folder of people's answers to that study; empty means none")
@@ -451,9 +354,6 @@ class Paper(OnRuns):
         expected = "no configurations, preset or steps beside it"
         alone = not self.checkpoint or trained
         require(alone, "checkpoint", self.checkpoint, expected, "leave one of the two out")
-        some = bool(names_of(self.configurations) or self.checkpoint)
-        require(some, "configurations", self.configurations, "at least one", "use xfavot")
-        Explore(vocoder=self.vocoder, dataset=self.dataset)
         _ = self.runs
 
     def absolute(self, name: str) -> str:
@@ -464,9 +364,7 @@ class Paper(OnRuns):
     @property
     def checkpoints(self) -> tuple[str, ...]:
         """Run folders or checkpoints; the first one is that of the figures."""
-        return tuple(
-            str(Path(place("checkpoint", one)).resolve()) for one in names_of(self.checkpoint)
-        )
+        return tuple(str(Path(place(one)).resolve()) for one in names_of(self.checkpoint))
 
     @property
     def runs(self) -> tuple[RunConfig, ...]:
@@ -478,24 +376,6 @@ class Paper(OnRuns):
     @property
     def evaluation(self) -> dict[str, Any]:
         """Further parameters of `evaluate`."""
-        names = ("metrics", "conversions", "substitute")
         usual = RECOGNISERS[1 if self.dataset == "mini" else 0]
-        return {
-            "recogniser": self.recogniser or usual,
-            **{name: getattr(self, name) for name in names},
-        }
-
-
-NOTEBOOKS: dict[str, type[Parameters]] = {
-    "prepare_data": Prepare,
-    "train": Train,
-    "method": Method,
-    "pretrain": Pretrain,
-    "benchmark": Benchmark,
-    "tables": Tables,
-    "explore": Explore,
-    "evaluate": Evaluate,
-    "cpr_study": Study,
-    "figures": Figures,
-    "paper": Paper,
-}
+        given = {"metrics": self.metrics, "conversions": self.conversions}
+        return {"recogniser": self.recogniser or usual, **given, "substitute": self.substitute}

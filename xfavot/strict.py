@@ -42,12 +42,23 @@ def describe_value(value: object) -> str:
     return f"{value!r} ({type(value).__name__})"
 
 
+ADVICE = {
+    tuple: "give a list: [a, b] in YAML",
+    dict: "write one 'name: value' a line",
+    bool: "write true or false without quotes in YAML, True or False after -p",
+    int: "give a whole number without quotes, such as 100",
+    float: "give a number without quotes, such as 0.5; in YAML write 1e-4 as 1.0e-4",
+    str: "quote it in YAML where it looks like a number, and hand it to a notebook with -r in "
+    "place of -p",
+}
+
+
 def typed(value: object, hint: Any, where: str) -> Any:
     """Check one value against a type hint.
 
     Args:
         value: what was given.
-        hint: `bool`, `int`, `float`, `str`, `dict`, `list` or `tuple[str, ...]`.
+        hint: `bool`, `int`, `float`, `str`, `dict[str, Any]` or `tuple[str, ...]`.
         where: the dotted name, for the message.
 
     Returns:
@@ -56,44 +67,18 @@ def typed(value: object, hint: Any, where: str) -> Any:
     Raises:
         ConfigError: another type, or a float that is not finite.
     """
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple):
-            raise ConfigError(
-                f"{where} is {describe_value(value)}; expected a list; write [a, b] in YAML"
-            )
+    kind = typing.get_origin(hint) or hint
+    if kind is tuple and isinstance(value, list | tuple):
         inner = typing.get_args(hint)[0]
         return tuple(typed(entry, inner, f"{where}[{i}]") for i, entry in enumerate(value))
-    if hint is float and type(value) is int:
+    if kind is float and type(value) is int:
         return float(value)
-    if type(value) is not hint:
-        raise ConfigError(
-            f"{where} is {describe_value(value)}; expected {hint.__name__}; {_advice(value, hint)}"
-        )
+    if type(value) is not kind:
+        shown = f"{where} is {describe_value(value)}; expected {kind.__name__}"
+        raise ConfigError(f"{shown}; {ADVICE.get(kind, 'correct it')}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{where} is {value!r}; expected a finite number; correct it")
     return value
-
-
-def _advice(value: object, hint: Any) -> str:
-    """Next step for a value of the wrong type."""
-    if hint is float and isinstance(value, str):
-        try:
-            number = float(value)
-        except ValueError:
-            return "give a number such as 0.5"
-        mantissa, exponent = f"{number:e}".split("e")
-        plain = f"{float(mantissa)}e{int(exponent)}"
-        return f"in YAML write {plain}" if "e" in value.lower() else "remove the quotes"
-    if hint is bool:
-        return "write true or false without quotes in YAML, True or False after -p"
-    if hint is int:
-        return "give a whole number without quotes, such as 100"
-    if hint is str:
-        return (
-            "give text; where it looks like a number, quote it in YAML, and hand it to a notebook "
-            "with -r in place of -p"
-        )
-    return f"give a {hint.__name__}"
 
 
 def build(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T:
@@ -110,21 +95,15 @@ def build(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T:
     Raises:
         ConfigError: an unknown or missing key, a wrong type, or a value that the class refuses.
     """
-    if not isinstance(mapping, Mapping):
-        raise ConfigError(
-            f"{where or cls.__name__} is {describe_value(mapping)}; expected a mapping; "
-            "write one 'name: value' a line"
-        )
     hints = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
-    for key, value in mapping.items():
+    for key, value in typed(mapping, dict, where or cls.__name__).items():
         name = f"{where}.{key}" if where else str(key)
         if key not in hints:
             raise ConfigError(f"{name} is not a setting; {nearest(str(key), hints)}")
-        if dataclasses.is_dataclass(hints[key]):
-            values[key] = build(typing.cast("type[Any]", hints[key]), value, name)
-        else:
-            values[key] = typed(value, hints[key], name)
+        hint: Any = hints[key]
+        nested = dataclasses.is_dataclass(hint)
+        values[key] = build(hint, value, name) if nested else typed(value, hint, name)
     try:
         return cls(**values)
     except TypeError as error:  # names what is missing
@@ -135,9 +114,8 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Lay one nested mapping over another; neither is changed."""
     merged = dict(base)
     for key, value in over.items():
-        below = merged.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[key] = merge(typing.cast("Mapping[str, Any]", below), value) if both else value
+        both = isinstance(merged.get(key), Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(merged[key], value) if both else value
     return merged
 
 
@@ -158,37 +136,47 @@ def require(holds: bool, name: str, value: object, expected: str, step: str) -> 
         raise ConfigError(f"{name} is {value!r}; expected {expected}; {step}")
 
 
+BOUNDS = (
+    ("least", "{} or more", operator.ge),
+    ("above", "more than {}", operator.gt),
+    ("below", "less than {}", operator.lt),
+    ("most", "{} or less", operator.le),
+)
+
+
 def option(
     default: Any,
     help: str = "",
     *,
-    choices: tuple[str, ...] = (),
+    choices: tuple[Any, ...] = (),
     least: float | None = None,
     above: float | None = None,
     below: float | None = None,
-    neutral: object = None,
+    most: float | None = None,
 ) -> Any:
     """Declare a field of a configuration: its default, its help and what it may be.
 
     Args:
-        default: value of a field that is left out.
+        default: value of a field that is left out; allowed even where it is out of bounds, such as
+            -1 for "the preset's".
         help: one line for people.
-        choices: the words that exist.
-        least, above, below: bounds of a number; `least` is allowed itself.
-        neutral: a value outside the bounds that is allowed too, such as -1 for "the preset's".
+        choices: the words or numbers that exist.
+        least, above, below, most: bounds of a number; `least` and `most` are allowed themselves.
 
     Returns:
         A dataclass field; :func:`check_options` reads its bounds.
     """
-    bounds = {"choices": choices, "least": least, "above": above, "below": below}
-    given: dict[str, Any] = {"metadata": {"help": help, "neutral": neutral, **bounds}}
+    bounds = {"least": least, "above": above, "below": below, "most": most}
+    given: dict[str, Any] = {"metadata": {"help": help, "choices": choices, **bounds}}
     if isinstance(default, dict):
-        return dataclasses.field(default_factory=lambda: dict(default), **given)
+        return dataclasses.field(default_factory=default.copy, **given)
     return dataclasses.field(default=default, **given)
 
 
 def check_options(instance: Any, section: str = "") -> None:
     """Hold every field of a dataclass against the bounds that :func:`option` declared.
+
+    A text with a default may not be empty or commas alone, unless the choices say so.
 
     Args:
         instance: of a dataclass.
@@ -199,18 +187,16 @@ def check_options(instance: Any, section: str = "") -> None:
     """
     for entry in dataclasses.fields(instance):
         value, may = getattr(instance, entry.name), entry.metadata
-        name = f"{section}.{entry.name}" if section else entry.name
-        neutral = may.get("neutral")
-        if not may or (neutral is not None and value == neutral):
+        if not may or value == entry.default:
             continue
-        also = "" if neutral is None else f", or {neutral} for the preset's"
-        if may["choices"] and value not in may["choices"]:
-            raise ConfigError(f"{name} is {value!r}; {nearest(str(value), may['choices'])}")
-        for bound, words, holds in (
-            ("least", "{} or more", operator.ge),
-            ("above", "more than {}", operator.gt),
-            ("below", "less than {}", operator.lt),
-        ):
-            limit = may[bound]
-            fits = limit is None or holds(value, limit)
-            require(fits, name, value, words.format(limit) + also, "correct it")
+        name = f"{section}.{entry.name}" if section else entry.name
+        if choices := may["choices"]:
+            known = dict.fromkeys(str(one) for one in (*choices, entry.default) if one)
+            if value not in choices:
+                raise ConfigError(f"{name} is {value!r}; {nearest(str(value), known)}")
+        elif isinstance(value, str) and entry.default:
+            usual = f"leave it out for {entry.default!r}"
+            require(bool(value.strip(" ,")), name, value, "a text", usual)
+        for bound, words, holds in BOUNDS:
+            fits = may[bound] is None or holds(value, may[bound])
+            require(fits, name, value, words.format(may[bound]), "correct it")

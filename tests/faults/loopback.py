@@ -93,7 +93,6 @@ def file(
     body: bytes,
     *,
     etag: str = '"one"',
-    kind: str = "application/octet-stream",
     ranges: bool = True,
     heed_if_range: bool = True,
     shift: int = 0,
@@ -105,7 +104,7 @@ def file(
 
     Args:
         body: of the whole file.
-        etag, kind: sent with it.
+        etag: sent with it.
         ranges: heed `Range`; `heed_if_range` only where the ETag fits.
         shift: how far the `Content-Range` of a 206 is off.
         cut: bytes sent in this answer, then the connection ends; `stall` keeps it open and silent.
@@ -113,7 +112,7 @@ def file(
     """
 
     def act(handler: Handler) -> None:
-        given: dict[str, object] = {"Content_Type": kind, **({"ETag": etag} if etag else {})}
+        given: dict[str, object] = {"ETag": etag} if etag else {}
         asked = handler.headers.get("Range", "")
         fits = handler.headers.get("If-Range", etag) == etag or not heed_if_range
         start, code = 0, 200

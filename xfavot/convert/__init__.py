@@ -7,18 +7,15 @@
 Tasks are named guidance to output: ``Task.A2I`` converts a face after a voice.
 """
 
-from xfavot.convert.converter import ConvertedFace, ConvertedVoice, Converter, Style, Task
+from xfavot.convert.converter import Converter, Task
 from xfavot.convert.sheet import Grid, Panel, convert_grid, sample_grids, save_voices
 from xfavot.data.sample import samples
 from xfavot.data.store import open_stores
 
 __all__ = [
-    "ConvertedFace",
-    "ConvertedVoice",
     "Converter",
     "Grid",
     "Panel",
-    "Style",
     "Task",
     "convert_grid",
     "open_stores",

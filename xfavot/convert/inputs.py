@@ -41,25 +41,23 @@ def read_face(face: Any, *, name: str, size: int, aligned: bool) -> NDArray[np.u
     """
     pixels = load_image(face)
     height, width = pixels.shape[:2]
+    shown = f"{name}: the image is {width}x{height} pixels"
     if min(height, width) < SMALLEST_FACE_PIXELS:
+        raise DataError(f"{shown}; expected at least {SMALLEST_FACE_PIXELS} on each side")
+    if aligned and height != width:
         raise DataError(
-            f"{name}: the image is {width}x{height} pixels; expected at least "
-            f"{SMALLEST_FACE_PIXELS} on each side; give a larger picture"
+            f"{shown}, yet said to be aligned; expected a square crop as in CelebA-HQ; leave "
+            "aligned=False to have the face found"
         )
-    if aligned:
-        if height != width:
+    if not aligned:
+        (landmarks,) = detect([pixels])
+        if landmarks is None:
             raise DataError(
-                f"{name}: the image is {width}x{height} pixels, yet said to be aligned; expected a "
-                "square crop as in CelebA-HQ; leave aligned=False to have the face found"
+                f"{shown} and no face was found in it; expected one frontal face; crop closer to "
+                "it, or pass aligned=True for an aligned crop"
             )
-        return resize_face(pixels, size)
-    landmarks = detect([pixels])[0]
-    if landmarks is None or not np.isfinite(landmarks).all():
-        raise DataError(
-            f"{name}: no face was found in the image of {width}x{height} pixels; expected one "
-            "frontal face; crop closer to it, or pass aligned=True for an aligned crop"
-        )
-    return resize_face(align_face(pixels, landmarks, max(ALIGNED_PIXELS, size)), size)
+        pixels = align_face(pixels, landmarks, max(ALIGNED_PIXELS, size))
+    return resize_face(pixels, size)
 
 
 def resize_face(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -102,7 +100,6 @@ def read_voice(voice: Any, *, name: str) -> NDArray[np.float32]:
     seconds = len(wave) / MEL.sample_rate
     if seconds < SHORTEST_SECONDS:
         raise DataError(
-            f"{name}: the clip lasts {seconds:.3f} s; expected at least {SHORTEST_SECONDS} s of "
-            "speech; give a longer one"
+            f"{name}: the clip lasts {seconds:.3f} s; expected at least {SHORTEST_SECONDS} s"
         )
     return wave

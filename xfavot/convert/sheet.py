@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ class Panel:
     """One field of a grid: a face or a voice (or, for a latent code, the label alone).
 
     Args:
-        label: text beside the field.
+        label: text beside the field; none of a conversion.
         face: (H, W, 3) uint8; or ``None``.
         log_mel: (80, T) float32; or ``None``.
         f0: (T,) Hz by the checkpoint's F0 network, 0 where unvoiced; or ``None``.
@@ -36,7 +36,7 @@ class Panel:
             not see; or ``None``.
     """
 
-    label: str
+    label: str = ""
     face: NDArray[np.uint8] | None = None
     log_mel: NDArray[np.float32] | None = None
     f0: NDArray[np.float32] | None = None
@@ -87,20 +87,15 @@ def sample_grids(
     split = split or first_split(stores, trained)
     kinds = [kind for kind in trained if has_any(stores, modality=kind, split=split)]
     draw = partial(examples, stores, split=split, count=count)
-    sources = {kind: draw(modality=kind, seed=seed) for kind in kinds}
+    sources = {kind: draw(modality=kind, seed=seed) for kind in kinds or ["face"]}  # or its error
     avoid = {example.speaker for drawn in sources.values() for example in drawn}
-    references = {kind: draw(modality=kind, seed=seed + 1, avoid=avoid) for kind in kinds}
-    genders = {guidance: converter.trained_genders(guidance) for guidance in (*kinds, "latent")}
-    if not kinds:
-        draw(modality="face")  # says what is missing
-    guides: dict[str, Sequence[Reference]] = {
-        kind: [one for one in drawn if one.gender in genders[kind]]
-        for kind, drawn in references.items()
-    }
-    if known := genders["latent"]:
-        guides["latent"] = [
-            (seed + row // len(known), known[row % len(known)]) for row in range(count)
-        ]
+    guides: dict[str, Sequence[Reference]] = {}
+    for kind in kinds:
+        drawn = draw(modality=kind, seed=seed + 1, avoid=avoid)
+        guides[kind] = [one for one in drawn if one.gender in converter.trained_genders(kind)]
+    if known := converter.trained_genders("latent"):
+        codes = range(count)
+        guides["latent"] = [(seed + code // len(known), known[code % len(known)]) for code in codes]
     note = f"{converter.name}, split {split}"
     return {
         task.value: convert_grid(
@@ -153,27 +148,21 @@ def _reference(converter: Converter, guidance: str, one: Reference) -> tuple[Pan
     return _panel(converter, guidance, one), style
 
 
-def _panel(converter: Converter, kind: str, example: Example) -> Panel:
+def _panel(converter: Converter, kind: str, one: Example) -> Panel:
     """Show the face of a sample, or its voice and beside it its speaker's face, if there is one."""
     if kind == "face":
-        return Panel(label=example.label, face=example.face)
-    mel, f0 = converter.analyse_voice(example.waveform)
-    return Panel(
-        label=example.label,
-        log_mel=mel,
-        f0=f0,
-        waveform=example.waveform,
-        speaker_face=example.face,
-    )
+        return Panel(label=one.label, face=one.face)
+    mel, f0 = converter.analyse_voice(one.waveform)
+    sound: dict[str, Any] = {"log_mel": mel, "f0": f0, "waveform": one.waveform}
+    return Panel(label=one.label, speaker_face=one.face, **sound)
 
 
 def _converted(converter: Converter, output: str, source: Example, style: Style) -> Panel:
     if output == "face":
-        return Panel(
-            label="", face=converter.convert_face(source.face, aligned=True, style=style).image
-        )
+        face = converter.convert_face(source.face, aligned=True, style=style)
+        return Panel(face=face.image)
     voice = converter.convert_voice(source.waveform, style=style)
-    return Panel(label="", log_mel=voice.log_mel, f0=voice.f0, waveform=voice.waveform)
+    return Panel(log_mel=voice.log_mel, f0=voice.f0, waveform=voice.waveform)
 
 
 def save_voices(grids: Mapping[str, Grid], folder: Path) -> tuple[Path, ...]:
@@ -188,22 +177,21 @@ def save_voices(grids: Mapping[str, Grid], folder: Path) -> tuple[Path, ...]:
     """
     written = []
     for name, grid in grids.items():
+        if grid.task.output != "voice":
+            continue
         for kind, panels in (("source", grid.columns), ("reference", grid.rows)):
             for panel in panels:
-                if panel.waveform is not None and grid.task.output == "voice":
-                    file = f"{kind}_{_slug(panel.label)}.wav"
-                    save_waveform(folder / name / file, panel.waveform)
+                if panel.waveform is not None:
+                    save_waveform(folder / name / f"{kind}_{_slug(panel)}.wav", panel.waveform)
         for row, cells in zip(grid.rows, grid.cells, strict=True):
             for column, cell in zip(grid.columns, cells, strict=True):
-                if cell.waveform is not None:
-                    file = f"{_slug(column.label)}_to_{_slug(row.label)}.wav"
-                    note = {"synthetic": "yes", "task": name, "source": column.label}
-                    written.append(folder / name / file)
-                    save_waveform(
-                        written[-1], cell.waveform, metadata=note | {"reference": row.label}
-                    )
+                assert cell.waveform is not None
+                file = folder / name / f"{_slug(column)}_to_{_slug(row)}.wav"
+                texts = {"task": name, "source": column.label, "reference": row.label}
+                save_waveform(file, cell.waveform, metadata={"synthetic": "yes", **texts})
+                written.append(file)
     return tuple(written)
 
 
-def _slug(label: str) -> str:
-    return re.sub(r"\W+", "-", label).strip("-")
+def _slug(panel: Panel) -> str:
+    return re.sub(r"\W+", "-", panel.label).strip("-")

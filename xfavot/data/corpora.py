@@ -151,7 +151,7 @@ def download(corpus: str, folder: Path | str, *, on_log: fetch.Log | None = None
         if entry.record:
             files = fetch.record_files(entry.record, entry.files, archives, log)
         places = {f: root / fetch.stem(f.file) if entry.record else root for f in files}
-        todo = [f for f in files if not fetch.is_unpacked(places[f], f.file, f.bytes)]
+        todo = [f for f in files if not fetch.is_unpacked(places[f])]
         size = sum(file.bytes for file in todo)
         log(f"{corpus}: {len(todo)} of {len(files)} archives to fetch, {fetch.size_text(size)}")
         free = shutil.disk_usage(archives).free

