@@ -150,9 +150,9 @@ class Prepare(Parameters):
             says = f"{usual} for {self.dataset}"
             require("mini" in self.corpora or given == usual, name, given, says, "of mini alone")
         needs = [corpus for corpus in self.corpora if corpus != "mini"]
-        given = bool(self.source or self.download or not needs)
+        fine = bool(self.source or self.download or not needs)
         step = "give it with -p source <folder>, or -p download True to fetch what may be fetched"
-        require(given, "source", "", f"the folder of originals of {', '.join(needs)}", step)
+        require(fine, "source", "", f"the folder of originals of {', '.join(needs)}", step)
 
     @property
     def originals(self) -> str:

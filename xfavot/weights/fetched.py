@@ -61,7 +61,7 @@ class Weights(fetch.Remote):
 
     def __post_init__(self) -> None:
         """Require one way to the file."""
-        one_way = bool(self.url or self.package) != bool(self.record)
+        one_way = bool(self.url or self.inside) != bool(self.record)
         wanted = "url, record, or package with inside"
         require(one_way, f"weights/{self.name}.yaml", self.url, wanted, "name one way to the file")
 
