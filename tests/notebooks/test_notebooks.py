@@ -17,8 +17,8 @@ pytest.importorskip("ipykernel")
 import nbformat
 import papermill
 
-from tests.unit.store_factory import face, make_store, tone
-from xfavot.audio.io import read_provenance, save_waveform
+from tests.unit.store_factory import face, make_store, provenance_of, tone
+from xfavot.audio.io import save_waveform
 from xfavot.image.io import save_image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,7 +77,7 @@ def test_train_leaves_a_run_with_grids_and_voices(trained: tuple[Path, str]) -> 
     assert {path.stem[5:] for path in (run / "samples").glob("grid_???.png")} == tasks
     voices = sorted((run / "samples" / "voices").glob("?2a/*_to_*.wav"))
     assert len(voices) == (2 + 2 + 4) * 2  # four latent codes
-    assert read_provenance(voices[0])["task"] == "a2a"
+    assert provenance_of(voices[0])["task"] == "a2a"
     assert "step 4/4" in text
     assert text.count("<audio") == 6
     assert "metrics.jsonl" in text

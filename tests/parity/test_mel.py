@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,43 +40,20 @@ def signals() -> dict[str, np.ndarray]:
 
 def by_librosa(wave: np.ndarray) -> np.ndarray:
     librosa = pytest.importorskip("librosa")
-    magnitudes = librosa.feature.melspectrogram(
-        y=wave,
-        sr=24_000,
-        n_fft=2048,
-        hop_length=300,
-        win_length=1200,
-        window="hann",
-        center=True,
-        pad_mode="reflect",
-        power=1.0,
-        n_mels=80,
-        fmin=80.0,
-        fmax=7600.0,
-        htk=False,
-        norm="slaney",
-    )
-    return np.log10(np.maximum(magnitudes, 1e-10))
+    frames = {"n_fft": 2048, "hop_length": 300, "win_length": 1200, "window": "hann"}
+    bands = {"sr": 24_000, "n_mels": 80, "fmin": 80.0, "fmax": 7600.0, "norm": "slaney"}
+    edges = {"center": True, "pad_mode": "reflect"}
+    found = librosa.feature.melspectrogram(y=wave, power=1.0, htk=False, **frames, **bands, **edges)
+    return np.log10(np.maximum(found, 1e-10))
 
 
 def by_vocoder_package(wave: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    pytest.importorskip("librosa")
     scipy_signal = pytest.importorskip("scipy.signal")
-    windows = importlib.import_module("scipy.signal.windows")
-    monkeypatch.setattr(scipy_signal, "kaiser", windows.kaiser, raising=False)
+    monkeypatch.setattr(scipy_signal, "kaiser", scipy_signal.windows.kaiser, raising=False)
     preprocess = pytest.importorskip("parallel_wavegan.bin.preprocess")
-    features = preprocess.logmelfilterbank(
-        wave,
-        24_000,
-        fft_size=2048,
-        hop_size=300,
-        win_length=1200,
-        window="hann",
-        num_mels=80,
-        fmin=80,
-        fmax=7600,
-    )
-    return features.T
+    frames = {"fft_size": 2048, "hop_size": 300, "win_length": 1200, "window": "hann"}
+    bands = {"num_mels": 80, "fmin": 80, "fmax": 7600}
+    return preprocess.logmelfilterbank(wave, 24_000, **frames, **bands).T
 
 
 def ours(wave: np.ndarray) -> np.ndarray:
@@ -92,14 +68,11 @@ def test_filterbank_is_librosas() -> None:
 
 
 @pytest.mark.parametrize("name", list(signals()))
-def test_log_mel_is_librosas(name: str) -> None:
+def test_log_mel_is_librosas_and_the_vocoder_packages(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wave = signals()[name].astype(np.float32)
     np.testing.assert_allclose(ours(wave), by_librosa(wave), atol=TOLERANCE)
-
-
-@pytest.mark.parametrize("name", list(signals()))
-def test_log_mel_is_the_vocoder_packages(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    wave = signals()[name].astype(np.float32)
     np.testing.assert_allclose(ours(wave), by_vocoder_package(wave, monkeypatch), atol=TOLERANCE)
 
 
@@ -114,19 +87,17 @@ def test_log_mel_of_real_speech(real_corpus: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_long_audio_is_transformed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    wave = torch.from_numpy(0.1 * np.random.default_rng(1).standard_normal(60 * 24_000)).float()
-    transform, frames = torch.stft, []
+    wave = 0.1 * np.random.default_rng(1).standard_normal(60 * 24_000).astype(np.float32)
+    transform, frames = mel.stft, []
 
-    def counted(*args: torch.Tensor, **settings: object) -> torch.Tensor:
-        result = transform(*args, **settings)  # type: ignore[arg-type]
-        frames.append(result.shape[-1])
-        return result
+    def counted(block: torch.Tensor, *, center: bool) -> torch.Tensor:
+        frames.append((block.shape[-1] - 2048) // 300 + 1)
+        return transform(block, center=center)
 
-    monkeypatch.setattr(torch, "stft", counted)
-    got = log_mel(wave)
-    assert got.shape == (80, 4801)
+    monkeypatch.setattr(mel, "stft", counted)
+    got = ours(wave)
     assert frames == [2048, 2048, 705]
-    np.testing.assert_allclose(got.numpy(), by_librosa(wave.numpy()), atol=TOLERANCE)
+    np.testing.assert_allclose(got, by_librosa(wave), atol=TOLERANCE)
 
 
 def test_slaney_scale_by_hand() -> None:
@@ -154,9 +125,8 @@ def test_silence_gain_and_shapes() -> None:
 
 def test_gradient_is_finite_at_silence() -> None:
     wave = torch.zeros(3000, requires_grad=True)
-    log_mel(wave).sum().backward()
-    assert wave.grad is not None
-    assert wave.grad.isfinite().all()
+    (gradient,) = torch.autograd.grad(log_mel(wave).sum(), wave)
+    assert gradient.isfinite().all()
 
 
 @pytest.mark.parametrize("wave", [torch.zeros(1024), torch.zeros(3000, dtype=torch.int16)])
@@ -195,9 +165,3 @@ def test_standardiser() -> None:
         Standardiser(torch.zeros(79), torch.ones(80))
     with pytest.raises(DataError, match="positive"):
         Standardiser(torch.zeros(80), torch.zeros(80))
-
-
-def test_the_floor_bounds_long_audio() -> None:
-    got = log_mel(torch.zeros(mel.BLOCK_FRAMES * MEL.hop * 2))
-    assert got.shape[-1] == 2 * mel.BLOCK_FRAMES + 1
-    assert got.min() == -10.0

@@ -6,11 +6,13 @@ store = make_store(tmp_path, corpus="toy", kind="av", genders="ffmm", clips=3)
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 
@@ -147,3 +149,10 @@ def role(batch: Batch, name: str) -> Samples:
     samples = getattr(batch, name)
     assert isinstance(samples, Samples)
     return samples
+
+
+def provenance_of(path: Path) -> dict[str, Any]:
+    """Read what `save_waveform` wrote into the comment of a WAV."""
+    av = pytest.importorskip("av")
+    with av.open(str(path)) as file:
+        return dict(json.loads(file.metadata["comment"]))

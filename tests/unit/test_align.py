@@ -51,11 +51,8 @@ def test_framing_undoes_turn_scale_and_shift(degrees: float, scale: float) -> No
     moved = turned(FACE, degrees, scale)
     ours = align_points(moved, moved, 128)
     np.testing.assert_allclose(ours, align_points(FACE, FACE, 128), atol=1e-3)
-
-
-def test_canonical_places_are_those_of_an_average_face() -> None:
-    points = align_points(ALIGNED * 100.0, ALIGNED * 100.0, 1)
-    assert np.abs(points - ALIGNED).max() < 0.02
+    average = align_points(ALIGNED * 100.0, ALIGNED * 100.0, 1)
+    assert np.abs(average - ALIGNED).max() < 0.02  # the canonical places
 
 
 @pytest.mark.parametrize("degrees", [0.0, 30.0])
@@ -88,20 +85,13 @@ def test_the_border_fades_instead_of_repeating_the_face() -> None:
     crop = align_face(image, FACE - [0, 40], 128)
     assert outside_share(image.shape, FACE - [0, 40]) == pytest.approx(28 / 80, abs=0.02)
     assert crop[:20].max() < 200
-    assert crop.shape == (128, 128, 3)
 
 
-@pytest.mark.parametrize(
-    ("points", "error"),
-    [
-        (np.zeros((4, 2)), ShapeError),
-        (np.full((5, 2), np.nan), DataError),
-        (np.ones((5, 2)), DataError),
-    ],
-)
-def test_landmarks_that_are_no_face(points: NDArray[np.float64], error: type[Exception]) -> None:
-    with pytest.raises(error, match="landmarks"):
-        align_face(np.zeros((50, 50, 3), np.uint8), points, 32)
+def test_landmarks_that_are_no_face() -> None:
+    picture = np.zeros((50, 50, 3), np.uint8)
+    for points in (np.zeros((4, 2)), np.full((5, 2), np.nan), np.ones((5, 2))):
+        with pytest.raises(DataError if len(points) == 5 else ShapeError, match="landmarks"):
+            align_face(picture, points, 32)
 
 
 def test_images_are_written_and_read_back(tmp_path: Path) -> None:
@@ -116,27 +106,17 @@ def test_images_are_written_and_read_back(tmp_path: Path) -> None:
         save_image(tmp_path / "x.nothing", pixels)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
+def test_bad_images_say_what_they_are(tmp_path: Path) -> None:
+    for content, message in (
         (b"", "is empty"),
         (b"<!DOCTYPE html><html>sign in</html>", "is text, neither"),
         (b"\xff\xd8\xff\xe0\0 broken", "cannot be read as an image"),
-    ],
-)
-def test_bad_images_say_what_they_are(tmp_path: Path, content: bytes, message: str) -> None:
-    path = tmp_path / "face.jpg"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=message):
-        load_image(path)
+    ):
+        (tmp_path / "face.jpg").write_bytes(content)
+        with pytest.raises(DataError, match=message):
+            load_image(tmp_path / "face.jpg")
     with pytest.raises(DataError, match="cannot be opened"):
         load_image(tmp_path / "absent.jpg")
-
-
-def test_no_face_is_none() -> None:
-    pytest.importorskip("facenet_pytorch")
-    noise = np.random.default_rng(0).integers(0, 255, (120, 120, 3)).astype(np.uint8)
-    assert detect([noise, noise[:10, :10]]) == [None, None]
 
 
 def scene() -> NDArray[np.uint8]:
@@ -152,8 +132,10 @@ def scene() -> NDArray[np.uint8]:
 def test_the_main_face_is_the_large_one_near_the_middle() -> None:
     pytest.importorskip("facenet_pytorch")
     picture = scene()
-    (points,) = detect([picture])
+    noise = np.random.default_rng(0).integers(0, 255, (120, 120, 3)).astype(np.uint8)
+    points, *none = detect([picture, noise, noise[:10, :10]])
     assert points is not None
+    assert none == [None, None]
     assert points.dtype == np.float32
     expected = ALIGNED * 200 + [60, 50]
     assert np.abs(points - expected).max() < 25
@@ -171,13 +153,12 @@ def test_faces_are_those_of_facenet_pytorch() -> None:
 
     picture = scene()
     theirs = package.MTCNN(keep_all=True, min_face_size=24, device="cpu")
-    boxes, chances, points = theirs.detect(Image.fromarray(picture), landmarks=True)
-    ours = find_faces(picture, smallest=24)
-    assert len(boxes) == 3
-    order = np.argsort(ours.boxes[:, 0])
-    other = np.argsort(boxes[:, 0].astype(float))
-    for found, wanted in zip(ours, (boxes, chances, points), strict=True):
-        np.testing.assert_allclose(found[order], wanted[other].astype(float), atol=0.01)
+    wanted = theirs.detect(Image.fromarray(picture), landmarks=True)  # boxes, chances, points
+    found = find_faces(picture, smallest=24)
+    assert len(found.boxes) == 3
+    ours, other = (np.argsort(boxes[:, 0].astype(float)) for boxes in (found.boxes, wanted[0]))
+    for one, its in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one[ours], its[other].astype(float), atol=0.01)
 
 
 def test_detection_holds_no_more_than_it_needs() -> None:
@@ -234,10 +215,10 @@ def deviations(crops: list[NDArray[np.uint8]]) -> NDArray[np.float64]:
 def test_real_faces_lie_at_their_places(real_corpus: Path) -> None:
     pytest.importorskip("facenet_pytorch")
     pytest.importorskip("av")
-    framed = sorted((real_corpus / "celeba_hq").glob("*/*/*.jpg"))[::6]
+    framed = sorted((real_corpus / "celeba_hq").glob("*/*/*.jpg"))[::12]
     assert np.mean(deviations([resize_image(load_image(p), 128) for p in framed]) < TOLERANCE) > 0.9
-    pictures = [load_image(p) for p in sorted((real_corpus / "voxceleb").glob("*/*/*.jpg"))[::13]]
-    films = sorted((real_corpus / "grid").glob("s*/video/*.mpg"))[::7]
+    pictures = [load_image(p) for p in sorted((real_corpus / "voxceleb").glob("*/*/*.jpg"))[::26]]
+    films = sorted((real_corpus / "grid").glob("s*/video/*.mpg"))[::14]
     pictures += [frame for film in films for frame in load_frames(film, 2)]
     crops = []
     for picture, points in zip(pictures, detect(pictures), strict=True):

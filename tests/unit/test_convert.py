@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.unit.store_factory import face, make_store, tone
+from tests.unit.store_factory import face, make_store, provenance_of, tone
 from xfavot import convert
-from xfavot.audio.io import load_waveform, read_provenance
+from xfavot.audio.io import load_waveform
 from xfavot.audio.mel import MEL, Standardiser
 from xfavot.audio.vocoder import GriffinLim, Vocoder
 from xfavot.config import LossConfig, ModelConfig, RunConfig, TrainConfig
@@ -197,8 +197,8 @@ def test_saved_files_say_how_they_were_made(converter: Converter, tmp_path: Path
         assert "synthetic" in image.info
     voice = converter.convert_voice(VOICE, latent=3, speaker="toy/s2")
     path = voice.save(tmp_path / "voice.wav")
-    assert read_provenance(path)["speaker"] == "toy/s2"
-    assert read_provenance(path)["vocoder"] == "griffin_lim"
+    assert provenance_of(path)["speaker"] == "toy/s2"
+    assert provenance_of(path)["vocoder"] == "griffin_lim"
     assert len(load_waveform(path)) == len(voice.waveform)
     again = converter.convert_voice(path, voice_reference=path)
     assert again.provenance["source"] == "voice.wav"
@@ -326,7 +326,7 @@ def test_grids_of_held_out_samples(converter: Converter, tmp_path: Path) -> None
             assert not {p.label for p in grid.columns} & {p.label for p in grid.rows}
     written = convert.save_voices(grids, tmp_path / "voices")
     assert len(written) == 3 * 4
-    assert read_provenance(written[0])["synthetic"] == "yes"
+    assert provenance_of(written[0])["synthetic"] == "yes"
     assert len(list((tmp_path / "voices" / "a2a").glob("*.wav"))) == 2 + 2 + 4
 
 

@@ -18,11 +18,10 @@ pytest.importorskip("sklearn")
 
 from PIL import Image
 
-from tests.unit.store_factory import make_store
+from tests.unit.store_factory import make_store, provenance_of
 from tests.unit.test_convert import loaded
 from tests.unit.test_study import make, write_answers
 from xfavot import report
-from xfavot.audio.io import read_provenance
 from xfavot.audio.vocoder import GriffinLim
 from xfavot.config import RunConfig
 from xfavot.convert import Converter, Task, convert_grid
@@ -96,7 +95,7 @@ def test_a_figure_is_written_with_its_data_and_voices_and_shown(
     assert len(written) == 2 + 2 + 4  # references, sources, conversions
     made = [path for path in written if "converted" in path.name]
     assert len(made) == 4
-    assert all(read_provenance(path)["synthetic"] == "yes" for path in made)
+    assert all(provenance_of(path)["synthetic"] == "yes" for path in made)
     shown = capsys.readouterr().out
     assert f"figure {tmp_path / 'figures' / 'fig1' / 'fig1.png'}" in shown
     assert "5 players" in shown

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import hashlib
 import json
 import math
@@ -21,10 +20,10 @@ from tests.unit.store_factory import make_store
 from xfavot.audio import source_filter
 from xfavot.audio.mel import MEL, Standardiser, log_mel
 from xfavot.audio.source_filter import SourceFilterNetwork, SourceFilterVocoder
-from xfavot.audio.vocoder import Vocoder, vocoder
+from xfavot.audio.vocoder import vocoder
 from xfavot.config import PretrainConfig, RunConfig, TrainConfig
 from xfavot.data.store import Store, mel_statistics
-from xfavot.errors import CheckpointError, DataError, ShapeError, TrainingError, WeightsError
+from xfavot.errors import CheckpointError, DataError, TrainingError, WeightsError
 from xfavot.parameters import Pretrain
 from xfavot.training import pretrain, speech
 from xfavot.training import vocoder as vocoder_training
@@ -106,17 +105,11 @@ def test_minimum_phase_of_a_one_pole_filter() -> None:
 
 def test_network_makes_the_length_and_the_level_of_the_mel(network: SourceFilterNetwork) -> None:
     mel = torch.full((2, 80, 41), -2.0)
-    wave = network(mel, torch.zeros(2, 41), generator())
+    tune = source_filter.melody(torch.zeros(2, 41))
+    wave = network.render(network.filters(mel, tune), tune.pitch, generator())
     assert wave.shape == (2, 40 * MEL.hop)
     # untrained: pulses and noise each at the level of the mel
     assert float(log_mel(wave).mean()) == pytest.approx(-2.0, abs=0.3)
-
-
-def test_output_follows_from_the_seed_alone(network: SourceFilterNetwork) -> None:
-    mel, f0 = torch.full((1, 80, 20), -2.0), torch.full((1, 20), 120.0)
-    first, again, other = (network(mel, f0, generator(seed)) for seed in (0, 0, 1))
-    assert torch.equal(first, again)
-    assert not torch.allclose(first, other)
 
 
 def test_given_pitch_is_heard(network: SourceFilterNetwork) -> None:
@@ -143,85 +136,52 @@ def test_found_pitch_is_the_likeliest_class(network: SourceFilterNetwork) -> Non
     assert not silent.any()
 
 
-def test_network_refuses_other_shapes(network: SourceFilterNetwork) -> None:
-    with pytest.raises(ShapeError, match="log mel of the vocoder"):
-        network(torch.zeros(1, 81, 10))
-    with pytest.raises(ShapeError, match="F0 of the vocoder"):
-        network(torch.zeros(1, 80, 10), torch.zeros(1, 9))
-
-
 # Loss
 
 
-def score(first: torch.Tensor, second: torch.Tensor, truth: torch.Tensor) -> float:
-    top = torch.full((len(truth),), 12_000.0)
-    return float(vocoder_training.energy_score(first, second, truth, top))
+def noises(*seeds: int, size: tuple[int, ...] = (2, 4800)) -> list[torch.Tensor]:
+    return [0.1 * torch.randn(size, generator=generator(seed)) for seed in seeds]
 
 
-def test_views_show_the_contracts_mel() -> None:
-    wave = 0.1 * torch.randn(2, 4800, generator=generator())
-    assert torch.allclose(vocoder_training.views(wave).log_mel, log_mel(wave), atol=1e-4)
-
-
-def test_distance_is_zero_at_identity_and_symmetric() -> None:
-    a, b = (
-        vocoder_training.views(0.1 * torch.randn(2, 4800, generator=generator(s))) for s in (0, 1)
-    )
+def test_distance_of_two_sounds() -> None:
+    waves = noises(0, 1)
+    a, b = map(vocoder_training.views, waves)
+    assert torch.allclose(a.log_mel, log_mel(waves[0]), atol=1e-4)  # the contract's
     top = torch.full((2,), 12_000.0)
+    apart = vocoder_training.distance(a, b, top)
     assert float(vocoder_training.distance(a, a, top).abs().max()) == 0.0
-    assert torch.allclose(
-        vocoder_training.distance(a, b, top), vocoder_training.distance(b, a, top)
-    )
-    assert float(vocoder_training.distance(a, b, top).min()) > 0.5
-
-
-def test_distance_ignores_what_lies_above_the_band() -> None:
-    wave = 0.1 * torch.randn(1, 4800, generator=generator())
+    assert torch.allclose(apart, vocoder_training.distance(b, a, top))
+    assert float(apart.min()) > 0.5
     hiss = 0.1 * torch.cos(2 * math.pi * 11_000 / MEL.sample_rate * torch.arange(4800))
-    a, b = vocoder_training.views(wave), vocoder_training.views(wave + hiss)
-    narrow, wide = (
-        float(vocoder_training.distance(a, b, torch.tensor([hz]))) for hz in (7600.0, 12_000.0)
-    )
-    assert wide > 5 * narrow
+    c = vocoder_training.views(waves[0] + hiss)
+    narrow, wide = (vocoder_training.distance(a, c, top.clamp(max=hz)) for hz in (7600, 12_000))
+    assert float(wide.min()) > 5 * float(narrow.max())
 
 
-@pytest.mark.parametrize("gain", [0.0, 0.6, 1.6])
-def test_noise_of_the_right_level_scores_best(gain: float) -> None:
-    first, second, truth = (
-        0.1 * torch.randn(8, 9600, generator=generator(seed)) for seed in range(3)
-    )
-    assert score(first, second, truth) < score(gain * first, gain * second, truth)
+def test_the_score_wants_noise_of_the_right_level_and_two_outputs_that_differ() -> None:
+    first, second, truth = noises(0, 1, 2, size=(8, 9600))
 
+    def score(a: torch.Tensor, b: torch.Tensor) -> float:
+        return float(vocoder_training.energy_score(a, b, truth, torch.full((8,), 12_000.0)))
 
-def test_two_different_outputs_score_better_than_one_twice() -> None:
-    first, second, truth = (
-        0.1 * torch.randn(8, 9600, generator=generator(seed)) for seed in range(3)
-    )
-    assert score(first, second, truth) < score(first, first, truth) - 0.5
+    best = score(first, second)
+    assert all(best < score(gain * first, gain * second) for gain in (0.0, 0.6, 1.6))
+    assert best < score(first, first) - 0.5
 
 
 # Batches
 
 
-def test_crops_are_a_function_of_seed_and_step(store: Store) -> None:
-    clips = [
-        clip
-        for clip in speech.clips_of([store], "train", needs="f0")
-        if clip.item.frame_count >= vocoder_training.CROP_FRAMES
-    ]
+def test_crops_are_aligned_at_one_level_and_a_function_of_seed_and_step(store: Store) -> None:
+    clips = speech.clips_of([store], "train", needs="f0")
+    clips = [c for c in clips if c.item.frame_count >= vocoder_training.CROP_FRAMES]
     assert {clip.item.frame_count for clip in clips} == {89}
     batch, again, other = (
         vocoder_training.crops(clips, batch_size=3, seed=0, step=step) for step in (1, 1, 2)
     )
-    for a, b in zip(batch, again, strict=True):
-        assert torch.equal(a, b)
+    assert all(torch.equal(a, b) for a, b in zip(batch, again, strict=True))
     assert not torch.equal(batch.waveform, other.waveform)
-
-
-def test_crops_are_aligned_and_at_one_level(store: Store) -> None:
-    clips = speech.clips_of([store], "train", needs="f0")[:1]
-    batch = vocoder_training.crops(clips, batch_size=4, seed=0, step=1)
-    assert batch.waveform.shape == (4, (vocoder_training.CROP_FRAMES - 1) * MEL.hop)
+    assert batch.waveform.shape == (3, (vocoder_training.CROP_FRAMES - 1) * MEL.hop)
     inside = slice(4, -4)  # the mel of the crop alone is reflected at its ends
     difference = log_mel(batch.waveform)[..., inside] - batch.log_mel[..., inside]
     assert float(difference.abs().max()) < 0.02  # float16 and 16 bits on disk
@@ -290,10 +250,9 @@ def test_training_learns_and_goes_on_where_it_stopped(
     assert (resumed["training"]["losses"], resumed["measures"]) == (losses, measures)
     with pytest.raises(CheckpointError, match="another training"):
         train(store, resume=file, lr=2e-3)
-    for damage in (b"", b"PK\x03\x04 truncated"):
-        file.write_bytes(damage)
-        with pytest.raises(CheckpointError, match="cannot be read"):
-            train(store, resume=file)
+    file.write_bytes(b"PK\x03\x04 truncated")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        train(store, resume=file)
 
 
 def test_training_needs_speech_and_finite_losses(
@@ -335,24 +294,18 @@ def test_a_trained_vocoder_is_kept_and_found(cfg: RunConfig, store: Store) -> No
     log: list[Mapping[str, Any]] = []
     standardiser = mel_statistics([store], split="train")
     kept = pretrain.ensure_network("vocoder", cfg, [store], standardiser, log.append)
-    assert kept.path.parents[1] == Path(cfg.run_root) / "auxiliary"
     assert [path.name for path in kept.path.parent.iterdir()] == ["source_filter.safetensors"]
     said = kept.record["training"]
     assert said["schedule"] == {"steps": 2, "lr": 2e-3, "batch_size": 2, "seed": 0}
-    assert said["data"]["grid"]["clips"] == 2
     assert said["data"]["grid"]["minutes"] == pytest.approx(2 * 1.1 / 60, abs=0.01)
-    assert said["data"]["grid"]["held_out_clips"] == 2
     fresh = SourceFilterVocoder.load(kept.path)
     assert kept.metrics == vocoder_training.vocoder_measures(fresh, [store])
-    assert [record["step"] for record in said["losses"]] == [1, 2]
     assert str(cfg.run_root) not in json.dumps(kept.record)
     assert any(record.get("step") == 2 for record in log)
     log.clear()
     again = pretrain.ensure_network("vocoder", cfg, [store], standardiser, log.append)
     assert again.path == kept.path
     assert [set(record) for record in log] == [{"message"}]
-    other = dataclasses.replace(cfg, seed=1)
-    assert pretrain.ensure_network("vocoder", other, [store], standardiser).path != kept.path
 
 
 def test_pretraining_offers_the_vocoder_beside_griffin_lim(cfg: RunConfig) -> None:
@@ -362,7 +315,6 @@ def test_pretraining_offers_the_vocoder_beside_griffin_lim(cfg: RunConfig) -> No
     assert names == ["source_filter", "griffin_lim"]
     assert set(done.tracks()) == {"WORLD", "vocoder"}
     assert done.summary().startswith("vocoder: val/mel_l1 ")
-    assert pretrain.Pretrained({}, done.stores, done.standardiser).vocoders() == ()
 
 
 # Weights
@@ -376,14 +328,10 @@ def keep(network: SourceFilterNetwork, path: Path, **more: Any) -> None:
 def test_kept_weights_sound_the_same(network: SourceFilterNetwork, tmp_path: Path) -> None:
     path = tmp_path / "voice.safetensors"
     keep(network, path, training={"steps": 0})
-    said = recorded.read(path, ("source_filter",))
-    assert (said["network"], said["arguments"]) == ("source_filter", SMALL)
-    assert (said["contract"], said["training"]) == (MEL.as_dict(), {"steps": 0})
+    assert recorded.read(path, ("source_filter",))["training"] == {"steps": 0}
     made = vocoder(path, seed=3)
-    assert isinstance(made, Vocoder)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     assert made.name == f"source_filter (sha256 {digest})"
-    assert (made.contract, made.hop) == (MEL, 300)
     mel = torch.randn(80, 25, generator=generator()) * 0.3 - 2
     wave, wanted = made(mel), SourceFilterVocoder(network, seed=3)(mel)
     assert np.abs(wave - wanted).max() < 0.02 * np.abs(wanted).max()  # half precision
@@ -393,9 +341,8 @@ def test_weights_of_something_else_are_refused(
     network: SourceFilterNetwork, tmp_path: Path
 ) -> None:
     path = tmp_path / "voice.safetensors"
-    for damage in (None, b"", b"not weights"):
-        if damage is not None:
-            path.write_bytes(damage)
+    for damage in (b"", b"not weights"):
+        path.write_bytes(damage)
         with pytest.raises(WeightsError, match="source_filter"):
             vocoder(path)
     good = {"network": "source_filter", "contract": MEL.as_dict(), "arguments": SMALL}

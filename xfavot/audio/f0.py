@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from xfavot.audio.mel import MEL
+from xfavot.audio.mel import MEL, pieces
 from xfavot.errors import ShapeError, import_optional
 
 LOWEST_HZ = 60.0
@@ -48,9 +48,7 @@ def world_f0(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     f0 = np.zeros(frames, dtype=np.float32)
     size = -(-frames // -(-frames // BLOCK_FRAMES))
     size += size % 2  # whole milliseconds: Harvest's own frames stay where they are
-    for start in range(0, frames, size):
-        end = min(start + size, frames)
-        first, last = max(start - OVERLAP_FRAMES, 0), min(end + OVERLAP_FRAMES, frames)
+    for start, end, first, last in pieces(frames, size, OVERLAP_FRAMES):
         piece = _block(signal[first * MEL.hop : last * MEL.hop], last - first)
         f0[start:end] = piece[start - first : end - first]
     return f0

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -112,10 +113,10 @@ def save_waveform(
             f"waveform for {path}: got shape {wave.shape} of {wave.dtype}; expected (N,) floats, "
             "N at least 1; pass one mono clip"
         )
-    if not np.isfinite(wave).all():
+    if bad := int((~np.isfinite(wave)).sum()):
         raise DataError(
-            f"waveform for {path}: {int((~np.isfinite(wave)).sum())} of {wave.size} samples are "
-            "not finite; look for the cause before anything is written"
+            f"waveform for {path}: {bad} of {wave.size} samples are not finite; expected numbers; "
+            "look for the cause before anything is written"
         )
     steps = np.clip(np.rint(wave * PCM_SCALE), -PCM_SCALE, PCM_SCALE - 1).astype("<i2")
     form = struct.pack("<HHIIHH", 1, 1, MEL.sample_rate, 2 * MEL.sample_rate, 2, 16)
@@ -133,23 +134,6 @@ def save_waveform(
     return int((np.abs(wave) > 1.0).sum())
 
 
-def read_provenance(path: Path | str) -> dict[str, Any]:
-    """Read the metadata that :func:`save_waveform` stored; empty where there is none.
-
-    Raises:
-        DataError: no such file, or no sound file.
-    """
-    av = import_optional("av", extra="data", purpose="reading a comment")
-    try:
-        with open_media(path) as file, open_container(file) as container:
-            found = json.loads(container.metadata.get("comment", ""))
-    except av.FFmpegError as error:
-        raise _refusal(str(path), "sound unreadable", f"damaged ({error})") from error
-    except ValueError:  # no comment, or somebody else's
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _samples(x: NDArray[Any], name: str) -> Wave:
     """Bring an array to floats of full scale 1."""
     if x.ndim != 1 or x.dtype.kind not in "fi":
@@ -161,15 +145,47 @@ def _samples(x: NDArray[Any], name: str) -> Wave:
     return np.ascontiguousarray(x / scale, dtype=np.float32)
 
 
-def _decoded(file: BinaryIO, name: str, notes: list[str]) -> Wave:
-    """Decode the sound of a file, mix its channels and resample it."""
-    wave, mean_power, powers = _mixed(_placed(_pieces(file, name, notes), notes), name)
-    if mean_power < CANCELLED * powers.sum() / len(powers) ** 2:
+def _decoded(file: BinaryIO, name: str, notes: list[str], channel: int | None = None) -> Wave:
+    """Decode the sound of a file to (N,) at 24 kHz, resampled with soxr's high quality.
+
+    Samples lie where their time stamps say, and a gap is silence. The channels are averaged, or one
+    is taken.
+    """
+    waves, resampler = [np.zeros(0, np.float32)], None
+    mean_power, powers = 0.0, np.zeros(1)
+    count = missing = first = 0  # samples, samples, Hz
+    zero = 0.0  # seconds, the time stamp of the first sample
+    for rate, place, samples in _pieces(file, name, notes):
+        first = first or rate
+        if rate != first or not LOWEST_RATE <= rate <= HIGHEST_RATE:
+            reason = f"a sampling rate of {rate} Hz after {first} Hz; export it again"
+            raise _refusal(name, "sound unreadable", reason)
+        zero, silence = zero if count else place, 0
+        gap = place - zero - count / rate
+        if GAP_SECONDS < gap < MOST_GAP_SECONDS:
+            silence = round(gap * rate)
+        elif abs(gap) > GAP_SECONDS:  # of joined files, or of a clock that was set
+            zero += gap
+            notes.append(f"its time stamps jump by {gap:.2f} s")
+        piece = samples.mean(axis=0, dtype=np.float32) if channel is None else samples[channel]
+        mean_power += float(np.square(piece).sum(dtype=np.float64))
+        powers = powers + np.square(samples).sum(axis=1, dtype=np.float64)
+        piece = np.pad(piece, (silence, 0))
+        count, missing = count + len(piece), missing + silence
+        if rate != MEL.sample_rate and resampler is None:
+            soxr = import_optional("soxr", extra="data", purpose=f"sound at {rate} Hz")
+            resampler = soxr.ResampleStream(rate, MEL.sample_rate, 1, dtype="float32")
+        waves.append(resampler.resample_chunk(piece) if resampler else piece)
+    if missing:
+        notes.append(f"{missing / first:.2f} s of {count / first:.2f} s are missing and silent")
+    if channel is None and mean_power < CANCELLED * powers.sum() / len(powers) ** 2:
         strongest = int(powers.argmax())
         notes.append(f"its channels cancel each other; channel {strongest + 1} alone is taken")
         file.seek(0)
-        wave, *_ = _mixed(_placed(_pieces(file, name, []), []), name, channel=strongest)
-    return wave
+        return _decoded(file, name, [], strongest)
+    if resampler:
+        waves.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+    return np.concatenate(waves)
 
 
 def _pieces(file: BinaryIO, name: str, notes: list[str]) -> Iterator[tuple[int, float, Wave]]:
@@ -197,10 +213,8 @@ def _pieces(file: BinaryIO, name: str, notes: list[str]) -> Iterator[tuple[int, 
                 last = max(last, (packet.pos or 0) + packet.size)
             if packet.stream_index != track.index:
                 continue
-            packets, cut = (
-                packets + bool(packet.size),
-                packet.is_corrupt or (cut and not packet.size),
-            )
+            packets += bool(packet.size)
+            cut = packet.is_corrupt or (cut and not packet.size)
             try:
                 for frame in packet.decode():
                     place = float("nan" if frame.pts is None else frame.pts * frame.time_base)
@@ -232,73 +246,14 @@ def _pieces(file: BinaryIO, name: str, notes: list[str]) -> Iterator[tuple[int, 
 
 def _states_length(file: BinaryIO) -> bool:
     """Tell a length that a header or an index states from one guessed by the size of the file."""
-
-    class Endless:
-        """A file that cannot tell its size."""
-
-        read = file.read
-
     av = import_optional("av", extra="data", purpose="reading sound")
     file.seek(0)
+    endless = SimpleNamespace(read=file.read)  # which cannot tell its size
     try:
-        with av.open(Endless(), "r", options={"protocol_whitelist": "none"}) as container:
+        with av.open(endless, "r", options={"protocol_whitelist": "none"}) as container:
             return bool(container.duration)
     except av.FFmpegError:  # its index lies at its end
         return True
-
-
-def _placed(
-    pieces: Iterator[tuple[int, float, Wave]], notes: list[str]
-) -> Iterator[tuple[int, Wave]]:
-    """Put samples where their time stamps say: a gap becomes silence."""
-    count = missing = rate = 0  # samples
-    zero = 0.0  # seconds, the time stamp of the first sample
-    for rate, place, samples in pieces:
-        zero = zero if count else place
-        gap = place - zero - count / rate
-        if GAP_SECONDS < gap < MOST_GAP_SECONDS:
-            silence = round(gap * rate)
-            yield rate, np.zeros((len(samples), silence), np.float32)
-            count, missing = count + silence, missing + silence
-        elif abs(gap) > GAP_SECONDS:  # of joined files, or of a clock that was set
-            zero += gap
-            notes.append(f"its time stamps jump by {gap:.2f} s")
-        yield rate, samples
-        count += samples.shape[1]
-    if missing:
-        notes.append(f"{missing / rate:.2f} s of {count / rate:.2f} s are missing and silent")
-
-
-def _mixed(
-    pieces: Iterator[tuple[int, Wave]], name: str, channel: int | None = None
-) -> tuple[Wave, float, NDArray[np.float64]]:
-    """Average the channels, or take one, and resample to 24 kHz, soxr's high quality.
-
-    Returns:
-        The wave (N,), the power of the mean, the power of each channel (C,), of all samples.
-    """
-    waves = [np.zeros(0, np.float32)]
-    mean_power, powers = 0.0, np.zeros(1)
-    first, resampler = 0, None
-    for rate, samples in pieces:
-        first = first or rate
-        if rate != first or not LOWEST_RATE <= rate <= HIGHEST_RATE:
-            reason = f"a sampling rate of {rate} Hz after {first} Hz; export it again"
-            raise _refusal(name, "sound unreadable", reason)
-        piece = samples.mean(axis=0, dtype=np.float32) if channel is None else samples[channel]
-        mean_power += float(np.square(piece).sum(dtype=np.float64))
-        powers = powers + np.square(samples).sum(axis=1, dtype=np.float64)
-        if rate != MEL.sample_rate:
-            if resampler is None:
-                soxr = import_optional("soxr", extra="data", purpose=f"sound at {rate} Hz")
-                resampler = soxr.ResampleStream(
-                    rate, MEL.sample_rate, 1, dtype="float32", quality="HQ"
-                )
-            piece = resampler.resample_chunk(piece)
-        waves.append(piece)
-    if resampler is not None:
-        waves.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-    return np.concatenate(waves, dtype=np.float32), mean_power, powers
 
 
 def _chunk(name: bytes, body: bytes) -> bytes:

@@ -13,7 +13,7 @@ import json
 import math
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -78,9 +78,8 @@ def require_contract(got: MelContract | Mapping[str, Any], *, where: str) -> Non
     Raises:
         DataError: at least one setting differs; each is named with both values.
     """
-    theirs = got.as_dict() if isinstance(got, MelContract) else dict(got)
-    differing = differences(theirs, MEL.as_dict())
-    if differing:
+    theirs = got.as_dict() if isinstance(got, MelContract) else got
+    if differing := differences(theirs, MEL.as_dict()):
         raise DataError(
             f"{where}: another mel-spectrogram: {differing}; "
             "prepare the corpus again, or use a checkpoint and a vocoder of this contract"
@@ -89,14 +88,13 @@ def require_contract(got: MelContract | Mapping[str, Any], *, where: str) -> Non
 
 def differences(got: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
     """Say which settings differ, with both values; "" if none does."""
-    absent = "(absent)"
-    pairs = [
-        (name, got.get(name, absent), expected.get(name, absent))
+    pairs = {
+        name: [settings.get(name, "(absent)") for settings in (got, expected)]
         for name in sorted(got.keys() | expected.keys())
-    ]
+    }
     return "; ".join(
         f"{name} is {reprlib.repr(value)}, expected {wanted!r}"
-        for name, value, wanted in pairs
+        for name, (value, wanted) in pairs.items()
         if isinstance(value, bool) is not isinstance(wanted, bool) or value != wanted
     )
 
@@ -120,29 +118,23 @@ def mel_to_hz(mel: Tensor) -> Tensor:
     return torch.where(mel < LOG_START_MEL, mel * LINEAR_HZ_PER_MEL, LOG_START_HZ * above.exp())
 
 
-def mel_filterbank() -> Tensor:
+@lru_cache(maxsize=8)
+@torch.inference_mode(mode=False)
+def mel_filterbank(device: torch.device | str = "cpu") -> Tensor:
     """Triangular filters on Slaney's scale, each of unit area in Hz (mel_norm "slaney").
 
     Returns:
-        (80, 1025) float32: n_mels by n_fft / 2 + 1.
+        (80, 1025) float32: n_mels by n_fft / 2 + 1; built once a device, so leave it as it is.
     """
-    ends = hz_to_mel(torch.tensor([MEL.fmin, MEL.fmax], dtype=torch.float64))
+    low, high = hz_to_mel(torch.tensor([MEL.fmin, MEL.fmax], dtype=torch.float64))
     steps = torch.linspace(0.0, 1.0, MEL.n_mels + 2, dtype=torch.float64)
-    edges = mel_to_hz(ends[0] + (ends[1] - ends[0]) * steps)  # (M + 2,) Hz
+    edges = mel_to_hz(low + (high - low) * steps)[:, None]  # (M + 2, 1) Hz
     bins = torch.arange(MEL.n_fft // 2 + 1, dtype=torch.float64)
     bins = bins * (MEL.sample_rate / MEL.n_fft)  # (F,) Hz
-    low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    rising, falling = (bins - low) / (centre - low), (high - bins) / (high - centre)
+    widths = edges.diff(dim=0)
+    rising, falling = (bins - edges[:-2]) / widths[:-1], (edges[2:] - bins) / widths[1:]
     triangles = torch.minimum(rising, falling).clamp(min=0.0)  # (M, F)
-    return (triangles * (2.0 / (high - low))).float()
-
-
-@lru_cache(maxsize=8)
-def _filters_and_window(device: torch.device) -> tuple[Tensor, Tensor]:
-    """The filterbank and the window on a device, float64, built once."""
-    with torch.inference_mode(mode=False):
-        window = torch.hann_window(MEL.win, periodic=True, dtype=torch.float64, device=device)
-        return mel_filterbank().double().to(device), window
+    return (triangles * (2.0 / (edges[2:] - edges[:-2]))).float().to(device)
 
 
 def log_mel(waveform: Tensor) -> Tensor:
@@ -165,31 +157,30 @@ def log_mel(waveform: Tensor) -> Tensor:
             f"waveform: got shape {tuple(waveform.shape)} of {waveform.dtype}; expected (..., N) "
             f"float32 with N of at least {half + 1} samples; leave clips this short out"
         )
-    filters, window = _filters_and_window(waveform.device)
+    filters = mel_filterbank(waveform.device).double()
     lead, samples = waveform.shape[:-1], waveform.shape[-1]
     padded = functional.pad(waveform.reshape(-1, 1, samples), (half, half), mode="reflect")
     padded = padded[:, 0].double()  # (B, N + n_fft)
-    frames = samples // MEL.hop + 1
     blocks = []
-    for first in range(0, frames, BLOCK_FRAMES):
-        start, last = first * MEL.hop, min(first + BLOCK_FRAMES, frames) - 1
-        spectrum = torch.stft(
-            padded[:, start : last * MEL.hop + MEL.n_fft],
-            n_fft=MEL.n_fft,
-            hop_length=MEL.hop,
-            win_length=MEL.win,
-            window=window,
-            center=False,
-            return_complex=True,
-        ).abs()  # (B, F, frames of the block)
+    for first, end, *_ in pieces(samples // MEL.hop + 1, BLOCK_FRAMES, 0):
+        block = padded[:, first * MEL.hop : (end - 1) * MEL.hop + MEL.n_fft]
+        spectrum = stft(block, center=False).abs()  # (B, F, frames of the block)
         blocks.append((filters @ spectrum).clamp(min=MEL.floor).log10().float())
-    return torch.cat(blocks, dim=-1).reshape(*lead, MEL.n_mels, frames)
+    return torch.cat(blocks, dim=-1).reshape(*lead, MEL.n_mels, -1)
 
 
-def stft(wave: Tensor) -> Tensor:
+def pieces(frames: int, size: int, context: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield the frames [start, stop) of every piece, then with the context on both sides."""
+    for start in range(0, frames, size):
+        stop = min(start + size, frames)
+        yield start, stop, max(start - context, 0), min(stop + context, frames)
+
+
+def stft(wave: Tensor, *, center: bool = MEL.center) -> Tensor:
     """Transform (..., N) by the contract's window and hop: (..., 1025, N // 300 + 1)."""
-    window = torch.hann_window(MEL.win, device=wave.device)
-    return torch.stft(wave, MEL.n_fft, MEL.hop, MEL.win, window, return_complex=True)
+    window = torch.hann_window(MEL.win, dtype=wave.dtype, device=wave.device)
+    sizes = (MEL.n_fft, MEL.hop, MEL.win)
+    return torch.stft(wave, *sizes, window, center=center, return_complex=True)
 
 
 def istft(spectrum: Tensor, samples: int) -> Tensor:
@@ -221,15 +212,11 @@ class Standardiser:
     def __post_init__(self) -> None:
         """Check shapes and values."""
         for name, value in (("mean", self.mean), ("std", self.std)):
-            if value.shape != (MEL.n_mels,):
-                raise ShapeError(
-                    f"standardiser {name}: got shape {tuple(value.shape)}; expected "
-                    f"({MEL.n_mels},), one value a band; compute it from a store's train split"
-                )
+            require_shape(f"standardiser {name}", value, (MEL.n_mels,))
         if not (self.mean.isfinite().all() and self.std.isfinite().all() and (self.std > 0).all()):
             raise DataError(
-                "standardiser: a value is not finite or a deviation is not positive; expected "
-                "finite means and positive deviations; compute it from a store's train split again"
+                "standardiser: expected finite means and positive deviations, got others; compute "
+                "it from a store's train split again"
             )
 
     def standardise(self, log_mel: Tensor) -> Tensor:
@@ -288,17 +275,16 @@ class Vocoder(ABC):
         require_shape("log mel", rows, (None, MEL.n_mels, None))
         if rows.numel() == 0 or not bool(rows.isfinite().all()):
             raise DataError(
-                f"vocoder {self.name}: got a spectrogram of shape {tuple(log_mel.shape)} whose "
-                f"values are {'not all finite' if rows.numel() else 'missing'}; expected finite "
-                "log10 magnitudes; check that it was restored from its standardised form"
+                f"vocoder {self.name}: got shape {tuple(log_mel.shape)}, no values or not all "
+                "finite; expected log10 magnitudes; restore them from their standardised form"
             )
         least = (rows.shape[2] - 1) * self.hop
         samples = least if length is None else length
         if samples not in range(least, least + self.hop):
             raise ConfigError(
                 f"vocoder {self.name}: length is {length!r} samples for {rows.shape[2]} frames; "
-                f"expected {least} to {least + self.hop - 1}, whose spectrogram has that many "
-                "frames; leave it out, or pass the length of the waveform that was analysed"
+                f"expected {least} to {least + self.hop - 1}; leave it out, or pass the length of "
+                "the waveform that was analysed"
             )
         with torch.inference_mode():
             rows = rows.to(device=self.device, dtype=torch.float32)

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import inspect
 import math
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from os import PathLike
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -28,16 +26,17 @@ import torch
 import yaml
 from torch import Tensor
 
-from xfavot.audio.mel import MEL, Standardiser, Vocoder, differences
-from xfavot.errors import DataError, WeightsError, XFaVoTError, import_optional
+from xfavot.audio.mel import MEL, Standardiser, Vocoder, differences, pieces
+from xfavot.errors import DataError, WeightsError, import_optional
 
 WEIGHTS = "checkpoint*.pkl"
+PARALLEL_WAVEGAN = "ParallelWaveGANGenerator"  # of settings older than the other generators
 GENERATORS = {
-    "ParallelWaveGANGenerator": "parallel_wavegan",  # of settings older than the other generators
+    PARALLEL_WAVEGAN: "parallel_wavegan",
     "MelGANGenerator": "melgan",
     "HiFiGANGenerator": "hifigan",
 }
-STATED = {  # by every published config.yml
+OURS = {  # what a published config.yml says of the mel-spectrogram
     "sampling_rate": MEL.sample_rate,
     "fft_size": MEL.n_fft,
     "hop_size": MEL.hop,
@@ -46,16 +45,16 @@ STATED = {  # by every published config.yml
     "num_mels": MEL.n_mels,
     "fmin": MEL.fmin,
     "fmax": MEL.fmax,
-}
-SELDOM_STATED = {  # and these values hold where they are not
     "log_base": MEL.log_base,
     "eps": MEL.floor,
     "global_gain_scale": 1.0,  # else the sound would have another level than its spectrogram
     "sampling_rate_for_feats": MEL.sample_rate,
 }
+SELDOM_STATED = ("log_base", "eps", "global_gain_scale", "sampling_rate_for_feats")  # else as ours
 OLD_BANDS = {"taps": 62, "cutoff_ratio": 0.15, "beta": 9.0}  # filterbank up to version 0.4.2
 CHUNK_FRAMES = 240  # 3 s; bounds the memory for any length
 SHORTEST_FRAMES = 16  # the reflections of MelGAN need 6 at least
+CONTEXTS = (24, 64)  # frames tried; the published networks see less than the first
 
 
 class TrainedVocoder(Vocoder):
@@ -67,33 +66,31 @@ class TrainedVocoder(Vocoder):
 
     Args:
         network: of the `parallel_wavegan` package, as :func:`_generator` builds it.
-        kind: one of the values of :data:`GENERATORS`.
-        params: all arguments of the network.
         features: mean and deviation per band under which the network sees the log10 mel.
         name: of the weights.
         device: where the network runs.
         seed: seed of Parallel WaveGAN's noise; the others draw nothing.
+
+    Raises:
+        ValueError: the network makes no mono sound of a mel-spectrogram of ours.
     """
 
     def __init__(
-        self,
-        network: Any,
-        kind: str,
-        params: Mapping[str, Any],
-        features: Standardiser,
-        *,
-        name: str,
-        device: str = "cpu",
-        seed: int = 0,
+        self, network: Any, features: Standardiser, *, name: str, device: str = "cpu", seed: int = 0
     ) -> None:
         """Move the network to the device; see the class."""
-        shown = "multi_band_melgan" if params["out_channels"] > 1 else kind
-        super().__init__(name=f"{shown} ({name})", device=device, seed=seed)
+        kind = type(network).__name__
+        bands = "multi_band_" if getattr(network, "pqmf", None) is not None else ""
+        super().__init__(name=f"{bands}{GENERATORS[kind]} ({name})", device=device, seed=seed)
         network.remove_weight_norm()
         self._network = network.eval().requires_grad_(False).to(self.device)
         self._features = features.to(self.device)
-        self._context = context_frames(kind, params)
-        self._noisy = kind == "parallel_wavegan"
+        self._noisy = kind == PARALLEL_WAVEGAN
+        tried = torch.zeros(SHORTEST_FRAMES, MEL.n_mels, device=self.device)
+        noise = tried.new_zeros(SHORTEST_FRAMES * MEL.hop, 1)
+        if (made := self._run(self._network, tried, noise)).shape != noise.shape:
+            wanted = f"expected {tuple(noise.shape)}"
+            raise ValueError(f"it makes {tuple(made.shape)} samples of 16 frames; {wanted}")
 
     @classmethod
     def load(
@@ -111,18 +108,49 @@ class TrainedVocoder(Vocoder):
         """
         path = Path(path)
         folder = path.parent if path.is_file() else path
-        with _using(folder / "config.yml") as file:
-            config = yaml.safe_load(file.read_text(encoding="utf-8"))
-            _require_our_features(config, where=str(file))
-            kind, params = _generator_settings(config)
-        with _using(folder / "stats.npy", folder / "stats.h5") as file:
-            features = _read_features(file)
-        found = [path] if path.is_file() else sorted(folder.glob(WEIGHTS), key=_steps)
-        with _using(folder / WEIGHTS, *found) as file:
-            network = _generator(config, params, _read_state(file))
+        settings, statistics = folder / "config.yml", folder / "stats.h5"
+        _package()
+        with _using(settings):
+            config = yaml.safe_load(settings.read_text(encoding="utf-8"))
+            if not isinstance(config, dict) or not isinstance(config.get("generator_params"), dict):
+                raise ValueError("it holds no settings by name with generator_params")
+        theirs = {key: OURS[key] for key in SELDOM_STATED}
+        theirs |= {key: value for key, value in config.items() if key in OURS}
+        if differing := differences(theirs, OURS):
+            raise DataError(
+                f"{settings}: another mel-spectrogram: {differing}; expected the package's own "
+                "contract; use weights that were trained on it, such as vctk_parallel_wavegan.v1"
+            )
+        if not statistics.is_file():
+            statistics = folder / "stats.npy"
+        with _using(statistics):
+            features = _read_features(statistics)
+        files = [path] if path.is_file() else folder.glob(WEIGHTS)
+        file = max(files, key=_steps, default=folder / WEIGHTS)
+        with _using(file):
             digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        name = f"{folder.resolve().name}/{file.name} sha256 {digest[:12]}"
-        return cls(network, kind, params, features, name=name, device=device, seed=seed)
+            network = _generator(config, _read_state(file))
+            name = f"{folder.resolve().name}/{file.name} sha256 {digest[:12]}"
+            return cls(network, features, name=name, device=device, seed=seed)
+
+    @cached_property
+    def _context(self) -> int:
+        """Frames on each side that a sample depends on; a value that is no number shows it."""
+        network = copy.deepcopy(self._network).cpu()  # others may spread it further
+        for reach in CONTEXTS:
+            x, noise = torch.zeros(2 * reach + 1, MEL.n_mels), torch.zeros(2 * reach + 1, MEL.hop)
+            x[reach] = torch.nan
+            heard = self._run(network, x, noise.reshape(-1, 1)).isnan().nonzero()[:, 0] / MEL.hop
+            context = math.ceil(max(reach - float(heard[0]), float(heard[-1]) - reach))
+            if context < reach:
+                return context
+        reason = f"looks further than {CONTEXTS[-1]} frames, so its chunks cannot be joined"
+        raise WeightsError(f"vocoder {self.name}: {reason}; take one that looks less far")
+
+    def _run(self, network: Any, x: Tensor, noise: Tensor) -> Tensor:
+        """Make (T * 300, 1) of standardised (T, 80) and noise of the same length."""
+        wave: Tensor = network.inference(x, **({"x": noise} if self._noisy else {}))
+        return wave
 
     def _decode(self, log_mel: Tensor, samples: int) -> Tensor:
         """Go through the chunks of one spectrogram (80, T)."""
@@ -130,16 +158,13 @@ class TrainedVocoder(Vocoder):
         log_mel = torch.cat([log_mel, log_mel[:, -1:].expand(-1, short)], dim=1)
         x = self._features.standardise(log_mel).T  # (T, 80)
         frames, hop = len(x), self.hop
-        noise: dict[str, Tensor] = {}
-        if self._noisy:
-            generator = torch.Generator().manual_seed(self.seed)
-            noise["x"] = torch.randn(frames * hop, 1, generator=generator).to(self.device)
+        generator = torch.Generator().manual_seed(self.seed)
+        noise = torch.randn(frames * hop if self._noisy else 0, 1, generator=generator)
         out = torch.zeros(frames * hop)
-        for start in range(0, frames, CHUNK_FRAMES):
-            stop = min(start + CHUNK_FRAMES, frames)
-            first, last = max(start - self._context, 0), min(stop + self._context, frames)
-            drawn = {key: value[first * hop : last * hop] for key, value in noise.items()}
-            wave = self._network.inference(x[first:last], **drawn)[:, 0]  # ((last - first) * hop,)
+        context = self._context if frames > CHUNK_FRAMES else 0
+        for start, stop, first, last in pieces(frames, CHUNK_FRAMES, context):
+            drawn = noise[first * hop : last * hop].to(self.device)
+            wave = self._run(self._network, x[first:last], drawn)[:, 0]  # ((last - first) * hop,)
             out[start * hop : stop * hop] = wave[(start - first) * hop : (stop - first) * hop].cpu()
         return out[:samples]
 
@@ -154,128 +179,42 @@ def untrained(generator_type: str, generator_params: dict[str, Any]) -> TrainedV
         WeightsError: the package is missing.
     """
     config = {"generator_type": generator_type, "generator_params": generator_params}
-    kind, params = _generator_settings(config)
-    network = _generator(config | {"pqmf_params": {}}, params)
-    return TrainedVocoder(network, kind, params, Standardiser.neutral(), name="random weights")
-
-
-def context_frames(kind: str, params: Mapping[str, Any]) -> int:
-    """Frames on each side of a frame that a generator's output there depends on, rounded up.
-
-    Args:
-        kind: one of the values of :data:`GENERATORS`.
-        params: all arguments of the generator.
-
-    Returns:
-        The sum of half the kernels' widths, each in frames: at the rate r (samples a frame) a
-        convolution reaches (kernel - 1) / 2 * dilation / r, an upsampling at most 2 / r.
-    """
-    half: float = (params["kernel_size"] - 1) / 2
-    after = 0.0  # samples that the residual blocks after one upsampling reach, at their own rate
-    upsampled: Mapping[str, Any] = params
-    frames = half
-    if kind == "parallel_wavegan":
-        frames, upsampled = params["aux_context_window"], params["upsample_params"]
-    elif kind == "melgan":
-        kernel = params["stack_kernel_size"]
-        after = sum((kernel - 1) / 2 * kernel**block for block in range(params["stacks"]))
-    else:
-        more = 1 if params["use_additional_convs"] else 0
-        blocks = zip(params["resblock_kernel_sizes"], params["resblock_dilations"], strict=True)
-        after = max((size - 1) / 2 * sum(d + more for d in wide) for size, wide in blocks)
-    rate = 1
-    for scale in upsampled["upsample_scales"]:
-        frames += 2 / rate
-        rate *= scale
-        frames += after / rate
-    if kind == "parallel_wavegan":
-        layers = params["layers"] // params["stacks"]
-        frames += half * params["stacks"] * (2**layers - 1) / rate
-    else:
-        frames += half / rate + 1  # the filterbank of the bands is shorter than a frame
-    return math.ceil(frames * (2 if params["use_causal_conv"] else 1))
+    network = _generator(config | {"pqmf_params": {}})
+    return TrainedVocoder(network, Standardiser.neutral(), name="random weights")
 
 
 @contextmanager
-def _using(*files: Path) -> Iterator[Path]:
-    """Yield the last of some files that is there; whatever its bytes lead to is a WeightsError."""
-    there = [file for file in files if file.is_file()]
+def _using(file: Path) -> Iterator[None]:
+    """Raise whatever the bytes of a file lead to as a WeightsError that names it."""
     try:
-        if not there:
-            raise ValueError("no such file")
-        yield there[-1]
-    except XFaVoTError:
-        raise
+        yield
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"[:300].replace("\n", " ")
         raise WeightsError(
-            f"vocoder weights {(there or files)[-1]}: cannot be used ({reason}); expected a folder "
-            f"with {WEIGHTS}, config.yml and stats.h5 (or stats.npy) of a Parallel WaveGAN, MelGAN "
-            "or HiFi-GAN, as the ParallelWaveGAN project publishes them; fetch it again, or name "
-            "another folder"
+            f"vocoder weights {file}: cannot be used ({reason}); expected a folder with {WEIGHTS}, "
+            "config.yml and stats.h5 (or stats.npy) of a Parallel WaveGAN, MelGAN or HiFi-GAN, as "
+            "the ParallelWaveGAN project publishes them; fetch it again, or name another folder"
         ) from error
 
 
-def _require_our_features(config: Any, *, where: str) -> None:
-    """Refuse settings of another mel-spectrogram than ours, in that project's words."""
-    if not isinstance(config, dict) or not isinstance(config.get("generator_params"), dict):
-        raise ValueError("it holds no settings by name with generator_params")
-    ours = STATED | SELDOM_STATED
-    theirs = SELDOM_STATED | {key: value for key, value in config.items() if key in ours}
-    meant = {"win_length": config.get("fft_size"), "fmin": 0, "log_base": "e"}  # by null
-    meant["fmax"] = (config.get("sampling_rate") or 0) / 2
-    theirs |= {key: value for key, value in meant.items() if theirs.get(key, 0) is None}
-    differing = differences(theirs, ours)
-    if differing:
-        raise DataError(
-            f"{where}: another mel-spectrogram: {differing}; expected the package's own contract; "
-            "use weights that were trained on it, such as vctk_parallel_wavegan.v1"
-        )
-
-
-def _generator_settings(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the kind and all arguments of a generator, its defaults included."""
-    name = config.get("generator_type", next(iter(GENERATORS)))
+def _generator(config: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> Any:
+    """Build a generator with its weights (random ones if left out), and join its bands."""
+    name = config.get("generator_type", PARALLEL_WAVEGAN)
     if name not in GENERATORS:
         raise ValueError(f"generator_type is {name!r}; expected one of {', '.join(GENERATORS)}")
-    kind = GENERATORS[name]
     # the published settings of HiFi-GAN spell one name wrongly
-    given = {k.replace("kernal", "kernel"): v for k, v in config["generator_params"].items()}
-    bound = inspect.signature(getattr(_package().models, name)).bind(**given)
-    bound.apply_defaults()
-    params = copy.deepcopy(dict(bound.arguments))
-    noisy = kind == "parallel_wavegan"
-    scales = (params["upsample_params"] if noisy else params)["upsample_scales"]
-    got = {
-        "bands in": params["aux_channels" if noisy else "in_channels"],
-        "samples a frame": math.prod(scales) * params["out_channels"],
-        "channels out": 1 if kind == "melgan" else params["out_channels"],  # a MelGAN's are bands
-        "upsample_net": params.get("upsample_net", "ConvInUpsampleNetwork"),
-    }
-    wanted = {"bands in": MEL.n_mels, "samples a frame": MEL.hop, "channels out": 1}
-    differing = differences(got, wanted | {"upsample_net": "ConvInUpsampleNetwork"})
-    if differing:
-        raise ValueError(f"generator_params do not fit: {differing}")
-    return kind, params
-
-
-def _generator(
-    config: Mapping[str, Any], params: Mapping[str, Any], state: Mapping[str, Tensor] | None = None
-) -> Any:
-    """Build a generator with its weights (random ones if left out), and join its bands."""
-    package, bands = _package(), params["out_channels"]
-    name = config.get("generator_type", next(iter(GENERATORS)))
+    params = {k.replace("kernal", "kernel"): v for k, v in config["generator_params"].items()}
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):  # it draws weights
         warnings.simplefilter("ignore", FutureWarning)  # the package's older weight norm
         torch.manual_seed(0)
-        network: Any = getattr(package.models, name)(**copy.deepcopy(dict(params)))
+        network: Any = getattr(_package().models, name)(**copy.deepcopy(params))
     if state is not None:
         network.load_state_dict(state)
-    if bands > 1:
+    if (bands := params.get("out_channels", 1)) > 1:
         version = str(config.get("version", "0.1.0")).split(".")[:3]
         old = [int(part) if part.isdigit() else 0 for part in version] <= [0, 4, 2]
         usual = OLD_BANDS if old else {}
-        network.pqmf = package.layers.PQMF(bands, **config.get("pqmf_params", usual))
+        network.pqmf = _package().layers.PQMF(bands, **config.get("pqmf_params", usual))
     return network
 
 
@@ -287,10 +226,7 @@ def _read_features(file: Path) -> Standardiser:
         h5py = import_optional("h5py", extra="vocoder", purpose=f"reading {file}")
         with h5py.File(file, "r") as table:
             mean, scale = (np.asarray(table[name][()]) for name in ("mean", "scale"))
-    try:
-        return Standardiser(*(torch.from_numpy(x.reshape(-1)).float() for x in (mean, scale)))
-    except XFaVoTError as error:  # they name the standardiser, not the file
-        raise ValueError(str(error)) from error
+    return Standardiser(*(torch.from_numpy(x.reshape(-1)).float() for x in (mean, scale)))
 
 
 def _steps(file: Path) -> tuple[int, str]:
@@ -299,15 +235,12 @@ def _steps(file: Path) -> tuple[int, str]:
 
 def _read_state(file: Path) -> dict[str, Tensor]:
     """Read the generator's weights; nothing but tensors and plain values is unpickled."""
+    mapped = zipfile.is_zipfile(file)
     try:
-        mapped = zipfile.is_zipfile(file)
         whole = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # its own advice is to load the file without care
         raise ValueError("damaged, or holds more than tensors, which is not run") from error
-    model = whole.get("model") if isinstance(whole, dict) else None
-    state = model.get("generator") if isinstance(model, dict) else None
-    if not isinstance(state, dict):
-        raise ValueError("no weights under model, generator")
+    state: dict[str, Tensor] = whole["model"]["generator"]
     for name, value in state.items():
         numbers = isinstance(value, Tensor) and value.is_floating_point()
         if not numbers or not bool(value.isfinite().all()):
@@ -316,16 +249,17 @@ def _read_state(file: Path) -> dict[str, Tensor]:
 
 
 @lru_cache(maxsize=1)
-def _package() -> SimpleNamespace:
+def _package() -> Any:
     """Import the package, whose last release asks SciPy for a window under a name since dropped."""
     try:
         from scipy import signal
 
         with mock.patch.object(signal, "kaiser", signal.windows.kaiser, create=True):
-            from parallel_wavegan import layers, models, utils
+            import parallel_wavegan.models
+            import parallel_wavegan.utils
     except ImportError as error:
         raise WeightsError(
             f"trained vocoders need parallel-wavegan 0.6.1 and what it imports; got {error}; "
             'pip install "xfavot[vocoder]", then make extras'
         ) from error
-    return SimpleNamespace(layers=layers, models=models, utils=utils)
+    return parallel_wavegan

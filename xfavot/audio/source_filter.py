@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +24,10 @@ from xfavot.audio.mel import (
     hz_to_mel,
     istft,
     mel_filterbank,
+    pieces,
     require_contract,
     stft,
 )
-from xfavot.errors import require_shape
 from xfavot.weights import recorded
 
 # What drives a source-filter vocoder: a train of pulses at F0, and the phase of its filter
@@ -197,7 +197,7 @@ class FrameStack(nn.Module):
 
 
 class SourceFilterNetwork(nn.Module):
-    """Log mel-spectrogram to waveform; F0 is found in it or given.
+    """Log mel-spectrogram to waveform: find F0, predict the filters of every frame, render.
 
     Args:
         standardiser: statistics per band, part of the weights; left out, they wait for loaded ones.
@@ -207,9 +207,6 @@ class SourceFilterNetwork(nn.Module):
 
     mean: Tensor
     std: Tensor
-    to_knots: Tensor
-    to_bins: Tensor
-    window: Tensor
 
     def __init__(
         self,
@@ -227,34 +224,8 @@ class SourceFilterNetwork(nn.Module):
         known = standardiser or Standardiser.neutral()
         self.register_buffer("mean", known.mean.clone())
         self.register_buffer("std", known.std.clone())
-        to_knots, to_bins = _interpolations()
-        self.register_buffer("to_knots", to_knots, persistent=False)
-        self.register_buffer("to_bins", to_bins, persistent=False)
-        self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
         self.shape = FrameStack(MEL.n_mels + 2, 2 * KNOTS, width=width, depth=depth)
         self.pitch = FrameStack(MEL.n_mels, PITCH_CLASSES + 1, width=pitch_width, depth=pitch_depth)
-
-    def forward(
-        self, log_mel: Tensor, f0: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Make a waveform.
-
-        Args:
-            log_mel: (B, 80, T) log10, not standardised.
-            f0: (B, T) Hz, 0 where unvoiced; :meth:`find_f0` if left out.
-            generator: as in :meth:`render`.
-
-        Returns:
-            (B, (T - 1) * 300).
-
-        Raises:
-            ShapeError: the spectrogram has other axes, or F0 another length.
-        """
-        require_shape("log mel of the vocoder", log_mel, (None, MEL.n_mels, None))
-        f0 = self.find_f0(log_mel) if f0 is None else f0
-        require_shape("F0 of the vocoder", f0, (log_mel.shape[0], log_mel.shape[2]))
-        tune = melody(f0)
-        return self.render(self.filters(log_mel, tune), tune.pitch, generator)
 
     def pitch_logits(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Score pitch and voicing.
@@ -292,7 +263,8 @@ class SourceFilterNetwork(nn.Module):
         voiced = tune.voiced.to(log_mel.dtype).unsqueeze(1)
         change = self.shape(torch.cat((self._standardise(log_mel), height, voiced), dim=1))
         change = MOST_DECADES * torch.tanh(change / MOST_DECADES)  # (B, T, 2 * knots)
-        envelope = log_mel.transpose(1, 2) @ self.to_knots.T  # (B, T, knots) log10
+        to_knots, _ = _interpolations(log_mel.device)
+        envelope = log_mel.transpose(1, 2) @ to_knots.T  # (B, T, knots) log10
         harmonic, noise = change.chunk(2, dim=2)
         return (envelope + harmonic) * math.log(10.0), (envelope + noise) * math.log(10.0)
 
@@ -328,27 +300,25 @@ class SourceFilterNetwork(nn.Module):
         Returns:
             (B, (T - 1) * 300).
         """
-        half, samples = FFT // 2, (pitch.shape[1] - 1) * MEL.hop
+        half, samples, before = FFT // 2, (pitch.shape[1] - 1) * MEL.hop, EDGE * MEL.hop
         wider = functional.pad(pitch.unsqueeze(1), (EDGE, EDGE), mode="replicate")[:, 0]
-        before = EDGE * MEL.hop
         voice = pulses(wider, first_cycle - before * pitch[:, 0] / MEL.sample_rate)
         voice = voice[:, before - half : before + samples + half]  # (B, N + FFT)
-        harmonic, breath = (log @ self.to_bins.T for log in filters)  # (B, T, 641)
+        _, to_bins = _interpolations(pitch.device)
+        harmonic, breath = (log @ to_bins.T for log in filters)  # (B, T, 641)
         response = torch.polar(harmonic.exp(), minimum_phase(harmonic))
-        shaped = self._stft(voice) * response + self._stft(NOISE_LEVEL * noise) * breath.exp()
-        out = _overlap_add(torch.fft.irfft(shaped, n=FFT))
-        windows = functional.pad(self.window, (MARGIN, MARGIN)).expand(1, pitch.shape[1], -1)
-        inside = slice(half, half + samples)
-        return out[:, inside] / _overlap_add(windows)[:, inside]
+        window = functional.pad(torch.hann_window(WINDOW, device=pitch.device), (MARGIN, MARGIN))
+        pulsed, hiss = (
+            torch.fft.rfft(x.unfold(1, FFT, MEL.hop) * window)  # (B, T, 641)
+            for x in (voice, NOISE_LEVEL * noise)
+        )
+        out = _overlap_add(torch.fft.irfft(pulsed * response + hiss * breath.exp(), n=FFT))
+        windows = _overlap_add(window.expand(1, pitch.shape[1], -1))
+        inside = slice(half, half + samples)  # before the division: outside, windows are 0
+        return out[:, inside] / windows[:, inside]
 
     def _standardise(self, log_mel: Tensor) -> Tensor:
         return (log_mel - self.mean[:, None]) / self.std[:, None]
-
-    def _stft(self, padded: Tensor) -> Tensor:
-        """(B, (T - 1) * 300 + 1280) to (B, T, 641)."""
-        frames = padded.unfold(1, FFT, MEL.hop)[..., MARGIN : MARGIN + WINDOW] * self.window
-        spectrum: Tensor = torch.fft.rfft(functional.pad(frames, (MARGIN, MARGIN)))
-        return spectrum
 
 
 def noise_samples(frames: int) -> int:
@@ -362,20 +332,21 @@ def _overlap_add(frames: Tensor) -> Tensor:
     return functional.fold(frames.transpose(1, 2), size, (1, FFT), stride=(1, MEL.hop))[:, 0, 0]
 
 
-def _interpolations() -> tuple[Tensor, Tensor]:
+@lru_cache(maxsize=8)
+@torch.inference_mode(mode=False)
+def _interpolations(device: torch.device) -> tuple[Tensor, Tensor]:
     """Return linear interpolation from mel bands to knots (128, 80), and on to bins (641, 128)."""
     ends = torch.tensor([MEL.fmin, MEL.fmax, MEL.sample_rate / 2], dtype=torch.float64)
     low, high, top = hz_to_mel(ends)
     bands = low + (high - low) * torch.arange(1, MEL.n_mels + 1) / (MEL.n_mels + 1)
     knots = torch.linspace(0.0, 1.0, KNOTS, dtype=torch.float64) * top
     bins = torch.linspace(0.0, MEL.sample_rate / 2, FFT // 2 + 1, dtype=torch.float64)
-    return _hat_functions(knots, bands), _hat_functions(hz_to_mel(bins), knots)
-
-
-def _hat_functions(at: Tensor, nodes: Tensor) -> Tensor:
-    """Return the matrix (len(at), len(nodes)) of linear interpolation, held at both ends."""
-    place = (at.clamp(nodes[0], nodes[-1]) - nodes[0]) / (nodes[1] - nodes[0])
-    return (1 - (place[:, None] - torch.arange(len(nodes))).abs()).clamp(min=0).float()
+    found = []
+    for at, nodes in ((knots, bands), (hz_to_mel(bins), knots)):
+        place = (at.clamp(nodes[0], nodes[-1]) - nodes[0]) / (nodes[1] - nodes[0])
+        hats = 1 - (place[:, None] - torch.arange(len(nodes))).abs()
+        found.append(hats.clamp(min=0).float().to(device))
+    return found[0], found[1]
 
 
 NAME = "source_filter"
@@ -408,7 +379,7 @@ class SourceFilterVocoder(Vocoder):
         """Keep the network; see the class."""
         super().__init__(name=name, device=device, seed=seed)
         self._network = network.to(self.device).requires_grad_(False).eval()
-        self._bank = mel_filterbank().to(self.device)  # (80, F)
+        self._bank = mel_filterbank(self.device)  # (80, F)
         reach = self._bank.sum(0)  # (F,), 0 outside the bands
         self._spread = (self._bank / reach.clamp(min=FAINT)).T  # (F, 80), rows sum to one
         self._outside = (reach == 0).float().unsqueeze(1)  # (F, 1)
@@ -428,19 +399,18 @@ class SourceFilterVocoder(Vocoder):
             WeightsError: the file is missing, damaged or of another network.
             DataError: the weights were trained on another mel-spectrogram.
         """
-        path = Path(path)
         require_contract(recorded.read(path, (NAME,))["contract"], where=str(path))
         with torch.random.fork_rng(devices=[]):  # its first weights are drawn
-            network = recorded.load(path, {NAME: SourceFilterNetwork})[0]
-        assert isinstance(network, SourceFilterNetwork)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-        return cls(network, name=name or f"{NAME} (sha256 {digest})", device=device, seed=seed)
+            network, _ = recorded.load(path, {NAME: SourceFilterNetwork})
+        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+        name = name or f"{NAME} (sha256 {digest})"
+        return cls(cast(SourceFilterNetwork, network), name=name, device=device, seed=seed)
 
     def find_f0(self, log_mel: Tensor) -> Tensor:
         """Find the pitch that a spectrogram (80, T), log10, is played at: (T,) Hz, 0 unvoiced."""
         frames = log_mel.shape[1]
         found = torch.zeros(frames, device=self.device)
-        for start, stop, first, last in _pieces(frames):
+        for start, stop, first, last in pieces(frames, PIECE_FRAMES, CONTEXT_FRAMES):
             piece = self._network.find_f0(log_mel[None, :, first:last].to(self.device))[0]
             found[start:stop] = piece[start - first : stop - first]
         return found
@@ -455,7 +425,7 @@ class SourceFilterVocoder(Vocoder):
         cycles = torch.rand(1, generator=generator) + cycles_at_frames(tune.pitch).cpu()
         noise = torch.randn(1, noise_samples(frames), generator=generator)
         out = torch.zeros(frames * MEL.hop)
-        for start, stop, first, last in _pieces(frames):
+        for start, stop, first, last in pieces(frames, PIECE_FRAMES, CONTEXT_FRAMES):
             part, here = mel[..., first:last], Melody(*(x[:, first:last] for x in tune))
             filters = self._network.filters(part, here)
             at = first * MEL.hop
@@ -474,10 +444,3 @@ class SourceFilterVocoder(Vocoder):
         wanted, got = torch.pow(10.0, log_mel), self._bank @ spectrum.abs()
         gain = self._spread @ (wanted / (got + FAINT)).clamp(1 / MOST_GAIN, MOST_GAIN)
         return istft(spectrum * (gain + self._outside), wave.shape[1])
-
-
-def _pieces(frames: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield the frames [start, stop) of every piece, then with the context on both sides."""
-    for start in range(0, frames, PIECE_FRAMES):
-        stop = min(start + PIECE_FRAMES, frames)
-        yield start, stop, max(start - CONTEXT_FRAMES, 0), min(stop + CONTEXT_FRAMES, frames)

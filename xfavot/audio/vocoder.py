@@ -9,14 +9,13 @@ in another's place silently.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import lru_cache
 from os import PathLike, fspath
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from xfavot import presets
 from xfavot.audio.mel import MEL, Vocoder, istft, mel_filterbank, stft
 from xfavot.audio.parallel_wavegan import TrainedVocoder
 from xfavot.audio.source_filter import NAME, SourceFilterVocoder
@@ -32,8 +31,6 @@ __all__ = ["DEFAULT", "PUBLISHED", "GriffinLim", "Vocoder", "vocoder"]
 ITERATIONS = 32
 MOMENTUM = 0.99  # unitless, the value of Perraudin et al.
 INVERSION_STEPS = 8  # multiplicative steps for the first magnitudes
-CHUNK_FRAMES = 800  # 10 s; bounds the memory for any length
-OVERLAP_FRAMES = 24  # 0.3 s shared by two chunks, joined with a cross-fade
 SHORTEST_FRAMES = 8  # torch.stft's reflect padding needs more than 1024 samples
 TINY = 1e-8  # added to magnitudes before a division
 FAINT = 1e-12  # the same for mel magnitudes, under the contract's floor
@@ -42,123 +39,59 @@ FAINT = 1e-12  # the same for mel magnitudes, under the contract's floor
 class GriffinLim(Vocoder):
     """Griffin-Lim with momentum, magnitudes tied to the mel.
 
-    Works on any number of frames; a long spectrogram is done in chunks of 10 s, whose phases are
-    tied to each other in their overlap, so that memory does not grow with the length.
+    Works on any number of frames, all at once, in about 5 MB a second of sound.
 
     Args:
         iterations: projections between the waveform and its spectrogram, 1 or more.
         seed: seed of the first phase.
         device: where the transforms run.
-
-    Raises:
-        ConfigError: `iterations` is not a positive whole number.
     """
 
     def __init__(self, *, iterations: int = ITERATIONS, seed: int = 0, device: str = "cpu") -> None:
         """Keep the settings; see the class."""
-        if not isinstance(iterations, int) or iterations < 1:
-            raise ConfigError(
-                f"GriffinLim: iterations is {iterations!r}; expected a whole number of 1 or more; "
-                f"{ITERATIONS} is a good value"
-            )
         super().__init__(name="griffin_lim", device=device, seed=seed)
         self.iterations = iterations
 
     def _decode(self, log_mel: Tensor, samples: int) -> Tensor:
-        """Go through the chunks of one spectrogram (80, T)."""
-        generator = torch.Generator().manual_seed(self.seed)
-        out = torch.zeros(samples)
-        known: Tensor | None = None  # the end of the chunk before, (OVERLAP_FRAMES - 1) * hop
-        frames = log_mel.shape[1]
-        for start, stop in _chunks(frames):
-            last = stop == frames
-            wanted = samples - start * self.hop if last else (stop - start - 1) * self.hop
-            wave = self._chunk(log_mel[:, start:stop], wanted, generator, known)
-            at = start * self.hop
-            if known is not None:
-                fade = torch.linspace(0.0, 1.0, len(known))
-                wave[: len(known)] = known * (1.0 - fade) + wave[: len(known)] * fade
-            out[at : at + len(wave)] = wave
-            known = wave[len(wave) - (OVERLAP_FRAMES - 1) * self.hop :].clone()
-        return out
-
-    def _chunk(
-        self, log_mel: Tensor, samples: int, generator: torch.Generator, known: Tensor | None
-    ) -> Tensor:
-        """Do one chunk; `known` is the waveform of its first frames, which ties the phases."""
+        """Estimate the phase of one spectrogram (80, T)."""
         short = max(SHORTEST_FRAMES - log_mel.shape[1], 0)
         log_mel = torch.cat([log_mel, log_mel[:, -1:].expand(-1, short)], dim=1)
         span = (log_mel.shape[1] - 1) * self.hop
-        bank, spread, low, high = _filterbank(self.device)
+        whole = mel_filterbank(self.device)
+        covered = whole.sum(dim=0).nonzero().flatten()
+        low, high = int(covered[0]), int(covered[-1]) + 1  # bins [low, high) have a band
+        bank = whole[:, low:high].contiguous()  # (80, F')
+        spread = (bank / bank.sum(dim=0)).T.contiguous()  # (F', 80), rows sum to one
         mel = torch.pow(10.0, log_mel)  # (80, T)
+
+        def scaled(magnitude: Tensor) -> Tensor:
+            """Scale (F', T) magnitudes, band by band, towards those asked for."""
+            return magnitude * (spread @ (mel / (bank @ magnitude + FAINT)))
+
+        def sound(spectrum: Tensor, length: int) -> Tensor:
+            """Make the waveform of (F', T)."""
+            above = MEL.n_fft // 2 + 1 - high
+            return istft(torch.nn.functional.pad(spectrum, (0, 0, low, above)), length)
+
         magnitude = spread @ (mel / bank.sum(dim=1, keepdim=True))  # (F', T)
         for _ in range(INVERSION_STEPS):
-            magnitude = _scaled(magnitude, mel, bank, spread)
+            magnitude = scaled(magnitude)
+        generator = torch.Generator().manual_seed(self.seed)
         turns = torch.rand(magnitude.shape, generator=generator).to(self.device)
         phase = torch.polar(torch.ones_like(turns), 2.0 * torch.pi * turns)
-        anchor: Tensor | None = None
-        if known is not None:
-            # the last frames look past the known samples, so they are not held
-            spectrum = stft(known.to(self.device))[low:high]
-            anchor = (spectrum / (spectrum.abs() + TINY))[:, : OVERLAP_FRAMES - 3]
-        whole = phase.new_zeros(MEL.n_fft // 2 + 1, phase.shape[1])  # (1025, T)
         before = torch.zeros_like(phase)
         for _ in range(self.iterations):
-            if anchor is not None:
-                phase[:, : anchor.shape[1]] = anchor
-            whole[low:high] = magnitude * phase
-            now = stft(istft(whole, span))[low:high]
-            magnitude = _scaled(now.abs(), mel, bank, spread)
+            now = stft(sound(magnitude * phase, span))[low:high]
+            magnitude = scaled(now.abs())
             phase = now + MOMENTUM * (now - before)
             phase = phase / (phase.abs() + TINY)
             before = now
-        whole[low:high] = magnitude * phase
-        return istft(whole, max(samples, span))[:samples].cpu()
-
-
-def _scaled(magnitude: Tensor, mel: Tensor, bank: Tensor, spread: Tensor) -> Tensor:
-    """Scale (F', T) magnitudes, band by band, towards those whose mel is (80, T)."""
-    return magnitude * (spread @ (mel / (bank @ magnitude + FAINT)))
-
-
-@lru_cache(maxsize=8)
-def _filterbank(device: torch.device) -> tuple[Tensor, Tensor, int, int]:
-    """Return what takes magnitudes to bands and the bands' ratios back to bins, built once.
-
-    Returns:
-        The filterbank (80, F') in the bins [low, high) where it is not zero, its transpose with
-        rows that sum to one (F', 80), low and high.
-    """
-    with torch.inference_mode(mode=False):
-        bank = mel_filterbank()
-        covered = bank.sum(dim=0).nonzero().flatten()
-        low, high = int(covered[0]), int(covered[-1]) + 1
-        bank = bank[:, low:high]
-        spread = (bank / bank.sum(dim=0)).T
-        return bank.contiguous().to(device), spread.contiguous().to(device), low, high
-
-
-def _chunks(frames: int) -> Iterator[tuple[int, int]]:
-    """Yield the frames [start, stop) of every chunk; neighbours share OVERLAP_FRAMES."""
-    start = 0
-    while frames - start > CHUNK_FRAMES:
-        yield start, start + CHUNK_FRAMES
-        start += CHUNK_FRAMES - OVERLAP_FRAMES
-    yield start, frames
+        return sound(magnitude * phase, max(samples, span))[:samples]
 
 
 DEFAULT = NAME  # the name that is used where none is given
 
-PUBLISHED = tuple(
-    f"{corpus}_{network}"
-    for corpus in ("vctk", "libritts")
-    for network in (
-        "parallel_wavegan.v1",
-        "parallel_wavegan.v1.long",
-        "multi_band_melgan.v2",
-        "hifigan.v1",
-    )
-)
+PUBLISHED = tuple(n for n in presets.names("weights") if n.startswith(("vctk_", "libritts_")))
 
 
 def vocoder(

@@ -33,7 +33,7 @@ from xfavot.errors import DataError, ShapeError
 PNET_PIXELS, PNET_STRIDE = 12, 2  # what P-Net sees at once, and the step to its next place
 RNET_PIXELS, ONET_PIXELS = 24, 48
 PYRAMID_FACTOR = 0.709  # about half the area from level to level
-LEAST_PROBABILITIES = (0.6, 0.7, 0.7)  # of P-Net, R-Net, O-Net
+PROPOSED_PROBABILITY, LIKELY_PROBABILITY = 0.6, 0.7  # least of P-Net; of R-Net and O-Net
 LEVEL_OVERLAP, MOST_OVERLAP = 0.5, 0.7  # of boxes of one level, of any; more is the same face
 CROPS_AT_ONCE = 128  # bounds the memory on a cluttered picture
 
@@ -64,28 +64,22 @@ class _Network(NamedTuple):
     dense: str
     heads: tuple[str, ...]
 
-    def hidden(self, x: Tensor) -> Tensor:
-        """Apply the convolutions: (B, 3, H, W) to (B, C, H', W')."""
-        for number, (kernel, stride) in enumerate(self.pools, start=1):
-            x = functional.conv2d(x, *self._pair(f"conv{number}"))
-            x = functional.prelu(x, self.weights[f"prelu{number}.weight"])
-            if kernel:
-                x = functional.max_pool2d(x, kernel, stride, ceil_mode=True)
-        return x
-
-    def slide(self, x: Tensor) -> list[Tensor]:
-        """Apply P-Net: (1, 3, H, W) to its heads' (1, C, H', W')."""
-        x = self.hidden(x)
-        return [functional.conv2d(x, *self._pair(head)) for head in self.heads]
-
-    def score(self, crops: Tensor) -> list[Array]:
-        """Apply R-Net or O-Net: (B, 3, S, S) to each head's (B, C)."""
+    def __call__(self, x: Tensor) -> list[Array]:
+        """Apply to (B, 3, H, W): each head's (B, C, H', W') of P-Net, (B, C) of the others."""
         parts = []
-        for batch in torch.split(crops, CROPS_AT_ONCE):
-            x = self.hidden(batch).permute(0, 3, 2, 1).flatten(1)  # the weights count columns first
-            x = functional.linear(x, *self._pair(f"dense{self.dense}"))
-            x = functional.prelu(x, self.weights[f"prelu{self.dense}.weight"])
-            parts.append([functional.linear(x, *self._pair(head)) for head in self.heads])
+        for batch in torch.split(x, CROPS_AT_ONCE):
+            for number, (kernel, stride) in enumerate(self.pools, start=1):
+                batch = functional.conv2d(batch, *self._pair(f"conv{number}"))
+                batch = functional.prelu(batch, self.weights[f"prelu{number}.weight"])
+                if kernel:
+                    batch = functional.max_pool2d(batch, kernel, stride, ceil_mode=True)
+            apply: Any = functional.conv2d
+            if self.dense:
+                apply = functional.linear
+                batch = batch.permute(0, 3, 2, 1).flatten(1)  # the weights count columns first
+                batch = apply(batch, *self._pair(f"dense{self.dense}"))
+                batch = functional.prelu(batch, self.weights[f"prelu{self.dense}.weight"])
+            parts.append([apply(batch, *self._pair(head)) for head in self.heads])
         return [torch.cat(part).numpy() for part in zip(*parts, strict=True)]
 
     def _pair(self, layer: str) -> tuple[Tensor, Tensor]:
@@ -109,15 +103,11 @@ def find_faces(image: NDArray[np.uint8], *, smallest: int) -> Faces:
     """
     pnet, rnet, onet = _networks()
     pixels = torch.from_numpy(np.array(image))[None].permute(0, 3, 1, 2).float()  # (1, 3, H, W)
-    boxes, crops = _cut(pixels, _proposed(pnet, pixels, smallest), RNET_PIXELS)
-    logits, offsets = rnet.score(crops)
-    kept, score = _likely(logits, LEAST_PROBABILITIES[1])
-    boxes, offsets = boxes[kept], offsets[kept]
+    boxes = _proposed(pnet, pixels, smallest)
+    boxes, score, offsets = _likely(rnet, pixels, boxes, RNET_PIXELS)
     kept = _distinct(boxes, score, MOST_OVERLAP)
-    boxes, crops = _cut(pixels, _square(_moved(boxes[kept], offsets[kept], rim=1)), ONET_PIXELS)
-    logits, offsets, places = onet.score(crops)
-    kept, score = _likely(logits, LEAST_PROBABILITIES[2])
-    boxes, offsets, places = boxes[kept], offsets[kept], places[kept]
+    boxes = _square(_moved(boxes[kept], offsets[kept], rim=1))
+    boxes, score, offsets, places = _likely(onet, pixels, boxes, ONET_PIXELS)
     sides = boxes[:, None, 2:] - boxes[:, None, :2] + 1
     points = sides * places.reshape(-1, 2, 5).swapaxes(1, 2) + boxes[:, None, :2] - 1  # (F, 5, 2)
     boxes = _moved(boxes, offsets, rim=1)
@@ -132,15 +122,15 @@ def _proposed(pnet: _Network, pixels: Tensor, smallest: int) -> Array:
     scale = PNET_PIXELS / smallest
     while min(height, width) * scale >= PNET_PIXELS:
         level = _resized(pixels, (int(height * scale + 1), int(width * scale + 1)))
-        logits, offsets = pnet.slide(level)
-        chance = logits.softmax(dim=1)[0, 1].numpy()  # (H', W')
-        rows, columns = np.nonzero(chance >= np.float32(LEAST_PROBABILITIES[0]))
+        logits, offsets = pnet(level)
+        chance = torch.from_numpy(logits).softmax(dim=1)[0, 1].numpy()  # (H', W')
+        rows, columns = np.nonzero(chance >= np.float32(PROPOSED_PROBABILITY))
         near = PNET_STRIDE * np.stack([columns, rows], axis=1).astype(np.float32) + 1
         parts = [
             np.floor(near / np.float32(scale)),
             np.floor((near + (PNET_PIXELS - 1)) / np.float32(scale)),
             chance[rows, columns, None],
-            offsets[0].numpy()[:, rows, columns].T,
+            offsets[0, :, rows, columns],
         ]
         boxes = np.concatenate(parts, axis=1)
         found.append(boxes[_distinct(boxes[:, :4], boxes[:, 4], LEVEL_OVERLAP)])
@@ -150,11 +140,23 @@ def _proposed(pnet: _Network, pixels: Tensor, smallest: int) -> Array:
     return _square(_moved(boxes[:, :4], boxes[:, 5:]))
 
 
-def _likely(logits: Array, least: float) -> tuple[NDArray[np.intp], Array]:
-    """Rows whose probability of a face passes `least`, and these probabilities."""
+def _likely(network: _Network, pixels: Tensor, boxes: Array, size: int) -> tuple[Array, ...]:
+    """Boxes in which R-Net or O-Net sees a face, its probability, and the other heads' values.
+
+    Boxes that do not touch the picture are left out.
+    """
+    whole = boxes.astype(np.int64)
+    near = np.maximum(whole[:, :2] - 1, 0)
+    far = np.minimum(whole[:, 2:], (pixels.shape[3], pixels.shape[2]))
+    inside = (far > near).all(axis=1)
+    crops = [
+        _resized(pixels[:, :, top:bottom, left:right], (size, size))
+        for (left, top), (right, bottom) in zip(near[inside], far[inside], strict=True)
+    ]
+    logits, *others = network(torch.cat([pixels.new_zeros((0, 3, size, size)), *crops]))
     chance = torch.from_numpy(logits).softmax(dim=1)[:, 1].numpy()
-    rows = np.flatnonzero(chance > np.float32(least))
-    return rows, chance[rows]
+    rows = chance > np.float32(LIKELY_PROBABILITY)
+    return boxes[inside][rows], chance[rows], *(values[rows] for values in others)
 
 
 def _moved(boxes: Array, offsets: Array, rim: int = 0) -> Array:
@@ -170,19 +172,6 @@ def _square(boxes: Array) -> Array:
     longer = sides.max(axis=1, keepdims=True)
     near = boxes[:, :2] + sides * np.float32(0.5) - longer * np.float32(0.5)
     return np.concatenate([near, near + longer], axis=1)
-
-
-def _cut(pixels: Tensor, boxes: Array, size: int) -> tuple[Array, Tensor]:
-    """Boxes that touch the picture, and what lies in them, (B, 3, size, size)."""
-    height, width = pixels.shape[2:]
-    whole = boxes.astype(np.int64)
-    near, far = np.maximum(whole[:, :2] - 1, 0), np.minimum(whole[:, 2:], (width, height))
-    inside = (far > near).all(axis=1)
-    crops = [
-        _resized(pixels[0, :, top:bottom, left:right][None], (size, size))
-        for (left, top), (right, bottom) in zip(near[inside], far[inside], strict=True)
-    ]
-    return boxes[inside], torch.cat(crops) if crops else pixels.new_zeros((0, 3, size, size))
 
 
 def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -230,17 +219,16 @@ def _networks() -> tuple[_Network, ...]:
     package = importlib.util.find_spec("facenet_pytorch")
     if package is None or package.origin is None:
         raise DataError(
-            "face detection needs the weights in facenet-pytorch, which is not installed; run: "
-            'pip install "xfavot[data]" and pip install --no-deps facenet-pytorch==2.6.0, or give '
-            "aligned images"
+            "face detection needs the weights in facenet-pytorch, which is not installed; run: pip "
+            "install --no-deps facenet-pytorch==2.6.0, or give aligned images"
         )
     networks = []
-    for name, (pools, dense, heads) in PARTS.items():
+    for name, layers in PARTS.items():
         file = Path(package.origin).parent / "data" / f"{name}.pt"
         saved = torch.load(file, map_location="cpu", weights_only=True)
         # saved transposed, used in order: as facenet-pytorch does, so that results equal its
         weights = {layer: weight.contiguous() for layer, weight in saved.items()}
-        networks.append(_Network(weights, pools, dense, heads))
+        networks.append(_Network(weights, *layers))
     return tuple(networks)
 
 
@@ -275,21 +263,18 @@ def align_quad(landmarks: NDArray[Any]) -> NDArray[np.float64]:
     """
     points = np.asarray(landmarks, dtype=np.float64)
     if points.shape != (5, 2):
-        raise ShapeError(
-            f"landmarks: got shape {points.shape}; expected (5, 2): eyes, nose, mouth corners"
-        )
-    if not np.isfinite(points).all():
-        raise DataError("landmarks: a coordinate is not finite; expected pixels; detect again")
+        raise ShapeError(f"landmarks: got shape {points.shape}; expected eyes, nose, mouth (5, 2)")
     eyes = (points[0] + points[1]) / 2
     across = points[1] - points[0]
     down = (points[3] + points[4]) / 2 - eyes
-    x = across + _left_of(down)
+    left = np.array([[0.0, -1.0], [1.0, 0.0]])  # turns eyes-to-mouth into left-to-right-eye
+    x = across + down @ left
     length = np.hypot(*x)
     half = max(EYE_FACTOR * np.hypot(*across), MOUTH_FACTOR * np.hypot(*down))
-    if length < 1e-6 or half < 1e-6:
-        raise DataError("landmarks: eyes and mouth coincide; expected a face; detect again")
+    if not (length >= 1e-6 and half >= 1e-6):
+        raise DataError("landmarks: not finite, or eyes and mouth coincide; expected a face's")
     x *= half / length
-    y = -_left_of(x)
+    y = -x @ left
     centre = eyes + CENTRE_SHIFT * down
     return np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y])
 
@@ -309,27 +294,33 @@ def align_face(image: NDArray[np.uint8], landmarks: NDArray[Any], size: int) -> 
         ShapeError: landmarks are not (5, 2).
         DataError: landmarks are not a face's.
     """
-    from PIL import Image
+    from PIL import Image, ImageFilter
 
     quad = align_quad(landmarks)
     side = float(np.hypot(*(quad[3] - quad[0])))
     if side < 2:
         raise DataError(f"landmarks: the face is {side:.1f} pixels wide; expected 2 or more")
     shrink = max(int(side / (4 * size)), 1)
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    if shrink > 1:
-        picture = picture.reduce(shrink)
-        quad /= shrink
-        side /= shrink
+    pixels = np.asarray(Image.fromarray(np.ascontiguousarray(image)).reduce(shrink))
+    quad, side = quad / shrink, side / shrink
     low = np.floor(quad.min(axis=0)).astype(int) - 4
     high = np.ceil(quad.max(axis=0)).astype(int) + 4
-    patch = _patch(np.asarray(picture), low, high, side)
-    corners = tuple(float(value) for value in (quad - low).reshape(-1))
+    columns, rows = (np.arange(first, last) for first, last in zip(low, high, strict=True))
+    in_columns, in_rows = columns.clip(0, pixels.shape[1] - 1), rows.clip(0, pixels.shape[0] - 1)
+    patch = pixels[in_rows[:, None], in_columns[None]]
+    away = np.maximum(abs(rows - in_rows)[:, None], abs(columns - in_columns)[None])
+    for radius, reach in BORDER_BLURS if away.any() else ():
+        blurred = Image.fromarray(patch).filter(ImageFilter.GaussianBlur(radius * side))
+        weight = (away / (reach * side)).clip(0, 1)[..., None]
+        weight = weight * weight * (3 - 2 * weight)
+        mixed = patch * (1 - weight) + np.asarray(blurred) * weight
+        patch = mixed.round().astype(np.uint8)
+    corners = tuple((quad - low).reshape(-1).tolist())
     fine = size * int(np.clip(np.ceil(side / size), 1, 4))
-    crop = patch.transform((fine, fine), Image.Transform.QUAD, corners, Image.Resampling.BICUBIC)
-    if fine != size:
-        crop = crop.resize((size, size), Image.Resampling.LANCZOS)
-    return np.asarray(crop, dtype=np.uint8)
+    crop = Image.fromarray(np.ascontiguousarray(patch)).transform(
+        (fine, fine), Image.Transform.QUAD, corners, Image.Resampling.BICUBIC
+    )
+    return np.asarray(crop.resize((size, size), Image.Resampling.LANCZOS), dtype=np.uint8)
 
 
 def align_points(points: NDArray[Any], landmarks: NDArray[Any], size: int) -> NDArray[np.float32]:
@@ -346,8 +337,7 @@ def align_points(points: NDArray[Any], landmarks: NDArray[Any], size: int) -> ND
     quad = align_quad(landmarks)
     x, y = quad[3] - quad[0], quad[1] - quad[0]
     offset = np.asarray(points, dtype=np.float64) - quad[0]
-    side = float(x @ x)
-    return (np.stack([offset @ x, offset @ y], axis=-1) * (size / side)).astype(np.float32)
+    return np.asarray(offset @ np.stack([x, y], axis=1) * (size / (x @ x)), dtype=np.float32)
 
 
 def outside_share(shape: tuple[int, ...], landmarks: NDArray[Any]) -> float:
@@ -381,14 +371,13 @@ def detect(images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32] | No
     return [_main_face(image) for image in images]
 
 
-def _main_face(image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+def _main_face(image: NDArray[np.uint8]) -> Array | None:
     from PIL import Image
 
     height, width = image.shape[:2]
     scale = min(1.0, DETECTION_PIXELS / max(height, width))
     picture = Image.fromarray(np.ascontiguousarray(image))
-    if scale < 1.0:
-        picture = picture.resize((max(round(width * scale), 1), max(round(height * scale), 1)))
+    picture = picture.resize((max(round(width * scale), 1), max(round(height * scale), 1)))
     shorter = min(picture.size)
     if shorter < 24:
         return None
@@ -401,40 +390,5 @@ def _main_face(image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
     if not np.isfinite(score).any():
         return None
     back = np.array([width / picture.size[0], height / picture.size[1]], dtype=np.float32)
-    found: NDArray[np.float32] = faces.landmarks[int(score.argmax())] * back
+    found: Array = faces.landmarks[int(score.argmax())] * back
     return found
-
-
-def _left_of(vector: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the vector turned so that the line from eyes to mouth becomes left eye to right."""
-    return np.array([vector[1], -vector[0]])
-
-
-def _patch(
-    pixels: NDArray[np.uint8], low: NDArray[np.int_], high: NDArray[np.int_], side: float
-) -> Any:
-    """Cut out a rectangle that may leave the picture, whose edge then fades outward.
-
-    Args:
-        pixels: (H, W, 3) uint8.
-        low, high: (x, y) of the rectangle's corners in pixels.
-        side: width of the crop in pixels, the unit of `BORDER_BLURS`.
-
-    Returns:
-        A PIL image.
-    """
-    from PIL import Image, ImageFilter
-
-    rows, columns = np.arange(low[1], high[1]), np.arange(low[0], high[0])
-    height, width = pixels.shape[:2]
-    clipped_rows, clipped_columns = rows.clip(0, height - 1), columns.clip(0, width - 1)
-    patch = pixels[clipped_rows[:, None], clipped_columns[None]]
-    away = np.maximum(abs(rows - clipped_rows)[:, None], abs(columns - clipped_columns)[None])
-    if away.any():
-        for radius, reach in BORDER_BLURS:
-            blurred = Image.fromarray(patch).filter(ImageFilter.GaussianBlur(radius * side))
-            weight = (away / (reach * side)).clip(0, 1)[..., None]
-            weight = weight * weight * (3 - 2 * weight)
-            mixed = patch * (1 - weight) + np.asarray(blurred) * weight
-            patch = mixed.round().astype(np.uint8)
-    return Image.fromarray(np.ascontiguousarray(patch))

@@ -10,8 +10,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,25 +32,18 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 100_000_000  # a larger picture is refused, not decoded
 SEEK_SECONDS = 4.0  # farther apart, frames of a film are sought rather than decoded up to
+Pixels = TypeVar("Pixels", NDArray[Any], "Tensor")  # an array or a tensor, and the same back
 SIXTEEN_BITS = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})  # Pillow's modes of grey
 
 
-@overload
-def to_float(pixels: NDArray[np.uint8]) -> NDArray[np.float32]: ...
-@overload
-def to_float(pixels: Tensor) -> Tensor: ...
-def to_float(pixels: NDArray[np.uint8] | Tensor) -> NDArray[np.float32] | Tensor:
+def to_float(pixels: Pixels) -> Pixels:
     """Turn bytes, 0 to 255 and of any shape, into float32 from -1 to 1."""
     if isinstance(pixels, np.ndarray):
         return pixels.astype(np.float32) / np.float32(127.5) - np.float32(1)
     return pixels.float() / 127.5 - 1.0
 
 
-@overload
-def to_bytes(x: NDArray[np.floating[Any]]) -> NDArray[np.uint8]: ...
-@overload
-def to_bytes(x: Tensor) -> Tensor: ...
-def to_bytes(x: NDArray[np.floating[Any]] | Tensor) -> NDArray[np.uint8] | Tensor:
+def to_bytes(x: Pixels) -> Pixels:
     """Round floats from -1 to 1, of any shape, to bytes; what lies outside is clipped."""
     if isinstance(x, np.ndarray):
         scaled = (x.astype(np.float32) + np.float32(1)) * np.float32(127.5)
@@ -89,10 +81,9 @@ def load_image(source: Any) -> NDArray[np.uint8]:
         if array.dtype != np.uint8:
             raise ValueError(f"pixels of type {array.dtype} and shape {array.shape}")
         return _pixels(pillow.fromarray(array[..., 0] if array.shape[2:] == (1,) else array))
-    except (
-        *(OSError, SyntaxError, TypeError, ValueError),
-        *(pillow.DecompressionBombError, pillow.DecompressionBombWarning),
-    ) as error:
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise anything
         raise MediaError(
             "picture unreadable",
             f"{name_of(source)} cannot be read as an image ({error}); expected a whole JPEG or "
@@ -112,9 +103,8 @@ def _pixels(image: Any) -> NDArray[np.uint8]:
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers; save it with 8 bits a channel")
     if image.has_transparency_data:
-        image = image.convert("RGBA")
         white = _pillow("Image").new("RGBA", image.size, "white")
-        image = _pillow("Image").alpha_composite(white, image)
+        image = _pillow("Image").alpha_composite(white, image.convert("RGBA"))
     return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
@@ -132,20 +122,17 @@ def save_image(
         DataError: wrong type or shape, a suffix of no known format, or the disk is full.
     """
     pillow = _pillow("Image")
-    path = Path(path)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise DataError(
             f"{path}: got pixels of type {pixels.dtype} and shape {pixels.shape}; "
             "expected uint8 (H, W, 3); scale floats to 0 ... 255 first"
         )
-    options: dict[str, Any] = {}
-    if path.suffix.casefold() == ".png" and metadata:
-        options["pnginfo"] = _pillow("PngImagePlugin").PngInfo()
-        for key, text in metadata.items():
-            options["pnginfo"].add_itxt(key, text)
+    texts = _pillow("PngImagePlugin").PngInfo()
+    for key, text in (metadata or {}).items():
+        texts.add_itxt(key, text)
     try:
         with whole(path) as draft:
-            pillow.fromarray(pixels).save(draft, **options)
+            pillow.fromarray(pixels).save(draft, pnginfo=texts)  # other formats leave it out
     except (OSError, ValueError) as error:
         raise DataError(
             f"{path} cannot be written ({error}); expected a writable folder with free space and "
@@ -172,13 +159,17 @@ def load_frames(path: Media, count: int) -> list[NDArray[np.uint8]]:
     av = import_optional("av", extra="data", purpose="reading a film")
     try:
         with open_media(path) as file:
-            times, seconds = _packets(file)
+            with _opened(file) as (container, stream):
+                times = [packet.pts for packet in container.demux(stream) if packet.size]
+                length = SEEK_SECONDS * count / stream.time_base if stream.time_base else np.inf
             places = sorted({int((part + 0.5) * len(times) / count) for part in range(count)})
             frames: list[NDArray[np.uint8]] = []
-            if None not in times and seconds > SEEK_SECONDS * count:
+            if times and None not in times and max(times) - min(times) > length:
                 frames = _sought(file, [sorted(times)[place] for place in places])
             if len(frames) < len(places):
-                frames = _counted(file, places)
+                with _opened(file) as (container, stream):
+                    first = itertools.islice(container.decode(stream), places[-1] + 1)
+                    frames = [_upright(frame) for n, frame in enumerate(first) if n in places]
             if not frames:
                 raise ValueError("it has no picture that decodes")
             return frames
@@ -198,22 +189,6 @@ def _opened(file: BinaryIO) -> Iterator[tuple[Any, Any]]:
             raise ValueError("it has no picture track")
         tracks[0].thread_type = "NONE"
         yield container, tracks[0]
-
-
-def _packets(file: BinaryIO) -> tuple[list[Any], float]:
-    """Presentation times of a film's pictures, in its own unit and order, and its length."""
-    with _opened(file) as (container, stream):
-        times = [packet.pts for packet in container.demux(stream) if packet.size]
-        base = stream.time_base or 0
-    known = [time for time in times if time is not None]
-    return times, float((max(known) - min(known)) * base) if known else 0.0
-
-
-def _counted(file: BinaryIO, places: list[int]) -> list[NDArray[np.uint8]]:
-    """Decode a film from its start and keep the frames at some places, in order."""
-    with _opened(file) as (container, stream):
-        first = itertools.islice(container.decode(stream), places[-1] + 1 if places else 0)
-        return [_upright(frame) for place, frame in enumerate(first) if place in places]
 
 
 def _sought(file: BinaryIO, times: list[int]) -> list[NDArray[np.uint8]]:
@@ -257,8 +232,7 @@ def resize_image(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     if side == size:
         return square
     pillow = _pillow("Image")
-    image = pillow.fromarray(square).resize((size, size), pillow.Resampling.LANCZOS)
-    return np.asarray(image, dtype=np.uint8)
+    return np.asarray(pillow.fromarray(square).resize((size, size), pillow.Resampling.LANCZOS))
 
 
 def _pillow(name: str) -> Any:

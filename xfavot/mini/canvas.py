@@ -31,7 +31,7 @@ _CATMULL_ROM = np.array([[0, 2, 0, 0], [-1, 0, 1, 0], [2, -5, 4, -1], [-1, 3, -3
 _BASIS = np.concatenate([np.ones_like(_T), _T, _T**2, _T**3], axis=1) @ _CATMULL_ROM
 
 
-def smooth(points: Array, *, closed: bool) -> Array:
+def smooth(points: Points, *, closed: bool = False) -> Array:
     """A Catmull-Rom spline through points.
 
     Args:
@@ -41,6 +41,7 @@ def smooth(points: Array, *, closed: bool) -> Array:
     Returns:
         (M, 2) points along the curve.
     """
+    points = np.asarray(points, dtype=np.float64)
     before, after = 2 * points[:1] - points[1:2], 2 * points[-1:] - points[-2:-1]
     if closed:
         before, after = points[-1:], points[:2]
@@ -205,9 +206,13 @@ class Head:
         z = DEPTH * np.sqrt(np.maximum(inner, 0.04)) + lift
         return self.place(np.column_stack([flat, z]))
 
-    def curve(self, points: Points, *, closed: bool = True, lift: float = 0.0) -> Array:
-        """A smooth curve through points of the face, in picture coordinates."""
-        return smooth(self.on(points, lift=lift), closed=closed)
+    def curve(self, points: Points, *, lift: float = 0.0) -> Array:
+        """A smooth closed curve through points of the face, in picture coordinates."""
+        return smooth(self.on(points, lift=lift), closed=True)
+
+    def line(self, points: Points, *, lift: float = 0.0) -> Array:
+        """A smooth open curve through points of the face, in picture coordinates."""
+        return smooth(self.on(points, lift=lift))
 
     def outline(self) -> Array:
         """The silhouette of the face without hair, (M, 2).

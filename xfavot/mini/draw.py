@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import colorsys
+import csv
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from xfavot.mini import hair
 from xfavot.mini.canvas import (
     EYE,
+    GRID,
     MOUTH_Y,
     SCALE,
     SIZE,
@@ -19,6 +23,7 @@ from xfavot.mini.canvas import (
     Canvas,
     Head,
     Paint,
+    Points,
     across,
     ellipse,
     image_of,
@@ -26,7 +31,6 @@ from xfavot.mini.canvas import (
     tint,
     unit,
 )
-from xfavot.mini.hair import STYLES
 from xfavot.mini.people import Nuisance, Person, stream
 
 WHITE: Paint = (250, 248, 244)
@@ -47,29 +51,28 @@ def eye(canvas: Canvas, head: Head, person: Person, pose: Nuisance, side: float)
     upper = (0.45 if pose.blink else 4.7 - 0.7 * person.age) * big + 0.5 * person.liveliness
     lower = 2.9 * big - max(0.0, 0.8 * pose.smile + 0.4 * person.liveliness)
 
-    def at(points: list[tuple[float, float]], lift: float = 0.0) -> Array:
-        return head.on([[x + side * a, y + b] for a, b in points], lift=lift)
+    def at(points: Points) -> Array:
+        return head.on([[x + side * a, y + b] for a, b in points])
 
     if pose.blink:
         lid = [(-wide, 1.2), (-0.4 * wide, 2.6), (0.3 * wide, 2.9), (wide, 0.8 - tilt)]
-        canvas.fill(smooth(at(lid), closed=False), tint(DARK, 1.1), width=1.5, alpha=0.9)
-        fold = [(a, b - 4.5) for a, b in lid]
-        shade = tint(person.skin, 0.55, 0.05)
-        canvas.fill(smooth(at(fold), closed=False), shade, width=0.9, alpha=0.6)
+        canvas.fill(smooth(at(lid)), tint(DARK, 1.1), width=1.5, alpha=0.9)
+        fold = smooth(at(np.subtract(lid, (0, 4.5))))
+        canvas.fill(fold, tint(person.skin, 0.55, 0.05), width=0.9, alpha=0.6)
         return
     top = [(-wide, 1.4), (-0.55 * wide, -0.72 * upper), (0.08 * wide, -upper)]
     top += [(0.62 * wide, -0.70 * upper - 0.5 * tilt), (wide, -0.1 - tilt)]
     low = [(0.55 * wide, 0.82 * lower - 0.3 * tilt), (0.0, lower), (-0.55 * wide, 0.8 * lower)]
-    upper_line = smooth(at(top), closed=False)
-    opening = np.concatenate([upper_line, smooth(at([top[-1], *low, top[0]]), closed=False)])
-    crease = smooth(at([(a * 1.02, b - 2.3) for a, b in top]), closed=False)
+    upper_line = smooth(at(top))
+    opening = np.concatenate([upper_line, smooth(at([top[-1], *low, top[0]]))])
+    crease = smooth(at([(a * 1.02, b - 2.3) for a, b in top]))
     canvas.fill(crease, tint(person.skin, 0.52, 0.06), width=1.0, alpha=0.55, blur=0.35)
     canvas.fill(opening, tint(WHITE, 0.97))
     centre = (1.9 * pose.gaze_x * side, -0.4 + 1.2 * -pose.gaze_y)
     radius = 4.1 * big
 
     def disc(r: float, dx: float = 0.0, dy: float = 0.0) -> Array:
-        return at(ellipse(centre[0] + side * dx, centre[1] + dy, r, r).tolist())
+        return at(ellipse(centre[0] + side * dx, centre[1] + dy, r, r))
 
     canvas.fill(disc(radius), tint(person.eyes, 0.58), inside=opening)
     canvas.fill(disc(radius * 0.86), person.eyes, inside=opening)
@@ -81,7 +84,7 @@ def eye(canvas: Canvas, head: Head, person: Person, pose: Nuisance, side: float)
     glint = np.sign(head.light[0]) or 1.0
     canvas.fill(disc(1.15, 1.4 * glint, -1.5), (255, 255, 255), alpha=0.95)
     canvas.fill(disc(0.6, -1.3 * glint, 1.4), (255, 255, 255), alpha=0.5)
-    inner = smooth(at([(-wide, 1.4), *low[::-1], (wide, -tilt)]), closed=False)
+    inner = smooth(at([(-wide, 1.4), *low[::-1], (wide, -tilt)]))
     canvas.fill(inner, tint(person.skin, 0.6, 0.1), width=0.7, alpha=0.55)
     lash = 1.25 + 0.75 * woman
     canvas.fill(upper_line, tint(DARK, 0.9), width=lash, alpha=0.95)
@@ -103,9 +106,8 @@ def brows(canvas: Canvas, head: Head, person: Person, pose: Nuisance) -> None:
         half = np.array([0.75 * thick, thick, 0.8 * thick, 0.15]) / 2
         middle = np.array(spine) * (side, 1) - (0, raised)
         edges = [middle - half[:, None] * (0, 1), (middle + half[:, None] * (0, 1))[::-1]]
-        shape = head.curve(np.concatenate(edges), lift=1.5)
-        canvas.fill(shape, colour, alpha=0.35, blur=0.9)
-        canvas.fill(shape, colour, alpha=0.8, blur=0.3)
+        for alpha, blur in ((0.35, 0.9), (0.8, 0.3)):
+            canvas.fill(head.curve(np.concatenate(edges), lift=1.5), colour, alpha=alpha, blur=blur)
 
 
 def nose(canvas: Canvas, head: Head, person: Person) -> None:
@@ -118,14 +120,14 @@ def nose(canvas: Canvas, head: Head, person: Person) -> None:
     line = [(2.2, -4.0), (2.6, 6.0), (wide, drop + 1), (wide - 1.5, drop + 2.5), (1.5, drop - 3)]
     flank = head.on([(side * x, y) for x, y in line], lift=np.array([3.0, 5.0, 4.0, 5.0, 9.0]))
     canvas.fill(flank, dark, alpha=0.20 + 0.22 * head.strength, blur=1.3)
-    below = across((0, drop + 4.6), (wide, drop + 1.6))
-    under = head.curve([*below, (0, drop + 2.4)], lift=5.0)
+    below = [*across((0, drop + 4.6), (wide, drop + 1.6)), (0, drop + 2.4)]
+    under = head.curve(below, lift=5.0)
     canvas.fill(under, dark, alpha=0.62, blur=1.0)
     for s in (-1.0, 1.0):
         hole = ring(head, s * 0.52 * wide, drop + 1.7, 1.5, 0.85, 6.5)
         canvas.fill(hole, tint(person.skin, 0.30, 0.1), alpha=0.8, blur=0.35)
         line = [(0.92, drop - 2.6), (1.06, drop), (0.86, drop + 2)]
-        wing = head.curve([(s * x * wide, y) for x, y in line], closed=False, lift=4.5)
+        wing = head.line([(s * x * wide, y) for x, y in line], lift=4.5)
         canvas.fill(wing, dark, width=0.9, alpha=0.5, blur=0.4)
     light = head.on([[-side * 0.7, drop - 2.5]], lift=11.0)[0]
     spot = ellipse(light[0], light[1], 1.5, 1.2, points=16)
@@ -136,12 +138,12 @@ def nose(canvas: Canvas, head: Head, person: Person) -> None:
 
 def lip_colour(person: Person) -> Paint:
     """Natural lips for men, a stronger rose or red for women."""
-    base = np.array(person.skin, dtype=np.float64)
     rose = np.array([196.0, 62.0, 74.0] if person.lips > 0.5 else [206.0, 92.0, 96.0])
+    rose *= 0.55 + 0.45 * np.mean(person.skin) / 210
     amount = 0.45 + 0.35 * person.liveliness if person.gender == "f" else 0.22
-    natural = base * np.array([0.86, 0.64, 0.62])
-    red, green, blue = natural + (rose * (0.55 + 0.45 * base.mean() / 210) - natural) * amount
-    return float(red), float(green), float(blue)
+    natural = np.array(person.skin) * (0.86, 0.64, 0.62)
+    red, green, blue = (natural + (rose - natural) * amount).tolist()
+    return red, green, blue
 
 
 def mouth(canvas: Canvas, head: Head, person: Person, pose: Nuisance) -> None:
@@ -159,7 +161,7 @@ def mouth(canvas: Canvas, head: Head, person: Person, pose: Nuisance) -> None:
     bow = [(0, y - 0.85 * up - 0.3 * gap), (0.17 * wide, y - 1.12 * up - 0.3 * gap)]
     bow += [(0.45 * wide, y - up - 0.25 * gap - 0.15 * rise)]
     inner_top, inner_low, above, below = (
-        head.curve(across(*line, (wide, corner)), closed=False, lift=2.0)
+        head.line(across(*line, (wide, corner)), lift=2.0)
         for line in (
             [(0, y + 0.25 - 0.3 * gap), (0.5 * wide, middle - 0.25 * gap)],
             [(0, y + 0.3 + 0.75 * gap), (0.5 * wide, middle + 0.55 * gap + 0.2)],
@@ -184,7 +186,7 @@ def mouth(canvas: Canvas, head: Head, person: Person, pose: Nuisance) -> None:
     canvas.fill(np.concatenate([above, inner_top[::-1]]), tint(lips, 0.9))
     canvas.fill(np.concatenate([inner_low, below[::-1]]), tint(lips, 1.04))
     gloss = across((0, y + 0.55 * down + 0.8 * gap), (3.6, y + 0.45 * down + 0.78 * gap))
-    shine = head.curve(gloss, closed=False, lift=3.0)
+    shine = head.line(gloss, lift=3.0)
     canvas.fill(shine, (255, 236, 230), width=1.2, alpha=0.32 + 0.18 * woman, blur=0.6)
     if gap <= 0.6:
         canvas.fill(inner_top, tint(lips, 0.42), width=0.9, alpha=0.9)
@@ -200,9 +202,9 @@ def lines_of_age(canvas: Canvas, head: Head, person: Person, pose: Nuisance) -> 
     fold = 0.10 + 0.22 * person.liveliness + 0.5 * old + 0.3 * pose.smile
     for s in (-1.0, 1.0):
         places = ((6.8, 17.0), (11.0, 22.5), (13.8, 29.5), (13.6, 34.0))
-        line = head.curve([(s * x, y) for x, y in places], closed=False)
-        canvas.fill(line, dark, width=1.1, alpha=float(np.clip(fold, 0.05, 0.8)), blur=0.7)
-        bag = head.curve([[s * 9.0, 4.0], [s * 14.5, 6.8], [s * 21.0, 4.0]], closed=False)
+        line = head.line([(s * x, y) for x, y in places])
+        canvas.fill(line, dark, width=1.1, alpha=min(max(fold, 0.05), 0.8), blur=0.7)
+        bag = head.line([[s * 9.0, 4.0], [s * 14.5, 6.8], [s * 21.0, 4.0]])
         canvas.fill(bag, dark, width=1.2, alpha=0.12 + 0.5 * old, blur=0.7)
         if old > 0.15:
             for k in (-1.0, 0.0, 1.0):
@@ -212,8 +214,7 @@ def lines_of_age(canvas: Canvas, head: Head, person: Person, pose: Nuisance) -> 
         for k in range(3):
             level = -22.0 - 4.2 * k
             crease = across((0, level + 0.8), (7, level), (15.0 - 2 * k, level + 1.2))
-            line = head.curve(crease, closed=False)
-            canvas.fill(line, dark, width=0.8, alpha=0.62 * old, blur=0.35)
+            canvas.fill(head.line(crease), dark, width=0.8, alpha=0.62 * old, blur=0.35)
 
 
 # What not everybody has: freckles, a beard, glasses
@@ -249,9 +250,10 @@ def beard(canvas: Canvas, head: Head, person: Person, paint: Image.Image) -> Non
     for shape in parts[person.beard]:
         outline = head.curve(shape)
         soft, dark = tint(person.hair, 0.75), tint(person.hair, 0.5)
-        within = head.outline() if thin else None
-        canvas.fill(outline, soft, alpha=0.24 if thin else 0.45, blur=1.5, inside=within)
-        if not thin:
+        if thin:
+            canvas.fill(outline, soft, alpha=0.24, blur=1.5, inside=head.outline())
+        else:
+            canvas.fill(outline, soft, alpha=0.45, blur=1.5)
             canvas.fill(outline, paint, alpha=0.85, blur=0.8)
             canvas.fill(outline, dark, alpha=0.35, blur=2.0, shift=(0.0, 2.0), inside=outline)
         xy = np.array(shape)
@@ -291,7 +293,226 @@ def glasses(canvas: Canvas, head: Head, person: Person) -> None:
             arm = head.place([hinge, (s * end[0] * head.half, -3.0, end[1])])
             canvas.fill(arm, frame, width=1.7, inside=outline if s == head.side else None)
     bridge = head.place([[-5.2, -2.6, 46.0], [0.0, -4.2, 47.0], [5.2, -2.6, 46.0]])
-    canvas.fill(smooth(bridge, closed=False), frame, width=1.6)
+    canvas.fill(smooth(bridge), frame, width=1.6)
+
+
+# Hair: what lies behind the face, the cap above it, locks and strands
+
+
+# Haircuts, in pixels of the finished picture; `hair.csv` has a row each:
+#   line      height of the hairline at the parting
+#   drop      how far the hairline falls from the parting to the temple
+#   bend      2 curtain of hair .. 6 square corners
+#   top       volume above the skull
+#   sides     volume beside it
+#   part      where the hair parts, -1 .. 1
+#   fringe    how far hair sweeps into the forehead on the longer side
+#   sideburn  how far hair reaches down before the ears
+#   length    how far hair hangs below the middle of the skull, 0 none
+#   wave      waviness of hanging hair
+#   curl      radius of curls along the edge
+#   locks     1 where hair hangs before the ears
+#   bun       1 with a bun
+#   alpha     thin for cropped hair
+Style: TypeAlias = SimpleNamespace
+with Path(__file__).with_name("hair.csv").open(encoding="utf-8", newline="") as _file:
+    STYLES = {
+        row.pop("style"): Style(**{name: float(value) for name, value in row.items()})
+        for row in csv.DictReader(_file)
+    }
+
+
+def _strand_table(person: Person) -> Array:
+    """Brightness along the hairline, 512 values of unit variance, coarse and fine strands."""
+    draw = stream(person.texture, "strands")
+    total, offset = np.zeros(512), np.arange(-24, 25)
+    for width in (1.0, 3.5, 9.0):
+        kernel = np.exp(-0.5 * (offset / width) ** 2)
+        row = np.convolve(np.pad(draw.normal(size=512), 24, mode="wrap"), kernel, "valid")
+        total += row / row.std()
+    return np.asarray(total / total.std())
+
+
+def _curls(person: Person) -> Array:
+    """A cloud of curls in locks, (128, 128), unit variance."""
+    draw = stream(person.texture, "cloud")
+    total = np.zeros((SIZE, SIZE))
+    for cells, share in ((20, 0.7), (40, 0.8), (72, 0.5)):
+        small = Image.fromarray(draw.normal(size=(cells, cells)).astype(np.float32))
+        cloud = np.asarray(small.resize((SIZE, SIZE), Image.Resampling.BICUBIC), dtype=np.float64)
+        ridge = np.abs(cloud / cloud.std())
+        total += share * (ridge - ridge.mean())
+    return np.asarray(total / total.std())
+
+
+def hair_texture(head: Head, person: Person) -> Image.Image:
+    """Lit hair with strands, an image of the canvas's size."""
+    cx, cy, width, height = head.skull(6.0)
+    style = STYLES[person.hair_style]
+    x, y = (GRID - cx)[None, :] / width, (GRID - cy)[:, None] / height
+    radius = np.sqrt(x * x + np.where(y > 0, 0.3, 1.0) * y * y) + 1e-6
+    dome = np.sqrt(np.clip(1 - np.minimum(radius, 0.97) ** 2, 0, 1))
+    outside = np.maximum(radius, 1)
+    upright = np.where(y > 0, 0.2, 1.0) * y / outside
+    normal = unit(np.stack([x / outside, upright, dome], axis=-1))
+    lit = np.clip(0.45 + 0.6 * (normal @ head.light - 0.2), 0.0, 1.1)
+    part = style.part * 0.5 + (head.place([[0.0, -44.0, 20.0]])[0][0] - cx) / width
+    wavy = style.wave * 0.02 * np.sin(10 * y + 3 * x)
+    around = np.arctan2(x - part * np.clip(1 - y, 0, 1), 1.05 + 0.25 * np.abs(y) - y * (y < 0))
+    place = (((around + wavy) * 96) % 512).astype(int)
+    strands = _curls(person) if style.curl else _strand_table(person)[place]
+    band = np.exp(-0.5 * ((radius - 0.68 + 0.03 * strands) / 0.09) ** 2)
+    band *= np.clip((0.2 - y) / 0.4, 0, 1)
+    low = np.exp(-0.5 * ((y - 0.62 + 0.06 * strands) / 0.10) ** 2) * (style.length > 45)
+    facing = np.clip(0.55 + 0.8 * (x * head.light[0] * 1.5 + 0.2), 0.1, 1.2)
+    base = np.array(person.hair, dtype=np.float64)
+    depth = (0.12 if style.curl else 0.075) * (1.15 - 0.5 * base.mean() / 255)
+    value = (0.60 + 0.52 * lit + depth * strands) * (1 - 0.16 * np.clip(y - 0.4, 0, 1))
+    sheen = (0.22 * base + 46) * (0.25 if style.curl or style.alpha < 1 else 1.0)
+    shine = (0.6 * band + 0.25 * low) * facing
+    return image_of(base * value[..., None] + sheen * shine[..., None])
+
+
+def _hair_edge(head: Head, style: Style, person: Person) -> Array:
+    """Outer edge of the cap from the left side over the top to the right, (M, 2)."""
+    cx, cy, width, height = head.skull(0.0)
+    angle = np.linspace(-0.53 * np.pi, 0.53 * np.pi, 73)  # 0 is up
+    upward = np.clip(np.cos(angle), 0, 1)
+    grow = style.sides + (style.top - style.sides) * upward**1.3
+    if style.part:
+        grow = grow * (1 - 0.20 * np.sin(angle) * np.sign(style.part) * upward)
+    if not style.locks:  # it meets the skull before the ears
+        grow = grow * (1 - 0.8 * np.clip((np.abs(angle) / np.pi - 0.38) / 0.14, 0, 1) ** 2)
+    phase = stream(person.texture, "edge").uniform(0, 6, 4)
+    if style.curl:
+        lobes = np.abs(np.sin(angle * 31 / style.curl + phase[0])) - 0.5
+        grow = grow + style.curl * (0.5 * lobes + 0.22 * np.sin(angle * 7 + phase[1]))
+    elif style.alpha == 1:
+        grow = grow + 0.5 * np.sin(angle * 5 + phase[2]) + 0.45 * np.sin(angle * 13 + phase[3])
+    x = cx + (width + grow) * np.sin(angle)
+    y = cy - (height + grow) * np.cos(angle)
+    return np.column_stack([x, y])
+
+
+def _hair_line(head: Head, style: Style) -> Array:
+    """The hairline from the right ear over the forehead to the left, (M, 2)."""
+    w, part = head.half, style.part * 0.5 * head.half
+    sides = []
+    for s in (1.0, -1.0):
+        burn = style.sideburn - 11.0 * head.turned * (s == head.side) * (not style.locks)
+        u = np.linspace(0.0, 1.0, 7)
+        x = part + (s * 0.80 * w - part) * u
+        longer = style.part * s < 0
+        sweep = style.fringe * np.sin(np.pi * np.minimum(u * 1.15, 1.0)) if longer else 0.0 * u
+        y = style.line + style.drop * u**style.bend + sweep
+        corner = y[-1]
+        ear = [[0.845, 0.5 * (corner + burn) - 2], [0.90, burn - 1.5], [0.975, burn - 4.0]]
+        if style.locks:
+            ear = [[0.86, 0.5 * (corner + burn)], [0.92, burn + 8]]
+        sides.append(np.concatenate([np.column_stack([x, y]), np.array(ear) * (s * w, 1)]))
+    points = np.concatenate([sides[0][::-1], sides[1][1:]])
+    return smooth(head.on(points, lift=0.6))
+
+
+def _hanging(head: Head, style: Style, inner: float) -> list[Array]:
+    """Outlines of the hair that hangs at both sides, `inner` half widths from the middle."""
+    cx, cy, width, height = head.skull(style.sides)
+    shapes = []
+    for s in (-1.0, 1.0):
+        level = np.linspace(-26.0, style.length, 11)
+        t = np.clip(level / style.length, 0, 1)
+        curve = np.where(level < 0, np.sqrt(np.clip(1 - (level / height) ** 2, 0, 1)), 1.0)
+        long = style.length > 50
+        flare = 0.07 * t if long else 0.11 * np.sin(np.pi * t) - 0.12 * t**8
+        wave = style.wave * np.sin(level * 0.2 + s) * np.clip(t * 3, 0, 1)
+        outer = np.column_stack([cx + s * width * (curve + flare) + wave, cy + level])
+        tuck = 0.05 * np.sin(np.pi * t) - (0.0 if long else 0.10 * t**3)
+        depth = 14.0 - 10.0 * t
+        solid = np.column_stack([s * (inner + tuck) * head.half, level - 8.0, depth])
+        inside = head.place(solid) + np.column_stack([0.7 * wave, np.zeros_like(wave)])
+        tip = 0.5 * (outer[-1] + inside[-1]) + (0.0, 2.0 if long else 0.0)
+        edge = np.concatenate([outer, [tip], inside[::-1]])
+        shapes.append(smooth(edge))  # closed, the spline would bulge at its top
+    return shapes
+
+
+def hair_behind(
+    canvas: Canvas, head: Head, person: Person, paint: Image.Image, skin: Image.Image
+) -> None:
+    """Hair at the back of the head, behind neck and shoulders, and a bun."""
+    style = STYLES[person.hair_style]
+    cx, cy, width, height = head.skull(style.sides)
+    if style.bun:
+        x, y = head.place([[0.0, -54.0, -12.0]])[0]
+        knot = ellipse(x, y + 3, 14, 10, points=32)
+        canvas.fill(knot, paint)
+        canvas.fill(knot, (0, 0, 0), alpha=0.4, blur=2.5, shift=(0.0, 9.0), inside=knot)
+    back = head.place([[0.0, -4.0, -14.0]])[0]
+    short = not style.length and not style.bun
+    nape = head.place([[0.0, 25.0 if short else 34.0, -16.0]])[0]
+    low, round_off = (11.0, 0.86) if short else (14.0, 0.93)
+    wide = np.array([0, 0.8, 1, round_off, 0.66, 0, -0.66, -round_off, -1, -0.8]) * width
+    x = np.array([cx, cx, *[back[0]] * 2, *[nape[0]] * 3, *[back[0]] * 2, cx])
+    right = [cy - 0.6 * height, back[1], back[1] + low, nape[1] - 6]
+    y = [cy - height, *right, nape[1], *right[::-1]]
+    shape = smooth(np.column_stack([x + wide, y]), closed=True)
+    if style.alpha < 1:
+        canvas.fill(shape, skin)
+    if style.line < -50:
+        shape = np.maximum(shape, [-1e3, back[1] - 16])
+    canvas.fill(shape, paint, alpha=style.alpha, blur=0.6 if style.alpha < 1 else 0.2)
+    if style.locks:
+        both = _hanging(head, style, 0.1)
+        canvas.fill([*both], paint)
+        dark = np.array(across((0.66, style.length), (0.72, 0.0))) * (width, 1) + (cx, cy)
+        canvas.fill(dark, (12, 6, 8), alpha=0.5, blur=5.0, inside=np.concatenate(both))
+    elif style.length:
+        angle = np.linspace(0, 2 * np.pi, 121)[:-1]
+        bump = style.curl * (0.55 * np.abs(np.sin(angle * 8.5)) + 0.3 * np.sin(angle * 5))
+        x = cx + (width + 1 + bump) * np.sin(angle)
+        ball = np.column_stack([x, cy + 8 + (height - 2 + bump) * np.cos(angle)])
+        canvas.fill(ball, paint)
+        canvas.fill(ball * 0.7 + 0.3 * np.array([cx, cy + 60]), (0, 0, 0), alpha=0.35, blur=6)
+
+
+def hair_front(canvas: Canvas, head: Head, person: Person, paint: Image.Image) -> None:
+    """The cap above the face with its shadow, strands at the hairline, and hanging locks."""
+    style = STYLES[person.hair_style]
+    edge, outline = _hair_edge(head, style, person), head.outline()
+    if style.line < -50:  # bald: hair at the sides only
+        for s, part in ((-1.0, edge[:17]), (1.0, edge[:-18:-1])):
+            places = ((0.93, 9), (0.86, 4), (0.86, -8), (0.93, -20))
+            inner = head.line([(s * x * head.half, y) for x, y in places])
+            canvas.fill(np.concatenate([part, inner[::-1]]), paint, alpha=0.75, blur=1.1)
+        return
+    line = _hair_line(head, style)
+    cap = np.concatenate([edge, line])
+    canvas.fill(cap, (46, 22, 18), alpha=0.40, blur=2.2, shift=(0.0, 2.4), inside=outline)
+    if style.alpha < 1:
+        canvas.fill(cap, paint, alpha=style.alpha, blur=1.2)
+        return
+    locks = _hanging(head, style, 0.84) if style.locks else []
+    for shape in locks:
+        canvas.fill(shape, (34, 18, 16), alpha=0.4, blur=2.0, shift=(0.0, 1.2), inside=outline)
+        canvas.fill(shape, paint, blur=0.3)
+    canvas.fill(cap, paint, blur=0.3)
+    draw = stream(person.texture, "tips")
+    middle = len(line) / 2
+    light, deep = list[Array](), list[Array]()
+    for pick in draw.integers(10, len(line) - 10, size=80):
+        lean = (pick - middle) / middle + 0.6 * style.part
+        tip = line[pick] + (2.2 * lean + draw.normal() * 0.6, draw.uniform(0.2, 2.2))
+        root = line[pick] + (-1.5 * lean, -5.0)
+        (light if pick % 3 == 0 else deep).append(np.array([root, line[pick], tip]))
+    canvas.fill(deep, tint(person.hair, 0.6, 0.03), width=0.4, alpha=0.3)
+    canvas.fill(light, tint(person.hair, 1.35), width=0.4, alpha=0.3)
+    if not style.curl:
+        loose = []
+        for pick in draw.integers(4, len(edge) - 4, size=16):
+            along = edge[min(pick + 3, len(edge) - 1)] - edge[pick]
+            out = (edge[pick] - edge.mean(axis=0)) * 0.012
+            loose.append(np.array([edge[pick], edge[pick] + 0.6 * along + 2.2 * out]))
+        canvas.fill(loose, person.hair, width=0.5, alpha=0.5)
 
 
 SHADE = np.array([0.60, 0.47, 0.45])  # colour of skin in shade, as a share of its own
@@ -390,7 +611,7 @@ def _collar(
 
     if person.collar == "high":
         rim, seam = (
-            smooth(np.array([[x - half, y], [x, y + 4.5], [x + half, y]]), closed=False)
+            smooth(np.array([[x - half, y], [x, y + 4.5], [x + half, y]]))
             for half, y in ((width + 1.5, 109.5), (1.08 * width + 3.0, 120.0))
         )
         from_here(seam)
@@ -410,7 +631,7 @@ def _collar(
         low = 127.0 if person.collar == "v" else 121.0
         mid = 0.4 * 113 + 0.6 * low
         neckline = np.add(across((0, low), (0.5 * width, mid), (width + 4, 113)), (x, 0))
-        line = neckline if person.collar == "v" else smooth(neckline, closed=False)
+        line = neckline if person.collar == "v" else smooth(neckline)
         from_here(line)
         canvas.fill(line, tint(cloth, 0.7), width=1.6, alpha=0.9, blur=0.3)
 
@@ -424,7 +645,7 @@ def _ear(canvas: Canvas, head: Head, person: Person, skin: Image.Image, side: fl
     centre = shape.mean(axis=0)
     inner = centre + 0.55 * (shape - centre)
     canvas.fill(inner, tint(person.skin, 0.58, 0.08), alpha=0.55, blur=1.0)
-    if person.earrings and not hair.STYLES[person.hair_style].locks:
+    if person.earrings and not STYLES[person.hair_style].locks:
         left, top = head.place([[side * 0.99 * head.half, 14.5, 0.0]])[0]
         stud = ellipse(left, top, 1.9, 1.9, points=16)
         canvas.fill(stud, (222, 184, 96))
@@ -444,10 +665,10 @@ def draw_face(person: Person, pose: Nuisance) -> tuple[NDArray[np.uint8], Array]
     """
     head = Head(person, pose)
     canvas = Canvas(_background(pose))
-    skin, strands = _skin(head, person, pose), hair.texture(head, person)
+    skin, strands = _skin(head, person, pose), hair_texture(head, person)
     outline = head.outline()
-    covered = hair.STYLES[person.hair_style].locks
-    hair.behind(canvas, head, person, strands, skin)
+    covered = STYLES[person.hair_style].locks
+    hair_behind(canvas, head, person, strands, skin)
     _body(canvas, head, person)
     if not covered:
         _ear(canvas, head, person, skin, head.side)
@@ -462,7 +683,7 @@ def draw_face(person: Person, pose: Nuisance) -> tuple[NDArray[np.uint8], Array]
     beard(canvas, head, person, strands)
     mouth(canvas, head, person, pose)
     brows(canvas, head, person, pose)
-    hair.front(canvas, head, person, strands)
+    hair_front(canvas, head, person, strands)
     if not covered:
         _ear(canvas, head, person, skin, -head.side)
         if abs(pose.yaw) < 0.2:
