@@ -82,8 +82,7 @@ cfg = Study.resolve(
 # given, survive a reload, and are saved as a file at the end (or in the middle).
 
 # %%
-made = study.prepare(cfg, began, on_log=progress.line)
-made
+key = study.prepare(cfg, began, on_log=progress.line)
 
 # %% [markdown]
 # ## Who answered
@@ -92,8 +91,8 @@ made
 # reason for each. Half a page counts for what it holds.
 
 # %%
-given = study.read_answers(made, cfg.answers)
-given.summary
+choices, summary = study.read_answers(key, cfg.answers)
+summary
 
 # %% [markdown]
 # ## The ratio
@@ -105,8 +104,8 @@ given.summary
 # model's own style encoders, which were trained on the model's outputs and flatter them.
 
 # %%
-rows = study.result_rows(made, given)
-origin = study.answered(made.key["provenance"], began)
+rows = study.result_rows(key, choices)
+origin = study.answered(key["provenance"], began)
 table = report.write_table(
     "cpr",
     rows,

@@ -49,7 +49,9 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.patheffects import withStroke
 from sklearn.manifold import TSNE
 
@@ -77,7 +79,7 @@ cfg = Figures.resolve(
 )
 material = paper_figures.Material.load(cfg, began)
 mpl.rcParams.update(drawing.RC)
-progress.line(", ".join(one.name for one in material.systems) + f": {material.note}")
+progress.line(f"{', '.join(material.systems)}: {material.note}")
 
 # %% [markdown]
 # ## Fig. 1: both cross-modal tasks
@@ -112,22 +114,102 @@ if material.has("Fig. 1", "face", "voice"):
 # the styles of a face and a voice of one speaker together.
 
 # %%
+figure = Figure(figsize=(10.4, 6.55))
+canvas = figure.add_axes((0.0, 0.0, 1.0, 1.0), xlim=(0.0, 10.4), ylim=(6.55, 0.0))
+canvas.axis("off")
+boxes = {}
+
+
+def box(name, x, y, width=1.5, height=0.8, *, text="", size=7, rotation=0, **look):
+    """Draw a box around a point, in inches from the top left."""
+    shape = "round,pad=0,rounding_size=0.08"
+    corner = (x - width / 2, y - height / 2)
+    patch = FancyBboxPatch(corner, width, height, shape, zorder=3, **look)
+    boxes[name] = x, y, canvas.add_patch(patch)
+    middle = {"ha": "center", "va": "center", "zorder": 4, "rotation": rotation}
+    canvas.text(x, y, text, fontsize=size, linespacing=1.5, **middle)
+
+
+encoders = {"E_I": (2.55, 2.2), "M": (2.55, 3.45), "E_A": (2.55, 4.7)}
+generators = {"G_I": (5.85, 2.2), "G_A": (5.85, 4.7)}
+critics = {"D_I": (9.4, 2.2), "D_A": (9.4, 4.21), "C_A": (9.4, 5.19)}
+facts = {row["module"]: row for row in paper_figures.module_facts(material.converter.config.model)}
+for places, colour in zip((encoders, generators, critics), drawing.PALETTE, strict=False):
+    for name, place in places.items():
+        fact = facts[name]
+        held = f"{fact['heads']} heads" if fact["heads"] else f"{fact['blocks']} blocks"
+        text = (
+            f"${name[0]}_{{{name[2:]}}}$\n{fact['title']}\n{held}, {fact['parameters'] / 1e6:.2f} M"
+        )
+        box(name, *place, text=text, edgecolor=colour, facecolor=to_rgba(colour, 0.12))
+
+# %%
+text = (
+    f"style $s$, {material.converter.config.model.style_dim} numbers:\nof a face, a voice or a code"
+)
+box("style", 4.2, 3.45, 0.52, 3.6, text=text, rotation=90, facecolor="#f3f3f3")
+box("code", 0.825, 3.45, 1.0, 0.45, text="code $z \\sim N(0, I)$", visible=False)
+text = "F0 network\n(frozen)"
+box("F0", 4.3, 5.68, 1.0, 0.45, text=text, facecolor="white", edgecolor=drawing.FAINT, ls="--")
+
+# %%
+places = {
+    "reference face": (0.825, 2.2),
+    "reference voice": (0.825, 4.7),
+    "source face": (5.85, 1.1),
+    "source voice": (5.85, 5.75),
+    "converted face": (7.575, 2.2),
+    "converted voice": (7.575, 4.7),
+}
 pictures = {}
 if material.has("Fig. 2, pictures in it", "face", "voice"):
-    pictures = {
-        "source face": audio_guided.columns[0],
-        "reference voice": audio_guided.rows[0],
-        "converted face": audio_guided.cells[0][0],
-        "source voice": image_guided.columns[0],
-        "reference face": image_guided.rows[0],
-        "converted voice": image_guided.cells[0][0],
-    }
-run = material.converter.config
-facts = paper_figures.module_facts(run.model)
-note = f"Drawn from the modules of preset {run.preset}; {material.note}. "
+    for grid in (audio_guided, image_guided):
+        pictures[f"source {grid.task.output}"] = grid.columns[0]
+        pictures[f"reference {grid.task.guidance}"] = grid.rows[0]
+        pictures[f"converted {grid.task.output}"] = grid.cells[0][0]
+levels = drawing.levels_of(pictures.values())
+for name, (x, y) in places.items():
+    box(name, x, y, 0.95, 0.75, text=name, visible=False)
+    if name in pictures:
+        axes = figure.add_axes(
+            ((x - 0.475) / 10.4, 1 - (y + 0.375) / 6.55, 0.95 / 10.4, 0.75 / 6.55)
+        )
+        drawing.show_panel(axes, pictures[name], levels)
+        axes.set_title(name, fontsize=7, color=drawing.FAINT, loc="center", pad=2)
+
+# %%
+arrows = {
+    "reference face": ["E_I"],
+    "code": ["M"],
+    "reference voice": ["E_A"],
+    **{encoder: ["style"] for encoder in encoders},
+    "style": ["G_I", "G_A"],
+    "source face": ["G_I"],
+    "source voice": ["G_A", "F0"],
+    "F0": ["G_A"],
+    "G_I": ["converted face"],
+    "G_A": ["converted voice"],
+    "converted face": ["D_I"],
+    "converted voice": ["D_A", "C_A"],
+}
+for name, ends in arrows.items():
+    for other in ends:
+        (x, y, start), (to_x, to_y, end) = boxes[name], boxes[other]
+        y = to_y if name == "style" else y  # arrows leave the tall box and arrive there level
+        to_y = y if other == "style" else to_y
+        how = {"patchA": start, "patchB": end, "arrowstyle": "-|>", "mutation_scale": 9}
+        canvas.add_patch(FancyArrowPatch((x, y), (to_x, to_y), zorder=2, **how))
+
+# %%
+how = {"arrowstyle": "<|-|>", "mutation_scale": 9, "linestyle": "--", "color": drawing.FAINT}
+canvas.add_patch(FancyArrowPatch((3.1, 4.3), (3.1, 2.6), **how))
+canvas.text(3.16, 2.83, "$L_{xm}$", fontsize=8, color=drawing.FAINT, va="center")
+title = "Overview: one style space between two modalities"
+canvas.text(0.2, 0.27, title, fontsize=11, weight="bold")
+note = f"Drawn from the modules of preset {material.converter.config.preset}; {material.note}. "
 note += "The networks of content and F0 are frozen."
-figure = paper_figures.overview(facts, pictures, style_dim=run.model.style_dim, note=note)
-material.publish("fig2", figure, rows=facts)
+canvas.text(0.2, 6.45, note, fontsize=6.5, color=drawing.FAINT)
+material.publish("fig2", figure, rows=list(facts.values()))
 
 # %% [markdown]
 # ## Fig. 3: audio-guided faces, a row a system
@@ -142,8 +224,8 @@ if material.has("Fig. 3", "face", "voice"):
     order = [0, 1, 3, 2, 5, 4]  # after a voice of one's own sex twice, then of the other one
     pairs = list(zip(faces, [voices[i] for i in order if i < len(voices)], strict=False))
     made = {
-        one.name: [convert_grid(one.converter, Task.A2I, [face], [voice]) for face, voice in pairs]
-        for one in material.cross_modal("Fig. 3")
+        name: [convert_grid(one, Task.A2I, [face], [voice]) for face, voice in pairs]
+        for name, one in material.cross_modal("Fig. 3").items()
     }
     first = next(iter(made.values()))
     rows = {
@@ -299,7 +381,7 @@ if space is not None:
 
 # %%
 if space is not None:
-    system = material.systems[0].name
+    system = next(iter(material.systems))
     measures = matching.measures(space, system=system, dataset=dataset, seed=seed)
     beside.axis("off")
     shown = [row for row in measures if "gallery of means" not in row["metric"]]

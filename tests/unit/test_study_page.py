@@ -13,7 +13,7 @@ import pytest
 from tests.unit.browser import PHONE, Browser
 from tests.unit.test_study import SYSTEMS, origin, toy_triplets
 from xfavot.parameters import Study as Asked
-from xfavot.report.study import Study, read_answers, result_rows, write_study
+from xfavot.report.study import Key, read_answers, result_rows, write_study
 
 pytest.importorskip("scipy")
 pytest.importorskip("soundfile")
@@ -39,7 +39,7 @@ def text(browser: Browser, selector: str) -> str:
     return str(browser.run("return document.querySelector(arguments[0]).textContent", selector))
 
 
-def make(folder: Path, *, listen_ms: int = 0, seconds: float = 0.3, count: int = COUNT) -> Study:
+def make(folder: Path, *, listen_ms: int = 0, seconds: float = 0.3, count: int = COUNT) -> Key:
     """Write 30 triplets of one model and task, as the paper has them, and two pages."""
     made = toy_triplets(count, seconds=seconds)
     drawn = [t for t in made if (t.system, t.task) == (SYSTEMS[1], "a2i")]
@@ -47,8 +47,8 @@ def make(folder: Path, *, listen_ms: int = 0, seconds: float = 0.3, count: int =
     return write_study(cfg, drawn, made[0], origin(), listen_ms=listen_ms)
 
 
-def start(browser: Browser, study: Study, sheet: str = "01") -> None:
-    browser.open(study.folder / "pages" / f"sheet_{sheet}.html")
+def start(browser: Browser, folder: Path, sheet: str = "01") -> None:
+    browser.open(folder / "pages" / f"sheet_{sheet}.html")
     assert browser.run("return document.querySelector('#start').disabled")
     browser.tap("#agree")
     browser.tap("#start")
@@ -56,11 +56,11 @@ def start(browser: Browser, study: Study, sheet: str = "01") -> None:
     browser.press("a", ENTER)
 
 
-def sides(study: Study, wrong: set[int], sheet: str = "01") -> list[str]:
+def sides(study: Key, wrong: set[int], sheet: str = "01") -> list[str]:
     """The side to choose for each question; those in `wrong` (places) get the wrong one."""
     found = []
-    for place, (item, token_a) in enumerate(study.key["sheets"][sheet]):
-        asked = study.key["questions"][item]
+    for place, (item, token_a) in enumerate(study["sheets"][sheet]):
+        asked = study["questions"][item]
         is_a = asked["tokens"][asked["match"]] == token_a
         found.append("A" if is_a is (place not in wrong) else "B")
     return found
@@ -84,8 +84,8 @@ def arrived(file: Path) -> Path:
     return file
 
 
-def kept(browser: Browser, study: Study, sheet: str = "01") -> Any:
-    key = f"xfavot-cpr:{study.key['study']}:{sheet}"
+def kept(browser: Browser, study: Key, sheet: str = "01") -> Any:
+    key = f"xfavot-cpr:{study['study']}:{sheet}"
     return json.loads(browser.run("return localStorage.getItem(arguments[0])", key) or "null")
 
 
@@ -95,7 +95,7 @@ def test_thirty_triplets_are_answered_reloaded_saved_and_read_back(
     study = make(tmp_path / "study")
     wrong = {3, 11, 17, 22, 28, 29}  # 24 of 30 are right
     plan = sides(study, wrong)
-    start(browser, study)
+    start(browser, tmp_path / "study")
     for place, side in enumerate(plan):
         if place == 14:
             before = kept(browser, study)
@@ -111,17 +111,17 @@ def test_thirty_triplets_are_answered_reloaded_saved_and_read_back(
         browser.press(KEYS[side][place % 3], ENTER)
     browser.wait(shows("end"))
     browser.tap("#save")
-    name = f"answers_{study.key['study']}_sheet_01.json"
+    name = f"answers_{study['study']}_sheet_01.json"
     file = arrived(browser.downloads / name)
     content = json.loads(file.read_text("utf-8"))
     assert content["answers"] == saved(browser, tmp_path / "a")["answers"]
     (tmp_path / "a" / "sheet_01.json").write_bytes(file.read_bytes())
-    answers = read_answers(study, tmp_path / "a")
-    assert "1 of them complete" in answers.summary
+    answers, summary = read_answers(study, tmp_path / "a")
+    assert "1 of them complete" in summary
     row = result_rows(study, answers)[0]
     assert (row["system"], row["task"], row["metric"]) == (SYSTEMS[1], "a2i", "CPR")
     assert (row["value"], row["n"]) == (24 / 30, 30)
-    right = [one.right for one in answers.judgements]
+    right = [one["right"] for one in answers]
     assert [place for place, fine in enumerate(right) if not fine] == sorted(wrong)
     assert browser.console() == []
     browser.run("location.reload()")
@@ -136,7 +136,7 @@ def test_an_answer_needs_the_voice_to_be_heard_and_a_choice(
     browser: Browser, tmp_path: Path
 ) -> None:
     study = make(tmp_path, listen_ms=60_000, seconds=0.5, count=2)
-    browser.open(study.folder / "pages" / "sheet_01.html")
+    browser.open(tmp_path / "pages" / "sheet_01.html")
     browser.tap("#agree")
     browser.tap("#start")
     browser.run("document.querySelector('.player').click()")  # stop what began by itself
@@ -160,11 +160,11 @@ def test_an_answer_needs_the_voice_to_be_heard_and_a_choice(
 
 def test_a_file_of_half_the_answers_goes_on_elsewhere(browser: Browser, tmp_path: Path) -> None:
     study = make(tmp_path / "study", count=4)
-    start(browser, study, "02")
+    start(browser, tmp_path / "study", "02")
     browser.press("a", ENTER, "b", ENTER)
     half = kept(browser, study, "02")["answers"]
     browser.run("document.querySelector('#pause').click()")
-    file = browser.downloads / f"answers_{study.key['study']}_sheet_02.json"
+    file = browser.downloads / f"answers_{study['study']}_sheet_02.json"
     other = json.loads(arrived(file).read_text("utf-8"))
     browser.run("localStorage.clear(); location.reload()")
     browser.wait(shows("welcome"))
@@ -185,7 +185,7 @@ def test_a_file_of_half_the_answers_goes_on_elsewhere(browser: Browser, tmp_path
     browser.press("a", ENTER, "a", ENTER)
     browser.wait(shows("end"))
     saved(browser, tmp_path / "a")
-    assert len(read_answers(study, tmp_path / "a").judgements) == 4
+    assert len(read_answers(study, tmp_path / "a")[0]) == 4
 
 
 def test_the_page_fits_a_phone_and_is_told_to_those_who_do_not_see(
@@ -194,10 +194,10 @@ def test_the_page_fits_a_phone_and_is_told_to_those_who_do_not_see(
     made = toy_triplets(1)
     voices = [t for t in made if (t.system, t.task) == (SYSTEMS[1], "i2a")]
     cfg = Asked(out=str(tmp_path), evaluators=1, form="outputs")
-    study = write_study(cfg, voices, made[0], origin(), listen_ms=0)
+    write_study(cfg, voices, made[0], origin(), listen_ms=0)
     browser.resize(**PHONE, scale=2.0, touch=True)
     try:
-        browser.open(study.folder / "pages" / "sheet_01.html")
+        browser.open(tmp_path / "pages" / "sheet_01.html")
         for step in ("#agree", "#start", "#choices .choice:nth-child(2)", "#next"):
             assert browser.run("return document.documentElement.scrollWidth <= innerWidth"), step
             browser.tap(step)

@@ -1,4 +1,4 @@
-"""Triplets of the study and the computers that judge them."""
+"""Triplets of the study, and a computer's answers to them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.unit.store_factory import make_store
 from xfavot.data.store import Store
 from xfavot.errors import DataError
 from xfavot.evaluation import cpr
-from xfavot.evaluation.cpr import FactorJudge, LikenessJudge, Triplet
+from xfavot.evaluation.cpr import Triplet
 
 GENDERS = "fffmmm"
 FORMS = ("faces", "outputs")
@@ -136,56 +136,52 @@ def toy(task: str, prompt: Any, match: Any, other: Any, *people: str) -> Triplet
     return Triplet(system="m", task=task, prompt=prompt, match=match, other=other, **fields)
 
 
-def test_likeness_decides_and_equal_ones_count_half() -> None:
-    heard: list[str] = []
-
-    def likeness(face: Any, voice: Any, gender: str) -> float:
-        heard.append(gender)
-        return float(face[0, 0, 0] == voice[0])
-
+def test_the_larger_margin_decides_and_equal_ones_count_half() -> None:
     voice, fits, odd = np.ones(9, np.float32), np.ones((2, 2, 3), np.uint8), np.zeros((2, 2, 3))
-    judge = LikenessJudge("toy", likeness)
     drawn = [toy("a2i", voice, *pair) for pair in ((fits, odd), (odd, fits), (fits, fits))]
     drawn.append(toy("i2a", fits, voice, voice * 0))
-    rows = cpr.automatic_rows(drawn, [judge], dataset="d", seed=0)
+    raters = {"toy": lambda t: float(t.match.max()) - float(t.other.max())}
+    rows = cpr.automatic_rows(drawn, raters, dataset="d", seed=0)
     found = {(r["task"], r["metric"]): r["value"] for r in rows}
     assert found["a2i", "automatic CPR, by toy"] == 0.5
     assert found["i2a", "automatic CPR, a woman and a man, by toy"] == 1.0
-    assert set(heard) == {"f"}  # of the person whom the prompt follows, for both candidates
 
 
-def test_hidden_factors_judge_what_the_task_made(store: Store) -> None:
-    judge = FactorJudge(store)
+def test_hidden_factors_are_read_of_what_the_task_made(store: Store) -> None:
+    rater = cpr.factor_rater(store)
     draw = {"form": "faces", "count": 18, "seed": 0}
     drawn = [t for task in cpr.TASKS for t in cpr.ground_truth([store], task=task, **draw)]
-    rows = cpr.automatic_rows(drawn, [judge], dataset="toy", seed=0)
-    whole = {r["task"]: r["value"] for r in rows if r["metric"].startswith("automatic CPR, by")}
+    rows = cpr.automatic_rows(drawn, {"toy": rater}, dataset="toy", seed=0)
+    whole = {r["task"]: r["value"] for r in rows if r["metric"] == "automatic CPR, by toy"}
     assert min(whole["a2i"], whole["i2a"]) > 0.9
     first = {item.speaker: item for item in reversed(store.items)}
     face, far = (store.face(first[f"toy/s{n}"]) for n in (1, 6))
     voice = store.waveform(store.items[0])
     silent = np.zeros(24000, np.float32)
-    assert judge.prefers(toy("a2i", silent, face, far)) == 1.0  # the prompt is known, not read
-    assert judge.prefers(toy("a2i", voice, far, face)) == 0.0
+    assert rater(toy("a2i", silent, face, far)) > 0  # the prompt is known, not read
+    assert rater(toy("a2i", voice, far, face)) < 0
     flat = np.zeros((128, 128, 3), np.uint8)
-    assert judge.prefers(toy("i2a", voice, flat, flat)) == 1.0  # here the candidates are known
-    with pytest.raises(DataError, match="hidden factors of 'x' are not known"):
-        judge.prefers(toy("a2i", voice, face, far, "x", "y"))
+    assert rater(toy("i2a", voice, flat, flat)) > 0  # here the candidates are known
 
 
-def test_judges_are_those_that_stores_and_models_allow(store: Store, tmp_path: Path) -> None:
+def test_raters_are_those_that_stores_and_models_allow(store: Store, tmp_path: Path) -> None:
     plain = make_store(tmp_path, corpus="plain")
-    model = SimpleNamespace(has=lambda kind: True)
-    silent = SimpleNamespace(has=lambda kind: kind == "face")
-    models: Any = {"m": model, "image_only": silent}
-    names = [judge.name for judge in cpr.judges_of([store], models)]
-    assert names == ["the hidden factors", "the style encoders of m"]
-    assert len(cpr.judges_of([plain], models)) == 1
+    models: Any = {
+        "m": SimpleNamespace(has=lambda kind: True),
+        "image_only": SimpleNamespace(has=lambda kind: kind == "face"),
+    }
+    raters = ["the hidden factors", "the style encoders of m"]
+    assert list(cpr.raters_of([store], models)) == raters
+    assert list(cpr.raters_of([plain], models)) == raters[1:]
     with pytest.raises(DataError, match=r"hidden factors of .* cannot be read"):
-        FactorJudge(plain)
+        cpr.factor_rater(plain)
+    person = {"gender": "f", "age": 0.5, "size": 0.5, "liveliness": 0.5}
+    (plain.path / "factors.json").write_text(json.dumps({"people": {"plain/s1": person}}), "utf-8")
+    with pytest.raises(DataError, match="nothing of plain/s2"):
+        cpr.factor_rater(plain)
 
 
-def test_style_judge_encodes_both_with_the_gender_of_the_prompt() -> None:
+def test_styles_of_both_are_made_with_the_gender_of_the_prompt() -> None:
     calls: list[Any] = []
 
     def style(sample: Any, **how: Any) -> Any:
@@ -193,9 +189,9 @@ def test_style_judge_encodes_both_with_the_gender_of_the_prompt() -> None:
         return SimpleNamespace(vector=torch.tensor([[1.0, float(sample.mean())]]))
 
     model: Any = SimpleNamespace(style_of_face=style, style_of_voice=style)
-    judge = cpr.style_judge(model, "m")
+    rater = cpr.style_rater(model)
     voice = np.full(100, 3.0, np.float32)
     near, far = np.full((2, 2, 3), 3.0), np.full((2, 2, 3), -3.0)
-    assert judge.prefers(toy("a2i", voice, near, far)) == 1.0
-    assert judge.prefers(toy("a2i", voice, far, near)) == 0.0
+    assert rater(toy("a2i", voice, near, far)) > 0
+    assert rater(toy("a2i", voice, far, near)) < 0
     assert {how["gender"] for how in calls} == {"f"}

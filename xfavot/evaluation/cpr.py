@@ -1,7 +1,7 @@
-"""Statistics of the correspondence preference ratio (CPR): how often people find the right match.
+"""The correspondence preference ratio (CPR): how often the candidate that belongs is preferred.
 
 Paper: Sec. 4.3, Fig. 5; the ratio of evaluators who choose the candidate that belongs to the
-reference. Chance is one half. What the paper does not tell (intervals, tests, agreement) is A63.
+reference. Chance is one half. What the paper leaves open (intervals, tests, agreement) is A63.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,35 +39,15 @@ METRICS = {  # name of a row, and which triplets it counts; "" counts all
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
-    """One answer of one evaluator.
-
-    Args:
-        evaluator: who.
-        triplet: which question.
-        system: what made the triplet.
-        task: "a2i" or "i2a".
-        sexes: of the two people, "one sex" or "both sexes".
-        right: the candidate that belongs to the reference was chosen.
-        first: the candidate that the key names first was chosen, which is the right one or not by
-            the toss of a coin; agreement between evaluators is measured on it.
-    """
-
-    evaluator: str
-    triplet: str
-    system: str
-    task: str
-    sexes: str
-    right: bool
-    first: bool
-
-
-def cpr_rows(judgements: Iterable[Judgement], *, dataset: str, seed: int) -> list[Row]:
+def cpr_rows(answers: Iterable[Row], *, dataset: str, seed: int) -> list[Row]:
     """Measure the CPR of every system and task.
 
     Args:
-        judgements: every answer.
+        answers: ``evaluator``; ``triplet``, the question; ``system`` and ``task``, what made it;
+            ``sexes`` of the two people, "one sex" or "both sexes"; ``right``, whether the candidate
+            that belongs to the reference was chosen; ``first``, whether the one that the key names
+            first was chosen, which is the right one or not by the toss of a coin: agreement is
+            measured on it.
         dataset: for the rows.
         seed: of the bootstrap.
 
@@ -81,41 +61,46 @@ def cpr_rows(judgements: Iterable[Judgement], *, dataset: str, seed: int) -> lis
     Raises:
         DataError: no answer, or two answers of one evaluator to one triplet.
     """
-    answers = list(judgements)
-    twice = [key for key, n in Counter((a.evaluator, a.triplet) for a in answers).items() if n > 1]
-    if not answers or twice:
+    frame = pd.DataFrame(answers, columns=[*_NAMED, "evaluator", "triplet", "right", "first"])
+    twice = int(frame.duplicated(["evaluator", "triplet"]).sum())
+    if frame.empty or twice:
         raise DataError(
-            f"CPR of {len(answers)} answers, {len(twice)} of them given twice; expected at least "
-            "one, and one answer of an evaluator to a triplet; read the answers back again"
+            f"CPR of {len(frame)} answers, {twice} of them given twice; expected at least one, and "
+            "one answer of an evaluator to a triplet; read the answers back again"
         )
+    return corrected(_rows(frame, dataset=dataset, seed=seed))
+
+
+_NAMED = ("system", "task", "sexes")
+
+
+def _rows(votes: pd.DataFrame, *, dataset: str, seed: int, rater: str = "") -> list[Row]:
+    """One row a system, task and metric; ``right`` may be one half where a computer has voted."""
     rows = []
-    for system, task in dict.fromkeys((a.system, a.task) for a in answers):
+    for (system, task), own in votes.groupby(["system", "task"], sort=False):
         for metric, sexes in METRICS.items():
-            group = [a for a in answers if (a.system, a.task) == (system, task)]
-            group = [a for a in group if sexes in ("", a.sexes)]
-            if group:
-                rows.append(_row(group, metric, dataset, seed))
-    return corrected(rows)
-
-
-def _row(answers: Sequence[Judgement], metric: str, dataset: str, seed: int) -> Row:
-    right, n, first = sum(a.right for a in answers), len(answers), answers[0]
-    named = {"system": first.system, "task": first.task, "dataset": dataset, "seed": seed}
-    return {
-        **_share({**named, "metric": metric}, right / n, bootstrap(answers, seed=seed), n),
-        **binomial(right, n),
-        "alpha": alpha(answers),
-        "evaluators": len({a.evaluator for a in answers}),
-        "triplets": len({a.triplet for a in answers}),
-        "interval": "bootstrap",
-    }
-
-
-def _share(named: Row, value: float, interval: tuple[float, float], n: int) -> Row:
-    low, high = min(interval[0], value), max(interval[1], value)
-    columns = ("system", "task", "dataset", "metric")
-    row = {name: named[name] for name in columns}
-    return {**row, "value": value, "ci_low": low, "ci_high": high, "n": n, "seed": named["seed"]}
+            cast = own[own["sexes"] == sexes] if sexes else own
+            if cast.empty:
+                continue
+            value, n = float(cast["right"].mean()), len(cast)
+            test = binomial(int((cast["right"] == 1).sum()), n)
+            low, high = test["wilson_low"], test["wilson_high"]
+            more: Row = {"triplets": n, "interval": "Wilson"}
+            if not rater:
+                low, high = bootstrap(cast, seed=seed)
+                more = {
+                    "alpha": nominal_alpha(
+                        list(one) for _, one in cast.groupby("triplet")["first"]
+                    ),
+                    "evaluators": cast["evaluator"].nunique(),
+                    "triplets": cast["triplet"].nunique(),
+                    "interval": "bootstrap",
+                }
+            named = {"system": system, "task": task, "dataset": dataset}
+            named["metric"] = f"automatic {metric}, by {rater}" if rater else metric
+            bounds = {"ci_low": min(low, value), "ci_high": max(high, value)}
+            rows.append({**named, "value": value, **bounds, "n": n, "seed": seed, **test, **more})
+    return rows
 
 
 def binomial(right: int, n: int) -> Row:
@@ -126,30 +111,22 @@ def binomial(right: int, n: int) -> Row:
         n: answers.
 
     Returns:
-        ``wilson_low``, ``wilson_high`` and ``p``.
+        ``wilson_low``, ``wilson_high``, ``p``, and ``p_holm`` as for a single test.
 
     Raises:
         DataError: SciPy is not installed.
     """
     stats = import_optional("scipy.stats", extra="metrics", purpose="the statistics of CPR")
     test = stats.binomtest(right, n, CHANCE)
-    interval = test.proportion_ci(LEVEL, method="wilson")
-    return {
-        "wilson_low": float(interval.low),
-        "wilson_high": float(interval.high),
-        "p": float(test.pvalue),
-    }
+    interval, p = test.proportion_ci(LEVEL, method="wilson"), float(test.pvalue)
+    bounds = {"wilson_low": float(interval.low), "wilson_high": float(interval.high)}
+    return {**bounds, "p": p, "p_holm": p}
 
 
 def corrected(rows: Sequence[Row]) -> list[Row]:
-    """Add ``p_holm``, corrected over all the rows, after ``p``."""
+    """Correct ``p_holm`` over all the rows."""
     adjusted = holm([row["p"] for row in rows])
-    done = []
-    for row, value in zip(rows, adjusted, strict=True):
-        place = list(row).index("p") + 1
-        pairs = list(row.items())
-        done.append(dict([*pairs[:place], ("p_holm", value), *pairs[place:]]))
-    return done
+    return [{**row, "p_holm": p} for row, p in zip(rows, adjusted, strict=True)]
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -161,16 +138,13 @@ def holm(p: Sequence[float]) -> list[float]:
     Returns:
         Corrected ones, in the same order.
     """
-    found, largest = [0.0] * len(p), 0.0
-    for place, number in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
-        largest = max(largest, min(1.0, (len(p) - place) * p[number]))
-        found[number] = largest
-    return found
+    values, order = np.array(p), np.argsort(p, kind="stable")
+    steps = np.minimum(1.0, values[order] * np.arange(len(p), 0, -1))
+    values[order] = np.maximum.accumulate(steps)
+    return [float(value) for value in values]
 
 
-def bootstrap(
-    answers: Sequence[Judgement], *, seed: int, draws: int = BOOTSTRAPS
-) -> tuple[float, float]:
+def bootstrap(answers: pd.DataFrame, *, seed: int, draws: int = BOOTSTRAPS) -> tuple[float, float]:
     """Interval of the share of right answers when both evaluators and triplets are drawn anew.
 
     Answers of one evaluator, and answers to one triplet, belong together; counting them as
@@ -184,26 +158,16 @@ def bootstrap(
     Returns:
         The 2.5 % and 97.5 % quantile.
     """
-    who, what = ([getattr(a, name) for a in answers] for name in ("evaluator", "triplet"))
-    codes = tuple(pd.factorize(np.array(names))[0] for names in (who, what))
-    given, right = (np.zeros((len({*who}), len({*what}))) for _ in range(2))  # (E, T) each
+    codes = tuple(pd.factorize(answers[name])[0] for name in ("evaluator", "triplet"))
+    given, right = (np.zeros([code.max() + 1 for code in codes]) for _ in range(2))  # (E, T)
     np.add.at(given, codes, 1.0)
-    np.add.at(right, codes, [float(a.right) for a in answers])
+    np.add.at(right, codes, answers["right"].to_numpy(dtype=float))
     rng = np.random.default_rng(seed)
     e, t = (rng.multinomial(n, np.full(n, 1 / n), size=draws) for n in given.shape)
     asked = ((e @ given) * t).sum(axis=1)  # (draws,)
     shares = ((e @ right) * t).sum(axis=1)[asked > 0] / asked[asked > 0]
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(shares, [tail, 1 - tail])
+    low, high = np.quantile(shares, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
-
-
-def alpha(answers: Sequence[Judgement]) -> float | None:
-    """Krippendorff's alpha of which candidate was chosen; see :func:`nominal_alpha`."""
-    ratings: dict[str, list[bool]] = {}
-    for answer in answers:
-        ratings.setdefault(answer.triplet, []).append(answer.first)
-    return nominal_alpha(ratings.values())
 
 
 def nominal_alpha(units: Iterable[Sequence[Any]]) -> float | None:
@@ -226,6 +190,9 @@ def nominal_alpha(units: Iterable[Sequence[Any]]) -> float | None:
         (c.total() ** 2 - sum(k**2 for k in c.values())) / (c.total() - 1) for c in counts
     )
     return 1.0 - (n - 1) * disagreed / expected
+
+
+# The questions
 
 
 TASKS = ("a2i", "i2a")  # an audio-guided face, an image-guided voice
@@ -261,6 +228,11 @@ class Triplet:
     source: str = ""
 
     @property
+    def samples(self) -> tuple[Sample, Sample, Sample]:
+        """Prompt, match and other."""
+        return self.prompt, self.match, self.other
+
+    @property
     def sexes(self) -> str:
         """Whether the two people are of "one sex" or "both sexes"."""
         return ONE_SEX if self.genders[0] == self.genders[1] else BOTH_SEXES
@@ -268,23 +240,16 @@ class Triplet:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A face or a voice of a store."""
+    """A clip of a store, and one of its faces by its number."""
 
     store: Store
     item: Item
-    number: int  # of the face in its clip
+    number: int = 0
 
-    @property
-    def person(self) -> str:
-        """The speaker; a picture of nobody known stands for a person of its own."""
-        return self.item.speaker or self.item.id
-
-    def face(self) -> Sample:
-        """(H, W, 3) uint8."""
-        return self.store.face(self.item, self.number)
-
-    def voice(self) -> Sample:
-        """(N,) float32 at 24 kHz, its first six seconds."""
+    def sample(self, kind: str) -> Sample:
+        """Its "face", (H, W, 3) uint8; or its "voice", (N,) float32, the first six seconds."""
+        if kind == "face":
+            return self.store.face(self.item, self.number)
         return self.store.waveform(self.item)[: int(LONGEST_SECONDS * MEL.sample_rate)]
 
 
@@ -303,7 +268,7 @@ def split_of(stores: Sequence[Store]) -> str:
         Its name; "train" if none has.
     """
     for split in HELD_OUT_FIRST:
-        if all(len(_parts(stores, modality, split)) > 1 for modality in ("face", "voice")):
+        if all(len(_parts(stores, split, kind)) > 1 for kind in ("face", "voice")):
             return split
     return HELD_OUT_FIRST[-1]
 
@@ -323,27 +288,22 @@ def ground_truth(
     Returns:
         The triplets; none where the stores hold no clip with a face and a voice.
     """
-    split = split_of(stores)
     rng = np.random.default_rng([seed, TASKS.index(task), 1])
-    voices = _parts(stores, "voice", split, paired=True)
-    faces = _parts(stores, "face", split, paired=True)
-    if len(voices) < 2:
-        return []
-    prompts, answers = (faces, voices) if task == "i2a" and form == "outputs" else (voices, faces)
+    people = _parts(stores, split_of(stores), "face", "voice")
+    kinds = ("face", "voice") if (task, form) == ("i2a", "outputs") else ("voice", "face")
     made = []
-    for a, b in _pairs(prompts, count, rng):
-        prompt = _draw(prompts[a], rng)
-        apart = [part for part in answers[a] if part.item.id != prompt.item.id]
-        match, other = _draw(apart or answers[a], rng), _draw(answers[b], rng)
-        prompted, shown = (_face_or_voice(parts is faces) for parts in (prompts, answers))
+    for a, b in _pairs(people, count, rng) if len(people) > 1 else ():
+        prompt = _draw(people[a], rng)
+        apart = [part for part in people[a] if part.item.id != prompt.item.id]
+        match, other = _draw(apart or people[a], rng), _draw(people[b], rng)
         made.append(
             Triplet(
                 system=TRUTH,
                 task=task,
                 people=(a, b),
-                prompt=prompted(prompt),
-                match=shown(match),
-                other=shown(other),
+                prompt=prompt.sample(kinds[0]),
+                match=match.sample(kinds[1]),
+                other=other.sample(kinds[1]),
                 genders=(match.item.gender, other.item.gender),
             )
         )
@@ -380,26 +340,26 @@ def converted(
     split = split_of(stores)
     rng = np.random.default_rng([seed, TASKS.index(task), 2])
     output, guidance = ("face", "voice") if task == "a2i" else ("voice", "face")
-    references = _parts(stores, guidance, split)
-    sources = [part for parts in _parts(stores, output, split).values() for part in parts]
+    references = _parts(stores, split, guidance)
+    sources = [
+        (who, part) for who, parts in _parts(stores, split, output).items() for part in parts
+    ]
     if len(references) < 2 or not sources:
         names = ", ".join(store.corpus for store in stores)
         raise DataError(
             f"study, task {task}: split {split!r} of {names} has {len(references)} people with a "
-            f"{guidance} as reference and {len(sources)} {output}s to convert; expected two people "
-            f"and one {output} at least, of known gender; prepare more clips"
+            f"{guidance} as reference and {len(sources)} {output}s to convert; expected two "
+            f"people and one {output} at least, of known gender; prepare more clips"
         )
     for a, b in _pairs(references, count, rng):
-        first, second = _draw(references[a], rng), _draw(references[b], rng)
-        strangers = [part for part in sources if part.person not in (a, b)]
-        source = _draw(strangers or sources, rng)
-        results = [_convert(converter, source, part, task) for part in (first, second)]
-        if task == "a2i":
-            prompt, match, other = first.voice(), *results
-        elif form == "faces":
-            prompt, match, other = results[0], first.face(), second.face()
+        pair = first, second = _draw(references[a], rng), _draw(references[b], rng)
+        strangers = [part for who, part in sources if who not in (a, b)]
+        source = _draw(strangers or [part for _, part in sources], rng)
+        results = [_convert(converter, source, reference, task) for reference in pair]
+        if task == "i2a" and form == "faces":
+            prompt, match, other = results[0], first.sample("face"), second.sample("face")
         else:
-            prompt, match, other = first.face(), *results
+            prompt, match, other = first.sample(guidance), *results
         yield Triplet(
             system=system,
             task=task,
@@ -413,20 +373,14 @@ def converted(
 
 
 def _convert(converter: Converter, source: Part, reference: Part, task: str) -> Sample:
-    gender = reference.item.gender
+    face, voice = (source, reference) if task == "a2i" else (reference, source)
+    seen, heard, gender = face.sample("face"), voice.sample("voice"), reference.item.gender
     if task == "a2i":
-        voice = reference.voice()
-        return converter.convert_face(
-            source.face(), aligned=True, voice_reference=voice, gender=gender
-        ).image
-    made = converter.convert_voice(
-        source.voice(), face_reference=reference.face(), reference_aligned=True, gender=gender
-    ).waveform
+        how: Any = {"aligned": True, "voice_reference": heard}
+        return converter.convert_face(seen, gender=gender, **how).image
+    how = {"face_reference": seen, "reference_aligned": True}
+    made = converter.convert_voice(heard, gender=gender, **how).waveform
     return made.clip(-1.0, 1.0)  # as it is heard from a file
-
-
-def _face_or_voice(face: bool) -> Callable[[Part], Sample]:
-    return Part.face if face else Part.voice
 
 
 def _draw(parts: Sequence[Part], rng: np.random.Generator) -> Part:
@@ -435,239 +389,179 @@ def _draw(parts: Sequence[Part], rng: np.random.Generator) -> Part:
     return Part(part.store, part.item, number)
 
 
-def _parts(
-    stores: Sequence[Store], modality: str, split: str, *, paired: bool = False
-) -> dict[str, list[Part]]:
-    """The faces or voices of everybody of known gender in a split."""
+def _parts(stores: Sequence[Store], split: str, *kinds: str) -> dict[str, list[Part]]:
+    """Clips of a split with all of these kinds, by person of known gender.
+
+    A picture of nobody known stands for a person of its own, unless it must have a voice, too.
+    """
     shortest = SHORTEST_SECONDS * MEL.sample_rate
-    found: dict[str, list[Part]] = {}
+    people: dict[str, list[Part]] = {}
     for store in stores:
-        for item in store.items:
+        for item in (i for i in store.items if i.split == split and i.gender in GENDERS):
             has = {"face": item.face_count > 0, "voice": item.sample_count >= shortest}
-            fits = all(has.values()) and bool(item.speaker) if paired else has[modality]
-            if fits and item.split == split and item.gender in GENDERS:
-                part = Part(store, item, 0)
-                found.setdefault(part.person, []).append(part)
-    return found
+            person = item.speaker or ("" if len(kinds) > 1 else item.id)
+            if person and all(has[kind] for kind in kinds):
+                people.setdefault(person, []).append(Part(store, item))
+    return people
 
 
 def _pairs(
-    people: dict[str, list[Part]], count: int, rng: np.random.Generator
+    people: Mapping[str, Sequence[Part]], count: int, rng: np.random.Generator
 ) -> Iterator[tuple[str, str]]:
     """Yield the reference and the other one: of one sex and of both in turn, all evenly."""
     names = sorted(people)
     gender = {name: people[name][0].item.gender for name in names}
-    asked: Counter[str] = Counter()
-    others: Counter[tuple[str, str]] = Counter()
+    asked, met = Counter[str](), Counter[tuple[str, str]]()
     for turn in range(count):
         order = [names[i] for i in rng.permutation(len(names))]
-        first = min(order, key=lambda name: asked[name])
-
-        def unwanted(name: str, first: str = first, turn: int = turn) -> tuple[bool, int]:
-            alike = gender[name] == gender[first]
-            return alike is (turn % 2 == 1), others[first, name]
-
-        other = min((name for name in order if name != first), key=unwanted)
+        first = min(order, key=asked.__getitem__)
+        order.remove(first)
+        alike = turn % 2 == 0  # whether it is the turn of two people of one sex
+        ranks = [((gender[n] == gender[first]) is not alike, met[first, n]) for n in order]
+        other = order[ranks.index(min(ranks))]
         asked[first] += 1
-        others[first, other] += 1
+        met[first, other] += 1
         yield first, other
+
+
+# Answers of a computer
 
 
 FACTORS = ("sex", "age", "size", "liveliness")
 PROBE_PIXELS = 16  # a side of the faces that the probe sees
 RIDGE = 0.1  # share of the features' number
-TASK_MAKES_FACES = {"a2i": True, "i2a": False}
 
 Array = NDArray[np.float64]
-Likeness = Callable[[Sample, Sample, str], float]  # of a face and a voice, of a person of a gender
+Rater = Callable[[Triplet], float]  # by how much the match fits better than the other candidate
 
 
-class Judge(Protocol):
-    """Says which candidate fits."""
+def raters_of(stores: Sequence[Store], converters: Mapping[str, Converter]) -> dict[str, Rater]:
+    """Every rater that these stores and models allow, by its name in the rows.
 
-    @property
-    def name(self) -> str:
-        """What judges, for the rows."""
-
-    def prefers(self, triplet: Triplet) -> float:
-        """1 if the matching candidate fits better, 0 if the other one does, 0.5 if neither."""
+    Args:
+        stores: prepared stores.
+        converters: models by name.
+    """
+    raters = {}
+    if len(stores) == 1 and (stores[0].path / "factors.json").is_file():
+        raters["the hidden factors"] = factor_rater(stores[0])
+    for name, converter in converters.items():
+        if converter.has("face") and converter.has("voice"):
+            raters[f"the style encoders of {name}"] = style_rater(converter)
+    return raters
 
 
 def automatic_rows(
-    triplets: Sequence[Triplet], judges: Sequence[Judge], *, dataset: str, seed: int
+    triplets: Sequence[Triplet], raters: Mapping[str, Rater], *, dataset: str, seed: int
 ) -> list[Row]:
-    """Measure the CPR of every system and task by every judge.
+    """Measure the CPR of every system and task by every rater.
 
     Args:
         triplets: what was made.
-        judges: who judges; rows are named after them.
+        raters: by name; rows are named after them.
         dataset, seed: for the rows.
 
     Returns:
-        Rows like those of :func:`xfavot.evaluation.cpr.cpr_rows`, with Wilson's interval. An
-        undecided triplet counts half in the value, and as wrong in interval and test.
+        Rows like those of :func:`cpr_rows`, with Wilson's interval. An undecided triplet counts
+        half in the value, and as wrong in interval and test.
     """
     rows = []
-    for judge in judges:
-        votes = [(triplet, judge.prefers(triplet)) for triplet in triplets]
-        for system, task in dict.fromkeys((t.system, t.task) for t in triplets):
-            own = [(t, vote) for t, vote in votes if (t.system, t.task) == (system, task)]
-            for metric, sexes in METRICS.items():
-                cast = [vote for t, vote in own if sexes in ("", t.sexes)]
-                if cast:
-                    test = binomial(sum(vote == 1.0 for vote in cast), len(cast))
-                    named = {"system": system, "task": task, "dataset": dataset, "seed": seed}
-                    named["metric"] = f"automatic {metric}, by {judge.name}"
-                    interval = (test["wilson_low"], test["wilson_high"])
-                    row = _share(named, float(np.mean(cast)), interval, len(cast))
-                    rows.append({**row, **test, "triplets": len(cast), "interval": "Wilson"})
-    return rows
+    for name, rater in raters.items():
+        margins = [rater(triplet) for triplet in triplets]
+        votes = pd.DataFrame([{k: getattr(t, k) for k in _NAMED} for t in triplets])
+        votes["right"] = [(margin > 0) + 0.5 * (margin == 0) for margin in margins]
+        rows += _rows(votes, dataset=dataset, seed=seed, rater=name)
+    return corrected(rows)
 
 
-def _compare(match: float, other: float) -> float:
-    return 0.5 if match == other else float(match > other)
+def style_rater(converter: Converter) -> Rater:
+    """Rate by the cosine of the styles that a model's own encoders give to face and voice.
 
-
-@dataclass(frozen=True, slots=True)
-class LikenessJudge:
-    """Prefers the candidate that is more like the prompt.
-
-    Args:
-        name: what measures the likeness.
-        likeness: of a face and a voice, the larger the better; it is told the gender of the person
-            whom the prompt follows, for both candidates alike.
+    The encoders get the gender of the person whom the prompt follows, for both candidates alike.
     """
 
-    name: str
-    likeness: Likeness
-
-    def prefers(self, triplet: Triplet) -> float:
-        """See :class:`Judge`."""
-        found = []
+    def margin(triplet: Triplet) -> float:
+        gender, cosines = triplet.genders[0], []
         for candidate in (triplet.match, triplet.other):
             face, voice = triplet.prompt, candidate
             if is_face(candidate):
-                face, voice = candidate, triplet.prompt
-            found.append(self.likeness(face, voice, triplet.genders[0]))
-        return _compare(found[0], found[1])
+                face, voice = voice, face
+            seen = converter.style_of_face(face, gender=gender, aligned=True).vector
+            heard = converter.style_of_voice(voice, gender=gender).vector
+            cosines.append(float(torch.cosine_similarity(seen, heard)[0]))
+        return cosines[0] - cosines[1]
+
+    return margin
 
 
-def style_judge(converter: Converter, system: str) -> LikenessJudge:
-    """Judge by the cosine of the styles that a model's own encoders give to face and voice.
+def factor_rater(store: Store) -> Rater:
+    """Rate by sex, age, size and liveliness: read of what a task made, known of the rest.
 
-    Args:
-        converter: the model.
-        system: its name.
-    """
-
-    def likeness(face: Sample, voice: Sample, gender: str) -> float:
-        seen = converter.style_of_face(face, gender=gender, aligned=True).vector
-        heard = converter.style_of_voice(voice, gender=gender).vector
-        return float(torch.cosine_similarity(seen, heard)[0])
-
-    return LikenessJudge(f"the style encoders of {system}", likeness)
-
-
-class FactorJudge:
-    """Reads sex, age, size and liveliness of what a task made, and knows those of the people.
+    Two probes, ridge regressions of standardised features, learn them from the training split.
 
     Args:
-        store: a prepared store of `mini`; its training split teaches the probes.
+        store: a prepared store of `mini`.
 
     Raises:
-        DataError: the store knows no hidden factors, or has no training split.
+        DataError: the hidden factors of its people are not known, or it has no training split.
     """
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    name = "the hidden factors"
-
-    def __init__(self, store: Store) -> None:
-        """Fit the two probes, ridge regressions of standardised features."""
-        from sklearn.linear_model import Ridge
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-
-        people = known_people(store)
-        names = sorted(people)
-        table = np.array([people[name] for name in names])  # (K, 4)
-        self._mean, self._scale = table.mean(axis=0), table.std(axis=0) + 1e-9
-        self.known: Mapping[str, Array] = dict(
-            zip(names, (table - self._mean) / self._scale, strict=True)
+    known = known_people(store)
+    items = [item for item in store.items if item.split == "train"]
+    faces = [(_see(store.face(i, n)), i.speaker) for i in items for n in range(i.face_count)]
+    voices = [(_spectrum(store.log_mel(i)), i.speaker) for i in items if i.sample_count]
+    if not faces or not voices:
+        raise DataError(
+            f"automatic CPR: the training split of {store.path} has {len(faces)} faces and "
+            f"{len(voices)} voices; expected both; prepare `mini` again"
         )
-        faces, voices, seen, heard = [], [], [], []
-        for item in (i for i in store.items if i.split == "train" and i.speaker in self.known):
-            for number in range(item.face_count):
-                faces.append(_see(store.face(item, number)))
-                seen.append(self.known[item.speaker])
-            if item.sample_count:
-                voices.append(_spectrum(store.log_mel(item)))
-                heard.append(self.known[item.speaker])
-        if not faces or not voices:
-            raise DataError(
-                f"automatic CPR: the training split of {store.path} has {len(faces)} faces and "
-                f"{len(voices)} voices; expected both; prepare `mini` again"
-            )
-        self._face, self._voice = (
-            make_pipeline(StandardScaler(), Ridge(alpha=RIDGE * len(x))).fit(x, y)
-            for x, y in ((faces, seen), (voices, heard))
-        )
+    probes = []
+    for examples in (faces, voices):
+        features, people = zip(*examples, strict=True)
+        probe = make_pipeline(StandardScaler(), Ridge(alpha=RIDGE * len(examples)))
+        probes.append(probe.fit(np.stack(features), known.loc[list(people)].to_numpy()))
 
-    def read(self, sample: Sample) -> Array:
-        """(4,) factors of a sample, standardised over the people."""
-        probe, x = (self._face, _see(sample)) if is_face(sample) else (self._voice, _hear(sample))
-        return np.asarray(probe.predict(x[None])[0])
+    def distance(sample: Sample, person: str) -> float:
+        probe, x = (probes[0], _see(sample)) if is_face(sample) else (probes[1], _hear(sample))
+        return float(np.linalg.norm(probe.predict(x[None])[0] - known.loc[person]))
 
-    def prefers(self, triplet: Triplet) -> float:
-        """See :class:`Judge`; what the task makes is read, of the rest the factors are known.
+    def margin(triplet: Triplet) -> float:
+        own, other = triplet.people
+        if is_face(triplet.prompt) == (triplet.task == "a2i"):  # the prompt is what was made
+            return distance(triplet.prompt, other) - distance(triplet.prompt, own)
+        return distance(triplet.other, own) - distance(triplet.match, own)
 
-        Raises:
-            DataError: a person is none of `mini`.
-        """
-        try:
-            own, other = (self.known[name] for name in triplet.people)
-        except KeyError as error:
-            raise DataError(
-                f"automatic CPR: the hidden factors of {error} are not known; expected people of "
-                "the same store; judge only triplets of `mini` by them"
-            ) from error
-        if is_face(triplet.prompt) == TASK_MAKES_FACES[triplet.task]:
-            read = self.read(triplet.prompt)
-            near, far = (float(np.linalg.norm(read - person)) for person in (own, other))
-        else:
-            near, far = (
-                float(np.linalg.norm(self.read(candidate) - own))
-                for candidate in (triplet.match, triplet.other)
-            )
-        return _compare(far, near)
+    return margin
 
 
-def knows_factors(store: Store) -> bool:
-    """Whether a store has hidden factors beside it."""
-    return (store.path / "factors.json").is_file()
-
-
-def known_people(store: Store) -> dict[str, tuple[float, ...]]:
-    """Sex (-1 or 1), age, size and liveliness (0 to 1) of everybody.
+def known_people(store: Store) -> pd.DataFrame:
+    """Sex, age, size and liveliness of everybody in a store, a row a person, standardised.
 
     Raises:
         DataError: they are not known.
     """
     try:
-        listed = json.loads((store.path / "factors.json").read_text("utf-8"))["people"]
-        people: dict[str, tuple[float, ...]] = {}
-        for name, entry in listed.items():
-            sex = 2.0 * GENDERS.index(entry["gender"]) - 1.0
-            people[name] = (sex, *(float(entry[factor]) for factor in FACTORS[1:]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        people = json.loads((store.path / "factors.json").read_text("utf-8"))["people"]
+        table = pd.DataFrame.from_dict(people, orient="index").sort_index()
+        table["sex"] = [2.0 * GENDERS.index(gender) - 1.0 for gender in table["gender"]]
+        table = table[[*FACTORS]].astype(float)
+        if unknown := {item.speaker for item in store.items} - set(
+            table.index[table.notna().all(axis=1)]
+        ):
+            raise ValueError(f"nothing of {min(unknown)}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"hidden factors of {store.path} cannot be read ({error!r}); expected factors.json as "
             "`mini` has it; prepare that corpus again"
         ) from error
-    return people
+    return (table - table.mean()) / (table.std(ddof=0) + 1e-9)
 
 
 def _see(pixels: Sample) -> Array:
-    small = resize_face(pixels, PROBE_PIXELS)
-    return np.asarray(small, dtype=np.float64).ravel() / 255.0
+    return np.asarray(resize_face(pixels, PROBE_PIXELS), dtype=np.float64).ravel() / 255.0
 
 
 def _hear(wave: Sample) -> Array:
@@ -681,16 +575,3 @@ def _spectrum(mel: Tensor) -> Array:
     loud = bands[:, level >= np.median(level)]
     mean = loud.mean(axis=1)
     return np.concatenate([mean - mean.mean(), loud.std(axis=1)])
-
-
-def judges_of(stores: Sequence[Store], converters: Mapping[str, Converter]) -> list[Any]:
-    """Every judge that these stores and models allow.
-
-    Args:
-        stores: prepared stores.
-        converters: models by name.
-    """
-    known = [store for store in stores if knows_factors(store)]
-    exact = [FactorJudge(known[0])] if len(stores) == len(known) == 1 else []
-    able = {name: c for name, c in converters.items() if c.has("face") and c.has("voice")}
-    return [*exact, *(style_judge(converter, name) for name, converter in able.items())]

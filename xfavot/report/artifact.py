@@ -23,7 +23,6 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
-from itertools import groupby
 from pathlib import Path
 from string import ascii_lowercase
 from typing import Any
@@ -336,33 +335,24 @@ def _latex(view: View, caption: str) -> str:
     style = cells.style.hide(axis="index").format(escape="latex-math")
     style = style.format_index(escape="latex-math", axis="columns")
     tabular = style.to_latex(hrules=True, multicol_align="c", column_format=f"@{{}}{align}@{{}}")
-    tabular = tabular.replace(UP, r"$\uparrow$").replace(DOWN, r"$\downarrow$")
-    lines = tabular.rstrip().split("\n")  # \begin, \toprule, then a line a level of the heads
-    for level in range(cells.columns.nlevels - 1, 0, -1):
-        lines.insert(level + 2, _rules([tuple(name)[:level] for name in cells.columns]))
     number = re.match(r"Table (\d+): ", caption)
     title = caption[number.end() if number else 0 :].translate(TEX)
     counter = rf"\setcounter{{table}}{{{int(number[1]) - 1}}}" if number else ""
-    fit = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
-    head = [r"\begin{table}", r"\centering\small\setlength{\tabcolsep}{3pt}", counter]
-    below = []
-    for note in notes:
-        letter = LETTER.match(note)
-        text = note[letter.end() if letter else 0 :].translate(TEX)
-        below.append(f"{letter[0] if letter else ''}{text}\\par")
-    foot = [r"}\par\smallskip\footnotesize\raggedright", *below, r"\end{table}"]
-    whole = "\n".join(filter(None, [*head, rf"\caption{{{title}}}", fit, *lines, *foot]))
-    return whole.replace(UP, r"$\uparrow$").replace(DOWN, r"$\downarrow$") + "\n"
-
-
-def _rules(heads: Iterable[tuple[str, ...]]) -> str:
-    """Rules below those neighbouring columns that have the same head."""
-    rules, end = "", 0
-    for head, same in groupby(heads):
-        start, end = end + 1, end + len([*same])
-        if end > start and head[-1]:
-            rules += rf"\cmidrule(lr){{{start}-{end}}}"
-    return rules
+    marks = [LETTER.match(note) for note in notes]
+    below = [
+        f"{mark[0]}{note[mark.end() :].translate(TEX)}\\par"
+        if mark
+        else f"{note.translate(TEX)}\\par"
+        for mark, note in zip(marks, notes, strict=True)
+    ]
+    lines = [
+        *(r"\begin{table}", r"\centering\small\setlength{\tabcolsep}{3pt}", counter),
+        rf"\caption{{{title}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        *(tabular.rstrip(), r"}\par\smallskip\footnotesize\raggedright", *below, r"\end{table}"),
+    ]
+    whole = "\n".join(filter(None, lines)) + "\n"
+    return whole.replace(UP, r"$\uparrow$").replace(DOWN, r"$\downarrow$")
 
 
 def _numeric(cells: pd.DataFrame) -> list[bool]:

@@ -7,7 +7,7 @@ what the tokens in the pages mean and stays with the experimenter, as does every
 from __future__ import annotations
 
 import base64
-import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -16,12 +16,10 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
-from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,7 +30,7 @@ from xfavot.convert import Converter, open_stores
 from xfavot.data.store import Store
 from xfavot.errors import ConfigError, DataError, import_optional
 from xfavot.evaluation import cpr
-from xfavot.evaluation.cpr import Judgement, Row, Sample, Triplet, is_face
+from xfavot.evaluation.cpr import Row, Sample, Triplet, is_face
 from xfavot.files import write_whole
 from xfavot.image.io import resize_image
 from xfavot.parameters import Study as Asked
@@ -57,26 +55,14 @@ NUMBERS = ("ms", "plays", "heard_ms")
 LARGEST_BYTES = 5_000_000  # of a file of answers
 
 Say = Callable[[str], None]
+Systems = Mapping[str, Converter]  # models by their short names
+Key = dict[str, Any]  # see below
 
 
 # The models of a study and where its questions come from
 
 
-@dataclass(frozen=True, slots=True)
-class System:
-    """A model of a study, with the hash of its weights."""
-
-    name: str
-    converter: Converter
-    sha256: str
-
-    @property
-    def cross_modal(self) -> bool:
-        """Whether it converts between faces and voices."""
-        return self.converter.has("face") and self.converter.has("voice")
-
-
-def systems_of(cfg: Asked) -> tuple[System, ...]:
+def systems_of(cfg: Asked) -> dict[str, Converter]:
     """Load the models.
 
     Args:
@@ -89,28 +75,28 @@ def systems_of(cfg: Asked) -> tuple[System, ...]:
     Raises:
         CheckpointError: a checkpoint cannot be used.
     """
-    systems = []
-    for checkpoint in cfg.checkpoints:
-        model = load_model(Path(checkpoint))
-        digest = hashlib.sha256()
-        for part in ("model", "ema"):
-            digest.update((model.path / f"{part}.safetensors").read_bytes())
-        name = model.config.configuration
-        converter = Converter(model, name=name, device=cfg.device, vocoder=cfg.vocoder)
-        systems.append(System(name, converter, digest.hexdigest()))
-    return short_names(systems)
-
-
-def short_names(systems: Sequence[System]) -> tuple[System, ...]:
-    """Name models by configuration, step and number, as far as they need it to differ."""
-    names = [one.name for one in systems]
-    steps = [f"step {one.converter.step}" for one in systems]
-    for finer in (steps, range(1, len(names) + 1)):
-        often = Counter(names)
-        pairs = zip(names, finer, strict=True)
+    models = [load_model(Path(checkpoint)) for checkpoint in cfg.checkpoints]
+    names = [model.config.configuration for model in models]
+    for finer in ([f"step {model.step}" for model in models], range(1, len(models) + 1)):
+        often, pairs = Counter(names), zip(names, finer, strict=True)
         names = [f"{name}, {part}" if often[name] > 1 else name for name, part in pairs]
-    named = zip(systems, names, strict=True)
-    return tuple(dataclasses.replace(one, name=name) for one, name in named)
+    how: dict[str, Any] = {"device": cfg.device, "vocoder": cfg.vocoder}
+    named = zip(names, models, strict=True)
+    return {name: Converter(model, name=name, **how) for name, model in named}
+
+
+def cross_modal(converter: Converter) -> bool:
+    """Whether a model converts between faces and voices."""
+    return converter.has("face") and converter.has("voice")
+
+
+@functools.cache
+def weights_digest(checkpoint: Path) -> str:
+    """SHA-256 of the trained weights and their averages."""
+    digest = hashlib.sha256()
+    for part in ("model", "ema"):
+        digest.update((checkpoint / f"{part}.safetensors").read_bytes())
+    return digest.hexdigest()
 
 
 def tier_of(cfg: Asked, presets: Sequence[str]) -> str:
@@ -123,7 +109,7 @@ def tier_of(cfg: Asked, presets: Sequence[str]) -> str:
 
 def origin_of(
     cfg: Asked,
-    systems: Sequence[System],
+    systems: Systems,
     stores: Sequence[Store],
     *,
     began: datetime,
@@ -131,8 +117,9 @@ def origin_of(
     notebook: str,
 ) -> Provenance:
     """Where what models make comes from; the first one is that of the figures."""
-    runs = [one.converter.config for one in systems]
-    steps = [{"step": one.converter.step, "sha256": one.sha256} for one in systems]
+    runs = [one.config for one in systems.values()]
+    digests = {name: weights_digest(one.model.path) for name, one in systems.items()}
+    steps = [{"step": one.step, "sha256": digests[name]} for name, one in systems.items()]
     return collect(
         began,
         runs[0] if runs else config.resolve(dataset=cfg.dataset, seed=cfg.seed),
@@ -140,7 +127,7 @@ def origin_of(
         stores=stores,
         split=split,
         seeds=(cfg.seed,),
-        weights={f"model {one.name}": one.sha256 for one in systems},
+        weights={f"model {name}": digest for name, digest in digests.items()},
         checkpoint=steps[0] if steps else None,
         notebook=notebook,
         dataset=cfg.dataset,  # not what the model was trained on
@@ -153,7 +140,7 @@ def answered(origin: Provenance, began: datetime) -> Provenance:
 
 
 def ask(
-    cfg: Asked, stores: Sequence[Store], systems: Sequence[System], *, on_log: Say
+    cfg: Asked, stores: Sequence[Store], systems: Systems, *, on_log: Say
 ) -> tuple[list[Triplet], list[Row]]:
     """Draw the triplets of recordings and of every cross-modal model, and have them answered.
 
@@ -166,47 +153,24 @@ def ask(
         truth = cpr.ground_truth(stores, task=task, **how)
         drawn += truth
         on_log(f"{cpr.TRUTH}, {task}: {len(truth) or 'no'} triplets of clips with face and voice")
-        for one in systems:
-            if not one.cross_modal:
-                on_log(f"{one.name}, {task}: left out, it has no faces or no voices")
+        for name, converter in systems.items():
+            if not cross_modal(converter):
+                on_log(f"{name}, {task}: left out, it has no faces or no voices")
                 continue
-            drawn += cpr.converted(one.converter, stores, system=one.name, task=task, **how)
-            on_log(f"{one.name}, {task}: {cfg.triplets} triplets")
-    judges = cpr.judges_of(stores, {one.name: one.converter for one in systems})
-    rows = cpr.automatic_rows(drawn, judges, dataset=cfg.dataset, seed=cfg.seed)
-    return drawn, cpr.corrected(rows)
+            drawn += cpr.converted(converter, stores, system=name, task=task, **how)
+            on_log(f"{name}, {task}: {cfg.triplets} triplets")
+    raters = cpr.raters_of(stores, systems)
+    return drawn, cpr.automatic_rows(drawn, raters, dataset=cfg.dataset, seed=cfg.seed)
 
 
-# A study in its folder
+# A study in its folder; `Key` is the content of `key.json`: ``study`` (its id), ``form``,
+# ``dataset``, ``seed``, ``questions`` (id to ``system``, ``task``, ``sexes``, ``people``,
+# ``source``, ``tokens`` and ``match``, the place of the right one in them), ``sheets`` (number to
+# the pairs of question and token of candidate A, in order), ``automatic`` (rows of the automatic
+# CPR), ``bytes`` of the largest page and ``provenance`` of the questions.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Study:
-    """A study in its folder.
-
-    Args:
-        folder: where it lies.
-        key: the content of `key.json`: ``study`` (its id), ``form``, ``dataset``, ``seed``,
-            ``questions`` (id to ``system``, ``task``, ``sexes``, ``people``, ``source``, ``tokens``
-            and ``match``, the place of the right one in them), ``sheets`` (number to the pairs of
-            question and token of candidate A, in order), ``automatic`` (rows of the automatic CPR),
-            ``bytes`` of the largest page and ``provenance`` of the questions.
-    """
-
-    folder: Path
-    key: dict[str, Any]
-
-    def __repr__(self) -> str:
-        """What to do next."""
-        sheets, asked = len(self.key["sheets"]), len(self.key["questions"])
-        return (
-            f"study {self.key['study']}: {sheets} pages of {asked} questions, at most "
-            f"{self.key['bytes'] / 1e6:.1f} MB each, in {self.folder / PAGES}; give one to each "
-            f"evaluator and keep {KEY}, which holds the answers"
-        )
-
-
-def prepare(cfg: Asked, began: datetime, *, on_log: Say) -> Study:
+def prepare(cfg: Asked, began: datetime, *, on_log: Say) -> Key:
     """Make the study, or open it where answers are to be read back.
 
     Args:
@@ -231,7 +195,13 @@ def prepare(cfg: Asked, began: datetime, *, on_log: Say) -> Study:
     example = cpr.ground_truth(stores, task="a2i", form="faces", count=1, seed=cfg.seed + 1)
     split = cpr.split_of(stores)
     origin = origin_of(cfg, systems, stores, began=began, split=split, notebook="cpr_study")
-    return write_study(cfg, drawn, (example or drawn)[0], origin, automatic=automatic)
+    key = write_study(cfg, drawn, (example or drawn)[0], origin, automatic=automatic)
+    on_log(
+        f"study {key['study']}: {len(key['sheets'])} pages of {len(drawn)} questions, at most "
+        f"{key['bytes'] / 1e6:.1f} MB each, in {Path(cfg.out, PAGES)}; give one to each evaluator "
+        f"and keep {KEY}, which holds the answers"
+    )
+    return key
 
 
 def write_study(
@@ -242,7 +212,7 @@ def write_study(
     *,
     automatic: Sequence[Row] = (),
     listen_ms: int = LISTEN_MS,
-) -> Study:
+) -> Key:
     """Write the pages and the key.
 
     Args:
@@ -257,15 +227,13 @@ def write_study(
         ConfigError: another study lies in the folder.
         DataError: a sample cannot be shown, or a page would be too large.
     """
-    seed = cfg.seed
-    clips: dict[str, list[Clip]] = {}
+    seed, target, rng = cfg.seed, Path(cfg.out), np.random.default_rng([cfg.seed, len(drawn)])
     questions: dict[str, dict[str, Any]] = {}
-    rng = np.random.default_rng([seed, len(drawn)])
+    shown: dict[str, dict[str, Any]] = {}
     for number, t in enumerate(drawn):
-        made = [encode(sample) for sample in (t.prompt, t.match, t.other)]
-        content = hashlib.sha256(b"".join(clip.data for clip in made)).hexdigest()
+        samples = [encode(sample) for sample in t.samples]
+        content = hashlib.sha256(b"".join(samples)).hexdigest()
         one = _digest(ID_BYTES, seed, "question", number, content)
-        clips[one] = made
         questions[one] = {
             "system": t.system,
             "task": t.task,
@@ -275,7 +243,8 @@ def write_study(
             "tokens": [_digest(TOKEN_BYTES, seed, one, side) for side in range(2)],
             "match": int(rng.integers(2)),  # which of the two tokens is right
         }
-    key: dict[str, Any] = {
+        shown[one] = _shown(one, t, samples, questions[one])
+    key: Key = {
         "schema": SCHEMA,
         "study": _digest(ID_BYTES, seed, "study", *questions),
         "form": cfg.form,
@@ -287,37 +256,40 @@ def write_study(
         "automatic": list(automatic),
         "bytes": 0,
     }
-    target, ids = Path(cfg.out), [*questions]
-    if (target / KEY).exists() and (there := open_study(target).key["study"]) != key["study"]:
+    if (target / KEY).exists() and (there := open_study(target)["study"]) != key["study"]:
         raise ConfigError(
             f"out is {target}, where study {there} lies; this would be study {key['study']}; "
             "expected an empty folder or the same study, whose pages may be with people already; "
             "read its answers with -p answers <folder>, or give another folder with -p out"
         )
-    seconds = sum(clip.seconds for made in clips.values() for clip in made)
-    shown = [encode(sample) for sample in (example.prompt, example.match, example.other)]
+    voices = [sample for t in drawn for sample in t.samples if not is_face(sample)]
+    seconds = sum(map(len, voices)) / MEL.sample_rate + ANSWER_SECONDS * len(drawn)
+    first: Any = {"tokens": ["first", "second"], "match": 0}
     shared = {
         "study": key["study"],
         "listen_ms": listen_ms,
-        "minutes": max(1, round((seconds + ANSWER_SECONDS * len(ids)) / 60)),
-        "practice": _shown("example", shown, {"tokens": ["first", "second"], "match": 0}, False),
+        "minutes": max(1, round(seconds / 60)),
+        "practice": _shown("example", example, [encode(s) for s in example.samples], first),
     }
+    asked = list(shown.values())
     for number in range(1, cfg.evaluators + 1):
         draw = np.random.default_rng([seed, number, 7])
-        order = [ids[i] for i in draw.permutation(len(ids))]
-        turned = draw.permutation(len(ids)) % 2  # the first token is A as often as B
-        pairs = zip(order, turned, strict=True)
-        items = [_shown(one, clips[one], questions[one], bool(turn)) for one, turn in pairs]
+        items = [asked[i] for i in draw.permutation(len(shown))]
+        turned = draw.permutation(len(shown)) % 2  # the first token is A as often as B
+        items = [
+            {**item, "a": item["b"], "b": item["a"]} if turn else item
+            for item, turn in zip(items, turned, strict=True)
+        ]
         name = f"{number:0{max(2, len(str(cfg.evaluators)))}d}"
-        key["sheets"][name] = [[one["id"], one["a"]["t"]] for one in items]
+        key["sheets"][name] = [[item["id"], item["a"]["t"]] for item in items]
         page = _page({**shared, "sheet": name, "items": items})
         write_whole(target / PAGES / f"sheet_{name}.html", page)
         key["bytes"] = max(key["bytes"], len(page.encode("utf-8")))
     write_whole(target / KEY, json.dumps(key, indent=1, allow_nan=False) + "\n")
-    return Study(folder=target, key=key)
+    return key
 
 
-def open_study(folder: str | os.PathLike[str]) -> Study:
+def open_study(folder: str | os.PathLike[str]) -> Key:
     """Open a study that was made before.
 
     Args:
@@ -328,7 +300,7 @@ def open_study(folder: str | os.PathLike[str]) -> Study:
     """
     path = Path(folder, KEY)
     try:
-        key = json.loads(path.read_text(encoding="utf-8"))
+        key: Key = json.loads(path.read_text(encoding="utf-8"))
         if key["schema"] != SCHEMA:
             raise ValueError(f"schema {key['schema']}")
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -336,21 +308,13 @@ def open_study(folder: str | os.PathLike[str]) -> Study:
             f"{path} is missing or damaged ({error!r}); expected the key of a study; give the "
             "folder in which it was made with -p out"
         ) from error
-    return Study(folder=path.parent, key=key)
+    return key
 
 
 # A page: a single HTML file that works offline, on any device
 
 
-class Clip(NamedTuple):
-    """A sample as it lies in a page: "face" or "voice", the bytes of its file, its length."""
-
-    kind: str
-    data: bytes
-    seconds: float = 0.0
-
-
-def encode(sample: Sample) -> Clip:
+def encode(sample: Sample) -> bytes:
     """Turn a face into a JPEG of 256 pixels, a voice into an MP3 of -24 dBFS.
 
     Args:
@@ -363,7 +327,7 @@ def encode(sample: Sample) -> Clip:
     if is_face(sample):
         image = import_optional("PIL.Image", **what).fromarray(resize_image(sample, FACE_PIXELS))
         image.save(stream, "JPEG", quality=JPEG_QUALITY, optimize=True)
-        return Clip("face", stream.getvalue())
+        return stream.getvalue()
     wave = np.asarray(sample, dtype=np.float64)
     level = math.sqrt(float(np.square(wave).mean())) if len(wave) else 0.0
     if not math.isfinite(level) or level < SILENCE:
@@ -374,27 +338,30 @@ def encode(sample: Sample) -> Clip:
     gain = min(10 ** (LEVEL_DBFS / 20) / level, PEAK / float(np.abs(wave).max()))
     mp3 = {"format": "MP3", "subtype": "MPEG_LAYER_III"}
     import_optional("soundfile", **what).write(stream, wave * gain, MEL.sample_rate, **mp3)
-    return Clip("voice", stream.getvalue(), len(sample) / MEL.sample_rate)
+    return stream.getvalue()
 
 
 def _shown(
-    name: str, clips: Sequence[Clip], question: Mapping[str, Any], turned: bool
+    name: str, triplet: Triplet, samples: Sequence[bytes], question: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A question in the order of one page, as the page's script reads it."""
-    prompt, *candidates = (
-        {"k": clip.kind, "d": base64.b64encode(clip.data).decode("ascii")} for clip in clips
+    """A question as the page's script reads it, the candidate of the first token as A."""
+    prompt, *pair = (
+        {"k": "face" if is_face(raw) else "voice", "d": base64.b64encode(data).decode("ascii")}
+        for raw, data in zip(triplet.samples, samples, strict=True)
     )
-    if question["match"] == 1:
-        candidates.reverse()
-    pairs = [{"t": t, **c} for t, c in zip(question["tokens"], candidates, strict=True)]
-    a, b = reversed(pairs) if turned else pairs
+    ordered = pair[::-1] if question["match"] == 1 else pair
+    a, b = ({"t": t, **one} for t, one in zip(question["tokens"], ordered, strict=True))
     return {"id": name, "p": prompt, "a": a, "b": b}
 
 
 def _page(data: Mapping[str, Any]) -> str:
     """The page of one evaluator; `data` is what its script reads."""
     template = import_optional("jinja2", extra="data", purpose="the study").Template
-    html, style, script = map(_file, ("study.html", "study.css", "study.js"))
+    folder = resources.files("xfavot.report")
+    html, style, script = (
+        (folder / f"study.{kind}").read_text(encoding="utf-8").rstrip()
+        for kind in ("html", "css", "js")
+    )
     content = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     page: str = template(html).render(sheet=data["sheet"], style=style, script=script, data=content)
     if len(page) > MOST_BYTES:
@@ -405,10 +372,6 @@ def _page(data: Mapping[str, Any]) -> str:
     return page
 
 
-def _file(name: str) -> str:
-    return resources.files("xfavot.report").joinpath(name).read_text(encoding="utf-8").rstrip()
-
-
 def _digest(size: int, *parts: object) -> str:
     text = json.dumps([str(part) for part in parts]).encode("utf-8")
     return hashlib.blake2b(text, digest_size=size).hexdigest()
@@ -417,124 +380,109 @@ def _digest(size: int, *parts: object) -> str:
 # Answers, read back: every file is checked before anything counts
 
 
-class Answers(NamedTuple):
-    """All that came back: every answer, and who answered how much, as Markdown."""
-
-    judgements: list[Judgement]
-    summary: Markdown
-
-
-def read_answers(study: Study, folder: str | os.PathLike[str]) -> Answers:
+def read_answers(key: Key, folder: str | os.PathLike[str]) -> tuple[list[Row], Markdown]:
     """Read the answers to a study.
 
     Args:
-        study: of :func:`open_study`.
+        key: of :func:`open_study`.
         folder: where the files lie, `*.json`; "" reads none.
 
     Returns:
-        The answers. Their summary has a line an evaluator: number of the page, how much of it was
-        answered, the median time of an answer, how often voices were played for one, and the share
-        of candidate A, one half if sides do not matter.
+        The answers, for :func:`result_rows`, and a summary with a line an evaluator: number of the
+        page, how much of it was answered, the median time of an answer, how often voices were
+        played for one, and the share of candidate A, one half if sides do not matter.
 
     Raises:
         DataError: the folder is missing or empty, or files of it cannot be used; each with its
             reason.
     """
     if not str(folder):
-        return Answers([], Markdown("No answers were read.\n"))
-    read: dict[str, tuple[str, list[Row]]] = {}
+        return [], Markdown("No answers were read.\n")
+    rows: list[Row] = []
+    read: dict[str, str] = {}  # sheet to file
     files, wrong = sorted(Path(folder).glob("*.json")), []
     for file in files:
         try:
-            sheet, answers = _sheet(study, file)
+            sheet, answers = _sheet(key, file)
             if sheet in read:
-                raise DataError(f"sheet {sheet} is in {read[sheet][0]}, too; keep one of them")
-            read[sheet] = file.name, answers
+                raise DataError(f"sheet {sheet} is in {read[sheet]}, too; keep one of them")
+            read[sheet], rows = file.name, rows + answers
         except DataError as error:
             wrong.append(f"{file.name}: {error}")
     if wrong or not files:
         raise DataError(
             f"answers {folder}: {len(wrong)} of {len(files)} files cannot be used; expected one "
-            f"unchanged *.json file for each page of study {study.key['study']} that came back; "
+            f"unchanged *.json file for each page of study {key['study']} that came back; "
             "correct or take away what is named here:" + "".join(f"\n- {one}" for one in wrong)
         )
-    judgements, lines = [], []
-    for sheet, (_, answers) in read.items():
-        for one in answers:
-            asked = study.key["questions"][one["item"]]
-            place = asked["tokens"].index(one["choice"])
-            named = {name: asked[name] for name in ("system", "task", "sexes")}
-            choice = {"right": place == asked["match"], "first": place == 0}
-            judgements.append(Judgement(evaluator=sheet, triplet=one["item"], **named, **choice))
-        count, asked = len(answers), len(study.key["sheets"][sheet])
-        lines.append(
-            {
-                "sheet": sheet,
-                "answered": f"{count} of {asked}",
-                "complete": "yes" if count == asked else "**no**",
-                "median time (s)": f"{median(one['ms'] for one in answers) / 1000:.1f}",
-                "plays an answer": f"{sum(one['plays'] for one in answers) / count:.1f}",
-                "chose A": f"{sum(one['side'] == 'A' for one in answers) / count:.2f}",
-            }
-        )
-    whole = sum(line["complete"] == "yes" for line in lines)
-    summary = (
-        f"{len(lines)} of {len(study.key['sheets'])} pages came back, {whole} of them complete; "
-        "every answer of the others counts.\n\n"
-        f"{pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)}\n"
+    frame = pd.DataFrame(rows).assign(a=lambda made: made["side"] == "A")
+    own, asked = frame.groupby("evaluator", sort=False), len(key["questions"])
+    counts = own["item"].count()
+    table = pd.DataFrame(
+        {
+            "answered": counts.map(f"{{}} of {asked}".format),
+            "median time (s)": own["ms"].median() / 1000,
+            "plays an answer": own["plays"].mean(),
+            "chose A": own["a"].mean(),
+        }
     )
-    return Answers(judgements, Markdown(summary))
+    return rows, Markdown(
+        f"{len(table)} of {len(key['sheets'])} pages came back, {(counts == asked).sum()} of them "
+        f"complete; every answer of the others counts.\n\n{table.round(2).to_markdown()}\n"
+    )
 
 
-def result_rows(study: Study, answers: Answers) -> list[Row]:
+def result_rows(key: Key, answers: Sequence[Row]) -> list[Row]:
     """Rows of the CPR by people, if there are answers, and then of the automatic one.
 
     Args:
-        study: the study.
+        key: of the study.
         answers: of :func:`read_answers`.
 
     Raises:
         DataError: there is neither.
     """
-    order = {item: place for place, item in enumerate(study.key["questions"])}
-    given = sorted(answers.judgements, key=lambda answer: order[answer.triplet])
-    dataset, seed = study.key["dataset"], study.key["seed"]
-    rows = cpr.cpr_rows(given, dataset=dataset, seed=seed) if given else []
-    if not rows and not study.key["automatic"]:
+    if not answers and not key["automatic"]:
         raise DataError(
-            f"study {study.key['study']}: no answers yet, and no automatic CPR on {dataset} "
+            f"study {key['study']}: no answers yet, and no automatic CPR on {key['dataset']} "
             "without a model; expected either; read answers with -p answers <folder>"
         )
-    return [*rows, *study.key["automatic"]]
+    order = {item: place for place, item in enumerate(key["questions"])}
+    given = sorted(answers, key=lambda row: order[row["triplet"]])
+    rows = cpr.cpr_rows(given, dataset=key["dataset"], seed=key["seed"]) if given else []
+    return [*rows, *key["automatic"]]
 
 
-def _sheet(study: Study, file: Path) -> tuple[str, list[Row]]:
+def _sheet(key: Key, file: Path) -> tuple[str, list[Row]]:
     """The number of a page and its answers, unchanged and fitting the page."""
-    key = study.key
+    rows = []
     try:
         if (size := file.stat().st_size) > LARGEST_BYTES:
             raise ValueError(f"it has {size} bytes; expected at most {LARGEST_BYTES}")
         content = json.loads(file.read_text(encoding="utf-8"))
-        kind = (content["format"], content["version"])
         name, sheet, answers = (content[part] for part in ("study", "sheet", "answers"))
-        if kind != (FORMAT, VERSION) or not answers:
+        if (content["format"], content["version"]) != (FORMAT, VERSION) or not answers:
             raise ValueError("it holds no answers of a study page")
         if name != key["study"] or sheet not in key["sheets"]:
             raise ValueError(f"it belongs to study {name!r}, sheet {sheet!r}")
         if checksum(name, sheet, answers) != content["check"]:
             raise ValueError("it was changed after the page saved it (the checksum differs)")
-        asked = key["sheets"][sheet][: len(answers)]
-        for (item, token_a), one in zip(asked, answers, strict=True):
-            side = "A" if one["choice"] == token_a else "B"
-            fits = (one["item"], one["side"]) == (item, side)
-            fits = fits and one["choice"] in key["questions"][item]["tokens"]
+        shown = key["sheets"][sheet][: len(answers)]
+        for (item, token_a), one in zip(shown, answers, strict=True):
+            asked, choice = key["questions"][item], one["choice"]
+            side = "A" if choice == token_a else "B"
+            fits = (one["item"], one["side"]) == (item, side) and choice in asked["tokens"]
             if not fits or min(one[number] for number in NUMBERS) < 0:
                 raise ValueError(f"its answer to question {item!r} does not fit the page")
+            place = asked["tokens"].index(choice)
+            named = {part: asked[part] for part in ("system", "task", "sexes")}
+            chosen = {"right": place == asked["match"], "first": place == 0}
+            rows.append({**one, **named, **chosen, "evaluator": sheet, "triplet": item})
     except (OSError, ValueError) as error:
         raise DataError(str(error)) from error
     except (KeyError, TypeError) as error:
         raise DataError(f"it is damaged or no file of answers ({error!r})") from error
-    return sheet, answers
+    return sheet, rows
 
 
 def checksum(study: str, sheet: str, answers: Sequence[Mapping[str, Any]]) -> str:

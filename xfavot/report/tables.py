@@ -69,29 +69,24 @@ ABLATIONS = ("joint", "joint_xm", "dual_no_xm", "starganv2vc_oneshot")
 PAPER_NAME = "arXiv 2302.13838"
 
 
-def _published() -> tuple[Row, ...]:
-    """The cells in the paper's order; ``value`` is ``None`` where it is lost or not printed.
+PUBLISHED: tuple[Row, ...] = tuple(
+    {**row, "task": row["task"] or ""}
+    for row in from_csv(
+        resources.files("xfavot.report").joinpath("published.csv").read_text("utf-8")
+    )
+)
+"""The cells in the paper's order; ``value`` is ``None`` where it is lost or not printed.
 
-    Columns: ``table``; ``system``, a key of :data:`SYSTEMS` or the name of other work; ``task``,
-    guidance to output, "" for recordings and for faces and voices; ``dataset``, the mixture;
-    ``metric``, as evaluation names it; ``value``; ``status``, STATED, INFERRED or UNKNOWN with the
-    reason; ``source``, the work.
-    """
-    text = resources.files("xfavot.report").joinpath("published.csv").read_text(encoding="utf-8")
-    return tuple({**row, "task": row["task"] or ""} for row in from_csv(text))
-
-
-PUBLISHED = _published()
+Columns: ``table``; ``system``, a key of :data:`SYSTEMS` or the name of other work; ``task``,
+guidance to output, "" for recordings and for faces and voices; ``dataset``, the mixture;
+``metric``, as evaluation names it; ``value``; ``status``, STATED, INFERRED or UNKNOWN with the
+reason; ``source``, the work.
+"""
 
 
 def key_of(system: str) -> str:
     """Bring a system's name to its key in :data:`SYSTEMS`; an unknown one stays as it is."""
-
-    def letters(name: str) -> str:
-        return re.sub(r"[^a-z0-9]", "", name.lower())
-
-    alike = (k for k, name in SYSTEMS.items() if letters(system) in (letters(k), letters(name)))
-    return next(alike, system)
+    return {name.lower(): key for key, name in SYSTEMS.items()}.get(system.lower(), system)
 
 
 # The evaluations that lie below a folder of runs
@@ -107,7 +102,6 @@ PREFERENCE = "CPR"  # in the metric of every row of the study
 REASONS = "missing.csv"
 DIGEST = 12  # hex digits of a file's sha256 that rows carry
 FOLDER = re.compile(r"(?<![\w:/.])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\,;:'\"()]+[/\\])+")
-AGAIN = "run notebooks/evaluate.ipynb again"
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -147,37 +141,36 @@ def read(run_root: Path | str, datasets: tuple[str, ...], *, study: bool = False
     Raises:
         DataError: a file is damaged, lacks columns, or holds what is no number.
     """
-    files: list[tuple[str, Evaluations]] = []  # the later ones last
+    wanted = [(name, *place) for name, place in FILES.items() if study or name != STUDY]
     places = [
-        (path, path.parents[depth])
-        for name, (pattern, depth) in FILES.items()
+        (path.stat().st_mtime, name, path.parents[depth], path)
+        for name, pattern, depth in wanted
         for path in sorted(Path(run_root).glob(pattern))
-        if study or name != STUDY
     ]
-    for path, run in sorted(places, key=lambda place: (place[0].stat().st_mtime, place[1].name)):
-        one = _file(path, run, datasets, study)
-        if one.rows or one.missing:
-            files.append((f"{path.name} of {run.name}", one))
+    files = [
+        (f"{name} of {run.name}", _file(path, run, datasets, study))
+        for _, name, run, path in sorted(places, key=lambda place: (place[0], place[2].name))
+    ]
+    files = [(name, one) for name, one in files if one.rows or one.missing]
     tier = max((one.tier for _, one in files), key=TIERS.index, default="reduced")
     result = Evaluations(tier=tier)
-    taken: set[tuple[str, str]] = set()  # one file alone tells of a system on a dataset
-    for name, one in reversed(files):
+    taken: set[tuple[str, str]] = set()  # a system on a dataset has its rows from one file
+    for name, one in reversed(files):  # the later ones first
         if one.tier != tier:
             result.left_out.append(f"{name} is of tier {one.tier}, another of tier {tier}")
             continue
         of = [(row["system"], row["dataset"]) for row in one.rows]
-        if older := sorted({system for system, dataset in of if (system, dataset) in taken}):
+        if older := sorted({system for system, _ in taken.intersection(of)}):
             result.left_out.append(f"{', '.join(older)} in {name}: a later file has them")
         kept = [row for row, key in zip(one.rows, of, strict=True) if key not in taken]
-        result.rows = kept + result.rows
-        result.missing = one.missing + result.missing
+        result.rows, result.missing = kept + result.rows, one.missing + result.missing
         taken.update(of)
     return result
 
 
 def _file(path: Path, run: Path, datasets: tuple[str, ...], study: bool) -> Evaluations:
     """Read one file of rows and the reasons beside it."""
-    config = _mapping(run / "config.json")
+    config, reasons = _mapping(run / "config.json"), path.with_name(REASONS)
     how = _mapping(path.with_suffix(".json")) if path.name == EVALUATION else {}
     table = read_table(path.parent) if path.name == STUDY else None
 
@@ -186,14 +179,12 @@ def _file(path: Path, run: Path, datasets: tuple[str, ...], study: bool) -> Eval
         return key_of(str(config.get("configuration") if own else name))
 
     step = f", step {how['step']}" if "step" in how else ""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:DIGEST]
+    origin = f"{run.name}{step}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:DIGEST]}"
     rows = []
     for number, row in enumerate(table.rows if table else _rows(path), 1):
         require_columns(f"{path}, row {number}", row)
         if row["dataset"] in datasets and (PREFERENCE in str(row["metric"])) == study:
-            row["evaluation"] = f"{run.name}{step}, sha256 {digest}"
-            rows.append({**row, "system": system(row["system"])})
-    reasons = path.with_name(REASONS)
+            rows.append({**row, "system": system(row["system"]), "evaluation": origin})
     ours = how.get("dataset") in (None, *datasets) and not study and reasons.is_file()
     missing = [
         {**row, "task": row.get("task") or "", "system": system(row["system"])}
@@ -205,17 +196,16 @@ def _file(path: Path, run: Path, datasets: tuple[str, ...], study: bool) -> Eval
 
 
 def _rows(path: Path) -> list[Row]:
-    """Read a CSV file whose every line is whole."""
+    """Read a CSV file whose every line is whole; reasons may be none, and all are said."""
     try:
-        rows = from_csv(path.read_text(encoding="utf-8"))
-        if not rows and path.name != REASONS:
-            raise ValueError("it has no row")
-        for row in rows if path.name == REASONS else ():
-            _ = row["system"] + row["metric"] + row["reason"]  # texts
+        rows, reasons = from_csv(path.read_text(encoding="utf-8")), path.name == REASONS
+        whole = all(row[k] for row in rows for k in ("system", "metric", "reason")[: 3 * reasons])
+        if not whole or not (rows or reasons):
+            raise ValueError("it has an empty cell" if rows else "it has no row")
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(
             f"{path} cannot be read ({error!r}); expected a CSV file in UTF-8, with every column "
-            f"and cell; {AGAIN}"
+            "and cell; run notebooks/evaluate.ipynb again"
         ) from error
     return rows
 
@@ -255,16 +245,13 @@ OF_FACES = ("fid", "lpips", "frechet", "diversity", "pose", "contour", "face_fou
 REAL_FACES = "faces"  # the task of real ones
 EVERY = "by_direction_and_sex"
 ITEMS = ("table2", "table3", "table4", "table5", "correspondence", "verification", EVERY)
-OWN_CELLS: dict[str, tuple[Cell, ...]] = {  # that our own tables always have
-    "verification": tuple(
-        ("xfavot", "verification", metric)
-        for metric in (
-            *("verification AUC, all pairs", "verification EER, all pairs"),
-            *("verification AUC, pairs of one sex", "verification EER, pairs of one sex"),
-            *("R@1", "R@5", "R@1 within one sex", "R@5 within one sex"),
-        )
-    ),
-    EVERY: tuple(("xfavot", "", metric) for metric in (FID, LPIPS, NISQA, SPKSIM, WER)),
+PAIRS = [
+    f"verification {m}, {who}" for who in ("all pairs", "pairs of one sex") for m in ("AUC", "EER")
+]
+RANKS = [f"R@{rank}{within}" for within in ("", " within one sex") for rank in (1, 5)]
+OWN_CELLS: dict[str, list[Cell]] = {  # that our own tables always have
+    "verification": [("xfavot", "verification", metric) for metric in PAIRS + RANKS],
+    EVERY: [("xfavot", "", metric) for metric in (FID, LPIPS, NISQA, SPKSIM, WER)],
 }
 
 
@@ -302,10 +289,10 @@ def compared(item: str, ours: Evaluations, *, dataset: str) -> list[Row]:
     """
     cells = [cell for cell in PUBLISHED if cell["table"] == item]
     printed = tuple(dict.fromkeys(cell["dataset"] for cell in cells))
-    own = OWN_CELLS.get(item, ())
+    own = OWN_CELLS.get(item, [])
     more = [row for row in ours.rows if _item(row) == item]
     if item == EVERY and more:
-        own = ()
+        own = []
     rows, used, blank = [], set(), dict.fromkeys(COLUMNS)
     for target in printed if dataset == PAPER and not own else (dataset,):
         near: dict[Cell, list[Row]] = {key: [] for key in own}
@@ -350,26 +337,21 @@ def _is(row: Row, key: Cell) -> bool:
 
 def _beside(cells: Sequence[Row]) -> Row:
     """The published columns of one cell."""
-    if not cells:
-        return {}
     valued = [cell for cell in cells if cell["value"] is not None]
-    statuses = dict.fromkeys(cell["status"] for cell in valued or cells)
-    sources = dict.fromkeys(cell["source"] for cell in cells if cell["source"] != PAPER_NAME)
+    says = [cell["status"] for cell in valued or cells]
+    says += [cell["source"] for cell in cells if cell["source"] != PAPER_NAME]
     values = {f"published_{cell['dataset']}": cell["value"] for cell in cells}
-    return {**values, STATUS: "; ".join([*statuses, *sources])}
-
-
-def _named(row: Row) -> Row:
-    return {**row, "system": SYSTEMS.get(str(row["system"]), row["system"])}
+    return {**values, STATUS: "; ".join(dict.fromkeys(says))} if cells else {}
 
 
 def _row(measured: Row, beside: Row) -> Row:
     """A measured value, with what is published of it."""
-    own = {name: measured[name] for name in COLUMNS}
-    extra = {k: v for k, v in measured.items() if k not in own and k not in DROPPED}
-    if extra.get("direction") in MEAN:
-        extra.pop("direction", None)
-    return {**_named(own), MISSING: None, **beside, **extra}
+    row = {**{name: measured[name] for name in COLUMNS}, MISSING: None, **beside}
+    row["system"] = SYSTEMS.get(str(row["system"]), row["system"])
+    more = {k: v for k, v in measured.items() if k not in (*COLUMNS, *DROPPED)}
+    if more.get("direction") in MEAN:
+        more.pop("direction", None)
+    return row | more
 
 
 def _reason(ours: Evaluations, key: Cell, dataset: str) -> str:
@@ -381,22 +363,17 @@ def _reason(ours: Evaluations, key: Cell, dataset: str) -> str:
         if one["system"] == system
         and (task == one["task"] or (one["metric"] != EVERYTHING and "" in (task, one["task"])))
     }
-    if {metric, EVERYTHING} & said.keys():
-        return said.get(metric) or said[EVERYTHING]
     own = [row for row in ours.rows if (row["system"], row["dataset"]) == (system, dataset)]
-    if metric == PREFERENCE:
-        return "no study answered: cpr_study.ipynb"
-    if any(row["metric"] == metric and task in ("", row["task"]) for row in own):
-        return "measured for single directions or sexes only"
-    if own:
-        return "the evaluation has no such row"
-    if system in BASELINES:
-        return "baseline, not run: evaluate.ipynb -p manifest scores its outputs"
-    if system == "ground_truth":
-        return "no recordings scored: evaluate.ipynb"
-    if system not in SYSTEMS:
-        return f"another work, not measured on {dataset}"
-    return f"not evaluated: train.ipynb -p configuration {system}, then evaluate.ipynb"
+    reasons = {
+        said.get(metric) or said.get(EVERYTHING): True,
+        "no study answered: cpr_study.ipynb": metric == PREFERENCE,
+        "the evaluation has no such row": bool(own),
+        "baseline, not run: evaluate.ipynb -p manifest scores its outputs": system in BASELINES,
+        "no recordings scored: evaluate.ipynb": system == "ground_truth",
+        f"another work, not measured on {dataset}": system not in SYSTEMS,
+        f"not evaluated: train.ipynb -p configuration {system}, then evaluate.ipynb": True,
+    }
+    return next(reason for reason, holds in reasons.items() if reason and holds)
 
 
 def _pruned(rows: Sequence[Row]) -> list[Row]:
@@ -455,7 +432,8 @@ def paper_cells(item: str, rows: Sequence[Row]) -> pd.DataFrame:
     groups = GROUPS.get(item, {})
     lines = []
     for row in [*rows, *near]:
-        paper, value, model = "table" in row, row["value"], str(_named(row)["system"])
+        paper, value = "table" in row, row["value"]
+        model = str(SYSTEMS.get(row["system"], row["system"]))
         real = model == SYSTEMS["ground_truth"]
         guidance = GUIDANCE.get("" if real else str(row["task"])[:1])
         metric = str(row["metric"]).removeprefix("cross-modal ")
@@ -468,12 +446,13 @@ def paper_cells(item: str, rows: Sequence[Row]) -> pd.DataFrame:
         if row.get("speakers") not in (None, "", "seen"):
             model += f", {row['speakers']} speakers"
         why = EMPTY + public(str(row["status"] if paper else row.get(MISSING)))
-        group = groups.get(row["dataset"], row["dataset"]) if groups else f"{guidance}-guided"
         lines.append(
             {
                 "Guidance": guidance,
                 "Model": re.sub(r"\bL_(\w+)", r"$L_{\1}$", model[0].upper() + model[1:]),
-                "group": group,
+                "group": groups.get(
+                    row["dataset"], row["dataset"] if groups else f"{guidance}-guided"
+                ),
                 "measure": name,
                 "whose": "paper" if paper else "ours",
                 "cell": why if value is None else f"{value:.{digits}f}",
@@ -501,10 +480,12 @@ def definitions(rows: Iterable[Row], ours: Evaluations, *, of_paper: bool = Fals
     """
     shown = {row["metric"] for row in rows if row["value"] is not None}
     defined: dict[str, dict[str, None]] = {}
-    for row in ours.rows:
-        metric, text = str(row["metric"]), str(row.get("definition") or "")
-        measure = MEASURES.get(metric.partition(", ")[0])
-        if metric in shown and text and (measure or not of_paper):
-            name = measure[0].split()[0] if of_paper and measure else metric
-            defined.setdefault(text.removeprefix(f"{name}: "), {})[name] = None
+    for row in (row for row in ours.rows if row["metric"] in shown and row.get("definition")):
+        name = str(row["metric"])
+        measure = MEASURES.get(name.partition(", ")[0])
+        if of_paper and measure:
+            name = measure[0].split()[0]
+        if measure or not of_paper:
+            text = str(row["definition"]).removeprefix(f"{name}: ")
+            defined.setdefault(text, {})[name] = None
     return [displayed(f"{', '.join(metrics)}: {text}.") for text, metrics in defined.items()]

@@ -173,41 +173,27 @@ def show_panel(
     axes.set(xticks=[], yticks=[])
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    if panel.face is not None:
-        axes.imshow(panel.face, interpolation="bicubic")
-    elif panel.log_mel is not None:
-        _show_voice(axes, panel.log_mel, panel.f0, levels, reference_hz)
-    else:
+    if panel.face is None and panel.log_mel is None:
         axes.text(0.5, 0.5, panel.label, ha="center", va="center", transform=axes.transAxes)
         return
     axes.set_title(panel.label, loc="center", fontsize=8, pad=3)
-
-
-def _show_voice(
-    axes: Any,
-    log_mel: NDArray[np.float32],
-    f0: NDArray[np.float32] | None,
-    levels: tuple[float, float],
-    reference_hz: float,
-) -> None:
-    """Draw (80, T) log10 magnitudes and (T,) Hz, 0 where unvoiced, on a scale of its own."""
-    bands, frames = log_mel.shape
-    show_spectrogram(axes, log_mel, levels, (frames, bands))
-
-    def height(hz: Any) -> Any:
+    if panel.face is not None:
+        axes.imshow(panel.face, interpolation="bicubic")
+    elif panel.log_mel is not None:
+        bands, frames = panel.log_mel.shape  # (80, T)
+        show_spectrogram(axes, panel.log_mel, levels, (frames, bands))
+        axes.set(xlim=(0, frames), ylim=(0, bands))
         low, high = np.log(PITCH_RANGE_HZ)
-        return (np.log(hz) - low) / (high - low) * bands
-
-    if reference_hz > 0:
-        axes.plot([0, frames], [height(reference_hz)] * 2, "--", color="white", linewidth=0.7)
-    if f0 is not None and (median := median_hz(f0)):
-        outline = [withStroke(linewidth=2.2, foreground="black")]
-        track = height(np.where(f0 > 0, f0, np.nan))
-        where = np.arange(frames) + 0.5
-        axes.plot(where, track, color=PITCH_COLOUR, linewidth=1.1, path_effects=outline)
-        text = axes.text(0.97, 0.95, f"{median:.0f} Hz", transform=axes.transAxes)
-        text.set(ha="right", va="top", color="white", fontsize=7, path_effects=outline)
-    axes.set(xlim=(0, frames), ylim=(0, bands))
+        scale = bands / (high - low)
+        if reference_hz > 0:
+            height = (np.log(reference_hz) - low) * scale
+            axes.plot([0, frames], [height] * 2, "--", color="white", linewidth=0.7)
+        if panel.f0 is not None and (median := median_hz(panel.f0)):
+            look: Any = {"path_effects": [withStroke(linewidth=2.2, foreground="black")]}
+            track = (np.log(np.where(panel.f0 > 0, panel.f0, np.nan)) - low) * scale
+            axes.plot(np.arange(frames) + 0.5, track, color=PITCH_COLOUR, linewidth=1.1, **look)
+            look |= {"transform": axes.transAxes, "ha": "right", "va": "top", "fontsize": 7}
+            axes.text(0.97, 0.95, f"{median:.0f} Hz", color="white", **look)
 
 
 def show_spectrogram(
@@ -217,16 +203,9 @@ def show_spectrogram(
     size: tuple[float, float],
 ) -> None:
     """Draw (F, T) magnitudes between two levels, on axes that end at `size`."""
-    axes.imshow(
-        magnitudes,
-        origin="lower",
-        aspect="auto",
-        cmap=SPECTROGRAM,
-        vmin=levels[0],
-        vmax=levels[1],
-        extent=(0, size[0], 0, size[1]),
-        interpolation="nearest",
-    )
+    look = {"cmap": SPECTROGRAM, "aspect": "auto", "origin": "lower", "interpolation": "nearest"}
+    extent = (0, size[0], 0, size[1])
+    axes.imshow(magnitudes, vmin=levels[0], vmax=levels[1], extent=extent, **look)
 
 
 def median_hz(f0: NDArray[np.float32] | None) -> float:
