@@ -59,7 +59,9 @@ def run(nb_man: Any, number: int, cell: Any, shell: InteractiveShell, stdout_fil
     if stdout_file:
         stdout_file.write(caught.stdout)
     if error := result.error_before_exec or result.error_in_exec:
-        cell.outputs.append(new_output("error", ename=type(error).__name__, evalue=str(error)))
+        name, text = type(error).__name__, str(error)
+        said = new_output("error", ename=name, evalue=text, traceback=[f"{name}: {text}"])
+        cell.outputs.append(said)
     nb_man.cell_complete(cell, number)
     return not error
 
