@@ -42,8 +42,9 @@ import pandas as pd
 from IPython import display
 
 from xfavot import report
+from xfavot.losses.objective import TABLE_1
 from xfavot.parameters import Tables
-from xfavot.report import modules, tables
+from xfavot.report import artifact, modules, tables
 
 # %%
 began = report.begin()
@@ -84,7 +85,16 @@ def show(item, rows, provenance, view, caption):
 # paper states.
 
 # %%
-rows = modules.table_1()
+rows = [
+    {
+        **modules.count_row(row.encoder, row.data, "head families", len(row.heads)),
+        "L_xm": "yes" if row.xm else "no",
+        "heads": ", ".join(row.heads),
+        "speaker_label": "yes" if row.needs_speaker else "no",
+        "status": "STATED" if row.data == "image-only face" else "L_xm STATED, heads INFERRED",
+    }
+    for row in TABLE_1
+]
 columns = {
     "system": "Style vector of",
     "task": "Data",
@@ -106,18 +116,86 @@ show("table1", rows, program, report.listing(rows, columns), caption)
 # in for those of Inception and AlexNet, under names of their own.
 
 # %%
-captions = {"table2": "Table 2: face image translation.", "table3": "Table 3: voice conversion."}
-for item, caption in captions.items():
-    rows = tables.compared(item, found, dataset=dataset)
-    table = tables.paper_cells(item, rows).pivot_table(
-        index=["Guidance", "Model"],
+up, down, dash = "\N{UPWARDS ARROW}", "\N{DOWNWARDS ARROW}", "\N{EN DASH}"
+measures = {  # metric, or its beginning: as the paper calls it with the better direction; digits
+    tables.FID: (f"FID {down}", 1),
+    tables.LPIPS: (f"LPIPS {up}", 3),
+    "frechet": (f"Fréchet {down}", 1),  # the substitutes for both on mini
+    "diversity": (f"Diversity {up}", 3),
+    tables.NISQA: (f"NISQA {up}", 2),
+    tables.SPKSIM: (f"SpkSim {up}", 2),
+    tables.WER: (f"WER {down}", 2),
+}
+guidances = {"": dash, "i": "Image", "a": "Audio"}  # first letter of a task
+heads = {  # the datasets of a table as the paper heads and orders its columns
+    "table2": {"celebahq_vctk": "CelebA-HQ", "grid": "GRID", "lrs3_lip2wav": "LRS3+Lip2Wav"},
+    "table3": {"grid": "GRID", "celebahq_vctk": "VCTK (+CelebA-HQ)"},
+}
+
+
+# %%
+def named(row, groups):
+    """A cell of ours or the paper's, by the paper's names; nothing for what it does not have."""
+    paper, value = "table" in row, row["value"]
+    model = str(tables.SYSTEMS.get(row["system"], row["system"]))
+    guidance = guidances.get("" if model == "ground truth" else str(row["task"])[:1])
+    metric = str(row["metric"]).removeprefix("cross-modal ")
+    measure = metric if metric in measures else metric.partition(", ")[0]
+    if guidance is None or measure not in measures:
+        return None
+    name, digits = measures[measure]
+    if paper:  # never fewer digits than it prints
+        digits = max(digits, len(str(value).partition(".")[2]))
+    if row.get("speakers") not in (None, "", "seen"):
+        model += f", {row['speakers']} speakers"
+    why = artifact.EMPTY + tables.public(str(row["status"] if paper else row.get("missing")))
+    return {
+        "Guidance": guidance,
+        "Model": model[0].upper() + model[1:],
+        "group": groups.get(row["dataset"], row["dataset"]) if groups else f"{guidance}-guided",
+        "measure": name,
+        "whose": "paper" if paper else "ours",
+        "cell": why if value is None else f"{value:.{digits}f}",
+    }
+
+
+# %%
+def laid_out(item, rows):
+    """Our cells beside the paper's, in the paper's order."""
+    groups, asked = heads.get(item, {}), {row["dataset"] for row in rows}
+    printed = [cell for cell in tables.PUBLISHED if cell["table"] == item]
+    near = [cell for cell in printed if cell["dataset"] in asked] or printed
+    frame = pd.DataFrame(filter(None, (named(row, groups) for row in [*rows, *near])))
+    frame["Model"] = frame["Model"].str.replace(r"\bL_(\w+)", r"$L_{\1}$", regex=True)
+    orders = {name: list(dict.fromkeys(frame[name])) for name in frame if name != "cell"}
+    orders["Guidance"].sort(key=dash.__ne__)
+    orders["Model"] = list(dict.fromkeys(frame["Model"][::-1]))[::-1]  # the paper's own comes last
+    places = {name: place for place, name in enumerate(groups.values())}
+    orders["group"].sort(key=lambda name: places.get(name, -1))  # a dataset of ours first
+    orders["measure"] = list(dict.fromkeys(name for name, _ in measures.values()))
+    for column, order in orders.items():
+        frame[column] = pd.Categorical(frame[column], order, ordered=True)
+    return frame.pivot_table(
+        index=["Guidance", "Model"] if groups else "Model",
         columns=["group", "measure", "whose"],
         values="cell",
         aggfunc="first",
         observed=True,
     )
-    view = report.footnoted(table, *tables.definitions(rows, found, of_paper=True))
+
+
+# %%
+def compare(item, caption):
+    """Write a table of the paper, and show what was read back from disk."""
+    rows = tables.compared(item, found, dataset=dataset)
+    names = {metric: name.split()[0] for metric, (name, _) in measures.items()}
+    notes = tables.definitions(rows, found, names)
+    view = report.footnoted(laid_out(item, rows), *notes)
     show(item, rows, measured, view, caption)
+
+
+compare("table2", "Table 2: face image translation.")
+compare("table3", "Table 3: voice conversion.")
 
 # %% [markdown]
 # ## Tables 4 and 5: ablations
@@ -125,21 +203,8 @@ for item, caption in captions.items():
 # One row a configuration, one column a guidance and measure.
 
 # %%
-captions = {
-    "table4": "Table 4: ablations, face image translation; the paper's values on GRID.",
-    "table5": "Table 5: ablations, voice conversion; the paper's values on GRID.",
-}
-for item, caption in captions.items():
-    rows = tables.compared(item, found, dataset=dataset)
-    table = tables.paper_cells(item, rows).pivot_table(
-        index="Model",
-        columns=["group", "measure", "whose"],
-        values="cell",
-        aggfunc="first",
-        observed=True,
-    )
-    view = report.footnoted(table, *tables.definitions(rows, found, of_paper=True))
-    show(item, rows, measured, view, caption)
+compare("table4", "Table 4: ablations, face image translation; the paper's values on GRID.")
+compare("table5", "Table 5: ablations, voice conversion; the paper's values on GRID.")
 
 # %% [markdown]
 # ## All else that was measured
@@ -222,7 +287,8 @@ for item, caption in captions.items():
     show(item, rows, program, report.listing(rows, columns), caption)
 
 # %%
-rows = modules.totals(cfg.run.model)
+counts = modules.without_values(cfg.run.model).parameter_table()
+rows = [modules.count_row(name, "", "parameters", count) for name, count in counts]
 columns = {"system": "Module", "value": "Parameters"}
 caption = "All trained modules; parameters are counted, the paper prints none."
 show("modules", rows, program, report.listing(rows, columns), caption)

@@ -82,6 +82,20 @@ def test_every_table_is_written_beside_the_evaluation(root: Path, text: str) -> 
         assert record["notebook"] == "tables"
         assert record["tier"] == ("paper" if path.name in OF_THE_PROGRAM else "smoke")
         assert str(root) not in json.dumps(record)
+    heads = (folder / "table3" / "table3.md").read_text("utf-8").splitlines()[2]
+    assert [head.strip() for head in heads.split("|")[1:5]] == [
+        *("Guidance", "Model", "GRID<br>NISQA \N{UPWARDS ARROW}<br>ours"),
+        "GRID<br>NISQA \N{UPWARDS ARROW}<br>paper",
+    ]
+    lines = (folder / "table5" / "table5.tex").read_text("utf-8").splitlines()
+    first = [line.split(" & ")[0] for line in lines if " & " in line][-4:]
+    assert first == [
+        "StarGANv2-VC, one-shot",
+        "Joint training",
+        "Joint training, $L_{xm}$",
+        "XFaVoT",
+    ]
+    assert "0.455" in lines[[line.split(" & ")[0] for line in lines].index("XFaVoT")]
     (auc,) = (
         row
         for row in read_table(folder / "verification").rows

@@ -1,4 +1,4 @@
-"""Table 1 and Tables 6 to 9, read from what the program runs: never typed in, never out of step."""
+"""Tables 6 to 9, read from what the program runs: never typed in, never out of step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from xfavot.config import ModelConfig
-from xfavot.losses.objective import TABLE_1
 from xfavot.models.xfavot import F0_FEATURE_FACTOR, ShapeRow, XFaVoT, shape_trace
 
 Row = dict[str, Any]
@@ -24,20 +23,6 @@ MODULES = {
 PAPER_SPEAKERS = 128  # STATED
 
 
-def table_1() -> list[Row]:
-    """Table 1, one row a source of styles; A11 in `ASSUMPTIONS.md` says what is certain of it."""
-    return [
-        {
-            **_number(row.encoder, row.data, "head families", len(row.heads)),
-            "L_xm": "yes" if row.xm else "no",
-            "heads": ", ".join(row.heads),
-            "speaker_label": "yes" if row.needs_speaker else "no",
-            "status": "STATED" if row.data == "image-only face" else "L_xm STATED, heads INFERRED",
-        }
-        for row in TABLE_1
-    ]
-
-
 def module_table(item: str, model: ModelConfig) -> list[Row]:
     """One of Tables 6 to 9, or the mapping network: layers, shapes, parameters.
 
@@ -48,13 +33,13 @@ def module_table(item: str, model: ModelConfig) -> list[Row]:
     Returns:
         One row a layer, and one for each module as a whole.
     """
-    nets, rows = _without_values(model), []
+    nets, rows = without_values(model), []
     for name in MODULES[item]:
         traced = shape_trace(getattr(nets, name), *_inputs(name, model))
         for number, layer in enumerate(traced, 1):
             rows.append(
                 {
-                    **_number(name, f"layer {number}", "parameters", layer.parameters),
+                    **count_row(name, f"layer {number}", "parameters", layer.parameters),
                     "layer": layer.layer,
                     "resample": layer.resample,
                     "norm": layer.norm,
@@ -63,23 +48,17 @@ def module_table(item: str, model: ModelConfig) -> list[Row]:
                 }
             )
         total = sum(layer.parameters for layer in traced)
-        rows.append(_number(name, "whole module", "parameters", total))
+        rows.append(count_row(name, "whole module", "parameters", total))
     return rows
 
 
-def totals(model: ModelConfig) -> list[Row]:
-    """Parameters of the eight trained modules and of all together."""
-    table = _without_values(model).parameter_table()
-    return [_number(name, "", "parameters", count) for name, count in table]
-
-
-def _number(system: str, task: str, metric: str, value: int) -> Row:
+def count_row(system: str, task: str, metric: str, value: int) -> Row:
     """A row about the program itself: one sample, no data, nothing random."""
     about = {"system": system, "task": task, "dataset": "", "metric": metric, "value": value}
     return {**about, "ci_low": None, "ci_high": None, "n": 1, "seed": "none"}
 
 
-def _without_values(model: ModelConfig) -> XFaVoT:
+def without_values(model: ModelConfig) -> XFaVoT:
     """The modules with shapes but no values."""
     speakers = model.speakers or PAPER_SPEAKERS
     with torch.device("meta"):

@@ -3,8 +3,8 @@
 Tidy rows first: every cell that the paper has is there, with our value or the reason why there is
 none. The paper's value stands in a column of its own, `published_<dataset>`, and only there; on a
 dataset that the paper has not, all its columns stand beside, since none of them is comparable. What
-was measured beyond the paper's cells follows below them. :func:`paper_cells` then names and
-orders them as the paper does, for a pivot. Nothing is computed here.
+was measured beyond the paper's cells follows below them. `notebooks/tables.ipynb` names and orders
+them as the paper does. Nothing is computed here.
 
 Our own: `correspondence` (CPR, Fig. 5), `verification` (face against voice) and
 `by_direction_and_sex`, of every metric.
@@ -33,12 +33,8 @@ from xfavot.evaluation.voices import SIMILARITY as SPKSIM
 from xfavot.evaluation.voices import WER
 from xfavot.report.artifact import (
     COLUMNS,
-    DASH,
-    DOWN,
-    EMPTY,
     MISSING,
     TIERS,
-    UP,
     Markdown,
     cell_of,
     from_csv,
@@ -385,22 +381,7 @@ def _pruned(rows: Sequence[Row]) -> list[Row]:
     return [{name: row.get(name) for name in (*COLUMNS, *filled)} for row in rows]
 
 
-# The same as people see them: a cell a row, for a pivot in the notebook
-
-MEASURES = {  # metric, or its beginning: as the paper calls it with the better direction; digits
-    FID: (f"FID {DOWN}", 1),
-    LPIPS: (f"LPIPS {UP}", 3),
-    "frechet": (f"Fréchet {DOWN}", 1),  # the substitutes for both on mini
-    "diversity": (f"Diversity {UP}", 3),
-    NISQA: (f"NISQA {UP}", 2),
-    SPKSIM: (f"SpkSim {UP}", 2),
-    WER: (f"WER {DOWN}", 2),
-}
-GUIDANCE = {"": DASH, "i": "Image", "a": "Audio"}  # first letter of a task
-GROUPS = {  # the datasets of a table as the paper heads and orders its columns
-    "table2": {"celebahq_vctk": "CelebA-HQ", "grid": "GRID", "lrs3_lip2wav": "LRS3+Lip2Wav"},
-    "table3": {"grid": "GRID", "celebahq_vctk": "VCTK (+CelebA-HQ)"},
-}
+# The same as people see them
 
 
 def displayed(text: str) -> str:
@@ -415,77 +396,23 @@ def cells(rows: Sequence[Row]) -> pd.DataFrame:
     return frame.where(frame.notna(), "")
 
 
-def paper_cells(item: str, rows: Sequence[Row]) -> pd.DataFrame:
-    """The cells of Tables 2 to 5, ours and the paper's, named and ordered as the paper does.
-
-    Args:
-        item: one of the four.
-        rows: of :func:`compared`; metrics and guidances that the paper has not are left out.
-
-    Returns:
-        ``Guidance``; ``Model``; ``group``, the head above some columns: a dataset in Tables 2 and
-        3, the guidance in Tables 4 and 5; ``measure``; ``whose``, "ours" or "paper"; ``cell``.
-    """
-    printed = [cell for cell in PUBLISHED if cell["table"] == item]
-    asked = {row["dataset"] for row in rows}
-    near = [cell for cell in printed if cell["dataset"] in asked] or printed
-    groups = GROUPS.get(item, {})
-    lines = []
-    for row in [*rows, *near]:
-        paper, value = "table" in row, row["value"]
-        model = str(SYSTEMS.get(row["system"], row["system"]))
-        real = model == SYSTEMS["ground_truth"]
-        guidance = GUIDANCE.get("" if real else str(row["task"])[:1])
-        metric = str(row["metric"]).removeprefix("cross-modal ")
-        measure = metric if metric in MEASURES else metric.partition(", ")[0]
-        if guidance is None or measure not in MEASURES:
-            continue
-        name, digits = MEASURES[measure]
-        if paper:  # never fewer digits than it prints
-            digits = max(digits, len(str(value).partition(".")[2]))
-        if row.get("speakers") not in (None, "", "seen"):
-            model += f", {row['speakers']} speakers"
-        why = EMPTY + public(str(row["status"] if paper else row.get(MISSING)))
-        lines.append(
-            {
-                "Guidance": guidance,
-                "Model": re.sub(r"\bL_(\w+)", r"$L_{\1}$", model[0].upper() + model[1:]),
-                "group": groups.get(
-                    row["dataset"], row["dataset"] if groups else f"{guidance}-guided"
-                ),
-                "measure": name,
-                "whose": "paper" if paper else "ours",
-                "cell": why if value is None else f"{value:.{digits}f}",
-            }
-        )
-    frame = pd.DataFrame(lines)
-    orders = {name: list(dict.fromkeys(frame[name])) for name in frame if name != "cell"}
-    orders["Guidance"].sort(key=DASH.__ne__)
-    orders["Model"] = list(dict.fromkeys(frame["Model"][::-1]))[::-1]  # the paper's own comes last
-    places = {name: place for place, name in enumerate(groups.values())}
-    orders["group"].sort(key=lambda name: places.get(name, -1))  # a dataset of ours first
-    orders["measure"] = list(dict.fromkeys(name for name, _ in MEASURES.values()))
-    for column, order in orders.items():
-        frame[column] = pd.Categorical(frame[column], order, ordered=True)
-    return frame
-
-
-def definitions(rows: Iterable[Row], ours: Evaluations, *, of_paper: bool = False) -> list[str]:
+def definitions(
+    rows: Iterable[Row], ours: Evaluations, names: Mapping[str, str] | None = None
+) -> list[str]:
     """What stands below a table: how the metrics in it are defined.
 
     Args:
         rows: of the table.
         ours: what they were made from.
-        of_paper: only those that :func:`paper_cells` shows.
+        names: of the metrics shown, by the metric up to its comma; left out, all under their own.
     """
     shown = {row["metric"] for row in rows if row["value"] is not None}
     defined: dict[str, dict[str, None]] = {}
     for row in (row for row in ours.rows if row["metric"] in shown and row.get("definition")):
         name = str(row["metric"])
-        measure = MEASURES.get(name.partition(", ")[0])
-        if of_paper and measure:
-            name = measure[0].split()[0]
-        if measure or not of_paper:
+        if names is not None:
+            name = names.get(name.partition(", ")[0], "")
+        if name:
             text = str(row["definition"]).removeprefix(f"{name}: ")
             defined.setdefault(text, {})[name] = None
     return [displayed(f"{', '.join(metrics)}: {text}.") for text, metrics in defined.items()]
