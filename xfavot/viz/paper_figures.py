@@ -335,11 +335,12 @@ def module_facts(cfg: ModelConfig) -> list[dict[str, Any]]:
             heads = last[0].out_channels
         elif last and isinstance(last[0], nn.Linear):
             heads = last[0].out_features // cfg.style_dim
+        letters = (f" {one.lower()}" if one.isupper() else one for one in type(module).__name__)
         gives = {"G_I": "face", "G_A": "voice", "E_I": "style", "E_A": "style", "M": "style"}
         facts.append(
             {
                 "module": name,
-                "title": re.sub(r"(?<!^)([A-Z])", r" \1", type(module).__name__).lower(),
+                "title": "".join(letters).strip(),
                 "takes": " ".join(inspect.signature(module.forward).parameters),
                 "gives": gives.get(name, "logits"),
                 "blocks": sum(type(m).__name__.endswith("ResBlk") for m in module.modules()),
