@@ -19,6 +19,7 @@ from tests.unit.store_factory import make_store
 from tests.unit.test_study import write_answers
 from tests.unit.training_factory import small_run
 from xfavot import training
+from xfavot.evaluation import classifiers, learning
 from xfavot.report import modules, paper, read_table, tables
 from xfavot.report.study import open_study
 
@@ -56,7 +57,14 @@ def given(root: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def text(root: Path, given: dict[str, Any]) -> str:
-    return execute("paper", root, **given)
+    """What the notebook says; the evaluation's classifiers learn for two steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classifiers, "STEPS", {"face": 2, "voice": 2})
+        patch.setattr(classifiers, "BATCH_SIZE", 4)
+        patch.setattr(learning, "SOURCES", 4)
+        patch.setattr(learning, "REFERENCES", 8)
+        patch.setattr(learning, "MOST_CLIPS", 2)
+        return execute("paper", root, **given)
 
 
 def test_every_notebook_runs_once(root: Path, given: dict[str, Any], text: str) -> None:
