@@ -49,7 +49,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.colors import to_rgba
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.patheffects import withStroke
@@ -135,13 +135,14 @@ generators = {"G_I": (5.85, 2.2), "G_A": (5.85, 4.7)}
 critics = {"D_I": (9.4, 2.2), "D_A": (9.4, 4.21), "C_A": (9.4, 5.19)}
 facts = {row["module"]: row for row in paper_figures.module_facts(material.converter.config.model)}
 for places, colour in zip((encoders, generators, critics), drawing.PALETTE, strict=False):
+    pale = [0.88 + 0.12 * part for part in to_rgb(colour)]
     for name, place in places.items():
         fact = facts[name]
         held = f"{fact['heads']} heads" if fact["heads"] else f"{fact['blocks']} blocks"
         text = (
             f"${name[0]}_{{{name[2:]}}}$\n{fact['title']}\n{held}, {fact['parameters'] / 1e6:.2f} M"
         )
-        box(name, *place, text=text, edgecolor=colour, facecolor=to_rgba(colour, 0.12))
+        box(name, *place, text=text, edgecolor=colour, facecolor=pale)
 
 # %%
 text = (
@@ -150,7 +151,7 @@ text = (
 box("style", 4.2, 3.45, 0.52, 3.6, text=text, rotation=90, facecolor="#f3f3f3")
 box("code", 0.825, 3.45, 1.0, 0.45, text="code $z \\sim N(0, I)$", visible=False)
 text = "F0 network\n(frozen)"
-box("F0", 4.3, 5.68, 1.0, 0.45, text=text, facecolor="white", edgecolor=drawing.FAINT, ls="--")
+box("F0", 4.3, 5.75, 1.0, 0.45, text=text, facecolor="white", edgecolor=drawing.FAINT, ls="--")
 
 # %%
 places = {
@@ -167,6 +168,8 @@ if material.has("Fig. 2, pictures in it", "face", "voice"):
         pictures[f"source {grid.task.output}"] = grid.columns[0]
         pictures[f"reference {grid.task.guidance}"] = grid.rows[0]
         pictures[f"converted {grid.task.output}"] = grid.cells[0][0]
+
+# %%
 levels = drawing.levels_of(pictures.values())
 for name, (x, y) in places.items():
     box(name, x, y, 0.95, 0.75, text=name, visible=False)
@@ -175,7 +178,10 @@ for name, (x, y) in places.items():
             ((x - 0.475) / 10.4, 1 - (y + 0.375) / 6.55, 0.95 / 10.4, 0.75 / 6.55)
         )
         drawing.show_panel(axes, pictures[name], levels)
-        axes.set_title(name, fontsize=7, color=drawing.FAINT, loc="center", pad=2)
+        below = name == "source voice"  # an arrow leaves above
+        look = {"fontsize": 7, "color": drawing.FAINT}
+        axes.set_title("" if below else name, loc="center", pad=2, **look)
+        axes.set_xlabel(name if below else "", labelpad=2, **look)
 
 # %%
 arrows = {
