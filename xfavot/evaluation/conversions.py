@@ -300,14 +300,11 @@ class Study:
                 f"{', '.join(store.corpus for store in self.stores)}; expected one to convert; "
                 "evaluate on a corpus with speech in this split"
             )
-        rng, most = (
-            np.random.default_rng([self.cfg.seed, *self.speakers.encode()]),
-            max(PAPER.values()),
-        )
-        orders = (
-            rng.permutation(len(known)) for _ in range(-(-(self.cfg.count or most) // len(known)))
-        )
-        return [known[row] for order in orders for row in order][: self.cfg.count or most]
+        rng = np.random.default_rng([self.cfg.seed, *self.speakers.encode()])
+        order, most = list[int](), self.cfg.count or max(PAPER.values())
+        while len(order) < most:
+            order += rng.permutation(len(known)).tolist()
+        return [known[row] for row in order[:most]]
 
     def pairs(self, task: Task) -> list[tuple[Sample, str, Sample | None]]:
         """Draw source, sex and reference of every conversion; source n is the same for every task.
@@ -324,12 +321,8 @@ class Study:
             pool = [one for sex in sexes for one in self.own("face", [sex])]
         pairs: list[tuple[Sample, str, Sample | None]] = []
         for source in sources:
-            who = source.item.speaker
-            others = [
-                one
-                for one in pool
-                if one.name != source.name and not (who and one.item.speaker == who)
-            ]
+            who, clip = source.item.speaker, source.name
+            others = [x for x in pool if x.name != clip and not (who and x.item.speaker == who)]
             reference = others[int(rng.integers(len(others)))] if others else None
             pairs.append((source, reference.item.gender if reference else "", reference))
         if not any(reference for *_, reference in pairs):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -332,9 +332,9 @@ def groups_of(outputs: Sequence[Output], *, dataset: str, size: int) -> list[Gro
         dataset: for the rows of results.
         size: pixels a side to which every picture is brought.
     """
-    listed: dict[tuple[str, Task], list[Output]] = {}
+    listed = defaultdict(list)
     for one in outputs:
-        listed.setdefault((one.model, one.task), []).append(one)
+        listed[one.model, one.task].append(one)
     groups: list[Group] = []
     people = utterances(outputs)
     real = [one.source for one in outputs if one.task.output == "face"]
@@ -345,7 +345,7 @@ def groups_of(outputs: Sequence[Output], *, dataset: str, size: int) -> list[Gro
             groups.append(_faces(list(dict.fromkeys(real)), size, names, own))
         else:
             groups.append(
-                Voices(names=names, make=own.copy, people=lambda name: people.get(name, ()))
+                Voices(names=names, make=own.copy, people=lambda who: people.get(who, ()))
             )
     by_transcript = sorted(outputs, key=lambda one: bool(one.transcript))
     said = {one.source: one.transcript for one in by_transcript if one.task.output == "voice"}
@@ -378,16 +378,13 @@ def ground_truth(
         known = people().items()
         return [real(*two, speaker=who) for who, files in known for two in combinations(files, 2)]
 
-    made = {
-        "sources": (
-            lambda: [real(file, transcript=said) for file, said in sources().items()],
-            OF_SOURCES,
-        ),
-        "references": (pairs, ("speaker_similarity",)),
-    }
+    def alone() -> list[Output]:
+        return [real(file, transcript=said) for file, said in sources().items()]
+
+    made = (("sources", alone, OF_SOURCES), ("references", pairs, ("speaker_similarity",)))
     return [
         Voices(names={**names, "task": task}, make=make, metrics=metrics, folder=folder)
-        for task, (make, metrics) in made.items()
+        for task, make, metrics in made
     ]
 
 
@@ -416,9 +413,9 @@ def _faces(real: Sequence[Path], size: int, names: Row, outputs: list[Output]) -
                 yield torch.from_numpy(np.array(good)).permute(1, 0, 4, 2, 3)
 
     def blocks(_: str) -> Iterator[Tensor]:
-        by_source: dict[Path, list[tuple[Path]]] = {}
+        by_source = defaultdict(list)
         for one in group.usable:
-            by_source.setdefault(one.source, []).append((one.output,))
+            by_source[one.source].append((one.output,))
         for files in by_source.values():
             yield torch.cat([x for (x,) in pictures(files)])[None]
 

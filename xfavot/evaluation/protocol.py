@@ -165,14 +165,12 @@ class Evaluation:
                 embed: Any = voices.embedder()
             except Exception as error:
                 embed = error
-            absent = str(embed) if isinstance(embed, Exception) else ""
-            return partial(self._verification, voice=embed), absent
+            reason = str(embed) if isinstance(embed, Exception) else ""
+            return partial(self._verification, voice=embed), reason
         loaded = voices.measures(family, recogniser=chosen)
         unloaded = [str(one) for one in loaded.values() if isinstance(one, Exception)]
-        return partial(voices.score, loaded=loaded, recogniser=chosen, seed=seed), [
-            chosen,
-            unloaded,
-        ]
+        score = partial(voices.score, loaded=loaded, recogniser=chosen, seed=seed)
+        return score, [chosen, unloaded]
 
     def _scorer_of_faces(self, family: str) -> tuple[Scorer, Any]:
         maker = None if self.cfg.manifest else self.styles
@@ -202,17 +200,15 @@ class Evaluation:
         if task == Task.A2A.value:
             if isinstance(voice, Exception):
                 return [group.missing("speaker verification", voice, len(group.usable))]
-            text = "the task, Resemblyzer's cosine"
-            return verification(
-                group, lambda file, *_: voice(file), text, kind="speaker", seed=seed
-            )
+            text, embed = "the task, Resemblyzer's cosine", lambda file, *_: voice(file)
+            return verification(group, embed, text, kind="speaker", seed=seed)
         if not self.cfg.manifest or task not in (Task.A2I.value, Task.I2A.value):
             return []
         if self.styles is None:
             return [group.missing("cross-modal verification", NO_VERIFIER)]
         text = f"a task, the style encoders of {self.styles.name}, cosine"
-        embed = cache(partial(style_of, self.styles))
-        return verification(group, embed, text, kind="cross-modal", seed=seed)
+        style = cache(partial(style_of, self.styles))
+        return verification(group, style, text, kind="cross-modal", seed=seed)
 
     def results(self) -> tuple[list[Row], list[Row]]:
         """Measure what was not measured yet, and return all rows and what is missing.

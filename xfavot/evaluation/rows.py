@@ -198,13 +198,11 @@ def with_means(found: Mapping[str, list[Row]]) -> list[Row]:
             continue
         value = statistics.fmean(row["value"] for row in good)
         mean: Row = {**good[0], "direction": "mean", "sex": "", "value": value}
-        for name in ("n", "n_real"):
-            if name in mean:
-                mean[name] = sum(row[name] for row in good)
+        mean |= {name: sum(row[name] for row in good) for name in ("n", "n_real") if name in mean}
         if all(row.get("chance") is not None for row in good):
             mean["chance"] = statistics.fmean(row["chance"] for row in good)
         if all(row.get("ci_high") is not None for row in good):
-            wide = sum((row["ci_high"] - row["value"]) ** 2 for row in good) ** 0.5 / len(good)
+            wide = math.hypot(*(row["ci_high"] - row["value"] for row in good)) / len(good)
             mean |= {"ci_low": value - wide, "ci_high": value + wide}
         rows.append(mean)
     return rows
