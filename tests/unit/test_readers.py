@@ -12,7 +12,9 @@ import pytest
 from xfavot import presets
 from xfavot.data.corpora import describe
 from xfavot.data.readers import (
+    MALFORMED,
     NOT_NEEDED,
+    UNUSED,
     Clip,
     Reject,
     Source,
@@ -48,6 +50,12 @@ def left_out(corpus: str, source: Path) -> dict[str, int]:
     read = [r for r in READERS[corpus].scan(source, seed=0) if isinstance(r, Reject)]
     counted = [re.match(r"([\d,]+) files?: (\w+ \w+)", r.detail) for r in read]
     return {match[2]: int(match[1].replace(",", "")) for match in counted if match}
+
+
+def row_notes(corpus: str, source: Path) -> dict[str, str]:
+    """What is said of the rows of lists, by reason."""
+    read = [r for r in READERS[corpus].scan(source, seed=0) if isinstance(r, Reject)]
+    return {r.reason: r.detail for r in read if r.reason in (MALFORMED, UNUSED)}
 
 
 def test_grid_between_the_layouts(tmp_path: Path) -> None:
@@ -275,7 +283,7 @@ def test_celebamask_hq_as_it_unpacks(tmp_path: Path) -> None:
     put(root, *(f"CelebAMask-HQ-mask-anno/0/{i:05d}_hair.png" for i in range(30)))
     put(root, "CelebAMask-HQ-pose-anno.txt", "CelebA-HQ-to-CelebA-mapping.txt", "README.txt")
     rows = "".join(f"{i}.jpg  1 {-1 if i % 2 else 1}\n" for i in range(38))
-    rows += "38.jpg 1\n39.jpg 1 0 1\n99.jpg 1 1\n98.jpg -1 -1\n"
+    rows += "38.jpg 1\n39.jpg 1 1\n39.jpg 1 -1\n99.jpg 1 1\n98.jpg -1 -1\n"
     put(root, "CelebAMask-HQ-attribute-anno.txt", text=f"40\nSmiling Male\n{rows}")
     found = list(clips("celeba_hq", tmp_path).values())
     assert len(found) == 38
@@ -285,8 +293,12 @@ def test_celebamask_hq_as_it_unpacks(tmp_path: Path) -> None:
         assert sum(clip.split == "val" for clip in group) == 2
     # masks and a copy; poses and README
     assert left_out("celeba_hq", tmp_path) == {"picture files": 31, "other files": 2}
-    unlisted = {n for n, why in rejects("celeba_hq", tmp_path).items() if why != NOT_NEEDED}
-    assert unlisted == {"38.jpg", "39.jpg", "40.jpg"}
+    unlisted = [n for n, why in rejects("celeba_hq", tmp_path).items() if why.startswith("not in")]
+    assert unlisted == ["38.jpg", "39.jpg", "40.jpg"]
+    assert row_notes("celeba_hq", tmp_path) == {
+        MALFORMED: "2 rows are not one name with one gender, for example 38.jpg, 39 f",
+        UNUSED: "2 of 40 rows have no clip here, for example 99, 98",
+    }
 
 
 @pytest.mark.parametrize(
@@ -332,6 +344,10 @@ def test_voxceleb1_as_it_unpacks(tmp_path: Path) -> None:
     put(tmp_path, "speakers.csv", text="speaker,gender\nA.J._Buckley,F\nNobody,F\n")
     put(tmp_path, "Zoë B/v 1/001.flac", "Zoë B/v 1/001.jpg", "Zoë B/v 1/002.jpg", "lost.jpg")
     found = clips("voxceleb", tmp_path)
+    assert row_notes("voxceleb", tmp_path) == {
+        MALFORMED: "1 rows are not one name with one gender, for example id10300",
+        UNUSED: "1 of 2 rows have no clip here, for example Nobody",
+    }
     assert {i: (c.kind, c.gender, c.split, len(c.images)) for i, c in found.items()} == {
         "id10001/1zcIwhmdeo4/00001": ("av", "f", "", 1),  # the table goes before the metadata
         "id10270/5r0dWxy17C8/00001": ("av", "f", "unseen", 2),
@@ -343,7 +359,27 @@ def test_voxceleb1_as_it_unpacks(tmp_path: Path) -> None:
         "x.txt": NOT_NEEDED,
         "002.jpg": NOT_NEEDED,
         "lost.jpg": "no speaker",
+        "vox1_meta.csv": MALFORMED,
+        "speakers.csv": UNUSED,
     }
+
+
+@pytest.mark.parametrize(
+    ("corpus", "clip", "table", "rows"),
+    [
+        ("vctk", "wav48/p1/a.wav", "speaker-info.txt", "ID AGE GENDER\n1 9 F\np1 9 M\n1 9 M\n"),
+        ("voxceleb", "wav/x/v/a.wav", "vox1_meta.csv", "a,b,c\nx,X,m\nx,X,f\nx,X,f\n"),
+        ("librispeech", "s/1/2/a.wav", "SPEAKERS.TXT", "; M\n1 | F | a\n1 | M | a\n1 | M | a\n"),
+    ],
+)
+def test_rows_that_contradict_each_other_decide_nothing(
+    tmp_path: Path, corpus: str, clip: str, table: str, rows: str
+) -> None:
+    put(tmp_path, clip)
+    put(tmp_path, table, text=rows)
+    assert [clip.gender for clip in clips(corpus, tmp_path).values()] == [""]
+    assert row_notes(corpus, tmp_path)[MALFORMED].startswith("2 rows are not one name with one")
+    assert rejects(corpus, tmp_path)[table] == MALFORMED
 
 
 def test_lrs3_as_it_unpacks(tmp_path: Path) -> None:

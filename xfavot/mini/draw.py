@@ -656,7 +656,7 @@ def draw_face(person: Person, pose: Nuisance) -> tuple[NDArray[np.uint8], Array]
     """Draw one picture.
 
     Args:
-        person: who; see :func:`xfavot.mini.factors.people`.
+        person: who; see :func:`xfavot.mini.people.people`.
         pose: pose, gaze, mouth, light and background.
 
     Returns:

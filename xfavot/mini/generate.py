@@ -78,7 +78,7 @@ def make_speaker(
 
     Args:
         folder: root of the corpus; the speaker's own folder is made in it.
-        number: the speaker's, from 0; see :func:`xfavot.mini.factors.numbers`.
+        number: the speaker's, from 0; see :func:`xfavot.mini.people.numbers`.
         utterances, faces_per_clip, seed: as in :func:`generate`.
         speech: of :func:`speech_of`; what is shipped is not spoken here.
 

@@ -16,8 +16,8 @@ import csv
 import hashlib
 import io
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 VAL_SHARE = 0.1  # of the utterances or images, STATED
 NOT_NEEDED = "not needed"  # the reason of what is left out although nothing is wrong with it
 NOTED = "used, with a note"
-NOT_REJECTED = (NOT_NEEDED, NOTED)
+MALFORMED, UNUSED = "rows that do not fit", "rows without a clip"  # of a list of genders
+NOT_REJECTED = (NOT_NEEDED, NOTED, MALFORMED, UNUSED)
 EXAMPLES = 3  # names in a note
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 USUAL = {  # suffixes that are taken at their word, to be quick and to name what is broken
@@ -104,13 +105,19 @@ class Reject:
         source: the file.
         reason: the class of the reject.
         detail: what is wrong, or what several such files are.
-        files: how many files it stands for.
+        files: how many files, or rows of a list, it stands for.
     """
 
     source: Path
     reason: str
     detail: str = ""
     files: int = 1
+
+
+def note(source: Path, reason: str, what: str, names: Collection[str]) -> Reject:
+    """Say how many of something there are, with examples."""
+    shown = ", ".join(map(printable, [*names][:EXAMPLES]))
+    return Reject(source, reason, f"{len(names):,} {what}, for example {shown}", len(names))
 
 
 def printable(name: str) -> str:
@@ -196,6 +203,7 @@ class Source:
         self._odd: list[Reject] = []  # what is no plain file or cannot be opened
         self._counted: dict[str, list[Path]] = defaultdict(list)  # what is left out, by class
         self._used: set[Path] = {root / "speakers.csv"}
+        self._asked: set[str] = set()  # rows of speakers.csv
         entered, tops = set[tuple[int, int]](), [str(root)]
         for top in tops:  # grows by the links to folders that are met
             for place, below, names in os.walk(top, onerror=self._shut):
@@ -235,15 +243,47 @@ class Source:
 
     @cached_property
     def _folded(self) -> dict[str, str]:
-        return {name.casefold(): code for name, code in self.speakers.items()}
+        alike = Counter(map(str.casefold, self.speakers))
+        return {n.casefold(): n for n in self.speakers if alike[n.casefold()] == 1}
 
     def gender(self, *names: str) -> str:
         """Return the gender of the first name in ``speakers.csv``, ``""`` if none is there.
 
-        A name that differs from a row in its case alone is that row's.
+        A name that differs from one row alone in its case is that row's.
         """
-        codes = (self.speakers.get(n, self._folded.get(n.casefold())) for n in names if n)
-        return next((code for code in codes if code is not None), "")
+        rows = (n if n in self.speakers else self._folded.get(n.casefold()) for n in names if n)
+        row = next(filter(None, rows), "")
+        self._asked.add(row)
+        return self.speakers.get(row, "")
+
+    def listed(self, path: Path, rows: Iterable[Sequence[str]], at: int) -> dict[str, str]:
+        """Read genders by name off the rows of a list that its owners made.
+
+        Rows without a name or a gender, and those that contradict each other, are left out and
+        named among the rejects.
+
+        Args:
+            path: the list.
+            rows: cells of each row, the name first.
+            at: place of the gender.
+        """
+        codes: dict[str, str | None] = {}
+        odd: list[str] = []
+        for name, *cells in filter(any, rows):
+            code = code_of(cells[at - 1]) if cells[at - 1 :] else None
+            if not name or code is None or codes.setdefault(name, code) != code:
+                odd.append(" ".join([name, *cells[at - 1 : at]]))
+                if code is not None:
+                    codes[name] = None  # whatever else is said of it
+        if odd:
+            self._odd.append(note(path, MALFORMED, "rows are not one name with one gender", odd))
+        return {name: code for name, code in codes.items() if code is not None}
+
+    def unused(self, path: Path, rows: Mapping[str, str], used: Collection[str]) -> None:
+        """Note the rows of a list whose names no clip has."""
+        if names := [name for name in rows if name not in used]:
+            what = f"of {len(rows):,} rows have no clip here"
+            self._odd.append(note(path, UNUSED, what, names))
 
     def text(self, path: Path | None) -> str:
         """Read a small text file of unknown encoding; an absent or unreadable one gives ``""``."""
@@ -268,6 +308,8 @@ class Source:
         Args:
             taken: the files that records name.
         """
+        if "speakers" in vars(self):  # the reader has asked for genders
+            self.unused(self.root / "speakers.csv", self.speakers, self._asked)
         yield from self._odd
         for path in (path for _, files in self.folders for path in files):
             if path not in taken and path not in self._used:
@@ -276,10 +318,9 @@ class Source:
                 why = why if kind else "other files (neither sound, picture nor film)"
                 self._counted[why].append(path)
         for why, paths in self._counted.items():
-            what = f"{len(paths):,} {'file' if len(paths) == 1 else 'files'}: {why}"
-            names = ", ".join(printable(path.name) for path in paths[:EXAMPLES])
-            detail = f"{what}, for example {names}"
-            yield Reject(Path(os.path.commonpath(paths)), NOT_NEEDED, detail, len(paths))
+            what = f"{'file' if len(paths) == 1 else 'files'}: {why}"
+            place, names = Path(os.path.commonpath(paths)), [path.name for path in paths]
+            yield note(place, NOT_NEEDED, what, names)
 
 
 Read = Callable[[Source], Iterator[Clip | Reject]]

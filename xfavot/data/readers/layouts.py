@@ -23,7 +23,6 @@ from xfavot.data.readers import (
     Clip,
     Reject,
     Source,
-    code_of,
     fraction,
     media_kind,
     of_kind,
@@ -139,7 +138,6 @@ UNLISTED = {"p280": "f"}  # absent from VCTK's list of 0.80, a woman in that of 
 _VCTK_SPEAKER = re.compile(r"[ps]\d+")
 _RATE = re.compile(r"wav(\d+)", re.IGNORECASE)
 _MICROPHONE = re.compile(r"_mic(\d)$", re.IGNORECASE)
-_INFO = re.compile(r"^\s*([ps]?)(\d+)[ \t]+\S+[ \t]+(\S+)", re.IGNORECASE | re.MULTILINE)
 
 
 @reader(
@@ -163,8 +161,9 @@ def vctk(source: Source) -> Iterator[Clip | Reject]:
         for path in files:
             key = speaker, _MICROPHONE.sub("", path.stem.casefold())
             if path.name.casefold() == "speaker-info.txt":
-                for letter, number, word in _INFO.findall(source.text(path)):
-                    genders[f"{letter.casefold() or 'p'}{number}"] = code_of(word) or ""
+                rows = [line.split() for line in source.text(path).casefold().splitlines()]
+                named_so = [[re.sub(r"^(?=\d)", "p", r[0]), *r[1:]] for r in rows if r]
+                genders |= source.listed(path, [r for r in named_so if r[0] != "id"], 2)
             elif path.suffix.casefold() == ".txt":
                 texts[key] = path
             elif media_kind(path) == "sound" and named:
@@ -205,7 +204,7 @@ def celeba_hq(source: Source) -> Iterator[Clip | Reject]:
     paper has it. The segmentation masks of CelebAMask-HQ are no faces and are left out.
     """
     raw: list[Path] = []
-    listed: dict[str, str] = {}  # gender by name without suffix
+    lists: dict[Path, dict[str, str]] = {}  # gender by name without suffix
     mapping: dict[int, str] = {}  # CelebA-HQ's number to the name in CelebA
     placed: dict[Path, tuple[str, str]] = {}  # gender and split
     for place, files in source.folders:
@@ -217,17 +216,20 @@ def celeba_hq(source: Source) -> Iterator[Clip | Reject]:
         for path in files:
             name = path.name.casefold()
             if name.endswith((".txt", ".csv")) and "attr" in name:
-                listed = {**_attributes(source.text(path)), **listed}
+                lists[path] = source.listed(path, _attributes(source.text(path)), 1)
             elif name.endswith(".txt") and "mapping" in name:
                 rows = re.findall(r"^(\d+) +\S+ +(\S+)\s*$", source.text(path), re.MULTILINE)
                 mapping |= {int(number): PurePath(image).stem for number, image in rows}
     if not placed:
         groups: dict[str, dict[str, Path]] = {"f": {}, "m": {}}
+        listed = dict(row for table in [*lists.values()][::-1] for row in table.items())
+        used: set[str] = set()
         for path in raw:
             number = int(path.stem) if path.stem.isascii() and path.stem.isdigit() else -1
             keys = (path.stem, str(number), mapping.get(number, ""))  # 00004 is found as 4 too
-            if gender := next((listed[key] for key in keys if listed.get(key)), ""):
-                groups[gender].setdefault(path.stem, path)
+            if row := next((key for key in keys if listed.get(key)), ""):
+                groups[listed[row]].setdefault(path.stem, path)
+                used.add(row)
             elif listed:
                 yield Reject(path, "not in the attribute list", "no row gives this image a gender")
             else:
@@ -238,14 +240,19 @@ def celeba_hq(source: Source) -> Iterator[Clip | Reject]:
             held = min(VAL_PER_GENDER, round(VAL_SHARE * len(ranked)))
             placed |= {path: (gender, "train") for path in ranked[held:]}
             placed |= {path: (gender, "val") for path in ranked[:held]}
+        for path, table in lists.items():
+            source.unused(path, table, used)
     for path in raw:
         if path in placed:
             name, (gender, split) = path.relative_to(source.root).as_posix(), placed[path]
             yield Clip(name, "image", gender=gender, split=split, images=(path,), aligned=True)
 
 
-def _attributes(text: str) -> dict[str, str]:
-    """Read an attribute list: gender by the image's name without suffix; empty without `Male`."""
+def _attributes(text: str) -> list[list[str]]:
+    """Read an attribute list: the image's name without suffix, and its gender; none without `Male`.
+
+    A row of another length than the titles' keeps its name alone.
+    """
     separator = r"\s*,\s*" if "," in text else r"\s+"
     table = [re.split(separator, line.strip()) for line in text.splitlines()]
     start = next((n for n, cells in enumerate(table[:3]) if "Male" in cells), len(table))
@@ -253,8 +260,12 @@ def _attributes(text: str) -> dict[str, str]:
     at = next((i for i, title in enumerate(titles) if title.casefold() in _TITLES), -1)
     if at < 0:  # the name's column then stands before the first title
         at, titles = 0, ["", *titles]
-    rows = [cells for cells in table[start + 1 :] if len(cells) == len(titles)]
-    return {PurePath(row[at]).stem: _VALUES.get(row[titles.index("Male")], "") for row in rows}
+    return [
+        [PurePath(row[at]).stem, _VALUES.get(row[titles.index("Male")], "neither")]
+        if len(row) == len(titles)
+        else row[:1]
+        for row in table[start + 1 :]
+    ]
 
 
 def _talking(
@@ -389,10 +400,11 @@ def voxceleb(source: Source) -> Iterator[Clip | Reject]:
     for path in sorted(path for _, files in source.folders for path in files if path.name in META):
         lines = [line for line in source.text(path).splitlines() if line.strip()][1:]
         rows = [[x.strip() for x in line.split("\t" if "\t" in line else ",")] for line in lines]
+        known = source.listed(path, rows, 2)
+        genders |= known
         for row in rows:
-            code = code_of(row[2]) if row[2:] else None
-            if code is not None:
-                genders[row[0]], test = code, "test" in map(str.casefold, row[3:])
+            if row[0] in known and row[2:]:
+                test = "test" in map(str.casefold, row[3:])
                 people[row[0]] = people[row[1]] = row[0], row[1], test
     videos: dict[tuple[str, str], dict[str, dict[str, Path]]] = {}
     for place, files in source.folders:
@@ -430,8 +442,9 @@ def librispeech(source: Source) -> Iterator[Clip | Reject]:
     places = (source.root, source.root.parent, source.root / "LibriSpeech")
     tables = [place / name for place in places for name in ("SPEAKERS.TXT", "speakers.txt")]
     table = next(filter(Path.is_file, tables), tables[0])
-    cells = [line.split("|") for line in source.text(table).splitlines()]
-    listed = {row[0].strip(): code_of(row[1]) or "" for row in cells if row[2:]}
+    lines = [line for line in source.text(table).splitlines() if not line.startswith(";")]
+    cells = [[cell.strip() for cell in line.split("|")] for line in lines]
+    listed = source.listed(table, cells, 1)
     for place, files in source.folders:
         speaker = place.parts[-2] if len(place.parts) > 1 else ""
         texts: dict[str, str] = {}
