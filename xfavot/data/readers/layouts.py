@@ -442,8 +442,8 @@ def librispeech(source: Source) -> Iterator[Clip | Reject]:
     places = (source.root, source.root.parent, source.root / "LibriSpeech")
     tables = [place / name for place in places for name in ("SPEAKERS.TXT", "speakers.txt")]
     table = next(filter(Path.is_file, tables), tables[0])
-    lines = [line for line in source.text(table).splitlines() if not line.startswith(";")]
-    cells = [[cell.strip() for cell in line.split("|")] for line in lines]
+    people = [line for line in source.text(table).splitlines() if not line.startswith(";")]
+    cells = [[cell.strip() for cell in line.split("|")] for line in people]
     listed = source.listed(table, cells, 1)
     for place, files in source.folders:
         speaker = place.parts[-2] if len(place.parts) > 1 else ""
