@@ -55,7 +55,7 @@ from IPython import display
 from xfavot import report
 from xfavot.parameters import Study
 from xfavot.report import study
-from xfavot.viz import figures, progress
+from xfavot.viz import drawing, progress
 
 # %%
 began = report.begin()
@@ -116,7 +116,7 @@ table = report.write_table(
 report.read_table(table)
 
 # %%
-picture = figures.preferences(rows)
+picture = drawing.preferences(rows)
 folder = report.write_figure(
     "cpr", picture, data=rows, provenance=origin, root=Path(cfg.out, "figures")
 )

@@ -59,7 +59,7 @@ from xfavot import report
 from xfavot.convert import Grid, Panel, Task, convert_grid
 from xfavot.evaluation import matching
 from xfavot.parameters import Figures
-from xfavot.viz import drawing, figures, paper_figures, progress
+from xfavot.viz import drawing, paper_figures, progress
 
 # %%
 began = report.begin()
@@ -114,6 +114,26 @@ if material.has("Fig. 1", "face", "voice"):
 # the styles of a face and a voice of one speaker together.
 
 # %%
+facts, nets = {}, material.converter.nets
+for (name, module), (_, count) in zip(nets.named_children(), nets.parameter_table(), strict=False):
+    parts = dict(module.named_modules())
+    last = next((part for place, part in parts.items() if place.endswith("heads")), None)
+    domains = getattr(module, "domains", getattr(module, "genders", 0))
+    forward = module.forward.__code__
+    letters = [f" {one.lower()}" if one.isupper() else one for one in type(module).__name__]
+    facts[name] = {
+        "module": name,
+        "title": "".join(letters).strip(),
+        "takes": " ".join(forward.co_varnames[1 : forward.co_argcount]),
+        "gives": {"G_I": "face", "G_A": "voice"}.get(
+            name, "style" if name[0] in "EM" else "logits"
+        ),
+        "blocks": sum(type(part).__name__.endswith("ResBlk") for part in parts.values()),
+        "heads": getattr(last, "out_channels", domains),  # to choose from by domain, 0 for none
+        "parameters": count,
+    }
+
+# %%
 figure = Figure(figsize=(10.4, 6.55))
 canvas = figure.add_axes((0.0, 0.0, 1.0, 1.0), xlim=(0.0, 10.4), ylim=(6.55, 0.0))
 canvas.axis("off")
@@ -133,7 +153,6 @@ def box(name, x, y, width=1.5, height=0.8, *, text="", size=7, rotation=0, **loo
 encoders = {"E_I": (2.55, 2.2), "M": (2.55, 3.45), "E_A": (2.55, 4.7)}
 generators = {"G_I": (5.85, 2.2), "G_A": (5.85, 4.7)}
 critics = {"D_I": (9.4, 2.2), "D_A": (9.4, 4.21), "C_A": (9.4, 5.19)}
-facts = {row["module"]: row for row in paper_figures.module_facts(material.converter.config.model)}
 for places, colour in zip((encoders, generators, critics), drawing.PALETTE, strict=False):
     pale = [0.88 + 0.12 * part for part in to_rgb(colour)]
     for name, place in places.items():
@@ -223,16 +242,24 @@ material.publish("fig2", figure, rows=list(facts.values()))
 # Checkpoints given as `others` are further rows, on the same sources and references.
 
 # %%
+made = {}
 if material.has("Fig. 3", "face", "voice"):
-    paper_figures.missing("Fig. 3, row SGSIM", paper_figures.NO_SGSIM)
+    reason = "SGSIM needs its own networks (StyleGAN2 on FFHQ, CLIP, its audio encoder), which "
+    reason += "this project does not have; compare with other checkpoints with -p others, or score "
+    reason += "its pictures with notebooks/evaluate.ipynb -p manifest"
+    paper_figures.missing("Fig. 3, row SGSIM", reason)
     faces = material.draw("face", count=6, seed=3)
     voices = material.draw("voice", count=6, seed=4, avoid=faces)
     order = [0, 1, 3, 2, 5, 4]  # after a voice of one's own sex twice, then of the other one
     pairs = list(zip(faces, [voices[i] for i in order if i < len(voices)], strict=False))
-    made = {
-        name: [convert_grid(one, Task.A2I, [face], [voice]) for face, voice in pairs]
-        for name, one in material.cross_modal("Fig. 3").items()
-    }
+    for name, one in material.systems.items():
+        if one.has("face") and one.has("voice"):
+            made[name] = [convert_grid(one, Task.A2I, [face], [voice]) for face, voice in pairs]
+        else:
+            paper_figures.missing(f"Fig. 3, {name}", "it has no faces or no voices")
+
+# %%
+if made:
     first = next(iter(made.values()))
     rows = {
         "reference\nvoice": [grid.rows[0] for grid in first],
@@ -269,7 +296,7 @@ if material.has("Fig. 4", "face", "voice"):
 # %%
 ratios, origin = material.correspondence()
 if ratios:
-    material.publish("fig5", figures.preferences(ratios), rows=ratios, origin=origin)
+    material.publish("fig5", drawing.preferences(ratios), rows=ratios, origin=origin)
 
 # %% [markdown]
 # ## Fig. 6: latent-guided

@@ -48,11 +48,18 @@ overrides: dict = {}  # dotted settings, such as loss.xm, to values
 # %%
 from pathlib import Path
 
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
 from xfavot import config
+from xfavot.audio.mel import MEL
 from xfavot.evaluation import copy_synthesis
 from xfavot.parameters import Pretrain
 from xfavot.training import pretrain
-from xfavot.viz import figures, progress, widgets
+from xfavot.viz import drawing, progress, widgets
 
 # %% [markdown]
 # ## What will be trained
@@ -71,6 +78,7 @@ task = Pretrain.resolve(
     run_root=run_root,
     overrides=overrides,
 )
+mpl.rcParams.update(drawing.RC)
 progress.line(config.describe(task.run))
 
 # %% [markdown]
@@ -95,7 +103,17 @@ progress.line(pretrained.summary())
 # ## Pitch of one clip
 
 # %%
-figures.f0_tracks(pretrained.tracks())
+figure = Figure(figsize=(6.4, 2.4), layout="constrained")
+axes = figure.add_subplot()
+for (label, f0), colour in zip(pretrained.tracks().items(), drawing.PALETTE, strict=False):
+    seconds = np.arange(len(f0)) * MEL.hop / MEL.sample_rate
+    axes.plot(seconds, np.where(f0 > 0, f0, np.nan), color=colour, label=label)
+axes.set(xlabel="time (s)", ylabel="pitch (Hz)", yscale="log", ylim=drawing.PITCH_RANGE_HZ)
+ticks = (60, 80, 100, 150, 200, 300, 400, 500)
+axes.set_yticks(ticks, [str(tick) for tick in ticks])
+axes.set_yticks([], minor=True)
+figure.legend(loc="outside right upper")
+drawing.Drawing(figure)
 
 # %% [markdown]
 # ## What is said and what is heard
@@ -111,7 +129,7 @@ progress.line(pretrained.transcripts())
 
 # %%
 records = pretrained.losses()
-figures.curves(records, columns=3) if records else "no vocoder was trained in this run"
+drawing.curves(records, columns=3) if records else "no vocoder was trained in this run"
 
 # %% [markdown]
 # ## The vocoder against Griffin-Lim
@@ -125,11 +143,54 @@ figures.curves(records, columns=3) if records else "no vocoder was trained in th
 made = copy_synthesis.copies(pretrained.vocoders(), pretrained.stores)
 widgets.table(copy_synthesis.measure(made, on_log=progress.line)) if made else None
 
-# %%
-figures.spectrograms(made) if made else None
+# %% [markdown]
+# The loudest 1.2 s of four recordings beside their copies, up to 12 kHz; every corpus in turn.
 
 # %%
-widgets.sounds(made) if made else None
+corpora = pd.Series([copy.clip.item.corpus for copy in made], dtype=str)
+turns = corpora.groupby(corpora).cumcount().sort_values(kind="stable")
+chosen, shown = [made[turn] for turn in turns.index], round(1.2 * MEL.sample_rate)
+
+
+def loudest(wave):
+    """The sample at which the part with the most energy starts."""
+    energy = np.concatenate([[0.0], np.cumsum(np.square(wave, dtype=np.float64))])
+    return int((energy[shown:] - energy[:-shown]).argmax()) if len(wave) > shown else 0
+
+
+def decibels(wave, size=1024, window=720, step=120):
+    """(F, T) magnitudes in dB, fine enough in time to show the pulses; full scale is about 50."""
+    x = torch.nn.functional.pad(torch.from_numpy(wave), (0, max(0, size - len(wave))))
+    weights = torch.hann_window(window)
+    spectrum = torch.stft(x, size, step, window, weights, return_complex=True).abs()
+    return (20 * (spectrum + 1e-6).log10()).numpy()
+
+
+# %%
+if made:
+    names, rows = list(made[0].sounds), chosen[:4]
+    size = (0.6 + 3.0 * len(names), 0.6 + 1.75 * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    fields = figure.subplots(len(rows), len(names), sharex=True, sharey=True, squeeze=False)
+    for copy, line in zip(rows, fields, strict=True):
+        start = loudest(copy.sounds[names[0]])
+        for name, axes in zip(names, line, strict=True):
+            part = copy.sounds[name][start : start + shown]
+            size = (len(part) / MEL.sample_rate, MEL.sample_rate / 2000)  # s, kHz
+            drawing.show_spectrogram(axes, decibels(part), (-75.0, 10.0), size)
+            axes.grid(visible=False)
+            axes.set_title(name, fontsize=7, color=drawing.FAINT)
+        line[0].set(yticks=[0, 4, 8, 12], ylabel="kHz")
+        line[0].set_title(f"{copy.label}: {names[0]}", fontsize=7, color=drawing.FAINT)
+    for axes in fields[-1]:
+        axes.set(xticks=[0.0, 0.4, 0.8], xlabel="time (s)")
+    widgets.show(drawing.Drawing(figure))
+
+# %%
+if made:
+    heard = chosen[: max(1, widgets.MOST_PLAYERS // len(names))]
+    sounds = {f"{one.label}: {name}": one.sounds[name] for one in heard for name in names}
+    widgets.show(widgets.players(sounds))
 
 # %% [markdown]
 # ## What is kept

@@ -39,12 +39,14 @@ out: str = "runs/tables"  # folder of the tables
 from pathlib import Path
 
 import pandas as pd
+import torch
 from IPython import display
 
 from xfavot import report
 from xfavot.losses.objective import TABLE_1
+from xfavot.models.xfavot import F0_FEATURE_FACTOR, XFaVoT, shape_trace
 from xfavot.parameters import Tables
-from xfavot.report import artifact, modules, tables
+from xfavot.report import artifact, tables
 
 # %%
 began = report.begin()
@@ -78,6 +80,12 @@ def show(item, rows, provenance, view, caption):
     display.display(report.read_table(folder))
 
 
+def counted(system, task, metric, value):
+    """A row about the program itself: one sample, no data, nothing random."""
+    about = {"system": system, "task": task, "dataset": "", "metric": metric, "value": value}
+    return {**about, "ci_low": None, "ci_high": None, "n": 1, "seed": "none"}
+
+
 # %% [markdown]
 # ## Table 1: styles, losses and heads
 #
@@ -87,7 +95,7 @@ def show(item, rows, provenance, view, caption):
 # %%
 rows = [
     {
-        **modules.count_row(row.encoder, row.data, "head families", len(row.heads)),
+        **counted(row.encoder, row.data, "head families", len(row.heads)),
         "L_xm": "yes" if row.xm else "no",
         "heads": ", ".join(row.heads),
         "speaker_label": "yes" if row.needs_speaker else "no",
@@ -266,6 +274,49 @@ show("by_direction_and_sex", rows, measured, view, "Every metric by direction an
 # how the printed table differs where that is known, with the assumption's id.
 
 # %%
+m = cfg.run.model
+with torch.device("meta"):
+    nets = XFaVoT(m)
+    face = torch.empty(1, 3, m.image_size, m.image_size)
+    voice, style = torch.empty(1, 1, m.mel_bins, m.mel_frames), torch.empty(1, m.style_dim)
+    melody = torch.empty(1, F0_FEATURE_FACTOR * m.f0_width, m.mel_bins // 8, m.mel_frames)
+    code, domain = torch.empty(1, m.latent_dim), torch.zeros(1, dtype=torch.int64)
+tables_of_modules = {  # what each module of a table takes
+    "table6": {"G_I": (face, style)},
+    "table7": {"G_A": (voice, style, melody)},
+    "table8": {"E_I": (face, domain), "D_I": (face, domain)},
+    "table9": {"E_A": (voice, domain), "D_A": (voice, domain), "C_A": (voice,)},
+    "mapping_network": {"M": (code, domain)},
+}
+
+
+# %%
+def printed(item, number, count, layer):
+    """What is known of a layer in the printed tables (ASSUMPTIONS A17, A18, A21)."""
+    if item == "mapping_network":
+        return "the same"  # STATED in App. G, in words
+    if number == 1:
+        return "Conv 1x1 (A21)"
+    if item in ("table6", "table7"):
+        if number > count - 2 or (item, number) == ("table7", 8):
+            return ""  # the output head is lost; the block on the F0 features is the ancestor's
+        return "not printed (A17)" if (item, number) == ("table7", 12) else "the same"
+    return "with IN (A18)" if layer.layer == "ResBlk" and layer.norm == "-" else "the same"
+
+
+def layers_of(item, name, inputs):
+    """A row a layer of a module, and one for it as a whole."""
+    traced, rows = shape_trace(getattr(nets, name), *inputs), []
+    for number, layer in enumerate(traced, 1):
+        rows.append(counted(name, f"layer {number}", "parameters", layer.parameters))
+        rows[-1] |= {"layer": layer.layer, "resample": layer.resample, "norm": layer.norm}
+        rows[-1]["output"] = " x ".join(map(str, layer.shape))
+        rows[-1]["published"] = printed(item, number, len(traced), layer)
+    total = sum(layer.parameters for layer in traced)
+    return [*rows, counted(name, "whole module", "parameters", total)]
+
+
+# %%
 columns = {
     "system": "Module",
     "layer": "Layer",
@@ -283,12 +334,12 @@ captions = {
     "mapping_network": "The mapping network (App. G); parameters are those of all domains.",
 }
 for item, caption in captions.items():
-    rows = modules.module_table(item, cfg.run.model)
+    modules = tables_of_modules[item].items()
+    rows = [row for name, inputs in modules for row in layers_of(item, name, inputs)]
     show(item, rows, program, report.listing(rows, columns), caption)
 
 # %%
-counts = modules.without_values(cfg.run.model).parameter_table()
-rows = [modules.count_row(name, "", "parameters", count) for name, count in counts]
+rows = [counted(name, "", "parameters", count) for name, count in nets.parameter_table()]
 columns = {"system": "Module", "value": "Parameters"}
 caption = "All trained modules; parameters are counted, the paper prints none."
 show("modules", rows, program, report.listing(rows, columns), caption)

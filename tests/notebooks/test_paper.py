@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
 from pathlib import Path
@@ -20,11 +22,12 @@ from tests.unit.test_study import write_answers
 from tests.unit.training_factory import small_run
 from xfavot import training
 from xfavot.evaluation import classifiers, learning
-from xfavot.report import modules, paper, read_table, tables
+from xfavot.report import paper, read_table, tables
 from xfavot.report.study import open_study
 
 pytestmark = pytest.mark.xdist_group("paper")
-OF_THE_PROGRAM = {"table1", "modules", *modules.MODULES}
+MODULES = ("table6", "table7", "table8", "table9", "mapping_network")
+OF_THE_PROGRAM = {"table1", "modules", *MODULES}
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +114,45 @@ def test_every_table_is_written_beside_the_evaluation(root: Path, text: str) -> 
         if row["metric"] == "verification AUC, pairs of one sex" and row["value"] is not None
     )
     assert 0 <= auc["value"] <= 1
+
+
+def test_layers_add_up_and_say_how_the_printed_table_differs(root: Path, text: str) -> None:
+    read = {name: read_table(root / "out" / "paper_tables" / name).rows for name in OF_THE_PROGRAM}
+    totals = {row["system"]: row["value"] for row in read["modules"]}
+    for item in MODULES:
+        for name in {row["system"] for row in read[item]}:
+            *layers, whole = (row for row in read[item] if row["system"] == name)
+            assert [row["task"] for row in layers] == [f"layer {n + 1}" for n in range(len(layers))]
+            assert sum(row["value"] for row in layers) == whole["value"] == totals[name]
+    assert (totals["M"], totals["total"]) == (107_500_672, 279_724_490)
+    layers = {row["task"]: row for row in read["table7"][:-1]}
+    differs = {name: one["published"] for name, one in layers.items()}
+    assert {name: text for name, text in differs.items() if text != "the same"} == {
+        "layer 1": "Conv 1x1 (A21)",
+        "layer 8": None,
+        "layer 12": "not printed (A17)",
+        "layer 17": None,
+        "layer 18": None,
+    }
+    assert layers["layer 11"]["output"] == "640 x 5 x 48"
+    blocks = [row for row in read["table8"] if row["layer"] == "ResBlk"]
+    assert {row["published"] for row in blocks} == {"with IN (A18)"}
+
+
+def test_facts_of_the_overview_are_read_off_the_modules(root: Path, text: str) -> None:
+    drawn = (root / "out" / "figures" / "fig2" / "fig2.csv").read_text("utf-8")
+    facts = {row["module"]: row for row in csv.DictReader(io.StringIO(drawn))}
+    assert {name: (f["takes"], f["gives"], f["heads"]) for name, f in facts.items()} == {
+        "G_I": ("x s", "face", "0"),
+        "G_A": ("x s f0_features", "voice", "0"),
+        "E_I": ("x gender", "style", "2"),
+        "E_A": ("x gender", "style", "2"),
+        "D_I": ("x domain", "logits", "2"),
+        "D_A": ("x domain", "logits", "6"),
+        "C_A": ("x", "logits", "6"),
+        "M": ("z domain", "style", "6"),
+    }
+    assert facts["C_A"]["title"] == "audio classifier"
 
 
 def test_every_figure_is_made_or_named_as_missing(root: Path, text: str) -> None:

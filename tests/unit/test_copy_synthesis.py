@@ -107,15 +107,10 @@ def test_speakers_are_compared_by_resemblyzer(store: Store) -> None:
     assert found["a"] < 0.999
 
 
-def test_figures_and_tables(store: Store, no_embedding: None) -> None:
-    pytest.importorskip("matplotlib")
+def test_measures_are_laid_out_a_line_a_vocoder(store: Store, no_embedding: None) -> None:
     widgets = pytest.importorskip("xfavot.viz.widgets")
-    from xfavot.viz.figures import spectrograms
-
     made = copy_synthesis.copies([vocoder("source_filter"), Played("a", 99.0)], [store], clips=2)
     table = widgets.table(copy_synthesis.measure(made))
     assert table.loc[("grid", "val", "a"), "clips"] == 2
     assert table.shape[0] == 2
     assert {"log mel db", "speaker similarity"} & set(table)
-    assert spectrograms(made).render()[:4] == b"\x89PNG"
-    assert widgets.sounds(made)._repr_html_().count("<audio") == 6

@@ -30,7 +30,6 @@ from xfavot.errors import ConfigError
 from xfavot.evaluation import matching
 from xfavot.evaluation.matching import StyleSpace
 from xfavot.parameters import Figures
-from xfavot.viz import paper_figures
 from xfavot.viz.drawing import conversions
 from xfavot.viz.paper_figures import Material
 
@@ -100,25 +99,6 @@ def test_a_figure_is_written_with_its_data_and_voices_and_shown(
     shown = capsys.readouterr().out
     assert f"figure {tmp_path / 'figures' / 'fig1' / 'fig1.png'}" in shown
     assert "5 players" in shown
-
-
-def test_the_facts_of_the_overview_are_read_off_the_modules(converter: Converter) -> None:
-    facts = paper_figures.module_facts(converter.config.model)
-    counted = dict(converter.nets.parameter_table())
-    assert {f["module"]: f["parameters"] for f in facts} == {
-        name: count for name, count in counted.items() if name != "total"
-    }
-    assert {f["module"]: (f["takes"], f["gives"], f["heads"]) for f in facts} == {
-        "G_I": ("x s", "face", 0),
-        "G_A": ("x s f0_features", "voice", 0),
-        "E_I": ("x gender", "style", 2),
-        "E_A": ("x gender", "style", 2),
-        "D_I": ("x domain", "logits", 2),
-        "D_A": ("x domain", "logits", 4),
-        "C_A": ("x", "logits", 4),
-        "M": ("z domain", "style", 4),
-    }
-    assert facts[-2]["title"] == "audio classifier"
 
 
 def test_the_automatic_ratio_without_a_study(

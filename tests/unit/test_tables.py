@@ -12,10 +12,9 @@ import pandas as pd
 import pytest
 
 from xfavot import report
-from xfavot.config import ModelConfig
 from xfavot.errors import DataError
 from xfavot.parameters import Tables
-from xfavot.report import artifact, modules, tables
+from xfavot.report import artifact, tables
 from xfavot.report.tables import Evaluations
 
 FID, NISQA = tables.FID, tables.NISQA
@@ -280,46 +279,3 @@ def test_a_cell_without_value_is_written_only_with_its_reason(tmp_path: Path) ->
         artifact.require_columns("here", {**rows[0], "missing": None})
     with pytest.raises(DataError, match=r"'value': 1\.0"):
         artifact.require_columns("here", {**rows[0], "value": 1.0})
-
-
-# Tables 1 and 6 to 9: what training and the modules are, and how the printed tables differ
-
-TOTALS = {
-    "G_I": 43_206_403,
-    "G_A": 45_972_993,
-    "E_I": 20_799_744,
-    "E_A": 13_835_840,
-    "D_I": 20_735_106,
-    "D_A": 13_836_866,
-    "C_A": 13_836_866,
-    "M": 107_500_672,
-}
-
-
-@pytest.mark.parametrize("item", modules.MODULES)
-def test_parameters_of_the_layers_add_up(item: str) -> None:
-    rows = modules.module_table(item, ModelConfig(speakers=0))
-    for name in modules.MODULES[item]:
-        own = [one for one in rows if one["system"] == name]
-        assert sum(one["value"] for one in own[:-1]) == own[-1]["value"] == TOTALS[name]
-        assert [one["task"] for one in own] == [
-            *(f"layer {n}" for n in range(1, len(own))),
-            "whole module",
-        ]
-
-
-def test_layers_say_how_the_printed_table_differs() -> None:
-    model = ModelConfig(speakers=128)
-    rows = modules.module_table("table7", model)
-    differs = {one["task"]: one["published"] for one in rows[:-1] if one["published"] != "the same"}
-    assert differs == {
-        "layer 1": "Conv 1x1 (A21)",
-        "layer 8": "",
-        "layer 12": "not printed (A17)",
-        "layer 17": "",
-        "layer 18": "",
-    }
-    assert cell(rows, task="layer 11")["output"] == "640 x 5 x 48"
-    eights = modules.module_table("table8", model)
-    assert {one["published"] for one in eights if one.get("layer") == "ResBlk"} == {"with IN (A18)"}
-    assert dict(modules.without_values(model).parameter_table())["total"] == 279_724_490

@@ -26,7 +26,7 @@ from xfavot.convert import Converter, Grid, Panel, Task
 from xfavot.data.sample import Example
 from xfavot.errors import DataError
 from xfavot.viz import drawing as drawing_room
-from xfavot.viz import figures, progress, widgets
+from xfavot.viz import progress, widgets
 from xfavot.viz.drawing import conversions, title_of
 
 RNG = np.random.default_rng(0)
@@ -107,13 +107,12 @@ def test_curves_group_terms_and_passes() -> None:
         {"step": s, "a2i/latent/sty": 1.0, "i2i/sty": 2.0, "xm": 3.0, "s_per_step": 1.0, "ok": True}
         for s in range(1, 300)
     ]
-    drawing = figures.curves(records)
+    drawing = drawing_room.curves(records)
     assert [axes.get_title("left") for axes in drawing.figure.axes] == ["sty", "xm"]
     assert drawing.render().startswith(b"\x89PNG")
-    tracks = figures.f0_tracks({"one": np.full(60, 200.0, np.float32)})
-    assert tracks.render("pdf").startswith(b"%PDF")
+    assert drawing.render("pdf").startswith(b"%PDF")
     with pytest.raises(DataError, match="no record holds a term"):
-        figures.curves([{"step": 1}])
+        drawing_room.curves([{"step": 1}])
 
 
 def test_players_do_not_normalise_and_embed_six_at_most(tmp_path: Path) -> None:

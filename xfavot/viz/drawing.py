@@ -1,4 +1,4 @@
-"""How figures look and how they are kept, and the sheet on which conversions are shown.
+"""How figures look and are kept; the sheet of conversions, curves, bars of the correspondence.
 
 One style, safe for the colour-blind. Figures are made without pyplot, so nothing global changes and
 no window opens. Matplotlib comes with the extra ``notebooks``.
@@ -9,20 +9,23 @@ from __future__ import annotations
 import base64
 import functools
 import io
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import chain
+from itertools import chain, cycle
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from xfavot import __version__
 from xfavot.convert import Grid, Panel, Task
 from xfavot.errors import DataError
+from xfavot.evaluation.cpr import CHANCE, TRUTH
 from xfavot.files import write_whole
 
 try:
@@ -30,6 +33,7 @@ try:
     from matplotlib.figure import Figure
     from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
     from matplotlib.gridspec import GridSpec
+    from matplotlib.lines import Line2D
     from matplotlib.patheffects import withStroke
     from matplotlib.text import Text
 except ImportError as error:
@@ -365,3 +369,119 @@ def _panels(grid: Grid) -> Iterable[Panel]:
 
 def _kind(panel: Panel) -> str:
     return "face" if panel.face is not None else "voice" if panel.log_mel is not None else ""
+
+
+# Curves of training
+
+
+NOT_TERMS = ("step", "epoch", "seconds", "s_per_step", "eta_s", "lr", "time", "wall_s", "memory")
+# the paper's order: generators, then discriminators, then the warm-up
+TERM_ORDER = (
+    *("adv", "sty", "ds", "cyc", "sc", "f0", "norm", "advcls", "xm"),
+    *("adv_real", "adv_fake", "r1", "cls", "rec_image", "rec_audio"),
+)
+PASS_ORDER = ("i2i", "a2i", "z2i", "a2a", "i2a", "z2a", "")
+SMOOTHED = 25  # records in the running mean of a long curve
+
+
+@styled
+def curves(metrics: Iterable[Mapping[str, Any]], *, columns: int = 4) -> Drawing:
+    """Draw every logged term over the steps, one small plot a term, one line a pass.
+
+    Terms are named ``g/a2i/sty``: the last part names the plot, the pass before it the line. Terms
+    of the validation split (``val/...``) are dashed.
+
+    Args:
+        metrics: the records of ``metrics.jsonl``, each with a ``step``.
+        columns: plots a row.
+
+    Raises:
+        DataError: no record holds a term.
+    """
+    points = [
+        (*_name(key), record["step"], float(value))
+        for record in metrics
+        for key, value in record.items()
+        if "step" in record and isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    frame = pd.DataFrame(points, columns=["term", "pass", "held_out", "step", "value"])
+    frame = frame[~frame["term"].isin(NOT_TERMS)]
+    if frame.empty:
+        raise DataError("curves: no record holds a term; expected the lines of metrics.jsonl")
+    terms = _ordered(frame["term"], TERM_ORDER)
+    colours = dict(zip(_ordered(frame["pass"], PASS_ORDER), cycle(PALETTE), strict=False))
+    columns = min(columns, len(terms))
+    rows = math.ceil(len(terms) / columns)
+    figure = Figure(figsize=(2.3 * columns, 1.6 * rows + 0.5), layout="constrained")
+    for index, term in enumerate(terms):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        axes.set_title(term)
+        axes.set_xlabel("step" if index + columns >= len(terms) else "")
+        for _, line in frame[frame["term"] == term].groupby(["pass", "held_out"]):
+            name, held_out = line[["pass", "held_out"]].iloc[0]
+            _curve(axes, line, colours[name], held_out=held_out)
+    handles = [Line2D([], [], color=c, label=name or "all") for name, c in colours.items()]
+    if frame["held_out"].any():
+        handles.append(Line2D([], [], color="black", linestyle="--", label="validation"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8))
+    return Drawing(figure)
+
+
+def _name(key: str) -> tuple[str, str, bool]:
+    """Term, pass and whether it is of the validation split."""
+    *before, term = key.split("/")
+    return term, before[-1] if before and "2" in before[-1] else "", key.startswith("val/")
+
+
+def _ordered(names: Iterable[str], order: Sequence[str]) -> list[str]:
+    there = set(names)
+    return [name for name in order if name in there] + sorted(there - set(order))
+
+
+def _curve(axes: Any, line: pd.DataFrame, colour: str, *, held_out: bool) -> None:
+    """Draw a curve; a long one faintly, with its running mean on top."""
+    steps, values = line["step"], line["value"]
+    if held_out:
+        axes.plot(steps, values, "--", color=colour, linewidth=0.9, marker=".", markersize=3)
+        return
+    long = len(values) > 4 * SMOOTHED
+    axes.plot(steps, values, color=colour, alpha=0.25 if long else 1.0, linewidth=0.8)
+    if long:
+        axes.plot(steps, values.rolling(SMOOTHED, center=True).mean(), color=colour)
+
+
+# The correspondence preference ratio (paper: Fig. 5)
+
+
+RECORDED = "#9aa3aa"  # the colour of recordings, which no model made
+
+
+@styled
+def preferences(rows: Sequence[Mapping[str, Any]]) -> Drawing:
+    """Draw the ratio of every system and task as bars: of people, or else of the first classifier.
+
+    Args:
+        rows: of :func:`xfavot.report.study.result_rows`, at least one.
+    """
+    frame = pd.DataFrame(rows)
+    frame = frame[frame["metric"] == frame["metric"][0]]
+    systems, tasks = list(frame["system"].unique()), list(frame["task"].unique())
+    colours, width = cycle(PALETTE), 0.72 / len(systems)
+    figure = Figure(figsize=(5.4, 3.0), layout="constrained")
+    axes = figure.add_subplot()
+    for number, (system, one) in enumerate(frame.groupby("system", sort=False)):
+        x = one["task"].map(tasks.index) + width * (number - (len(systems) - 1) / 2)
+        apart = [one["value"] - one["ci_low"], one["ci_high"] - one["value"]]
+        colour = RECORDED if system == TRUTH else next(colours)
+        axes.bar(x, one["value"], 0.9 * width, color=colour, label=system)
+        axes.errorbar(x, one["value"], apart, fmt="none", ecolor=INK, capsize=2.5)
+        for place, value in zip(x, one["value"], strict=True):
+            axes.text(place, 0.02, f"{value:.2f}", ha="center", color="white", weight="bold")
+    axes.tick_params(axis="x", length=0, labelcolor=INK)
+    axes.axhline(CHANCE, color=INK, linestyle="--", linewidth=0.8)
+    axes.set_xticks(range(len(tasks)), [title_of(Task(task)) for task in tasks])
+    axes.grid(axis="x", visible=False)
+    axes.set(ylim=(0, 1.02), ylabel="CPR", title=f"{frame['metric'].iloc[0]}; dashed: chance")
+    axes.set_xlabel(f"lines: 95 % ({frame['interval'].iloc[0]}), {frame['n'].max()} at most a bar")
+    figure.legend(loc="outside upper left", ncols=4)
+    return Drawing(figure)

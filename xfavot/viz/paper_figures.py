@@ -8,7 +8,6 @@ the captions of Fig. 2 to 10 are INFERRED from the text.
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,21 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from torch import nn
 
 from xfavot.audio.io import save_waveform
 from xfavot.audio.mel import MEL
-from xfavot.config import ModelConfig
 from xfavot.convert import Converter, Grid, open_stores
 from xfavot.convert.inputs import resize_face
 from xfavot.data.sample import HELD_OUT_FIRST, Example, examples, first_split, has_any
 from xfavot.data.store import Store
 from xfavot.errors import DataError
 from xfavot.evaluation import matching
-from xfavot.models.xfavot import XFaVoT
 from xfavot.parameters import Figures
 from xfavot.report import study
 from xfavot.report.artifact import Provenance, write_figure
@@ -45,11 +40,6 @@ PLAYERS = 5  # a figure: 2.4 s at 24 kHz are 0.15 MB in the notebook
 FEWEST_STYLES = 6  # that a map is made of
 AVATARS = "avatars"
 CONVERTED = " converted after "
-NO_SGSIM = (
-    "SGSIM needs its own networks (StyleGAN2 on FFHQ, CLIP, its audio encoder), which this project "
-    "does not have; compare with other checkpoints with -p others, or score its pictures with "
-    "notebooks/evaluate.ipynb -p manifest"
-)
 NO_AVATARS = (
     "there is no prepared store of drawn faces; put pictures (such as faces stylised by JoJoGAN) "
     "into a folder and run notebooks/prepare_data.ipynb -p dataset avatars -p source <folder>"
@@ -312,40 +302,3 @@ def voices_of(grids: Sequence[Grid]) -> dict[str, NDArray[np.float32]]:
             again = sum(other.partition(", ")[0] == label for other in heard)
             heard[f"{label}, {again + 1}" if again else label] = panel.waveform
     return heard
-
-
-def module_facts(cfg: ModelConfig) -> list[dict[str, Any]]:
-    """Read off the modules of a configuration what they take, give and hold.
-
-    Args:
-        cfg: the sizes.
-
-    Returns:
-        A row a module: the paper's symbol, its class in words, the arguments of its forward, what
-        comes out ("face", "voice", "style" or "logits"), residual blocks, outputs to choose from by
-        domain (0 for none) and trained numbers.
-    """
-    with torch.device("meta"):
-        nets = XFaVoT(cfg)
-    counts, facts = dict(nets.parameter_table()), []
-    for name, module in nets.named_children():
-        last = [m for place, m in module.named_modules() if place.endswith("heads")]
-        heads = getattr(module, "domains", 0)
-        if last and isinstance(last[0], nn.Conv2d):
-            heads = last[0].out_channels
-        elif last and isinstance(last[0], nn.Linear):
-            heads = last[0].out_features // cfg.style_dim
-        letters = (f" {one.lower()}" if one.isupper() else one for one in type(module).__name__)
-        gives = {"G_I": "face", "G_A": "voice", "E_I": "style", "E_A": "style", "M": "style"}
-        facts.append(
-            {
-                "module": name,
-                "title": "".join(letters).strip(),
-                "takes": " ".join(inspect.signature(module.forward).parameters),
-                "gives": gives.get(name, "logits"),
-                "blocks": sum(type(m).__name__.endswith("ResBlk") for m in module.modules()),
-                "heads": int(heads),
-                "parameters": counts[name],
-            }
-        )
-    return facts

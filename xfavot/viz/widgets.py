@@ -23,10 +23,8 @@ from xfavot.convert import Converter, Grid, Task, convert_grid
 from xfavot.convert.inputs import read_face, read_voice
 from xfavot.data.sample import Example
 from xfavot.errors import DataError, XFaVoTError, import_optional
-from xfavot.evaluation.copy_synthesis import Copy
 from xfavot.media import kind_of
-from xfavot.viz.drawing import conversions, png_tag
-from xfavot.viz.figures import curves, spread
+from xfavot.viz.drawing import conversions, curves, png_tag
 
 ipython = import_optional("IPython.display", extra="notebooks", purpose="the widgets")
 ipywidgets = import_optional("ipywidgets", extra="notebooks", purpose="the widgets")
@@ -146,12 +144,6 @@ def table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     wide = frame.pivot_table(index=keys, columns="metric", values="value").round(3)
     wide.insert(0, "clips", frame.groupby(keys)["n"].first())
     return wide.rename(columns=lambda name: name.replace("_", " "))
-
-
-def sounds(made: Sequence[Copy]) -> Html:
-    """Show players of recordings and copies, at their own level, six in all."""
-    chosen = spread(made, max(1, MOST_PLAYERS // len(made[0].sounds)))
-    return players({f"{c.label}: {name}": wave for c in chosen for name, wave in c.sounds.items()})
 
 
 # The explorer, and files that people add in it
