@@ -213,33 +213,31 @@ def test_mini_makes_its_own_originals_once(tmp_path: Path, monkeypatch: pytest.M
     generate = pytest.importorskip("xfavot.mini.generate")
     calls: list[Any] = []
 
-    def small(
-        folder: Path, *, speakers: int, seed: int, workers: int, voices: str, on_log: Any
-    ) -> Path:
-        calls.append(folder)
-        for name in ("s01", "s02"):
-            save_waveform(folder / name / "bbaf2n.wav", tone(150.0, 0.6, np.random.default_rng(0)))
-            save_image(folder / name / "bbaf2n_0.png", face((9, 9, 9), 128))
-        (folder / "speakers.csv").write_text("speaker,gender\ns01,f\ns02,m\n", encoding="utf-8")
-        factors = {"schema": SCHEMA, "seed": seed, "speakers": speakers}
-        factors["speech"] = generate.speech_of(voices, speakers=speakers, seed=seed)
-        factors["people"] = {name: {"age": 0.5} for name in ("s01", "s02")}
-        factors["faces"] = {"s01/bbaf2n_0": {"yaw": 3.0}}
-        (folder / "factors.json").write_text(json.dumps(factors), encoding="utf-8")
-        return folder
+    def small(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+        name = f"s{job['number'] + 1:02d}"
+        calls.append(name)
+        save_waveform(folder / name / "bbaf2n.wav", tone(150.0, 0.6, np.random.default_rng(0)))
+        save_image(folder / name / "bbaf2n_0.png", face((9, 9, 9), 128))
+        hidden = {"speaker": name, "gender": "f" if name == "s01" else "m", "age": 0.5}
+        faces = {"bbaf2n_0": {"yaw": 3.0}} if name == "s01" else {}
+        return {"hidden": hidden, "voice": {}, "faces": faces}
 
     def again(seed: int = 5, speakers: int = 2, voices: str = "auto") -> Store:
         return prepare_dataset("mini", "", tmp_path, 0, seed, speakers=speakers, voices=voices)[0]
 
-    monkeypatch.setattr(generate, "generate", small)
+    monkeypatch.setattr(generate, "_in_own_process", small)
+    monkeypatch.setattr(generate, "_unpack", lambda *_: None)
     store = again()
     factors = json.loads((store.path / "factors.json").read_text(encoding="utf-8"))
-    assert factors["people"] == {"mini/s01": {"age": 0.5}, "mini/s02": {"age": 0.5}}
+    assert {name: who["age"] for name, who in factors["people"].items()} == {
+        "mini/s01": 0.5,
+        "mini/s09": 0.5,
+    }
     assert factors["faces"] == [{"yaw": 3.0}, {}]
     (tmp_path / "originals").rename(tmp_path / "away")  # a finished store does not need them
     assert again().items == store.items
     (tmp_path / "away").rename(tmp_path / "originals")
-    assert calls == [tmp_path / "originals" / "mini"]
+    assert sorted(calls) == ["s01", "s09"]
     with pytest.raises(DataError, match="seed is 5, now 6"):
         again(seed=6)
     with pytest.raises(DataError, match="speakers is 2, now 3"):

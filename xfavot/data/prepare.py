@@ -47,7 +47,7 @@ from xfavot.files import whole
 from xfavot.image.align import align_face, align_points, align_quad, detect, outside_share
 from xfavot.image.io import load_frames, load_image, resize_image
 from xfavot.media import MediaError
-from xfavot.mini.generate import originals, speech_of
+from xfavot.mini.generate import generate, speech_of
 from xfavot.mini.people import SCHEMA
 
 RECORD = "prepare.json"  # beside store.json: how the store was made
@@ -596,7 +596,7 @@ def prepare_dataset(
                 continue
             folder = Path(data_root) / ORIGINALS / corpus
             size = {"speakers": speakers, "seed": seed, "workers": max(workers, 1)}
-            originals(folder, **size, voices=voices, on_log=log)
+            generate(folder, **size, voices=voices, on_log=log)
         if download and corpora.describe(corpus).download:
             corpora.download(corpus, source, on_log=log)
         try:

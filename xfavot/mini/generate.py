@@ -162,7 +162,7 @@ def generate(
     voices: str = "auto",
     on_log: Callable[[str], None] | None = None,
 ) -> Path:
-    """Make the embedded audio-visual corpus.
+    """Make the embedded audio-visual corpus, or see that it is made.
 
     A speaker of a seed is the same in a corpus of any size, and the clips and pictures of a smaller
     corpus are among those of a larger one; but shipped clips went through Opus. Bytes depend on the
@@ -173,7 +173,7 @@ def generate(
     steps of 16 bits; Kokoro's 8-bit network may speak otherwise on another kind of processor.
 
     Args:
-        folder: where to; must not exist yet, or be an empty folder.
+        folder: where to; must not exist yet, be an empty folder, or hold this very corpus.
         speakers: how many, 2 to 1,000, half of them women.
         utterances: sentences a speaker.
         faces_per_clip: pictures a sentence.
@@ -186,18 +186,29 @@ def generate(
         `folder`, which appears only when it is complete.
 
     Raises:
-        DataError: a number is too small or too large, the folder is taken, an extra or Kokoro is
-            missing.
+        DataError: a number is too small or too large, the folder is taken (by another generator's,
+            seed's or size's originals, too), an extra or Kokoro is missing.
     """
+    log = on_log or (lambda line: None)
     shared: dict[str, Any] = {"utterances": utterances, "seed": seed}
     speech = speech_of(voices, speakers=speakers, **shared)
     shared |= {"faces_per_clip": faces_per_clip, "speech": speech}
+    factors = {"schema": SCHEMA, "speakers": speakers, **shared}
     if not 2 <= speakers <= MOST_SPEAKERS or not 1 <= utterances <= MOST_SENTENCES:
         raise DataError(
             f"mini: {speakers} speakers, {utterances} utterances each; expected 2 to "
             f"{MOST_SPEAKERS}, and 1 to {MOST_SENTENCES}; choose other numbers"
         )
     folder = Path(folder).resolve()
+    if (folder / "factors.json").is_file():
+        known = json.loads((folder / "factors.json").read_text(encoding="utf-8"))
+        if (there := {key: known.get(key) for key in factors}) != factors:
+            raise DataError(
+                f"{folder} holds originals of {there}; expected {factors}; remove the folder or "
+                "choose another"
+            )
+        log(f"mini: originals in {folder} are ready")
+        return folder
     if folder.exists() and any(folder.iterdir()):
         raise DataError(
             f"{folder} is not empty; expected a new folder for the corpus `mini`; "
@@ -220,8 +231,7 @@ def generate(
         if speech.startswith(SHIPPED):
             spoken = map(code, sentences(seed, number, utterances))
             _unpack(partial, entry["hidden"]["speaker"], spoken)
-        if on_log is not None:
-            on_log(f"mini: {entry['hidden']['speaker']} made ({next(done)} of {speakers})")
+        log(f"mini: {entry['hidden']['speaker']} made ({next(done)} of {speakers})")
         return entry
 
     try:
@@ -232,45 +242,14 @@ def generate(
         (partial / "speakers.csv").write_text("speaker,gender\n" + "".join(rows), encoding="utf-8")
         people = {who: {**e["hidden"], "voice": e["voice"]} for who, e in cast.items()}
         faces = {f"{who}/{name}": p for who, e in cast.items() for name, p in e["faces"].items()}
-        factors = {"schema": SCHEMA, "speakers": speakers, **shared, "people": people}
-        factors["faces"] = faces
-        text = json.dumps(factors, indent=1, sort_keys=True) + "\n"
+        every = {**factors, "people": people, "faces": faces}
+        text = json.dumps(every, indent=1, sort_keys=True) + "\n"
         (partial / "factors.json").write_text(text, encoding="utf-8")
         if folder.exists():
             folder.rmdir()
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return folder
-
-
-def originals(
-    folder: Path,
-    *,
-    speakers: int,
-    seed: int,
-    workers: int,
-    on_log: Callable[[str], None],
-    voices: str = "auto",
-) -> Path:
-    """Make the corpus as :func:`generate` does by default, or see that it is made.
-
-    Raises:
-        DataError: another generator, number of speakers, seed or speech made what is there.
-    """
-    if not (folder / "factors.json").is_file():
-        return generate(
-            folder, speakers=speakers, seed=seed, workers=workers, voices=voices, on_log=on_log
-        )
-    made = json.loads((folder / "factors.json").read_text(encoding="utf-8"))
-    speech = speech_of(voices, speakers=speakers, seed=seed)
-    wanted = {"schema": SCHEMA, "seed": seed, "speakers": speakers, "speech": speech}
-    if (found := {key: made.get(key) for key in wanted}) != wanted:
-        raise DataError(
-            f"{folder} holds originals of {found}; expected {wanted}; remove the folder or choose "
-            "another data_root"
-        )
-    on_log(f"mini: originals in {folder} are ready")
     return folder
 
 

@@ -31,13 +31,18 @@ SAMPLE_RATE_HZ = 24_000
 PERIOD_MS = 5.0  # WORLD's frame period
 LEVEL_DB = -24.0  # RMS of the spoken part, relative to full scale
 NOISE_DB = -68.0  # RMS of the room's noise
-COMMANDS = ("bin", "lay", "place", "set")
-COLOURS = ("blue", "green", "red", "white")
-PREPOSITIONS = ("at", "by", "in", "with")
-LETTERS = "abcdefghijklmnopqrstuvxyz"  # without w, as in GRID
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-ADVERBS = ("again", "now", "please", "soon")
-SLOTS = (COMMANDS, COLOURS, PREPOSITIONS, LETTERS, DIGITS, ADVERBS)  # GRID's grammar
+SLOTS = (  # GRID's grammar
+    ("bin", "lay", "place", "set"),
+    ("blue", "green", "red", "white"),
+    ("at", "by", "in", "with"),
+    tuple("abcdefghijklmnopqrstuvxyz"),  # without w
+    DIGITS,
+    ("again", "now", "please", "soon"),
+)
+# what stands for a word in the name of a sentence
+SIGNS = {word: word[0] for slot in SLOTS for word in slot}
+SIGNS |= dict(zip(DIGITS, "z123456789", strict=True))
 MOST_SENTENCES = 10_000  # a speaker, of the 64,000 of the grammar
 KOKORO, ESPEAK = "kokoro", "espeak"  # synthesisers
 BASES = {  # their voices by sex, the best first
@@ -100,9 +105,7 @@ def voice_of(person: Person, index: int, synthesiser: str = KOKORO) -> Voice:
 
 def code(words: tuple[str, ...]) -> str:
     """GRID's name of a sentence, e.g. `bbaf2n` for "bin blue at f two now" (zero is `z`)."""
-    command, colour, preposition, letter, digit, adverb = words
-    number = "z" if digit == "zero" else str(DIGITS.index(digit))
-    return command[0] + colour[0] + preposition[0] + letter + number + adverb[0]
+    return "".join(map(SIGNS.__getitem__, words))
 
 
 def sentences(seed: int, number: int, count: int) -> list[tuple[str, ...]]:

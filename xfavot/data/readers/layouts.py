@@ -29,7 +29,7 @@ from xfavot.data.readers import (
     reader,
 )
 from xfavot.errors import DataError
-from xfavot.mini.speak import DIGITS, SLOTS
+from xfavot.mini.speak import SIGNS, SLOTS
 
 __all__ = ["READERS"]
 
@@ -80,11 +80,6 @@ def mini(source: Source) -> Iterator[Clip]:
 WOMEN = frozenset({4, 7, 11, 15, 16, 18, 20, 22, 23, 24, 25, 29, 31, 33, 34})
 SPEAKERS = range(1, 35)
 SECONDS = 3.0  # of every film (75 frames at 25 a second); a shorter one was cut off
-# Of each slot of a sentence, the sign that stands for a word in a file's name
-WORD_OF: tuple[dict[str, str], ...] = tuple(
-    dict(zip("z123456789" if slot is DIGITS else [word[0] for word in slot], slot, strict=True))
-    for slot in SLOTS
-)
 _GRID_SPEAKER = re.compile(r"/s(\d{1,2})(?:[_.\- ][^/]*)?(?=/)", re.IGNORECASE)
 
 
@@ -130,8 +125,9 @@ def grid(source: Source) -> Iterator[Clip | Reject]:
 
 def sentence_of(name: str) -> str:
     """Spell the sentence of a GRID file's name (``bbaf2n``); one that is no code gives ``""``."""
-    words = [slot.get(sign, "") for slot, sign in zip(WORD_OF, name.casefold(), strict=False)]
-    return " ".join(words) if all(words) and len(name) == len(WORD_OF) else ""
+    signs = zip(SLOTS, name.casefold(), strict=False)
+    words = [word for slot, sign in signs for word in slot if SIGNS[word] == sign]
+    return " ".join(words) if len(words) == len(name) == len(SLOTS) else ""
 
 
 UNLISTED = {"p280": "f"}  # absent from VCTK's list of 0.80, a woman in that of 0.92
