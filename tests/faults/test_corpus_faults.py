@@ -26,8 +26,8 @@ from tests.unit.store_factory import tone
 from tests.unit.test_prepare import LANDMARKS, found_at, make, write_film, write_vctk
 from xfavot.audio.io import load_waveform, save_waveform
 from xfavot.data import prepare
-from xfavot.data.readers import NOT_NEEDED, NOTED, Clip
-from xfavot.data.readers.layouts import READERS
+from xfavot.data.readers import NOT_NEEDED, NOTED
+from xfavot.data.readers.layouts import scan
 from xfavot.data.report import summary
 from xfavot.data.store import Store
 from xfavot.errors import DataError
@@ -101,7 +101,7 @@ def test_films_of_odd_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(folder)
     assert len(load_waveform("concat:x.mpg")) > 20_000
     assert load_frames("%03d.mpg", 1)[0].shape == (144, 176, 3)
-    items = [r for r in READERS["clips"].scan(tmp_path, seed=0) if isinstance(r, Clip)]
+    items = list(scan("clips", tmp_path, 0).clips.values())
     assert len(items) == 4
     done = [prepare.process(clip) for clip in items]
     assert [len(made["faces"]) for made in done] == [4] * 4
@@ -193,7 +193,7 @@ def test_of_an_animation_the_first_picture_is_taken(tmp_path: Path, suffix: str)
     assert abs(float(load_image(path).mean()) - 200) < 4
     (tmp_path / "avatars").mkdir()
     os.link(path, tmp_path / "avatars" / path.name)
-    assert [r.source.name for r in READERS["avatars"].scan(tmp_path, seed=0)] == [path.name]
+    assert [*scan("avatars", tmp_path, 0).clips] == [path.name]
 
 
 def bomb(width: int, height: int) -> bytes:

@@ -18,8 +18,7 @@ from tests.faults.loopback import BODY, Loopback, file, status
 from xfavot import presets
 from xfavot.data import corpora
 from xfavot.data.corpora import Download, describe, download, offer
-from xfavot.data.readers import Clip
-from xfavot.data.readers.layouts import READERS
+from xfavot.data.readers.layouts import scan
 from xfavot.errors import ConfigError, DataError
 
 
@@ -62,8 +61,7 @@ def grid(web: Loopback, monkeypatch: pytest.MonkeyPatch) -> Loopback:
 
 
 def clips(corpus: str, source: Path) -> list[str]:
-    found = [c for c in READERS[corpus].scan(source, seed=0) if isinstance(c, Clip)]
-    return [clip.id for clip in found]
+    return [*scan(corpus, source, 0).clips]
 
 
 def test_grid_from_a_record(grid: Loopback, tmp_path: Path, monkeypatch: Any) -> None:

@@ -16,13 +16,12 @@ from xfavot.data.readers import (
     NOT_NEEDED,
     UNUSED,
     Clip,
-    Reject,
     Source,
     corpus_folder,
     fraction,
     read_speakers,
 )
-from xfavot.data.readers.layouts import READERS, sentence_of
+from xfavot.data.readers.layouts import READERS, scan, sentence_of
 from xfavot.errors import DataError
 
 
@@ -34,27 +33,27 @@ def put(root: Path, *names: str, text: str = "x") -> None:
 
 
 def clips(corpus: str, source: Path, seed: int = 0) -> dict[str, Clip]:
-    read = [r for r in READERS[corpus].scan(source, seed=seed) if isinstance(r, Clip)]
+    read = list(scan(corpus, source, seed).clips.values())
     assert len({clip.id for clip in read}) == len(read)
     return {clip.id: clip for clip in read}
 
 
 def rejects(corpus: str, source: Path) -> dict[str, str]:
     """Reason by name of the file, or by name of the folder of a class that is left out."""
-    read = [r for r in READERS[corpus].scan(source, seed=0) if isinstance(r, Reject)]
+    read = scan(corpus, source, 0).rejects
     return {reject.source.name: reject.reason for reject in read}
 
 
 def left_out(corpus: str, source: Path) -> dict[str, int]:
     """Number of files by the first two words of each class that is left out."""
-    read = [r for r in READERS[corpus].scan(source, seed=0) if isinstance(r, Reject)]
+    read = scan(corpus, source, 0).rejects
     counted = [re.match(r"([\d,]+) files?: (\w+ \w+)", r.detail) for r in read]
     return {match[2]: int(match[1].replace(",", "")) for match in counted if match}
 
 
 def row_notes(corpus: str, source: Path) -> dict[str, str]:
     """What is said of the rows of lists, by reason."""
-    read = [r for r in READERS[corpus].scan(source, seed=0) if isinstance(r, Reject)]
+    read = scan(corpus, source, 0).rejects
     return {r.reason: r.detail for r in read if r.reason in (MALFORMED, UNUSED)}
 
 

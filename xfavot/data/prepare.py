@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from multiprocessing import get_context, parent_process
@@ -38,8 +37,8 @@ from xfavot.audio.io import PCM_SCALE, MediaNote, load_waveform
 from xfavot.audio.mel import MEL, log_mel
 from xfavot.config import key_of
 from xfavot.data import corpora
-from xfavot.data.readers import NOTED, VAL_SHARE, Clip, Reject, corpus_folder, fraction, printable
-from xfavot.data.readers.layouts import READERS
+from xfavot.data.readers import NOTED, VAL_SHARE, Clip, Reject, Source, fraction, printable
+from xfavot.data.readers.layouts import scan
 from xfavot.data.report import CARD, PAGE, summary, write_report
 from xfavot.data.store import ARRAYS, HEAD, Store, open_stores, write_store
 from xfavot.errors import DataError, import_optional
@@ -263,45 +262,7 @@ def _start_worker() -> None:
         threading.Thread(target=watch, daemon=True).start()
 
 
-# What is to be prepared, and whether it has been: the scan of a source, the record of a store
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a scan found."""
-
-    corpus: str
-    root: Path
-    clips: dict[str, Clip]
-    rejects: list[Reject]
-    fingerprint: str
-
-
-def scan(corpus: str, source: Path | str, seed: int) -> Plan:
-    """List the clips of a source; a second clip of one id is rejected.
-
-    Args:
-        corpus: its name.
-        source: the corpus's own folder, or one that holds one folder a corpus.
-        seed: of the splits that a corpus draws itself.
-
-    Raises:
-        DataError: the source is missing or holds nothing in the corpus's layout.
-    """
-    source = Path(source)
-    clips: dict[str, Clip] = {}
-    rejects: list[Reject] = []
-    for record in READERS[corpus].scan(source, seed=seed):
-        if isinstance(record, Reject):
-            rejects.append(record)
-        elif record.id in clips:
-            detail = f"{record.id} is also {clips[record.id].source}, which is taken"
-            rejects.append(Reject(source=record.source, reason="second copy", detail=detail))
-        else:
-            clips[record.id] = record
-    sizes = "".join(f"{clip.id}\0{_state(clip.source)[0]}\0" for clip in clips.values())
-    fingerprint = hashlib.sha256(sizes.encode()).hexdigest()[:16]
-    return Plan(corpus, corpus_folder(source, corpus), clips, rejects, fingerprint)
+# What is to be prepared, and whether it has been
 
 
 def _state(path: Path) -> list[int]:
@@ -390,12 +351,12 @@ def assign_splits(clips: Iterable[Clip], *, seed: int, held_out: Iterable[str]) 
 
 
 def prepare(
-    plan: Plan, wanted: Mapping[str, Any], data_root: Path | str, workers: int, log: Log
+    plan: Source, wanted: Mapping[str, Any], data_root: Path | str, workers: int, log: Log
 ) -> Store:
     """Make the prepared store of one corpus, or open it if it is there already.
 
     Args:
-        plan: what :func:`scan` found.
+        plan: what :func:`xfavot.data.readers.scan` found.
         wanted: what :func:`asked_for` says.
         data_root: the store becomes ``<data_root>/<corpus>``.
         workers: processes; 0 works in this one.
@@ -410,7 +371,8 @@ def prepare(
             next run).
     """
     target = Path(data_root) / plan.corpus
-    record = {**wanted, "fingerprint": plan.fingerprint}
+    sizes = "".join(f"{clip.id}\0{_state(clip.source)[0]}\0" for clip in plan.clips.values())
+    record = {**wanted, "fingerprint": hashlib.sha256(sizes.encode()).hexdigest()[:16]}
     store = existing(target, record)
     if store is None:
         for package in ("av", "PIL", "pyworld", "soxr"):  # lest all clips be quarantined
@@ -430,7 +392,7 @@ def prepare(
     return store
 
 
-def _made_ready(plan: Plan, folder: Path, workers: int, log: Log) -> dict[str, tuple[Path, Made]]:
+def _made_ready(plan: Source, folder: Path, workers: int, log: Log) -> dict[str, tuple[Path, Made]]:
     """Make each clip of a plan ready in a file of its own, but for those that a run left before.
 
     Returns:
@@ -477,7 +439,7 @@ def _keep(clip: Clip, folder: Path) -> Made:
 
 
 def _assembled(
-    plan: Plan, target: Path, record: Mapping[str, Any], ready: Mapping[str, tuple[Path, Made]]
+    plan: Source, target: Path, record: Mapping[str, Any], ready: Mapping[str, tuple[Path, Made]]
 ) -> Store:
     """Write the store of clips that are all ready."""
     accepted, rejects = list[Clip](), [*plan.rejects]

@@ -194,15 +194,19 @@ class Source:
 
     Attributes:
         folders: each folder below it (as a path in it) with its files, sorted.
+        clips: by id, and
+        rejects: whatever is no clip, as :func:`scan` finds them.
+        used: files that are in either, or were read.
     """
 
     def __init__(self, root: Path, corpus: str = "", *, seed: int) -> None:
         """Walk through the folder."""
         self.root, self.corpus, self.seed = root, corpus, seed
         self.folders: list[tuple[Path, list[Path]]] = []
-        self._odd: list[Reject] = []  # what is no plain file or cannot be opened
+        self.clips: dict[str, Clip] = {}
+        self.rejects: list[Reject] = []
         self._counted: dict[str, list[Path]] = defaultdict(list)  # what is left out, by class
-        self._used: set[Path] = {root / "speakers.csv"}
+        self.used: set[Path] = {root / "speakers.csv"}
         self._asked: set[str] = set()  # rows of speakers.csv
         entered, tops = set[tuple[int, int]](), [str(root)]
         for top in tops:  # grows by the links to folders that are met
@@ -213,7 +217,7 @@ class Source:
                     continue
                 entered.add(key)
                 if not names and not below and here.suffix.casefold() in _KINDS:
-                    self._odd.append(Reject(here, "a folder, not a file", "named like a file"))
+                    self.rejects.append(Reject(here, "a folder, not a file", "named like a file"))
                 self._hide(here, names, "files")
                 self._hide(here, below, "folders")
                 tops += [str(here / name) for name in below if os.path.islink(here / name)]
@@ -223,11 +227,11 @@ class Source:
                         files.append(path)  # a link that leads nowhere is met again, and named
                     else:
                         why = "a pipe, a device or a socket"
-                        self._odd.append(Reject(path, "not a plain file", why))
+                        self.rejects.append(Reject(path, "not a plain file", why))
                 self.folders.append((here.relative_to(root), files))
 
     def _shut(self, error: OSError) -> None:
-        self._odd.append(Reject(Path(error.filename), "cannot be opened", str(error)))
+        self.rejects.append(Reject(Path(error.filename), "cannot be opened", str(error)))
 
     def _hide(self, here: Path, names: list[str], what: str) -> None:
         """Sort names, and take those out that a dot begins."""
@@ -276,20 +280,20 @@ class Source:
                 if code is not None:
                     codes[name] = None  # whatever else is said of it
         if odd:
-            self._odd.append(note(path, MALFORMED, "rows are not one name with one gender", odd))
+            self.rejects.append(note(path, MALFORMED, "rows are not one name with one gender", odd))
         return {name: code for name, code in codes.items() if code is not None}
 
     def unused(self, path: Path, rows: Mapping[str, str], used: Collection[str]) -> None:
         """Note the rows of a list whose names no clip has."""
         if names := [name for name in rows if name not in used]:
             what = f"of {len(rows):,} rows have no clip here"
-            self._odd.append(note(path, UNUSED, what, names))
+            self.rejects.append(note(path, UNUSED, what, names))
 
     def text(self, path: Path | None) -> str:
         """Read a small text file of unknown encoding; an absent or unreadable one gives ``""``."""
         with suppress(OSError):
             if path and path.is_file():
-                self._used.add(path)
+                self.used.add(path)
                 return path.read_bytes().decode("utf-8-sig", errors="replace")
         return ""
 
@@ -302,17 +306,12 @@ class Source:
         gender = self.gender(speaker) or known
         return Clip(f"{speaker}/{name}", kind, f"{self.corpus}/{speaker}", gender, **more)
 
-    def rest(self, taken: set[Path]) -> Iterator[Reject]:
-        """Account for everything that no record of a reader names and that was not read.
-
-        Args:
-            taken: the files that records name.
-        """
+    def account(self) -> None:
+        """Account for everything that no record of a reader names and that was not read."""
         if "speakers" in vars(self):  # the reader has asked for genders
             self.unused(self.root / "speakers.csv", self.speakers, self._asked)
-        yield from self._odd
         for path in (path for _, files in self.folders for path in files):
-            if path not in taken and path not in self._used:
+            if path not in self.used:
                 kind = media_kind(path)
                 why = f"{kind} files that this corpus's reader leaves out"
                 why = why if kind else "other files (neither sound, picture nor film)"
@@ -320,7 +319,7 @@ class Source:
         for why, paths in self._counted.items():
             what = f"{'file' if len(paths) == 1 else 'files'}: {why}"
             place, names = Path(os.path.commonpath(paths)), [path.name for path in paths]
-            yield note(place, NOT_NEEDED, what, names)
+            self.rejects.append(note(place, NOT_NEEDED, what, names))
 
 
 Read = Callable[[Source], Iterator[Clip | Reject]]
@@ -330,48 +329,9 @@ Read = Callable[[Source], Iterator[Clip | Reject]]
 class Reader:
     """The reader of one corpus."""
 
-    corpus: str
     layout: str  # that is expected, in words
     names: tuple[str, ...]  # of its folder
     read: Read
-
-    def scan(self, source: Path, *, seed: int) -> Iterator[Clip | Reject]:
-        """Yield every clip below `source` in a stable order, then whatever is no clip.
-
-        Raises:
-            DataError: the folder is missing or holds nothing in the corpus's layout, or a table
-                beside the corpus contradicts itself.
-        """
-        root = corpus_folder(source, self.corpus)
-        folder = Source(root, self.corpus, seed=seed)
-        taken: set[Path] = set()
-        rejects: list[Reject] = []
-        clips = 0
-        for record in self.read(folder):
-            if isinstance(record, Reject):
-                taken.add(record.source)
-                rejects.append(record)
-            else:  # whatever is not UTF-8 in the names of files is spelled out
-                clips += 1
-                taken.update(record.files)
-                extra = {k: printable(x) if k == "group" else x for k, x in record.extra.items()}
-                name, speaker = printable(record.id), printable(record.speaker)
-                yield replace(record, id=name, speaker=speaker, extra=extra)
-        rejects += folder.rest(taken)
-        for other in sorted(source.iterdir() if source != root else ()):
-            if other != root and other.is_dir() and other.name.casefold() in self.names:
-                detail = f"a second folder of {self.corpus}; {root.name} is taken"
-                rejects.append(Reject(other, NOT_NEEDED, detail))
-        if not clips:
-            seen = "".join(f"; {r.source}: {r.reason} ({r.detail})" for r in rejects[:EXAMPLES])
-            if any(path.suffix in ARCHIVES for _, files in folder.folders for path in files):
-                seen += "; it holds archives: unpack them first"
-            raise DataError(
-                f"source folder {str(source)!r} holds no clip of {self.corpus}{seen}; expected "
-                f"{self.layout}; set `source` to that folder or to one that holds "
-                f"{self.corpus!r} as a folder"
-            )
-        yield from rejects
 
 
 READERS: dict[str, Reader] = {}
@@ -381,7 +341,7 @@ def reader(layout: str, *names: str) -> Callable[[Read], Read]:
     """Register the function that reads the corpus of its name; `names` are others of its folder."""
 
     def register(read: Read) -> Read:
-        READERS[read.__name__] = Reader(read.__name__, layout, (read.__name__, *names), read)
+        READERS[read.__name__] = Reader(layout, (read.__name__, *names), read)
         return read
 
     return register
@@ -413,5 +373,53 @@ def corpus_folder(source: Path, corpus: str) -> Path:
         raise DataError(
             f"source folder {str(source)!r} holds {', '.join(others)} but no folder {corpus!r}; "
             f"put the {corpus} originals into a folder of that name, or set `source` to them"
+        )
+    return source
+
+
+def scan(corpus: str, folder: Path | str, seed: int) -> Source:
+    """List the clips of a corpus in a stable order, and whatever is no clip.
+
+    Args:
+        corpus: its name.
+        folder: the corpus's own, or one that holds one folder a corpus.
+        seed: of the splits that a corpus draws itself.
+
+    Returns:
+        The folder with its `clips`, a second one of an id being rejected, and `rejects`.
+
+    Raises:
+        DataError: the folder is missing or holds nothing in the corpus's layout, or a table beside
+            the corpus contradicts itself.
+    """
+    folder, reader = Path(folder), READERS[corpus]
+    source = Source(corpus_folder(folder, corpus), corpus, seed=seed)
+    rejects = source.rejects
+    for record in reader.read(source):
+        if isinstance(record, Reject):
+            source.used.add(record.source)
+            rejects.append(record)
+            continue
+        source.used.update(record.files)
+        # whatever is not UTF-8 in the names of files is spelled out
+        extra = {k: printable(x) if k == "group" else x for k, x in record.extra.items()}
+        name, speaker = printable(record.id), printable(record.speaker)
+        clip = replace(record, id=name, speaker=speaker, extra=extra)
+        if (first := source.clips.setdefault(name, clip)) is not clip:
+            detail = f"{name} is also {first.source}, which is taken"
+            rejects.append(Reject(clip.source, "second copy", detail))
+    source.account()
+    for other in sorted(folder.iterdir() if folder != source.root else ()):
+        if other != source.root and other.is_dir() and other.name.casefold() in reader.names:
+            detail = f"a second folder of {corpus}; {source.root.name} is taken"
+            rejects.append(Reject(other, NOT_NEEDED, detail))
+    if not source.clips:
+        seen = "".join(f"; {r.source}: {r.reason} ({r.detail})" for r in rejects[:EXAMPLES])
+        if any(path.suffix in ARCHIVES for _, files in source.folders for path in files):
+            seen += "; it holds archives: unpack them first"
+        raise DataError(
+            f"source folder {str(folder)!r} holds no clip of {corpus}{seen}; expected "
+            f"{reader.layout}; set `source` to that folder or to one that holds {corpus!r} as a "
+            "folder"
         )
     return source

@@ -27,11 +27,12 @@ from xfavot.data.readers import (
     media_kind,
     of_kind,
     reader,
+    scan,
 )
 from xfavot.errors import DataError
 from xfavot.mini.speak import SIGNS, SLOTS
 
-__all__ = ["READERS"]
+__all__ = ["READERS", "scan"]
 
 HELD_OUT_SHARE = 0.125  # of the utterances of each person of `mini`: 3 of 24
 
