@@ -12,13 +12,13 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from xfavot import presets
 from xfavot.errors import ConfigError
-from xfavot.strict import build, check_options, merge, option, require, typed
+from xfavot.strict import Settings, build, check_options, merge, option, require, typed
 
 FROM_PRESET = -1  # neutral value of whole-number parameters
 TERMS_WITHOUT_WEIGHT = ("adv",)
@@ -33,17 +33,14 @@ PLACES = ("name", "data_root", "run_root")
 ALWAYS_SAID = ("dataset", "image_size", "mel_frames", "xm", "steps", "batch_size", "precision")
 
 
-class Section:
+class Section(Settings):
     """A part of a run, which checks itself."""
-
-    __slots__ = ()
 
     def __post_init__(self) -> None:
         """Hold every setting against its bounds."""
         check_options(self, type(self).__name__.removesuffix("Config").lower())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig(Section):
     """Which prepared stores are read, and how batches are drawn from them."""
 
@@ -52,7 +49,6 @@ class DataConfig(Section):
     augment: bool = False  # A30: random flip and resized crop of faces
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig(Section):
     """Sizes of the eight modules (Tables 6 to 9) and of the two frozen networks."""
 
@@ -78,7 +74,7 @@ class ModelConfig(Section):
 
     def __post_init__(self) -> None:
         """Check that the sizes fit together."""
-        Section.__post_init__(self)
+        super().__post_init__()
         size, frames, groups = self.image_size, self.mel_frames, self.content_width
         power = size & (size - 1) == 0
         require(power, "model.image_size", size, "a power of two", "use 64 or 128")
@@ -90,7 +86,6 @@ class ModelConfig(Section):
         require(groups % 8 == 0, "model.content_width", groups, "a multiple of 8", "use 64")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LossConfig(Section):
     """Weight of every term; a weight of 0 switches the term off. A4: all values lost."""
 
@@ -113,7 +108,6 @@ class LossConfig(Section):
     r1_audio: float = option(1.0, least=0)  # A3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainConfig(Section):
     """Training of the F0 and the content network (A28), and of a vocoder where one is asked for.
 
@@ -132,7 +126,6 @@ class PretrainConfig(Section):
     vocoder_batch_size: int = option(8, above=0)  # crops of 0.8 s
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig(Section):
     """The optimisation: length, batch, rates, update rule, bookkeeping."""
 
@@ -171,14 +164,13 @@ class TrainConfig(Section):
 
     def __post_init__(self) -> None:
         """Check lengths, rates and names."""
-        Section.__post_init__(self)
+        super().__post_init__()
         known = bool(self.modalities) and set(self.modalities) <= set(MODALITIES)
         require(known, "train.modalities", self.modalities, f"some of {MODALITIES}", "name one")
         require_device("train.device", self.device)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunConfig:
+class RunConfig(Settings):
     """Everything that defines a run."""
 
     name: str = ""

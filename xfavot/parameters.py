@@ -12,7 +12,6 @@ import dataclasses
 import os
 import sys
 import typing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +19,7 @@ from xfavot import config
 from xfavot.config import FROM_PRESET, NETWORKS, PRECISIONS, VOCODER, RunConfig, corpora_of, place
 from xfavot.errors import ConfigError
 from xfavot.presets import parse
-from xfavot.strict import check_options, nearest, option, require, typed
+from xfavot.strict import Settings, check_options, nearest, option, require, typed
 
 if typing.TYPE_CHECKING:
     from typing import Self
@@ -40,8 +39,7 @@ MINI_CONVERSIONS = 24  # voices a task, faces a direction; minutes, not hours
 FOLDERS = ("data_root", "run_root", "out", "answers", "manifest", "study")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parameters:
+class Parameters(Settings):
     """What all notebooks share; fields stand in the order of the notebook's cell."""
 
     dataset: str = option("mini", "mixture of corpora, see docs/training.md")
@@ -118,21 +116,18 @@ def names_of(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OnDevice(Parameters):
     """What the notebooks share that compute with networks."""
 
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OnRuns(OnDevice):
     """What the notebooks share that read or write runs too."""
 
     run_root: str = option("runs", "folder of runs")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Prepare(Parameters):
     """Of `prepare_data`: which originals become prepared stores."""
 
@@ -144,7 +139,7 @@ class Prepare(Parameters):
 
     def __post_init__(self) -> None:
         """Check that real data have a source."""
-        Parameters.__post_init__(self)
+        super().__post_init__()
         for name, usual in {"speakers": 16, "voices": "auto"}.items():
             given = getattr(self, name)
             says = f"{usual} for {self.dataset}"
@@ -166,7 +161,6 @@ class Prepare(Parameters):
         return self.workers or os.cpu_count() or 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Train(OnRuns):
     """Of `train`: one run, a row of the paper's tables at some size."""
 
@@ -179,7 +173,6 @@ class Train(OnRuns):
     overrides: dict[str, Any] = option({}, "dotted settings, such as loss.xm, to values")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Method(OnDevice):
     """Of `method`: the data of one batch and the size of the modules that it goes through.
 
@@ -190,7 +183,6 @@ class Method(OnDevice):
     FIXED: ClassVar[dict[str, Any]] = {"overrides": {"pretrain.source": "shipped"}}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Pretrain(OnRuns):
     """Of `pretrain`: a network that stays frozen in the GAN, or a vocoder."""
 
@@ -212,7 +204,6 @@ class Pretrain(OnRuns):
         return dataclasses.replace(run, pretrain=dataclasses.replace(run.pretrain, **lengths))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark(OnDevice):
     """Of `benchmark`: what is measured at the paper's sizes, how often, and where it is written."""
 
@@ -226,7 +217,6 @@ class Benchmark(OnDevice):
         return "smoke" if self.rounds < 5 else "reduced"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Tables(Parameters):
     """Of `tables`: the tables of which dataset, from which runs; Tables 6 to 9 are the paper's."""
 
@@ -235,7 +225,6 @@ class Tables(Parameters):
     FIXED: ClassVar[dict[str, Any]] = {"preset": "paper"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Explore(OnRuns):
     """Of `explore`: a checkpoint, and samples to convert."""
 
@@ -243,7 +232,6 @@ class Explore(OnRuns):
     vocoder: str = option("source_filter", "a vocoder's name, or its weights on disk")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluate(Explore):
     """Of `evaluate`: a checkpoint by the paper's protocol, or external outputs."""
 
@@ -256,7 +244,7 @@ class Evaluate(Explore):
 
     def __post_init__(self) -> None:
         """Check the metrics."""
-        Parameters.__post_init__(self)
+        super().__post_init__()
         for name in names_of(self.metrics):
             if name not in (ALL, *METRICS):
                 raise ConfigError(f"metrics is {name!r}; {nearest(name, (ALL, *METRICS))}")
@@ -274,7 +262,6 @@ class Evaluate(Explore):
         return few if self.conversions == FROM_PRESET else self.conversions
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Study(Explore):
     """Of `cpr_study`: what is asked, of which models, and where its pages lie.
 
@@ -296,7 +283,6 @@ class Study(Explore):
         return () if self.checkpoint == NO_MODEL else listed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Figures(Explore):
     """Of `figures`: one checkpoint, others to compare, a study."""
 
@@ -308,7 +294,7 @@ class Figures(Explore):
 
     def __post_init__(self) -> None:
         """Check that answers come with their study."""
-        Parameters.__post_init__(self)
+        super().__post_init__()
         alone = bool(self.answers) and not self.study
         require(not alone, "study", self.study, "the study that was answered", "name its folder")
 
@@ -326,7 +312,6 @@ class Figures(Explore):
         return Study(checkpoint=checkpoint, triplets=self.triplets, evaluators=1, **shared)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Paper(OnRuns):
     """Of `paper`: all tables and figures of which dataset and runs."""
 
@@ -347,7 +332,7 @@ class Paper(OnRuns):
 
     def __post_init__(self) -> None:
         """Refuse what no notebook takes, and what contradicts itself."""
-        Parameters.__post_init__(self)
+        super().__post_init__()
         both = bool(self.study) == bool(self.answers)
         require(both, "study", self.study, "a study and its answers", "give -p study, -p answers")
         trained = (self.configurations, self.preset, self.steps) == ("xfavot", "", FROM_PRESET)

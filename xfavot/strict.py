@@ -14,7 +14,7 @@ import math
 import operator
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from xfavot.errors import ConfigError
 
@@ -136,24 +136,26 @@ def require(holds: bool, name: str, value: object, expected: str, step: str) -> 
         raise ConfigError(f"{name} is {value!r}; expected {expected}; {step}")
 
 
-BOUNDS = (
-    ("least", "{} or more", operator.ge),
-    ("above", "more than {}", operator.gt),
-    ("below", "less than {}", operator.lt),
-    ("most", "{} or less", operator.le),
-)
+BOUNDS = {
+    "least": ("{} or more", operator.ge),
+    "above": ("more than {}", operator.gt),
+    "below": ("less than {}", operator.lt),
+    "most": ("{} or less", operator.le),
+}
 
 
-def option(
-    default: Any,
-    help: str = "",
-    *,
-    choices: tuple[Any, ...] = (),
-    least: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    most: float | None = None,
-) -> Any:
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class Settings:
+    """Subclasses become frozen dataclasses of keywords alone; their fields are :func:`option`s."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def __init_subclass__(cls) -> None:
+        """Make the dataclass."""
+        dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+
+def option(default: Any, help: str = "", *, choices: tuple[Any, ...] = (), **bounds: float) -> Any:
     """Declare a field of a configuration: its default, its help and what it may be.
 
     Args:
@@ -161,16 +163,14 @@ def option(
             -1 for "the preset's".
         help: one line for people.
         choices: the words or numbers that exist.
-        least, above, below, most: bounds of a number; `least` and `most` are allowed themselves.
+        bounds: of a number, any of :data:`BOUNDS`; `least` and `most` are allowed themselves.
 
     Returns:
         A dataclass field; :func:`check_options` reads its bounds.
     """
-    bounds = {"least": least, "above": above, "below": below, "most": most}
-    given: dict[str, Any] = {"metadata": {"help": help, "choices": choices, **bounds}}
-    if isinstance(default, dict):
-        return dataclasses.field(default_factory=default.copy, **given)
-    return dataclasses.field(default=default, **given)
+    usual = {"default_factory": default.copy} if isinstance(default, dict) else {"default": default}
+    held = [(*BOUNDS[bound], limit) for bound, limit in bounds.items()]
+    return dataclasses.field(metadata={"help": help, "choices": choices, "bounds": held}, **usual)
 
 
 def check_options(instance: Any, section: str = "") -> None:
@@ -197,6 +197,5 @@ def check_options(instance: Any, section: str = "") -> None:
         elif isinstance(value, str) and entry.default:
             usual = f"leave it out for {entry.default!r}"
             require(bool(value.strip(" ,")), name, value, "a text", usual)
-        for bound, words, holds in BOUNDS:
-            fits = may[bound] is None or holds(value, may[bound])
-            require(fits, name, value, words.format(may[bound]), "correct it")
+        for words, holds, limit in may["bounds"]:
+            require(holds(value, limit), name, value, words.format(limit), "correct it")

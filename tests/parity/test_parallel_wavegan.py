@@ -10,16 +10,17 @@ import pytest
 import torch
 
 from tests.unit.vocoder_factory import (
+    GENERATORS,
     KINDS,
     make_weights,
     speech_like,
     vocoder_package,
     write_stats,
 )
-from xfavot.audio.parallel_wavegan import TrainedVocoder
+from xfavot.audio.parallel_wavegan import PARALLEL_WAVEGAN, TrainedVocoder, untrained
 
 TOLERANCE = 1e-5
-FRAMES = 16  # 0.2 s, so that the full networks stay quick
+FRAMES = 16  # 0.2 s
 
 
 def by_package(folder: Path, log_mel: torch.Tensor, *, seed: int) -> torch.Tensor:
@@ -47,12 +48,18 @@ def require_equal(folder: Path, *, frames: int = FRAMES) -> None:
     torch.testing.assert_close(torch.from_numpy(got), expected[:-1], atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize(("kind", "context"), [*zip(KINDS, (15, 17, 22), strict=True)])
-def test_published_sizes(tmp_path: Path, kind: str, context: int) -> None:
-    require_equal(make_weights(tmp_path / kind, kind))
-    thin = TrainedVocoder.load(make_weights(tmp_path / "thin", kind, thin=True))
+@pytest.mark.parametrize(
+    ("kind", "context", "size"),
+    [*zip(KINDS, (15, 17, 22), (1_334_311, 2_138_068, 12_979_841), strict=True)],
+)
+def test_published_sizes(tmp_path: Path, kind: str, context: int, size: int) -> None:
+    own = GENERATORS[kind]
+    full = untrained(own.get("generator_type", PARALLEL_WAVEGAN), own["generator_params"])
+    assert sum(weight.numel() for weight in full._network.parameters()) == size
+    folder = make_weights(tmp_path / kind, kind, thin=True)
+    require_equal(folder)
     # half the kernels' widths in frames, added up along the network, rounded up: at most
-    assert context - 4 <= thin._context <= context
+    assert context - 4 <= TrainedVocoder.load(folder)._context <= context
 
 
 def test_several_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
