@@ -156,6 +156,8 @@ def test_names(weights: dict[str, Path], tmp_path: Path) -> None:
 
 
 def test_names_that_are_none() -> None:
+    with pytest.raises(ConfigError, match="iterations is 0; expected 1 or more"):
+        GriffinLim(iterations=0)
     for name in ("parallel_wavegan", "wavenet", "", "no/such/folder"):
         with pytest.raises(ConfigError, match="griffin_lim, libritts_hifigan"):
             vocoder(name)
