@@ -20,6 +20,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,7 +29,6 @@ from filelock import FileLock
 
 from xfavot import __version__
 from xfavot.errors import DataError, import_optional
-from xfavot.strict import Settings
 
 Log = Callable[[str], None]
 OFFLINE = "XFAVOT_OFFLINE"
@@ -44,7 +44,8 @@ RATIO_FREE_BYTES = 1 << 24  # a small archive may unpack to this many, whatever 
 _PAGE = re.compile(rb"\s*(<!doctype html|<html|<head|<\?xml[^>]*>\s*<(!doctype )?html)", re.I)
 
 
-class Remote(Settings):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remote:
     """A file on the web.
 
     Attributes:

@@ -20,6 +20,7 @@ COUNTS = ("speakers", "unseen", "images", "val_female", "val_male")
 ARCHIVES = "archives"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Download(fetch.Remote):
     """What can be fetched of a corpus: one file (`url`), or some of a Zenodo record.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
@@ -27,6 +28,7 @@ SUMS = "SHA256SUMS"  # in the folder of a set; `sha256sum -c` reads it
 ARCHIVES = "archives"  # in the cache, until they are unpacked
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Weights(fetch.Remote):
     """One set of weights as `xfavot/presets/weights/<name>.yaml` describes it.
 
