@@ -454,39 +454,33 @@ class Batches:
 
 
 def open_batches(
-    cfg: RunConfig,
-    stores: Sequence[Store],
-    *,
-    batch_size: int = 0,
-    validates: Batches | None = None,
+    cfg: RunConfig, stores: Sequence[Store], *, split: str = "train", **settings: Any
 ) -> Batches:
-    """Batches of a run's training split, or of the validation split beside it.
+    """Batches of a run's training split, or of another one.
 
     Args:
         cfg: the run.
         stores: the mixture.
-        batch_size: rows; 0 takes those of the run.
-        validates: the training batches, whose speakers and statistics those of validation share.
+        split: "train" has the run's augmentation, others none.
+        settings: of :class:`Batches`, in place of the run's.
     """
-    return Batches(
-        stores,
-        split="val" if validates else "train",
-        image_size=cfg.model.image_size,
-        mel_frames=cfg.model.mel_frames,
-        batch_size=batch_size or cfg.train.batch_size,
-        seed=cfg.seed,
-        speakers=validates.speakers if validates else None,
-        standardiser=validates.standardiser if validates else None,
-        augment=cfg.data.augment and not validates,
-    )
+    given = {
+        "image_size": cfg.model.image_size,
+        "mel_frames": cfg.model.mel_frames,
+        "batch_size": cfg.train.batch_size,
+        "seed": cfg.seed,
+        "augment": cfg.data.augment and split == "train",
+    }
+    return Batches(stores, split=split, **(given | settings))
 
 
 def open_validation(
     cfg: RunConfig, stores: Sequence[Store], train: Batches, say: Callable[[str], None]
 ) -> Batches | None:
     """Batches of the validation split; None, with a word about it, where it is empty."""
+    shared = {"speakers": train.speakers, "standardiser": train.standardiser}
     try:
-        return open_batches(cfg, stores, validates=train)
+        return open_batches(cfg, stores, split="val", **shared)
     except DataError as error:
         say(f"WARNING: no validation: {error}")
         return None

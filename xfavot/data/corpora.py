@@ -45,6 +45,8 @@ class Corpus:
         content: what it holds.
         licence, consent, bias, citation: sentences for its card.
         how: how to get it.
+        layout: how its originals lie, in words.
+        folders: names, in small letters, that their folder may have; `name` is the first.
         held_out: speakers that training never sees, without the corpus's name.
         paper: counts of the paper, any of `COUNTS`.
         download: what :func:`download` can fetch; none where the owners must be asked.
@@ -58,6 +60,8 @@ class Corpus:
     bias: str
     citation: str
     how: str
+    layout: str
+    folders: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
     paper: dict[str, int] = field(default_factory=dict)
     download: Download | None = None
@@ -71,12 +75,12 @@ def describe(name: str) -> Corpus:
     """
     where = f"corpora/{name}.yaml"
     described = presets.load("corpora", name)
-    paper, entry = described.pop("paper", {}), described.pop("download", None)
-    for key in set(paper) - set(COUNTS):
+    entry = described.pop("download", None)
+    for key in set(described.get("paper", ())) - set(COUNTS):
         raise ConfigError(f"{where}: paper: {key!r} is unknown; {nearest(key, COUNTS)}")
     download = build(Download, entry, f"{where}: download") if entry else None
     known = build(Corpus, {**described, "name": name}, where)
-    return replace(known, paper=paper, download=download)
+    return replace(known, folders=(name, *known.folders), download=download)
 
 
 def counts(store: Store) -> dict[str, int]:

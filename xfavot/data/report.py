@@ -159,7 +159,7 @@ def card(corpus: str, store: Store | None = None) -> str:
         ConfigError: no such corpus.
     """
     facts = _facts(store) if store else {"store": None}
-    return _render("card.md", known=describe(corpus), layout=READERS[corpus].layout, **facts)
+    return _render("card.md", known=describe(corpus), **facts)
 
 
 def all_cards() -> str:

@@ -24,6 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xfavot.data.corpora import describe
 from xfavot.errors import DataError
 from xfavot.media import kind_of
 
@@ -250,13 +251,12 @@ class Source:
         alike = Counter(map(str.casefold, self.speakers))
         return {n.casefold(): n for n in self.speakers if alike[n.casefold()] == 1}
 
-    def gender(self, *names: str) -> str:
-        """Return the gender of the first name in ``speakers.csv``, ``""`` if none is there.
+    def gender(self, name: str) -> str:
+        """Return the gender of a name in ``speakers.csv``, ``""`` if it is not there.
 
         A name that differs from one row alone in its case is that row's.
         """
-        rows = (n if n in self.speakers else self._folded.get(n.casefold()) for n in names if n)
-        row = next(filter(None, rows), "")
+        row = name if name in self.speakers else self._folded.get(name.casefold(), "")
         self._asked.add(row)
         return self.speakers.get(row, "")
 
@@ -301,10 +301,10 @@ class Source:
         """Read the words of a transcript; ``""`` if there is none."""
         return " ".join(self.text(path).split())
 
-    def clip(self, kind: str, speaker: str, name: str, known: str = "", **more: Any) -> Clip:
+    def clip(self, name: str, kind: str, speaker: str, known: str = "", **more: Any) -> Clip:
         """Make a clip of a speaker, whose gender is that of ``speakers.csv`` or the one known."""
-        gender = self.gender(speaker) or known
-        return Clip(f"{speaker}/{name}", kind, f"{self.corpus}/{speaker}", gender, **more)
+        whole = f"{self.corpus}/{speaker}" if speaker else ""
+        return Clip(name, kind, whole, self.gender(speaker) or known, **more)
 
     def account(self) -> None:
         """Account for everything that no record of a reader names and that was not read."""
@@ -325,26 +325,13 @@ class Source:
 Read = Callable[[Source], Iterator[Clip | Reject]]
 
 
-@dataclass(frozen=True)
-class Reader:
-    """The reader of one corpus."""
-
-    layout: str  # that is expected, in words
-    names: tuple[str, ...]  # of its folder
-    read: Read
+READERS: dict[str, Read] = {}
 
 
-READERS: dict[str, Reader] = {}
-
-
-def reader(layout: str, *names: str) -> Callable[[Read], Read]:
-    """Register the function that reads the corpus of its name; `names` are others of its folder."""
-
-    def register(read: Read) -> Read:
-        READERS[read.__name__] = Reader(layout, (read.__name__, *names), read)
-        return read
-
-    return register
+def reader(read: Read) -> Read:
+    """Register the function that reads the corpus of its name."""
+    READERS[read.__name__] = read
+    return read
 
 
 def corpus_folder(source: Path, corpus: str) -> Path:
@@ -357,18 +344,18 @@ def corpus_folder(source: Path, corpus: str) -> Path:
     Raises:
         DataError: `source` cannot be read, or holds folders of other corpora and none of this one.
     """
-    reader = READERS[corpus]
+    known = describe(corpus)
     try:
         folders = {path.name.casefold(): path for path in sorted(source.iterdir()) if path.is_dir()}
     except OSError as error:
         raise DataError(
             f"source folder {str(source)!r} does not exist or cannot be read ({error}); expected "
-            f"the folder of the {corpus} originals: {reader.layout}; set `source` to it"
+            f"the folder of the {corpus} originals: {known.layout}; set `source` to it"
         ) from error
-    for name in reader.names:
+    for name in known.folders:
         if name in folders:
             return folders[name]
-    every = {name for reader in READERS.values() for name in reader.names}
+    every = {name for other in READERS for name in describe(other).folders}
     if others := sorted(path.name for name, path in folders.items() if name in every):
         raise DataError(
             f"source folder {str(source)!r} holds {', '.join(others)} but no folder {corpus!r}; "
@@ -392,10 +379,10 @@ def scan(corpus: str, folder: Path | str, seed: int) -> Source:
         DataError: the folder is missing or holds nothing in the corpus's layout, or a table beside
             the corpus contradicts itself.
     """
-    folder, reader = Path(folder), READERS[corpus]
+    folder, known = Path(folder), describe(corpus)
     source = Source(corpus_folder(folder, corpus), corpus, seed=seed)
     rejects = source.rejects
-    for record in reader.read(source):
+    for record in READERS[corpus](source):
         if isinstance(record, Reject):
             source.used.add(record.source)
             rejects.append(record)
@@ -410,7 +397,7 @@ def scan(corpus: str, folder: Path | str, seed: int) -> Source:
             rejects.append(Reject(clip.source, "second copy", detail))
     source.account()
     for other in sorted(folder.iterdir() if folder != source.root else ()):
-        if other != source.root and other.is_dir() and other.name.casefold() in reader.names:
+        if other != source.root and other.is_dir() and other.name.casefold() in known.folders:
             detail = f"a second folder of {corpus}; {source.root.name} is taken"
             rejects.append(Reject(other, NOT_NEEDED, detail))
     if not source.clips:
@@ -419,7 +406,7 @@ def scan(corpus: str, folder: Path | str, seed: int) -> Source:
             seen += "; it holds archives: unpack them first"
         raise DataError(
             f"source folder {str(folder)!r} holds no clip of {corpus}{seen}; expected "
-            f"{reader.layout}; set `source` to that folder or to one that holds {corpus!r} as a "
+            f"{known.layout}; set `source` to that folder or to one that holds {corpus!r} as a "
             "folder"
         )
     return source

@@ -37,7 +37,7 @@ __all__ = ["READERS", "scan"]
 HELD_OUT_SHARE = 0.125  # of the utterances of each person of `mini`: 3 of 24
 
 
-@reader("speakers.csv, factors.json and <speaker>/<sentence>.wav, .txt, _0.png")
+@reader
 def mini(source: Source) -> Iterator[Clip]:
     """Read the corpus that `xfavot.mini.generate` writes.
 
@@ -66,7 +66,7 @@ def mini(source: Source) -> Iterator[Clip]:
             points = [pose.pop("landmarks", None) for pose in poses]
             known = images and all(point is not None for point in points)
             yield source.clip(
-                *("av", speaker, wave.stem),
+                *(f"{speaker}/{wave.stem}", "av", speaker),
                 transcript=source.words(wave.with_suffix(".txt")),
                 split="val" if wave in held_out else "train",
                 audio=wave,
@@ -84,10 +84,7 @@ SECONDS = 3.0  # of every film (75 frames at 25 a second); a shorter one was cut
 _GRID_SPEAKER = re.compile(r"/s(\d{1,2})(?:[_.\- ][^/]*)?(?=/)", re.IGNORECASE)
 
 
-@reader(
-    "sN/video/*.mpg or sN/*.mpg, with sN/align/*.align or alignments/sN/*.align if at hand",
-    "grid_corpus",
-)
+@reader
 def grid(source: Source) -> Iterator[Clip | Reject]:
     """Read GRID: films of 33 speakers, each sentence in six slots, spelled by the file's name.
 
@@ -115,7 +112,7 @@ def grid(source: Source) -> Iterator[Clip | Reject]:
         words = [row.split()[2].casefold() for row in rows if len(row.split()) == 3]
         number = int(speaker[1:])
         yield source.clip(
-            *("av", speaker, name),
+            *(f"{speaker}/{name}", "av", speaker),
             known=("f" if number in WOMEN else "m") if number in SPEAKERS else "",
             transcript=" ".join(word for word in words if word not in {"sil", "sp"})
             or sentence_of(name),
@@ -137,11 +134,7 @@ _RATE = re.compile(r"wav(\d+)", re.IGNORECASE)
 _MICROPHONE = re.compile(r"_mic(\d)$", re.IGNORECASE)
 
 
-@reader(
-    "wav48/pNNN/*.wav or wav48_silence_trimmed/pNNN/*_mic1.flac, "
-    "with txt/pNNN/*.txt and speaker-info.txt",
-    *("vctk-corpus", "vctk-corpus-0.92", "vctk_corpus"),
-)
+@reader
 def vctk(source: Source) -> Iterator[Clip | Reject]:
     """Read VCTK: sentences read by 109 English speakers, sound only.
 
@@ -168,9 +161,11 @@ def vctk(source: Source) -> Iterator[Clip | Reject]:
             elif media_kind(path) == "sound":
                 yield Reject(path, "no speaker", "no folder pNNN above")
     for (speaker, name), path in sorted(takes.items()):
-        words_of = source.words(texts.get((speaker, name)))
-        known = genders.get(speaker, "")
-        yield source.clip("audio", speaker, name, known, transcript=words_of, audio=path)
+        yield source.clip(
+            *(f"{speaker}/{name}", "audio", speaker, genders.get(speaker, "")),
+            transcript=source.words(texts.get((speaker, name))),
+            audio=path,
+        )
 
 
 def _rank(path: Path) -> tuple[int, int, Path]:
@@ -187,11 +182,7 @@ _TITLES = frozenset({"image_id", "image", "image_name", "filename", "file", "nam
 _VALUES = {"1": "m", "-1": "f", "0": "f"}  # of the column Male
 
 
-@reader(
-    "{train,val}/{female,male}/*.jpg (StarGAN v2's tree), or a folder of *.jpg with an attribute "
-    "list *attr*.txt or *attr*.csv that has a column Male",
-    *("celebahq", "celeba-hq", "celebamask-hq"),
-)
+@reader
 def celeba_hq(source: Source) -> Iterator[Clip | Reject]:
     """Read CelebA-HQ: aligned faces, images only, which are only resized.
 
@@ -294,10 +285,7 @@ HEARD = frozenset({"film", "sound"})
 SETS = frozenset({"trainval", "pretrain", "test"})  # of LRS3
 
 
-@reader(
-    "trainval/ID/*.mp4 (or *.wav with *.jpg), gender in speakers.csv (speaker, gender)",
-    *("lrs3-ted", "lrs3_ted"),
-)
+@reader
 def lrs3(source: Source) -> Iterator[Clip]:
     """Read LRS3: TED talks, films of one speaker a folder; there is no table of speakers.
 
@@ -319,21 +307,16 @@ def lrs3(source: Source) -> Iterator[Clip]:
         for stem, kind, made in _talking(parts, share=bool(talk)):
             text = "" if kind == "image" else source.text(folder / f"{stem}.txt")
             spoken = re.search("^Text:(.*)$", text, re.MULTILINE)
-            yield Clip(
-                (place / (made["images"][0].name if kind == "image" else stem)).as_posix(),
-                kind,
-                f"lrs3/{talk}" if talk else "",
-                source.gender(talk),
-                " ".join(spoken[1].split()) if spoken else "",
-                **made,
-            )
+            name = made["images"][0].name if kind == "image" else stem
+            words = " ".join(spoken[1].split()) if spoken else ""
+            yield source.clip((place / name).as_posix(), kind, talk, transcript=words, **made)
 
 
 LECTURERS = ("chem", "chess", "dl", "eh", "hs")  # the paper uses four and does not tell which
 STAGES = ("intervals", "preprocessed", "videos", "test_results")
 
 
-@reader("SPEAKER/intervals/VIDEO/*.mp4 or SPEAKER/*.mp4, gender in speakers.csv")
+@reader
 def lip2wav(source: Source) -> Iterator[Clip | Reject]:
     """Read Lip2Wav: lectures, films of one speaker a folder; there is no table of speakers.
 
@@ -358,7 +341,8 @@ def lip2wav(source: Source) -> Iterator[Clip | Reject]:
             if speaker:
                 filmed.add(speaker)
                 group = {"group": place.as_posix()} if len(place.parts) > 1 else {}
-                yield _lecture(source, speaker, place / path.stem, group, video=path)
+                name = (place / path.stem).as_posix()
+                yield source.clip(name, "av", speaker, extra=group, video=path)
             else:
                 detail = f"no folder {', '.join(LECTURERS)} or of speakers.csv above it"
                 yield Reject(path, "no speaker", detail)
@@ -367,23 +351,15 @@ def lip2wav(source: Source) -> Iterator[Clip | Reject]:
         faces = sorted(of_kind(files, "picture"), key=lambda path: (len(path.stem), path.stem))
         if voice and faces and speaker not in filmed:
             group = {"group": place.parent.as_posix()}
-            yield _lecture(source, speaker, place, group, audio=voice, images=tuple(faces))
-
-
-def _lecture(source: Source, speaker: str, name: Path, extra: dict[str, str], **files: Any) -> Clip:
-    gender = source.gender(speaker)
-    return Clip(name.as_posix(), "av", f"lip2wav/{speaker}", gender, extra=extra, **files)
+            name, images = place.as_posix(), tuple(faces)
+            yield source.clip(name, "av", speaker, extra=group, audio=voice, images=images)
 
 
 META = ("vox1_meta.csv", "vox2_meta.csv")
 _SCALES = frozenset({"1.6", "1.3", "2.0"})  # crop factors, a folder level of the face archives
 
 
-@reader(
-    "Name/video/segment.{flac,wav} with segment.jpg, or wav/idNNNNN/video/*.wav with "
-    "unzippedFaces/Name/1.6/video/*.jpg; gender in vox1_meta.csv or speakers.csv",
-    *("voxceleb1", "vox1"),
-)
+@reader
 def voxceleb(source: Source) -> Iterator[Clip | Reject]:
     """Read VoxCeleb: voices of celebrities with faces of the same video.
 
@@ -416,20 +392,18 @@ def voxceleb(source: Source) -> Iterator[Clip | Reject]:
             name = "/".join((*parts[at + 2 :], path.stem))
             named.setdefault(name, {}).setdefault(media_kind(path), path)
     for (speaker, video), named in sorted(videos.items(), key=lambda entry: entry[0]):
-        number, name, test = people.get(speaker, (speaker, speaker, False))
+        _, name, test = people.get(speaker, (speaker, speaker, False))
         for segment, kind, made in _talking(dict(sorted(named.items())), share=True):
-            yield Clip(
-                f"{speaker}/{video}/{segment}",
-                kind,
-                f"voxceleb/{speaker}",
-                source.gender(number, name) or genders.get(speaker, ""),
+            yield source.clip(
+                *(f"{speaker}/{video}/{segment}", kind, speaker),
+                source.gender(name) or genders.get(speaker, ""),
                 split="unseen" if test else "",
                 extra={"group": f"{speaker}/{video}"},
                 **made,
             )
 
 
-@reader("SUBSET/SPEAKER/CHAPTER/*.flac with *.trans.txt, and SPEAKERS.TXT")
+@reader
 def librispeech(source: Source) -> Iterator[Clip | Reject]:
     """Read LibriSpeech: audiobooks, sound only; for the F0, content and vocoder networks.
 
@@ -452,7 +426,7 @@ def librispeech(source: Source) -> Iterator[Clip | Reject]:
         for path in of_kind(files, "sound"):
             if speaker.isdecimal():
                 yield source.clip(
-                    *("audio", speaker, path.stem, listed.get(speaker, "")),
+                    *(f"{speaker}/{path.stem}", "audio", speaker, listed.get(speaker, "")),
                     transcript=texts.get(path.stem.casefold(), ""),
                     audio=path,
                     extra={"group": f"{speaker}/{place.name}"},
@@ -461,7 +435,7 @@ def librispeech(source: Source) -> Iterator[Clip | Reject]:
                 yield Reject(path, "no speaker", "no SPEAKER/CHAPTER/ above")
 
 
-@reader("female/*.png and male/*.png, or below aligned/ where the faces are cropped already")
+@reader
 def avatars(source: Source) -> Iterator[Clip]:
     """Read a folder of pictures of (stylised) faces, images only.
 
@@ -479,10 +453,7 @@ def avatars(source: Source) -> Iterator[Clip]:
                 yield Clip(name, "image", gender=gender, images=(path,), aligned=aligned)
 
 
-@reader(
-    "SPEAKER/*.mp4, or SPEAKER/NAME.wav with SPEAKER/NAME.jpg; gender in speakers.csv",
-    "talking_clips",
-)
+@reader
 def clips(source: Source) -> Iterator[Clip | Reject]:
     """Read a folder of talking people of your own; what a file is, its content decides.
 
@@ -501,11 +472,7 @@ def clips(source: Source) -> Iterator[Clip | Reject]:
             if kind and first != path:
                 yield Reject(path, "second copy", f"{first} is taken")
         for stem, kind, made in _talking(dict(sorted(named.items())), share=False):
-            yield Clip(
-                (place / stem).as_posix(),
-                kind,
-                f"clips/{speaker}" if speaker else "",
-                source.gender(speaker or stem),
-                source.words(source.root / place / f"{stem}.txt"),
-                **made,
-            )
+            known = "" if speaker else source.gender(stem)
+            words = source.words(source.root / place / f"{stem}.txt")
+            name = (place / stem).as_posix()
+            yield source.clip(name, kind, speaker, known, transcript=words, **made)
