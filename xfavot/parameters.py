@@ -85,9 +85,8 @@ class Parameters(Settings):
         if isinstance(overrides := given.get("overrides"), str):
             given["overrides"] = parse(overrides, "overrides")
         made = cls(**{name: typed(value, hints[name], name) for name, value in given.items()})
-        folders = {name: getattr(made, name) for name in FOLDERS if name in declared}
-        placed: dict[str, Any] = {name: place(value) for name, value in folders.items() if value}
-        return dataclasses.replace(made, **placed)
+        folders: Any = {n: place(getattr(made, n)) for n in FOLDERS if getattr(made, n, "")}
+        return dataclasses.replace(made, **folders)
 
 
 def injected() -> dict[str, Any]:

@@ -7,8 +7,11 @@ with Loopback() as web:
 from __future__ import annotations
 
 import hashlib
+import io
 import resource
+import tarfile
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +24,25 @@ PAGE = b"<!DOCTYPE html><title>Sign in</title>"
 
 def sha256(body: bytes) -> str:
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+
+def pack(ending: str, *entries: tuple[str, bytes], kind: bytes = tarfile.REGTYPE) -> bytes:
+    """Make an archive of the kind of an ending; `kind` is that of a tar's last member."""
+    stream = io.BytesIO()
+    if ending == "zip":
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in entries:
+                archive.writestr(name, content)
+        return stream.getvalue()
+    mode: Any = f"w:{ending[4:]}"
+    with tarfile.open(fileobj=stream, mode=mode) as tar:
+        for i, (name, content) in enumerate(entries):
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(content), 0o6777
+            if i == len(entries) - 1 and kind != tarfile.REGTYPE:
+                info.type, info.size, info.linkname = kind, 0, content.decode()
+            tar.addfile(info, io.BytesIO(content))
+    return stream.getvalue()
 
 
 @contextmanager

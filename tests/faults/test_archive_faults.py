@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import stat
 import tarfile
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.loopback import PAGE, disk_of
+from tests.faults.loopback import PAGE, disk_of, pack
 from xfavot import fetch
 from xfavot.errors import DataError
 from xfavot.fetch import stem, unpack
@@ -20,20 +19,8 @@ ENDINGS = ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"]
 
 
 def packed(path: Path, *entries: tuple[str, bytes], kind: bytes = tarfile.REGTYPE) -> Path:
-    """Make an archive of the kind that its ending says; `kind` is that of its last member."""
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, content in entries:
-                archive.writestr(name, content)
-        return path
-    mode = {".tar": "w"}.get(path.suffix, f"w:{path.suffix[1:]}")
-    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
-        for i, (name, content) in enumerate(entries):
-            info = tarfile.TarInfo(name)
-            info.size, info.mode = len(content), 0o6777
-            if i == len(entries) - 1 and kind != tarfile.REGTYPE:
-                info.type, info.size, info.linkname = kind, 0, content.decode()
-            tar.addfile(info, io.BytesIO(content))
+    """Write an archive of the kind that its ending says."""
+    path.write_bytes(pack(path.name.partition(".")[2], *entries, kind=kind))
     return path
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import shutil
-import zipfile
 from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.loopback import BODY, Loopback, file, status
+from tests.faults.loopback import BODY, Loopback, file, pack, status
 from xfavot import presets
 from xfavot.data import corpora
 from xfavot.data.corpora import Download, describe, download, offer
@@ -29,11 +27,7 @@ def offering(monkeypatch: pytest.MonkeyPatch, corpus: str, entry: Download) -> N
 
 
 def zip_of(*names: str) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        for name in names:
-            archive.writestr(name, f"content of {name}")
-    return stream.getvalue()
+    return pack("zip", *((name, f"content of {name}".encode()) for name in names))
 
 
 GRID = {

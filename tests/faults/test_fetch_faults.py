@@ -195,9 +195,5 @@ def test_progress_is_a_line_now_and_then(
     monkeypatch.setattr(fetch, "LINE_SECONDS", 0.0)
     get(remote(web.serve("/a", file(BODY)), size=len(BODY)), tmp_path, log)
     assert log[-2] == "a.bin: 1.05 MB of 1.05 MB"
-    assert [*map(fetch.size_text, (0, 999, 1000, 999_600))] == [
-        "0 bytes",
-        "999 bytes",
-        "1 kB",
-        "1 MB",
-    ]
+    words = ["0 bytes", "999 bytes", "1 kB", "1 MB"]
+    assert [*map(fetch.size_text, (0, 999, 1000, 999_600))] == words

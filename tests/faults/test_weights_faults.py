@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import pickle
@@ -17,7 +16,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from tests.faults.loopback import BODY, HALF, PAGE, Loopback, file, sha256, status
+from tests.faults.loopback import BODY, HALF, PAGE, Loopback, file, pack, sha256, status
 from xfavot import presets
 from xfavot.errors import ConfigError, WeightsError
 from xfavot.evaluation import external
@@ -56,17 +55,6 @@ def refused(cache: Path, match: str, name: str = "net") -> None:
     with pytest.raises(WeightsError, match=rf"(?s)^weights {name} \(T\): .*{match}"):
         get(cache, name)
     assert not (cache / name / "net.pth").exists()
-
-
-def packed(**members: bytes) -> bytes:
-    """A gzipped tar of files, ``__`` in a name being a slash."""
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
-        for name, body in members.items():
-            member = tarfile.TarInfo(name.replace("__", "/").replace("_pkl", ".pkl"))
-            member.size = len(body)
-            archive.addfile(member, io.BytesIO(body))
-    return stream.getvalue()
 
 
 def test_a_file_comes_once_and_only_when_asked_for(
@@ -149,7 +137,9 @@ def test_another_version_of_a_package(
 def test_an_archive_gives_the_folder_that_holds_the_weights(
     web: Loopback, described: Describe, cache: Path
 ) -> None:
-    body = packed(exp__net__checkpoint_pkl=b"w", exp__net__config=b"c", README=b"r")
+    body = pack(
+        "tar.gz", *((f"exp/net/{n}", b"w") for n in ("checkpoint.pkl", "config")), ("R", b"")
+    )
     described(url=web.serve("/a", file(body)), file="net.tar.gz", holds="checkpoint*.pkl")
     folder = get(cache)
     assert folder == cache / "net" / "exp" / "net"
@@ -165,7 +155,8 @@ def test_an_archive_gives_the_folder_that_holds_the_weights(
 def test_an_archive_without_the_weights_or_with_a_way_out(
     web: Loopback, described: Describe, cache: Path
 ) -> None:
-    empty, hostile = packed(README=b"r"), packed(checkpoint_pkl=b"w", **{"..__out": b"x"})
+    empty = pack("tar.gz", ("README", b"r"))
+    hostile = pack("tar.gz", ("checkpoint.pkl", b"w"), ("../out", b"x"))
     described(url=web.serve("/a", file(empty)), file="net.tar.gz", holds="*.pkl")
     described("evil", url=web.serve("/b", file(hostile)), file="evil.tar.gz", holds="*.pkl")
     refused(cache, r"net\.tar\.gz holds no \*\.pkl")
@@ -175,7 +166,7 @@ def test_an_archive_without_the_weights_or_with_a_way_out(
 
 
 def test_a_record_tells_size_and_checksum(web: Loopback, described: Describe, cache: Path) -> None:
-    body = packed(meta=b"m")
+    body = pack("tar.gz", ("meta", b"m"))
     md5 = f"md5:{hashlib.md5(body).hexdigest()}"
     entry = {"key": "net.tar.gz", "size": len(body), "checksum": md5}
     record = web.serve("/r", file(json.dumps({"files": [entry]}).encode()))

@@ -108,15 +108,12 @@ def save_waveform(
         DataError: ``x`` has another shape or type, is empty or not finite, or writing failed.
     """
     wave = np.asarray(x)
-    if wave.ndim != 1 or not wave.size or not np.issubdtype(wave.dtype, np.floating):
+    fits = wave.ndim == 1 and wave.size and np.issubdtype(wave.dtype, np.floating)
+    bad = int((~np.isfinite(wave)).sum()) if fits else 0
+    if bad or not fits:
         raise DataError(
-            f"waveform for {path}: got shape {wave.shape} of {wave.dtype}; expected (N,) floats, "
-            "N at least 1; pass one mono clip"
-        )
-    if bad := int((~np.isfinite(wave)).sum()):
-        raise DataError(
-            f"waveform for {path}: {bad} of {wave.size} samples are not finite; expected numbers; "
-            "look for the cause before anything is written"
+            f"waveform for {path}: got shape {wave.shape} of {wave.dtype}, {bad} of {wave.size} "
+            "samples are not finite; expected finite floats (N,), N at least 1; pass one mono clip"
         )
     steps = np.clip(np.rint(wave * PCM_SCALE), -PCM_SCALE, PCM_SCALE - 1).astype("<i2")
     form = struct.pack("<HHIIHH", 1, 1, MEL.sample_rate, 2 * MEL.sample_rate, 2, 16)

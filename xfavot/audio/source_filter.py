@@ -98,12 +98,8 @@ def pulses(pitch: Tensor, first_cycle: Tensor) -> Tensor:
         (B, (T - 1) * 300 + 1) float32, from the first frame to the last, of a flat spectrum; a
         partial has amplitude pitch / 1024.
     """
-    dense = functional.interpolate(
-        pitch.double().unsqueeze(1),
-        size=(pitch.shape[1] - 1) * MEL.hop + 1,
-        mode="linear",
-        align_corners=True,
-    )[:, 0]  # (B, N)
+    size, known = (pitch.shape[1] - 1) * MEL.hop + 1, pitch.double().unsqueeze(1)
+    dense = functional.interpolate(known, size, mode="linear", align_corners=True)[:, 0]  # (B, N)
     turned = functional.pad((dense[:, 1:] / MEL.sample_rate).cumsum(1), (1, 0))
     cycles = first_cycle.double().unsqueeze(1) + turned
     phase = 2 * math.pi * (cycles - cycles.round())  # [-pi, pi]
@@ -219,13 +215,13 @@ class SourceFilterNetwork(nn.Module):
     ) -> None:
         """Build the layers; see the class."""
         super().__init__()
-        self.sizes = {"width": width, "depth": depth}
-        self.sizes |= {"pitch_width": pitch_width, "pitch_depth": pitch_depth}
+        own, pitch = {"width": width, "depth": depth}, {"width": pitch_width, "depth": pitch_depth}
+        self.sizes = own | {f"pitch_{name}": size for name, size in pitch.items()}
         known = standardiser or Standardiser.neutral()
         self.register_buffer("mean", known.mean.clone())
         self.register_buffer("std", known.std.clone())
-        self.shape = FrameStack(MEL.n_mels + 2, 2 * KNOTS, width=width, depth=depth)
-        self.pitch = FrameStack(MEL.n_mels, PITCH_CLASSES + 1, width=pitch_width, depth=pitch_depth)
+        self.shape = FrameStack(MEL.n_mels + 2, 2 * KNOTS, **own)
+        self.pitch = FrameStack(MEL.n_mels, PITCH_CLASSES + 1, **pitch)
 
     def pitch_logits(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Score pitch and voicing.
@@ -408,12 +404,11 @@ class SourceFilterVocoder(Vocoder):
 
     def find_f0(self, log_mel: Tensor) -> Tensor:
         """Find the pitch that a spectrogram (80, T), log10, is played at: (T,) Hz, 0 unvoiced."""
-        frames = log_mel.shape[1]
-        found = torch.zeros(frames, device=self.device)
-        for start, stop, first, last in pieces(frames, PIECE_FRAMES, CONTEXT_FRAMES):
+        parts = []
+        for start, stop, first, last in pieces(log_mel.shape[1], PIECE_FRAMES, CONTEXT_FRAMES):
             piece = self._network.find_f0(log_mel[None, :, first:last].to(self.device))[0]
-            found[start:stop] = piece[start - first : stop - first]
-        return found
+            parts.append(piece[start - first : stop - first])
+        return torch.cat(parts)
 
     def _decode(self, log_mel: Tensor, samples: int) -> Tensor:
         """Go through the pieces of one spectrogram (80, T)."""

@@ -126,12 +126,8 @@ def _proposed(pnet: _Network, pixels: Tensor, smallest: int) -> Array:
         chance = torch.from_numpy(logits).softmax(dim=1)[0, 1].numpy()  # (H', W')
         rows, columns = np.nonzero(chance >= np.float32(PROPOSED_PROBABILITY))
         near = PNET_STRIDE * np.stack([columns, rows], axis=1).astype(np.float32) + 1
-        parts = [
-            np.floor(near / np.float32(scale)),
-            np.floor((near + (PNET_PIXELS - 1)) / np.float32(scale)),
-            chance[rows, columns, None],
-            offsets[0, :, rows, columns],
-        ]
+        ends = np.concatenate([near, near + (PNET_PIXELS - 1)], axis=1) / np.float32(scale)
+        parts = [np.floor(ends), chance[rows, columns, None], offsets[0, :, rows, columns]]
         boxes = np.concatenate(parts, axis=1)
         found.append(boxes[_distinct(boxes[:, :4], boxes[:, 4], LEVEL_OVERLAP)])
         scale *= PYRAMID_FACTOR
@@ -196,19 +192,16 @@ def _distinct(
     """
     near, far = boxes[:, :2], boxes[:, 2:]
     areas = (far - near + rim).prod(axis=1)
-    left = np.argsort(-score, kind="stable")
-    if of_smaller:  # among equals as facenet-pytorch chooses at the end
-        left = np.argsort(score)[::-1]
+    # among equals as facenet-pytorch chooses at the end
+    left = np.argsort(score)[::-1] if of_smaller else np.argsort(-score, kind="stable")
     chosen = []
     while len(left):
         best, left = left[0], left[1:]
         chosen.append(best)
         sides = np.minimum(far[best], far[left]) - np.maximum(near[best], near[left]) + rim
         shared = np.maximum(sides, 0).prod(axis=1)
-        if of_smaller:
-            whole = np.minimum(areas[best], areas[left])
-        else:
-            whole = areas[best] + areas[left] - shared
+        smaller = np.minimum(areas[best], areas[left])
+        whole = smaller if of_smaller else areas[best] + areas[left] - shared
         left = left[~(shared / whole > np.float32(most))]
     return np.array(chosen, dtype=np.intp)
 
