@@ -46,7 +46,6 @@ from xfavot import report
 from xfavot.data.prepare import open_or_make_mini
 from xfavot.evaluation import speed
 from xfavot.parameters import Benchmark
-from xfavot.report import artifact
 from xfavot.viz import drawing, progress
 
 # %%
@@ -60,7 +59,7 @@ stores = open_or_make_mini(cfg.run.data_root, cfg.run.data.corpora, progress.lin
 # ## The machine
 
 # %%
-pd.Series(artifact.machine(device), name="").to_frame()
+pd.Series(report.machine(device), name="").to_frame()
 
 # %% [markdown]
 # ## The loader
@@ -89,7 +88,7 @@ def bars(rows, label, title):
     spread = [frame["value"] - frame["lowest"], frame["highest"] - frame["value"]]
     names = frame["system"] + ": " + frame["task"]
     notes = [
-        f" {artifact.rounded(row.value)} ({artifact.rounded(row.ratio)} x)"
+        f" {report.rounded(row.value)} ({report.rounded(row.ratio)} x)"
         for row in frame.itertuples()
     ]
     drawn = axes.barh(names, frame["value"], 0.62, color=colours, xerr=spread)

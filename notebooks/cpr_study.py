@@ -50,6 +50,7 @@ out: str = "runs/cpr_study"  # folder of the study
 # %%
 from pathlib import Path
 
+import pandas as pd
 from IPython import display
 
 from xfavot import report
@@ -91,8 +92,20 @@ key = study.prepare(cfg, began, on_log=progress.line)
 # reason for each. Half a page counts for what it holds.
 
 # %%
-choices, summary = study.read_answers(key, cfg.answers)
-summary
+choices = study.read_answers(key, cfg.answers)
+frame = pd.DataFrame(choices, columns=["evaluator", "item", "ms", "plays", "side"])
+own, asked = frame.assign(a=frame["side"] == "A").groupby("evaluator", sort=False), key["questions"]
+counts = own["item"].count()
+whole = (counts == len(asked)).sum()
+progress.line(f"{len(counts)} of {len(key['sheets'])} pages came back, {whole} of them complete;")
+progress.line("every answer of the others counts.")
+table = {
+    "answered": counts.map(f"{{}} of {len(asked)}".format),
+    "median time (s)": own["ms"].median() / 1000,
+    "plays an answer": own["plays"].mean(),
+    "chose A": own["a"].mean(),  # one half if sides do not matter
+}
+pd.DataFrame(table).round(2) if choices else "no answers were read"
 
 # %% [markdown]
 # ## The ratio

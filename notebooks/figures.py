@@ -59,6 +59,7 @@ from xfavot import report
 from xfavot.convert import Grid, Panel, Task, convert_grid
 from xfavot.evaluation import matching
 from xfavot.parameters import Figures
+from xfavot.report.study import answered, ask, open_study, read_answers, result_rows
 from xfavot.viz import drawing, paper_figures, progress
 
 # %%
@@ -294,9 +295,22 @@ if material.has("Fig. 4", "face", "voice"):
 # outputs that they were trained with.
 
 # %%
-ratios, origin = material.correspondence()
+reason, origin, ratios = "", None, []
+if cfg.study:
+    key = open_study(cfg.study)
+    given = read_answers(key, cfg.answers)
+    reason = "" if given else "none given; bars are the automatic CPR"
+    ratios, origin = result_rows(key, given), answered(key["provenance"], began)
+else:
+    reason = "no study was given; bars are the automatic CPR; make one with "
+    reason += "notebooks/cpr_study.ipynb and name it with -p study and -p answers"
+    _, ratios = ask(cfg.asked, material.stores, material.systems, on_log=progress.line)
+if reason:
+    paper_figures.missing("Fig. 5, people's answers", reason)
 if ratios:
     material.publish("fig5", drawing.preferences(ratios), rows=ratios, origin=origin)
+else:
+    paper_figures.missing("Fig. 5", "nothing to ask; give a study with -p study")
 
 # %% [markdown]
 # ## Fig. 6: latent-guided

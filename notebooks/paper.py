@@ -55,8 +55,10 @@ out: str = "runs/paper"  # folder of figures/ and paper_tables/
 # %%
 from pathlib import Path
 
+import pandas as pd
 from IPython import display
 
+from xfavot import report
 from xfavot.parameters import Paper
 from xfavot.report import paper
 from xfavot.viz import progress
@@ -98,23 +100,36 @@ for step in paper.steps(cfg):
 # ## The tables
 
 # %%
-for name in paper.ALL_TABLES:
-    for table in Path(cfg.out, "paper_tables", name).glob("*.md"):
+tables = [f"table{number}" for number in range(1, 10)]
+tables += ["correspondence", "verification", "by_direction_and_sex", "modules"]
+for name in tables:
+    for table in Path(cfg.out, paper.TABLES, name).glob("*.md"):
         display.display(display.Markdown(table.read_text(encoding="utf-8")))
 
 # %% [markdown]
 # ## The figures
 
 # %%
-for name in paper.ALL_FIGURES:
-    for picture in Path(cfg.out, "figures", name).glob("*.png"):
+figures = [f"fig{number}" for number in range(1, 11)]
+for name in figures:
+    for picture in Path(cfg.out, paper.FIGURES, name).glob("*.png"):
         display.display(display.Image(picture, width=900))
 
 # %% [markdown]
 # ## What is here, and what is not
 
 # %%
-display.Markdown(paper.contents(cfg.out).to_markdown())
+items = []
+for kind, names in ((paper.TABLES, tables), (paper.FIGURES, figures)):
+    for folder in (Path(cfg.out, kind, name) for name in names):
+        items.append({"item": folder.name, "tier": "not made", "values": "", "empty cells": ""})
+        if folder.is_dir():
+            items[-1]["tier"] = report.read_record(folder)["tier"]
+        if folder.is_dir() and kind == paper.TABLES:
+            rows = report.read_table(folder).rows
+            empty = sum(bool(row.get("missing")) for row in rows)
+            items[-1] |= {"values": str(len(rows) - empty), "empty cells": str(empty or "")}
+display.Markdown(pd.DataFrame(items).set_index("item").to_markdown())
 
 # %%
 assert not failed, f"{len(failed)} steps failed; " + "; ".join(failed)

@@ -43,10 +43,11 @@ import torch
 from IPython import display
 
 from xfavot import report
+from xfavot.data.store import Store
 from xfavot.losses.objective import TABLE_1
 from xfavot.models.xfavot import F0_FEATURE_FACTOR, XFaVoT, shape_trace
 from xfavot.parameters import Tables
-from xfavot.report import artifact, tables
+from xfavot.report import tables
 
 # %%
 began = report.begin()
@@ -65,7 +66,8 @@ study = tables.read(cfg.run.run_root, wanted, study=True)
 display.display(found.summary, study.summary)
 
 # %%
-stores = tables.stores_there(cfg.run.data_root, cfg.run.data.corpora)
+folders = [Path(cfg.run.data_root, corpus) for corpus in cfg.run.data.corpora]
+stores = [Store.open(path, corpus=path.name) for path in folders if (path / "store.json").is_file()]
 about = {"began": began, "cfg": cfg.run, "split": "val", "notebook": "tables"}
 program = report.collect(**about, tier="paper", stores=[])
 measured = report.collect(**about, tier=found.tier, stores=stores)
@@ -156,7 +158,7 @@ def named(row, groups):
         digits = max(digits, len(str(value).partition(".")[2]))
     if row.get("speakers") not in (None, "", "seen"):
         model += f", {row['speakers']} speakers"
-    why = artifact.EMPTY + tables.public(str(row["status"] if paper else row.get("missing")))
+    why = report.EMPTY + tables.public(str(row["status"] if paper else row.get("missing")))
     return {
         "Guidance": guidance,
         "Model": model[0].upper() + model[1:],
@@ -193,11 +195,41 @@ def laid_out(item, rows):
 
 
 # %%
+def displayed(text):
+    """Name the classifier as people do, which identifiers in files call a judge."""
+    return text.replace("judge of the faces", "classifier of the faces")
+
+
+def definitions(rows, names=None):
+    """How the metrics of a table are defined, for the notes below it.
+
+    `names` holds those of the metrics shown, by the metric up to its comma; without it, all are
+    shown under their own.
+    """
+    shown, defined = {row["metric"] for row in rows if row["value"] is not None}, {}
+    for row in (row for row in found.rows if row["metric"] in shown and row.get("definition")):
+        name = str(row["metric"])
+        if names is not None:
+            name = names.get(name.partition(", ")[0], "")
+        if name:
+            text = str(row["definition"]).removeprefix(f"{name}: ")
+            defined.setdefault(text, {})[name] = None
+    return [displayed(f"{', '.join(metrics)}: {text}.") for text, metrics in defined.items()]
+
+
+def cells(rows):
+    """Tidy rows with a further column `cell`: the rounded value, or why there is none."""
+    frame = pd.DataFrame(rows, dtype=object).assign(cell=[*map(report.cell_of, rows)])
+    frame["metric"] = frame["metric"].map(displayed)
+    return frame.where(frame.notna(), "")
+
+
+# %%
 def compare(item, caption):
     """Write a table of the paper, and show what was read back from disk."""
     rows = tables.compared(item, found, dataset=dataset)
     names = {metric: name.split()[0] for metric, (name, _) in measures.items()}
-    notes = tables.definitions(rows, found, names)
+    notes = definitions(rows, names)
     view = report.footnoted(laid_out(item, rows), *notes)
     show(item, rows, measured, view, caption)
 
@@ -221,7 +253,7 @@ compare("table5", "Table 5: ablations, voice conversion; the paper's values on G
 
 # %%
 values = pd.DataFrame(found.rows, columns=[*report.COLUMNS, "direction"])
-values["metric"] = values["metric"].map(tables.displayed)
+values["metric"] = values["metric"].map(displayed)
 whole = values[values["direction"].isna() | (values["direction"] == "mean")]
 whole.pivot_table(index="metric", columns=["system", "task"], values="value").round(3).fillna("")
 
@@ -233,7 +265,7 @@ whole.pivot_table(index="metric", columns=["system", "task"], values="value").ro
 
 # %%
 rows = tables.compared("correspondence", study, dataset=dataset)
-table = tables.cells(rows).pivot_table(
+table = cells(rows).pivot_table(
     index="metric", columns=["task", "system"], values="cell", aggfunc="first"
 )
 caption = "Correspondence preference ratio (paper: Sec. 4.3, Fig. 5); chance is 0.5."
@@ -258,13 +290,13 @@ show("verification", rows, measured, report.listing(rows, columns), caption)
 
 # %%
 rows = tables.compared("by_direction_and_sex", found, dataset=dataset)
-table = tables.cells(rows).pivot_table(
+table = cells(rows).pivot_table(
     index=["metric", "system", "task"],
     columns=[name for name in ("direction", "sex") if name in rows[0]] or "dataset",
     values="cell",
     aggfunc="first",
 )
-view = report.footnoted(table.fillna(""), *tables.definitions(rows, found))
+view = report.footnoted(table.fillna(""), *definitions(rows))
 show("by_direction_and_sex", rows, measured, view, "Every metric by direction and sex.")
 
 # %% [markdown]

@@ -19,8 +19,7 @@ import pytest
 from tests.unit.store_factory import make_store
 from xfavot import config, report
 from xfavot.errors import DataError
-from xfavot.report import artifact
-from xfavot.report.artifact import Provenance
+from xfavot.report import Provenance
 
 
 def origin(tier: str = "reduced", **changes: Any) -> Provenance:
@@ -75,7 +74,7 @@ def test_a_table_is_read_back_with_every_digit(tmp_path: Path) -> None:
     assert table.rows[0]["value"] == third
     assert table.rows[0] == rows[0] | {"good": None}
     assert table.rows[1] == rows[1] | {"note": None}
-    assert list(table.rows[0]) == [*artifact.COLUMNS, "note", "good"]
+    assert list(table.rows[0]) == [*report.COLUMNS, "note", "good"]
     named = {f"table2.{end}" for end in ("csv", "md", "tex")}
     assert table.record == origin() | {
         "schema": 1,
@@ -96,7 +95,7 @@ def test_a_table_is_read_back_with_every_digit(tmp_path: Path) -> None:
 def test_rounding() -> None:
     values = (0.0, 1234.56, 12.345, 0.0012345, -9.876, 123456, None, "x", True)
     texts = ["0.00", "1235", "12.3", "0.00123", "-9.88", "123456", "", "x", "True"]
-    assert [artifact.rounded(value) for value in values] == texts
+    assert [report.rounded(value) for value in values] == texts
 
 
 @pytest.mark.parametrize(
@@ -135,7 +134,7 @@ def test_a_failed_write_leaves_what_was_there(
 ) -> None:
     report.write_table("t", [row(value=1.0)], provenance=origin(), root=tmp_path)
     before = (tmp_path / "t" / "t.json").read_bytes()
-    write, replace = Path.write_bytes, artifact.os.replace
+    write, replace = Path.write_bytes, report.os.replace
 
     def full(self: Path, content: bytes) -> int:
         if self.name == "t.json":
@@ -153,7 +152,7 @@ def test_a_failed_write_leaves_what_was_there(
         replace(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(artifact.os, "replace", stuck)
+        patch.setattr(report.os, "replace", stuck)
         with pytest.raises(OSError, match="Input/output error"):
             report.write_table("t", [row(value=2.0)], provenance=origin(), root=tmp_path)
     assert (tmp_path / "t" / "t.json").read_bytes() == before
@@ -199,7 +198,7 @@ def test_provenance_is_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     cfg = config.resolve(dataset="grid", preset="smoke", seed=3, data_root=str(tmp_path / "data"))
     began = report.begin()
     given = {"seed": 3, "data_root": "/home/me", "vocoder": "/w/v", "overrides": {"loss.xm": 0.5}}
-    monkeypatch.setattr(artifact, "injected", lambda: given)
+    monkeypatch.setattr(report, "injected", lambda: given)
     made = report.collect(began, cfg, tier="smoke", stores=[store], split="val", notebook="train")
     assert made["seeds"] == [3]
     assert made["config_id"] == config.config_id(cfg)
@@ -219,15 +218,15 @@ def test_provenance_is_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         began, elsewhere, tier="smoke", stores=[], seeds=(1, 2), notebook="tables", dataset="mini"
     )
     assert (other["lock"], other["config_id"]) == (made["lock"], made["config_id"])
-    assert (other["seeds"], other["dataset"], other["data"]) == ([1, 2], "mini", [artifact.NO_DATA])
+    assert (other["seeds"], other["dataset"], other["data"]) == ([1, 2], "mini", [report.NO_DATA])
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git here")
 def test_the_revision_is_that_of_the_checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(artifact, "CHECKOUT", tmp_path)
-    assert artifact._git() == ("", False)
+    monkeypatch.setattr(report, "CHECKOUT", tmp_path)
+    assert report._git() == ("", False)
     git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
     git += ["-c", "commit.gpgsign=false"]
     subprocess.run([*git, "init", "-q"], check=True)
@@ -238,20 +237,20 @@ def test_the_revision_is_that_of_the_checkout(
     subprocess.run([*git, "commit", "-q", "-m", "one"], check=True)
     (tmp_path / "paper_tables").mkdir()
     (tmp_path / "paper_tables" / "t.csv").write_text("1\n")  # what is made does not count
-    revision, dirty = artifact._git()
+    revision, dirty = report._git()
     assert len(revision) == 40
     assert not dirty
     code.write_text("x = 2\n")
-    assert artifact._git() == (revision, True)
+    assert report._git() == (revision, True)
 
 
-def view_of(head: str = "GRID") -> artifact.View:
+def view_of(head: str = "GRID") -> report.View:
     columns = [
         (head, "FID \N{DOWNWARDS ARROW}", "ours"),
         (head, "FID \N{DOWNWARDS ARROW}", "paper"),
     ]
     cells = pd.DataFrame(
-        [["12.3", f"{artifact.EMPTY}lost & gone"], [f"{artifact.EMPTY}no a_b", None]],
+        [["12.3", f"{report.EMPTY}lost & gone"], [f"{report.EMPTY}no a_b", None]],
         index=pd.Index(["50 % & more", "XFaVoT, $L_{xm}$"], name="Model"),
         columns=pd.MultiIndex.from_tuples(columns),
     )
@@ -264,13 +263,13 @@ def test_empty_cells_are_dashes_with_their_reason_below() -> None:
     assert shown.iloc[1].tolist()[1:] == ["\N{EN DASH}$^{b}$", "\N{EN DASH}$^{c}$"]
     reasons = ["lost & gone", "no a_b", "neither measured nor printed"]
     assert notes[:3] == [f"$^{{{x}}}$ {why}." for x, why in zip("abc", reasons, strict=True)]
-    text = artifact._markdown(view_of(), "Above.", "Foot.")
+    text = report._markdown(view_of(), "Above.", "Foot.")
     assert "| Model | GRID<br>FID \N{DOWNWARDS ARROW}<br>ours |" in " ".join(text.split())
     assert "<sup>a</sup> lost & gone.<br>\n<sup>b</sup> no a_b." in text
 
 
 def test_latex_compiles_and_escapes_what_it_would_read_as_a_command(tmp_path: Path) -> None:
-    text = artifact._latex(view_of("a_b"), "Table 3: SMOKE, 50 % of {$#|\\~^}.")
+    text = report._latex(view_of("a_b"), "Table 3: SMOKE, 50 % of {$#|\\~^}.")
     assert r"50 \% \& more & 12.3 & " in text
     assert r"XFaVoT, $L_{xm}$ & " in text
     assert r"\multicolumn{2}{c}{a\_b}" in text

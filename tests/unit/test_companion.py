@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.test_tables import row
-from xfavot import report
 from xfavot.errors import CheckpointError, ConfigError, DataError
-from xfavot.parameters import Paper, Tables
+from xfavot.parameters import Paper
 from xfavot.report import paper
 from xfavot.report.paper import Step
 
@@ -167,17 +165,3 @@ def test_wrong_parameters(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Paper.resolve(**given)
     assert Paper.resolve(dataset="grid").evaluation["recogniser"] == "espnet_librispeech"
-
-
-def test_contents_name_what_is_missing(tmp_path: Path) -> None:
-    empty = dict.fromkeys(("value", "ci_low", "ci_high", "n", "seed"))
-    rows = [{**row(), "missing": None}, *({**row(), **empty, "missing": "no weights"},) * 2]
-    cfg = Tables.resolve(dataset="mini", out=str(tmp_path))
-    origin = report.collect(report.begin(), cfg.run, tier="reduced", stores=[], notebook="tables")
-    report.write_table("table3", rows, provenance=origin, root=tmp_path / "paper_tables")
-    table = paper.contents(tmp_path)
-    assert table.loc["table3"].tolist() == ["reduced", "1", "2"]
-    assert table.loc["fig10"].tolist() == table.loc["table1"].tolist() == ["not made", "", ""]
-    (tmp_path / "paper_tables" / "table3" / "table3.csv").write_text("edited")
-    with pytest.raises(DataError, match="not the file that was written"):
-        paper.contents(tmp_path)

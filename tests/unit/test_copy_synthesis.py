@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from tests.unit.store_factory import make_store
+from xfavot import report
 from xfavot.audio.mel import MEL
 from xfavot.audio.vocoder import Vocoder, vocoder
 from xfavot.data.store import Store
 from xfavot.errors import DataError, WeightsError
 from xfavot.evaluation import copy_synthesis
-from xfavot.report import artifact
 
 pytest.importorskip("pyworld")
 WITHOUT = {"splits": ("train", "val"), "clips": 4}
@@ -84,8 +84,8 @@ def test_measures_of_known_changes(tmp_path: Path, no_embedding: None) -> None:
     metrics = {metric for system, metric in found if system == "silent"}
     assert metrics == {"log_mel_db", "voicing_error"}  # without pitch, no error of it
     assert np.isfinite([*found.values()]).all()
-    for row in artifact.plain_rows("x", rows):
-        artifact.require_columns("x", row)
+    for row in report.plain_rows("x", rows):
+        report.require_columns("x", row)
 
 
 def test_distance_of_mels_by_hand() -> None:

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from tests.unit.test_convert import loaded
+from xfavot import report
 from xfavot.audio.io import save_waveform
 from xfavot.audio.vocoder import GriffinLim
 from xfavot.convert import inputs
@@ -28,7 +29,6 @@ from xfavot.evaluation import images, manifest, protocol, voice_networks, voices
 from xfavot.evaluation.images import LPIPS, Extractor, to_floats
 from xfavot.evaluation.protocol import Evaluation
 from xfavot.parameters import Evaluate
-from xfavot.report import artifact
 
 LANDMARKS = [(22.0, 26.0), (42.0, 26.0), (32.0, 36.0), (25.0, 46.0), (39.0, 46.0)]
 HEADER = "task,source,reference,output,model,transcript,speaker,gender\n"
@@ -395,12 +395,12 @@ def test_style_encoders_say_what_fits(folder: Path, monkeypatch: pytest.MonkeyPa
 def test_scores_on_the_disk(evaluation: Evaluation, folder: Path) -> None:
     scores, _ = evaluation.results()
     table = evaluation.save()
-    back = artifact.from_csv(table.with_name("scores.csv").read_text("utf-8"))
+    back = report.from_csv(table.with_name("scores.csv").read_text("utf-8"))
     assert [row["value"] for row in back] == [row["value"] for row in scores]
-    for row in artifact.plain_rows("scores", back):
-        artifact.require_columns(row["metric"], row)
+    for row in report.plain_rows("scores", back):
+        report.require_columns(row["metric"], row)
         assert row["definition"]
-    missing = artifact.from_csv(table.with_name("missing.csv").read_text("utf-8"))
+    missing = report.from_csv(table.with_name("missing.csv").read_text("utf-8"))
     assert {row["metric"] for row in missing} >= {"nisqa", "nisqa_tts", "all"}
     origin = json.loads(table.with_name("scores.json").read_text("utf-8"))
     assert len(origin["manifest_sha256"]) == 64

@@ -20,7 +20,6 @@ from PIL import Image
 
 from tests.unit.store_factory import make_store, provenance_of
 from tests.unit.test_convert import loaded
-from tests.unit.test_study import make, write_answers
 from xfavot import report
 from xfavot.audio.vocoder import GriffinLim
 from xfavot.config import RunConfig
@@ -99,30 +98,6 @@ def test_a_figure_is_written_with_its_data_and_voices_and_shown(
     shown = capsys.readouterr().out
     assert f"figure {tmp_path / 'figures' / 'fig1' / 'fig1.png'}" in shown
     assert "5 players" in shown
-
-
-def test_the_automatic_ratio_without_a_study(
-    converter: Converter, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rows, origin = material(converter, (store,), tmp_path).correspondence()
-    assert origin is None
-    assert "answers is missing: no study was given" in capsys.readouterr().out
-    assert {(r["system"], r["task"]) for r in rows if r["n"] == 2} == {
-        (system, task) for system in ("ground truth", "toy") for task in ("a2i", "i2a")
-    }
-
-
-def test_the_answers_of_people_come_with_the_origin_of_their_study(
-    converter: Converter, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    study = make(tmp_path / "study", listen_ms=0)
-    write_answers(study, tmp_path / "answers", "01")
-    given = {"study": str(tmp_path / "study"), "answers": str(tmp_path / "answers")}
-    rows, origin = material(converter, (store,), tmp_path / "out", **given).correspondence()
-    assert "missing" not in capsys.readouterr().out
-    assert {row["value"] for row in rows if row["metric"] == "CPR"} == {1.0}  # all answered right
-    assert origin is not None
-    assert (origin["dataset"], origin["notebook"]) == ("toy", "cpr_study")
 
 
 def test_what_cannot_be_made_says_so(

@@ -17,6 +17,7 @@ import torch
 from tests.unit.store_factory import make_store
 from tests.unit.test_evaluation import loaded
 from tests.unit.test_external_outputs import Encoder, Recogniser, melody
+from xfavot import report
 from xfavot.audio.vocoder import GriffinLim
 from xfavot.convert.converter import Converter, Task
 from xfavot.data.store import Store
@@ -26,7 +27,6 @@ from xfavot.evaluation.conversions import Sample, Study, pixels, plan
 from xfavot.evaluation.manifest import Group, Output
 from xfavot.evaluation.protocol import Evaluation
 from xfavot.parameters import Evaluate
-from xfavot.report import artifact
 from xfavot.training.checkpoint import LoadedModel
 
 SPLITS = ("train", "val", "unseen")
@@ -97,8 +97,8 @@ def test_every_part_is_measured_and_kept(
     options = {"metrics": "fid, speaker_similarity, word_error, f0", "substitute": "judge"}
     evaluation = opened(model, store, **options)
     scores, missing = evaluation.results()
-    for row in artifact.plain_rows("evaluation", scores):
-        artifact.require_columns(row["metric"], row)
+    for row in report.plain_rows("evaluation", scores):
+        report.require_columns(row["metric"], row)
     for speakers in ("seen", "unseen"):
         own = [row for row in scores if row["speakers"] == speakers]
         real = {"faces", "sources", "references"}
@@ -126,7 +126,7 @@ def test_every_part_is_measured_and_kept(
 
     table = evaluation.save()
     assert "conversions 2" in table.read_text("utf-8")
-    back = artifact.from_csv(table.with_suffix(".csv").read_text("utf-8"))
+    back = report.from_csv(table.with_suffix(".csv").read_text("utf-8"))
     assert [row["value"] for row in back] == [row["value"] for row in scores]
     assert table.with_name("missing.csv").read_text("utf-8").startswith("system,task,speakers,")
     assert json.loads(table.with_suffix(".json").read_text())["step"] == 7

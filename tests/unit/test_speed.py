@@ -13,13 +13,12 @@ import torch
 
 from tests.unit.store_factory import make_store
 from tests.unit.vocoder_factory import GENERATORS, vocoder_package
-from xfavot import config, presets
+from xfavot import config, presets, report
 from xfavot.audio.mel import Standardiser, log_mel
 from xfavot.audio.vocoder import Vocoder
 from xfavot.config import RunConfig
 from xfavot.errors import WeightsError
 from xfavot.evaluation import speed
-from xfavot.report import artifact
 
 soundfile = pytest.importorskip("soundfile")
 Image = pytest.importorskip("PIL.Image")
@@ -74,7 +73,7 @@ def test_the_loader_is_timed_beside_files(
     ours = [speed.STORE, speed.FLOATS]
     assert list(found) == [(way, plain) for way in (*ours, *files)] + [(o, changed) for o in ours]
     for row in rows:
-        artifact.require_columns("row", row)
+        report.require_columns("row", row)
         assert row["n"] == 2
         assert 0 < row["lowest"] <= row["value"] <= row["highest"]
     one, first = found[files[0], plain], found[speed.FLOATS, plain]
@@ -131,7 +130,7 @@ def test_operations_are_counted_without_computing() -> None:
     assert found["M"]["parameters_m"] == pytest.approx((shared + heads * own) / 1e6)
     assert found["C_A"]["value"] == found["D_A"]["value"] > 0
     for row in rows:
-        artifact.require_columns("row", row)
+        report.require_columns("row", row)
 
 
 def test_a_full_step_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,5 +183,5 @@ def test_a_row_is_seconds_a_second(cfg: RunConfig, monkeypatch: pytest.MonkeyPat
     assert (one["ratio"], two["ratio"]) == pytest.approx((1.0, 3.0))
     assert (two["lowest"], two["highest"]) == pytest.approx((0.8, 1.6))
     assert two["per_second"] == pytest.approx(0.5 / 0.6)
-    for row in artifact.plain_rows("x", [one, two]):
-        artifact.require_columns("x", row)
+    for row in report.plain_rows("x", [one, two]):
+        report.require_columns("x", row)

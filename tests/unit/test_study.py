@@ -16,8 +16,8 @@ import pytest
 from xfavot.errors import ConfigError, DataError
 from xfavot.evaluation.cpr import Triplet
 from xfavot.parameters import Study as Asked
+from xfavot.report import Provenance
 from xfavot.report import study as study_report
-from xfavot.report.artifact import Provenance
 from xfavot.report.study import Key, checksum, open_study, read_answers, result_rows, write_study
 
 pytest.importorskip("scipy")
@@ -217,10 +217,7 @@ def test_answers_come_back_as_given_also_half_of_them(key: Key, tmp_path: Path) 
     write_answers(key, tmp_path, "01")
     write_answers(key, tmp_path, "02", right=only_models)
     write_answers(key, tmp_path, "03", count=7)
-    answers, summary = read_answers(key, tmp_path)
-    assert "3 of 3 pages came back, 2 of them complete" in summary
-    last = [cell.strip() for cell in summary.splitlines()[-1].split("|")[1:5]]
-    assert last == ["03", "7 of 20", "4", "2"]
+    answers = read_answers(key, tmp_path)
     assert len(answers) == 47
     rows = {(r["system"], r["task"], r["metric"]): r for r in result_rows(key, answers)}
     for task in ("a2i", "i2a"):
@@ -233,8 +230,7 @@ def test_answers_come_back_as_given_also_half_of_them(key: Key, tmp_path: Path) 
 
 
 def test_nothing_read_is_told_and_the_automatic_rows_stay(key: Key, tmp_path: Path) -> None:
-    none, summary = read_answers(key, "")
-    assert summary == "No answers were read.\n"
+    none = read_answers(key, "")
     with pytest.raises(DataError, match="no answers yet, and no automatic CPR"):
         result_rows(key, none)
     with pytest.raises(DataError, match="0 of 0 files"):

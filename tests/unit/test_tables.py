@@ -14,7 +14,7 @@ import pytest
 from xfavot import report
 from xfavot.errors import DataError
 from xfavot.parameters import Tables
-from xfavot.report import artifact, tables
+from xfavot.report import tables
 from xfavot.report.tables import Evaluations
 
 FID, NISQA = tables.FID, tables.NISQA
@@ -135,8 +135,6 @@ def test_measured_values_stand_beside_the_published(tmp_path: Path) -> None:
         "has no such row" in cell(rows, system="XFaVoT", task="a2a", metric=tables.WER)["missing"]
     )
     assert "definition" not in rows[0]
-    assert tables.definitions(rows, found) == [f"{NISQA}: as rated."]
-    assert tables.definitions(rows, found, {NISQA: "NISQA"}) == ["NISQA: as rated."]
     apart = tables.compared(tables.EVERY, found, dataset="mini")
     assert [(one["value"], one["direction"]) for one in apart] == [(9.0, "female to male")]
 
@@ -270,12 +268,12 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
 def test_a_cell_without_value_is_written_only_with_its_reason(tmp_path: Path) -> None:
     cfg = Tables.resolve(dataset="grid", out=str(tmp_path))
     origin = report.collect(report.begin(), cfg.run, tier="reduced", stores=[], notebook="tables")
-    assert origin["data"] == [artifact.NO_DATA]
+    assert origin["data"] == [report.NO_DATA]
     rows = tables.compared("table5", Evaluations(), dataset="grid")
     table = report.read_table(report.write_table("t", rows, provenance=origin, root=tmp_path))
     assert table.rows[0]["value"] is None
     assert table.rows[0]["published_grid"] == 4.62
     with pytest.raises(DataError, match="'value': None"):
-        artifact.require_columns("here", {**rows[0], "missing": None})
+        report.require_columns("here", {**rows[0], "missing": None})
     with pytest.raises(DataError, match=r"'value': 1\.0"):
-        artifact.require_columns("here", {**rows[0], "value": 1.0})
+        report.require_columns("here", {**rows[0], "value": 1.0})

@@ -8,20 +8,17 @@ version of the package trains nothing anew.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from xfavot.config import corpora_of, key_of
 from xfavot.errors import CheckpointError, DataError, import_optional
 from xfavot.files import write_whole
 from xfavot.parameters import Paper
-from xfavot.report.artifact import FOLDERS, MISSING, read_record, read_table
+from xfavot.report import FOLDERS
 from xfavot.report.tables import EVALUATION, FILES
 from xfavot.training import checkpoint
 from xfavot.weights import fetched
@@ -30,11 +27,6 @@ PACKAGE = Path(__file__).resolve().parents[1]
 NOTEBOOKS = PACKAGE.parent / "notebooks"
 NEEDED = ("prepare_data", "train")  # without which nothing can go on
 TABLES, FIGURES = "paper_tables", "figures"
-ALL_TABLES = (
-    *(f"table{number}" for number in range(1, 10)),
-    *("correspondence", "verification", "by_direction_and_sex", "modules"),
-)
-ALL_FIGURES = tuple(f"fig{number}" for number in range(1, 11))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,27 +187,3 @@ def _execute(step: Step) -> None:
             f"expected it to end; {out.name} beside the others holds the error; mend it and run "
             "this again: what is done is not done twice"
         )
-
-
-def contents(out: str | os.PathLike[str]) -> pd.DataFrame:
-    """The tier of every table and figure of a folder, and the tables' values and empty cells.
-
-    Args:
-        out: the folder with `paper_tables/` and `figures/`.
-
-    Raises:
-        DataError: one of them is damaged or was edited.
-    """
-    items = []
-    for kind, names in ((TABLES, ALL_TABLES), (FIGURES, ALL_FIGURES)):
-        for folder in (Path(out, kind, name) for name in names):
-            line = dict.fromkeys(("item", "tier", "values", "empty cells"), "")
-            line |= {"item": folder.name, "tier": "not made"}
-            if folder.is_dir():
-                line["tier"] = read_record(folder)["tier"]
-            if folder.is_dir() and kind == TABLES:
-                rows = read_table(folder).rows
-                empty = sum(bool(row.get(MISSING)) for row in rows)
-                line |= {"values": str(len(rows) - empty), "empty cells": str(empty or "")}
-            items.append(line)
-    return pd.DataFrame(items).set_index("item")

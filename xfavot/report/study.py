@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from xfavot import config
 from xfavot.audio.mel import MEL
@@ -34,7 +33,7 @@ from xfavot.evaluation.cpr import Row, Sample, Triplet, is_face
 from xfavot.files import write_whole
 from xfavot.image.io import resize_image
 from xfavot.parameters import Study as Asked
-from xfavot.report.artifact import Markdown, Provenance, collect, machine, times
+from xfavot.report import Provenance, collect, machine, times
 from xfavot.training.checkpoint import load_model
 
 PAPER_TRIPLETS = 30
@@ -380,7 +379,7 @@ def _digest(size: int, *parts: object) -> str:
 # Answers, read back: every file is checked before anything counts
 
 
-def read_answers(key: Key, folder: str | os.PathLike[str]) -> tuple[list[Row], Markdown]:
+def read_answers(key: Key, folder: str | os.PathLike[str]) -> list[Row]:
     """Read the answers to a study.
 
     Args:
@@ -388,16 +387,14 @@ def read_answers(key: Key, folder: str | os.PathLike[str]) -> tuple[list[Row], M
         folder: where the files lie, `*.json`; "" reads none.
 
     Returns:
-        The answers, for :func:`result_rows`, and a summary with a line an evaluator: number of the
-        page, how much of it was answered, the median time of an answer, how often voices were
-        played for one, and the share of candidate A, one half if sides do not matter.
+        The answers, for :func:`result_rows`.
 
     Raises:
         DataError: the folder is missing or empty, or files of it cannot be used; each with its
             reason.
     """
     if not str(folder):
-        return [], Markdown("No answers were read.\n")
+        return []
     rows: list[Row] = []
     read: dict[str, str] = {}  # sheet to file
     files, wrong = sorted(Path(folder).glob("*.json")), []
@@ -415,21 +412,7 @@ def read_answers(key: Key, folder: str | os.PathLike[str]) -> tuple[list[Row], M
             f"unchanged *.json file for each page of study {key['study']} that came back; "
             "correct or take away what is named here:" + "".join(f"\n- {one}" for one in wrong)
         )
-    frame = pd.DataFrame(rows).assign(a=lambda made: made["side"] == "A")
-    own, asked = frame.groupby("evaluator", sort=False), len(key["questions"])
-    counts = own["item"].count()
-    table = pd.DataFrame(
-        {
-            "answered": counts.map(f"{{}} of {asked}".format),
-            "median time (s)": own["ms"].median() / 1000,
-            "plays an answer": own["plays"].mean(),
-            "chose A": own["a"].mean(),
-        }
-    )
-    return rows, Markdown(
-        f"{len(table)} of {len(key['sheets'])} pages came back, {(counts == asked).sum()} of them "
-        f"complete; every answer of the others counts.\n\n{table.round(2).to_markdown()}\n"
-    )
+    return rows
 
 
 def result_rows(key: Key, answers: Sequence[Row]) -> list[Row]:

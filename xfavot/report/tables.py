@@ -15,15 +15,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from xfavot.data.store import Store
 from xfavot.errors import DataError
 from xfavot.evaluation.images import FID_STARGAN_V2 as FID
 from xfavot.evaluation.images import LPIPS_STARGAN_V2 as LPIPS
@@ -31,16 +28,7 @@ from xfavot.evaluation.manifest import EVERYTHING
 from xfavot.evaluation.voice_networks import NISQA
 from xfavot.evaluation.voices import SIMILARITY as SPKSIM
 from xfavot.evaluation.voices import WER
-from xfavot.report.artifact import (
-    COLUMNS,
-    MISSING,
-    TIERS,
-    Markdown,
-    cell_of,
-    from_csv,
-    read_table,
-    require_columns,
-)
+from xfavot.report import COLUMNS, MISSING, TIERS, Markdown, from_csv, read_table, require_columns
 
 Row = dict[str, Any]
 Cell = tuple[str, str, str]  # system, task, metric; an empty task is any
@@ -313,17 +301,6 @@ def datasets_of(dataset: str) -> tuple[str, ...]:
     return (*printed, PAPER) if dataset == PAPER else (dataset,)
 
 
-def stores_there(data_root: str, corpora: Iterable[str]) -> list[Store]:
-    """Open those prepared stores that exist: tables are made on machines without data, too.
-
-    Raises:
-        DataError: a store is damaged.
-    """
-    folders = {corpus: Path(data_root, corpus) for corpus in corpora}
-    there = {corpus: path for corpus, path in folders.items() if (path / "store.json").is_file()}
-    return [Store.open(path, corpus=corpus) for corpus, path in there.items()]
-
-
 def _is(row: Row, key: Cell) -> bool:
     system, task, metric = key
     same = str(row["metric"]).removeprefix("cross-modal ") == metric
@@ -379,40 +356,3 @@ def _pruned(rows: Sequence[Row]) -> list[Row]:
     order = {STATUS: 1, MISSING: 2}  # after what is published, before all else
     filled.sort(key=lambda n: order.get(n, 0 if n.startswith("published_") else 3))
     return [{name: row.get(name) for name in (*COLUMNS, *filled)} for row in rows]
-
-
-# The same as people see them
-
-
-def displayed(text: str) -> str:
-    """Name the classifier as people do, which identifiers in files call a judge."""
-    return text.replace("judge of the faces", "classifier of the faces")
-
-
-def cells(rows: Sequence[Row]) -> pd.DataFrame:
-    """Tidy rows with a further column ``cell``: the rounded value, or why there is none."""
-    frame = pd.DataFrame(rows, dtype=object).assign(cell=[*map(cell_of, rows)])
-    frame["metric"] = frame["metric"].map(displayed)
-    return frame.where(frame.notna(), "")
-
-
-def definitions(
-    rows: Iterable[Row], ours: Evaluations, names: Mapping[str, str] | None = None
-) -> list[str]:
-    """What stands below a table: how the metrics in it are defined.
-
-    Args:
-        rows: of the table.
-        ours: what they were made from.
-        names: of the metrics shown, by the metric up to its comma; left out, all under their own.
-    """
-    shown = {row["metric"] for row in rows if row["value"] is not None}
-    defined: dict[str, dict[str, None]] = {}
-    for row in (row for row in ours.rows if row["metric"] in shown and row.get("definition")):
-        name = str(row["metric"])
-        if names is not None:
-            name = names.get(name.partition(", ")[0], "")
-        if name:
-            text = str(row["definition"]).removeprefix(f"{name}: ")
-            defined.setdefault(text, {})[name] = None
-    return [displayed(f"{', '.join(metrics)}: {text}.") for text, metrics in defined.items()]

@@ -29,9 +29,7 @@ from xfavot.data.store import Store
 from xfavot.errors import DataError
 from xfavot.evaluation import matching
 from xfavot.parameters import Figures
-from xfavot.report import study
-from xfavot.report.artifact import Provenance, write_figure
-from xfavot.viz import progress
+from xfavot.report import Provenance, study, write_figure
 from xfavot.viz.drawing import Drawing, median_hz
 from xfavot.viz.widgets import Html, players, show
 
@@ -43,10 +41,6 @@ CONVERTED = " converted after "
 NO_AVATARS = (
     "there is no prepared store of drawn faces; put pictures (such as faces stylised by JoJoGAN) "
     "into a folder and run notebooks/prepare_data.ipynb -p dataset avatars -p source <folder>"
-)
-NO_STUDY = (
-    "no study was given; bars are the automatic CPR; make one with notebooks/cpr_study.ipynb and "
-    "name it with -p study and -p answers"
 )
 
 
@@ -165,34 +159,6 @@ class Material:
         stores, modality = (self.avatars, "face") if drawn else (self.stores, kind)
         splits = (self.split, *HELD_OUT_FIRST) if drawn else (self.split,)
         return next((s for s in splits if has_any(stores, modality=modality, split=s)), "")
-
-    def cross_modal(self, item: str) -> dict[str, Converter]:
-        """The models that convert between faces and voices; the others are named as missing."""
-        able = {name: one for name, one in self.systems.items() if study.cross_modal(one)}
-        for name in self.systems.keys() - able.keys():
-            missing(f"{item}, {name}", "it has no faces or no voices")
-        return able
-
-    def correspondence(self) -> tuple[list[dict[str, Any]], Provenance | None]:
-        """The CPR, of people if there is a study, else automatic.
-
-        Returns:
-            Rows, none if there is nothing to ask; and the origin of a study's questions.
-        """
-        reason, origin, rows = NO_STUDY, None, []
-        if self.cfg.study:
-            key = study.open_study(self.cfg.study)
-            answers, _ = study.read_answers(key, self.cfg.answers)
-            reason = "" if answers else "none given; bars are the automatic CPR"
-            rows, origin = study.result_rows(key, answers), key["provenance"]
-            origin = study.answered(origin, self.began)
-        else:
-            _, rows = study.ask(self.cfg.asked, self.stores, self.systems, on_log=progress.line)
-        if reason:
-            missing("Fig. 5, people's answers", reason)
-        if not rows:
-            missing("Fig. 5", "nothing to ask; give a study with -p study")
-        return rows, origin
 
     def style_space(self) -> matching.StyleSpace | None:
         """Styles of held-out faces and voices; ``None`` if there are too few, which is shown."""
