@@ -63,7 +63,11 @@ root = Path(cfg.out, "paper_tables")
 wanted = tables.datasets_of(dataset)
 found = tables.read(cfg.run.run_root, wanted)
 study = tables.read(cfg.run.run_root, wanted, study=True)
-display.display(found.summary, study.summary)
+for one in (found, study):
+    files = sorted({row["evaluation"] for row in one.rows})
+    head = f"{len(one.rows)} values, tier {one.tier}; evaluations read: {len(files)}.\n\n"
+    lines = [*files, *(f"left out: {reason}" for reason in one.left_out)]
+    display.display(display.Markdown(head + "".join(f"- {line}\n" for line in lines)))
 
 # %%
 folders = [Path(cfg.run.data_root, corpus) for corpus in cfg.run.data.corpora]

@@ -45,6 +45,7 @@ overrides: dict = {}  # dotted settings, such as loss.xm, to values
 from pathlib import Path
 
 from xfavot import config, convert, training
+from xfavot.audio.io import save_waveform
 from xfavot.parameters import Train
 from xfavot.viz import drawing, progress, widgets
 
@@ -118,8 +119,25 @@ for name, grid in grids.items():
 # The source-filter vocoder that comes with the package makes the waveform of the converted
 # spectrogram; a part of the roughness is its own.
 
+
 # %%
-voices = convert.save_voices(grids, Path(run.path, "samples", "voices"))
+def slug(panel):
+    """Return the label of a panel as a part of a file's name."""
+    plain = "".join(sign if sign.isalnum() or sign == "_" else " " for sign in panel.label)
+    return "-".join(plain.split())
+
+
+voices = []
+for name, grid in ((name, grid) for name, grid in grids.items() if grid.task.output == "voice"):
+    folder = Path(run.path, "samples", "voices", name)
+    for kind, panels in (("source", grid.columns), ("reference", grid.rows)):
+        for panel in (panel for panel in panels if panel.waveform is not None):
+            save_waveform(folder / f"{kind}_{slug(panel)}.wav", panel.waveform)
+    for row, cells in zip(grid.rows, grid.cells, strict=True):
+        for column, cell in zip(grid.columns, cells, strict=True):
+            voices.append(folder / f"{slug(column)}_to_{slug(row)}.wav")
+            texts = {"task": name, "source": column.label, "reference": row.label}
+            save_waveform(voices[-1], cell.waveform, metadata={"synthetic": "yes", **texts})
 widgets.players(voices)
 
 # %% [markdown]

@@ -51,7 +51,9 @@ def test_train_leaves_a_run_with_grids_and_voices(trained: tuple[Path, str]) -> 
     assert {path.stem[5:] for path in (run / "samples").glob("grid_???.png")} == tasks
     voices = sorted((run / "samples" / "voices").glob("?2a/*_to_*.wav"))
     assert len(voices) == (2 + 2 + 4) * 2  # four latent codes
-    assert provenance_of(voices[0])["task"] == "a2a"
+    texts = provenance_of(voices[0])
+    assert (texts["task"], texts["synthetic"]) == ("a2a", "yes")
+    assert len(list((run / "samples" / "voices" / "a2a").glob("*.wav"))) == 2 + 2 + 4
     assert "step 4/4" in text
     assert text.count("<audio") == 6
     assert "metrics.jsonl" in text

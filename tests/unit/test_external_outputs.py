@@ -22,7 +22,7 @@ from tests.unit.test_convert import loaded
 from xfavot import report
 from xfavot.audio.io import save_waveform
 from xfavot.audio.vocoder import GriffinLim
-from xfavot.convert import inputs
+from xfavot.convert import converter as converter_convert
 from xfavot.convert.converter import Converter, Task
 from xfavot.errors import CheckpointError, ConfigError, DataError
 from xfavot.evaluation import images, manifest, protocol, voice_networks, voices
@@ -377,7 +377,7 @@ def test_pictures_that_are_none_leave_the_others_measured(
 
 def test_style_encoders_say_what_fits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (64, 64), (90, 120, 30)).save(folder / "square.png")
-    monkeypatch.setattr(inputs, "detect", lambda pictures: [np.array(LANDMARKS)])
+    monkeypatch.setattr(converter_convert, "detect", lambda pictures: [np.array(LANDMARKS)])
     model = Converter(loaded(), name="toy", vocoder=GriffinLim(iterations=1))
     embed = partial(protocol.style_of, model)
     seen, heard = embed(folder / "square.png", "face", "f"), embed(folder / "carl.wav", "voice", "")

@@ -8,7 +8,7 @@ Tasks are named guidance to output: ``Task.A2I`` converts a face after a voice.
 """
 
 from xfavot.convert.converter import Converter, Task
-from xfavot.convert.sheet import Grid, Panel, convert_grid, sample_grids, save_voices
+from xfavot.convert.sheet import Grid, Panel, convert_grid, sample_grids
 from xfavot.data.sample import samples
 from xfavot.data.store import open_stores
 
@@ -21,5 +21,4 @@ __all__ = [
     "open_stores",
     "sample_grids",
     "samples",
-    "save_voices",
 ]

@@ -24,17 +24,107 @@ from torch import Tensor
 from torch.nn import functional
 
 from xfavot import __version__
-from xfavot.audio.io import save_waveform
+from xfavot.audio.io import load_waveform, save_waveform
 from xfavot.audio.mel import LOUDEST, MEL, log_mel, require_contract
 from xfavot.audio.vocoder import DEFAULT, Vocoder
 from xfavot.audio.vocoder import vocoder as vocoder_of
-from xfavot.convert import inputs
 from xfavot.data.store import GENDERS
-from xfavot.errors import ConfigError
-from xfavot.image.io import save_image, to_bytes, to_float
+from xfavot.errors import ConfigError, DataError
+from xfavot.image.align import align_face, detect
+from xfavot.image.io import load_image, save_image, to_bytes, to_float
 from xfavot.models import device_of
 from xfavot.models.f0 import track
 from xfavot.training.checkpoint import LoadedModel, load_model
+
+# Whatever people hand in, brought into the form that the networks see: a face goes through
+# detection and CelebA-HQ's alignment unless it is said to be aligned, a voice is mono at 24 kHz
+
+
+ALIGNED_PIXELS = 128  # the size at which prepared stores hold faces
+SMALLEST_FACE_PIXELS = 32
+SHORTEST_SECONDS = 0.1
+
+
+def read_face(face: Any, *, name: str, size: int, aligned: bool) -> NDArray[np.uint8]:
+    """Read a face and bring it to the size of the model.
+
+    Args:
+        face: a file or its bytes, a PIL image, or pixels, as :func:`load_image` takes them.
+        name: what the face is, for messages.
+        size: pixels of a side of the result.
+        aligned: the picture is already a square crop as in CelebA-HQ; no face is looked for.
+
+    Returns:
+        (size, size, 3) uint8.
+
+    Raises:
+        DataError: not an image, too small, not square although `aligned`, or no face in it.
+    """
+    pixels = load_image(face)
+    height, width = pixels.shape[:2]
+    shown = f"{name}: the image is {width}x{height} pixels"
+    if min(height, width) < SMALLEST_FACE_PIXELS:
+        raise DataError(f"{shown}; expected at least {SMALLEST_FACE_PIXELS} on each side")
+    if aligned and height != width:
+        raise DataError(
+            f"{shown}, yet said to be aligned; expected a square crop as in CelebA-HQ; leave "
+            "aligned=False to have the face found"
+        )
+    if not aligned:
+        (landmarks,) = detect([pixels])
+        if landmarks is None:
+            raise DataError(
+                f"{shown} and no face was found in it; expected one frontal face; crop closer to "
+                "it, or pass aligned=True for an aligned crop"
+            )
+        pixels = align_face(pixels, landmarks, max(ALIGNED_PIXELS, size))
+    return resize_face(pixels, size)
+
+
+def resize_face(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Resize a square picture: by area where the factor is whole, as batches do, else smoothly.
+
+    Args:
+        pixels: (H, H, 3) uint8.
+        size: pixels of a side of the result.
+
+    Returns:
+        (size, size, 3) uint8.
+    """
+    side = pixels.shape[0]
+    if side == size:
+        return pixels
+    x = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float()  # (1, 3, H, H)
+    if side % size == 0:
+        x = functional.avg_pool2d(x, side // size)
+    else:
+        x = functional.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
+    x = x.round().clamp(0, 255).to(torch.uint8)
+    return np.asarray(x[0].permute(1, 2, 0).contiguous().numpy())
+
+
+def read_voice(voice: Any, *, name: str) -> NDArray[np.float32]:
+    """Read speech as mono at 24 kHz.
+
+    Args:
+        voice: a sound or a film, its bytes, or samples (N,) at 24 kHz, as
+            :func:`load_waveform` takes them.
+        name: what the voice is, for messages.
+
+    Returns:
+        (N,) float32, N at least a tenth of a second.
+
+    Raises:
+        DataError: not a sound, shorter than 0.1 s, silent, not finite, or far too loud.
+    """
+    wave = load_waveform(voice)
+    seconds = len(wave) / MEL.sample_rate
+    if seconds < SHORTEST_SECONDS:
+        raise DataError(
+            f"{name}: the clip lasts {seconds:.3f} s; expected at least {SHORTEST_SECONDS} s"
+        )
+    return wave
+
 
 # Speech of any length, in pieces of a length that the networks accept
 
@@ -373,7 +463,7 @@ class Converter:
                 f"gender is missing for a voice reference; C_A of checkpoint {self.name} has not "
                 'learnt to tell genders yet; pass gender="f" or gender="m"'
             )
-        *_, mel = self._mel(inputs.read_voice(voice, name="reference voice"))
+        *_, mel = self._mel(read_voice(voice, name="reference voice"))
         with torch.inference_mode():
             head = head or GENDERS[int(mean(mel, lambda x: self.nets.C_A(x)[0]).argmax())]
             code = self._code(GENDERS.index(head))
@@ -463,7 +553,7 @@ class Converter:
 
     def _pixels(self, face: Any, name: str, aligned: bool) -> Tensor:
         """Read a face as (1, 3, H, W) in [-1, 1]."""
-        pixels = inputs.read_face(face, name=name, size=self.image_size, aligned=aligned)
+        pixels = read_face(face, name=name, size=self.image_size, aligned=aligned)
         return to_float(torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None]).to(self.device)
 
     def _mel(self, wave: NDArray[np.float32]) -> tuple[Tensor, Tensor, Tensor]:
@@ -528,7 +618,7 @@ class Converter:
         """
         self._require("voice")
         style = self.style(**guidance)
-        wave = inputs.read_voice(voice, name="source voice")
+        wave = read_voice(voice, name="source voice")
         mel, speech, x = self._mel(wave)
         with torch.inference_mode():
             made = joined(
@@ -550,7 +640,7 @@ class Converter:
         Raises:
             DataError: not speech.
         """
-        mel, speech, x = self._mel(inputs.read_voice(voice, name="voice"))
+        mel, speech, x = self._mel(read_voice(voice, name="voice"))
         with torch.inference_mode():
             return mel.cpu().numpy(), self._pitch(x, speech)
 

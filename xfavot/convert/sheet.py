@@ -6,17 +6,14 @@ is ``val`` or ``unseen``. Nothing is drawn here; `xfavot.viz` does that.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xfavot.audio.io import save_waveform
 from xfavot.convert.converter import Converter, Style, Task
 from xfavot.data.sample import Example, examples, first_split, has_any
 from xfavot.data.store import Store
@@ -163,35 +160,3 @@ def _converted(converter: Converter, output: str, source: Example, style: Style)
         return Panel(face=face.image)
     voice = converter.convert_voice(source.waveform, style=style)
     return Panel(log_mel=voice.log_mel, f0=voice.f0, waveform=voice.waveform)
-
-
-def save_voices(grids: Mapping[str, Grid], folder: Path) -> tuple[Path, ...]:
-    """Write the sources, references and conversions of all voice grids as WAV files.
-
-    Args:
-        grids: what :func:`sample_grids` returned.
-        folder: made if missing; one folder a task below it.
-
-    Returns:
-        The paths of the converted voices, in the order of the grids.
-    """
-    written = []
-    for name, grid in grids.items():
-        if grid.task.output != "voice":
-            continue
-        for kind, panels in (("source", grid.columns), ("reference", grid.rows)):
-            for panel in panels:
-                if panel.waveform is not None:
-                    save_waveform(folder / name / f"{kind}_{_slug(panel)}.wav", panel.waveform)
-        for row, cells in zip(grid.rows, grid.cells, strict=True):
-            for column, cell in zip(grid.columns, cells, strict=True):
-                assert cell.waveform is not None
-                file = folder / name / f"{_slug(column)}_to_{_slug(row)}.wav"
-                texts = {"task": name, "source": column.label, "reference": row.label}
-                save_waveform(file, cell.waveform, metadata={"synthetic": "yes", **texts})
-                written.append(file)
-    return tuple(written)
-
-
-def _slug(panel: Panel) -> str:
-    return re.sub(r"\W+", "-", panel.label).strip("-")

@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfavot.audio.io import save_waveform
-from xfavot.convert.converter import Converter, Style, Task
-from xfavot.convert.inputs import resize_face
+from xfavot.convert.converter import Converter, Style, Task, resize_face
 from xfavot.data.batches import to_range
 from xfavot.data.store import GENDERS, Item, Store
 from xfavot.errors import DataError

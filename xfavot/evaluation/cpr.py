@@ -21,7 +21,7 @@ from torch import Tensor
 
 from xfavot.audio.mel import MEL, log_mel
 from xfavot.convert import Converter
-from xfavot.convert.inputs import resize_face
+from xfavot.convert.converter import resize_face
 from xfavot.data.sample import HELD_OUT_FIRST
 from xfavot.data.store import GENDERS, Item, Store
 from xfavot.errors import DataError, import_optional

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from xfavot.convert import Task
-from xfavot.convert.inputs import read_voice
+from xfavot.convert.converter import read_voice
 from xfavot.errors import DataError, XFaVoTError
 from xfavot.evaluation.rows import Row, ratio
 from xfavot.image.io import load_image, resize_image

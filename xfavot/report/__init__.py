@@ -368,8 +368,11 @@ def _numeric(cells: pd.DataFrame) -> list[bool]:
     ]
 
 
-class Markdown(str):
-    """Text that a notebook shows as Markdown, and a log as it is."""
+class Table(str):
+    """A table as it lies on disk; a notebook shows it as Markdown, and a log as it is."""
+
+    rows: list[dict[str, Any]]
+    record: dict[str, Any]  # the JSON file
 
     def __repr__(self) -> str:
         """The text itself."""
@@ -377,13 +380,6 @@ class Markdown(str):
 
     def _repr_markdown_(self) -> str:
         return str(self)
-
-
-class Table(Markdown):
-    """A table as it lies on disk; a notebook shows it as Markdown."""
-
-    rows: list[dict[str, Any]]
-    record: dict[str, Any]  # the JSON file
 
 
 def write_table(

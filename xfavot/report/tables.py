@@ -28,7 +28,7 @@ from xfavot.evaluation.manifest import EVERYTHING
 from xfavot.evaluation.voice_networks import NISQA
 from xfavot.evaluation.voices import SIMILARITY as SPKSIM
 from xfavot.evaluation.voices import WER
-from xfavot.report import COLUMNS, MISSING, TIERS, Markdown, from_csv, read_table, require_columns
+from xfavot.report import COLUMNS, MISSING, TIERS, from_csv, read_table, require_columns
 
 Row = dict[str, Any]
 Cell = tuple[str, str, str]  # system, task, metric; an empty task is any
@@ -104,14 +104,6 @@ class Evaluations:
     rows: list[Row] = field(default_factory=list)
     missing: list[Row] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
-
-    @property
-    def summary(self) -> Markdown:
-        """What was read, as Markdown."""
-        files = sorted({str(row["evaluation"]) for row in self.rows})
-        head = f"{len(self.rows)} values, tier {self.tier}; evaluations read: {len(files)}.\n\n"
-        lines = [*files, *(f"left out: {one}" for one in self.left_out)]
-        return Markdown(head + "".join(f"- {line}\n" for line in lines))
 
 
 def read(run_root: Path | str, datasets: tuple[str, ...], *, study: bool = False) -> Evaluations:

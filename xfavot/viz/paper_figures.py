@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from xfavot.audio.io import save_waveform
 from xfavot.audio.mel import MEL
 from xfavot.convert import Converter, Grid, open_stores
-from xfavot.convert.inputs import resize_face
+from xfavot.convert.converter import resize_face
 from xfavot.data.sample import HELD_OUT_FIRST, Example, examples, first_split, has_any
 from xfavot.data.store import Store
 from xfavot.errors import DataError

@@ -20,7 +20,7 @@ import pandas as pd
 
 from xfavot.audio.mel import MEL
 from xfavot.convert import Converter, Grid, Task, convert_grid
-from xfavot.convert.inputs import read_face, read_voice
+from xfavot.convert.converter import read_face, read_voice
 from xfavot.data.sample import Example
 from xfavot.errors import DataError, XFaVoTError, import_optional
 from xfavot.media import kind_of
