@@ -56,9 +56,11 @@ from matplotlib.figure import Figure
 
 from xfavot import config
 from xfavot.audio.mel import MEL
+from xfavot.audio.source_filter import SourceFilterVocoder
+from xfavot.audio.vocoder import GriffinLim
 from xfavot.evaluation import copy_synthesis
 from xfavot.parameters import Pretrain
-from xfavot.training import pretrain
+from xfavot.training import pretrain, speech
 from xfavot.viz import drawing, progress, widgets
 
 # %% [markdown]
@@ -97,17 +99,38 @@ pretrained = pretrain.pretrain(task.run, task.networks, on_log=progress.line)
 # of the log10 mels, and the distance that its loss is made of.
 
 # %%
-progress.line(pretrained.summary())
+for name, trained in pretrained.networks.items():
+    progress.line(f"{name}: {pretrain.in_words(trained.record['measures'])}")
 
 # %% [markdown]
 # ## Pitch of one clip
 
 # %%
+networks = {name: trained.network for name, trained in pretrained.networks.items()}
+f0, content, vocoder = (networks.get(name) for name in ("f0", "content", "vocoder"))
+
+
+def clips_with(needs: str) -> list[speech.Clip]:
+    """Clips with a label, of the first of val, unseen and train that has any."""
+    splits = (*speech.HELD_OUT, "train")
+    found = (speech.held_out(pretrained.stores, split, needs=needs) for split in splits)
+    return next((clips for clips in found if clips), [])
+
+
+clip = clips_with("f0")[0]
+tracks = {"WORLD": clip.f0()}
+if f0 is not None:
+    tracks["network"] = speech.track_of(f0, clip, pretrained.standardiser)
+if vocoder is not None:
+    tracks["vocoder"] = SourceFilterVocoder(vocoder).find_f0(clip.log_mel())
+
+# %%
 figure = Figure(figsize=(6.4, 2.4), layout="constrained")
 axes = figure.add_subplot()
-for (label, f0), colour in zip(pretrained.tracks().items(), drawing.PALETTE, strict=False):
-    seconds = np.arange(len(f0)) * MEL.hop / MEL.sample_rate
-    axes.plot(seconds, np.where(f0 > 0, f0, np.nan), color=colour, label=label)
+for (label, track), colour in zip(tracks.items(), drawing.PALETTE, strict=False):
+    seconds = np.arange(len(track)) * MEL.hop / MEL.sample_rate
+    hz = torch.where(track > 0, track, torch.nan).numpy()
+    axes.plot(seconds, hz, color=colour, label=label)
 axes.set(xlabel="time (s)", ylabel="pitch (Hz)", yscale="log", ylim=drawing.PITCH_RANGE_HZ)
 ticks = (60, 80, 100, 150, 200, 300, 400, 500)
 axes.set_yticks(ticks, [str(tick) for tick in ticks])
@@ -119,7 +142,13 @@ drawing.Drawing(figure)
 # ## What is said and what is heard
 
 # %%
-progress.line(pretrained.transcripts())
+if not clips_with("transcript"):
+    progress.line("no transcript")
+for clip in clips_with("transcript")[:6]:
+    text = f"{clip.item.id}: {speech.spell(speech.encode(clip.item.transcript))}"
+    if content is not None:
+        text += f" | heard: {speech.heard_of(content, clip, pretrained.standardiser)}"
+    progress.line(text)
 
 # %% [markdown]
 # ## The vocoder's losses
@@ -128,7 +157,8 @@ progress.line(pretrained.transcripts())
 # voicing: cross-entropies against WORLD.
 
 # %%
-records = pretrained.losses()
+own = pretrained.networks.get("vocoder")
+records = own.record["training"]["losses"] if own else []
 drawing.curves(records, columns=3) if records else "no vocoder was trained in this run"
 
 # %% [markdown]
@@ -140,7 +170,8 @@ drawing.curves(records, columns=3) if records else "no vocoder was trained in th
 # speaker by Resemblyzer. Griffin-Lim is built to fit the mel, so that it wins there.
 
 # %%
-made = copy_synthesis.copies(pretrained.vocoders(), pretrained.stores)
+pair = (SourceFilterVocoder.load(own.path), GriffinLim()) if own else ()
+made = copy_synthesis.copies(pair, pretrained.stores)
 widgets.table(copy_synthesis.measure(made, on_log=progress.line)) if made else None
 
 # %% [markdown]

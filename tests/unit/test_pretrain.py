@@ -165,7 +165,7 @@ def test_versions_are_drawn_evenly_over_corpora_and_made_once(store: Store, tmp_
     other = make_store(tmp_path, corpus="vctk", kind="audio", genders="f", seconds=0.6)
     clips = speech.clips_of([store, store, other], "train", needs="f0")
     versions = speech.Versions(clips, seed=0)
-    assert [len(rows) for rows in versions.corpora] == [8, 2]
+    assert [len(rows) for rows, _ in versions.corpora] == [8, 2]
     assert torch.equal(versions.version(0, 0)[0], clips[0].log_mel())
     mel, f0 = versions.version(0, 1)
     assert mel.shape == (80, len(f0))
@@ -382,11 +382,10 @@ def test_what_the_notebook_calls(store: Store, cfg: RunConfig) -> None:
     task = Pretrain.resolve(network="f0", dataset="grid", preset="smoke", steps=2, **places)
     pretrained = pretrain.pretrain(task.run, task.networks)
     assert set(pretrained.networks) == {"f0"}
-    assert "val/voicing_error" in pretrained.summary()
-    tracks = pretrained.tracks()
-    assert set(tracks) == {"WORLD", "network"}
-    assert tracks["WORLD"].shape == tracks["network"].shape
-    assert pretrained.transcripts().splitlines()[0].endswith(": bin blue at f two now")
+    f0 = pretrained.networks["f0"]
+    assert "val/voicing_error" in pretrain.in_words(f0.record["measures"])
+    clip = speech.held_out(pretrained.stores, "val", needs="f0")[0]
+    assert speech.track_of(f0.network, clip, pretrained.standardiser).shape == clip.f0().shape
 
 
 # Networks that come with the package

@@ -299,22 +299,13 @@ def test_a_trained_vocoder_is_kept_and_found(cfg: RunConfig, store: Store) -> No
     assert said["schedule"] == {"steps": 2, "lr": 2e-3, "batch_size": 2, "seed": 0}
     assert said["data"]["grid"]["minutes"] == pytest.approx(2 * 1.1 / 60, abs=0.01)
     fresh = SourceFilterVocoder.load(kept.path)
-    assert kept.metrics == vocoder_training.vocoder_measures(fresh, [store])
+    assert kept.record["measures"] == vocoder_training.vocoder_measures(fresh, [store])
     assert str(cfg.run_root) not in json.dumps(kept.record)
     assert any(record.get("step") == 2 for record in log)
     log.clear()
     again = pretrain.ensure_network("vocoder", cfg, [store], standardiser, log.append)
     assert again.path == kept.path
     assert [set(record) for record in log] == [{"message"}]
-
-
-def test_pretraining_offers_the_vocoder_beside_griffin_lim(cfg: RunConfig) -> None:
-    done = pretrain.pretrain(cfg, ("vocoder",))
-    assert set(done.networks) == {"vocoder"}
-    names = [made.name.partition(" ")[0] for made in done.vocoders()]
-    assert names == ["source_filter", "griffin_lim"]
-    assert set(done.tracks()) == {"WORLD", "vocoder"}
-    assert done.summary().startswith("vocoder: val/mel_l1 ")
 
 
 # Weights

@@ -20,81 +20,15 @@ import yaml
 from xfavot.audio.parallel_wavegan import _package
 from xfavot.errors import WeightsError
 
-FEATURES = {
-    "sampling_rate": 24000,
-    "fft_size": 2048,
-    "hop_size": 300,
-    "win_length": 1200,
-    "window": "hann",
-    "num_mels": 80,
-    "fmin": 80,
-    "fmax": 7600,
-    "global_gain_scale": 1.0,
-    "trim_silence": False,
-    "format": "hdf5",
-    "version": "0.5.1",
-}
-GENERATORS: dict[str, dict[str, Any]] = {
-    "parallel_wavegan": {  # written before the other generators: no generator_type
-        "generator_params": {
-            "in_channels": 1,
-            "out_channels": 1,
-            "kernel_size": 3,
-            "layers": 30,
-            "stacks": 3,
-            "residual_channels": 64,
-            "gate_channels": 128,
-            "skip_channels": 64,
-            "aux_channels": 80,
-            "aux_context_window": 2,
-            "dropout": 0.0,
-            "use_weight_norm": True,
-            "upsample_net": "ConvInUpsampleNetwork",
-            "upsample_params": {"upsample_scales": [4, 5, 3, 5]},
-        }
-    },
-    "multi_band_melgan": {
-        "generator_type": "MelGANGenerator",
-        "generator_params": {
-            "in_channels": 80,
-            "out_channels": 4,
-            "kernel_size": 7,
-            "channels": 384,
-            "upsample_scales": [5, 5, 3],
-            "stack_kernel_size": 3,
-            "stacks": 4,
-            "use_weight_norm": True,
-            "use_causal_conv": False,
-        },
-    },
-    "hifigan": {
-        "generator_type": "HiFiGANGenerator",
-        "generator_params": {
-            "in_channels": 80,
-            "out_channels": 1,
-            "channels": 512,
-            "kernel_size": 7,
-            "upsample_scales": [5, 5, 4, 3],
-            "upsample_kernal_sizes": [10, 10, 8, 6],  # spelt so in the published settings
-            "resblock_kernel_sizes": [3, 7, 11],
-            "resblock_dilations": [[1, 3, 5], [1, 3, 5], [1, 3, 5]],
-            "use_additional_convs": True,
-            "bias": True,
-            "nonlinear_activation": "LeakyReLU",
-            "nonlinear_activation_params": {"negative_slope": 0.1},
-            "use_weight_norm": True,
-        },
-    },
-}
+PUBLISHED = yaml.safe_load(Path(__file__).with_name("parallel_wavegan.yaml").read_text())
+FEATURES: dict[str, Any] = PUBLISHED["features"]
+GENERATORS: dict[str, dict[str, Any]] = PUBLISHED["generators"]
 THIN = {  # fewer channels, the same kernels
     "parallel_wavegan": {"residual_channels": 8, "gate_channels": 8, "skip_channels": 8},
     "multi_band_melgan": {"channels": 80},
     "hifigan": {"channels": 32},
 }
-LOUDNESS = {
-    "ParallelWaveGANGenerator": 1.5,
-    "HiFiGANGenerator": 1.2,
-}  # length of the weight vectors
+LOUDNESS = {"ParallelWaveGANGenerator": 1.5, "HiFiGANGenerator": 1.2}  # of the weight vectors
 KINDS = tuple(GENERATORS)
 
 
@@ -133,11 +67,8 @@ def make_weights(
     params.update(generator or {})
     folder.mkdir(parents=True)
     (folder / "config.yml").write_text(yaml.safe_dump(config))
-    torch.save(
-        trained(config, seed),
-        folder / "checkpoint-400000steps.pkl",
-        _use_new_zipfile_serialization=zip_file,
-    )
+    file = folder / "checkpoint-400000steps.pkl"
+    torch.save(trained(config, seed), file, _use_new_zipfile_serialization=zip_file)
     rng = np.random.default_rng(seed)
     write_stats(folder / "stats.h5", rng.normal(-2.0, 0.5, 80), rng.uniform(0.3, 0.8, 80))
     return folder
@@ -154,9 +85,7 @@ def trained(config: dict[str, Any], seed: int) -> dict[str, Any]:
         network = getattr(models, name)(**copy.deepcopy(params))
         for key, value in network.state_dict().items():
             if key.endswith("weight_g") and value.dim() == 3:
-                value.fill_(
-                    LOUDNESS.get(name, 0.7)
-                )  # keeps every layer's output loud enough to compare
+                value.fill_(LOUDNESS.get(name, 0.7))  # every layer loud enough to compare
             elif key.endswith("bias"):
                 value.normal_(0.0, 0.05)
     moments = {"step": 1, "exp_avg": torch.zeros(3), "exp_avg_sq": torch.ones(3)}

@@ -9,7 +9,6 @@ stop. :func:`fit` is the loop; `notebooks/train.ipynb` writes it out with the sa
 from __future__ import annotations
 
 import copy
-import fcntl
 import json
 import math
 import signal
@@ -23,6 +22,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from xfavot.audio import vocoder as vocoders
@@ -131,7 +131,13 @@ class Session:
             start = checkpoint.to_resume(cfg, named="" if named == cfg.name else named)
         self.path = run = start.resolve().parents[1] if start is not None else own
         run.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(_locked(run))
+        try:  # a killed run's lock is gone with its process
+            stack.enter_context(FileLock(run / ".lock", timeout=0))
+        except Timeout as error:
+            raise CheckpointError(
+                f"the run {run} is being trained by another process; wait for it to end, or give "
+                "another seed, run_root or overrides"
+            ) from error
         self.signals = stack.enter_context(_listening())
         if resume == "auto" and checkpoint.checkpoints_of(run):
             start = checkpoint.locate(run)
@@ -380,20 +386,6 @@ def open_networks(
     torch.manual_seed(cfg.seed)
     n = Networks(XFaVoT(cfg.model), f0, content, batches.standardiser)
     return step.place(n, device_of(cfg.train.device))
-
-
-@contextmanager
-def _locked(run: Path) -> Iterator[None]:
-    """Keep a second run out of the folder; a killed run's lock is gone with its process."""
-    with (run / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise CheckpointError(
-                f"the run {run} is being trained by another process; wait for it to end, or give "
-                "another seed, run_root or overrides"
-            ) from error
-        yield
 
 
 @contextmanager

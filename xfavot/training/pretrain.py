@@ -16,21 +16,18 @@ import math
 import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xfavot import __version__, weights
 from xfavot.audio.mel import MEL, Standardiser, require_contract
 from xfavot.audio.source_filter import NAME as SOURCE_FILTER
 from xfavot.audio.source_filter import SourceFilterNetwork, SourceFilterVocoder
-from xfavot.audio.vocoder import GriffinLim, Vocoder
 from xfavot.config import VOCODER, RunConfig, key_of
 from xfavot.data import corpora
 from xfavot.data.prepare import open_or_make_mini
@@ -121,7 +118,7 @@ def train(
         began = time.time() - so_far["wall_s"]
         for step in range(so_far["step"] + 1, steps + 1):
             optimizer.param_groups[0]["lr"] = rate(step, steps=steps, lr=schedule["lr"])
-            terms = losses(step)
+            terms = losses(step=step)
             if not bool(torch.isfinite(terms["loss"])):
                 raise TrainingError(
                     f"{name} network: the loss is {terms['loss'].detach():g} at step {step}; "
@@ -192,22 +189,22 @@ def _schedule(name: str, cfg: RunConfig) -> dict[str, Any]:
 
 def _lesson(
     name: str, cfg: RunConfig, clips: Sequence[Clip], on: Standardiser
-) -> tuple[Any, Callable[[int], dict[str, Tensor]]]:
-    """A network, untrained, and what it minimises in a step, "loss" among it."""
+) -> tuple[Any, Callable[..., dict[str, Tensor]]]:
+    """A network, untrained, and what it minimises in a `step`, "loss" among it."""
     drawn = {k: v for k, v in _schedule(name, cfg).items() if k in ("batch_size", "seed")}
+    network: Any
     if name == VOCODER:
-        vocoder = SourceFilterNetwork(standardiser=on)
-        return vocoder, lambda step: vocoding.losses(vocoder, clips, step=step, **drawn)
+        network = SourceFilterNetwork(standardiser=on)
+        return network, partial(vocoding.losses, network, clips, **drawn)
     if name == "content":
-        content, whole_clips = ContentNetwork.from_config(cfg.model), speech.content_batch
-        return content, lambda step: {
-            "loss": speech.content_loss(content, whole_clips(clips, step=step, **drawn), on)
-        }
-    f0: Any = F0Network.from_config(cfg.model)
-    f0.to(memory_format=torch.channels_last)  # a fifth faster
+        network, batch = ContentNetwork.from_config(cfg.model), speech.content_batch
+        return network, lambda step: speech.content_loss(
+            network, batch(clips, step=step, **drawn), on
+        )
+    network = F0Network.from_config(cfg.model).to(memory_format=torch.channels_last)  # faster
     versions = speech.Versions(clips, seed=cfg.seed)
     crops = partial(speech.f0_batch, versions, frames=cfg.model.mel_frames, **drawn)
-    return f0, lambda step: speech.f0_loss(f0, *crops(step=step), on)
+    return network, lambda step: speech.f0_loss(network, *crops(step=step), on)
 
 
 def rate(step: int, *, steps: int, lr: float) -> float:
@@ -277,18 +274,12 @@ FALLBACK_CORPUS = "mini"
 MIN_TRANSCRIBED = 100  # training clips; with fewer, mini joins in
 
 
-@dataclass(frozen=True, slots=True)
-class Trained:
+class Trained(NamedTuple):
     """A trained network: what is known of it, and where it is kept."""
 
     network: Any  # of NETWORKS
-    record: dict[str, Any]
+    record: dict[str, Any]  # its "measures" are on clips that it was not trained on
     path: Path
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Measures on clips that it was not trained on."""
-        return dict(self.record["measures"])
 
 
 def in_words(metrics: Mapping[str, float], *, whole_splits: bool = False) -> str:
@@ -384,7 +375,7 @@ def ensure_network(
     path, state = folder / f"{RECIPES[name].file}.safetensors", folder / "state.pt"
     kept = path.is_file()
     if ready is not None and (p.source == "shipped" or not kept):
-        measures = in_words(ready.metrics, whole_splits=True)
+        measures = in_words(ready.record["measures"], whole_splits=True)
         say(f"{name} network that comes with the package: {measures}")
         return ready
     if not kept:
@@ -396,7 +387,7 @@ def ensure_network(
         recorded.write(path, network, {**recipe, **record}, half=name == VOCODER)
         state.unlink(missing_ok=True)
     trained = load_network(path)
-    measures = in_words(trained.metrics, whole_splits=True)
+    measures = in_words(trained.record["measures"], whole_splits=True)
     say(f"{name} network {'found' if kept else 'kept'} in {folder}: {measures}")
     return trained
 
@@ -425,59 +416,15 @@ def _fallback(
     return mini
 
 
-# What the notebook asks for and shows
+# What the notebook asks for
 
 
-@dataclass(frozen=True, slots=True)
-class Pretrained:
+class Pretrained(NamedTuple):
     """What :func:`pretrain` trained or found, with the data to show it on."""
 
     networks: dict[str, Trained]
     stores: tuple[Store, ...]
     standardiser: Standardiser
-
-    def summary(self) -> str:
-        """Say each network's held-out measures in one line."""
-        return "\n".join(f"{name}: {in_words(one.metrics)}" for name, one in self.networks.items())
-
-    def tracks(self) -> dict[str, NDArray[np.float32]]:
-        """Return F0 of one clip in Hz, held out if there is one: WORLD's, and the networks' own."""
-        clip = self._clips("f0")[0]
-        tracks = {"WORLD": clip.f0()}
-        if "f0" in self.networks:
-            f0 = self.networks["f0"].network
-            tracks["network"] = speech.track_of(f0, clip, self.standardiser)
-        if VOCODER in self.networks:
-            vocoder = SourceFilterVocoder(self.networks[VOCODER].network)
-            tracks["vocoder"] = vocoder.find_f0(clip.log_mel())
-        return {name: track.numpy() for name, track in tracks.items()}
-
-    def vocoders(self) -> tuple[Vocoder, ...]:
-        """Return the vocoder that was trained or found, and Griffin-Lim; none if none was asked."""
-        own = self.networks.get(VOCODER)
-        return (SourceFilterVocoder.load(own.path), GriffinLim()) if own else ()
-
-    def losses(self) -> list[dict[str, float]]:
-        """Return the records of the vocoder's training; empty if none was asked for."""
-        own = self.networks.get(VOCODER)
-        return list(own.record["training"]["losses"]) if own else []
-
-    def transcripts(self, count: int = 6) -> str:
-        """Return what is said in some clips, held out if there are any, and what is heard."""
-        lines = []
-        for clip in self._clips("transcript")[:count]:
-            line = f"{clip.item.id}: {speech.spell(speech.encode(clip.item.transcript))}"
-            if "content" in self.networks:
-                content = self.networks["content"].network
-                line += f" | heard: {speech.heard_of(content, clip, self.standardiser)}"
-            lines.append(line)
-        return "\n".join(lines) or "no transcript"
-
-    def _clips(self, needs: str) -> list[Clip]:
-        """Clips of the first of val, unseen and train that has any."""
-        splits = (*speech.HELD_OUT, "train")
-        found = (speech.held_out(self.stores, split, needs=needs) for split in splits)
-        return next((clips for clips in found if clips), [])
 
 
 def pretrain(run: RunConfig, networks: Sequence[str], *, on_log: Log | None = None) -> Pretrained:

@@ -123,13 +123,14 @@ def clips_of(stores: Sequence[Store], split: str, *, needs: str) -> list[Clip]:
     if needs == "f0":
         return [clip for clip in found if not np.isnan(clip.store.f0[clip.item.frame_start])]
     if needs == "transcript":
-        return [clip for clip in found if _spelt(clip.item)]
+        return [
+            clip
+            for clip in found
+            if 0 < 2 * len(encode(text := clip.item.transcript)) < clip.item.frame_count
+            and clip.item.frame_count <= LONGEST_FRAMES
+            and not not_covered(text)
+        ]
     return found
-
-
-def _spelt(item: Item) -> bool:
-    fits = 0 < 2 * len(encode(item.transcript)) < item.frame_count <= LONGEST_FRAMES
-    return fits and not not_covered(item.transcript)
 
 
 def left_out(stores: Sequence[Store], split: str) -> str:
@@ -197,29 +198,23 @@ class Versions:
     def __init__(self, clips: Sequence[Clip], *, seed: int) -> None:
         """Sort the clips by corpus; nothing is computed yet."""
         self.clips, self.seed = clips, seed
-        names = [clip.store.corpus for clip in clips]
-        self.corpora = [
-            [row for row, corpus in enumerate(names) if corpus == name]
-            for name in dict.fromkeys(names)
-        ]
-        self.changed = {
-            row for rows in self.corpora for row in rows[:: -(-len(rows) // CHANGED_CLIPS)]
-        }
-        self._frames = [
-            torch.tensor([float(clips[row].item.frame_count) for row in rows])
-            for rows in self.corpora
-        ]
+        rows: dict[str, list[int]] = defaultdict(list)
+        for row, clip in enumerate(clips):
+            rows[clip.store.corpus].append(row)
+        lengths = torch.tensor([float(clip.item.frame_count) for clip in clips])
+        self.corpora = [(some, lengths[some]) for some in rows.values()]
         self._made: dict[tuple[int, int], Speech] = {}
 
     def draw(self, count: int, generator: torch.Generator) -> list[Speech]:
         """Draw versions of clips: log10 mel (80, T) and F0 (T,) each."""
         drawn = []
         for corpus in torch.randint(len(self.corpora), (count,), generator=generator).tolist():
-            rows = self.corpora[corpus]
-            row = rows[int(torch.multinomial(self._frames[corpus], 1, generator=generator))]
+            rows, frames = self.corpora[corpus]
+            place = int(torch.multinomial(frames, 1, generator=generator))
             version = int(torch.randint(1, VERSIONS, (), generator=generator))
-            keep = float(torch.rand((), generator=generator)) < AS_IT_IS or row not in self.changed
-            drawn.append(self.version(row, 0 if keep else version))
+            keep = float(torch.rand((), generator=generator)) < AS_IT_IS
+            keep |= place % -(-len(rows) // CHANGED_CLIPS) > 0
+            drawn.append(self.version(rows[place], 0 if keep else version))
         return drawn
 
     def version(self, row: int, number: int) -> Speech:
@@ -229,9 +224,8 @@ class Versions:
             return clip.log_mel(), clip.f0()
         if (row, number) not in self._made:
             draws = np.random.default_rng((self.seed, row, number))
-            wave, f0 = clip.store.waveform(clip.item), clip.f0().numpy()
             change = resampled if number % 2 else synthesised
-            wave, f0 = change(wave, f0, draws)
+            wave, f0 = change(clip.store.waveform(clip.item), clip.f0().numpy(), draws)
             mel = log_mel(torch.from_numpy(wave))[:, : len(f0)]
             self._made[row, number] = mel.half(), torch.from_numpy(f0)
         mel, label = self._made[row, number]
@@ -479,11 +473,14 @@ def f0_loss(network: F0Network, log_mel: Tensor, f0: Tensor, on: Standardiser) -
     return pitch_losses(out.classes, out.voicing, class_of(f0), f0, sure)
 
 
-def content_loss(network: ContentNetwork, batch: ContentBatch, on: Standardiser) -> Tensor:
+def content_loss(
+    network: ContentNetwork, batch: ContentBatch, on: Standardiser
+) -> dict[str, Tensor]:
     """The CTC loss of a batch."""
     said = hear(network, batch.log_mel, on).transpose(0, 1)  # (T', B, V)
     lengths = (batch.frames + 1) // 2, batch.lengths
-    return functional.ctc_loss(said, batch.targets, *lengths, blank=BLANK, zero_infinity=True)
+    loss = functional.ctc_loss(said, batch.targets, *lengths, blank=BLANK, zero_infinity=True)
+    return {"loss": loss}
 
 
 def pitch_measures(tracks: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
