@@ -8,7 +8,6 @@ import pickle
 import shutil
 import sys
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +43,6 @@ def change_config(folder: Path, **settings: Any) -> None:
     config = yaml.safe_load(file.read_text())
     config.update(settings)
     file.write_text(yaml.safe_dump({k: v for k, v in config.items() if v != "(leave out)"}))
-
-
-def change_weights(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    whole = torch.load(folder / CHECKPOINT, weights_only=True)
-    change(whole)
-    torch.save(whole, folder / CHECKPOINT)
 
 
 @pytest.mark.parametrize(
@@ -138,20 +131,6 @@ def test_no_generator_in_a_checkpoint(folder: Path) -> None:
             vocoder(folder)
 
 
-def spoil(value: object) -> Callable[[dict[str, Any]], object]:
-    def change(whole: dict[str, Any]) -> None:
-        state = whole["model"]["generator"]
-        name = next(name for name in state if name.endswith("weight_v"))
-        if value is None:
-            del state[name]
-        elif isinstance(value, float):
-            state[name].view(-1)[3] = value
-        else:
-            state[name] = value
-
-    return change
-
-
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
@@ -164,7 +143,16 @@ def spoil(value: object) -> Callable[[dict[str, Any]], object]:
     ],
 )
 def test_weights_that_do_not_fit(folder: Path, value: object, shown: str) -> None:
-    change_weights(folder, spoil(value))
+    whole = torch.load(folder / CHECKPOINT, weights_only=True)
+    state = whole["model"]["generator"]
+    name = next(name for name in state if name.endswith("weight_v"))
+    if isinstance(value, float):
+        state[name].view(-1)[3] = value
+    else:
+        state[name] = value
+    if value is None:
+        del state[name]
+    torch.save(whole, folder / CHECKPOINT)
     with pytest.raises(WeightsError, match=shown):
         vocoder(folder)
 

@@ -235,13 +235,13 @@ def test_rate_rises_and_falls() -> None:
 
 
 def train(
-    name: str, store: Store, steps: int, lr: float, on: Standardiser | None = None, **more: Any
+    name: str, store: Store, steps: int, lr: float, **more: Any
 ) -> tuple[Any, dict[str, Any]]:
     model = ModelConfig(f0_width=8, mel_frames=80, content_width=16, content_channels=8)
     settings: dict[str, Any] = {f"{name}_steps": steps, f"{name}_lr": lr, "batch_size": 4}
     where = TrainConfig(device="cpu")
     cfg = RunConfig(model=model, pretrain=PretrainConfig(**settings), train=where)
-    return pretrain.train(name, cfg, [store], on or statistics(store), **more)
+    return pretrain.train(name, cfg, [store], statistics(store), **more)
 
 
 def test_f0_network_learns_two_tones(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,12 +282,6 @@ def test_frames_where_f0_leaps_do_not_teach_the_pitch() -> None:
     silent = (classes.grad[0].abs().sum(1) == 0).nonzero().flatten().tolist()
     assert silent == [8, 9, 11, 12, 15, 16, 17, 18, 19]
     assert (voicing.grad != 0).all()
-
-
-def test_a_loss_that_is_not_finite_stops_training(store: Store) -> None:
-    broken = Standardiser(torch.full((80,), 1e38), torch.full((80,), 1e-6))
-    with pytest.raises(TrainingError, match=r"step 1;.*f0_lr"):
-        train("f0", store, on=broken, steps=1, lr=1e-3)
 
 
 # Keeping and finding

@@ -320,21 +320,19 @@ def going_on(path: Path, cfg: RunConfig, fingerprint: str) -> RunConfig:
 
 def _differing(old: Mapping[str, Any], cfg: RunConfig) -> list[str]:
     """The settings in which a recorded configuration is of another run."""
-    was, now = _settings(from_dict(old)), _settings(cfg)
+    was, now = (
+        {
+            f"{section}.{name}".rstrip("."): setting
+            for section, value in to_dict(one).items()
+            for name, setting in (value if isinstance(value, dict) else {"": value}).items()
+        }
+        for one in (from_dict(old), cfg)
+    )
     return [
         f"{key} was {was[key]}, now {now[key]}"
         for key in sorted(now)
         if was[key] != now[key] and key.rpartition(".")[2] not in MAY_DIFFER_ON_RESUME
     ]
-
-
-def _settings(cfg: RunConfig) -> dict[str, Any]:
-    """Dotted names of settings to their values."""
-    flat: dict[str, Any] = {}
-    for section, value in to_dict(cfg).items():
-        inner = value if isinstance(value, dict) else {"": value}
-        flat |= {f"{section}.{name}".rstrip("."): setting for name, setting in inner.items()}
-    return flat
 
 
 def restore(path: Path, updater: Updater) -> int:

@@ -32,8 +32,7 @@ ADAM = ("G_I", "E_I", "D_I", "M")  # the others AdamW, STATED (appendix A)
 WARMUP_BETA1 = 0.9  # A20
 
 
-@dataclass(slots=True)
-class Networks:
+class Networks(NamedTuple):
     """The eight trained modules and the two frozen ones, with the mel statistics they share."""
 
     nets: XFaVoT
@@ -268,8 +267,7 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
 # What a pass aims at: two styles of one domain, and the heads that see what is made of them
 
 
-@dataclass(slots=True)
-class Target:
+class Target(NamedTuple):
     """Two styles of one domain and the codes of the reference that they stand for."""
 
     guidance: str
@@ -281,21 +279,18 @@ class Target:
 
 def make_target(nets: XFaVoT, batch: Batch, guidance: str, d: Draw) -> Target:
     """Compute the two styles of one pass from M, E_I or E_A (Table 1)."""
+    roles = batch.roles()
     if guidance == "z":
-        first = batch.ref_audio if batch.ref_audio is not None else batch.ref_image
-        assert first is not None
+        first = roles.get("ref_audio") or roles["ref_image"]
         domain = audio_domain(first, d.by_speaker, nets.genders)
         s1, s2 = (nets.M(z.to(domain.device), domain) for z in (d.z1, d.z2))
         return Target(guidance, s1, s2, first.gender, first.speaker)
-    face = guidance == "i"
-    first = batch.ref_image if face else batch.ref_audio
-    second = batch.ref2_image if face else batch.ref2_audio
-    assert first is not None
-    assert second is not None
+    kind, encoder = {"i": ("image", nets.E_I), "a": ("audio", nets.E_A)}[guidance]
+    first, second = roles[f"ref_{kind}"], roles[f"ref2_{kind}"]
     with torch.no_grad():
-        s1, s2 = ((nets.E_I if face else nets.E_A)(one.x, one.gender) for one in (first, second))
+        s1, s2 = (encoder(one.x, one.gender) for one in (first, second))
     speaker = first.speaker
-    if face and not may_use_speaker_head("E_I", "image-only face"):
+    if guidance == "i" and not may_use_speaker_head("E_I", "image-only face"):
         speaker = torch.where(batch.paired, speaker, -1)
     return Target(guidance, s1, s2, first.gender, speaker)
 
@@ -318,9 +313,7 @@ def audio_domain(of: Samples | Target, by_speaker: bool, genders: int) -> Tensor
 
 def sources(batch: Batch, output: str) -> Samples:
     """The source faces (output "i") or voices ("a") of a batch, which has to have them."""
-    x = batch.source_image if output == "i" else batch.source_audio
-    assert x is not None
-    return x
+    return batch.roles()["source_image" if output == "i" else "source_audio"]
 
 
 def class_rows(batch: Batch, t: Target, by_speaker: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -333,8 +326,7 @@ def class_rows(batch: Batch, t: Target, by_speaker: bool) -> tuple[Tensor, Tenso
 # The terms of every pass (Sec. 3.2), each a function of `xfavot.losses.terms`
 
 
-@dataclass(slots=True)
-class Voices:
+class Voices(NamedTuple):
     """What is computed once a step from the real source voices."""
 
     f0: Tensor  # (B, T) Hz
@@ -432,7 +424,7 @@ def pair_terms(n: Networks, batch: Batch, d: Draw, w: LossConfig, *, rec: bool) 
     def style(own: str, other: str, cross: Tensor) -> Tensor:
         return torch.where(batch.paired[:, None], s[other if cross and other in s else own], s[own])
 
-    if face is not None and voice is not None:
+    if voice is not None and "i" in s:
         rows = batch.paired.nonzero().squeeze(1)
         found["xm"] = terms.cross_modality_style_consistency(
             s["i"][rows], s["a"][rows], voice.speaker[rows], tau=w.tau, form=w.xm_form

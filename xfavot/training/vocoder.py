@@ -7,7 +7,6 @@ stacks share nothing. The loop is in `pretrain.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
 
@@ -129,8 +128,7 @@ LINEAR_WEIGHT = 1.0  # on the linear magnitudes beside the logarithmic
 MEL_WEIGHT = 4.0  # on the log10 mel beside the magnitudes
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Views:
+class Views(NamedTuple):
     """A batch of waveforms as the distance sees it.
 
     Attributes:
