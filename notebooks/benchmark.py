@@ -39,12 +39,18 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
+import torch
 from IPython import display
 from matplotlib.figure import Figure
+from torch.utils.flop_counter import FlopCounterMode
 
-from xfavot import report
+from xfavot import config, report
+from xfavot.audio.mel import MEL
 from xfavot.data.prepare import open_or_make_mini
 from xfavot.evaluation import speed
+from xfavot.models.content import ContentNetwork
+from xfavot.models.f0 import F0Network
+from xfavot.models.xfavot import F0_FEATURE_FACTOR, XFaVoT
 from xfavot.parameters import Benchmark
 from xfavot.viz import drawing, progress
 
@@ -110,7 +116,14 @@ loaded = bars(loading, "CPU time of a batch (ms)", "Loading a batch")
 # all of torch's threads, so this one does depend on what else runs.
 
 # %%
-steps = speed.training_steps(cfg.run, rounds=cfg.rounds)
+taken = {}
+for preset in speed.STEP_PRESETS:
+    given = {"seed": seed, "device": device, "overrides": {"model.speakers": 16}}
+    run = config.resolve(preset=preset, **given)
+    task = f"training step, batch {run.train.batch_size}, {run.train.precision}"
+    seconds = speed.measure_step(run, steps=cfg.rounds + 1)
+    taken[f"preset {preset}", task] = seconds[1:]  # the first makes the optimisers' state
+steps = speed.timings(cfg.run, "wall_ms", taken)
 
 # %% [markdown]
 # ## Vocoders
@@ -119,16 +132,44 @@ steps = speed.training_steps(cfg.run, rounds=cfg.rounds)
 # random weights: their time does not depend on what they learnt.
 
 # %%
-vocoders = speed.real_time_factors(cfg.run, rounds=cfg.rounds, on_log=progress.line)
+generator = torch.Generator().manual_seed(seed)
+frames = round(speed.SECONDS * MEL.sample_rate / MEL.hop) + 1
+mel = 0.5 * torch.randn(MEL.n_mels, frames, generator=generator) - 2  # log10, as loud as speech
+made = speed.vocoders(progress.line)
+calls = {what: lambda decode=decode: decode(mel) for what, decode in made.items()}
+taken = speed.take_turns(calls, rounds=cfg.rounds)
+shares = {what: [t / speed.SECONDS for t in times] for what, times in taken.items()}
+vocoders = speed.timings(cfg.run, "rtf", shares, base=next(iter(shares)))
 
 # %%
 heard = bars(vocoders, "CPU time for a second of sound (s)", "Vocoders")
 
 # %% [markdown]
 # ## The networks at preset `paper`
+#
+# Parameters in millions, and 10^9 floating-point operations (a multiplication and an addition are
+# two) of a forward pass of one sample. They are counted; nothing is computed.
 
 # %%
-networks = speed.forward_passes(cfg.run)
+m = cfg.run.model
+with torch.device("meta"):
+    nets, heard_by = XFaVoT(m), {"F0": F0Network, "content": ContentNetwork}
+    x, a = torch.empty(1, 3, m.image_size, m.image_size), torch.empty(1, 1, 80, m.mel_frames)
+    style, domain = torch.empty(1, m.style_dim), torch.zeros(1, dtype=torch.int64)
+    melody = torch.empty(1, F0_FEATURE_FACTOR * m.f0_width, m.mel_bins // 8, m.mel_frames)
+    passes = {name: (getattr(nets, name), x, domain) for name in ("E_I", "D_I")}
+    passes |= {name: (getattr(nets, name), a, domain) for name in ("E_A", "D_A")}
+    passes |= {"G_I": (nets.G_I, x, style), "G_A": (nets.G_A, a, style, melody)}
+    passes |= {"C_A": (nets.C_A, a), "M": (nets.M, torch.empty(1, m.latent_dim), domain)}
+    passes |= {f"{name} network": (kind.from_config(m), a) for name, kind in heard_by.items()}
+networks = []
+for name, (network, *inputs) in passes.items():
+    with torch.no_grad(), torch.device("meta"), FlopCounterMode(display=False) as counter:
+        network(*inputs)
+    gflop, task = counter.get_total_flops() / 1e9, f"one forward pass at preset {cfg.run.preset}"
+    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    row = speed.row(cfg.run, (name, task), "gflop", gflop, 1)
+    networks.append(row | {"parameters_m": millions})
 
 # %% [markdown]
 # ## What was written, read back from disk

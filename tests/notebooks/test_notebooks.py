@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 pytest.importorskip("papermill")
@@ -125,9 +126,8 @@ def test_benchmark_writes_a_table_and_a_figure(
     roots: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = {"BATCHES_A_ROUND": 1, "JPEG_PIXELS": (128,), "STEP_PRESETS": ("smoke",)}
-    for name, value in small.items():
+    for name, value in (small | {"SECONDS": 0.2}).items():
         monkeypatch.setattr(speed, name, value)
-    monkeypatch.setitem(speed.real_time_factors.__kwdefaults__, "seconds", 0.2)
     text = execute(
         "benchmark",
         tmp_path,
@@ -148,4 +148,11 @@ def test_benchmark_writes_a_table_and_a_figure(
     cells = " ".join(text.split())  # columns are padded
     assert "| prepared store | 128 px, 192 frames |" in cells
     assert "| griffin_lim | no weights |" in cells
+    assert "| preset smoke | training step, batch 2, float32 |" in cells
+    networks = folder.with_name("benchmark_networks") / "benchmark_networks.csv"
+    counted = pd.read_csv(networks).set_index("system")
+    assert len(counted) == 10
+    macs = 16 * 512 + 6 * 512 * 512 + 512 * 64  # of M: three layers shared, three own
+    assert counted.loc["M", "value"] == pytest.approx(2 * macs / 1e9)
+    assert counted.loc["C_A", "value"] == counted.loc["D_A", "value"] > 0
     assert (tmp_path / "out" / "figures" / "benchmark" / "benchmark.png").stat().st_size > 10_000

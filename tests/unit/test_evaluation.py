@@ -131,6 +131,8 @@ def test_people_are_those_of_the_split(store: Store) -> None:
     voices = held_out.voices(FRAMES)
     assert voices.x.shape == (8, 80, FRAMES)
     assert voices.gender.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    with pytest.raises(DataError, match="faces of toy are not stored at a multiple of 10 pixels"):
+        people_of([store], "val", speakers_of([store], ["val"]), 10)
 
 
 def test_crop_places_and_reflection() -> None:

@@ -17,7 +17,6 @@ from xfavot import config, presets, report
 from xfavot.audio.mel import Standardiser, log_mel
 from xfavot.audio.vocoder import Vocoder
 from xfavot.config import RunConfig
-from xfavot.errors import WeightsError
 from xfavot.evaluation import speed
 
 soundfile = pytest.importorskip("soundfile")
@@ -106,33 +105,6 @@ def test_files_hold_the_same_voices(tmp_path: Path) -> None:
     torch.testing.assert_close(x[1, 0], short[:, forth], atol=2e-3, rtol=0.0)
 
 
-def test_training_steps_leave_out_the_first(
-    cfg: RunConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(speed, "measure_step", lambda run, steps: [9.0, 0.1, 0.3, 0.2])
-    smoke, mini = speed.training_steps(cfg, rounds=3)
-    assert (smoke["system"], mini["system"]) == ("preset smoke", "preset mini")
-    assert mini["task"] == "training step, batch 8, float32"
-    assert (smoke["value"], smoke["highest"]) == pytest.approx((200.0, 300.0))
-
-
-def test_operations_are_counted_without_computing() -> None:
-    cfg = config.resolve(dataset="mini", preset="smoke")
-    rows = speed.forward_passes(cfg)
-    found = {row["system"]: row for row in rows}
-    assert len(found) == 10
-    width, style, latent = cfg.model.mapping_width, cfg.model.style_dim, cfg.model.latent_dim
-    macs = latent * width + 6 * width * width + width * style  # three layers shared, three own
-    assert found["M"]["value"] == pytest.approx(2 * macs / 1e9)
-    heads = 2 + cfg.model.speakers
-    own = 3 * (width + 1) * width + (width + 1) * style
-    shared = (latent + 1) * width + 3 * (width + 1) * width
-    assert found["M"]["parameters_m"] == pytest.approx((shared + heads * own) / 1e6)
-    assert found["C_A"]["value"] == found["D_A"]["value"] > 0
-    for row in rows:
-        report.require_columns("row", row)
-
-
 def test_a_full_step_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     updater = Mock(side_effect=lambda batch, step: asked.append(step) or {"d": torch.zeros(())})
@@ -167,21 +139,3 @@ def test_untrained_networks_sound_without_touching_the_callers_randomness() -> N
     wave = quick(torch.full((80, 5), -2.0), length=1234)
     assert wave.shape == (1234,)
     assert np.isfinite(wave).all()
-
-
-def test_a_row_is_seconds_a_second(cfg: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    times = [(0.2, 0.1, 0.3), (0.8, 0.4, 0.6)]
-    monkeypatch.setattr(speed, "untrained", Mock(side_effect=WeightsError("not installed")))
-    monkeypatch.setattr(
-        speed, "take_turns", lambda calls, rounds: dict(zip(calls, times, strict=True))
-    )
-    said: list[str] = []
-    one, two = speed.real_time_factors(cfg, rounds=3, seconds=0.5, on_log=said.append)
-    assert (one["system"], two["system"]) == ("source_filter", "griffin_lim")
-    assert sum("is not timed: not installed" in text for text in said) == 3
-    assert (one["value"], two["value"]) == pytest.approx((0.4, 1.2))
-    assert (one["ratio"], two["ratio"]) == pytest.approx((1.0, 3.0))
-    assert (two["lowest"], two["highest"]) == pytest.approx((0.8, 1.6))
-    assert two["per_second"] == pytest.approx(0.5 / 0.6)
-    for row in report.plain_rows("x", [one, two]):
-        report.require_columns("x", row)

@@ -132,8 +132,16 @@ def people_of(
         split: "train", "val" or "unseen".
         speakers: who, and their genders, from :func:`speakers_of`.
         image_size: pixels a side of the faces, made smaller as in training.
+
+    Raises:
+        DataError: the stored size is no multiple of it.
     """
     clips = [clip for clip in clips_of(stores, split) if clip.item.speaker in speakers]
+    if odd := {c.store.corpus for c in clips if c.store.image_size % image_size}:
+        raise DataError(
+            f"evaluation: the faces of {', '.join(sorted(odd))} are not stored at a multiple of "
+            f"{image_size} pixels, the model's size; prepare at another image_size"
+        )
     gender = torch.tensor([GENDERS.index(one) for one in speakers.values()])
     clip_speaker = torch.tensor([[*speakers].index(clip.item.speaker) for clip in clips])
     known = {store.corpus: _poses(store) for store in stores}

@@ -23,7 +23,7 @@ from xfavot.convert import Converter
 from xfavot.data.store import Store
 from xfavot.errors import DataError
 from xfavot.evaluation.classifiers import clips_of, speakers_of
-from xfavot.evaluation.rows import Row, draws_of, quantiles, ratio, row
+from xfavot.evaluation.rows import Row, draws_of, interval, ratio, row
 
 KINDS = ("face", "voice")
 GOAL = 0.95
@@ -240,10 +240,7 @@ def pair_rows(
         found = zip(*roc_measures(score[chosen], kinds, weights), strict=True)
         count = {"n": len(kinds), "people": len({*one, *other}), "seed": seed, "chance": CHANCE}
         for metric, (value, *others) in zip(("AUC", "EER"), found, strict=True):
-            low, high = quantiles(others)
-            if low is not None and high is not None:  # a bootstrap can miss the value itself
-                low, high = min(low, value), max(high, value)
-            known = {"value": value, "ci_low": low, "ci_high": high, **count}
+            known = {**interval(value, others), **count}
             rows.append({"metric": f"verification {metric}, {part}", **known})
     return rows
 

@@ -149,14 +149,17 @@ def draws_of(people: int, *, seed: int, draws: int = DRAWS) -> Array:
     return rng.multinomial(people, np.full(people, 1 / people), size=draws).astype(np.float64)
 
 
-def quantiles(values: Iterable[float]) -> tuple[float, float] | tuple[None, None]:
-    """Return the interval of bootstrapped values; those that are not finite do not count."""
-    found = np.array(list(values), dtype=np.float64)
+def interval(value: float, drawn: Iterable[float]) -> dict[str, float | None]:
+    """Make the cells of a value and its interval, from bootstrapped values that are finite.
+
+    The interval holds the value, which a bootstrap can miss; without draws it is ``None``.
+    """
+    found = np.array(list(drawn), dtype=np.float64)
     found = found[np.isfinite(found)]
     if not found.size:
-        return None, None
+        return {"value": value, "ci_low": None, "ci_high": None}
     low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    return {"value": value, "ci_low": min(float(low), value), "ci_high": max(float(high), value)}
 
 
 def ratio(
@@ -172,17 +175,15 @@ def ratio(
         Value, interval (``None`` with fewer than two people), count and seed.
     """
     above, below, people = zip(*samples, strict=True)
-    value, low, high = sum(above) / sum(below), None, None
+    values: Iterable[float] = ()
     names, code = np.unique(people, return_inverse=True)
     if len(names) >= FEWEST:
         drawn = draws_of(len(names), seed=seed)  # (draws, K)
         top, bottom = (
             drawn @ np.bincount(code, weights=side, minlength=len(names)) for side in (above, below)
         )
-        low, high = quantiles(top[bottom > 0] / bottom[bottom > 0])
-        if low is not None and high is not None:  # a bootstrap can miss the value itself
-            low, high = min(low, value), max(high, value)
-    return {"value": value, "ci_low": low, "ci_high": high, "n": len(samples), "seed": seed}
+        values = top[bottom > 0] / bottom[bottom > 0]
+    return {**interval(sum(above) / sum(below), values), "n": len(samples), "seed": seed}
 
 
 def with_means(found: Mapping[str, list[Row]]) -> list[Row]:

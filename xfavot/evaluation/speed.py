@@ -7,10 +7,11 @@ highest round. CPU time (user and system, one thread) is the figure to trust on 
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -19,32 +20,29 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
-from xfavot import config, presets
+from xfavot import presets
 from xfavot.audio.mel import MEL, Standardiser, mel_filterbank
 from xfavot.audio.parallel_wavegan import untrained
 from xfavot.audio.vocoder import DEFAULT, Vocoder, vocoder
 from xfavot.config import RunConfig
-from xfavot.data.batches import Batch, Batches, Samples, reflected
+from xfavot.data.batches import Batch, Batches, Samples, open_batches, reflected
 from xfavot.data.store import Store
 from xfavot.errors import WeightsError, import_optional
 from xfavot.image.io import to_float
 from xfavot.models import device_of
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
-from xfavot.models.xfavot import F0_FEATURE_FACTOR, XFaVoT
+from xfavot.models.xfavot import XFaVoT
 from xfavot.training.step import Networks, Updater, place
 
 JPEG_PIXELS = (1024, 256, 128)
 JPEG_QUALITY = 95
 BATCHES_A_ROUND = 10  # of the store, whose batches are short
 STORE, FLOATS = "prepared store", "prepared store, float32 on the CPU"
-SPEAKERS = 16  # in the training steps that are timed
 STEP_PRESETS = ("smoke", "mini")  # those that any machine can run
-SECONDS = 2.0  # of sound
+SECONDS = 2.0  # of sound that a vocoder makes
 RANDOM = "published size, random weights"
-SPEECH_MEAN, SPEECH_STD = -2.0, 0.5  # log10, of the mel that is decoded
 
 What = tuple[str, str]  # system and task
 Row = dict[str, Any]
@@ -95,14 +93,14 @@ def timings(
     rows, scale = [], 1.0 if metric == "rtf" else 1e3
     for what, seconds in taken.items():
         middle = median(seconds)
-        row = _row(cfg, what, metric, scale * middle, len(seconds))
-        row |= {"lowest": scale * min(seconds), "highest": scale * max(seconds)}
-        ratio = middle / median(taken[base]) if base else None
-        rows.append(row | {"per_second": 1.0 / middle, "ratio": ratio})
+        bounds = {"lowest": scale * min(seconds), "highest": scale * max(seconds)}
+        more = {"per_second": 1.0 / middle, "ratio": middle / median(taken[base]) if base else None}
+        rows.append({**row(cfg, what, metric, scale * middle, len(seconds)), **bounds, **more})
     return rows
 
 
-def _row(cfg: RunConfig, what: What, metric: str, value: float, n: int) -> Row:
+def row(cfg: RunConfig, what: What, metric: str, value: float, n: int) -> Row:
+    """Make a row of a system and task, of the dataset and seed of `cfg`."""
     named = {"system": what[0], "task": what[1], "dataset": cfg.data.dataset, "metric": metric}
     return {**named, "value": value, "ci_low": None, "ci_high": None, "n": n, "seed": cfg.seed}
 
@@ -124,55 +122,46 @@ def loader(stores: Sequence[Store], cfg: RunConfig, *, rounds: int = 5) -> list[
         they travel to a device, faces as bytes, and once more turned into float32 here; the ratio
         is to the latter, since that is what reading the files gives.
     """
-    size, frames = cfg.model.image_size, cfg.model.mel_frames
+    shape = f"{cfg.model.image_size} px, {cfg.model.mel_frames} frames"
     calls: dict[What, Call] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for augment in (False, True):
-            batches = Batches(
-                stores,
-                split="train",
-                image_size=size,
-                mel_frames=frames,
-                seed=cfg.seed,
-                batch_size=cfg.train.batch_size,
-                augment=augment,
-            )
-            task = f"{size} px, {frames} frames{', augmented' * augment}"
-            calls[STORE, task] = _drawing(batches)
-            calls[FLOATS, task] = _drawing(batches, device="cpu")
+        for task, augment in ((shape, False), (f"{shape}, augmented", True)):
+            data = dataclasses.replace(cfg.data, augment=augment)
+            batches = open_batches(dataclasses.replace(cfg, data=data), stores)
+            calls[STORE, task] = partial(_draw, batches, itertools.count())
+            calls[FLOATS, task] = partial(_draw, batches, itertools.count(), "cpu")
             if not augment:
-                files = _decoding(batches, Path(folder))
-                calls |= {(name, task): call for name, call in files.items()}
+                calls |= {(name, task): call for name, call in _files(batches, Path(folder))}
         taken = take_turns(calls, rounds=rounds)
-    for what in taken:
-        if what[0] in (STORE, FLOATS):
-            taken[what] = [s / BATCHES_A_ROUND for s in taken[what]]
-    return timings(cfg, "cpu_ms", taken, base=(FLOATS, f"{size} px, {frames} frames"))
+    ours = {
+        what: [s / BATCHES_A_ROUND for s in taken[what]] for what in taken if "store" in what[0]
+    }
+    return timings(cfg, "cpu_ms", taken | ours, base=(FLOATS, shape))
 
 
-def _drawing(batches: Batches, *, device: str | None = None) -> Call:
-    """A call that draws the next batches, and brings them to a device."""
-    steps = itertools.count()
-
-    def draw() -> None:
-        for step in itertools.islice(steps, BATCHES_A_ROUND):
-            batch = batches.batch(step)
-            if device is not None:
-                batch.to(device)
-
-    return draw
+def _draw(batches: Batches, steps: Iterator[int], device: str = "") -> None:
+    """Draw the next batches, and bring them to a device if there is one."""
+    for step in itertools.islice(steps, BATCHES_A_ROUND):
+        batch = batches.batch(step)
+        if device:
+            batch.to(device)
 
 
-def _decoding(batches: Batches, folder: Path) -> dict[str, Call]:
-    """Calls that decode the clips of the first batch from files, as the ancestors' loaders do."""
+def _files(batches: Batches, folder: Path) -> Iterator[tuple[str, Call]]:
+    """Yield calls that decode the clips of the first batch from files, as the ancestors do."""
     soundfile, Image = (
         import_optional(name, extra="data", purpose="comparing with files")
         for name in ("soundfile", "PIL.Image")
     )
     stores = {store.corpus: store for store in batches.stores}
-    rows = {name: samples.row.tolist() for name, samples in batches.batch(0).roles().items()}
+    roles = batches.batch(0).roles()
     faces, voices = (
-        [batches.items[row] for name in rows if name.endswith(side) for row in rows[name]]
+        [
+            batches.items[n]
+            for name in roles
+            if name.endswith(side)
+            for n in roles[name].row.tolist()
+        ]
         for side in ("image", "audio")
     )
     wavs = [folder / f"{number}.wav" for number in range(len(voices))]
@@ -180,7 +169,8 @@ def _decoding(batches: Batches, folder: Path) -> dict[str, Call]:
         soundfile.write(wav, stores[item.corpus].waveform(item), MEL.sample_rate)
     shape: dict[str, Any] = {"frames": batches.mel_frames, "standardiser": batches.standardiser}
     hear = partial(load_voices, wavs, **shape, rng=np.random.default_rng(batches.seed))
-    ways: dict[str, Call] = {}
+    if not faces:
+        yield "WAV", hear
     for pixels in JPEG_PIXELS if faces else ():
         jpegs = [folder / f"{number}_{pixels}.jpg" for number in range(len(faces))]
         for item, jpeg in zip(faces, jpegs, strict=True):
@@ -189,8 +179,7 @@ def _decoding(batches: Batches, folder: Path) -> dict[str, Call]:
             resized.save(jpeg, quality=JPEG_QUALITY)
         look = partial(load_faces, jpegs, size=batches.image_size)
         both = partial(lambda look: (look(), hear()), look)
-        ways |= {f"JPEG {pixels} px and WAV": both} if voices else {f"JPEG {pixels} px": look}
-    return ways or {"WAV": hear}
+        yield (f"JPEG {pixels} px and WAV", both) if voices else (f"JPEG {pixels} px", look)
 
 
 def load_faces(files: Sequence[Path], *, size: int) -> Tensor:
@@ -239,29 +228,6 @@ def load_voices(
     return torch.stack(x).unsqueeze(1)
 
 
-def training_steps(cfg: RunConfig, *, rounds: int = 5) -> list[Row]:
-    """Time full training steps on random inputs, at the presets that any machine can run.
-
-    Args:
-        cfg: dataset, seed and device.
-        rounds: steps that count, after a first that does not.
-
-    Returns:
-        One row a preset; wall time with all of torch's threads.
-    """
-    taken = {}
-    for preset in STEP_PRESETS:
-        run = config.resolve(
-            preset=preset,
-            seed=cfg.seed,
-            device=cfg.train.device,
-            overrides={"model.speakers": SPEAKERS},
-        )
-        task = f"training step, batch {run.train.batch_size}, {run.train.precision}"
-        taken[f"preset {preset}", task] = measure_step(run, steps=rounds + 1)[1:]
-    return timings(cfg, "wall_ms", taken)
-
-
 def measure_step(cfg: RunConfig, *, steps: int = 1) -> list[float]:
     """Time full steps of a configuration on random faces and mels.
 
@@ -292,73 +258,6 @@ def measure_step(cfg: RunConfig, *, steps: int = 1) -> list[float]:
         _ = [float(value) for value in updater(batch, step).values()]  # all is done
         seconds.append(time.perf_counter() - started)
     return seconds
-
-
-def forward_passes(cfg: RunConfig) -> list[Row]:
-    """Count parameters and operations of every network, for one sample; nothing is computed.
-
-    Args:
-        cfg: the sizes.
-
-    Returns:
-        One row a network: 10^9 floating-point operations (a multiplication and an addition are two)
-        of a forward pass, and millions of parameters.
-    """
-    m, rows = cfg.model, []
-    with torch.device("meta"), torch.no_grad():
-        nets = XFaVoT(m)
-        x = torch.empty(1, 3, m.image_size, m.image_size)
-        a, s = torch.empty(1, 1, m.mel_bins, m.mel_frames), torch.empty(1, m.style_dim)
-        domain = torch.zeros(1, dtype=torch.int64)
-        melody = torch.empty(1, F0_FEATURE_FACTOR * m.f0_width, m.mel_bins // 8, m.mel_frames)
-        passes: dict[str, tuple[torch.nn.Module, tuple[Tensor, ...]]] = {
-            "G_I": (nets.G_I, (x, s)),
-            "G_A": (nets.G_A, (a, s, melody)),
-            "E_I": (nets.E_I, (x, domain)),
-            "E_A": (nets.E_A, (a, domain)),
-            "D_I": (nets.D_I, (x, domain)),
-            "D_A": (nets.D_A, (a, domain)),
-            "C_A": (nets.C_A, (a,)),
-            "M": (nets.M, (torch.empty(1, m.latent_dim), domain)),
-            "F0 network": (F0Network.from_config(m), (a,)),
-            "content network": (ContentNetwork.from_config(m), (a,)),
-        }
-        for name, (network, inputs) in passes.items():
-            with FlopCounterMode(display=False) as counter:
-                network(*inputs)
-            gflop = counter.get_total_flops() / 1e9
-            what = (name, f"one forward pass at preset {cfg.preset}")
-            millions = sum(p.numel() for p in network.parameters()) / 1e6
-            rows.append({**_row(cfg, what, "gflop", gflop, 1), "parameters_m": millions})
-    return rows
-
-
-def real_time_factors(
-    cfg: RunConfig,
-    *,
-    rounds: int = 5,
-    seconds: float = SECONDS,
-    on_log: Callable[[str], None] = lambda line: None,
-) -> list[Row]:
-    """Time every vocoder on the same random spectrogram.
-
-    Args:
-        cfg: dataset and seed, for the rows.
-        rounds: how often each is timed, after a round that does not count.
-        seconds: of sound, each time.
-        on_log: receives what cannot be timed.
-
-    Returns:
-        One row a vocoder: seconds of CPU time on one core for a second of sound, the median, the
-        lowest and the highest round; how many times real time; the ratio to the first row.
-    """
-    generator = torch.Generator().manual_seed(cfg.seed)
-    frames = round(seconds * MEL.sample_rate / MEL.hop) + 1
-    mel = SPEECH_MEAN + SPEECH_STD * torch.randn(MEL.n_mels, frames, generator=generator)
-    calls = {what: partial(made, mel) for what, made in vocoders(on_log).items()}
-    taken = take_turns(calls, rounds=rounds)
-    shares = {what: [t / seconds for t in times] for what, times in taken.items()}
-    return timings(cfg, "rtf", shares, base=next(iter(shares)))
 
 
 def vocoders(on_log: Callable[[str], None]) -> dict[What, Vocoder]:
