@@ -77,9 +77,10 @@ class Nisqa:
         self.args: Mapping[str, Any] = args
         external.package("librosa")
         spec = external.package("torchmetrics.functional.audio.nisqa").__spec__
-        self.library: Any = module_from_spec(spec)
-        spec.loader.exec_module(self.library)
-        self.library.NISQA_DIR = str(Path(path).parent)
+        library: Any = module_from_spec(spec)
+        spec.loader.exec_module(library)
+        library.NISQA_DIR = str(Path(path).parent)
+        self.library = library
         if metric == NISQA_TTS:
             self.network = Naturalness(args)
             expected = self.network.state_dict()
