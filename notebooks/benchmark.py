@@ -44,8 +44,9 @@ from IPython import display
 from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 
-from xfavot import config, report
+from xfavot import report
 from xfavot.audio.mel import MEL
+from xfavot.config import resolve
 from xfavot.data.prepare import open_or_make_mini
 from xfavot.evaluation import speed
 from xfavot.models.content import ContentNetwork
@@ -119,7 +120,7 @@ loaded = bars(loading, "CPU time of a batch (ms)", "Loading a batch")
 taken = {}
 for preset in speed.STEP_PRESETS:
     given = {"seed": seed, "device": device, "overrides": {"model.speakers": 16}}
-    run = config.resolve(preset=preset, **given)
+    run = resolve(preset=preset, **given)
     task = f"training step, batch {run.train.batch_size}, {run.train.precision}"
     seconds = speed.measure_step(run, steps=cfg.rounds + 1)
     taken[f"preset {preset}", task] = seconds[1:]  # the first makes the optimisers' state
