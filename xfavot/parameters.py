@@ -29,7 +29,7 @@ NO_MODEL = "none"  # given as checkpoint of a study: the ground truth alone
 RECOGNISERS = ("espnet_librispeech", "pocketsphinx_grid")
 TRAINABLE = (*NETWORKS, VOCODER)
 METRICS = (
-    *("fid", "lpips", "preservation"),  # of faces; the others are of voices
+    *("fid", "lpips", "preservation", "face_identity"),  # of faces; the others are of voices
     *("nisqa", "speaker_similarity", "word_error", "f0", "content", "verification"),
 )
 FORMS = ("faces", "outputs")

@@ -204,6 +204,7 @@ class Study:
         }
         codes = [None] * OUTPUTS * max(BATCH, *map(len, sources.values()))
         kind = task.guidance if task else "face"
+        by_face = task is not None and kind == "face"
         listed: dict[str, Sequence[Sample | None]] = {
             sex: codes if kind == "latent" else self.own(kind, [sex])
             for sex in (self.learnt(task) if task else GENDERS)
@@ -218,19 +219,20 @@ class Study:
             absent.append(self.lacking(f"{name}: {few}"))
 
         @cache
-        def references(sex: str) -> tuple[Any, list[str]]:
-            """Styles (R, S), or real faces, and why some are none."""
+        def references(sex: str) -> tuple[Any, list[Any], list[str]]:
+            """Styles (R, S), or real faces, whose they are, and why some are none."""
             if task is None:
-                return listed[sex], []
-            vectors, failures = [], []
+                return listed[sex], [], []
+            vectors, used, failures = [], [], []
             for number, one in enumerate(listed[sex]):
                 try:
                     vectors.append(self.style(task, sex, one, number).vector)
+                    used.append(one)
                 except Exception as error:
                     failures.append(f"reference {one.name if one else ''}: {reason_of(error)}")
             if not vectors:
                 raise DataError(f"no reference can be used; {failures[0]}")
-            return torch.cat(vectors), failures
+            return torch.cat(vectors), used, failures
 
         def batch() -> int:
             return min(BATCH, *(len(references(target)[0]) for _, target in possible.values()))
@@ -239,10 +241,10 @@ class Study:
             few = family == "lpips" and batch() < BATCH
             return f"; batches of {batch()}, not {BATCH}: few references" if few else ""
 
-        def made(direction: str, each: int = OUTPUTS) -> Iterator[tuple[Tensor, Tensor]]:
-            """Sources (n, 3, H, W) and outputs (n, K, 3, H, W) of a block."""
+        def made(direction: str, each: int = OUTPUTS) -> Iterator[tuple[Tensor, ...]]:
+            """Sources (n, 3, H, W), outputs (n, K, 3, H, W) and any first reference's face."""
             source, target = possible[direction]
-            guidance, failures = references(target)
+            guidance, used, failures = references(target)
             group.skipped.update(failures)
             counts = len(sources[source]), len(guidance)
             for own, met in plan(direction, *counts, seed=seed, batch=batch()):
@@ -254,8 +256,12 @@ class Study:
                     y = y.view(*met.shape, *y.shape[1:])
                 good = y.isfinite().flatten(1).all(1)
                 group.skipped[NOT_FINITE] += int((~good).sum())
+                shown = [pixels([used[n] for n in met[:, 0].tolist()], size)] if by_face else []
                 if good.any():
-                    yield x[good], y[good]
+                    yield x[good], y[good], *(face[good] for face in shown)
+
+        def pairs(direction: str) -> Iterator[tuple[Tensor, ...]]:
+            return ((x, to_bytes(y)[:, 0], *shown) for x, y, *shown in made(direction, 1))
 
         def train(sex: str) -> Iterator[Tensor]:
             known = samples(self.stores, "face", TRAIN, (sex[0],))
@@ -266,8 +272,8 @@ class Study:
             names=self.names(task) if task else self.names(FACES, manifest.GROUND_TRUTH),
             absent=absent,
             directions={name: SEXES[target] for name, (_, target) in possible.items()},
-            blocks=lambda direction: (y for _, y in made(direction)),
-            pairs=(lambda way: ((x, to_bytes(y)[:, 0]) for x, y in made(way, 1))) if task else None,
+            blocks=lambda direction: (y for _, y, *_ in made(direction)),
+            pairs=pairs if task else None,
             real=train,
             real_key="+".join(store.manifest_hash for store in self.stores),
             note=note,

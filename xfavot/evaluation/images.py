@@ -511,7 +511,7 @@ def preservation(faces: Faces, *, seed: int) -> list[Row]:
         assert faces.pairs is not None
         found: dict[tuple[str, bool], list[float]] = defaultdict(list)
         for block in faces.pairs(direction):
-            before, after = (list(x.permute(0, 2, 3, 1).contiguous().numpy()) for x in block)
+            before, after = (list(x.permute(0, 2, 3, 1).contiguous().numpy()) for x in block[:2])
             first, second = poses(before), poses(after)
             drawn, lines = [*map(edges, before)], [*map(edges, after)]
             found[FOUND, True] += [float(one is not None) for one in second]

@@ -201,8 +201,9 @@ class Faces(Group):
             without a name where no directions are told apart.
         blocks: takes a direction and yields outputs (n, K, 3, H, W) of n sources, floats in
             [-1, 1], which may overshoot, or uint8.
-        pairs: takes a direction and yields sources and an output of each, (n, 3, H, W) uint8;
-            ``None`` where outputs have no source.
+        pairs: takes a direction and yields sources, an output of each and, of a checkpoint that is
+            guided by faces, the references', (n, 3, H, W) uint8; ``None`` where outputs have no
+            source.
         real: takes a sex and yields real faces (n, 3, H, W) uint8.
         real_key: what these are, for statistics that are kept.
         note: words to add to the definition of "fid" and "lpips".
@@ -211,7 +212,7 @@ class Faces(Group):
     directions: Mapping[str, str]
     blocks: Callable[[str], Iterator[Tensor]]
     real: Callable[[str], Iterator[Tensor]]
-    pairs: Callable[[str], Iterator[tuple[Tensor, Tensor]]] | None = None
+    pairs: Callable[[str], Iterator[tuple[Tensor, ...]]] | None = None
     real_key: str = ""
     note: Callable[[str], str] = lambda family: ""
 

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from xfavot.config import key_of
 from xfavot.convert.converter import Converter, Task
 from xfavot.data.store import Store
 from xfavot.errors import DataError
-from xfavot.evaluation import images, manifest, voices
+from xfavot.evaluation import face_encoder, images, manifest, voices
 from xfavot.evaluation.classifiers import Classifiers, People, classifiers_of
 from xfavot.evaluation.conversions import SPLIT_OF, Study
 from xfavot.evaluation.manifest import EVERYTHING, UNUSABLE, Faces, Group, Voices, reason_of
@@ -47,11 +47,12 @@ Log = Callable[[str], None]
 Scorer = Callable[[Any], list[Row]]
 
 NO_VERIFIER = "no verifier was given; expected a checkpoint, whose encoders say what fits; name one"
-FACE_FAMILIES = ("fid", "lpips", "preservation")
+FACE_FAMILIES = ("fid", "lpips", "preservation", "face_identity")
 NAMES: Mapping[str, Sequence[str]] = {  # of metrics that go missing where it is not the family's
     "fid": tuple(images.FID_DEFINITIONS),
     "lpips": tuple(images.LPIPS_DEFINITIONS),
     "preservation": images.KEPT,
+    "face_identity": tuple(face_encoder.IDENTITY_DEFINITIONS),
     "nisqa": (NISQA, NISQA_TTS),
     "f0": (voices.VOICING,),
     "content": (voices.CHARACTERS,),
@@ -94,6 +95,11 @@ class Evaluation:
     classifiers: Callable[[], tuple[Classifiers, People]] | None = None
     on_log: Log = lambda line: None
     scores: dict[str, list[list[Row]]] = field(default_factory=dict)
+
+    @cached_property
+    def identifier(self) -> face_encoder.FaceEncoder:
+        """The network that tells who is in a face."""
+        return face_encoder.FaceEncoder()
 
     def measure(self, family: str) -> pd.DataFrame:
         """Score all groups by a family of metrics, once.
@@ -158,6 +164,8 @@ class Evaluation:
             return lambda group: group.usability(seed=seed), ""
         if family == "preservation":
             return partial(images.preservation, seed=seed), ""
+        if family == "face_identity":
+            return partial(face_encoder.identity, encoder=self.identifier, seed=seed), ""
         if family in FACE_FAMILIES:
             return self._scorer_of_faces(family)
         if family == "verification":
@@ -202,8 +210,11 @@ class Evaluation:
                 return [group.missing("speaker verification", voice, len(group.usable))]
             text, embed = "the task, Resemblyzer's cosine", lambda file, *_: voice(file)
             return verification(group, embed, text, kind="speaker", seed=seed)
-        if not self.cfg.manifest or task not in (Task.A2I.value, Task.I2A.value):
+        if not self.cfg.manifest or task not in (Task.I2I.value, Task.A2I.value, Task.I2A.value):
             return []
+        if task == Task.I2I.value:
+            text, read = "the task, dlib's face network, cosine", self.identifier.read
+            return verification(group, lambda file, *_: read(file), text, kind="face", seed=seed)
         if self.styles is None:
             return [group.missing("cross-modal verification", NO_VERIFIER)]
         text = f"a task, the style encoders of {self.styles.name}, cosine"

@@ -42,6 +42,7 @@ Wave = NDArray[np.float32]
 NISQA, NISQA_TTS = "nisqa", "nisqa_tts"
 DIMENSIONS = ("noisiness", "discontinuity", "coloration", "loudness")  # in the network's order
 KIND = {NISQA: "NISQA_DIM", NISQA_TTS: "NISQA"}  # of network, as the files say
+SMALLEST_AMPLITUDE, RANGE_DB = 1e-4, 80.0
 CHANNELS = (16, 32, 64, 64, 64, 64)  # of the TTS variant's convolutions
 POOLED = (1, 2, 4)  # convolutions that a pooling follows
 CODE, HIDDEN = 20, 128  # numbers a segment, units of the LSTM in one direction
@@ -75,13 +76,13 @@ class Nisqa:
             )
         self.metric = metric
         self.args: Mapping[str, Any] = args
-        external.package("librosa")
-        spec = external.package("torchmetrics.functional.audio.nisqa").__spec__
-        library: Any = module_from_spec(spec)
-        spec.loader.exec_module(library)
-        library.NISQA_DIR = str(Path(path).parent)
-        self.library = library
-        if metric == NISQA_TTS:
+        if metric == NISQA:
+            spec = external.package("torchmetrics.functional.audio.nisqa").__spec__
+            library: Any = module_from_spec(spec)
+            spec.loader.exec_module(library)
+            library.NISQA_DIR = str(Path(path).parent)
+            self.library = library
+        else:
             self.network = Naturalness(args)
             expected = self.network.state_dict()
             state = external.read_state(path, at=("model_state_dict",), expected=expected)
@@ -113,17 +114,41 @@ class Nisqa:
                 f"{args['ms_seg_length'] * hop / rate_hz:.2f} to {most * hop / rate_hz:.0f} s; cut "
                 "the voice or leave it out"
             )
-        with warnings.catch_warnings():  # of very short clips
+        with warnings.catch_warnings():  # of bands above half the rate, and of very short clips
+            warnings.filterwarnings("ignore", message="Empty filters detected")
             warnings.filterwarnings("ignore", message="n_fft=.*is too large")
             if self.metric == NISQA_TTS:
-                mel = self.library._get_librosa_melspec(x[None], rate_hz, args)[0]  # (48, T) dB
-                steps = args["ms_seg_length"], args["ms_seg_hop_length"]
-                segments = torch.from_numpy(mel).unfold(1, *steps)
+                mel = nisqa_mel(x, rate_hz, args)  # (48, T)
+                segments = mel.unfold(1, args["ms_seg_length"], args["ms_seg_hop_length"])
                 return {NISQA_TTS: float(self.network(segments.transpose(0, 1)))}
             rate = self.library.non_intrusive_speech_quality_assessment
             found = rate(torch.from_numpy(x), rate_hz).tolist()
         names = (NISQA, *(f"{NISQA}_{one}" for one in DIMENSIONS))
         return dict(zip(names, found, strict=True))
+
+
+def nisqa_mel(wave: Wave, rate_hz: int, args: Mapping[str, Any]) -> Tensor:
+    """Return the mel-spectrogram (48, T) in dB that the networks see.
+
+    Args:
+        wave: (N,).
+        rate_hz: of the wave.
+        args: settings of a file of weights.
+    """
+    librosa = external.package("librosa")
+    mel = librosa.feature.melspectrogram(
+        y=wave,
+        sr=rate_hz,
+        n_fft=args["ms_n_fft"],
+        hop_length=int(rate_hz * args["ms_hop_length"]),
+        win_length=int(rate_hz * args["ms_win_length"]),
+        pad_mode="reflect",
+        power=1.0,
+        n_mels=args["ms_n_mels"],
+        fmax=args["ms_fmax"],
+    )
+    level = librosa.amplitude_to_db(mel, ref=1.0, amin=SMALLEST_AMPLITUDE, top_db=RANGE_DB)
+    return torch.from_numpy(np.asarray(level, dtype=np.float32))
 
 
 class Naturalness(nn.Module):
