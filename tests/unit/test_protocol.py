@@ -183,7 +183,10 @@ def test_an_image_is_that_of_the_converter(
         assert np.abs(shown.astype(int) - wanted.astype(int)).max() <= 1
         pairs = own.faces(task).pairs
         assert pairs is not None
-        ((before, after),) = pairs("male to female")
+        ((before, after, *shown_too),) = pairs("male to female")
+        assert len(shown_too) == (task is Task.I2I), "the reference, where it is a face"
+        for face in shown_too:
+            assert torch.equal(face, pixels([Sample(store, women[0], 1)], face.shape[-1]))
         assert np.array_equal(after[0].permute(1, 2, 0).numpy(), shown)
         assert before.shape == after.shape
     (real,) = own.faces(None).blocks("male to female")
