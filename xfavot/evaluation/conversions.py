@@ -241,10 +241,10 @@ class Study:
             few = family == "lpips" and batch() < BATCH
             return f"; batches of {batch()}, not {BATCH}: few references" if few else ""
 
-        def made(direction: str, each: int = OUTPUTS) -> Iterator[tuple[Tensor, ...]]:
-            """Sources (n, 3, H, W), outputs (n, K, 3, H, W) and any first reference's face."""
+        def made(direction: str, each: int = OUTPUTS) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+            """Sources (n, 3, H, W), outputs (n, K, 3, H, W), numbers of references (n, K)."""
             source, target = possible[direction]
-            guidance, used, failures = references(target)
+            guidance, _, failures = references(target)
             group.skipped.update(failures)
             counts = len(sources[source]), len(guidance)
             for own, met in plan(direction, *counts, seed=seed, batch=batch()):
@@ -256,12 +256,14 @@ class Study:
                     y = y.view(*met.shape, *y.shape[1:])
                 good = y.isfinite().flatten(1).all(1)
                 group.skipped[NOT_FINITE] += int((~good).sum())
-                shown = [pixels([used[n] for n in met[:, 0].tolist()], size)] if by_face else []
                 if good.any():
-                    yield x[good], y[good], *(face[good] for face in shown)
+                    yield x[good], y[good], met[good]
 
         def pairs(direction: str) -> Iterator[tuple[Tensor, ...]]:
-            return ((x, to_bytes(y)[:, 0], *shown) for x, y, *shown in made(direction, 1))
+            _, used, _ = references(possible[direction][1])
+            for x, y, met in made(direction, 1):
+                shown = [pixels([used[n] for n in met[:, 0].tolist()], size)] if by_face else []
+                yield x, to_bytes(y)[:, 0], *shown
 
         def train(sex: str) -> Iterator[Tensor]:
             known = samples(self.stores, "face", TRAIN, (sex[0],))
@@ -272,7 +274,7 @@ class Study:
             names=self.names(task) if task else self.names(FACES, manifest.GROUND_TRUTH),
             absent=absent,
             directions={name: SEXES[target] for name, (_, target) in possible.items()},
-            blocks=lambda direction: (y for _, y, *_ in made(direction)),
+            blocks=lambda direction: (y for _, y, _ in made(direction)),
             pairs=pairs if task else None,
             real=train,
             real_key="+".join(store.manifest_hash for store in self.stores),

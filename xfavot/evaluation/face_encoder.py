@@ -170,9 +170,9 @@ def identity(group: Faces, encoder: FaceEncoder, *, seed: int) -> list[Row]:
         for source, made, *shown in group.pairs(direction):
             with torch.no_grad():
                 vectors = [encoder(to_float(x)).double().numpy() for x in (made, source, *shown)]
-            for number, each in enumerate(zip(*vectors, strict=True)):
+            for each in zip(*vectors, strict=True):
                 for metric, value in _compared(*each):
-                    samples[metric].append((value, 1.0, f"{len(samples[metric])} {number}"))
+                    samples[metric].append((value, 1.0, str(len(samples[metric]))))
         for metric, own in samples.items():
             cells = {"direction": direction, "sex": group.directions[direction], "metric": metric}
             text = IDENTITY_DEFINITIONS[metric]
