@@ -223,10 +223,10 @@ pd.DataFrame(
 t_I, t_A = targets["a"], targets["i"]
 voices = step.analyse_voices(n, batch)
 fake_I = nets.G_I(x_I.x, t_I.s1)
-fake_A = nets.G_A(x_A.x, t_A.s1, voices.f0_features)
+fake_A = nets.G_A(x_A.x, t_A.s1, voices.f0.features)
 with torch.no_grad():
     other_I = nets.G_I(x_I.x, t_I.s2)
-    other_A = nets.G_A(x_A.x, t_A.s2, voices.f0_features)
+    other_A = nets.G_A(x_A.x, t_A.s2, voices.f0.features)
 
 # %% [markdown]
 # ### Adversarial loss
@@ -306,7 +306,7 @@ show(cyc_I=cyc_I, cyc_A=cyc_A)
 # %%
 energy = terms.frame_energy(n.standardiser.restore(fake_A))
 sc = terms.speech_consistency(voices.content, n.content.features(fake_A))
-f0 = terms.f0_consistency(voices.f0, f0_fake.f0)
+f0 = terms.f0_consistency(voices.f0.f0, f0_fake.f0)
 norm = terms.norm_consistency(voices.energy, energy)
 show(sc=sc, f0=f0, norm=norm)
 
@@ -411,8 +411,8 @@ adv_fake = terms.adversarial_fake(nets.D_A(still, heads["i"]))
 cls = terms.classification(nets.C_A(still)[d.by_speaker], y_src, differ)
 total_D = adv_real + adv_fake + w.cls * cls + cfg.train.r1_every * w.r1_audio * r1
 
-fakes = [step.Fake("a", t_A, still)]
-by_step["D_A"] = step.discriminator_terms(nets, batch, fakes, d.by_speaker, r1_due=True)
+fakes = [(t_A, still)]
+by_step["D_A"] = step.discriminator_terms(nets, batch, "a", fakes, d.by_speaker, r1_due=True)
 torch.testing.assert_close(objective.total(by_step["D_A"], weights["D_A"]), total_D)
 show(adv_real=adv_real, adv_fake=adv_fake, cls=cls, r1=r1, total=total_D)
 

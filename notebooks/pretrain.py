@@ -58,6 +58,8 @@ from xfavot import config
 from xfavot.audio.mel import MEL
 from xfavot.audio.source_filter import SourceFilterVocoder
 from xfavot.audio.vocoder import GriffinLim
+from xfavot.data.prepare import open_or_make_mini
+from xfavot.data.store import mel_statistics
 from xfavot.evaluation import copy_synthesis
 from xfavot.parameters import Pretrain
 from xfavot.training import pretrain, speech
@@ -87,7 +89,13 @@ progress.line(config.describe(task.run))
 # ## Training
 
 # %%
-pretrained = pretrain.pretrain(task.run, task.networks, on_log=progress.line)
+run = task.run
+stores = open_or_make_mini(run.data_root, run.data.corpora, progress.line)
+standardiser = mel_statistics(stores, split="train")
+trained = {
+    name: pretrain.ensure_network(name, run, stores, standardiser, progress.line)
+    for name in task.networks
+}
 
 # %% [markdown]
 # ## On clips that were not trained on
@@ -99,28 +107,28 @@ pretrained = pretrain.pretrain(task.run, task.networks, on_log=progress.line)
 # of the log10 mels, and the distance that its loss is made of.
 
 # %%
-for name, trained in pretrained.networks.items():
-    progress.line(f"{name}: {pretrain.in_words(trained.record['measures'])}")
+for name, one in trained.items():
+    progress.line(f"{name}: {pretrain.in_words(one.record['measures'])}")
 
 # %% [markdown]
 # ## Pitch of one clip
 
 # %%
-networks = {name: trained.network for name, trained in pretrained.networks.items()}
+networks = {name: one.network for name, one in trained.items()}
 f0, content, vocoder = (networks.get(name) for name in ("f0", "content", "vocoder"))
 
 
 def clips_with(needs: str) -> list[speech.Clip]:
     """Clips with a label, of the first of val, unseen and train that has any."""
     splits = (*speech.HELD_OUT, "train")
-    found = (speech.held_out(pretrained.stores, split, needs=needs) for split in splits)
+    found = (speech.held_out(stores, split, needs=needs) for split in splits)
     return next((clips for clips in found if clips), [])
 
 
 clip = clips_with("f0")[0]
 tracks = {"WORLD": clip.f0()}
 if f0 is not None:
-    tracks["network"] = speech.track_of(f0, clip, pretrained.standardiser)
+    tracks["network"] = speech.track_of(f0, clip, standardiser)
 if vocoder is not None:
     tracks["vocoder"] = SourceFilterVocoder(vocoder).find_f0(clip.log_mel())
 
@@ -147,7 +155,7 @@ if not clips_with("transcript"):
 for clip in clips_with("transcript")[:6]:
     text = f"{clip.item.id}: {speech.spell(speech.encode(clip.item.transcript))}"
     if content is not None:
-        text += f" | heard: {speech.heard_of(content, clip, pretrained.standardiser)}"
+        text += f" | heard: {speech.heard_of(content, clip, standardiser)}"
     progress.line(text)
 
 # %% [markdown]
@@ -157,7 +165,7 @@ for clip in clips_with("transcript")[:6]:
 # voicing: cross-entropies against WORLD.
 
 # %%
-own = pretrained.networks.get("vocoder")
+own = trained.get("vocoder")
 records = own.record["training"]["losses"] if own else []
 drawing.curves(records, columns=3) if records else "no vocoder was trained in this run"
 
@@ -171,7 +179,7 @@ drawing.curves(records, columns=3) if records else "no vocoder was trained in th
 
 # %%
 pair = (SourceFilterVocoder.load(own.path), GriffinLim()) if own else ()
-made = copy_synthesis.copies(pair, pretrained.stores)
+made = copy_synthesis.copies(pair, stores)
 widgets.table(copy_synthesis.measure(made, on_log=progress.line)) if made else None
 
 # %% [markdown]

@@ -197,10 +197,11 @@ class Pretrain(OnRuns):
 
     @property
     def run(self) -> RunConfig:
-        """The run that they are for; `steps` counts for each network trained."""
+        """The run that they are for; `steps` counts for each network, none that ships is taken."""
         run, names = self._run(steps=FROM_PRESET), self.networks
         lengths: dict[str, Any] = {f"{n}_steps": self.steps for n in names if self.steps > 0}
-        return dataclasses.replace(run, pretrain=dataclasses.replace(run.pretrain, **lengths))
+        pretrain = dataclasses.replace(run.pretrain, source="train", **lengths)
+        return dataclasses.replace(run, pretrain=pretrain)
 
 
 class Benchmark(OnDevice):

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,12 +15,11 @@ import torch
 from tests.unit.store_factory import PITCH_HZ, make_store
 from xfavot import config, weights
 from xfavot.audio.mel import MEL, Standardiser, log_mel
-from xfavot.config import ModelConfig, PretrainConfig, RunConfig, TrainConfig
+from xfavot.config import RunConfig
 from xfavot.data.store import Store, mel_statistics
 from xfavot.errors import ConfigError, DataError, TrainingError, WeightsError
 from xfavot.models.content import SYMBOLS, ContentNetwork
 from xfavot.models.f0 import PITCH_CLASSES, F0Output
-from xfavot.parameters import Pretrain
 from xfavot.training import pretrain, speech
 from xfavot.weights import recorded
 
@@ -33,18 +33,22 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return make_store(root, corpus="grid", kind="audio", genders="fm", seconds=[0.6, 0.7, 1.0])
 
 
-def resolved(store: Store, root: Path, **changes: Any) -> RunConfig:
-    places = {"data_root": str(store.path.parent), "run_root": str(root / "runs")}
-    return config.resolve(dataset="grid", preset="smoke", device="cpu", **places, **changes)
-
-
 @pytest.fixture
 def cfg(store: Store, tmp_path: Path) -> RunConfig:
-    return resolved(store, tmp_path)
+    places = {"data_root": str(store.path.parent), "run_root": str(tmp_path / "runs")}
+    return config.resolve(dataset="grid", preset="smoke", device="cpu", **places)
 
 
-def statistics(store: Store) -> Standardiser:
-    return mel_statistics([store], split="train")
+def changed(cfg: RunConfig, section: str, **values: Any) -> RunConfig:
+    new: Any = dataclasses.replace(getattr(cfg, section), **values)
+    return dataclasses.replace(cfg, **{section: new})
+
+
+def ensure(
+    name: str, cfg: RunConfig, store: Store, on: Standardiser | None = None, **more: Any
+) -> pretrain.Trained:
+    known = on or mel_statistics([store], split="train")
+    return pretrain.ensure_network(name, cfg, [store], known, **more)
 
 
 # Labels and batches
@@ -103,9 +107,9 @@ def test_batches_are_functions_of_seed_and_step(store: Store) -> None:
     assert not torch.equal(mel, other)
     assert f0.shape == (3, 80)
     assert ((f0 > 50) & (f0 < 600)).all()
-    batch = speech.content_batch(clips, batch_size=3, seed=0, step=1)
-    assert batch.log_mel.shape == (3, 80, int(batch.frames.max()))  # whole clips
-    assert batch.targets.tolist() == speech.encode("bin blue at f two now") * 3
+    whole, frames, said, _ = speech.content_batch(clips, batch_size=3, seed=0, step=1)
+    assert whole.shape == (3, 80, int(frames.max()))  # whole clips
+    assert said.tolist() == speech.encode("bin blue at f two now") * 3
     x, places = torch.tensor([[0.0, 2.0, 4.0]]), torch.tensor([0.0, 0.5, 1.5, 2.0, 3.0])
     assert speech._stretch(x, places).tolist() == [[0.0, 1.0, 3.0, 4.0, 4.0]]
 
@@ -212,11 +216,12 @@ def test_character_error_counts_against_the_transcript(store: Store, tmp_path: P
     torch.nn.init.constant_(network.head[-1].weight, 0.0)
     torch.nn.init.constant_(network.head[-1].bias, 0.0)
     network.head[-1].bias.data[SYMBOLS.index("b")] = 9.0  # always hears one "b"
-    found = speech.measures("content", network, [store], statistics(store))
+    known = mel_statistics([store], split="train")
+    found = speech.measures("content", network, [store], known)
     assert found["val/clips"] == 2
     text = "bin blue at f two now"
     assert set(found) == {"val/clips", "val/character_error"}
-    both = speech.measures("content", network, [store, store_of_one], statistics(store))
+    both = speech.measures("content", network, [store, store_of_one], known)
     assert both["val/vctk/clips"] == 1
     assert both["val/grid/character_error"] == found["val/character_error"]
     assert both["val/vctk/character_error"] == pytest.approx(2 / 3)
@@ -234,38 +239,31 @@ def test_rate_rises_and_falls() -> None:
     assert pretrain.rate(1, steps=1, lr=1.0) == 1.0
 
 
-def train(
-    name: str, store: Store, steps: int, lr: float, **more: Any
-) -> tuple[Any, dict[str, Any]]:
-    model = ModelConfig(f0_width=8, mel_frames=80, content_width=16, content_channels=8)
-    settings: dict[str, Any] = {f"{name}_steps": steps, f"{name}_lr": lr, "batch_size": 4}
-    where = TrainConfig(device="cpu")
-    cfg = RunConfig(model=model, pretrain=PretrainConfig(**settings), train=where)
-    return pretrain.train(name, cfg, [store], statistics(store), **more)
-
-
-def test_f0_network_learns_two_tones(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["f0", "content"])
+def test_networks_learn(
+    name: str, store: Store, cfg: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(speech, "AS_IT_IS", 1.0)  # other tones would take longer to learn
+    cfg = changed(cfg, "model", f0_width=8, mel_frames=80, content_width=16, content_channels=8)
+    cfg = changed(cfg, "pretrain", **{f"{name}_steps": 40, f"{name}_lr": 1.0e-2, "batch_size": 4})
     said: list[Any] = []
-    state = torch.get_rng_state()
-    network, record = train("f0", store, steps=60, lr=5.0e-3, on_log=said.append)
+    state, known = torch.get_rng_state(), mel_statistics([store], split="train")
+    network, record = pretrain.train(name, cfg, [store], known, on_log=said.append)
     assert torch.equal(torch.get_rng_state(), state)
-    assert [record["step"] for record in said] == list(range(3, 61, 3))
-    assert said[-1]["network"] == "f0"
+    assert [(line["network"], line["step"]) for line in said] == [
+        (name, n) for n in range(2, 41, 2)
+    ]
+    losses = [line["loss"] for line in record["training"]["losses"]]
+    assert losses == [line["loss"] for line in said]
+    assert losses[-1] < 0.9 * losses[0]
     assert not network.training
     assert not any(parameter.requires_grad for parameter in network.parameters())
-    measures = record["measures"]
-    assert measures["val/voicing_error"] == 0.0
-    assert measures["val/gross_pitch_error"] < 0.1
-    assert measures["val/f0_correlation"] > 0.9
-    assert {"val/f/voicing_error", "val/m/voicing_error"} <= set(measures)
-
-
-def test_content_network_learns(store: Store) -> None:
-    training = train("content", store, steps=60, lr=1.0e-2)[1]["training"]
-    losses = [record["loss"] for record in training["losses"]]
-    assert np.isfinite(losses).all()
-    assert losses[-1] < 0.9 * losses[0]
+    if name == "f0":
+        measures = record["measures"]
+        assert measures["val/voicing_error"] == 0.0
+        assert measures["val/gross_pitch_error"] < 0.1
+        assert measures["val/f0_correlation"] > 0.9
+        assert {"val/f/voicing_error", "val/m/voicing_error"} <= set(measures)
 
 
 def test_frames_where_f0_leaps_do_not_teach_the_pitch() -> None:
@@ -276,7 +274,7 @@ def test_frames_where_f0_leaps_do_not_teach_the_pitch() -> None:
     voicing = torch.zeros(1, 20, requires_grad=True)
     network: Any = ContentNetwork(content_width=8, content_channels=4, depth=1)
     network.forward = lambda _: F0Output(voicing, voicing, voicing, voicing, classes)
-    speech.f0_loss(network, torch.zeros(1, 80, 20), f0, OWN)["loss"].backward()
+    speech.f0_loss(network, OWN, torch.zeros(1, 80, 20), f0)["loss"].backward()
     assert classes.grad is not None
     assert voicing.grad is not None
     silent = (classes.grad[0].abs().sum(1) == 0).nonzero().flatten().tolist()
@@ -287,41 +285,45 @@ def test_frames_where_f0_leaps_do_not_teach_the_pitch() -> None:
 # Keeping and finding
 
 
-def test_networks_are_kept_and_found(store: Store, cfg: RunConfig) -> None:
+@pytest.mark.parametrize("name", ["f0", "content"])
+def test_networks_are_kept_and_found(name: str, store: Store, cfg: RunConfig) -> None:
     said: list[Any] = []
-    for name in ("f0", "content"):
-        first = pretrain.ensure_network(name, cfg, [store], statistics(store), said.append)
-        assert first.path.parents[1] == Path(cfg.run_root, "auxiliary")
-        steps = len([record for record in said if "step" in record])
-        second = pretrain.ensure_network(name, cfg, [store], statistics(store), said.append)
-        assert len([record for record in said if "step" in record]) == steps
-        found = second.network.state_dict()
-        assert all(torch.equal(v, found[k]) for k, v in first.network.state_dict().items())
-        assert not second.network.training
-        assert first.record == second.record
-    f0 = pretrain.ensure_network("f0", cfg, [store], statistics(store))
-    assert f0.record["contract"] == MEL.as_dict()
-    assert f0.record["manifests"] == {"grid": store.manifest_hash}
+    first, second = (ensure(name, cfg, store, on_log=said.append) for _ in range(2))
+    assert first.path.parents[1] == Path(cfg.run_root, "auxiliary")
+    steps = [record["step"] for record in said if "step" in record]
+    assert steps == sorted(set(steps))  # trained once
+    found = second.network.state_dict()
+    assert all(torch.equal(v, found[k]) for k, v in first.network.state_dict().items())
+    assert not second.network.training
+    assert first.record == second.record
+    assert first.record["contract"] == MEL.as_dict()
+    assert first.record["manifests"] == {"grid": store.manifest_hash}
+    data = first.record["training"]["data"]["grid"]
+    assert (data["clips"], data["held_out_speakers"]) == (4, [])
+    known = mel_statistics([store], split="train")
+    np.testing.assert_allclose(first.record["standardiser"]["mean"], known.mean)
+
+
+def test_another_training_is_kept_elsewhere(store: Store, cfg: RunConfig) -> None:
+    moved = mel_statistics([store], split="train")
+    moved = Standardiser(moved.mean + 0.1, moved.std)
+    f0 = ensure("f0", cfg, store)
     assert f0.record["arguments"] == {"f0_width": cfg.model.f0_width, "mel_bins": 80}
-    assert f0.record["training"]["data"]["grid"]["clips"] == 4
-    assert f0.record["training"]["data"]["grid"]["held_out_speakers"] == []
-    np.testing.assert_allclose(f0.record["standardiser"]["mean"], statistics(store).mean)
-    for other in (
-        dataclasses.replace(cfg, seed=cfg.seed + 1),
-        dataclasses.replace(cfg, pretrain=dataclasses.replace(cfg.pretrain, f0_steps=3)),
-        dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, f0_width=8)),
-    ):
-        assert pretrain.ensure_network("f0", other, [store], statistics(store)).path != f0.path
-    moved = Standardiser(statistics(store).mean + 0.1, statistics(store).std)
-    assert pretrain.ensure_network("f0", cfg, [store], moved).path != f0.path
+    others = (
+        ensure("f0", dataclasses.replace(cfg, seed=cfg.seed + 1), store),
+        ensure("f0", changed(cfg, "pretrain", f0_steps=3), store),
+        ensure("f0", changed(cfg, "model", f0_width=8), store),
+        ensure("f0", cfg, store, moved),
+    )
+    assert len({f0.path, *(other.path for other in others)}) == 5
 
 
 def test_damaged_weights_are_refused(store: Store, cfg: RunConfig) -> None:
-    kept = pretrain.ensure_network("content", cfg, [store], statistics(store))
+    kept = ensure("content", cfg, store)
     whole = kept.path.read_bytes()
     kept.path.write_bytes(whole[:-40])
     with pytest.raises(WeightsError, match="delete it"):
-        pretrain.ensure_network("content", cfg, [store], statistics(store))
+        ensure("content", cfg, store)
     kept.path.write_bytes(whole.replace(b'fmin\\": 80.0', b'fmin\\": 70.0'))
     with pytest.raises(DataError, match=r"fmin is 70\.0"):
         pretrain.load_network(kept.path)
@@ -330,12 +332,10 @@ def test_damaged_weights_are_refused(store: Store, cfg: RunConfig) -> None:
 def test_a_full_disk_leaves_nothing(
     store: Store, cfg: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(recorded, "save_file", full)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(recorded, "save_file", Mock(side_effect=full))
     with pytest.raises(TrainingError, match="No space left"):
-        pretrain.ensure_network("f0", cfg, [store], statistics(store))
+        ensure("f0", cfg, store)
     assert not [*Path(cfg.run_root, "auxiliary").rglob("*.*")]
 
 
@@ -344,42 +344,24 @@ def test_mini_stands_in_where_few_have_a_transcript(
 ) -> None:
     mute = make_store(tmp_path / "data", corpus="voxceleb", kind="av", transcript="\u0434\u0430")
     cfg = dataclasses.replace(cfg, data_root=str(tmp_path / "data"))
-    asked: list[str] = []
-    given = [store]
-
-    def open_or_make_mini(data_root: Any, corpora: Any, say: Any) -> list[Store]:
-        asked.extend(corpora)
-        return given
-
-    monkeypatch.setattr(pretrain, "open_or_make_mini", open_or_make_mini)
+    make_mini = Mock(return_value=[store])
+    monkeypatch.setattr(pretrain, "open_or_make_mini", make_mini)
     said: list[Any] = []
-    kept = pretrain.ensure_network("content", cfg, [mute], statistics(mute), said.append)
-    assert asked == ["mini"]
+    kept = ensure("content", cfg, mute, on_log=said.append)
+    assert make_mini.call_args.args[1] == ("mini",)
     assert set(kept.record["manifests"]) == {"voxceleb", "grid"}
     messages = " ".join(record.get("message", "") for record in said)
     assert "mini joins in" in messages
     assert "letters other than a to z (\u0434\u0430)" in messages
-    few = make_store(tmp_path / "data", corpus="grid", kind="av")
-    pretrain.ensure_network("content", cfg, [few], statistics(few))
-    assert asked == ["mini"]  # few transcripts do; mini is not made for more
-    given.clear()
-    cfg = dataclasses.replace(cfg, seed=1)
+    ensure("content", cfg, make_store(tmp_path / "data", corpus="grid", kind="av"))
+    assert make_mini.call_count == 1  # few transcripts do; mini is not made for more
+    make_mini.return_value = []
     with pytest.raises(DataError, match=r"no training clip with a transcript.*-p dataset mini"):
-        pretrain.ensure_network("content", cfg, [mute], statistics(mute))
+        ensure("content", dataclasses.replace(cfg, seed=1), mute)
     faces = make_store(tmp_path / "data", corpus="celeba_hq", kind="image")
-    with pytest.raises(DataError, match="no training clip with speech"):
-        pretrain.ensure_network("f0", cfg, [faces], statistics(store))
-
-
-def test_what_the_notebook_calls(store: Store, cfg: RunConfig) -> None:
-    places = {"data_root": cfg.data_root, "run_root": cfg.run_root, "device": "cpu"}
-    task = Pretrain.resolve(network="f0", dataset="grid", preset="smoke", steps=2, **places)
-    pretrained = pretrain.pretrain(task.run, task.networks)
-    assert set(pretrained.networks) == {"f0"}
-    f0 = pretrained.networks["f0"]
-    assert "val/voicing_error" in pretrain.in_words(f0.record["measures"])
-    clip = speech.held_out(pretrained.stores, "val", needs="f0")[0]
-    assert speech.track_of(f0.network, clip, pretrained.standardiser).shape == clip.f0().shape
+    for name in ("f0", "vocoder"):
+        with pytest.raises(DataError, match="no training clip with speech"):
+            ensure(name, cfg, faces, OWN)
 
 
 # Networks that come with the package
@@ -402,10 +384,6 @@ def shipped(cfg: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         recorded.write(tmp_path / "shipped" / f"{name}.safetensors", network, record)
     monkeypatch.setattr(weights, "FOLDER", tmp_path / "shipped")
     return tmp_path / "shipped"
-
-
-def with_source(cfg: RunConfig, source: str) -> RunConfig:
-    return dataclasses.replace(cfg, pretrain=dataclasses.replace(cfg.pretrain, source=source))
 
 
 @pytest.mark.parametrize("name", ["f0", "content"])
@@ -431,30 +409,29 @@ def test_shipped_networks_spare_the_training(
     mute = make_store(tmp_path / "data", corpus="voxceleb", kind="audio", transcript="")
     here = dataclasses.replace(cfg, data_root=str(tmp_path / "data"))  # no transcript is needed
     for name in ("f0", "content"):
-        found = pretrain.ensure_network(name, here, [mute], RUNS, said.append)
+        found = ensure(name, here, mute, RUNS, on_log=said.append)
         assert found.path == shipped / f"{name}.safetensors"
     ending = " network that comes with the package: val/clips 3, val/voicing_error 0.250"
     assert [r["message"] for r in said] == [f"f0{ending}", f"content{ending}"]
     assert not Path(cfg.run_root, "auxiliary").exists()
     assert not (tmp_path / "data" / "mini").exists()
-    trained = pretrain.ensure_network("f0", with_source(cfg, "train"), [store], RUNS)
+    trained = ensure("f0", changed(cfg, "pretrain", source="train"), store, RUNS)
     assert trained.path.parents[1] == Path(cfg.run_root, "auxiliary")
-    assert pretrain.ensure_network("f0", cfg, [store], RUNS).path == trained.path
-    asked = pretrain.ensure_network("f0", with_source(cfg, "shipped"), [store], RUNS)
+    assert ensure("f0", cfg, store, RUNS).path == trained.path
+    asked = ensure("f0", changed(cfg, "pretrain", source="shipped"), store, RUNS)
     assert asked.path == shipped / "f0.safetensors"
 
 
 def test_other_widths_are_trained_and_damage_is_refused(
     shipped: Path, cfg: RunConfig, store: Store
 ) -> None:
-    wider = dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, f0_width=6))
-    trained = pretrain.ensure_network("f0", wider, [store], RUNS)
-    assert trained.path.parents[1].name == "auxiliary"
+    wider = changed(cfg, "model", f0_width=6)
+    assert ensure("f0", wider, store, RUNS).path.parents[1].name == "auxiliary"
     with pytest.raises(WeightsError, match=r"'shipped'.*'f0_width': 6"):
-        pretrain.ensure_network("f0", with_source(wider, "shipped"), [store], RUNS)
+        ensure("f0", changed(wider, "pretrain", source="shipped"), store, RUNS)
     with pytest.raises(ConfigError, match=r"pretrain.source is 'trian'.*train"):
-        with_source(cfg, "trian")
+        changed(cfg, "pretrain", source="trian")
     path = shipped / "f0.safetensors"
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(WeightsError, match="install the package again"):
-        pretrain.ensure_network("f0", cfg, [store], RUNS)
+        ensure("f0", cfg, store, RUNS)

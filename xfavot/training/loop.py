@@ -115,7 +115,7 @@ class Session:
         """Open the data, the run's folder and the networks, at the step to go on from."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self.on_log = on_log
+        self.on_log: Log = on_log or (lambda record: None)
         start = None if resume in ("", "auto") else checkpoint.locate(resume)
         named, own = cfg.name.removesuffix(config_id(cfg)), Path(cfg.run_root) / cfg.name
         if resume == "" and (own / METRICS).exists():
@@ -144,7 +144,7 @@ class Session:
         if start is not None:
             cfg = checkpoint.going_on(start, cfg, self.batches.fingerprint)
         self.cfg, outputs = cfg, _outputs(cfg, self.batches)
-        n = open_networks(cfg, stores, self.batches, outputs, on_log, start)
+        n = open_networks(cfg, stores, self.batches, outputs, self.on_log, start)
         self.updater = Updater(n, cfg, guidances=("z", *outputs), outputs=outputs)
         self.step = checkpoint.restore(start, self.updater) if start is not None else 0
         description = {"config_id": config_id(cfg), **to_dict(cfg)}
@@ -327,8 +327,7 @@ class Session:
         self._tell({"message": message})
 
     def _tell(self, record: Mapping[str, Any]) -> None:
-        if self.on_log is not None:
-            self.on_log({"steps": self.cfg.train.steps, **record} if "step" in record else record)
+        self.on_log({"steps": self.cfg.train.steps, **record} if "step" in record else record)
 
 
 def averaged(updater: Updater) -> XFaVoT:
@@ -360,7 +359,7 @@ def open_networks(
     stores: list[Store],
     batches: Batches,
     outputs: str,
-    on_log: Log | None,
+    on_log: Log,
     start: Path | None = None,
 ) -> Networks:
     """The eight modules, initialised by the seed, and the frozen two, on the run's device.

@@ -16,7 +16,6 @@ import math
 import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +30,7 @@ from xfavot.audio.source_filter import SourceFilterNetwork, SourceFilterVocoder
 from xfavot.config import VOCODER, RunConfig, key_of
 from xfavot.data import corpora
 from xfavot.data.prepare import open_or_make_mini
-from xfavot.data.store import Store, mel_statistics
+from xfavot.data.store import Store
 from xfavot.errors import CheckpointError, DataError, TrainingError, WeightsError
 from xfavot.files import whole
 from xfavot.models import device_of
@@ -78,7 +77,7 @@ def train(
     stores: Sequence[Store],
     standardiser: Standardiser,
     *,
-    on_log: Log | None = None,
+    on_log: Log = lambda record: None,
     resume: Path | None = None,
 ) -> tuple[Any, dict[str, Any]]:
     """Train one of the three networks on the stores' train split.
@@ -131,8 +130,7 @@ def train(
             if step % max(1, steps // recipe.lines) == 0 or step == steps:
                 said = {key: float(value.detach()) for key, value in terms.items()}
                 so_far["losses"].append({"step": step, **said})
-                if on_log is not None:
-                    on_log({"network": name, "step": step, "steps": steps, **said})
+                on_log({"network": name, "step": step, "steps": steps, **said})
             so_far |= {"step": step, "wall_s": time.time() - began}
             if resume is not None and (step % SAVE_EVERY == 0 or step == steps):
                 _save(resume, network, optimizer, {"settings": settings, "so_far": so_far})
@@ -193,19 +191,20 @@ def _lesson(
     """A network, untrained, and what it minimises in a `step`, "loss" among it."""
     drawn = {k: v for k, v in _schedule(name, cfg).items() if k in ("batch_size", "seed")}
     network: Any
+    loss: Callable[..., dict[str, Tensor]]
+    batch: Callable[..., tuple[Tensor, ...]]
     if name == VOCODER:
         network = SourceFilterNetwork(standardiser=on)
         return network, partial(vocoding.losses, network, clips, **drawn)
     if name == "content":
-        network, batch = ContentNetwork.from_config(cfg.model), speech.content_batch
-        return network, lambda step: speech.content_loss(
-            network, batch(clips, step=step, **drawn), on
-        )
-    network = F0Network.from_config(cfg.model)
-    network.to(memory_format=torch.channels_last)  # a fifth faster
-    versions = speech.Versions(clips, seed=cfg.seed)
-    crops = partial(speech.f0_batch, versions, frames=cfg.model.mel_frames, **drawn)
-    return network, lambda step: speech.f0_loss(network, *crops(step=step), on)
+        network, loss = ContentNetwork.from_config(cfg.model), speech.content_loss
+        batch = partial(speech.content_batch, clips, **drawn)
+    else:
+        network, loss = F0Network.from_config(cfg.model), speech.f0_loss
+        network.to(memory_format=torch.channels_last)  # a fifth faster
+        versions = speech.Versions(clips, seed=cfg.seed)
+        batch = partial(speech.f0_batch, versions, frames=cfg.model.mel_frames, **drawn)
+    return network, lambda step: loss(network, on, *batch(step=step))
 
 
 def rate(step: int, *, steps: int, lr: float) -> float:
@@ -319,7 +318,7 @@ def ensure_network(
     cfg: RunConfig,
     stores: Sequence[Store],
     standardiser: Standardiser,
-    on_log: Log | None = None,
+    on_log: Log = lambda record: None,
 ) -> Trained:
     """Load one of the three networks, or train it and keep it in `<run_root>/auxiliary/`.
 
@@ -345,7 +344,7 @@ def ensure_network(
     """
 
     def say(message: str) -> None:
-        if on_log is not None and message:
+        if message:
             on_log({"message": message})
 
     p, ready, sizes = cfg.pretrain, None, dict[str, int]()
@@ -415,38 +414,3 @@ def _fallback(
     if make:
         say(f"content network: {own} training clips have a transcript; {FALLBACK_CORPUS} joins in")
     return mini
-
-
-# What the notebook asks for
-
-
-class Pretrained(NamedTuple):
-    """What :func:`pretrain` trained or found, with the data to show it on."""
-
-    networks: dict[str, Trained]
-    stores: tuple[Store, ...]
-    standardiser: Standardiser
-
-
-def pretrain(run: RunConfig, networks: Sequence[str], *, on_log: Log | None = None) -> Pretrained:
-    """Train what `notebooks/pretrain.ipynb` asks for, or load what is kept already.
-
-    Args:
-        run: whose sizes, lengths, seed and folders count.
-        networks: some of "f0", "content" and "vocoder".
-        on_log: as in :func:`ensure_network`.
-
-    Returns:
-        The networks, and the stores they were trained for.
-
-    Raises:
-        DataError: a prepared store is missing or damaged, or none has speech.
-        WeightsError, TrainingError, CheckpointError: as in :func:`ensure_network`.
-    """
-    cfg = replace(run, pretrain=replace(run.pretrain, source="train"))
-    stores = open_or_make_mini(
-        cfg.data_root, cfg.data.corpora, lambda text: on_log({"message": text}) if on_log else None
-    )
-    standardiser = mel_statistics(stores, split="train")
-    made = {n: ensure_network(n, cfg, stores, standardiser, on_log) for n in networks}
-    return Pretrained(made, tuple(stores), standardiser)

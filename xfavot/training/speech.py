@@ -383,15 +383,6 @@ def f0_batch(
     return augment(heard, generator), torch.stack(labels)
 
 
-class ContentBatch(NamedTuple):
-    """Whole clips padded to one length, and what is said in them."""
-
-    log_mel: Tensor  # (B, 80, T), the last frame repeated as padding
-    frames: Tensor  # (B,) mel frames of each clip
-    targets: Tensor  # (sum of lengths,) indices into SYMBOLS
-    lengths: Tensor  # (B,) characters of each clip
-
-
 def _stretch(x: Tensor, places: Tensor) -> Tensor:
     """Read the last axis of x at fractional places, linearly interpolated and held at the ends."""
     places = places.clamp(0, x.shape[-1] - 1)
@@ -400,8 +391,15 @@ def _stretch(x: Tensor, places: Tensor) -> Tensor:
     return torch.lerp(x[..., low], x[..., high], places - low)
 
 
-def content_batch(clips: Sequence[Clip], *, batch_size: int, seed: int, step: int) -> ContentBatch:
-    """Draw whole clips; vary rate of speech, vocal tract and recording at random."""
+def content_batch(
+    clips: Sequence[Clip], *, batch_size: int, seed: int, step: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Draw whole clips; vary rate of speech, vocal tract and recording at random.
+
+    Returns:
+        Log10 mel (B, 80, T), the last frame of a clip repeated as padding; mel frames (B,) of each
+        clip; the characters of all as indices into SYMBOLS, and how many (B,) each clip has.
+    """
     generator = generator_of(seed, step)
     rows = torch.randint(len(clips), (batch_size,), generator=generator)
     drawn = [clips[row] for row in rows.tolist()]
@@ -418,7 +416,7 @@ def content_batch(clips: Sequence[Clip], *, batch_size: int, seed: int, step: in
     targets = [torch.tensor(encode(clip.item.transcript)) for clip in drawn]
     lengths = torch.tensor([len(target) for target in targets])
     heard = augment(another_recording(padded, generator, rooms=CONTENT_ROOMS), generator)
-    return ContentBatch(heard, frames, torch.cat(targets), lengths)
+    return heard, frames, torch.cat(targets), lengths
 
 
 # How the F0 and the content network learn, and how well they do on clips not trained on (A36, A37)
@@ -459,7 +457,7 @@ def pitch_losses(
     return {"loss": pitch + VOICING_WEIGHT * voiced, "pitch": pitch, "voicing": voiced}
 
 
-def f0_loss(network: F0Network, log_mel: Tensor, f0: Tensor, on: Standardiser) -> dict[str, Tensor]:
+def f0_loss(network: F0Network, on: Standardiser, log_mel: Tensor, f0: Tensor) -> dict[str, Tensor]:
     """The losses of the F0 network on a batch of :func:`f0_batch`; see :func:`pitch_losses`.
 
     Frames whose F0 leaps do not count for the pitch: there WORLD itself is in doubt.
@@ -474,12 +472,13 @@ def f0_loss(network: F0Network, log_mel: Tensor, f0: Tensor, on: Standardiser) -
 
 
 def content_loss(
-    network: ContentNetwork, batch: ContentBatch, on: Standardiser
+    network: ContentNetwork, on: Standardiser, log_mel: Tensor, frames: Tensor, *text: Tensor
 ) -> dict[str, Tensor]:
-    """The CTC loss of a batch."""
-    said = hear(network, batch.log_mel, on).transpose(0, 1)  # (T', B, V)
-    lengths = (batch.frames + 1) // 2, batch.lengths
-    loss = functional.ctc_loss(said, batch.targets, *lengths, blank=BLANK, zero_infinity=True)
+    """The CTC loss of a batch of :func:`content_batch`."""
+    said = hear(network, log_mel, on).transpose(0, 1)  # (T', B, V)
+    targets, lengths = text
+    sizes = (frames + 1) // 2, lengths
+    loss = functional.ctc_loss(said, targets, *sizes, blank=BLANK, zero_infinity=True)
     return {"loss": loss}
 
 

@@ -8,7 +8,7 @@ style: "z" latent, "i" face, "a" voice; outputs: "i", "a"; a pass is named guida
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from xfavot.data.batches import Batch, Samples
 from xfavot.losses import objective, terms
 from xfavot.losses.objective import Terms, may_use_speaker_head
 from xfavot.models.content import ContentNetwork
-from xfavot.models.f0 import F0Network
+from xfavot.models.f0 import F0Network, F0Output
 from xfavot.models.xfavot import XFaVoT
 
 GENERATOR_SIDE = ("G_I", "G_A", "E_I", "E_A", "M")  # their moving averages are kept, too (A19)
@@ -49,14 +49,6 @@ def place(n: Networks, device: torch.device) -> Networks:
     for name in ("E_I", "E_A", "D_I", "D_A", "C_A"):  # faster there; no gain for the generators
         getattr(n.nets, name).to(memory_format=torch.channels_last)
     return Networks(n.nets, n.f0, n.content, n.standardiser.to(device))
-
-
-class Fake(NamedTuple):
-    """What a generator made, and the styles and codes that it was asked for."""
-
-    output: str  # "i" or "a"
-    target: Target
-    x: Tensor  # (B, 3, H, W) or (B, 1, M, T), without gradient
 
 
 class Updater:
@@ -129,12 +121,11 @@ class Updater:
         for guidance in d.guidances:
             with torch.no_grad(), self._autocast():
                 t = make_target(nets, batch, guidance, d)
-                features = {"i": None, "a": voices.f0_features if voices else None}
-                fakes = [
-                    Fake(o, t, generate(nets, sources(batch, o).x, t.s1, features[o]))
-                    for o in self.outputs
-                ]
-            logged |= self._discriminators(batch, fakes, d)
+                f0 = {"i": None, "a": voices and voices.f0}
+                made = {
+                    o: [(t, generate(nets, sources(batch, o).x, t.s1, f0[o]))] for o in self.outputs
+                }
+            logged |= self._discriminators(batch, made, d)
         logged |= self._pairs(batch, d)
         for guidance in d.guidances:
             logged |= self._generators(batch, guidance, d, voices)[0]
@@ -143,31 +134,29 @@ class Updater:
 
     def _fused(self, batch: Batch, d: Draw, voices: Voices | None) -> dict[str, Terms]:
         """One update of the generators' side, then one of the discriminators on its fakes (A13)."""
-        logged, fakes = self._pairs(batch, d), list[Fake]()
+        logged, made = self._pairs(batch, d), dict[str, Fakes]()
         for guidance in d.guidances:
-            found, made = self._generators(batch, guidance, d, voices)
+            found, fakes = self._generators(batch, guidance, d, voices)
             logged |= found
-            fakes += made
+            made = {output: [*made.get(output, ()), fake] for output, fake in fakes.items()}
         self._move(*GENERATOR_SIDE)
-        return logged | self._discriminators(batch, fakes, d)
+        return logged | self._discriminators(batch, made, d)
 
-    def _discriminators(self, batch: Batch, fakes: Sequence[Fake], d: Draw) -> dict[str, Terms]:
-        """An update of D_I, D_A and C_A on the given fakes."""
+    def _discriminators(self, batch: Batch, made: Mapping[str, Fakes], d: Draw) -> dict[str, Terms]:
+        """An update of D_I, D_A and C_A on the given fakes of each output."""
         due = d.step % self.cfg.train.r1_every == 0
         weights = objective.weights(self.cfg, d.step)
         logged, totals = {}, []
         with self._autocast():
-            for output in self.outputs:
-                made = [f for f in fakes if f.output == output]
-                ts = discriminator_terms(self.n.nets, batch, made, d.by_speaker, r1_due=due)
-                totals.append(objective.total(ts, weights[f"D_{output.upper()}"]))
-                logged[f"d/{''.join(f.target.guidance for f in made)}2{output}"] = ts
+            for o, fakes in made.items():
+                ts = discriminator_terms(self.n.nets, batch, o, fakes, d.by_speaker, r1_due=due)
+                totals.append(objective.total(ts, weights[f"D_{o.upper()}"]))
+                logged[f"d/{''.join(t.guidance for t, _ in fakes)}2{o}"] = ts
         torch.stack(totals).sum().backward()  # type: ignore[no-untyped-call]
-        for fake in fakes:
-            if fake.output == "a":
-                source, _, rows = class_rows(batch, fake.target, d.by_speaker)
-                heads = source + d.by_speaker * self.n.nets.genders
-                self._count("C_A", torch.where(rows, heads, -1))
+        for t, _ in made.get("a", ()):
+            source, _, rows = class_rows(batch, t, d.by_speaker)
+            heads = source + d.by_speaker * self.n.nets.genders
+            self._count("C_A", torch.where(rows, heads, -1))
         self._move(*DISCRIMINATOR_SIDE)
         return logged
 
@@ -192,11 +181,11 @@ class Updater:
 
     def _generators(
         self, batch: Batch, guidance: str, d: Draw, voices: Voices | None
-    ) -> tuple[dict[str, Terms], list[Fake]]:
+    ) -> tuple[dict[str, Terms], dict[str, Fake]]:
         """Gradients of the generators, with latent styles also of the encoders and M; the fakes."""
         nets, weights = self.n.nets, objective.weights(self.cfg, d.step)
         held = DISCRIMINATOR_SIDE if guidance == "z" else (*DISCRIMINATOR_SIDE, "E_I", "E_A", "M")
-        logged, fakes = dict[str, Terms](), list[Fake]()
+        logged, fakes = dict[str, Terms](), dict[str, Fake]()
         with frozen(*(getattr(nets, name) for name in held)):
             for output in self.outputs:
                 with self._autocast():
@@ -206,7 +195,7 @@ class Updater:
                     total = objective.total(ts, weights[f"G_{output.upper()}"])
                 total.backward()  # type: ignore[no-untyped-call]
                 logged[f"g/{guidance}2{output}"] = ts
-                fakes.append(Fake(output, t, fake.detach()))
+                fakes[output] = t, fake.detach()
                 gender = sources(batch, output).gender
                 self._count(f"G_{output.upper()}", torch.zeros_like(gender))
                 if guidance == "z":
@@ -277,6 +266,10 @@ class Target(NamedTuple):
     speaker: Tensor  # (B,), -1 where the speaker heads may not be used (Table 1)
 
 
+Fake = tuple[Target, Tensor]  # what was asked for; (B, 3, H, W) or (B, 1, M, T), no gradient
+Fakes = Sequence[Fake]
+
+
 def make_target(nets: XFaVoT, batch: Batch, guidance: str, d: Draw) -> Target:
     """Compute the two styles of one pass from M, E_I or E_A (Table 1)."""
     roles = batch.roles()
@@ -329,8 +322,7 @@ def class_rows(batch: Batch, t: Target, by_speaker: bool) -> tuple[Tensor, Tenso
 class Voices(NamedTuple):
     """What is computed once a step from the real source voices."""
 
-    f0: Tensor  # (B, T) Hz
-    f0_features: Tensor  # (B, C, M', T)
+    f0: F0Output
     content: Tensor  # (B, C, T')
     energy: Tensor  # (B, T)
 
@@ -339,14 +331,13 @@ class Voices(NamedTuple):
 def analyse_voices(n: Networks, batch: Batch) -> Voices:
     """F0, content and energy of the real source voices, without gradient."""
     x = sources(batch, "a").x
-    f0 = n.f0(x)
     energy = terms.frame_energy(n.standardiser.restore(x))
-    return Voices(f0.f0, f0.features, n.content.features(x), energy)
+    return Voices(n.f0(x), n.content.features(x), energy)
 
 
-def generate(nets: XFaVoT, x: Tensor, style: Tensor, f0_features: Tensor | None) -> Tensor:
-    """Faces, or voices with the features of their F0, in a style (B, S)."""
-    made: Tensor = nets.G_I(x, style) if f0_features is None else nets.G_A(x, style, f0_features)
+def generate(nets: XFaVoT, x: Tensor, style: Tensor, f0: F0Output | None) -> Tensor:
+    """Faces, or voices of which the F0 is given, in a style (B, S)."""
+    made: Tensor = nets.G_I(x, style) if f0 is None else nets.G_A(x, style, f0.features)
     return made
 
 
@@ -355,39 +346,36 @@ def generator_terms(
 ) -> tuple[Terms, Tensor]:
     """Terms of G_I's (output "i") or G_A's ("a") objective for one pass, and the fakes."""
     nets, x = n.nets, sources(batch, output)
-    if output == "i":
-        voices = None
-    encoder, discriminator = (nets.E_A, nets.D_A) if voices else (nets.E_I, nets.D_I)
-    features = voices.f0_features if voices else None
-    fake = generate(nets, x.x, t.s1, features)
+    real = voices if output == "a" else None
+    encoder, discriminator = (nets.E_A, nets.D_A) if real else (nets.E_I, nets.D_I)
+    fake = generate(nets, x.x, t.s1, real and real.f0)
     with torch.no_grad():
-        other = generate(nets, x.x, t.s2, features)
+        other = generate(nets, x.x, t.s2, real and real.f0)
     source_style = encoder(x.x, x.gender)
-    f0 = n.f0(fake) if voices else None
+    f0 = n.f0(fake) if real else None
     domain = audio_domain(t, by_speaker and output == "a", nets.genders)
-    back = f0.features if f0 else None
     found = {
         "adv": terms.adversarial_generator(discriminator(fake, domain)),
         "sty": terms.style_reconstruction(encoder(fake, t.gender), t.s1),
         "ds": terms.style_diversification(fake, other),
-        "cyc": terms.cycle_consistency(x.x, generate(nets, fake, source_style, back)),
+        "cyc": terms.cycle_consistency(x.x, generate(nets, fake, source_style, f0)),
     }
-    if voices and f0:
+    if real and f0:
         _, reference, rows = class_rows(batch, t, by_speaker)
-        found["sc"] = terms.speech_consistency(voices.content, n.content.features(fake))
-        found["f0"] = terms.f0_consistency(voices.f0, f0.f0)
+        found["sc"] = terms.speech_consistency(real.content, n.content.features(fake))
+        found["f0"] = terms.f0_consistency(real.f0.f0, f0.f0)
         energy = terms.frame_energy(n.standardiser.restore(fake))
-        found["norm"] = terms.norm_consistency(voices.energy, energy)
+        found["norm"] = terms.norm_consistency(real.energy, energy)
         found["advcls"] = terms.classification(nets.C_A(fake)[by_speaker], reference, rows)
     return found, fake
 
 
 def discriminator_terms(
-    nets: XFaVoT, batch: Batch, fakes: Sequence[Fake], by_speaker: bool, *, r1_due: bool
+    nets: XFaVoT, batch: Batch, output: str, fakes: Fakes, by_speaker: bool, *, r1_due: bool
 ) -> Terms:
     """Terms of D_I's, or of D_A's and C_A's, objective on fakes of one output, at least one."""
-    audio = fakes[0].output == "a"
-    x, net = sources(batch, fakes[0].output), nets.D_A if audio else nets.D_I
+    audio = output == "a"
+    x, net = sources(batch, output), nets.D_A if audio else nets.D_I
 
     def domain(of: Samples | Target) -> Tensor:
         return audio_domain(of, by_speaker and audio, nets.genders)
@@ -400,13 +388,13 @@ def discriminator_terms(
     else:
         logits = net(x.x, domain(x))
         penalty = logits.new_zeros(())
-    fake = torch.stack([terms.adversarial_fake(net(f.x, domain(f.target))) for f in fakes])
+    fake = torch.stack([terms.adversarial_fake(net(made, domain(t))) for t, made in fakes])
     found = {"adv_real": terms.adversarial_real(logits), "adv_fake": fake.mean()}
     if audio:
         cls = []
-        for f in fakes:
-            source, _, rows = class_rows(batch, f.target, by_speaker)
-            cls.append(terms.classification(nets.C_A(f.x)[by_speaker], source, rows))
+        for t, made in fakes:
+            source, _, rows = class_rows(batch, t, by_speaker)
+            cls.append(terms.classification(nets.C_A(made)[by_speaker], source, rows))
         found["cls"] = torch.stack(cls).mean()
     return found | {"r1": penalty}
 

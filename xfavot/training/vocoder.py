@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xfavot.audio.io import PCM_SCALE
 from xfavot.audio.mel import MEL, log_mel, mel_filterbank
 from xfavot.audio.source_filter import (
     PITCH_CLASSES,
@@ -44,23 +42,19 @@ NARROW_TOP_HZ = 7_600.0  # the mel-spectrogram ends here
 SILENT_BAND = 2e-5  # RMS; rounding to 16 bits leaves 0.5e-5 there
 
 
-class Batch(NamedTuple):
-    """Crops for one step."""
-
-    log_mel: Tensor  # (B, 80, T) log10
-    f0: Tensor  # (B, T) Hz, 0 where unvoiced
-    said_f0: Tensor  # the same with errors
-    waveform: Tensor  # (B, (T - 1) * 300)
-    top_hz: Tensor  # (B,) Hz, the end of the recording's band
-
-
-def crops(clips: Sequence[Clip], *, batch_size: int, seed: int, step: int) -> Batch:
+def crops(
+    clips: Sequence[Clip], *, batch_size: int, seed: int, step: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Draw crops, every second of speech with the same probability.
 
     Args:
         clips: clips of at least :data:`CROP_FRAMES` frames.
         batch_size: crops.
         seed, step: of the draw.
+
+    Returns:
+        Log10 mel (B, 80, T); F0 (B, T) Hz, 0 where unvoiced; the same with errors; waveform
+        (B, (T - 1) * 300); the end (B,) Hz of each recording's band.
     """
     generator = speech.generator_of(seed, step)
     starts = torch.tensor([clip.item.frame_count - CROP_FRAMES + 1 for clip in clips])
@@ -71,18 +65,16 @@ def crops(clips: Sequence[Clip], *, batch_size: int, seed: int, step: int) -> Ba
     for row, place in zip(rows.tolist(), places.tolist(), strict=True):
         clip = clips[row]
         first = place - int(ends[row] - starts[row])
-        frames = slice(clip.item.frame_start + first, clip.item.frame_start + first + CROP_FRAMES)
-        sample = clip.item.sample_start + first * MEL.hop
-        samples = slice(sample, sample + (CROP_FRAMES - 1) * MEL.hop)
-        mels.append(torch.from_numpy(np.asarray(clip.store.mel[frames], np.float32)).T)
-        pitches.append(torch.from_numpy(np.array(clip.store.f0[frames])))
-        waves.append(torch.from_numpy(np.asarray(clip.store.audio[samples], np.float32)))
-    wave = torch.stack(waves) / PCM_SCALE
+        last = first + CROP_FRAMES
+        mels.append(clip.log_mel()[:, first:last])
+        pitches.append(clip.f0()[first:last])
+        samples = clip.store.waveform(clip.item)[first * MEL.hop : (last - 1) * MEL.hop]
+        waves.append(torch.from_numpy(samples))
+    wave = torch.stack(waves)
     gain = torch.empty(batch_size, 1).uniform_(*GAIN_DB, generator=generator) / speech.DB_PER_LOG10
     mel = (torch.stack(mels) + gain[:, :, None]).clamp(min=speech.FLOOR_LOG10)
     f0 = torch.stack(pitches)
-    said = with_errors(f0, generator)
-    return Batch(mel, f0, said, wave * 10.0**gain, top_of_band(wave))
+    return mel, f0, with_errors(f0, generator), wave * 10.0**gain, top_of_band(wave)
 
 
 def with_errors(f0: Tensor, generator: torch.Generator) -> Tensor:
@@ -222,12 +214,12 @@ def losses(
     """
     batch = crops(clips, batch_size=batch_size, seed=seed, step=step)
     generator = speech.generator_of(seed + 1, step)
-    log_mel, f0, said_f0, waveform, top_hz = (x.to(network.mean.device) for x in batch)
-    tune = melody(said_f0)
+    log_mel, f0, wrong_f0, waveform, top_hz = (x.to(network.mean.device) for x in batch)
+    tune = melody(wrong_f0)
     filters = network.filters(log_mel, tune)
     first, second = (network.render(filters, tune.pitch, generator) for _ in range(2))
     score = energy_score(first, second, waveform, top_hz)
-    heard = speech.augment(batch.log_mel, generator).to(network.mean.device)
+    heard = speech.augment(batch[0], generator).to(network.mean.device)
     octaves = (f0.clamp(min=PITCH_LOW_HZ) / PITCH_LOW_HZ).log2()
     place = octaves * ((PITCH_CLASSES - 1) / PITCH_OCTAVES)
     pitch = speech.pitch_losses(*network.pitch_logits(heard), place, f0, f0 > 0)
