@@ -20,17 +20,8 @@ import soundfile
 
 from xfavot.data.readers.layouts import scan
 from xfavot.errors import DataError
-from xfavot.mini.generate import generate, speech_of
-from xfavot.mini.people import (
-    MOST_SPEAKERS,
-    Nuisance,
-    nuisance,
-    numbers,
-    people,
-    person,
-    sex_and_rank,
-    stream,
-)
+from xfavot.mini.generate import MOST_SPEAKERS, generate, speech_of
+from xfavot.mini.people import Nuisance, nuisance, numbers, people, person, sex_and_rank, stream
 from xfavot.mini.speak import (
     BASES,
     KOKORO,

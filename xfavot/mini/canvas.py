@@ -6,17 +6,21 @@ canvas that is averaged down at the end, which gives clean edges.
 
 from __future__ import annotations
 
+import colorsys
+import csv
 from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from xfavot.mini.people import Nuisance, Person
+from xfavot.mini.people import Nuisance, Person, stream
 
 Array = NDArray[np.float64]
 Points = Array | Sequence[Sequence[float]]
-Paint = tuple[float, float, float]  # sRGB, 0..255; what is out of range is clipped
+Paint = tuple[float, ...]  # sRGB, 0..255; what is out of range is clipped
 SIZE = 128  # pixels of a finished picture
 SCALE = 3  # canvas pixels per finished pixel
 GRID = np.arange(SIZE) + 0.5  # middles of pixels
@@ -73,18 +77,34 @@ def image_of(array: NDArray[np.floating]) -> Image.Image:
     return small.resize((SIZE * SCALE, SIZE * SCALE), Image.Resampling.BICUBIC)
 
 
-def tint(colour: tuple[float, ...], factor: float, warm: float = 0.0) -> Paint:
+def tint(colour: Paint, factor: float, warm: float = 0.0) -> Paint:
     """A colour made lighter or darker, and warmer by `warm` (red up, blue down)."""
     red, green, blue = colour
     return red * factor * (1 + warm), green * factor, blue * factor * (1 - warm)
 
 
+def background(pose: Nuisance) -> Image.Image:
+    """A soft studio wall: a hue of little saturation, brighter around the head."""
+    value = 0.46 + 0.46 * pose.tone
+    red, green, blue = colorsys.hsv_to_rgb(pose.hue, 0.08 + 0.20 * (1 - pose.tone), value)
+    grid = (np.arange(64) + 0.5) / 64
+    x, y = grid[None, :], grid[:, None]
+    side = np.sign(pose.light) * 0.25
+    glow = np.exp(-((x - 0.5 - side) ** 2 + (y - 0.35) ** 2) / 0.22)
+    level = 0.74 + 0.36 * glow - 0.12 * y
+    draw = stream(round(pose.hue * 10_000), "lights", round(pose.tone * 10_000))
+    for left, top, size, bright in draw.uniform((0, 0, 0.05, 0.03), (1, 0.9, 0.14, 0.10), (5, 4)):
+        away = np.sqrt((x - left) ** 2 + (y - top) ** 2)
+        level = level + bright * np.clip((size - away) / 0.03 + 0.5, 0, 1)
+    return image_of(255 * level[..., None] * np.array([red, green, blue]))
+
+
 class Canvas:
     """An RGB picture that shapes are laid upon."""
 
-    def __init__(self, background: Image.Image) -> None:
-        """Start with a background of the canvas's size."""
-        self.image = background
+    def __init__(self, pose: Nuisance) -> None:
+        """Start with the background."""
+        self.image = background(pose)
 
     def fill(
         self,
@@ -145,6 +165,32 @@ class Canvas:
             red, green, blue = (min(255, max(0, round(c))) for c in paint)
             self.image.paste((red, green, blue), box, mask)
 
+    def picture(self) -> Array:
+        """The finished picture, (128, 128, 3) in 0..255."""
+        return np.asarray(self.image.reduce(SCALE)).astype(np.float64)
+
+
+# Haircuts, in pixels of the finished picture; `hair.csv` has a row each:
+#   line      height of the hairline at the parting
+#   drop      how far the hairline falls from the parting to the temple
+#   bend      2 curtain of hair .. 6 square corners
+#   top       volume above the skull
+#   sides     volume beside it
+#   part      where the hair parts, -1 .. 1
+#   fringe    how far hair sweeps into the forehead on the longer side
+#   sideburn  how far hair reaches down before the ears
+#   length    how far hair hangs below the middle of the skull, 0 none
+#   wave      waviness of hanging hair
+#   curl      radius of curls along the edge
+#   locks     1 where hair hangs before the ears
+#   bun       1 with a bun
+#   alpha     thin for cropped hair
+with Path(__file__).with_name("hair.csv").open(encoding="utf-8", newline="") as _file:
+    STYLES = {
+        row.pop("style"): SimpleNamespace(**{name: float(value) for name, value in row.items()})
+        for row in csv.DictReader(_file)
+    }
+
 
 # The head in space: where a point of the face lands in the picture, and how light falls on it
 
@@ -167,11 +213,15 @@ def rotation(yaw: float, pitch: float, roll: float) -> Array:
     return np.asarray(lean @ nod @ turn)
 
 
+SHADE = np.array([0.60, 0.47, 0.45])  # colour of skin in shade, as a share of its own
+
+
 class Head:
-    """Geometry and shading of one person in one pose."""
+    """Geometry and shading of one person in one pose; `skin` and `hair` are painted with."""
 
     def __init__(self, person: Person, pose: Nuisance) -> None:
         """Shape the head of a person and turn it."""
+        self.person, self.pose, self.style = person, pose, STYLES[person.hair_style]
         man = person.gender == "m"
         self.half = 33.0 + 5.5 * person.size + 1.2 * man  # half width at the temples, pixels
         self.jaw = (0.66 + 0.07 * man + 0.11 * person.size + 0.10 * person.jaw) * self.half
@@ -276,6 +326,82 @@ class Head:
             along_y -= bump * (v / high)[:, None]
         return total, along_x, along_y
 
-    def lit(self, normal: Array) -> Array:
-        """Light on a surface: about 0 in shade and 1 facing the light; (128, 128)."""
-        return np.asarray(np.clip(0.5 + 0.62 * (normal @ self.light - 0.35), 0.0, 1.15))
+    def skin(self) -> Image.Image:
+        """Lit skin over the whole canvas, with the relief of the face and rosy parts."""
+        person, man = self.person, self.person.gender == "m"
+        smile = 0.6 * person.liveliness + self.pose.smile
+        relief = list[Blob]([(0, 3, 4, 3.2, 9, 2.0), (0, 15, 9, 4.2, 3.8, 3.4)])
+        relief += [(0, 47, 2, 7, 5, 2.2), (0, 40, 0, 9, 2.6, -1.4), (0, 24, 1, 1.6, 3, -0.5)]
+        relief += [(0, -26, 0, 18, 10, 1.2)]
+        rosy: list[Blob] = [(0, 15, 9, 5, 4, 0.5), (0, 48, 2, 7, 4, 0.25)]
+        flush, hollow = 0.45 + 0.35 * person.liveliness, -0.9 - 0.8 * person.age * (1 - person.size)
+        for s in (-1.0, 1.0):
+            relief += [(s * 5.6, 18, 5, 2.4, 2.4, 1.2), (s * 14, -11, 2, 8, 3.4, 1.0 + 0.8 * man)]
+            relief += [(s * EYE[0], -2, 0, 7.5, 5.0, -2.0), (s * 20, 12, 0, 8, 6, 2 + 1.2 * smile)]
+            relief += [(s * 26, 28, 0, 6, 9, hollow)]
+            rosy += [(s * 20, 15, 0, 8, 6, flush), (s * EYE[0], 3, 0, 7, 4, 0.25)]
+        _, slope_x, slope_y = self.blobs(relief)
+        normal = self.normals()
+        normal[..., 0] -= slope_x
+        normal[..., 1] -= slope_y
+        normal = unit(normal)
+        # about 0 in shade and 1 facing the light
+        light = np.clip(0.5 + 0.62 * (normal @ self.light - 0.35), 0.0, 1.15)
+        light = 0.78 + (light - 0.78) * (0.35 + 0.65 * self.strength)
+        red, _, _ = self.blobs(rosy)
+        base = np.array(person.skin) * (1 + red[..., None] * np.array([0.03, -0.11, -0.09]))
+        colour = base * (SHADE + (1.05 - SHADE) * np.clip(light, 0, 1.15)[..., None])
+        chin = self.on([[0.0, self.chin]])[0][1]
+        under = np.clip((np.arange(SIZE) - chin + 13) / 13, 0.0, 1.0) ** 2
+        colour *= 1 - under[:, None, None] * np.array([0.16, 0.22, 0.22])
+        half = self.light + np.array([0.0, 0.0, 1.0])
+        gloss = np.clip(normal @ (half / np.linalg.norm(half)), 0, 1) ** 26
+        return image_of(colour + (34 * gloss * (0.4 + 0.6 * self.strength))[..., None])
+
+    def hair(self) -> Image.Image:
+        """Lit hair with strands, an image of the canvas's size."""
+        cx, cy, width, height = self.skull(6.0)
+        style = self.style
+        x, y = (GRID - cx)[None, :] / width, (GRID - cy)[:, None] / height
+        radius = np.sqrt(x * x + np.where(y > 0, 0.3, 1.0) * y * y) + 1e-6
+        dome = np.sqrt(np.clip(1 - np.minimum(radius, 0.97) ** 2, 0, 1))
+        outside = np.maximum(radius, 1)
+        upright = np.where(y > 0, 0.2, 1.0) * y / outside
+        normal = unit(np.stack([x / outside, upright, dome], axis=-1))
+        lit = np.clip(0.45 + 0.6 * (normal @ self.light - 0.2), 0.0, 1.1)
+        part = style.part * 0.5 + (self.place([[0.0, -44.0, 20.0]])[0][0] - cx) / width
+        wavy = style.wave * 0.02 * np.sin(10 * y + 3 * x)
+        around = np.arctan2(x - part * np.clip(1 - y, 0, 1), 1.05 + 0.25 * np.abs(y) - y * (y < 0))
+        place = (((around + wavy) * 96) % 512).astype(int)
+        strands = self._curls() if style.curl else self._strands()[place]
+        band = np.exp(-0.5 * ((radius - 0.68 + 0.03 * strands) / 0.09) ** 2)
+        band *= np.clip((0.2 - y) / 0.4, 0, 1)
+        low = np.exp(-0.5 * ((y - 0.62 + 0.06 * strands) / 0.10) ** 2) * (style.length > 45)
+        facing = np.clip(0.55 + 0.8 * (x * self.light[0] * 1.5 + 0.2), 0.1, 1.2)
+        base = np.array(self.person.hair, dtype=np.float64)
+        depth = (0.12 if style.curl else 0.075) * (1.15 - 0.5 * base.mean() / 255)
+        value = (0.60 + 0.52 * lit + depth * strands) * (1 - 0.16 * np.clip(y - 0.4, 0, 1))
+        sheen = (0.22 * base + 46) * (0.25 if style.curl or style.alpha < 1 else 1.0)
+        shine = (0.6 * band + 0.25 * low) * facing
+        return image_of(base * value[..., None] + sheen * shine[..., None])
+
+    def _strands(self) -> Array:
+        """Brightness along the hairline, 512 values of unit variance, coarse and fine strands."""
+        draw = stream(self.person.texture, "strands")
+        total, offset = np.zeros(512), np.arange(-24, 25)
+        for width in (1.0, 3.5, 9.0):
+            kernel = np.exp(-0.5 * (offset / width) ** 2)
+            row = np.convolve(np.pad(draw.normal(size=512), 24, mode="wrap"), kernel, "valid")
+            total += row / row.std()
+        return np.asarray(total / total.std())
+
+    def _curls(self) -> Array:
+        """A cloud of curls in locks, (128, 128), unit variance."""
+        draw = stream(self.person.texture, "cloud")
+        total = np.zeros((SIZE, SIZE))
+        for cells, share in ((20, 0.7), (40, 0.8), (72, 0.5)):
+            small = Image.fromarray(draw.normal(size=(cells, cells)).astype(np.float32))
+            cloud = np.asarray(small.resize((SIZE, SIZE), Image.Resampling.BICUBIC)).astype(float)
+            ridge = np.abs(cloud / cloud.std())
+            total += share * (ridge - ridge.mean())
+        return np.asarray(total / total.std())

@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-import colorsys
-import csv
-from pathlib import Path
-from types import SimpleNamespace
-from typing import TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from xfavot.mini.canvas import (
-    EYE,
-    GRID,
-    MOUTH_Y,
-    SCALE,
-    SIZE,
-    Array,
-    Blob,
-    Canvas,
-    Head,
-    Paint,
-    Points,
-    across,
-    ellipse,
-    image_of,
-    smooth,
-    tint,
-    unit,
-)
+from xfavot.mini.canvas import EYE, MOUTH_Y, Array, Canvas, Head, across, ellipse, smooth, tint
 from xfavot.mini.people import Nuisance, Person, stream
 
-WHITE: Paint = (250, 248, 244)
-DARK: Paint = (34, 22, 24)
+WHITE = (250, 248, 244)
+DARK = (34, 22, 24)
 
 
 def ring(head: Head, x: float, y: float, rx: float, ry: float, lift: float = 0.0) -> Array:
@@ -51,7 +29,7 @@ def eye(canvas: Canvas, head: Head, person: Person, pose: Nuisance, side: float)
     upper = (0.45 if pose.blink else 4.7 - 0.7 * person.age) * big + 0.5 * person.liveliness
     lower = 2.9 * big - max(0.0, 0.8 * pose.smile + 0.4 * person.liveliness)
 
-    def at(points: Points) -> Array:
+    def at(points: Any) -> Array:
         return head.on([[x + side * a, y + b] for a, b in points])
 
     if pose.blink:
@@ -136,14 +114,13 @@ def nose(canvas: Canvas, head: Head, person: Person) -> None:
     canvas.fill(bridge, (255, 246, 236), width=1.4, alpha=0.20, blur=0.9)
 
 
-def lip_colour(person: Person) -> Paint:
+def lip_colour(person: Person) -> tuple[float, ...]:
     """Natural lips for men, a stronger rose or red for women."""
     rose = np.array([196.0, 62.0, 74.0] if person.lips > 0.5 else [206.0, 92.0, 96.0])
     rose *= 0.55 + 0.45 * np.mean(person.skin) / 210
     amount = 0.45 + 0.35 * person.liveliness if person.gender == "f" else 0.22
     natural = np.array(person.skin) * (0.86, 0.64, 0.62)
-    red, green, blue = (natural + (rose - natural) * amount).tolist()
-    return red, green, blue
+    return tuple((natural + (rose - natural) * amount).tolist())
 
 
 def mouth(canvas: Canvas, head: Head, person: Person, pose: Nuisance) -> None:
@@ -271,11 +248,11 @@ def glasses(canvas: Canvas, head: Head, person: Person) -> None:
     if not person.glasses:
         return
     is_round = person.glasses == "round"
-    frame: Paint = (40, 34, 38) if not is_round else (122, 78, 46)
+    frame = (40, 34, 38) if not is_round else (122, 78, 46)
     power = 2.0 if is_round else 4.5
     rx, ry = (10.6, 10.2) if is_round else (11.8, 8.4)
     outline = head.outline()
-    end = (0.84, 14.0) if STYLES[person.hair_style].locks else (1.0, 2.0)  # at hair or ear
+    end = (0.84, 14.0) if head.style.locks else (1.0, 2.0)  # at hair or ear
     angle = np.linspace(0, 2 * np.pi, 41)
     circle = np.column_stack([np.cos(angle), np.sin(angle)])
     unit = np.sign(circle) * np.abs(circle) ** (2 / power)
@@ -299,83 +276,9 @@ def glasses(canvas: Canvas, head: Head, person: Person) -> None:
 # Hair: what lies behind the face, the cap above it, locks and strands
 
 
-# Haircuts, in pixels of the finished picture; `hair.csv` has a row each:
-#   line      height of the hairline at the parting
-#   drop      how far the hairline falls from the parting to the temple
-#   bend      2 curtain of hair .. 6 square corners
-#   top       volume above the skull
-#   sides     volume beside it
-#   part      where the hair parts, -1 .. 1
-#   fringe    how far hair sweeps into the forehead on the longer side
-#   sideburn  how far hair reaches down before the ears
-#   length    how far hair hangs below the middle of the skull, 0 none
-#   wave      waviness of hanging hair
-#   curl      radius of curls along the edge
-#   locks     1 where hair hangs before the ears
-#   bun       1 with a bun
-#   alpha     thin for cropped hair
-Style: TypeAlias = SimpleNamespace
-with Path(__file__).with_name("hair.csv").open(encoding="utf-8", newline="") as _file:
-    STYLES = {
-        row.pop("style"): Style(**{name: float(value) for name, value in row.items()})
-        for row in csv.DictReader(_file)
-    }
-
-
-def _strand_table(person: Person) -> Array:
-    """Brightness along the hairline, 512 values of unit variance, coarse and fine strands."""
-    draw = stream(person.texture, "strands")
-    total, offset = np.zeros(512), np.arange(-24, 25)
-    for width in (1.0, 3.5, 9.0):
-        kernel = np.exp(-0.5 * (offset / width) ** 2)
-        row = np.convolve(np.pad(draw.normal(size=512), 24, mode="wrap"), kernel, "valid")
-        total += row / row.std()
-    return np.asarray(total / total.std())
-
-
-def _curls(person: Person) -> Array:
-    """A cloud of curls in locks, (128, 128), unit variance."""
-    draw = stream(person.texture, "cloud")
-    total = np.zeros((SIZE, SIZE))
-    for cells, share in ((20, 0.7), (40, 0.8), (72, 0.5)):
-        small = Image.fromarray(draw.normal(size=(cells, cells)).astype(np.float32))
-        cloud = np.asarray(small.resize((SIZE, SIZE), Image.Resampling.BICUBIC), dtype=np.float64)
-        ridge = np.abs(cloud / cloud.std())
-        total += share * (ridge - ridge.mean())
-    return np.asarray(total / total.std())
-
-
-def hair_texture(head: Head, person: Person) -> Image.Image:
-    """Lit hair with strands, an image of the canvas's size."""
-    cx, cy, width, height = head.skull(6.0)
-    style = STYLES[person.hair_style]
-    x, y = (GRID - cx)[None, :] / width, (GRID - cy)[:, None] / height
-    radius = np.sqrt(x * x + np.where(y > 0, 0.3, 1.0) * y * y) + 1e-6
-    dome = np.sqrt(np.clip(1 - np.minimum(radius, 0.97) ** 2, 0, 1))
-    outside = np.maximum(radius, 1)
-    upright = np.where(y > 0, 0.2, 1.0) * y / outside
-    normal = unit(np.stack([x / outside, upright, dome], axis=-1))
-    lit = np.clip(0.45 + 0.6 * (normal @ head.light - 0.2), 0.0, 1.1)
-    part = style.part * 0.5 + (head.place([[0.0, -44.0, 20.0]])[0][0] - cx) / width
-    wavy = style.wave * 0.02 * np.sin(10 * y + 3 * x)
-    around = np.arctan2(x - part * np.clip(1 - y, 0, 1), 1.05 + 0.25 * np.abs(y) - y * (y < 0))
-    place = (((around + wavy) * 96) % 512).astype(int)
-    strands = _curls(person) if style.curl else _strand_table(person)[place]
-    band = np.exp(-0.5 * ((radius - 0.68 + 0.03 * strands) / 0.09) ** 2)
-    band *= np.clip((0.2 - y) / 0.4, 0, 1)
-    low = np.exp(-0.5 * ((y - 0.62 + 0.06 * strands) / 0.10) ** 2) * (style.length > 45)
-    facing = np.clip(0.55 + 0.8 * (x * head.light[0] * 1.5 + 0.2), 0.1, 1.2)
-    base = np.array(person.hair, dtype=np.float64)
-    depth = (0.12 if style.curl else 0.075) * (1.15 - 0.5 * base.mean() / 255)
-    value = (0.60 + 0.52 * lit + depth * strands) * (1 - 0.16 * np.clip(y - 0.4, 0, 1))
-    sheen = (0.22 * base + 46) * (0.25 if style.curl or style.alpha < 1 else 1.0)
-    shine = (0.6 * band + 0.25 * low) * facing
-    return image_of(base * value[..., None] + sheen * shine[..., None])
-
-
-def _hair_edge(head: Head, style: Style, person: Person) -> Array:
+def _hair_edge(head: Head, person: Person) -> Array:
     """Outer edge of the cap from the left side over the top to the right, (M, 2)."""
-    cx, cy, width, height = head.skull(0.0)
+    style, (cx, cy, width, height) = head.style, head.skull(0.0)
     angle = np.linspace(-0.53 * np.pi, 0.53 * np.pi, 73)  # 0 is up
     upward = np.clip(np.cos(angle), 0, 1)
     grow = style.sides + (style.top - style.sides) * upward**1.3
@@ -389,14 +292,14 @@ def _hair_edge(head: Head, style: Style, person: Person) -> Array:
         grow = grow + style.curl * (0.5 * lobes + 0.22 * np.sin(angle * 7 + phase[1]))
     elif style.alpha == 1:
         grow = grow + 0.5 * np.sin(angle * 5 + phase[2]) + 0.45 * np.sin(angle * 13 + phase[3])
-    x = cx + (width + grow) * np.sin(angle)
     y = cy - (height + grow) * np.cos(angle)
-    return np.column_stack([x, y])
+    return np.column_stack([cx + (width + grow) * np.sin(angle), y])
 
 
-def _hair_line(head: Head, style: Style) -> Array:
+def _hair_line(head: Head) -> Array:
     """The hairline from the right ear over the forehead to the left, (M, 2)."""
-    w, part = head.half, style.part * 0.5 * head.half
+    style, w = head.style, head.half
+    part = style.part * 0.5 * w
     sides = []
     for s in (1.0, -1.0):
         burn = style.sideburn - 11.0 * head.turned * (s == head.side) * (not style.locks)
@@ -414,9 +317,9 @@ def _hair_line(head: Head, style: Style) -> Array:
     return smooth(head.on(points, lift=0.6))
 
 
-def _hanging(head: Head, style: Style, inner: float) -> list[Array]:
+def _hanging(head: Head, inner: float) -> list[Array]:
     """Outlines of the hair that hangs at both sides, `inner` half widths from the middle."""
-    cx, cy, width, height = head.skull(style.sides)
+    style, (cx, cy, width, height) = head.style, head.skull(head.style.sides)
     shapes = []
     for s in (-1.0, 1.0):
         level = np.linspace(-26.0, style.length, 11)
@@ -440,8 +343,7 @@ def hair_behind(
     canvas: Canvas, head: Head, person: Person, paint: Image.Image, skin: Image.Image
 ) -> None:
     """Hair at the back of the head, behind neck and shoulders, and a bun."""
-    style = STYLES[person.hair_style]
-    cx, cy, width, height = head.skull(style.sides)
+    style, (cx, cy, width, height) = head.style, head.skull(head.style.sides)
     if style.bun:
         x, y = head.place([[0.0, -54.0, -12.0]])[0]
         knot = ellipse(x, y + 3, 14, 10, points=32)
@@ -462,7 +364,7 @@ def hair_behind(
         shape = np.maximum(shape, [-1e3, back[1] - 16])
     canvas.fill(shape, paint, alpha=style.alpha, blur=0.6 if style.alpha < 1 else 0.2)
     if style.locks:
-        both = _hanging(head, style, 0.1)
+        both = _hanging(head, 0.1)
         canvas.fill([*both], paint)
         dark = np.array(across((0.66, style.length), (0.72, 0.0))) * (width, 1) + (cx, cy)
         canvas.fill(dark, (12, 6, 8), alpha=0.5, blur=5.0, inside=np.concatenate(both))
@@ -477,21 +379,21 @@ def hair_behind(
 
 def hair_front(canvas: Canvas, head: Head, person: Person, paint: Image.Image) -> None:
     """The cap above the face with its shadow, strands at the hairline, and hanging locks."""
-    style = STYLES[person.hair_style]
-    edge, outline = _hair_edge(head, style, person), head.outline()
+    style = head.style
+    edge, outline = _hair_edge(head, person), head.outline()
     if style.line < -50:  # bald: hair at the sides only
         for s, part in ((-1.0, edge[:17]), (1.0, edge[:-18:-1])):
             places = ((0.93, 9), (0.86, 4), (0.86, -8), (0.93, -20))
             inner = head.line([(s * x * head.half, y) for x, y in places])
             canvas.fill(np.concatenate([part, inner[::-1]]), paint, alpha=0.75, blur=1.1)
         return
-    line = _hair_line(head, style)
+    line = _hair_line(head)
     cap = np.concatenate([edge, line])
     canvas.fill(cap, (46, 22, 18), alpha=0.40, blur=2.2, shift=(0.0, 2.4), inside=outline)
     if style.alpha < 1:
         canvas.fill(cap, paint, alpha=style.alpha, blur=1.2)
         return
-    locks = _hanging(head, style, 0.84) if style.locks else []
+    locks = _hanging(head, 0.84) if style.locks else []
     for shape in locks:
         canvas.fill(shape, (34, 18, 16), alpha=0.4, blur=2.0, shift=(0.0, 1.2), inside=outline)
         canvas.fill(shape, paint, blur=0.3)
@@ -513,56 +415,6 @@ def hair_front(canvas: Canvas, head: Head, person: Person, paint: Image.Image) -
             out = (edge[pick] - edge.mean(axis=0)) * 0.012
             loose.append(np.array([edge[pick], edge[pick] + 0.6 * along + 2.2 * out]))
         canvas.fill(loose, person.hair, width=0.5, alpha=0.5)
-
-
-SHADE = np.array([0.60, 0.47, 0.45])  # colour of skin in shade, as a share of its own
-
-
-def _background(pose: Nuisance) -> Image.Image:
-    """A soft studio wall: a hue of little saturation, brighter around the head."""
-    value = 0.46 + 0.46 * pose.tone
-    red, green, blue = colorsys.hsv_to_rgb(pose.hue, 0.08 + 0.20 * (1 - pose.tone), value)
-    grid = (np.arange(64) + 0.5) / 64
-    x, y = grid[None, :], grid[:, None]
-    side = np.sign(pose.light) * 0.25
-    glow = np.exp(-((x - 0.5 - side) ** 2 + (y - 0.35) ** 2) / 0.22)
-    level = 0.74 + 0.36 * glow - 0.12 * y
-    draw = stream(round(pose.hue * 10_000), "lights", round(pose.tone * 10_000))
-    for left, top, size, bright in draw.uniform((0, 0, 0.05, 0.03), (1, 0.9, 0.14, 0.10), (5, 4)):
-        away = np.sqrt((x - left) ** 2 + (y - top) ** 2)
-        level = level + bright * np.clip((size - away) / 0.03 + 0.5, 0, 1)
-    return image_of(255 * level[..., None] * np.array([red, green, blue]))
-
-
-def _skin(head: Head, person: Person, pose: Nuisance) -> Image.Image:
-    """Lit skin over the whole canvas, with the relief of the face and rosy parts."""
-    man = person.gender == "m"
-    smile = 0.6 * person.liveliness + pose.smile
-    relief: list[Blob] = [(0, 3, 4, 3.2, 9, 2.0), (0, 15, 9, 4.2, 3.8, 3.4), (0, 47, 2, 7, 5, 2.2)]
-    relief += [(0, 40, 0, 9, 2.6, -1.4), (0, 24, 1, 1.6, 3, -0.5), (0, -26, 0, 18, 10, 1.2)]
-    rosy: list[Blob] = [(0, 15, 9, 5, 4, 0.5), (0, 48, 2, 7, 4, 0.25)]
-    flush, hollow = 0.45 + 0.35 * person.liveliness, -0.9 - 0.8 * person.age * (1 - person.size)
-    for s in (-1.0, 1.0):
-        relief += [(s * 5.6, 18, 5, 2.4, 2.4, 1.2), (s * 14, -11, 2, 8, 3.4, 1.0 + 0.8 * man)]
-        relief += [(s * EYE[0], -2, 0, 7.5, 5.0, -2.0), (s * 20, 12, 0, 8, 6, 2.0 + 1.2 * smile)]
-        relief += [(s * 26, 28, 0, 6, 9, hollow)]
-        rosy += [(s * 20, 15, 0, 8, 6, flush), (s * EYE[0], 3, 0, 7, 4, 0.25)]
-    _, slope_x, slope_y = head.blobs(relief)
-    normal = head.normals()
-    normal[..., 0] -= slope_x
-    normal[..., 1] -= slope_y
-    normal = unit(normal)
-    light = head.lit(normal)
-    light = 0.78 + (light - 0.78) * (0.35 + 0.65 * head.strength)
-    red, _, _ = head.blobs(rosy)
-    base = np.array(person.skin) * (1 + red[..., None] * np.array([0.03, -0.11, -0.09]))
-    colour = base * (SHADE + (1.05 - SHADE) * np.clip(light, 0, 1.15)[..., None])
-    chin = head.on([[0.0, head.chin]])[0][1]
-    under = np.clip((np.arange(SIZE) - chin + 13) / 13, 0.0, 1.0) ** 2
-    colour *= 1 - under[:, None, None] * np.array([0.16, 0.22, 0.22])
-    half = head.light + np.array([0.0, 0.0, 1.0])
-    gloss = np.clip(normal @ (half / np.linalg.norm(half)), 0, 1) ** 26
-    return image_of(colour + (34 * gloss * (0.4 + 0.6 * head.strength))[..., None])
 
 
 def _body(canvas: Canvas, head: Head, person: Person) -> None:
@@ -645,7 +497,7 @@ def _ear(canvas: Canvas, head: Head, person: Person, skin: Image.Image, side: fl
     centre = shape.mean(axis=0)
     inner = centre + 0.55 * (shape - centre)
     canvas.fill(inner, tint(person.skin, 0.58, 0.08), alpha=0.55, blur=1.0)
-    if person.earrings and not STYLES[person.hair_style].locks:
+    if person.earrings and not head.style.locks:
         left, top = head.place([[side * 0.99 * head.half, 14.5, 0.0]])[0]
         stud = ellipse(left, top, 1.9, 1.9, points=16)
         canvas.fill(stud, (222, 184, 96))
@@ -664,10 +516,10 @@ def draw_face(person: Person, pose: Nuisance) -> tuple[NDArray[np.uint8], Array]
         crop; and its landmarks, (5, 2) pixels: eyes, nose, corners of the mouth.
     """
     head = Head(person, pose)
-    canvas = Canvas(_background(pose))
-    skin, strands = _skin(head, person, pose), hair_texture(head, person)
+    canvas = Canvas(pose)
+    skin, strands = head.skin(), head.hair()
     outline = head.outline()
-    covered = STYLES[person.hair_style].locks
+    covered = head.style.locks
     hair_behind(canvas, head, person, strands, skin)
     _body(canvas, head, person)
     if not covered:
@@ -690,5 +542,5 @@ def draw_face(person: Person, pose: Nuisance) -> tuple[NDArray[np.uint8], Array]
             _ear(canvas, head, person, skin, head.side)
     glasses(canvas, head, person)
     warm = np.array([1 + 0.03 * pose.warmth, 1.0, 1 - 0.04 * pose.warmth])
-    picture = np.asarray(canvas.image.reduce(SCALE)).astype(np.float64) * warm
+    picture = canvas.picture() * warm
     return np.clip(picture + 0.5, 0, 255).astype(np.uint8), head.landmarks()

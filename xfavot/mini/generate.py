@@ -26,22 +26,16 @@ import numpy as np
 
 from xfavot import fetch
 from xfavot.errors import DataError, WeightsError
-from xfavot.mini.people import (
-    MOST_SPEAKERS,
-    SCHEMA,
-    nuisance,
-    numbers,
-    person,
-    sex_and_rank,
-    stream,
-)
-from xfavot.mini.speak import ESPEAK, KOKORO, MOST_SENTENCES, code, sentences
+from xfavot.mini import speak
+from xfavot.mini.people import SCHEMA, nuisance, numbers, person, sex_and_rank, stream
+from xfavot.mini.speak import ESPEAK, KOKORO, code, sentences
 from xfavot.parameters import VOICES
 from xfavot.strict import nearest
 from xfavot.weights import fetched
 
 SHIPPED = "shipped"  # who speaks the default people: Kokoro did, on another machine
 PACK = Path(__file__).with_name("voices.zip")  # <speaker>/<sentence>.opus
+MOST_SPEAKERS = 1000
 IN_PACK = {"speakers": 16, "utterances": 24, "seed": 0}
 
 
@@ -93,21 +87,19 @@ def make_speaker(
     from PIL import Image
 
     from xfavot.mini.draw import draw_face
-    from xfavot.mini.speak import SAMPLE_RATE_HZ, Espeak, Kokoro, become, voice_of
 
     who, kind = person(number, seed=seed), speech.partition(" ")[0]
-    voice = voice_of(who, sex_and_rank(number)[1], ESPEAK if kind == ESPEAK else KOKORO)
+    voice = speak.voice_of(who, sex_and_rank(number)[1], ESPEAK if kind == ESPEAK else KOKORO)
     own = folder / who.speaker
     own.mkdir()
-    kinds: dict[str, type[Espeak | Kokoro]] = {ESPEAK: Espeak, KOKORO: Kokoro}
-    synthesiser = kinds[kind]() if kind in kinds else None
+    synthesiser = None if kind == SHIPPED else speak.SYNTHESISERS[kind]()
     faces: dict[str, Any] = {}
     for clip, words in enumerate(sentences(seed, number, utterances)):
         name = code(words)
         if synthesiser is not None:
             said, draw = synthesiser.say(words, voice), stream(seed, "voice", number, clip)
-            steps = np.round(become(said, synthesiser.rate_hz, voice, draw) * 32767)
-            soundfile.write(own / f"{name}.wav", steps.astype(np.int16), SAMPLE_RATE_HZ)
+            steps = np.round(speak.become(said, synthesiser.rate_hz, voice, draw) * 32767)
+            soundfile.write(own / f"{name}.wav", steps.astype(np.int16), speak.SAMPLE_RATE_HZ)
         (own / f"{name}.txt").write_text(" ".join(words) + "\n", encoding="utf-8")
         for face in range(faces_per_clip):
             pose = nuisance(seed, number, clip, face)
@@ -127,7 +119,7 @@ def _unpack(folder: Path, speaker: str, names: Iterable[str]) -> None:
             save_waveform(folder / speaker / f"{name}.wav", wave)
 
 
-def _in_own_process(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+def _in_own_process(folder: Path, job: dict[str, Any]) -> Any:
     """Run :func:`make_speaker` where nothing of this process, its folder or threads is seen."""
     root = Path(__file__).resolve().parents[2]
     paths = [root, *(Path(path).resolve() for path in sys.path if path)]
@@ -147,8 +139,7 @@ def _in_own_process(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
             f"speaker s{job['number'] + 1:02d} of `mini` could not be made: {last}; expected exit "
             f'status 0, got {done.returncode}; pip install "xfavot[mini]" if a module is missing'
         )
-    entry: dict[str, Any] = json.loads(done.stdout)
-    return entry
+    return json.loads(done.stdout)
 
 
 def generate(
@@ -194,10 +185,10 @@ def generate(
     speech = speech_of(voices, speakers=speakers, **shared)
     shared |= {"faces_per_clip": faces_per_clip, "speech": speech}
     factors = {"schema": SCHEMA, "speakers": speakers, **shared}
-    if not 2 <= speakers <= MOST_SPEAKERS or not 1 <= utterances <= MOST_SENTENCES:
+    if not 2 <= speakers <= MOST_SPEAKERS or not 1 <= utterances <= speak.MOST_SENTENCES:
         raise DataError(
             f"mini: {speakers} speakers, {utterances} utterances each; expected 2 to "
-            f"{MOST_SPEAKERS}, and 1 to {MOST_SENTENCES}; choose other numbers"
+            f"{MOST_SPEAKERS}, and 1 to {speak.MOST_SENTENCES}; choose other numbers"
         )
     folder = Path(folder).resolve()
     if (folder / "factors.json").is_file():
@@ -226,7 +217,7 @@ def generate(
     partial.mkdir(parents=True)
     done = itertools.count(1)
 
-    def make(number: int) -> dict[str, Any]:
+    def make(number: int) -> Any:
         entry = _in_own_process(partial, {**shared, "number": number})
         if speech.startswith(SHIPPED):
             spoken = map(code, sentences(seed, number, utterances))

@@ -14,7 +14,7 @@ number of speakers is no multiple of sixteen.
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +30,8 @@ def _colours(text: str) -> tuple[Colour, ...]:
 
 
 SKINS = _colours("fadeca f3cdb0 e8bb98 d9a67f c08a62 a06c4a 7e5238 5e3d2c")
-_HAIR_NAMES = ["black", "brown", "chestnut", "auburn", "ginger", "blond", "platinum"]
-HAIRS = dict(
-    zip(_HAIR_NAMES, _colours("262022 543626 7a482c 8a3a24 b85c2e d0aa70 ecd6a8"), strict=True)
-)
+_HAIR = ["black", "brown", "chestnut", "auburn", "ginger", "blond", "platinum"]
+HAIRS = dict(zip(_HAIR, _colours("262022 543626 7a482c 8a3a24 b85c2e d0aa70 ecd6a8"), strict=True))
 GREY: Colour = (196, 196, 200)
 EYES = _colours("5c3c24 4678a0 548058 3c2a20 806032 6e8494")
 VIVID = _colours("ce3e3a 228284 e2962c 3e5cb0 844a98 3c9256")
@@ -42,7 +40,7 @@ with Path(__file__).with_name("looks.csv").open(encoding="utf-8", newline="") as
     LOOKS = list(csv.DictReader(_file))  # combinations that occur in people, all different
 _STEPS = (0.8191725133961645, 0.6710436067037893, 0.5497004779019703)  # R3 sequence (plastic root)
 _ROW = 8  # numbers of one sex in a row
-MOST_SPEAKERS = 1000
+FACTORS = ("age", "size", "liveliness", "jaw", "brow", "eye_size", "eye_tilt", "nose", "lips")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +131,7 @@ def person(number: int, *, seed: int) -> Person:
     woman = gender == "f"
     draw = stream(seed, "person", number)
     shift = stream(seed, "hidden", int(woman)).uniform(size=3)
-    hidden = [float((shift[i] + (rank + 1) * _STEPS[i]) % 1.0) for i in range(3)]
+    hidden = ((shift + (rank + 1) * np.array(_STEPS)) % 1.0).tolist()
     age, size, liveliness = hidden
     looks = [look for look in LOOKS if look["sex"] == gender]
     order = stream(seed, "looks", int(woman)).permutation(len(looks))
@@ -150,14 +148,11 @@ def person(number: int, *, seed: int) -> Person:
     colour = int(wardrobe[rank % len(wardrobe)])
     any_eyes = int(draw.integers(len(EYES)))
     eyes = 0 if skin >= 5 else any_eyes if skin < 3 else 3
-    factors = {"age": age, "size": size, "liveliness": liveliness}
     collar = ("round", "v", "shirt", "high")[int(draw.integers(4))]
     earrings = bool(woman and draw.random() < 0.6)
-    for name, least in (("jaw", 0), ("brow", 0), ("eye_size", 0), ("eye_tilt", -1)):
-        factors[name] = float(draw.uniform(least, 1))
-    factors |= {"nose": float(draw.uniform()), "lips": float(draw.uniform())}
+    factors = [age, size, liveliness, *draw.uniform((0, 0, 0, -1, 0, 0), 1).tolist()]
     return Person(
-        **{name: round(value, 4) for name, value in factors.items()},
+        **{name: round(value, 4) for name, value in zip(FACTORS, factors, strict=True)},
         speaker=f"s{number + 1:02d}",
         gender=gender,
         skin=SKINS[skin],
@@ -191,20 +186,12 @@ def people(speakers: int, *, seed: int) -> tuple[Person, ...]:
 def nuisance(seed: int, number: int, clip: int, face: int) -> Nuisance:
     """Pose, gaze, mouth, light and background of one picture, a pure function of its key."""
     draw = stream(seed, "face", number, clip, face)
-    values = {
-        "yaw": draw.uniform(-1, 1),
-        "pitch": draw.uniform(-1, 1),
-        "roll": draw.normal() * 1.8,
-        "gaze_x": np.clip(draw.normal() * 0.45, -1, 1),
-        "gaze_y": np.clip(draw.normal() * 0.3, -1, 1),
-        "mouth": max(0.0, draw.uniform(-0.7, 1.0)),
-        "smile": draw.uniform(-0.25, 0.25),
-        "light": draw.uniform(-65, 65),
-        "light_height": draw.uniform(15, 55),
-        "light_strength": draw.uniform(0.25, 1.0),
-        "warmth": draw.uniform(-1, 1),
-        "hue": draw.uniform(0, 1),
-        "tone": draw.uniform(0, 1),
-    }
-    blink = bool(draw.random() < 0.05)
-    return Nuisance(blink=blink, **{name: round(float(v), 4) for name, v in values.items()})
+    yaw, pitch = draw.uniform(-1, 1, 2)
+    roll, *gaze = draw.normal(size=3) * (1.8, 0.45, 0.3)
+    mouth = max(0.0, draw.uniform(-0.7, 1.0))
+    smile, *light = draw.uniform((-0.25, -65, 15, 0.25), (0.25, 65, 55, 1))
+    warmth, *wall = draw.uniform((-1, 0, 0), 1)
+    values = [yaw, pitch, roll, *np.clip(gaze, -1, 1), mouth, smile, *light, warmth, *wall]
+    rounded = (round(float(value), 4) for value in values)
+    names = (field.name for field in fields(Nuisance) if field.name != "blink")
+    return Nuisance(**dict(zip(names, rounded, strict=True)), blink=bool(draw.random() < 0.05))

@@ -5,11 +5,11 @@ range, the spectral envelope is stretched along frequency (a shorter vocal tract
 formants), breath is mixed in, and the result is synthesised at 24 kHz. The envelope's stretch also
 carries a change of rate, so nothing is resampled.
 
-Kokoro-82M (hexgrad) reads phonemes: `words.csv` spells GRID's words in its symbols, for American
-and for British voices. Both synthesisers keep a state between sentences: the same order of
-sentences in a fresh process gives the same samples, so `generate` speaks each person in a process
-of its own. The clips of the default people, made by Kokoro on one machine, come with the package as
-`voices.zip` (`tools/mini_pack.py` wrote it), so nobody needs a synthesiser for them.
+Kokoro-82M (hexgrad) reads phonemes: `words.csv` holds GRID's grammar and spells its words in those
+symbols, for American and for British voices. Both synthesisers keep a state between sentences: the
+same order of sentences in a fresh process gives the same samples, so `generate` speaks each person
+in a process of its own. The clips of the default people, made by Kokoro on one machine, come with
+the package as `voices.zip` (`tools/mini_pack.py` wrote it), so nobody needs a synthesiser for them.
 """
 
 from __future__ import annotations
@@ -31,18 +31,11 @@ SAMPLE_RATE_HZ = 24_000
 PERIOD_MS = 5.0  # WORLD's frame period
 LEVEL_DB = -24.0  # RMS of the spoken part, relative to full scale
 NOISE_DB = -68.0  # RMS of the room's noise
-DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-SLOTS = (  # GRID's grammar
-    ("bin", "lay", "place", "set"),
-    ("blue", "green", "red", "white"),
-    ("at", "by", "in", "with"),
-    tuple("abcdefghijklmnopqrstuvxyz"),  # without w
-    DIGITS,
-    ("again", "now", "please", "soon"),
-)
-# what stands for a word in the name of a sentence
-SIGNS = {word: word[0] for slot in SLOTS for word in slot}
-SIGNS |= dict(zip(DIGITS, "z123456789", strict=True))
+with Path(__file__).with_name("words.csv").open(encoding="utf-8", newline="") as _file:
+    WORDS = {row["word"]: row for row in csv.DictReader(_file)}
+# GRID's grammar, without w; and what stands for a word in the name of a sentence
+SLOTS = tuple(tuple(w for w, row in WORDS.items() if row["slot"] == slot) for slot in "123456")
+SIGNS = {word: row["sign"] for word, row in WORDS.items()}
 MOST_SENTENCES = 10_000  # a speaker, of the 64,000 of the grammar
 KOKORO, ESPEAK = "kokoro", "espeak"  # synthesisers
 BASES = {  # their voices by sex, the best first
@@ -189,13 +182,11 @@ class Kokoro:
             self._styles = dict(zip(known, tables["styles"], strict=True))
             self._paces = dict(zip(known, tables["words_per_minute"].tolist(), strict=True))
             self._tokens = dict(zip(symbols, tables["tokens"].tolist(), strict=True))
-        with Path(__file__).with_name("words.csv").open(encoding="utf-8", newline="") as file:
-            self._words = {row["word"]: row for row in csv.DictReader(file)}
 
     def say(self, words: tuple[str, ...], voice: Voice) -> Wave:
         """Speak words; returns samples in -1..1 at `rate_hz`."""
         accent = "british" if voice.base.startswith("b") else "american"
-        phonemes = " ".join(self._words[word][accent] for word in words)
+        phonemes = " ".join(WORDS[word][accent] for word in words)
         tokens = [0, *(self._tokens[symbol] for symbol in phonemes), 0]
         styles = self._styles[voice.base]  # (12, 256), of sentences of 22 to 33 symbols
         speed = voice.words_per_minute / self._paces[voice.base]
@@ -205,6 +196,9 @@ class Kokoro:
             "speed": np.array([speed], np.float32),
         }
         return np.asarray(self._session.run(None, given)[0], np.float64).ravel()
+
+
+SYNTHESISERS: dict[str, type[Espeak | Kokoro]] = {ESPEAK: Espeak, KOKORO: Kokoro}
 
 
 def _silence_cut(wave: Wave, rate_hz: int) -> Wave:
