@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import os
 import random
@@ -21,22 +20,25 @@ pytest.importorskip("soxr")
 pytest.importorskip("pyworld")
 
 from tests.unit.store_factory import face, tone
-from tests.unit.test_prepare import LANDMARKS, found_at, make, write_celeba, write_film, write_vctk
+from tests.unit.test_prepare import (
+    LANDMARKS,
+    found_at,
+    make,
+    quarantine,
+    write_celeba,
+    write_film,
+    write_vctk,
+)
 from xfavot.audio.io import save_waveform
 from xfavot.data import prepare
 from xfavot.data.prepare import SETTINGS, process, process_all
 from xfavot.data.readers import Clip
-from xfavot.data.store import Store, mel_statistics
+from xfavot.data.store import mel_statistics
 from xfavot.errors import DataError
 from xfavot.image.io import save_image
 
 ROOT = Path(__file__).resolve().parents[2]
 FULL = OSError(errno.ENOSPC, "No space left on device")
-
-
-def quarantine(store: Store) -> dict[str, str]:
-    with (store.path / "quarantine.csv").open(encoding="utf-8", newline="") as file:
-        return {row["source"].rsplit("/")[-1]: row["reason"] for row in csv.DictReader(file)}
 
 
 def test_bad_sound_files(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ store = make_store(tmp_path, corpus="toy", kind="av", genders="ffmm", clips=3)
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +151,58 @@ def role(batch: Batch, name: str) -> Samples:
     samples = getattr(batch, name)
     assert isinstance(samples, Samples)
     return samples
+
+
+class Pipe(io.BytesIO):
+    """A place to write to that cannot seek, so that no length can be written afterwards."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def encoded(
+    form: str,
+    codec: str,
+    x: NDArray[np.float32],
+    rate: int = MEL.sample_rate,
+    *,
+    pictures: Sequence[NDArray[np.uint8]] = (),
+    video: str = "mpeg2video",
+    shown: dict[str, str] | None = None,
+    drop: tuple[float, float] = (0, 0),
+    pipe: bool = False,
+    **options: str,
+) -> bytes:
+    """Encode sound and moving pictures with PyAV.
+
+    Args:
+        form: of the container.
+        codec: of the sound, with its `options`; "" leaves it out.
+        x: (N,) or (C, N) samples at `rate`.
+        pictures: (H, W, 3), 25 a second, by the codec `video` with the options `shown`.
+        drop: seconds between which the packets of the sound are lost.
+        pipe: whether the container cannot go back to write a length.
+    """
+    av, place, x = pytest.importorskip("av"), Pipe() if pipe else io.BytesIO(), np.atleast_2d(x)
+    with av.open(place, "w", format=form) as container:
+        layout = "stereo" if len(x) == 2 else "mono"
+        moving = container.add_stream(video, rate=25, options=shown) if len(pictures) else None
+        sound = codec and container.add_stream(codec, rate=rate, layout=layout, options=options)
+        if moving:
+            (moving.height, moving.width), moving.pix_fmt = pictures[0].shape[:2], "yuv420p"
+            for pixels in pictures:
+                container.mux(moving.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            container.mux(moving.encode(None))
+        for start in range(0, x.shape[1] if sound else 0, 1152):
+            part = np.ascontiguousarray(x[:, start : start + 1152], np.float32)
+            frame = av.AudioFrame.from_ndarray(part, format="fltp", layout=layout)
+            frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
+            for packet in sound.encode(frame):
+                if not drop[0] <= float(packet.pts * packet.time_base) < drop[1]:
+                    container.mux(packet)
+        container.mux(sound.encode(None) if sound else [])
+        assert moving or sound
+    return place.getvalue()
 
 
 def provenance_of(path: Path) -> dict[str, Any]:

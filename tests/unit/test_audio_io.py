@@ -8,21 +8,20 @@ import struct
 import sys
 import tracemalloc
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-pytest.importorskip("soundfile")
 pytest.importorskip("soxr")
 pytest.importorskip("av")
+pytest.importorskip("soundfile")
 
 import av
 import soundfile
 
-from tests.unit.store_factory import provenance_of
+from tests.unit.store_factory import encoded, provenance_of
 from xfavot.audio.io import MediaNote, load_waveform, save_waveform
 from xfavot.errors import DataError
 from xfavot.media import kind_of
@@ -35,46 +34,8 @@ def sine(seconds: float = 0.5, rate: int = RATE, hz: float = 440.0) -> np.ndarra
     return (0.5 * np.sin(2 * np.pi * hz * time)).astype(np.float32)
 
 
-class Pipe(io.RawIOBase):
-    """A place to write to that cannot seek, so that no length can be written afterwards."""
-
-    def __init__(self) -> None:
-        self.data = b""
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self.data += bytes(data)
-        return len(data)
-
-
-def encoded(
-    form: str, codec: str, x: np.ndarray, rate: int = RATE, *, film: bool = False, **more: Any
-) -> bytes:
-    """Encode (C, N) samples; `drop` names seconds whose packets are lost, `pipe` a stream."""
-    drop, place = more.pop("drop", (0, 0)), Pipe() if more.pop("pipe", False) else io.BytesIO()
-    with av.open(place, "w", format=form) as container:
-        layout = "stereo" if len(np.atleast_2d(x)) == 2 else "mono"
-        moving = container.add_stream("mpeg2video", rate=25) if film else None
-        track = container.add_stream(codec, rate=rate, layout=layout, options=more) if codec else 0
-        if moving:
-            moving.width, moving.height, moving.pix_fmt = 64, 48, "yuv420p"
-            for n in range(int(25 * x.shape[-1] / rate)):
-                grey = np.full((48, 64, 3), 128, np.uint8)
-                frame = av.VideoFrame.from_ndarray(grey, format="rgb24")
-                frame.pts, frame.time_base = n, Fraction(1, 25)
-                container.mux(moving.encode(frame))
-            container.mux(moving.encode(None))
-        for start in range(0, x.shape[-1] if track else 0, 1152):
-            part = np.ascontiguousarray(np.atleast_2d(x)[:, start : start + 1152])
-            frame = av.AudioFrame.from_ndarray(part, format="fltp", layout=layout)
-            frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
-            for packet in track.encode(frame):
-                if not drop[0] <= float(packet.pts * packet.time_base) < drop[1]:
-                    container.mux(packet)
-        container.mux(track.encode(None) if track else [])
-    return place.data if isinstance(place, Pipe) else place.getvalue()
+def grey(seconds: float) -> list[np.ndarray]:
+    return [np.full((48, 64, 3), 128, np.uint8)] * int(25 * seconds)
 
 
 def wav(x: np.ndarray, form: str = "WAV", subtype: str = "PCM_16", rate: int = RATE) -> bytes:
@@ -123,7 +84,7 @@ def test_content_decides_not_the_name(tmp_path: Path, form: str) -> None:
 )
 def test_films(form: str, codec: str) -> None:
     x = np.stack([sine(1.0, 44_100), 0.2 * sine(1.0, 44_100)])
-    film = encoded(form, codec, x, 44_100, film=True)
+    film = encoded(form, codec, x, 44_100, pictures=grey(1))
     assert kind_of(film) == "film"
     got = load_waveform(film)
     assert abs(len(got) - RATE) < 0.1 * RATE
@@ -264,7 +225,7 @@ def test_nothing_to_hear() -> None:
     refused(wav(np.zeros(0)), "no samples")
     refused(wav(np.full(5000, 0.9e-4), subtype="FLOAT"), "silent")
     refused(wav(np.array([0.1, np.nan]), subtype="FLOAT"), "not finite")
-    refused(encoded("matroska", "", sine(), film=True), "no sound track")
+    refused(encoded("matroska", "", sine(), pictures=grey(0.5)), "no sound track")
     for rate in (1, 2_000_000):  # of a damaged header
         refused(wav(sine(), rate=rate), f"a sampling rate of {rate} Hz")
     refused(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import shutil
@@ -19,7 +20,7 @@ pytest.importorskip("soundfile")
 pytest.importorskip("soxr")
 pytest.importorskip("pyworld")
 
-from tests.unit.store_factory import face, tone
+from tests.unit.store_factory import encoded, face, tone
 from xfavot.audio import f0 as f0_module
 from xfavot.audio.f0 import world_f0
 from xfavot.audio.io import save_waveform
@@ -30,6 +31,7 @@ from xfavot.data.readers import Clip
 from xfavot.data.report import preview, summary
 from xfavot.data.store import Store
 from xfavot.errors import DataError
+from xfavot.files import write_whole
 from xfavot.image.io import save_image
 from xfavot.mini.people import SCHEMA
 
@@ -65,26 +67,17 @@ def write_celeba(root: Path) -> Path:
 
 def write_film(path: Path, *, seconds: float = 3.0, sound: bool = True) -> Path:
     """Write an MPEG film as GRID's, 25 frames a second, with a tone of 200 Hz."""
-    av = pytest.importorskip("av")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", format="mpeg") as film:
-        pictures = film.add_stream("mpeg1video", rate=25)
-        pictures.width, pictures.height, pictures.pix_fmt = 176, 144, "yuv420p"
-        track = film.add_stream("mp2", rate=24000, layout="mono") if sound else None
-        for number in range(round(25 * seconds)):
-            pixels = face((2 * number, 90, 120), 176)[:144]
-            film.mux(pictures.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        film.mux(pictures.encode(None))
-        if track is not None:
-            wave = tone(200.0, seconds, np.random.default_rng(0))
-            pcm = (wave * 32767).astype(np.int16)[None]
-            for start in range(0, pcm.shape[1] - 1151, 1152):
-                part = np.ascontiguousarray(pcm[:, start : start + 1152])
-                frame = av.AudioFrame.from_ndarray(part, format="s16", layout="mono")
-                frame.sample_rate, frame.pts = 24000, start
-                film.mux(track.encode(frame))
-            film.mux(track.encode(None))
+    pictures = [face((2 * n, 90, 120), 176)[:144] for n in range(round(25 * seconds))]
+    wave = tone(200.0, seconds, np.random.default_rng(0))
+    film = encoded("mpeg", "mp2" if sound else "", wave, pictures=pictures, video="mpeg1video")
+    write_whole(path, film)
     return path
+
+
+def quarantine(store: Store) -> dict[str, str]:
+    """Reason by name of the file."""
+    with (store.path / "quarantine.csv").open(encoding="utf-8", newline="") as file:
+        return {row["source"].rsplit("/")[-1]: row["reason"] for row in csv.DictReader(file)}
 
 
 def found_at(landmarks: NDArray[Any] | None) -> Any:

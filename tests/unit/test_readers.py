@@ -153,23 +153,20 @@ def test_clips_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_content_decides_what_media_is(tmp_path: Path) -> None:
-    for library in ("av", "soundfile", "PIL"):
-        pytest.importorskip(library)
-    from PIL import Image
-
-    from tests.unit.test_audio_io import encoded, sine, wav
+    image = pytest.importorskip("PIL.Image")
+    from tests.unit.test_audio_io import encoded, grey, sine, wav
 
     wave = sine(0.5)
     files = {
-        "a.mts": encoded("mpegts", "ac3", sine(0.5, 48_000), 48_000, film=True),
+        "a.mts": encoded("mpegts", "ac3", sine(0.5, 48_000), 48_000, pictures=grey(0.5)),
         "b.w64": wav(wave, "W64"),
         "c.caf": wav(wave, "CAF"),
         "d.au": wav(wave, "AU"),
-        "e": encoded("matroska", "flac", wave, film=True),
+        "e": encoded("matroska", "flac", wave, pictures=grey(0.5)),
         "f.mp4": encoded("mp4", "aac", wave),  # as telephones save a voice
     }
     picture = io.BytesIO()
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(picture, "PNG")
+    image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(picture, "PNG")
     folder = tmp_path / "clips" / "Anna"
     put(folder, "notes.dat", "page.xyz", text="<html>")
     for name, content in files.items():
