@@ -38,6 +38,7 @@ out: str = "runs/benchmark"  # folder of the tables and figures
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import torch
 from IPython import display
@@ -78,8 +79,29 @@ pd.Series(report.machine(device), name="").to_frame()
 # which decode faster than photographs) and WAV (whole clip, spectrogram, crop). Files and arrays
 # are in the page cache; one thread.
 
+
 # %%
-loading = speed.loader(stores, cfg.run, rounds=cfg.rounds)
+def named(what, metric, value, n):
+    """A row of a system and task."""
+    row = {"system": what[0], "task": what[1], "dataset": dataset, "metric": metric}
+    return row | {"value": value, "ci_low": None, "ci_high": None, "n": n, "seed": seed}
+
+
+def timings(metric, taken, base=None):
+    """Rows of seconds by round: the median, both ends, how many a second, the ratio of medians."""
+    rows, scale = [], 1.0 if metric == "rtf" else 1e3
+    for what, seconds in taken.items():
+        middle = float(np.median(seconds))
+        row = named(what, metric, scale * middle, len(seconds))
+        row |= {"lowest": scale * min(seconds), "highest": scale * max(seconds)}
+        ratio = middle / float(np.median(taken[base])) if base else None
+        rows.append(row | {"per_second": 1.0 / middle, "ratio": ratio})
+    return rows
+
+
+taken = speed.loader(stores, cfg.run, rounds=cfg.rounds)
+base = next(what for what in taken if what[0] == speed.FLOATS)  # what reading the files gives
+loading = timings("cpu_ms", taken, base)
 
 # %%
 mpl.rcParams.update(drawing.RC)
@@ -117,14 +139,14 @@ loaded = bars(loading, "CPU time of a batch (ms)", "Loading a batch")
 # all of torch's threads, so this one does depend on what else runs.
 
 # %%
-taken = {}
+calls = {}
 for preset in speed.STEP_PRESETS:
     given = {"seed": seed, "device": device, "overrides": {"model.speakers": 16}}
     run = resolve(preset=preset, **given)
     task = f"training step, batch {run.train.batch_size}, {run.train.precision}"
-    seconds = speed.measure_step(run, steps=cfg.rounds + 1)
-    taken[f"preset {preset}", task] = seconds[1:]  # the first makes the optimisers' state
-steps = speed.timings(cfg.run, "wall_ms", taken)
+    calls[f"preset {preset}", task] = speed.training_step(run)
+taken = speed.take_turns(calls, rounds=cfg.rounds, wall=True)
+steps = timings("wall_ms", taken)
 
 # %% [markdown]
 # ## Vocoders
@@ -140,7 +162,7 @@ made = speed.vocoders(progress.line)
 calls = {what: lambda decode=decode: decode(mel) for what, decode in made.items()}
 taken = speed.take_turns(calls, rounds=cfg.rounds)
 shares = {what: [t / speed.SECONDS for t in times] for what, times in taken.items()}
-vocoders = speed.timings(cfg.run, "rtf", shares, base=next(iter(shares)))
+vocoders = timings("rtf", shares, next(iter(shares)))
 
 # %%
 heard = bars(vocoders, "CPU time for a second of sound (s)", "Vocoders")
@@ -169,7 +191,7 @@ for name, (network, *inputs) in passes.items():
         network(*inputs)
     gflop, task = counter.get_total_flops() / 1e9, f"one forward pass at preset {cfg.run.preset}"
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
-    row = speed.row(cfg.run, (name, task), "gflop", gflop, 1)
+    row = named((name, task), "gflop", gflop, 1)
     networks.append(row | {"parameters_m": millions})
 
 # %% [markdown]

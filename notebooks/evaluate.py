@@ -52,7 +52,7 @@ from IPython import display
 
 from xfavot import convert
 from xfavot.audio import vocoder as vocoders
-from xfavot.evaluation import copy_synthesis, learning, protocol
+from xfavot.evaluation import learning, protocol, rows, voices
 from xfavot.parameters import Evaluate
 from xfavot.training.checkpoint import load_model
 from xfavot.viz import progress, widgets
@@ -218,11 +218,12 @@ progress.line(f"written: {written} and three files beside it")
 
 # %%
 if not cfg.manifest:
-    table = learning.measure_and_save(
-        model, stores, seed=cfg.seed, device=cfg.device, on_log=progress.line
-    )
-    if table:
+    how = {"seed": cfg.seed, "device": cfg.device, "on_log": progress.line}
+    learnt = learning.evaluate_learning(model, stores, **how)
+    if learnt:
+        table = rows.save(learnt, protocol.results_folder(model))
         display.display(display.Markdown(table.read_text(encoding="utf-8")))
+        progress.line(f"written: {table} and {table.stem}.csv beside it")
 
 # %% [markdown]
 # ## What the vocoder alone changes
@@ -233,6 +234,6 @@ if not cfg.manifest:
 
 # %%
 if not cfg.manifest:
-    made = copy_synthesis.copies([vocoders.vocoder(cfg.vocoder, seed=cfg.seed)], stores)
-    found = copy_synthesis.measure(made, on_log=progress.line, seed=cfg.seed)
+    made = voices.copies([vocoders.vocoder(cfg.vocoder, seed=cfg.seed)], stores)
+    found = voices.copy_rows(made, on_log=progress.line, seed=cfg.seed)
     display.display(widgets.table(found))

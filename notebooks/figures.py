@@ -54,6 +54,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.patheffects import withStroke
 from sklearn.manifold import TSNE
+from sklearn.metrics import silhouette_score
 
 from xfavot import report
 from xfavot.convert import Grid, Panel, Task, convert_grid
@@ -428,8 +429,30 @@ if space is not None:
 
 # %%
 if space is not None:
-    system = next(iter(material.systems))
-    measures = matching.measures(space, system=system, dataset=dataset, seed=seed)
+    (face, of_face), (voice, of_voice) = map(space.of, matching.KINDS)
+    same, cosine = of_face[:, None] == of_voice, face @ voice.T
+    labels = {"speaker": space.speaker, "modality": space.kind}
+    gap, count = (face.mean(0) - voice.mean(0)).norm(), len(space.kind)
+    found = [
+        (f"silhouette by {name}", silhouette_score(space.styles, label, metric="cosine"), count)
+        for name, label in labels.items()
+    ]
+    found.append(("modality gap", gap, count))
+    for name, pairs in {
+        "face and voice of one person": same,
+        "of two people": ~same,
+        "of two people of one sex": space.one_sex[of_face][:, of_voice] & ~same,
+    }.items():
+        if pairs.any():
+            found.append((f"cosine, {name}", cosine[pairs].mean(), int(pairs.sum())))
+
+# %%
+if space is not None:
+    system, columns = next(iter(material.systems)), ["task", "metric", "value", "n", "chance"]
+    rows = [("styles", metric, float(value), n, None) for metric, value, n in found]
+    rows += [tuple(map(row.get, columns)) for row in matching.retrieval(space, seed=seed)]
+    shared = {"system": system, "dataset": dataset, "ci_low": None, "ci_high": None, "seed": seed}
+    measures = [dict(zip(columns, row, strict=True)) | shared for row in rows]
     beside.axis("off")
     shown = [row for row in measures if "gallery of means" not in row["metric"]]
     for line, row in enumerate(shown):

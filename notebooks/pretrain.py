@@ -60,7 +60,7 @@ from xfavot.audio.source_filter import SourceFilterVocoder
 from xfavot.audio.vocoder import GriffinLim
 from xfavot.data.prepare import open_or_make_mini
 from xfavot.data.store import mel_statistics
-from xfavot.evaluation import copy_synthesis
+from xfavot.evaluation import voices
 from xfavot.parameters import Pretrain
 from xfavot.training import pretrain, speech
 from xfavot.viz import drawing, progress, widgets
@@ -179,8 +179,8 @@ drawing.curves(records, columns=3) if records else "no vocoder was trained in th
 
 # %%
 pair = (SourceFilterVocoder.load(own.path), GriffinLim()) if own else ()
-made = copy_synthesis.copies(pair, stores)
-widgets.table(copy_synthesis.measure(made, on_log=progress.line)) if made else None
+made = voices.copies(pair, stores)
+widgets.table(voices.copy_rows(made, on_log=progress.line)) if made else None
 
 # %% [markdown]
 # The loudest 1.2 s of four recordings beside their copies, up to 12 kHz; every corpus in turn.

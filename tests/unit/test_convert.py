@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from tests.unit.store_factory import face, make_store, provenance_of, tone
@@ -22,6 +25,7 @@ from xfavot.convert import Converter, Task
 from xfavot.convert import converter as converter_convert
 from xfavot.data import sample
 from xfavot.errors import ConfigError, DataError
+from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
 from xfavot.models.xfavot import XFaVoT
 from xfavot.training.checkpoint import LoadedModel
@@ -33,28 +37,21 @@ VOICE = tone(120.0, 1.0, np.random.default_rng(0))
 SPEAKERS = ("toy/s1", "toy/s2")
 
 
-def loaded(**changes: Any) -> LoadedModel:
+def loaded(sizes: Mapping[str, int] | None = None, **changes: Any) -> LoadedModel:
     torch.manual_seed(0)
-    model = ModelConfig(
-        image_size=SIZE,
-        image_width=4,
-        image_max_width=8,
-        image_levels=2,
-        mel_frames=80,
-        audio_width=4,
-        audio_max_width=8,
-        style_dim=8,
-        latent_dim=4,
-        mapping_width=8,
-        speakers=2,
-        f0_width=4,
-        f0_channels=4,
-    )
-    parts: dict[str, Any] = {
+    image = {"image_size": SIZE, "image_width": 4, "image_max_width": 8, "image_levels": 2}
+    audio = {"mel_frames": 80, "audio_width": 4, "audio_max_width": 8, "speakers": 2}
+    frozen = {"f0_width": 4, "f0_channels": 4, "content_width": 8, "content_channels": 4}
+    styles = {"style_dim": 8, "latent_dim": 4, "mapping_width": 8}
+    model = ModelConfig(**image | audio | frozen | styles | (sizes or {}))
+    networks = {
         "nets": XFaVoT(model),
-        "content": None,  # conversion does not use it
-        "path": Path("toy"),
         "f0": F0Network.from_config(model),
+        "content": ContentNetwork.from_config(model, depth=1),
+    }
+    parts: dict[str, Any] = {
+        **{name: network.requires_grad_(False).eval() for name, network in networks.items()},
+        "path": Path("toy"),
         "standardiser": Standardiser(torch.full((80,), -2.0), torch.ones(80)),
         "config": RunConfig(name="toy", model=model),
         "speakers": SPEAKERS,
@@ -75,7 +72,8 @@ def test_every_task(converter: Converter) -> None:
         "z": {"latent": 3, "gender": "f"},
     }
     for first, guide in guides.items():
-        image = converter.convert_face(FACE, aligned=True, **guide)
+        image, again = (converter.convert_face(FACE, aligned=True, **guide) for _ in range(2))
+        np.testing.assert_array_equal(image.image, again.image)
         assert image.provenance["task"].startswith(f"{first}2i ")
         assert (image.image.shape, image.image.dtype) == ((SIZE, SIZE, 3), np.uint8)
         voice = converter.convert_voice(VOICE, **guide)
@@ -84,15 +82,8 @@ def test_every_task(converter: Converter) -> None:
         assert voice.waveform.shape == (24_000,)
         assert voice.f0.shape == (81,)
         assert np.isfinite(voice.waveform).all()
-
-
-def test_a_reference_changes_the_outcome_and_a_repetition_does_not(converter: Converter) -> None:
-    one, again, two = (
-        converter.convert_face(FACE, aligned=True, latent=seed, gender="f").image
-        for seed in (1, 1, 2)
-    )
-    np.testing.assert_array_equal(one, again)
-    assert not np.array_equal(one, two)
+    other = converter.convert_face(FACE, aligned=True, latent=4, gender="f")
+    assert not np.array_equal(image.image, other.image)
 
 
 @pytest.mark.parametrize("samples", [2400, 7200, 7201, 24_299, 314_401])
@@ -110,8 +101,6 @@ def test_the_vocoder_is_a_name_or_a_vocoder() -> None:
     assert done.provenance["vocoder"] == "source_filter"
     assert (len(done.waveform), bool(np.isfinite(done.waveform).all())) == (9001, True)
     assert Converter(loaded(), vocoder="griffin_lim").vocoder.name == "griffin_lim"
-    with pytest.raises(ConfigError, match="vocoder is 'wavenet'"):
-        Converter(loaded(), vocoder="wavenet")
 
 
 @pytest.mark.parametrize("pause", ["zeros", "noise at -60 dBFS", "before", "between"])
@@ -152,8 +141,7 @@ def test_quiet_sounds_between_words_are_speech() -> None:
 def test_padding_reflects_and_keeps_the_start(frames: int) -> None:
     x = torch.arange(float(frames)).expand(2, frames)
     padded = converter_convert.pad_frames(x)
-    assert padded.shape[-1] % 4 == 0
-    assert padded.shape[-1] >= 80
+    assert padded.shape[-1] in range(80, frames + 84, 4)
     assert torch.equal(padded[:, :frames], x)
     assert int(padded.diff().abs().max()) <= 1  # reflected, never cut
 
@@ -161,22 +149,15 @@ def test_padding_reflects_and_keeps_the_start(frames: int) -> None:
 @pytest.mark.parametrize("frames", [80, 960, 964, 1824, 1828, 4804])
 def test_windows_cover_and_join_without_a_change(frames: int) -> None:
     spans = converter_convert.spans(frames)
-    assert spans[0][0] == 0
-    assert spans[-1][1] == frames
+    assert (spans[0][0], spans[-1][1]) == (0, frames)
     assert all((b - a) % 4 == 0 and b - a <= converter_convert.WINDOW_FRAMES for a, b in spans)
     overlaps = [p[1] - q[0] for p, q in itertools.pairwise(spans)]
     assert all(overlap >= converter_convert.OVERLAP_FRAMES for overlap in overlaps)
     mel = torch.randn(1, 1, 2, frames)
     torch.testing.assert_close(converter_convert.joined(mel, lambda x: x), mel)
-    ones = converter_convert.mean(mel, lambda x: torch.ones(1, 3))
-    torch.testing.assert_close(ones, torch.ones(1, 3))
-
-
-def test_style_is_the_mean_over_the_windows_weighted_by_length() -> None:
-    mel = torch.zeros(1, 1, 2, 1828)
-    lengths = [float(b - a) for a, b in converter_convert.spans(1828)]
-    got = converter_convert.mean(mel, lambda x: torch.full((1, 1), float(x.shape[-1])))
-    assert float(got) == pytest.approx(sum(n * n for n in lengths) / sum(lengths))
+    lengths = [b - a for a, b in spans]
+    mean = converter_convert.mean(mel, lambda x: torch.full((1, 3), float(x.shape[-1])))
+    assert mean[0].tolist() == pytest.approx([sum(n * n for n in lengths) / sum(lengths)] * 3)
 
 
 def test_gender_of_a_voice_is_estimated_by_the_classifier(converter: Converter) -> None:
@@ -187,8 +168,6 @@ def test_gender_of_a_voice_is_estimated_by_the_classifier(converter: Converter) 
 
 
 def test_saved_files_say_how_they_were_made(converter: Converter, tmp_path: Path) -> None:
-    from PIL import Image
-
     done = converter.convert_face(FACE, aligned=True, latent=3, gender="f")
     with Image.open(done.save(tmp_path / "face.png")) as image:
         np.testing.assert_array_equal(np.asarray(image), done.image)
@@ -207,8 +186,6 @@ def test_saved_files_say_how_they_were_made(converter: Converter, tmp_path: Path
 
 
 def test_faces_come_as_paths_pictures_and_arrays(converter: Converter, tmp_path: Path) -> None:
-    from PIL import Image
-
     picture = Image.fromarray(FACE)
     picture.save(tmp_path / "face.png")
     grey = np.full((64, 64), 120, np.uint8)
@@ -233,53 +210,37 @@ def test_a_face_of_any_size_is_found_and_aligned(
         converter.convert_face(large, latent=0, gender="f")
 
 
-BAD_FACES: list[tuple[Any, str]] = [
-    (FACE[:20, :20], "at least 32"),
-    (FACE[:100], "square"),
-    (FACE.astype(np.float32), "uint8"),
-    (None, "uint8"),
-]
-BAD_VOICES: list[tuple[Any, str]] = [
-    (VOICE[:1000], r"at least 0\.1 s"),
-    (np.zeros(24_000, np.float32), "silent"),
-    (np.full(24_000, np.nan, np.float32), "not finite"),
-    (np.zeros((2, 24_000), np.float32), "mono"),
-    (None, "mono"),
-    ("no/such/file.wav", "No such file"),
-]
-BAD_GUIDES: list[tuple[dict[str, Any], str]] = [
-    ({}, "0 guidances"),
-    ({"latent": 0, "voice_reference": VOICE}, "2 guidances"),
-    ({"latent": 0}, "exactly one of them"),
-    ({"latent": 0, "gender": "f", "speaker": "toy/s1"}, "exactly one of them"),
-    ({"latent": 0, "speaker": "toy/s9"}, "'toy/s1', 'toy/s2'"),
-    ({"latent": -1, "gender": "f"}, "as seed"),
-    ({"latent": 0, "gender": "x"}, 'expected "f", "m"'),
-    ({"face_reference": FACE}, 'pass gender="f" or gender="m"'),
+BY_CODE: dict[str, Any] = {"latent": 0, "gender": "f"}
+BAD: list[tuple[str, Any, dict[str, Any], type[Exception], str]] = [
+    ("face", FACE[:20, :20], BY_CODE, DataError, "at least 32"),
+    ("face", FACE[:100], BY_CODE, DataError, "square"),
+    ("face", FACE.astype(np.float32), BY_CODE, DataError, "uint8"),
+    ("face", None, BY_CODE, DataError, "uint8"),
+    ("voice", VOICE[:1000], BY_CODE, DataError, r"at least 0\.1 s"),
+    ("voice", np.zeros(24_000, np.float32), BY_CODE, DataError, "silent"),
+    ("voice", np.full(24_000, np.nan, np.float32), BY_CODE, DataError, "not finite"),
+    ("voice", np.zeros((2, 24_000), np.float32), BY_CODE, DataError, "mono"),
+    ("voice", None, BY_CODE, DataError, "mono"),
+    ("voice", "no/such/file.wav", BY_CODE, DataError, "No such file"),
+    ("face", FACE, {}, ConfigError, "0 guidances"),
+    ("face", FACE, {"latent": 0, "voice_reference": VOICE}, ConfigError, "2 guidances"),
+    ("face", FACE, {"latent": 0}, ConfigError, "exactly one of them"),
+    ("face", FACE, BY_CODE | {"speaker": "toy/s1"}, ConfigError, "exactly one of them"),
+    ("face", FACE, {"latent": 0, "speaker": "toy/s9"}, ConfigError, "'toy/s1', 'toy/s2'"),
+    ("face", FACE, {"latent": -1, "gender": "f"}, ConfigError, "as seed"),
+    ("face", FACE, {"latent": 0, "gender": "x"}, ConfigError, 'expected "f", "m"'),
+    ("face", FACE, {"face_reference": FACE}, ConfigError, 'pass gender="f" or gender="m"'),
+    ("voice", VOICE, {"voice_reference": VOICE, "speaker": "toy/s1"}, TypeError, "speaker"),
 ]
 
 
-@pytest.mark.parametrize(("given", "match"), BAD_FACES)
-def test_bad_faces(converter: Converter, given: Any, match: str) -> None:
-    with pytest.raises(DataError, match=match):
-        converter.convert_face(given, aligned=True, latent=0, gender="f")
-
-
-@pytest.mark.parametrize(("given", "match"), BAD_VOICES)
-def test_bad_voices(converter: Converter, given: Any, match: str) -> None:
-    with pytest.raises(DataError, match=match):
-        converter.convert_voice(given, latent=0, gender="f")
-
-
-@pytest.mark.parametrize(("guide", "match"), BAD_GUIDES)
-def test_bad_guidance(converter: Converter, guide: dict[str, Any], match: str) -> None:
-    with pytest.raises(ConfigError, match=match):
-        converter.convert_face(FACE, aligned=True, **guide)
-
-
-def test_a_speaker_goes_with_a_latent_code_alone(converter: Converter) -> None:
-    with pytest.raises(TypeError, match="speaker"):
-        converter.style(voice_reference=VOICE, speaker="toy/s1")
+@pytest.mark.parametrize(("kind", "given", "guide", "error", "match"), BAD)
+def test_bad_input(
+    converter: Converter, kind: str, given: Any, guide: Any, error: type[Exception], match: str
+) -> None:
+    convert_face = partial(converter.convert_face, aligned=True)
+    with pytest.raises(error, match=match):
+        {"face": convert_face, "voice": converter.convert_voice}[kind](given, **guide)
 
 
 class OtherVocoder(Vocoder):
@@ -289,14 +250,14 @@ class OtherVocoder(Vocoder):
         raise NotImplementedError
 
 
-def test_a_vocoder_of_another_contract_is_refused() -> None:
-    with pytest.raises(DataError, match=r"vocoder other.*fmin is 0\.0"):
-        Converter(loaded(), vocoder=OtherVocoder(name="other"))
-
-
-def test_an_unknown_device_is_refused() -> None:
-    with pytest.raises(ConfigError, match="nonsense"):
-        Converter(loaded(), device="nonsense")
+def test_vocoders_and_devices_that_do_not_fit_are_refused() -> None:
+    for given, match in (
+        ({"vocoder": OtherVocoder(name="other")}, r"vocoder other.*fmin is 0\.0"),
+        ({"vocoder": "wavenet"}, "vocoder is 'wavenet'"),
+        ({"device": "nonsense"}, "nonsense"),
+    ):
+        with pytest.raises((ConfigError, DataError), match=match):
+            Converter(loaded(), **given)
 
 
 def test_an_image_only_checkpoint_converts_no_voice() -> None:
@@ -330,8 +291,8 @@ def test_samples_of_corpora_apart(tmp_path: Path) -> None:
     images = make_store(tmp_path, corpus="pictures", kind="image")
     voices = make_store(tmp_path, corpus="voices", kind="audio")
     drawn = convert.samples([images, voices], count=3)
-    assert [e.face is not None for e in drawn] == [True] * 3 + [False] * 3
-    assert [e.waveform is not None for e in drawn] == [False] * 3 + [True] * 3
+    shown = [(e.face is not None, e.waveform is not None) for e in drawn]
+    assert shown == [(True, False)] * 3 + [(False, True)] * 3
     with pytest.raises(DataError, match="no voice of known gender in split 'val'"):
         sample.examples([images], modality="voice", split="val")
 

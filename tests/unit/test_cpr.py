@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import json
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from tests.unit.store_factory import make_store
+from xfavot.data.store import Store
 from xfavot.errors import DataError
 from xfavot.evaluation import cpr
+from xfavot.evaluation.cpr import Triplet
 
 pytest.importorskip("scipy")
 
@@ -20,10 +29,9 @@ def answer(evaluator: str, triplet: str, right: bool, **changes: Any) -> dict[st
 
 
 def test_wilson_and_the_exact_test_are_the_textbook_ones() -> None:
-    found = cpr.binomial(8, 10)
-    assert found["wilson_low"] == pytest.approx(0.4902, abs=1e-4)
-    assert found["wilson_high"] == pytest.approx(0.9433, abs=1e-4)
-    assert found["p"] == pytest.approx(2 * (45 + 10 + 1) / 1024)
+    expected = {"wilson_low": 0.4902, "wilson_high": 0.9433}
+    expected |= dict.fromkeys(("p", "p_holm"), 2 * (45 + 10 + 1) / 1024)
+    assert cpr.binomial(8, 10) == pytest.approx(expected, abs=1e-4)
     assert cpr.binomial(5, 10)["p"] == pytest.approx(1.0)
 
 
@@ -87,3 +95,182 @@ def test_no_answer_and_an_answer_given_twice_are_refused() -> None:
         cpr.cpr_rows([], dataset="mini", seed=0)
     with pytest.raises(DataError, match="1 of them given twice"):
         cpr.cpr_rows([answer("1", "t", True), answer("1", "t", False)], dataset="mini", seed=0)
+
+
+GENDERS = "fffmmm"
+FORMS = ("faces", "outputs")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    root = tmp_path_factory.mktemp("triplets")
+    made = make_store(root, genders=GENDERS, clips=5, splits=("train", "train", "val"), seconds=0.8)
+    people = {
+        f"toy/s{n + 1}": {"gender": g, "age": n / 6, "size": (n % 3) / 3, "liveliness": (n % 2) / 2}
+        for n, g in enumerate(GENDERS)
+    }
+    (made.path / "factors.json").write_text(json.dumps({"people": people, "faces": []}), "utf-8")
+    return made
+
+
+def speaker_of(store: Store, sample: Any) -> str:
+    """Whose recorded face or voice it is."""
+    for item in store.items:
+        waves = [store.waveform(item)]
+        for real in waves + [store.face(item, i) for i in range(item.face_count)]:
+            if real.shape == sample.shape and np.array_equal(real, sample):
+                return item.speaker
+    raise AssertionError("no sample of the store")
+
+
+class Echo:
+    """A converter that returns the reference's mark and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+
+    def convert_face(self, face: Any, **guidance: Any) -> Any:
+        self.asked.append({"source": face, **guidance})
+        mark = np.full((64, 64, 3), len(self.asked) % 256, np.uint8)
+        return SimpleNamespace(image=mark)
+
+    def convert_voice(self, voice: Any, **guidance: Any) -> Any:
+        self.asked.append({"source": voice, **guidance})
+        return SimpleNamespace(waveform=np.full(len(voice), len(self.asked) / 100, np.float32))
+
+
+@pytest.mark.parametrize("task", cpr.TASKS)
+@pytest.mark.parametrize("form", FORMS)
+def test_ground_truth_is_of_the_person_and_of_somebody_else(
+    store: Store, task: str, form: str
+) -> None:
+    drawn = cpr.ground_truth([store], task=task, form=form, count=12, seed=1)
+    assert Counter(t.sexes for t in drawn) == {"one sex": 6, "both sexes": 6}
+    assert Counter(t.people[0] for t in drawn) == {f"toy/s{n}": 2 for n in range(1, 7)}
+    for one in drawn:
+        assert speaker_of(store, one.prompt) == speaker_of(store, one.match) == one.people[0]
+        assert speaker_of(store, one.other) == one.people[1] != one.people[0]
+        assert cpr.is_face(one.prompt) is (task == "i2a" and form == "outputs")
+        assert cpr.is_face(one.match) is cpr.is_face(one.other)
+        assert cpr.is_face(one.match) is not cpr.is_face(one.prompt)
+    again = cpr.ground_truth([store], task=task, form=form, count=12, seed=1)
+    assert [t.people for t in again] == [t.people for t in drawn]
+
+
+def test_a_face_follows_two_voices_and_shown_with_the_first(store: Store) -> None:
+    echo = Echo()
+    how: Any = {"system": "m", "task": "a2i", "form": "faces", "count": 6, "seed": 0}
+    drawn = list(cpr.converted(echo, [store], **how))
+    for number, one in enumerate(drawn):
+        first, second = echo.asked[2 * number : 2 * number + 2]
+        np.testing.assert_array_equal(first["source"], second["source"])
+        np.testing.assert_array_equal(one.prompt, first["voice_reference"])
+        assert speaker_of(store, first["voice_reference"]) == one.people[0]
+        assert speaker_of(store, second["voice_reference"]) == one.people[1]
+        assert speaker_of(store, first["source"]) not in one.people
+        assert (first["gender"], second["gender"]) == one.genders
+        assert (one.match[0, 0, 0], one.other[0, 0, 0]) == (2 * number + 1, 2 * number + 2)
+
+
+def test_a_voice_is_heard_with_its_face_or_shown_beside_another_voice(store: Store) -> None:
+    found = {}
+    for form in FORMS:
+        echo = Echo()
+        how: dict[str, Any] = {"system": "m", "task": "i2a", "count": 2, "seed": 0}
+        found[form] = list(cpr.converted(echo, [store], form=form, **how))  # type: ignore[arg-type]
+    for heard, shown in zip(*found.values(), strict=True):
+        assert heard.people == shown.people  # the same questions in either form
+        np.testing.assert_array_equal(heard.prompt, shown.match)
+        np.testing.assert_array_equal(heard.match, shown.prompt)
+        assert speaker_of(store, heard.match) == heard.people[0]
+        assert speaker_of(store, heard.other) == heard.people[1]
+        assert not np.array_equal(shown.match, shown.other)
+
+
+def test_faces_and_voices_of_different_people_can_be_asked_but_have_no_truth(
+    tmp_path: Path,
+) -> None:
+    faces = make_store(tmp_path, corpus="f", kind="image", genders="fm", known_speakers=False)
+    voices = make_store(tmp_path, corpus="v", kind="audio", genders="fm")
+    both = [faces, voices]
+    assert cpr.ground_truth(both, task="a2i", form="faces", count=3, seed=0) == []
+    for task in cpr.TASKS:
+        made = cpr.converted(Echo(), both, system="m", task=task, form="faces", count=3, seed=0)  # type: ignore[arg-type]
+        assert len(list(made)) == 3
+    how: Any = {"system": "m", "task": "i2a", "form": "faces", "count": 1, "seed": 0}
+    with pytest.raises(DataError, match=r"0 people with a face as reference"):
+        next(cpr.converted(Echo(), [voices], **how))  # type: ignore[arg-type]
+
+
+def test_the_split_is_the_first_with_two_people(tmp_path: Path) -> None:
+    assert cpr.split_of([make_store(tmp_path, corpus="a")]) == "val"
+    lone = make_store(tmp_path, corpus="b", genders="f", splits=("val",))
+    assert cpr.split_of([lone]) == "train"
+    more = make_store(tmp_path, corpus="c", genders="fm", splits=("unseen",))
+    assert cpr.split_of([lone, more]) == "unseen"
+
+
+def toy(task: str, prompt: Any, match: Any, other: Any, *people: str) -> Triplet:
+    fields: Any = {"people": people or ("toy/s1", "toy/s6"), "genders": ("f", "m")}
+    return Triplet(system="m", task=task, prompt=prompt, match=match, other=other, **fields)
+
+
+def test_the_larger_margin_decides_and_equal_ones_count_half() -> None:
+    voice, fits, odd = np.ones(9, np.float32), np.ones((2, 2, 3), np.uint8), np.zeros((2, 2, 3))
+    drawn = [toy("a2i", voice, *pair) for pair in ((fits, odd), (odd, fits), (fits, fits))]
+    drawn.append(toy("i2a", fits, voice, voice * 0))
+    raters = {"toy": lambda t: float(t.match.max()) - float(t.other.max())}
+    rows = cpr.automatic_rows(drawn, raters, dataset="d", seed=0)
+    found = {(r["task"], r["metric"]): r["value"] for r in rows}
+    assert found["a2i", "automatic CPR, by toy"] == 0.5
+    assert found["i2a", "automatic CPR, a woman and a man, by toy"] == 1.0
+
+
+def test_hidden_factors_are_read_of_what_the_task_made(store: Store) -> None:
+    rater = cpr.factor_rater(store)
+    draw = {"form": "faces", "count": 18, "seed": 0}
+    drawn = [t for task in cpr.TASKS for t in cpr.ground_truth([store], task=task, **draw)]
+    rows = cpr.automatic_rows(drawn, {"toy": rater}, dataset="toy", seed=0)
+    whole = {r["task"]: r["value"] for r in rows if r["metric"] == "automatic CPR, by toy"}
+    assert min(whole["a2i"], whole["i2a"]) > 0.9
+    first = {item.speaker: item for item in reversed(store.items)}
+    face, far = (store.face(first[f"toy/s{n}"]) for n in (1, 6))
+    voice = store.waveform(store.items[0])
+    silent = np.zeros(24000, np.float32)
+    assert rater(toy("a2i", silent, face, far)) > 0  # the prompt is known, not read
+    assert rater(toy("a2i", voice, far, face)) < 0
+    flat = np.zeros((128, 128, 3), np.uint8)
+    assert rater(toy("i2a", voice, flat, flat)) > 0  # here the candidates are known
+
+
+def test_raters_are_those_that_stores_and_models_allow(store: Store, tmp_path: Path) -> None:
+    plain = make_store(tmp_path, corpus="plain")
+    models: Any = {
+        "m": SimpleNamespace(has=lambda kind: True),
+        "image_only": SimpleNamespace(has=lambda kind: kind == "face"),
+    }
+    raters = ["the hidden factors", "the style encoders of m"]
+    assert list(cpr.raters_of([store], models)) == raters
+    assert list(cpr.raters_of([plain], models)) == raters[1:]
+    with pytest.raises(DataError, match=r"hidden factors of .* cannot be read"):
+        cpr.factor_rater(plain)
+    person = {"gender": "f", "age": 0.5, "size": 0.5, "liveliness": 0.5}
+    (plain.path / "factors.json").write_text(json.dumps({"people": {"plain/s1": person}}), "utf-8")
+    with pytest.raises(DataError, match="nothing of plain/s2"):
+        cpr.factor_rater(plain)
+
+
+def test_styles_of_both_are_made_with_the_gender_of_the_prompt() -> None:
+    calls: list[Any] = []
+
+    def style(sample: Any, **how: Any) -> Any:
+        calls.append(how)
+        return SimpleNamespace(vector=torch.tensor([[1.0, float(sample.mean())]]))
+
+    model: Any = SimpleNamespace(style_of_face=style, style_of_voice=style)
+    rater = cpr.style_rater(model)
+    voice = np.full(100, 3.0, np.float32)
+    near, far = np.full((2, 2, 3), 3.0), np.full((2, 2, 3), -3.0)
+    assert rater(toy("a2i", voice, near, far)) > 0
+    assert rater(toy("a2i", voice, far, near)) < 0
+    assert {how["gender"] for how in calls} == {"f"}

@@ -1,8 +1,7 @@
-"""Evaluation: retrieval, what a conversion carries, classifiers that are kept, tidy tables."""
+"""Verification against scikit-learn, retrieval, the bootstrap, what was learnt, its classifiers."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from functools import partial
 from pathlib import Path
@@ -10,30 +9,133 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.unit import test_convert
 from tests.unit.store_factory import make_store
-from xfavot.config import ModelConfig, RunConfig
 from xfavot.data.store import Store, mel_statistics
 from xfavot.errors import DataError, WeightsError
-from xfavot.evaluation import classifiers, learning, rows
-from xfavot.evaluation.classifiers import (
-    Labelled,
-    People,
-    Reading,
-    VoiceClassifier,
-    crop,
-    people_of,
-    speakers_of,
-)
+from xfavot.evaluation import classifiers, learning, matching, rows
+from xfavot.evaluation.classifiers import Labelled, People, Reading
 from xfavot.evaluation.learning import Grid, measures, random_difference, spread
-from xfavot.evaluation.matching import StyleSpace, draw_each, means, retrieval
-from xfavot.models.content import ContentNetwork
-from xfavot.models.f0 import F0Network
-from xfavot.models.xfavot import XFaVoT
 from xfavot.training.checkpoint import LoadedModel
+
+metrics = pytest.importorskip("sklearn.metrics")
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("weighed", [False, True])
+def test_area_is_that_of_scikit_learn(ties: bool, weighed: bool) -> None:
+    rng = np.random.default_rng(0)
+    same = rng.random(3000) < 0.1
+    score = rng.normal(size=3000) + same
+    score = np.round(score, 1) if ties else score
+    weight = rng.integers(0, 4, 3000).astype(float) if weighed else None
+    *_, (area, equal) = matching.roc_measures(score, same, [] if weight is None else [weight])
+    assert area == pytest.approx(
+        metrics.roc_auc_score(same, score, sample_weight=weight), abs=1e-12
+    )
+    false, true, _ = metrics.roc_curve(same, score, sample_weight=weight, drop_intermediate=False)
+    grid = np.linspace(0, 1, 200_001)
+    nearest = np.argmin(np.abs(grid - (1 - np.interp(grid, false, true))))
+    assert equal == pytest.approx(grid[nearest], abs=2e-5)
+
+
+def test_curve_by_hand() -> None:
+    score, same = np.array([0.9, 0.8, 0.7, 0.1]), np.array([True, False, True, False])
+    whole, nothing = matching.roc_measures(score, same, [np.array([0.0, 1.0, 0.0, 1.0])])
+    assert whole == (0.75, 0.5)
+    assert np.isnan(nothing).all()
+    assert matching.roc_measures(np.zeros(4), same) == [(0.5, 0.5)]
+    assert matching.roc_measures(np.array([1.0, 0.0]), np.array([True, False])) == [(1.0, 0.0)]
+    for bad, kinds in (([0.1, 0.2], [True] * 2), ([0.1, 0.2], [False] * 2), ([np.nan, 1], [1, 0])):
+        with pytest.raises(DataError, match="pairs of one person"):
+            matching.roc_measures(np.array(bad), np.array(kinds, bool))
+
+
+def test_recall_at_k_by_hand() -> None:
+    similarity = torch.tensor([[0.9, 0.5, 0.1]] * 3)
+    who = torch.tensor([0, 1, 2])
+    for k, found in ((1, [True, False, False]), (2, [True, True, False]), (9, [True] * 3)):
+        assert matching.hits(similarity, who, k=k).tolist() == found
+    allowed = torch.tensor([[True, True, True], [False, True, True], [True, False, True]])
+    for k, found in ((1, [True, True, False]), (2, [True] * 3)):
+        assert matching.hits(similarity, who, allowed, k=k).tolist() == found
+    assert matching.hits(similarity.expand(4, -1, -1), who).shape == (4, 3)
+
+
+def named_people(count: int, each: int) -> tuple[list[str], dict[str, str]]:
+    """The names of so many samples of so many people, and their sex, in turn."""
+    who = [f"p{number:02}" for number in range(count) for _ in range(each)]
+    return who, {name: "fm"[int(name[1:]) % 2] for name in who}
+
+
+def rows_of(faces: torch.Tensor, voices: torch.Tensor, people: int) -> list[dict[str, Any]]:
+    """Rows of faces and of as many voices, each person's beside each other."""
+    n = len(faces)
+    styles = torch.nn.functional.normalize(torch.cat([faces, voices]).double(), dim=1).numpy()
+    speaker = np.tile(np.repeat(np.arange(people), n // people), 2)
+    kind, (_, gender) = np.repeat(["face", "voice"], n), named_people(people, 1)
+    return matching.cross_modal_rows(
+        matching.StyleSpace(styles, kind, speaker, [*gender], [*gender.values()]), seed=0
+    )
+
+
+def test_perfect_and_blind_vectors() -> None:
+    rng = torch.Generator().manual_seed(0)
+    centre = torch.randn(12, 32, generator=rng).repeat_interleave(3, 0)
+    good = rows_of(centre, centre, 12)
+    value = {(row["direction"], row["metric"]): row["value"] for row in good}
+    assert value["", "verification AUC, all pairs"] == 1.0
+    assert value["", "verification EER, pairs of one sex"] == 0.0
+    assert value["face to voice", "R@1"] == value["voice to face", "R@5 within one sex"] == 1.0
+    faces, voices = torch.randn(2, 36, 32, generator=rng)
+    for row in rows_of(faces, voices, 12):
+        assert row["ci_low"] <= row["value"] <= row["ci_high"]
+        assert row["ci_low"] < row["chance"] + 0.15
+        assert row["people"] == 12
+    chance = {r["metric"]: r["chance"] for r in good if r["direction"] == "face to voice"}
+    assert chance == pytest.approx(
+        {"R@1": 1 / 12, "R@5": 5 / 12, "R@1 within one sex": 1 / 6, "R@5 within one sex": 5 / 6}
+    )
+
+
+def test_sex_alone_separates_all_pairs_but_none_of_one_sex() -> None:
+    who, gender = named_people(8, 2)
+    vector = torch.tensor([[1.0, 0.0] if gender[name] == "f" else [0.0, 1.0] for name in who])
+    rows = rows_of(vector, vector, 8)
+    value = {row["metric"]: row["value"] for row in rows}
+    assert value["verification AUC, all pairs"] > 0.75
+    assert value["verification AUC, pairs of one sex"] == 0.5
+
+
+def test_without_genders_only_all_pairs_and_the_seed_decides_the_interval() -> None:
+    score = np.eye(4) + 0.1 * np.arange(16).reshape(4, 4) / 16
+    rows = matching.pair_rows(score, list("abcd"), list("abcd"), {}, seed=0)
+    names = [f"verification {name}, all pairs" for name in ("AUC", "EER")]
+    assert [row["metric"] for row in rows] == names
+    assert (rows[0]["value"], rows[0]["n"]) == (1.0, 16)
+    score, (who, _) = np.random.default_rng(1).normal(size=(24, 24)), named_people(6, 4)
+    low = [matching.pair_rows(score, who, who, {}, seed=s)[0]["ci_low"] for s in (0, 0, 1)]
+    assert low[0] == low[1] != low[2]
+
+
+def test_interval_of_a_mean_covers_and_grows_with_likeness_inside_people() -> None:
+    rng = np.random.default_rng(0)
+    who, _ = named_people(20, 10)
+    own = dict(zip(sorted(set(who)), rng.normal(size=20), strict=True))
+    widths = []
+    for values in ([own[name] for name in who], list(rng.normal(size=200))):  # alike, apart
+        found: Any = rows.ratio([(x, 1.0, one) for x, one in zip(values, who, strict=True)], seed=0)
+        assert found["ci_low"] < np.mean(values) < found["ci_high"]
+        widths.append(found["ci_high"] - found["ci_low"])
+    assert widths[0] > 2 * widths[1]
+    assert rows.ratio([(1, 2, "a"), (2, 8, "a")], seed=0)["ci_low"] is None
+    assert rows.ratio([(1, 2, "a"), (2, 8, "b")], seed=0)["value"] == 0.3
+
 
 SIZE, FRAMES = 16, 80
 
@@ -54,32 +156,20 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def loaded(store: Store, path: Path, **train: Any) -> LoadedModel:
-    torch.manual_seed(0)
-    image = {"image_size": SIZE, "image_width": 4, "image_max_width": 8, "image_levels": 2}
-    audio = {"mel_frames": FRAMES, "audio_width": 4, "audio_max_width": 8, "speakers": 4}
-    frozen = {"f0_width": 4, "f0_channels": 4, "content_width": 8, "content_channels": 4}
-    styles = {"style_dim": 8, "latent_dim": 4, "mapping_width": 8}
-    model = ModelConfig(**image, **audio, **frozen, **styles)
-    cfg = RunConfig(name="toy", model=model)
-    loss = dataclasses.replace(cfg.loss, xm=0.0)
-    cfg = dataclasses.replace(cfg, loss=loss, train=dataclasses.replace(cfg.train, **train))
-    networks = {
-        "nets": XFaVoT(model),
-        "f0": F0Network.from_config(model),
-        "content": ContentNetwork.from_config(model, depth=1),
-    }
-    return LoadedModel(
-        **{name: net.requires_grad_(False).eval() for name, net in networks.items()},
+    made = test_convert.loaded({"image_size": SIZE, "speakers": 4})
+    cfg = made.config
+    loss, changed = dataclasses.replace(cfg.loss, xm=0.0), dataclasses.replace(cfg.train, **train)
+    return dataclasses.replace(
+        made,
         standardiser=mel_statistics([store], split="train"),
-        config=cfg,
-        speakers=tuple(speakers_of([store], ["train"])),
-        step=7,
+        config=dataclasses.replace(cfg, loss=loss, train=changed),
+        speakers=tuple(classifiers.speakers_of([store], ["train"])),
         path=path / "runs" / "toy" / "checkpoints" / "step_7",
     )
 
 
 def people(store: Store, split: str) -> People:
-    return people_of([store], split, speakers_of([store], ["val"]), SIZE)
+    return classifiers.people_of([store], split, classifiers.speakers_of([store], ["val"]), SIZE)
 
 
 def test_the_protocol_gives_every_row_and_keeps_classifiers(store: Store, tmp_path: Path) -> None:
@@ -115,14 +205,13 @@ def test_a_model_of_faces_alone_and_a_store_without_both_sexes(
     found = learning.evaluate_learning(model, [store], **how)
     assert {row["task"] for row in found} == {"judge of faces", "i2i", "z2i"}
     women = make_store(tmp_path, genders="ff", clips=3, seconds=1.1)
-    assert learning.measure_and_save(model, [women], **how) is None
+    assert learning.evaluate_learning(model, [women], **how) == []
     assert "expected women and men" in said[-1]
-    assert not learning.results_folder(model).exists()
 
 
 def test_people_are_those_of_the_split(store: Store) -> None:
     held_out = people(store, "val")
-    assert held_out.speakers == ("toy/s1", "toy/s2", "toy/s3", "toy/s4")
+    assert held_out.speakers == tuple(f"toy/s{n}" for n in range(1, 5))
     assert held_out.gender.tolist() == [0, 0, 1, 1]
     assert held_out.faces.x.shape == (4 * 2, 3, SIZE, SIZE)
     assert held_out.faces.speaker.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
@@ -132,14 +221,14 @@ def test_people_are_those_of_the_split(store: Store) -> None:
     assert voices.x.shape == (8, 80, FRAMES)
     assert voices.gender.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
     with pytest.raises(DataError, match="faces of toy are not stored at a multiple of 10 pixels"):
-        people_of([store], "val", speakers_of([store], ["val"]), 10)
+        classifiers.people_of([store], "val", classifiers.speakers_of([store], ["val"]), 10)
 
 
 def test_crop_places_and_reflection() -> None:
     clip = torch.arange(10.0).expand(80, 10)
-    assert crop(clip, 4, 0.0)[0].tolist() == [0, 1, 2, 3]
-    assert crop(clip, 4, 1.0)[0].tolist() == [6, 7, 8, 9]
-    assert crop(clip, 12, 0.5)[0].tolist() == [*range(10), 8, 7]
+    assert classifiers.crop(clip, 4, 0.0)[0].tolist() == [0, 1, 2, 3]
+    assert classifiers.crop(clip, 4, 1.0)[0].tolist() == [6, 7, 8, 9]
+    assert classifiers.crop(clip, 12, 0.5)[0].tolist() == [*range(10), 8, 7]
 
 
 def test_retrieval_of_known_styles() -> None:
@@ -148,8 +237,8 @@ def test_retrieval_of_known_styles() -> None:
 
     def rows_of(faces: Any, voices: Any) -> Any:
         kind, both = np.repeat(["face", "voice"], 8), np.concatenate([faces, voices])
-        space = StyleSpace(both, kind, np.tile(speaker, 2), list("abcd"), genders)
-        return retrieval(space, seed=0)
+        space = matching.StyleSpace(both, kind, np.tile(speaker, 2), list("abcd"), genders)
+        return matching.retrieval(space, seed=0)
 
     perfect = rows_of(own, 3 * own)
     assert [row["value"] for row in perfect] == [1.0] * 8
@@ -157,14 +246,6 @@ def test_retrieval_of_known_styles() -> None:
     by_sex = np.eye(2)[speaker // 2] + 1e-3 * np.eye(4)[speaker[::-1]][:, :2]
     only_sex = rows_of(by_sex, by_sex)
     assert all(row["chance"] == (0.5 if "within" in row["metric"] else 0.25) for row in only_sex)
-
-
-def test_means_and_draws_are_of_every_speaker() -> None:
-    speaker, half = torch.tensor([1, 0, 1]), 2**-0.5
-    style = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-    torch.testing.assert_close(means(style, speaker, 2), torch.tensor([[0.0, 1.0], [half, half]]))
-    drawn = draw_each(speaker, 2, 50, torch.Generator().manual_seed(0))
-    assert (set(drawn[:, 0].tolist()), set(drawn[:, 1].tolist())) == ({1}, {0, 2})
 
 
 class Oracle(nn.Module):
@@ -225,7 +306,9 @@ def test_classifiers_learn_what_is_plain(store: Store, monkeypatch: pytest.Monke
     train = people(store, "train")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        voice = VoiceClassifier(speakers=4, statistics=mel_statistics([store], split="train"))
+        voice = classifiers.VoiceClassifier(
+            speakers=4, statistics=mel_statistics([store], split="train")
+        )
         classifiers.fit(voice, partial(classifiers.voice_batch, train, FRAMES), steps=25)
     held_out = people(store, "val").voices(FRAMES)
     heard = classifiers.read(voice.eval(), held_out.x).gender.argmax(1)
@@ -241,17 +324,6 @@ def test_augmentation_is_a_function_of_its_generator() -> None:
         assert one.shape == sample.shape
 
 
-def test_rows_say_whether_a_goal_is_met() -> None:
-    for value, known, met in (
-        (0.5, {}, None),
-        (0.5, {"goal": 0.5}, True),
-        (0.6, {"goal": 0.5, "sense": rows.AT_MOST}, False),
-    ):
-        assert rows.row("a2i", "voice", "m", value, 3, **known)["met"] is met  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="finite"):
-        rows.row("a2i", "voice", "m", float("nan"), 3)
-
-
 def test_table_is_written_whole(tmp_path: Path) -> None:
     made = [
         {**rows.row("a2i", "voice", "identity", 1 / 3, 12, chance=0.25, goal=0.4), "step": 5},
@@ -262,11 +334,11 @@ def test_table_is_written_whole(tmp_path: Path) -> None:
     assert "step 5" in text
     assert "1 of 2 goals met" in text
     assert "| a2i | voice | identity | 0.333 | 12 | 0.250 | | >= 0.4 | **no** |" in text
-    with table.with_suffix(".csv").open(encoding="utf-8", newline="") as file:
-        read = list(csv.DictReader(file))
-    assert read[0]["value"] == repr(1 / 3)
-    assert (read[0]["judge"], read[0]["met"]) == ("", "False")
+    read = pd.read_csv(table.with_suffix(".csv"), dtype=str, keep_default_na=False)
+    assert list(read.loc[0, ["value", "judge", "met"]]) == [repr(1 / 3), "", "False"]
     assert sorted(p.name for p in table.parent.iterdir()) == ["learning.csv", "learning.md"]
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
         rows.save(made, tmp_path / "file" / "below")
+    with pytest.raises(DataError, match="finite"):
+        rows.row("a2i", "voice", "m", float("nan"), 3)

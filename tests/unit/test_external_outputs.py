@@ -135,12 +135,6 @@ def test_relative_paths_optional_columns_and_blank_lines(files: Path) -> None:
     assert first.source == files.with_name("s.wav")
     assert (first.transcript, first.who) == ("hello, you", "p1")
     assert (second.reference, second.speaker, second.who) == (None, "", str(first.source))
-    assert manifest.utterances([first, second]) == {"p1": [files.with_name("r.wav")]}
-    groups = manifest.groups_of([first, second], dataset="d", size=8)
-    assert [(one.names["system"], one.names["task"]) for one in groups] == [
-        *(("ours", "a2a"), ("ours", "z2a")),
-        *(("ground truth", "sources"), ("ground truth", "references")),
-    ]
     mixed = "Model,output,task,reference,source\nm,o1.wav,a2a,r.wav,s.wav\n"
     files.write_bytes(mixed.encode("utf-8-sig"))
     (row,) = manifest.read(files)
@@ -192,11 +186,10 @@ def test_faults_of_a_list(files: Path, text: str | bytes | None, expected: str) 
 def test_voices(evaluation: Evaluation) -> None:
     scores, _ = evaluation.results()
     found = values(evaluation)
-    assert found["unusable_outputs"] == pytest.approx(2 / 6)
+    exact = {"unusable_outputs": 2 / 6, "word_error": 1 / 6, "gender_agreement_f0": 1.0}
+    exact["speaker verification AUC, all pairs"] = 1.0
+    assert {name: found[name] for name in exact} == pytest.approx(exact)
     assert found["speaker_similarity"] > 0.99
-    assert found["word_error"] == pytest.approx(1 / 6)
-    assert found["gender_agreement_f0"] == 1.0
-    assert found["speaker verification AUC, all pairs"] == 1.0
     assert found["f0_correlation"] > 0.9  # one melody, whatever the pitch
     assert 0 < found["content_likeness"] <= 1
     assert "nisqa" not in found
@@ -211,6 +204,7 @@ def test_voices(evaluation: Evaluation) -> None:
     assert table["value"].isna().all()
     assert set(table["metric"]) == {"nisqa", "nisqa_tts"}
     words = evaluation.measure("word_error")
+    assert list(words["task"]) == ["a2a"] * 2 + ["sources"] * 2
     assert list(words["metric"]) == ["word_error", "character_error"] * 2
     assert words["definition"].str.contains("heard by pocketsphinx_grid").all()
     assert opened(Path(evaluation.cfg.manifest), "f0").measure("fid").empty
@@ -225,10 +219,13 @@ def test_a_manifest_without_transcripts_or_people(folder: Path) -> None:
         listed(folder / "bare.csv", *rows), "verification, word_error, speaker_similarity, f0"
     )
     missing = reasons(evaluation)
-    assert "no transcript" in missing["a2a", "word_error"][0]
-    assert "fill the column speaker" in missing["a2a", "speaker verification"][0]
-    assert "a latent code is nobody's" in missing["z2a", "speaker_similarity"][0]
-    assert "sex of the reference is not known" in missing["z2a", "gender_agreement_f0"][0]
+    for task, metric, reason in (
+        ("a2a", "word_error", "no transcript"),
+        ("a2a", "speaker verification", "fill the column speaker"),
+        ("z2a", "speaker_similarity", "a latent code is nobody's"),
+        ("z2a", "gender_agreement_f0", "sex of the reference is not known"),
+    ):
+        assert reason in missing[task, metric][0]
     scores, _ = evaluation.results()
     (one,) = [r for r in scores if (r["task"], r["metric"]) == ("a2a", "speaker_similarity")]
     assert (one["n"], one["ci_low"]) == (1, None)  # one row, no interval
@@ -265,8 +262,7 @@ def test_one_file_that_fails_is_that_rows_failure(
     failing["speaker verification"] = failing["speaker_similarity"]
     for metric, part in failing.items():
         reason, count = missing["a2a", metric]
-        assert part in reason
-        assert count == 1
+        assert (part in reason, count) == (True, 1)
 
 
 def test_finished_scores_survive_a_kill(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,7 +315,7 @@ def faces(folder: Path, task: str, source: str = "face_anna") -> Path:
 
 
 def test_audio_guided_faces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    evaluation = opened(faces(folder, "a2i"), "verification, fid, lpips")
+    evaluation = opened(faces(folder, "a2i"), "verification")
     assert "no verifier was given" in evaluation.measure("verification")["reason"][0]
     (folder / "out_face_dirk.png").write_bytes(b"<html>")
     evaluation = opened(folder / "a2i.csv", "verification, fid, lpips")
@@ -371,8 +367,8 @@ def test_pictures_that_are_none_leave_the_others_measured(
     assert counts == {"unusable_outputs": 4, "fid_test": 4, "contour_f": 3, "face_found": 3}
     missing = reasons(evaluation)
     for metric in ("contour_f", "face_found", "fid_test"):
-        assert "face_anna" in missing["i2i", metric][0]
-        assert missing["i2i", metric][1] == 1
+        reason, count = missing["i2i", metric]
+        assert ("face_anna" in reason, count) == (True, 1)
 
 
 def test_style_encoders_say_what_fits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("pandas")
+from PIL import Image
 
 from tests.unit.store_factory import make_store
 from tests.unit.test_mini import FRONTAL
-from tools import mini_quality
+from tools import mini_quality, mini_sheet
 from tools.mini_quality import FACE, VOICE, face, formant_shift, voice
 from xfavot.data.store import Item, Store
 from xfavot.errors import DataError
+from xfavot.mini.draw import draw_face
 from xfavot.mini.people import people
 
 SAID = ("bin blue at f two now", "lay red by a zero soon", "set green in b one again")
@@ -28,21 +29,18 @@ def store_of(tmp_path: Path, *, genders: str = "ffmm", clips: int = 3) -> Store:
     store = make_store(tmp_path, corpus="mini", genders=genders, clips=clips, seconds=1.5)
     draw = np.random.default_rng(0)
     hidden = {
-        item.speaker: {"gender": item.gender, "age": draw.random(), "size": draw.random()}
-        | {"liveliness": draw.random()}
+        item.speaker: {"gender": item.gender}
+        | {name: draw.random() for name in ("age", "size", "liveliness")}
         for item in store.items[::clips]
     }
     faces = [{name: draw.random() for name in mini_quality.NUISANCE} for _ in store.faces]
     (store.path / "factors.json").write_text(json.dumps({"people": hidden, "faces": faces}))
-    items = (
-        dataclasses.replace(item, transcript=SAID[number % 3])
-        for number, item in enumerate(store.items)
-    )
-    return dataclasses.replace(store, items=tuple(items))
+    said = zip(store.items, itertools.cycle(SAID), strict=False)
+    items = tuple(dataclasses.replace(item, transcript=text) for item, text in said)
+    return dataclasses.replace(store, items=items)
 
 
 def test_word_error_is_counted_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("jiwer")
     store = store_of(tmp_path, clips=5)  # 20 clips, 120 words
 
     def hear(_store: Store, items: list[Item]) -> list[str]:
@@ -58,7 +56,6 @@ def test_word_error_is_counted_by_hand(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_verification_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("sklearn")
     radians = np.radians([0, 10, 16, 30, 90, 100, 180, 190])  # two clips of each of four speakers
     embeddings = np.column_stack([np.cos(radians), np.sin(radians)])
     monkeypatch.setattr(mini_quality, "_embed", lambda _store, _items: embeddings)
@@ -112,18 +109,14 @@ def test_formants_are_found_where_they_were_moved() -> None:
 def test_faces_show_what_was_drawn(
     measure: str, factor: str, low: Any, high: Any, by: float
 ) -> None:
-    pytest.importorskip("PIL")
-    from xfavot.mini.draw import draw_face
-
     who = dataclasses.replace(people(16, seed=0)[9], beard="")  # bald, clean forehead
     pose, found = dataclasses.replace(FRONTAL, light=0.0), []
     for value in (low, high):
-        change = {factor: value}
-        drawn = (
-            draw_face(who, dataclasses.replace(pose, **change))
-            if hasattr(pose, factor)
-            else draw_face(dataclasses.replace(who, **change), pose)
-        )
+        shown = [
+            dataclasses.replace(one, **{factor: value}) if hasattr(one, factor) else one
+            for one in (who, pose)
+        ]
+        drawn = draw_face(*shown)
         found.append(dict(zip(FACE, face(*drawn), strict=True))[measure])
     assert found[1] - found[0] > by
 
@@ -132,7 +125,6 @@ def test_faces_show_what_was_drawn(
 def test_factor_table_finds_what_was_put_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("sklearn")
     settings = {"NUISANCE": ("tone",), "HIDDEN": ("sex", "age", "size"), "FOLDS": 4}
     for name, value in (settings | {"BOOTSTRAPS": 30}).items():
         monkeypatch.setattr(mini_quality, name, value)
@@ -180,11 +172,6 @@ def test_factor_table_refuses_stores_it_cannot_read(tmp_path: Path) -> None:
 
 
 def test_the_sheet_shows_everybody_and_says_what(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    from PIL import Image
-
-    from tools import mini_sheet
-
     store = store_of(tmp_path)
     file = store.path / "factors.json"
     known = json.loads(file.read_text())

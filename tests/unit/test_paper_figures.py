@@ -26,8 +26,6 @@ from xfavot.config import RunConfig
 from xfavot.convert import Converter, Task, convert_grid
 from xfavot.data.store import Store
 from xfavot.errors import ConfigError
-from xfavot.evaluation import matching
-from xfavot.evaluation.matching import StyleSpace
 from xfavot.parameters import Figures
 from xfavot.viz.drawing import conversions
 from xfavot.viz.paper_figures import Material
@@ -116,38 +114,6 @@ def test_what_cannot_be_made_says_so(
     nobody = dataclasses.replace(at, avatars=())
     assert not nobody.has("Fig. 7", "avatar")
     assert "prepare_data.ipynb -p dataset avatars" in capsys.readouterr().out
-
-
-def space_of(faces: Any, voices: Any) -> StyleSpace:
-    """Two faces and two voices of each of two women and two men, at given places of the axes."""
-    styles = [row for axes in (faces, voices) for axis in axes for row in [np.eye(8)[axis]] * 2]
-    codes = np.tile(np.repeat(np.arange(4), 2), 2)
-    return StyleSpace(
-        styles=np.array(styles),
-        kind=np.repeat(["face", "voice"], 8),
-        speaker=codes,
-        speakers=("a", "b", "c", "d"),
-        genders=("f", "f", "m", "m"),
-    )
-
-
-def test_numbers_of_the_style_space() -> None:
-    together = {
-        (r["task"], r["metric"]): r["value"]
-        for r in matching.measures(space_of(range(4), range(4)))
-    }
-    assert together["styles", "silhouette by speaker"] == pytest.approx(1.0)
-    assert together["styles", "modality gap"] == pytest.approx(0.0)
-    assert together["styles", "cosine, face and voice of one person"] == pytest.approx(1.0)
-    assert together["styles", "cosine, of two people of one sex"] == pytest.approx(0.0)
-    assert together["face to voice", "R@1, gallery of single samples"] == 1.0
-    # a point has 7 of its kind, one of them itself again: a = 6/7; of the other 8, b = 6/8
-    assert together["styles", "silhouette by modality"] == pytest.approx((6 / 8 - 6 / 7) / (6 / 7))
-    apart = space_of(range(4), range(4, 8))
-    rows = {(r["task"], r["metric"]): r["value"] for r in matching.measures(apart)}
-    assert rows["styles", "modality gap"] == pytest.approx(np.sqrt(8) / 4)
-    assert rows["styles", "cosine, face and voice of one person"] == pytest.approx(0.0)
-    assert rows["styles", "silhouette by modality"] == pytest.approx(1 / 7)
 
 
 def test_parameters() -> None:

@@ -13,18 +13,24 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch import Tensor
 
+from tests.unit.store_factory import make_store
+from xfavot import report
 from xfavot.audio.f0 import world_f0
+from xfavot.audio.mel import MEL
+from xfavot.audio.vocoder import Vocoder
+from xfavot.data.store import Store
 from xfavot.errors import DataError, WeightsError
 from xfavot.evaluation import voice_networks as networks
 from xfavot.evaluation import voices
 from xfavot.evaluation.voice_networks import SpeakerEncoder
-from xfavot.evaluation.voices import CER, WER, count_errors, normalise, similarity
+from xfavot.evaluation.voices import CER, WER, count_errors, normalise
 
 RATE = 24_000
 
 
-def voice(hz: float = 120.0, seconds: float = 2.0, rate: int = RATE) -> np.ndarray:
+def sounding(hz: float = 120.0, seconds: float = 2.0, rate: int = RATE) -> np.ndarray:
     """A buzz through three formants, loud and quiet in turn: voiced to WORLD and to a detector."""
     t = np.arange(int(seconds * rate)) / rate
     buzz = sum(
@@ -50,7 +56,7 @@ def test_embedding_is_that_of_resemblyzer(encoder: SpeakerEncoder) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import resemblyzer
-    x = voice()
+    x = sounding()
     theirs = resemblyzer.VoiceEncoder("cpu", verbose=False)
     quiet = resemblyzer.preprocess_wav(at_30_dbfs(x), source_sr=RATE)  # without its pauses
     wanted = theirs.embed_utterance(at_30_dbfs(quiet))
@@ -58,12 +64,10 @@ def test_embedding_is_that_of_resemblyzer(encoder: SpeakerEncoder) -> None:
 
 
 def test_speaker_similarity_does_not_depend_on_level(encoder: SpeakerEncoder) -> None:
-    x = np.concatenate([voice(), np.zeros(RATE, np.float32)])
-    low, quiet, loud, high = map(encoder.embed, (x, 0.01 * x, 3.0 * x, voice(240)))
-    assert similarity(low, quiet) > 0.9999
-    assert similarity(low, loud) > 0.9999
-    assert similarity(low, high) < 0.95
-    assert similarity(low, low, high) == pytest.approx((1 + similarity(low, high)) / 2, abs=1e-6)
+    x = np.concatenate([sounding(), np.zeros(RATE, np.float32)])
+    low, quiet, loud, high = map(encoder.embed, (x, 0.01 * x, 3.0 * x, sounding(240)))
+    assert min(low @ quiet, low @ loud) > 0.9999
+    assert low @ high < 0.95
     for bad in (np.zeros(RATE), np.full(RATE, np.nan), np.zeros((2, 9)), np.zeros(0)):
         with pytest.raises(DataError, match="speaker similarity"):
             encoder.embed(bad.astype(np.float32))
@@ -75,7 +79,7 @@ MEASURES: dict[str, Callable[[], Any]] = {
     "resemblyzer": lambda: SpeakerEncoder().embed,
     "nisqa": lambda: networks.Nisqa(networks.NISQA),
     "nisqa_tts": lambda: networks.Nisqa(networks.NISQA_TTS),
-    "content": lambda: networks.ContentReader().read,
+    "content": networks.content_reader,
     "world": lambda: world_f0,
 }
 
@@ -87,7 +91,7 @@ def test_a_measure_is_a_function_of_its_clip_alone(name: str) -> None:
         measure = make()
     except WeightsError as error:
         pytest.skip(str(error))
-    clips = [voice(hz, seconds) for hz, seconds in ((100, 1.0), (230, 0.7), (150, 1.2))]
+    clips = [sounding(hz, seconds) for hz, seconds in ((100, 1.0), (230, 0.7), (150, 1.2))]
     in_order = [measure(clip) for clip in clips]
     backwards = [measure(clip) for clip in clips[::-1]][::-1]
     alone = make()(clips[-1])
@@ -116,7 +120,7 @@ def test_nisqa_over_shifts_is_quoted_beside_the_plain_score(
         return {"nisqa": 3.0 + len(heard) / 10, "nisqa_noisiness": 2.0}
 
     seconds = 1.0
-    monkeypatch.setattr(voices, "load_waveform", lambda file: voice(seconds=seconds))
+    monkeypatch.setattr(voices, "load_waveform", lambda file: sounding(seconds=seconds))
     rate = Mock(side_effect=network, metric="nisqa")
     found = {name: value for name, (value, _) in voices._quality(rate, Mock(), Mock()).items()}
     assert heard == [24_000, 23_760, 23_520, 23_280]
@@ -190,13 +194,10 @@ def test_files_of_an_espnet_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     torch.save(torch.nn.Linear(1, 1), folder / "exp" / "a.pth")  # a pickle that names a class
     with pytest.raises(WeightsError, match="was not run"):
         networks.Espnet(folder)
-
-
-@pytest.mark.parametrize("outside", ["../secret.pth", "exp/absent.pth"])
-def test_files_that_are_missing_or_elsewhere(tmp_path: Path, outside: str) -> None:
     (tmp_path / "secret.pth").write_text("x")
-    with pytest.raises(WeightsError, match=Path(outside).name):
-        networks.Espnet(espnet_model(tmp_path / "model", lm_file=outside))
+    for outside in ("../secret.pth", "exp/absent.pth"):  # elsewhere, missing
+        with pytest.raises(WeightsError, match=Path(outside).name):
+            networks.Espnet(espnet_model(tmp_path / Path(outside).stem, lm_file=outside))
 
 
 def test_agreement_by_hand() -> None:
@@ -217,15 +218,103 @@ def test_agreement_by_hand() -> None:
 
 
 def test_content_reader_and_likeness() -> None:
-    reader = networks.ContentReader()
-    heard, features = reader.read(voice(seconds=1.0))
+    read = networks.content_reader()
+    heard, features = read(sounding(seconds=1.0))
     assert isinstance(heard, str)
     assert features.dim() == 2
     assert voices.likeness(features, features) == pytest.approx(1, abs=1e-5)
-    _, noise = reader.read(np.random.default_rng(0).normal(0, 0.1, RATE).astype(np.float32))
+    _, noise = read(np.random.default_rng(0).normal(0, 0.1, RATE).astype(np.float32))
     assert voices.likeness(features, noise) < 0.95
     with pytest.raises(DataError, match="changes the rhythm"):
         voices.likeness(features, features[:, :20])
     assert voices.character_errors("Bin blue!", "bin glue") == (1, 8)
     with pytest.raises(DataError, match="no letter"):
         voices.character_errors("?", "a")
+
+
+widgets = pytest.importorskip("xfavot.viz.widgets")
+pytest.importorskip("pyworld")
+WITHOUT = {"splits": ("train", "val"), "clips": 4}
+
+
+class Played(Vocoder):
+    """A vocoder that plays a tone of the store's kind, whatever it is asked for."""
+
+    def __init__(self, name: str, hertz: float, gain: float = 1.0) -> None:
+        super().__init__(name=name)
+        self.hertz, self.gain = hertz, gain
+
+    def _decode(self, log_mel: Tensor, samples: int) -> Tensor:
+        time = torch.arange(samples) / MEL.sample_rate
+        turns = 2 * torch.pi * self.hertz * time
+        return self.gain * sum((0.2 * torch.sin(turns * h) / h for h in range(1, 6)), turns * 0)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    root = tmp_path_factory.mktemp("data")
+    return make_store(root, corpus="grid", kind="audio", genders="fmfm", seconds=0.8, **WITHOUT)
+
+
+def test_clips_are_held_out_and_of_women_and_men_in_turn(store: Store, tmp_path: Path) -> None:
+    made = voices.copies([Played("a", 100.0)], [store], clips=4)
+    assert [copy.clip.item.gender for copy in made] == ["f", "m", "f", "m"]
+    assert {copy.clip.item.split for copy in made} == {"val"}
+    assert len({copy.clip.item.id for copy in made}) == 4
+    assert made[0].label == "grid s1 (f)"
+    for copy in made:
+        lengths = {name: len(sound) for name, sound in copy.sounds.items()}
+        assert lengths == dict.fromkeys(("recording", "a"), copy.clip.item.sample_count)
+    short = make_store(tmp_path, corpus="short", kind="audio", genders="f", seconds=0.2)
+    with pytest.raises(DataError, match=r"without a clip of 0\.4 to 15 s"):
+        voices.copies([Played("a", 100.0)], [short])
+    assert voices.copies([], [store]) == ()
+    assert voices.copy_rows([]) == []
+
+
+def test_measures_of_known_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = Mock(side_effect=WeightsError("Resemblyzer is not installed"))
+    monkeypatch.setattr(networks, "SpeakerEncoder", absent)
+    store = make_store(tmp_path, corpus="grid", kind="audio", genders="f", seconds=0.8, **WITHOUT)
+    pitch = 210.0  # the factory's
+    pitches = {"same": pitch, "sharp": pitch * 2 ** (1 / 24), "octave": 2 * pitch}
+    played = [Played(name, hertz) for name, hertz in pitches.items()]
+    played.append(Played("silent", pitch, 0.0))
+    said: list[str] = []
+    made = voices.copies(played, [store], clips=2)
+    rows = voices.copy_rows(made, on_log=said.append)
+    assert said == ["speaker similarity is not available: Resemblyzer is not installed"]
+    found = {(row["system"], row["metric"]): row["value"] for row in rows}
+    assert {row["n"] for row in rows} == {2}
+    assert found["same", "f0_cents"] < 2
+    assert found["same", "voicing_error"] < 0.1
+    assert found["sharp", "f0_cents"] == pytest.approx(50.0, abs=2.0)
+    assert found["sharp", "gross_pitch_error"] < 0.05
+    assert found["octave", "gross_pitch_error"] > 0.95
+    assert found["silent", "voicing_error"] > 0.9
+    metrics = {metric for system, metric in found if system == "silent"}
+    assert metrics == {"log_mel_db", "voicing_error"}  # without pitch, no error of it
+    assert np.isfinite([*found.values()]).all()
+    for row in report.plain_rows("x", rows):
+        report.require_columns("x", row)
+    table = widgets.table(rows)  # a line a vocoder
+    assert table.loc[("grid", "val", "sharp"), "clips"] == 2
+    assert table.shape == (4, 1 + len({row["metric"] for row in rows}))
+
+
+def test_distance_of_mels_by_hand() -> None:
+    wave = 0.1 * torch.randn(12_000, generator=torch.Generator().manual_seed(0))
+    assert voices.mel_distance_db(wave, wave) == 0.0
+    assert voices.mel_distance_db(wave, 0.5 * wave) == pytest.approx(6.02, abs=0.01)
+    faint = wave + 1e-6 * torch.sin(2 * torch.pi * 3000 / MEL.sample_rate * torch.arange(12_000))
+    assert voices.mel_distance_db(wave, faint) < 0.01
+
+
+def test_speakers_are_compared_by_resemblyzer(store: Store) -> None:
+    pytest.importorskip("resemblyzer")
+    (copy,) = voices.copies([Played("a", 100.0)], [store], clips=1)
+    same = voices.Copy(copy.clip, copy.sounds | {"b": copy.sounds["recording"]})
+    rows = voices.copy_rows([same])
+    found = {r["system"]: r["value"] for r in rows if r["metric"] == "speaker_similarity"}
+    assert found["b"] == pytest.approx(1.0, abs=1e-5)
+    assert found["a"] < 0.999

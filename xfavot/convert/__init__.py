@@ -7,18 +7,11 @@
 Tasks are named guidance to output: ``Task.A2I`` converts a face after a voice.
 """
 
-from xfavot.convert.converter import Converter, Task
-from xfavot.convert.sheet import Grid, Panel, convert_grid, sample_grids
-from xfavot.data.sample import samples
-from xfavot.data.store import open_stores
-
-__all__ = [
-    "Converter",
-    "Grid",
-    "Panel",
-    "Task",
-    "convert_grid",
-    "open_stores",
-    "sample_grids",
-    "samples",
-]
+from xfavot.convert.converter import Converter as Converter
+from xfavot.convert.converter import Task as Task
+from xfavot.convert.sheet import Grid as Grid
+from xfavot.convert.sheet import Panel as Panel
+from xfavot.convert.sheet import convert_grid as convert_grid
+from xfavot.convert.sheet import sample_grids as sample_grids
+from xfavot.data.sample import samples as samples
+from xfavot.data.store import open_stores as open_stores

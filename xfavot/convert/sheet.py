@@ -53,9 +53,9 @@ class Grid:
 
     task: Task
     note: str
-    columns: tuple[Panel, ...]
-    rows: tuple[Panel, ...]
-    cells: tuple[tuple[Panel, ...], ...]
+    columns: Sequence[Panel]
+    rows: Sequence[Panel]
+    cells: Sequence[Sequence[Panel]]
 
 
 Reference: TypeAlias = Example | tuple[int, str]  # a sample, or a latent code and its gender
@@ -120,17 +120,14 @@ def convert_grid(
         references: samples that have what guides, or latent codes with a gender each.
         note: for the foot of a figure.
     """
-    rows = [_reference(converter, task.guidance, one) for one in references]
-    return Grid(
-        task=task,
-        note=note,
-        columns=tuple(_panel(converter, task.output, source) for source in sources),
-        rows=tuple(panel for panel, _ in rows),
-        cells=tuple(
-            tuple(_converted(converter, task.output, source, style) for source in sources)
-            for _, style in rows
-        ),
-    )
+    known = [_reference(converter, task.guidance, one) for one in references]
+    columns = [_panel(converter, task.output, source) for source in sources]
+    cells = [
+        [_converted(converter, task.output, source, style) for source in sources]
+        for _, style in known
+    ]
+    rows = [panel for panel, _ in known]
+    return Grid(task=task, note=note, columns=columns, rows=rows, cells=cells)
 
 
 def _reference(converter: Converter, guidance: str, one: Reference) -> tuple[Panel, Style]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -184,14 +185,13 @@ class Reading(NamedTuple):
     features: Tensor  # (n, C) what the logits are linear in
 
 
-def _stage(inputs: int, outputs: int) -> nn.Sequential:
-    """Halve both axes."""
-    convolution = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
-
-
 def _stages(*widths: int) -> nn.Sequential:
-    return nn.Sequential(*map(_stage, widths, widths[1:]))
+    """Halve both axes once for every width after the first."""
+    stages = [
+        nn.Sequential(nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU())
+        for a, b in pairwise(widths)
+    ]
+    return nn.Sequential(*stages)
 
 
 class FaceClassifier(nn.Module):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -203,7 +203,7 @@ SHORTEST_SECONDS = 0.5
 Sample = NDArray[Any]  # a face, (H, W, 3) uint8, or a voice, (N,) float32 at 24 kHz
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Triplet:
     """One question.
 
@@ -296,17 +296,9 @@ def ground_truth(
         prompt = _draw(people[a], rng)
         apart = [part for part in people[a] if part.item.id != prompt.item.id]
         match, other = _draw(apart or people[a], rng), _draw(people[b], rng)
-        made.append(
-            Triplet(
-                system=TRUTH,
-                task=task,
-                people=(a, b),
-                prompt=prompt.sample(kinds[0]),
-                match=match.sample(kinds[1]),
-                other=other.sample(kinds[1]),
-                genders=(match.item.gender, other.item.gender),
-            )
-        )
+        genders = match.item.gender, other.item.gender
+        shown = prompt.sample(kinds[0]), match.sample(kinds[1]), other.sample(kinds[1])
+        made.append(Triplet(TRUTH, task, *shown, people=(a, b), genders=genders))
     return made
 
 
@@ -352,24 +344,15 @@ def converted(
             f"people and one {output} at least, of known gender; prepare more clips"
         )
     for a, b in _pairs(references, count, rng):
-        pair = first, second = _draw(references[a], rng), _draw(references[b], rng)
+        first, second = _draw(references[a], rng), _draw(references[b], rng)
         strangers = [part for who, part in sources if who not in (a, b)]
         source = _draw(strangers or [part for _, part in sources], rng)
-        results = [_convert(converter, source, reference, task) for reference in pair]
+        own, other = (_convert(converter, source, one, task) for one in (first, second))
+        shown = first.sample(guidance), own, other
         if task == "i2a" and form == "faces":
-            prompt, match, other = results[0], first.sample("face"), second.sample("face")
-        else:
-            prompt, match, other = first.sample(guidance), *results
-        yield Triplet(
-            system=system,
-            task=task,
-            prompt=prompt,
-            match=match,
-            other=other,
-            people=(a, b),
-            genders=(first.item.gender, second.item.gender),
-            source=source.item.id,
-        )
+            shown = own, first.sample("face"), second.sample("face")
+        genders = first.item.gender, second.item.gender
+        yield Triplet(system, task, *shown, (a, b), genders, source.item.id)
 
 
 def _convert(converter: Converter, source: Part, reference: Part, task: str) -> Sample:
@@ -378,15 +361,13 @@ def _convert(converter: Converter, source: Part, reference: Part, task: str) -> 
     if task == "a2i":
         how: Any = {"aligned": True, "voice_reference": heard}
         return converter.convert_face(seen, gender=gender, **how).image
-    how = {"face_reference": seen, "reference_aligned": True}
-    made = converter.convert_voice(heard, gender=gender, **how).waveform
-    return made.clip(-1.0, 1.0)  # as it is heard from a file
+    how = {"face_reference": seen, "reference_aligned": True, "gender": gender}
+    return converter.convert_voice(heard, **how).waveform.clip(-1.0, 1.0)  # as from a file
 
 
 def _draw(parts: Sequence[Part], rng: np.random.Generator) -> Part:
     part = parts[int(rng.integers(len(parts)))]
-    number = int(rng.integers(max(1, part.item.face_count)))
-    return Part(part.store, part.item, number)
+    return replace(part, number=int(rng.integers(max(1, part.item.face_count))))
 
 
 def _parts(stores: Sequence[Store], split: str, *kinds: str) -> dict[str, list[Part]]:
@@ -395,13 +376,13 @@ def _parts(stores: Sequence[Store], split: str, *kinds: str) -> dict[str, list[P
     A picture of nobody known stands for a person of its own, unless it must have a voice, too.
     """
     shortest = SHORTEST_SECONDS * MEL.sample_rate
-    people: dict[str, list[Part]] = {}
+    people: dict[str, list[Part]] = defaultdict(list)
     for store in stores:
         for item in (i for i in store.items if i.split == split and i.gender in GENDERS):
             has = {"face": item.face_count > 0, "voice": item.sample_count >= shortest}
             person = item.speaker or ("" if len(kinds) > 1 else item.id)
             if person and all(has[kind] for kind in kinds):
-                people.setdefault(person, []).append(Part(store, item))
+                people[person].append(Part(store, item))
     return people
 
 
@@ -481,15 +462,15 @@ def style_rater(converter: Converter) -> Rater:
     """
 
     def margin(triplet: Triplet) -> float:
-        gender, cosines = triplet.genders[0], []
-        for candidate in (triplet.match, triplet.other):
-            face, voice = triplet.prompt, candidate
-            if is_face(candidate):
-                face, voice = voice, face
-            seen = converter.style_of_face(face, gender=gender, aligned=True).vector
-            heard = converter.style_of_voice(voice, gender=gender).vector
-            cosines.append(float(torch.cosine_similarity(seen, heard)[0]))
-        return cosines[0] - cosines[1]
+        how: dict[str, Any] = {"gender": triplet.genders[0]}
+        prompt, match, other = (
+            converter.style_of_face(sample, aligned=True, **how).vector
+            if is_face(sample)
+            else converter.style_of_voice(sample, **how).vector
+            for sample in triplet.samples
+        )
+        fits, odd = (float(torch.cosine_similarity(prompt, one)[0]) for one in (match, other))
+        return fits - odd
 
     return margin
 
@@ -548,9 +529,7 @@ def known_people(store: Store) -> pd.DataFrame:
         table = pd.DataFrame.from_dict(people, orient="index").sort_index()
         table["sex"] = [2.0 * GENDERS.index(gender) - 1.0 for gender in table["gender"]]
         table = table[[*FACTORS]].astype(float)
-        if unknown := {item.speaker for item in store.items} - set(
-            table.index[table.notna().all(axis=1)]
-        ):
+        if unknown := {item.speaker for item in store.items} - {*table.dropna().index}:
             raise ValueError(f"nothing of {min(unknown)}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(

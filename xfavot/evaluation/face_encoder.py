@@ -10,9 +10,8 @@ measure of research: nobody is to be identified by it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +22,9 @@ from torch.nn import functional
 
 from xfavot.convert.converter import ALIGNED_PIXELS, read_face
 from xfavot.errors import require_shape
+from xfavot.evaluation.images import Compared, preservation
 from xfavot.evaluation.manifest import Faces, Output
-from xfavot.evaluation.rows import Row, ratio, with_means
+from xfavot.evaluation.rows import Row
 from xfavot.image.io import to_float
 from xfavot.weights import shipped
 
@@ -136,8 +136,8 @@ def _padded(x: Tensor, size: list[int]) -> Tensor:
 
 NEAR, SOURCE, NEARER = "face_similarity", "face_similarity_to_source", "face_nearer_reference"
 IDENTITY_DEFINITIONS = {
-    NEAR: "cosine of dlib's face network, output and reference",
     SOURCE: "cosine of dlib's face network, output and source",
+    NEAR: "cosine of dlib's face network, output and reference",
     NEARER: "share of outputs that are nearer to their reference than to their source by dlib's "
     "face network",
 }
@@ -156,35 +156,27 @@ def identity(group: Faces, encoder: FaceEncoder, *, seed: int) -> list[Row]:
     for one in group.usable:
         try:
             files = (one.output, one.source, one.task.guidance == "face" and one.reference)
-            for metric, value in _compared(*(encoder.read(file) for file in files if file)):
+            for metric, _, value in _compared(*(encoder.read(file) for file in files if file)):
                 values[metric][one] = (value, 1.0)
         except Exception as error:  # of one file: its reason, and the next one
             rows.append(group.missing(NEAR, error, 1))
     for metric in values:
         cells = {"metric": metric, "definition": IDENTITY_DEFINITIONS[metric]}
         rows += group.average(values[metric], seed=seed, **cells)
-    found: dict[str, list[Row]] = defaultdict(list)
-    for direction in group.directions if group.pairs and not group.outputs else ():
-        assert group.pairs is not None
-        samples: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
-        for source, made, *shown in group.pairs(direction):
-            with torch.no_grad():
-                vectors = [encoder(to_float(x)).double().numpy() for x in (made, source, *shown)]
-            for each in zip(*vectors, strict=True):
-                for metric, value in _compared(*each):
-                    samples[metric].append((value, 1.0, str(len(samples[metric]))))
-        for metric, own in samples.items():
-            cells = {"direction": direction, "sex": group.directions[direction], "metric": metric}
-            text = IDENTITY_DEFINITIONS[metric]
-            found[metric].append(
-                {**group.names, **cells, "definition": text, **ratio(own, seed=seed)}
-            )
-    return rows + with_means(found)
+
+    @torch.no_grad()
+    def compare(source: Tensor, made: Tensor, *shown: Tensor) -> Compared:
+        vectors = [encoder(to_float(x)).double().numpy() for x in (made, source, *shown)]
+        return chain.from_iterable(map(_compared, *vectors))
+
+    if not group.outputs:
+        rows += preservation(group, seed=seed, compare=compare, definitions=IDENTITY_DEFINITIONS)
+    return rows
 
 
-def _compared(made: Vector, source: Vector, shown: Vector | None = None) -> Iterator[Any]:
+def _compared(made: Vector, source: Vector, shown: Vector | None = None) -> Compared:
     """Yield metrics and values of unit vectors (128,): output, source and reference."""
-    yield SOURCE, float(made @ source)
+    yield SOURCE, False, float(made @ source)
     if shown is not None:
-        yield NEAR, float(made @ shown)
-        yield NEARER, float(made @ shown > made @ source)
+        yield NEAR, False, float(made @ shown)
+        yield NEARER, False, float(made @ shown > made @ source)

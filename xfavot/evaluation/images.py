@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -137,7 +137,7 @@ def stargan_v2_input(images: Tensor, image_size: int) -> Tensor:
     return torch.stack([*map(to.Compose(steps), images)])
 
 
-def pytorch_fid_input(images: Tensor) -> Tensor:
+def pytorch_fid_input(images: Tensor, image_size: int) -> Tensor:
     """Bring images (n, 3, H, W) uint8 to (n, 3, 299, 299) in [-1, 1] as pytorch-fid does."""
     x = functional.interpolate(images.float().div_(255), (SIDE, SIDE), mode="bilinear")
     return x.mul_(2).sub_(1)
@@ -162,21 +162,19 @@ def tensorflow_inception() -> nn.Module:
 
 def trained_extractor(metric: str, image_size: int, device: Device = "cpu") -> Extractor:
     """Return the extractor of a protocol with its weights; see :func:`networks`."""
-    name, build = FID_WEIGHTS[metric]
+    name, build, prepare = FID_WEIGHTS[metric]
     path, network = fetched.path(name), build()
     state = external.read_state(path, expected=network.state_dict(), ignored=(COUNTERS,))
     network.load_state_dict(state, strict=False)
     network.fc = nn.Identity()
     known: dict[str, Any] = {"fingerprint": f"{digest(network)} {image_size}", "device": device}
-    known["prepare"] = partial(stargan_v2_input, image_size=image_size)
-    if metric == PYTORCH_FID:
-        known["prepare"] = pytorch_fid_input
+    known["prepare"] = partial(prepare, image_size=image_size)
     return Extractor(metric, FID_DEFINITIONS[metric], network.to(device), **known)
 
 
-FID_WEIGHTS = {
-    FID_STARGAN_V2: ("inception_torchvision", imagenet_inception),
-    PYTORCH_FID: ("inception_fid", tensorflow_inception),
+FID_WEIGHTS: dict[str, tuple[str, Callable[[], nn.Module], Callable[..., Tensor]]] = {
+    FID_STARGAN_V2: ("inception_torchvision", imagenet_inception, stargan_v2_input),
+    PYTORCH_FID: ("inception_fid", tensorflow_inception, pytorch_fid_input),
 }
 
 
@@ -421,7 +419,7 @@ def of_classifier(family: str, classifier: Any, label: str, *, device: Device) -
 # same output and another source
 
 
-POSE, CONTOUR, FOUND = KEPT = ("pose_error", "contour_f", "face_found")
+POSE, CONTOUR, FOUND = ("pose_error", "contour_f", "face_found")
 KEPT_DEFINITIONS = {
     POSE: "mean difference of yaw and pitch of output and source, by five landmarks (MTCNN), in "
     "distances of the eyes and of eyes to mouth; chance: against another source",
@@ -496,37 +494,53 @@ def poses(images: Sequence[Picture]) -> list[Array | None]:
     return [None if one is None else pose(one) for one in detect(larger)]
 
 
-def preservation(faces: Faces, *, seed: int) -> list[Row]:
-    """Measure what outputs keep of their sources; by chance, of the next source in the block.
+Compared = Iterator[tuple[str, bool, float]]  # metric, whether by chance, value
+
+
+def kept(before: Tensor, after: Tensor, *_: Tensor) -> Compared:
+    """Compare outputs with their sources, (n, 3, H, W) uint8; by chance, with the next source."""
+    sources, outputs = (list(x.permute(0, 2, 3, 1).contiguous().numpy()) for x in (before, after))
+    first, second = poses(sources), poses(outputs)
+    drawn, lines = [*map(edges, sources)], [*map(edges, outputs)]
+    for n, own in enumerate(second):
+        yield FOUND, False, float(own is not None)
+        for other in {n, (n + 1) % len(first)}:
+            yield CONTOUR, n != other, contour_f(lines[n], drawn[other])
+            theirs = first[other]
+            if own is not None and theirs is not None:
+                yield POSE, n != other, float(np.abs(own - theirs).mean())
+
+
+def preservation(
+    faces: Faces,
+    *,
+    seed: int,
+    compare: Callable[..., Compared] = kept,
+    definitions: Mapping[str, str] = KEPT_DEFINITIONS,
+) -> list[Row]:
+    """Measure what outputs keep of their sources, or whom they show.
 
     Args:
         faces: the group; without pairs of source and output it has no rows.
         seed: of the bootstrap over outputs.
+        compare: takes what :class:`Faces` pairs and yields values.
+        definitions: of the metrics, in the order of the rows.
 
     Raises:
         DataError: the detector is not installed.
     """
-    rows: dict[str, list[Row]] = {metric: [] for metric in KEPT}
+    rows: dict[str, list[Row]] = {metric: [] for metric in definitions}
     for direction in faces.directions if faces.pairs else ():
         assert faces.pairs is not None
         found: dict[tuple[str, bool], list[float]] = defaultdict(list)
         for block in faces.pairs(direction):
-            before, after = (list(x.permute(0, 2, 3, 1).contiguous().numpy()) for x in block[:2])
-            first, second = poses(before), poses(after)
-            drawn, lines = [*map(edges, before)], [*map(edges, after)]
-            found[FOUND, True] += [float(one is not None) for one in second]
-            for n, own in enumerate(second):
-                for other in {n, (n + 1) % len(first)}:
-                    found[CONTOUR, n == other].append(contour_f(lines[n], drawn[other]))
-                    theirs = first[other]
-                    if own is not None and theirs is not None:
-                        found[POSE, n == other].append(float(np.abs(own - theirs).mean()))
-        for metric in KEPT:
-            if values := found[metric, True]:
+            for metric, chance, value in compare(*block):
+                found[metric, chance].append(value)
+        for metric, text in definitions.items():
+            if values := found[metric, False]:
                 samples = [(value, 1.0, str(n)) for n, value in enumerate(values)]
-                known: Row = {"chance": None, **ratio(samples, seed=seed)}
-                if chances := found[metric, False]:
-                    known["chance"] = float(np.mean(chances))
-                text = KEPT_DEFINITIONS[metric]
+                known = ratio(samples, seed=seed)
+                chances = found[metric, True]
+                known["chance"] = float(np.mean(chances)) if chances else None
                 rows[metric].append(_row(faces, metric, text, direction, **known))
     return with_means(rows)

@@ -12,7 +12,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,8 +33,7 @@ from xfavot.evaluation.classifiers import (
     speakers_of,
 )
 from xfavot.evaluation.matching import StyleSpace, retrieval
-from xfavot.evaluation.protocol import results_folder
-from xfavot.evaluation.rows import AT_MOST, Row, row, save
+from xfavot.evaluation.rows import AT_MOST, Row, row
 from xfavot.evaluation.voices import agreement
 from xfavot.models import device_of
 from xfavot.training.checkpoint import LoadedModel
@@ -47,9 +45,8 @@ KINDS = {"face": "image", "voice": "audio"}
 BY_SEX, BY_SPEAKER = "latent code and sex", "latent code and speaker"
 MOST_CLIPS = 16
 CONTENT_REFERENCES = 4  # a clip
-REAL = {"speaker": "speaker of real samples", "gender": "sex of real samples"} | {
-    "pose": "error of pose"
-}
+REAL = {"speaker": "speaker of real samples", "gender": "sex of real samples"}
+REAL["pose"] = "error of pose"
 GOAL_SEX = 0.95
 GOAL_IDENTITY = {"voice": 0.50, "face": 0.40}
 GOAL_POSE = 0.5  # of the difference between random faces
@@ -217,11 +214,17 @@ def evaluate_learning(
 
     Returns:
         Tidy rows, see :func:`xfavot.evaluation.rows.row`; each also says run, step, data, seed.
+        None, with the reason in the log, where the stores have no women and men with both face and
+        voice in both splits, which is no error of a mixture of faces or voices alone.
 
     Raises:
-        DataError: the stores have not two sexes of speakers with faces and speech in both splits.
         ConfigError: there is no such device.
     """
+    try:
+        speakers_of(stores, ("train", SPLIT))
+    except DataError as error:
+        on_log(f"what was learnt is not measured: {error}")
+        return []
     place = device_of(device)
     for module in (model.nets, model.f0, model.content):
         module.to(place)
@@ -238,17 +241,17 @@ def evaluate_learning(
     for key, value in classifiers.accuracy.items():
         kind, what = key.split("/")
         if kind in samples:
-            task, n = f"judge of {kind}s", len(samples[kind].x)
-            rows.append(row(task, "", REAL[what], value, n, chance=chances.get(what)))
+            known = f"judge of {kind}s", "", REAL[what], value, len(samples[kind].x)
+            rows.append(row(*known, chance=chances.get(what)))
     random_pose = random_difference(people.faces.pose)
     with torch.inference_mode():
         if len(samples) == len(KINDS):
             styles = [_encode(model, kind, one) for kind, one in samples.items()]
             kinds = np.repeat([*samples], [*map(len, styles)])
             speaker = torch.cat([one.speaker for one in samples.values()]).cpu().numpy()
-            genders = [GENDERS[code] for code in people.gender]
-            known = (kinds, speaker, people.speakers, genders)
-            rows += retrieval(StyleSpace(torch.cat(styles).cpu().numpy(), *known), seed=seed)
+            names = people.speakers, [GENDERS[code] for code in people.gender]
+            space = StyleSpace(torch.cat(styles).cpu().numpy(), kinds, speaker, *names)
+            rows += retrieval(space, seed=seed)
         for guidance, style in _styles(model, people, references, seed):
             for kind, source in sources.items():
                 x = torch.stack([_convert(model, kind, one, style) for one in source.x])
@@ -267,29 +270,6 @@ def evaluate_learning(
         "judges": classifiers.key,
     }
     return [{**one, **said} for one in rows]
-
-
-def measure_and_save(
-    model: LoadedModel, stores: Sequence[Store], *, seed: int, device: str, on_log: Log
-) -> Path | None:
-    """Measure what a checkpoint has learnt and write it to its run's folder `evaluation`.
-
-    Returns:
-        The table in Markdown; ``None``, with the reason in the log, where the stores have no
-        women and men with both face and voice, which is no error of a mixture of faces or voices
-        alone.
-
-    Arguments and errors are those of :func:`evaluate_learning`.
-    """
-    try:
-        speakers_of(stores, ("train", SPLIT))
-    except DataError as error:
-        on_log(f"what was learnt is not measured: {error}")
-        return None
-    rows = evaluate_learning(model, stores, seed=seed, device=device, on_log=on_log)
-    table = save(rows, results_folder(model))
-    on_log(f"written: {table} and {table.stem}.csv beside it")
-    return table
 
 
 def draw(speaker: Tensor, gender: Tensor, count: int, rng: torch.Generator) -> Tensor:
@@ -314,14 +294,11 @@ def draw(speaker: Tensor, gender: Tensor, count: int, rng: torch.Generator) -> T
 
 def _encode(model: LoadedModel, kind: str, samples: Labelled) -> Tensor:
     """(n, S) styles of samples under the heads of their own genders."""
-    parts = []
-    for rows in torch.split(torch.arange(len(samples.x)), AT_ONCE):
-        x, _, gender, _ = samples.take(rows)
-        if kind == "face":
-            parts.append(model.nets.E_I(x, gender))
-        else:
-            parts.append(model.nets.E_A(model.standardiser.standardise(x).unsqueeze(1), gender))
-    return torch.cat(parts)
+    x, encoder = samples.x, model.nets.E_I
+    if kind == "voice":
+        x, encoder = model.standardiser.standardise(x).unsqueeze(1), model.nets.E_A
+    parts = zip(torch.split(x, AT_ONCE), torch.split(samples.gender, AT_ONCE), strict=True)
+    return torch.cat([encoder(*part) for part in parts])
 
 
 def _styles(

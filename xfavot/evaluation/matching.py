@@ -80,13 +80,14 @@ def style_space(
         ConfigError: the model has no faces or no voices.
     """
     genders, rng = speakers_of(stores, (split,)), np.random.default_rng(seed)
+    every = clips_of(stores, split)
     found: list[tuple[str, int, Tensor]] = []
     for code, (name, gender) in enumerate(genders.items()):
-        clips = [clip for clip in clips_of(stores, split) if clip.item.speaker == name]
-        faces = [(clip, number) for clip in clips for number in range(clip.item.face_count)]
+        clips = [clip for clip in every if clip.item.speaker == name]
+        faces = [(*clip, number) for clip in clips for number in range(clip.item.face_count)]
         for at in sorted(rng.permutation(len(faces))[:per_speaker]):
-            (store, item), number = faces[at]
-            style = converter.style_of_face(store.face(item, number), gender=gender, aligned=True)
+            store, *face = faces[at]
+            style = converter.style_of_face(store.face(*face), gender=gender, aligned=True)
             found.append(("face", code, style.vector))
         for at in sorted(rng.permutation(len(clips))[:per_speaker]):
             store, item = clips[at]
@@ -123,11 +124,9 @@ def means(style: Tensor, speaker: Tensor, count: int) -> Tensor:
 
 def draw_each(speaker: Tensor, count: int, draws: int, rng: torch.Generator) -> Tensor:
     """(draws, K) rows, one of every speaker, drawn evenly from codes (n,)."""
-    columns = []
-    for code in range(count):
-        rows = (speaker == code).nonzero().squeeze(1)
-        columns.append(rows[torch.randint(len(rows), (draws,), generator=rng)])
-    return torch.stack(columns, dim=1)
+    own = [(speaker == code).nonzero().squeeze(1) for code in range(count)]
+    drawn = [rows[torch.randint(len(rows), (draws,), generator=rng)] for rows in own]
+    return torch.stack(drawn, dim=1)
 
 
 def retrieval(space: StyleSpace, *, seed: int) -> list[Row]:
@@ -158,9 +157,8 @@ def retrieval(space: StyleSpace, *, seed: int) -> list[Row]:
                 ("R@1 within one sex", space.one_sex[codes], within, None),
             ):
                 value = float(hits(similarity, codes, allowed).float().mean())
-                metric = f"{label}, gallery of {name}"
-                task = f"{query} to {gallery}"
-                rows.append(row(task, "", metric, value, n, chance=chance, goal=goal))
+                named = f"{query} to {gallery}", "", f"{label}, gallery of {name}"
+                rows.append(row(*named, value, n, chance=chance, goal=goal))
     return rows
 
 
@@ -263,66 +261,23 @@ def cross_modal_rows(space: StyleSpace, *, seed: int) -> list[Row]:
     (face, of_face), (voice, of_voice) = map(space.of, KINDS)
     names = np.array(space.speakers)
     sexes = dict(zip(space.speakers, space.genders, strict=True))
-    people = names[of_face].tolist(), names[of_voice].tolist()
-    rows = pair_rows((face @ voice.T).numpy(), *people, sexes, seed=seed)
-    rows = [{**one, "direction": ""} for one in rows]
+    pairs = (face @ voice.T).numpy(), names[of_face].tolist(), names[of_voice].tolist()
+    rows = [{**one, "direction": ""} for one in pair_rows(*pairs, sexes, seed=seed)]
     for query, gallery in (KINDS, KINDS[::-1]):
         (x, who), (y, whose) = space.of(query), space.of(gallery)
         similarity = x @ means(y, whose, len(names)).T  # (n, K)
-        for part, allowed in (
-            ("", torch.ones_like(space.one_sex)),
-            (" within one sex", space.one_sex),
-        ):
+        everybody = torch.ones_like(space.one_sex)
+        for part, allowed in (("", everybody), (" within one sex", space.one_sex)):
             choices = allowed.sum(1)[who]
             asked = choices > 1
-            for k in RANKS if asked.any() else ():
+            people = names[who[asked]].tolist()
+            for k in RANKS if people else ():
                 if not part and k >= len(names):
                     continue
                 found = hits(similarity[asked], who[asked], allowed[who[asked]], k=k)
-                who_asks = names[who[asked]].tolist()
-                samples = [
-                    (float(hit), 1.0, name) for hit, name in zip(found, who_asks, strict=True)
-                ]
+                samples = [(float(hit), 1.0, name) for hit, name in zip(found, people, strict=True)]
+                named = {"metric": f"R@{k}{part}", "direction": f"{query} to {gallery}"}
                 chance = float((k / choices[asked].double()).clamp(max=1).mean())
-                known = {"people": len({*who_asks}), "chance": chance, **ratio(samples, seed=seed)}
-                rows.append(
-                    {"metric": f"R@{k}{part}", "direction": f"{query} to {gallery}", **known}
-                )
+                known = {"people": len({*people}), "chance": chance}
+                rows.append({**named, **known, **ratio(samples, seed=seed)})
     return rows
-
-
-def measures(space: StyleSpace, *, system: str = "", dataset: str = "", seed: int = 0) -> list[Row]:
-    """Say how far apart speakers and modalities are.
-
-    Args:
-        space: of :func:`style_space`.
-        system, dataset: for the rows.
-        seed: of the draws of the retrieval.
-
-    Returns:
-        Tidy rows. A silhouette (Rousseeuw 1987) is from -1 to 1: by speaker 1 is best, by modality
-        0 (faces and voices mixed). The modality gap is the distance between the means of all faces
-        and of all voices, from 0 to 2. Cosines are means over pairs of a face and a voice.
-    """
-    from sklearn.metrics import silhouette_score
-
-    (face, of_face), (voice, of_voice) = map(space.of, KINDS)
-    cosine, same = face @ voice.T, of_face[:, None] == of_voice
-    count = len(space.kind)
-    found = [
-        (f"silhouette by {name}", silhouette_score(space.styles, label, metric="cosine"), count)
-        for name, label in (("speaker", space.speaker), ("modality", space.kind))
-    ]
-    found.append(("modality gap", (face.mean(0) - voice.mean(0)).norm(), count))
-    for name, pairs in (
-        ("face and voice of one person", same),
-        ("of two people", ~same),
-        ("of two people of one sex", space.one_sex[of_face][:, of_voice] & ~same),
-    ):
-        if pairs.any():
-            found.append((f"cosine, {name}", cosine[pairs].mean(), int(pairs.sum())))
-    rows = [row("styles", "", metric, float(value), n) for metric, value, n in found]
-    rows += retrieval(space, seed=seed)
-    shared = {"system": system, "dataset": dataset, "ci_low": None, "ci_high": None, "seed": seed}
-    columns = ("task", "metric", "value", "n", "chance")
-    return [{name: one[name] for name in columns} | shared for one in rows]

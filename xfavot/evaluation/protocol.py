@@ -51,7 +51,7 @@ FACE_FAMILIES = ("fid", "lpips", "preservation", "face_identity")
 NAMES: Mapping[str, Sequence[str]] = {  # of metrics that go missing where it is not the family's
     "fid": tuple(images.FID_DEFINITIONS),
     "lpips": tuple(images.LPIPS_DEFINITIONS),
-    "preservation": images.KEPT,
+    "preservation": tuple(images.KEPT_DEFINITIONS),
     "face_identity": tuple(face_encoder.IDENTITY_DEFINITIONS),
     "nisqa": (NISQA, NISQA_TTS),
     "f0": (voices.VOICING,),

@@ -12,13 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from xfavot.errors import DataError
 from xfavot.files import write_whole
 
 COLUMNS = ("task", "guidance", "metric", "value", "n", "chance", "judge", "goal", "met")
-PROVENANCE = ("run", "step", "dataset", "manifest", "split", "seed", "judges")
 AT_LEAST, AT_MOST = ">=", "<="
 LEVEL = 0.95  # of an interval
 DRAWS = 1000
@@ -98,7 +96,7 @@ def writing(folder: Path | str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise DataError(
             f"{folder} cannot be written ({error}); expected a writable folder with room; free "
             "some space or name another folder"
@@ -120,7 +118,7 @@ def save(rows: Sequence[Row], folder: Path | str) -> Path:
     """Write rows of :func:`row` as `learning.csv` (full precision) and `learning.md` (rounded).
 
     Args:
-        rows: of one evaluation.
+        rows: of one evaluation, at least one; further columns say where they come from.
         folder: usually `<run>/evaluation`; made if it is not there.
 
     Returns:
@@ -130,7 +128,7 @@ def save(rows: Sequence[Row], folder: Path | str) -> Path:
     Raises:
         DataError: they cannot be written.
     """
-    origin = {name: rows[0][name] for name in PROVENANCE if rows and name in rows[0]}
+    origin = {name: value for name, value in rows[0].items() if name not in COLUMNS}
     asked = [one["met"] for one in rows if one["met"] is not None]
     said = ", ".join(f"{name} {value}" for name, value in origin.items())
     parts = (said, f"{sum(asked)} of {len(asked)} goals met.", markdown_table(rows, COLUMNS))

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -22,12 +21,13 @@ import torch
 from torch import Tensor
 
 from xfavot import presets
-from xfavot.audio.mel import MEL, Standardiser, mel_filterbank
+from xfavot.audio.io import save_waveform
+from xfavot.audio.mel import MEL, Standardiser, mel_filterbank, stft
 from xfavot.audio.parallel_wavegan import untrained
 from xfavot.audio.vocoder import DEFAULT, Vocoder, vocoder
 from xfavot.config import RunConfig
 from xfavot.data.batches import Batch, Batches, Samples, open_batches, reflected
-from xfavot.data.store import Store
+from xfavot.data.store import Item, Store
 from xfavot.errors import WeightsError, import_optional
 from xfavot.image.io import to_float
 from xfavot.models import device_of
@@ -45,26 +45,25 @@ SECONDS = 2.0  # of sound that a vocoder makes
 RANDOM = "published size, random weights"
 
 What = tuple[str, str]  # system and task
-Row = dict[str, Any]
 Call = Callable[[], object]
 
 
 def take_turns(
-    calls: Mapping[What, Call], *, rounds: int, clock: Callable[[], float] = time.process_time
+    calls: Mapping[What, Call], *, rounds: int, wall: bool = False
 ) -> dict[What, list[float]]:
-    """Time several calls that take turns, on one thread, after a round that does not count.
+    """Time several calls that take turns, after a round that does not count.
 
     Args:
         calls: what to call, by name.
         rounds: how often.
-        clock: seconds; by default, CPU time of the process.
+        wall: wall time with all of torch's threads, not CPU time of the process on one thread.
 
     Returns:
         Seconds of each call, one a round.
     """
     seconds: dict[What, list[float]] = {name: [] for name in calls}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    clock, threads = time.perf_counter if wall else time.process_time, torch.get_num_threads()
+    torch.set_num_threads(threads if wall else 1)
     try:
         for counts in (False, *[True] * rounds):
             for name, call in calls.items():
@@ -76,36 +75,7 @@ def take_turns(
     return seconds
 
 
-def timings(
-    cfg: RunConfig, metric: str, taken: Mapping[What, Sequence[float]], *, base: What | None = None
-) -> list[Row]:
-    """Make the rows of a table of timings.
-
-    Args:
-        cfg: for the dataset and the seed.
-        metric: "cpu_ms", "wall_ms" or "rtf".
-        taken: seconds, one a round, by system and task.
-        base: which of them the others are compared with, if any.
-
-    Returns:
-        Median, lowest and highest, how many a second, and the ratio of medians.
-    """
-    rows, scale = [], 1.0 if metric == "rtf" else 1e3
-    for what, seconds in taken.items():
-        middle = median(seconds)
-        bounds = {"lowest": scale * min(seconds), "highest": scale * max(seconds)}
-        more = {"per_second": 1.0 / middle, "ratio": middle / median(taken[base]) if base else None}
-        rows.append({**row(cfg, what, metric, scale * middle, len(seconds)), **bounds, **more})
-    return rows
-
-
-def row(cfg: RunConfig, what: What, metric: str, value: float, n: int) -> Row:
-    """Make a row of a system and task, of the dataset and seed of `cfg`."""
-    named = {"system": what[0], "task": what[1], "dataset": cfg.data.dataset, "metric": metric}
-    return {**named, "value": value, "ci_low": None, "ci_high": None, "n": n, "seed": cfg.seed}
-
-
-def loader(stores: Sequence[Store], cfg: RunConfig, *, rounds: int = 5) -> list[Row]:
+def loader(stores: Sequence[Store], cfg: RunConfig, *, rounds: int = 5) -> dict[What, list[float]]:
     """Time batches of the prepared store beside the same samples decoded from files.
 
     Store and files are read before they are timed, so all of it comes from the system's page cache.
@@ -118,9 +88,9 @@ def loader(stores: Sequence[Store], cfg: RunConfig, *, rounds: int = 5) -> list[
         rounds: how often everything is timed.
 
     Returns:
-        One row for each way, of the store also with augmented faces. The store's batches come as
-        they travel to a device, faces as bytes, and once more turned into float32 here; the ratio
-        is to the latter, since that is what reading the files gives.
+        Seconds of CPU time a batch, one a round, of the store also with augmented faces. The
+        store's batches come as they travel to a device, faces as bytes, and once more turned into
+        float32 here, which is what reading the files gives.
     """
     shape = f"{cfg.model.image_size} px, {cfg.model.mel_frames} frames"
     calls: dict[What, Call] = {}
@@ -133,10 +103,8 @@ def loader(stores: Sequence[Store], cfg: RunConfig, *, rounds: int = 5) -> list[
             if not augment:
                 calls |= {(name, task): call for name, call in _files(batches, Path(folder))}
         taken = take_turns(calls, rounds=rounds)
-    ours = {
-        what: [s / BATCHES_A_ROUND for s in taken[what]] for what in taken if "store" in what[0]
-    }
-    return timings(cfg, "cpu_ms", taken | ours, base=(FLOATS, shape))
+    counts = {what: BATCHES_A_ROUND if "store" in what[0] else 1 for what in taken}
+    return {what: [s / counts[what] for s in seconds] for what, seconds in taken.items()}
 
 
 def _draw(batches: Batches, steps: Iterator[int], device: str = "") -> None:
@@ -149,24 +117,15 @@ def _draw(batches: Batches, steps: Iterator[int], device: str = "") -> None:
 
 def _files(batches: Batches, folder: Path) -> Iterator[tuple[str, Call]]:
     """Yield calls that decode the clips of the first batch from files, as the ancestors do."""
-    soundfile, Image = (
-        import_optional(name, extra="data", purpose="comparing with files")
-        for name in ("soundfile", "PIL.Image")
-    )
+    Image = import_optional("PIL.Image", extra="data", purpose="comparing with files")
     stores = {store.corpus: store for store in batches.stores}
-    roles = batches.batch(0).roles()
-    faces, voices = (
-        [
-            batches.items[n]
-            for name in roles
-            if name.endswith(side)
-            for n in roles[name].row.tolist()
-        ]
-        for side in ("image", "audio")
-    )
+    clips: dict[str, list[Item]] = {"image": [], "audio": []}
+    for name, samples in batches.batch(0).roles().items():
+        clips[name.rpartition("_")[2]] += [batches.items[n] for n in samples.row.tolist()]
+    faces, voices = clips.values()
     wavs = [folder / f"{number}.wav" for number in range(len(voices))]
     for item, wav in zip(voices, wavs, strict=True):
-        soundfile.write(wav, stores[item.corpus].waveform(item), MEL.sample_rate)
+        save_waveform(wav, stores[item.corpus].waveform(item))
     shape: dict[str, Any] = {"frames": batches.mel_frames, "standardiser": batches.standardiser}
     hear = partial(load_voices, wavs, **shape, rng=np.random.default_rng(batches.seed))
     if not faces:
@@ -175,8 +134,7 @@ def _files(batches: Batches, folder: Path) -> Iterator[tuple[str, Call]]:
         jpegs = [folder / f"{number}_{pixels}.jpg" for number in range(len(faces))]
         for item, jpeg in zip(faces, jpegs, strict=True):
             image = Image.fromarray(stores[item.corpus].face(item))
-            resized = image.resize((pixels, pixels), Image.Resampling.BICUBIC)
-            resized.save(jpeg, quality=JPEG_QUALITY)
+            image.resize((pixels, pixels)).save(jpeg, quality=JPEG_QUALITY)  # bicubic
         look = partial(load_faces, jpegs, size=batches.image_size)
         both = partial(lambda look: (look(), hear()), look)
         yield (f"JPEG {pixels} px and WAV", both) if voices else (f"JPEG {pixels} px", look)
@@ -215,12 +173,10 @@ def load_voices(
     """
     import soundfile
 
-    filters, window = mel_filterbank(), torch.hann_window(MEL.win)
-    x = []
+    filters, x = mel_filterbank(), []
     for file in files:
         wave = torch.from_numpy(soundfile.read(file, dtype="float32")[0])
-        spectrum = torch.stft(wave, MEL.n_fft, MEL.hop, MEL.win, window, return_complex=True).abs()
-        mel = (filters @ spectrum).clamp_(min=MEL.floor).log10_()  # (80, T)
+        mel = (filters @ stft(wave).abs()).clamp_(min=MEL.floor).log10_()  # (80, T)
         if mel.shape[1] < frames:
             mel = mel[:, torch.from_numpy(reflected(mel.shape[1], frames))]
         first = int(rng.integers(mel.shape[1] - frames + 1))
@@ -228,16 +184,15 @@ def load_voices(
     return torch.stack(x).unsqueeze(1)
 
 
-def measure_step(cfg: RunConfig, *, steps: int = 1) -> list[float]:
-    """Time full steps of a configuration on random faces and mels.
+def training_step(cfg: RunConfig) -> Call:
+    """Make a call that takes a full step of a configuration on random faces and mels.
 
     Args:
         cfg: the run; ``model.speakers`` has to be over 0.
-        steps: how many.
 
     Returns:
-        Seconds of each step; the first makes the optimisers' state. All style sources that the
-        configuration uses are in it.
+        The call, which waits for all values; its first step makes the optimisers' state. All style
+        sources that the configuration uses are in it.
     """
     device, m, count = device_of(cfg.train.device), cfg.model, cfg.train.batch_size
     torch.manual_seed(cfg.seed)
@@ -246,24 +201,20 @@ def measure_step(cfg: RunConfig, *, steps: int = 1) -> list[float]:
     updater = Updater(place(nets, device), cfg, guidances=("z", "i", "a"), outputs="ia")
     code = torch.arange(count)  # a speaker a row, women and men in turn
     shapes = {"image": (3, m.image_size, m.image_size), "audio": (1, m.mel_bins, m.mel_frames)}
-    seconds = []
-    for step in range(cfg.train.warmup + 1, cfg.train.warmup + 1 + steps):
-        samples = {
-            f"{role}_{side}": Samples(torch.randn(count, *shape), code % 2, code, code)
-            for side, shape in shapes.items()
-            for role in ("source", "ref", "ref2")
-        }
-        batch = Batch(**samples, paired=torch.ones(count, dtype=torch.bool)).to(device)
-        started = time.perf_counter()
-        _ = [float(value) for value in updater(batch, step).values()]  # all is done
-        seconds.append(time.perf_counter() - started)
-    return seconds
+    samples = {
+        f"{role}_{side}": Samples(torch.randn(count, *shape), code % 2, code, code)
+        for side, shape in shapes.items()
+        for role in ("source", "ref", "ref2")
+    }
+    batch = Batch(**samples, paired=torch.ones(count, dtype=torch.bool)).to(device)
+    steps = itertools.count(cfg.train.warmup + 1)
+    return lambda: [float(value) for value in updater(batch, next(steps)).values()]
 
 
 def vocoders(on_log: Callable[[str], None]) -> dict[What, Vocoder]:
     """Make everything that can be timed here, by system and task."""
-    made: dict[What, Vocoder] = {(DEFAULT, "comes with the package"): vocoder(DEFAULT)}
-    made["griffin_lim", "no weights"] = vocoder("griffin_lim")
+    usual = {DEFAULT: "comes with the package", "griffin_lim": "no weights"}
+    made: dict[What, Vocoder] = {(name, said): vocoder(name) for name, said in usual.items()}
     for name in presets.names("vocoders"):
         size = presets.load("vocoders", name)
         try:

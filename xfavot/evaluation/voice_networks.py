@@ -11,7 +11,7 @@ import contextlib
 import io
 import reprlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import module_from_spec
 from itertools import pairwise
 from os import PathLike
@@ -379,23 +379,24 @@ def _at_speaker_level(wave: Wave) -> Wave:
 # The content network that ships
 
 
-class ContentReader:
-    """The content network that comes with the package, on the CPU.
+def content_reader() -> Callable[[Wave], tuple[str, Tensor]]:
+    """Load the content network that comes with the package, on the CPU.
+
+    Returns:
+        What hears an utterance (N,): its characters, and the features (C, T / 2).
 
     Raises:
         WeightsError: none comes with this installation.
     """
-
-    def __init__(self) -> None:
-        """Load the network; see the class."""
-        kept = load_network(weights.shipped("content"))
-        self._network: Any = kept.network
-        said = kept.record["standardiser"]
-        self._standardiser = Standardiser(*(torch.tensor(said[name]) for name in ("mean", "std")))
+    kept = load_network(weights.shipped("content"))
+    network: Any = kept.network
+    said = kept.record["standardiser"]
+    standardiser = Standardiser(*(torch.tensor(said[name]) for name in ("mean", "std")))
 
     @torch.inference_mode()
-    def read(self, wave: Wave) -> tuple[str, Tensor]:
-        """Hear an utterance (N,): its characters, and the features (C, T / 2)."""
+    def read(wave: Wave) -> tuple[str, Tensor]:
         mel = log_mel(torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32)))
-        x = self._standardiser.standardise(mel)[None, None]  # (1, 1, 80, T)
-        return decode(self._network(x)[0]), self._network.features(x)[0]
+        x = standardiser.standardise(mel)[None, None]  # (1, 1, 80, T)
+        return decode(network(x)[0]), network.features(x)[0]
+
+    return read

@@ -1,4 +1,4 @@
-"""Metrics of converted voices: quality, speaker, words, melody, content.
+"""Metrics of converted voices: quality, speaker, words, melody, content; and of vocoders alone.
 
 Every metric is a function from a group of rows (:class:`xfavot.evaluation.manifest.Voices`) to rows
 of results: a measure reads the files of one output and gives a fraction, or just a value, for each
@@ -10,27 +10,31 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, partial
+from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from xfavot.audio.f0 import world_f0
 from xfavot.audio.io import load_waveform
-from xfavot.audio.mel import MEL
+from xfavot.audio.mel import MEL, log_mel
+from xfavot.audio.vocoder import Vocoder
+from xfavot.data.store import GENDERS, Store
 from xfavot.errors import DataError, WeightsError
 from xfavot.evaluation import voice_networks as networks
 from xfavot.evaluation.manifest import Output, Voices
 from xfavot.evaluation.rows import Row
-from xfavot.evaluation.voice_networks import ESPNET, NISQA, NISQA_TTS, SPHINX_GRID, Vector
-from xfavot.training.speech import edit_distance, encode, spell
+from xfavot.evaluation.voice_networks import ESPNET, NISQA, NISQA_TTS, SPHINX_GRID, Vector, Wave
+from xfavot.training import speech
 
 Found = dict[str, tuple[float, float]]  # above and below of a ratio of sums, by metric
 People = Callable[[str], Sequence[Path]]  # gives the voices of a person
@@ -66,14 +70,6 @@ def definition(metric: str, recogniser: str) -> str:
     """Say what a metric of voices is."""
     text = DEFINITIONS.get(metric, DEFINITIONS[NISQA])  # NISQA's dimensions
     return f"{text}; heard by {recogniser}" if metric in (WER, CER) else text
-
-
-# SpkSim: does a converted voice sound like the person whom it should?
-
-
-def similarity(output: Vector, *utterances: Vector) -> float:
-    """Mean cosine of an output with utterances of one speaker, (256,) each, of unit length."""
-    return float(np.mean([output @ one for one in utterances]))
 
 
 # Does a converted voice keep the melody of its source, and does it have the sex of its reference?
@@ -156,10 +152,10 @@ def character_errors(said: str, heard: str) -> tuple[int, int]:
     Raises:
         DataError: no character is left of the transcript.
     """
-    truth = spell(encode(said))
+    truth = speech.spell(speech.encode(said))
     if not truth:
         raise DataError(f"content: transcript {said!r} has no letter; expected what is said")
-    return edit_distance(truth, heard), len(truth)
+    return speech.edit_distance(truth, heard), len(truth)
 
 
 def likeness(source: Tensor, output: Tensor) -> float:
@@ -215,8 +211,8 @@ def count_errors(said: str, heard: str) -> Found:
         )
     words = truth.split()
     return {
-        WER: (edit_distance(words, guess.split()), len(words)),
-        CER: (edit_distance(truth, guess), len(truth)),
+        WER: (speech.edit_distance(words, guess.split()), len(words)),
+        CER: (speech.edit_distance(truth, guess), len(truth)),
     }
 
 
@@ -276,8 +272,8 @@ def tracker() -> Callable[[Path], Track]:
 
 def reader() -> Callable[[Path], tuple[str, Tensor]]:
     """Load the content network; it hears each file once."""
-    network = networks.ContentReader()
-    return cache(lambda file: network.read(load_waveform(file)))
+    read = networks.content_reader()
+    return cache(lambda file: read(load_waveform(file)))
 
 
 def _quality(network: networks.Nisqa, one: Output, people: People) -> Found:
@@ -294,7 +290,8 @@ def _likeness(embed: Callable[[Path], Vector], one: Output, people: People) -> F
     files = one.voices or people(one.speaker)
     if not files:
         raise DataError(LATENT if one.task.guidance == "latent" else NOBODY)
-    return {SIMILARITY: (similarity(embed(one.output), *map(embed, files)), 1.0)}
+    cosines = np.stack([*map(embed, files)]) @ embed(one.output)  # of unit vectors (256,)
+    return {SIMILARITY: (float(cosines.mean()), 1.0)}
 
 
 def _words(recogniser: Any, one: Output, people: People) -> Found:
@@ -360,3 +357,145 @@ def score(
             rows += group.average(own, seed=seed, metric=name, definition=text)
         rows += [group.missing(metric, reason, count) for reason, count in reasons.items()]
     return rows
+
+
+# Copy synthesis: how much a vocoder changes a voice when nothing else does. The spectrogram of a
+# recording goes through the vocoder, and what comes out is held against the recording: its mel, its
+# pitch by WORLD, its speaker by Resemblyzer's embedding. Converted speech cannot sound better
+
+
+UNSEEN_FIRST = ("unseen", "val", "train")  # the order in which a split is looked for
+HEARD_DECADES = 3.0  # 60 dB: fainter values of a mel do not count
+CENTS_AN_OCTAVE = 1200.0
+SHORTEST_FRAMES = 33  # 0.4 s
+LONGEST_FRAMES = 1200  # 15 s
+ORIGINAL = "recording"
+
+
+class Copy(NamedTuple):
+    """One clip and its copies.
+
+    Args:
+        clip: the clip with its store.
+        sounds: (N,) at 24 kHz by name: the recording first, then each vocoder's.
+    """
+
+    clip: speech.Clip
+    sounds: dict[str, Wave]
+
+    @property
+    def label(self) -> str:
+        """Corpus, speaker and gender."""
+        item = self.clip.item
+        return f"{item.corpus} {item.speaker.rpartition('/')[2]} ({item.gender or '?'})"
+
+
+def copies(
+    vocoders: Sequence[Vocoder], stores: Sequence[Store], *, clips: int = 6
+) -> tuple[Copy, ...]:
+    """Send some clips of every corpus through every vocoder.
+
+    Args:
+        vocoders: each under a name of its own.
+        stores: prepared stores; those without speech do not count.
+        clips: of a corpus at most; of speakers left out of training if there are any, else of
+            sentences left out; women and men in turn, evenly spread, 0.4 to 15 s long.
+
+    Raises:
+        DataError: no store has such a clip.
+    """
+    if not vocoders:
+        return ()
+    chosen = [clip for store in stores for clip in _copied(store, clips)]
+    if not chosen:
+        raise DataError(
+            f"copy synthesis: {len(stores)} stores without a clip of 0.4 to 15 s with F0; expected "
+            "one at least; prepare a corpus with speech"
+        )
+    made = [Copy(clip, {ORIGINAL: clip.store.waveform(clip.item)}) for clip in chosen]
+    for clip, sounds in made:
+        length = len(sounds[ORIGINAL])
+        sounds |= {each.name: each(clip.log_mel(), length=length) for each in vocoders}
+    return tuple(made)
+
+
+def _copied(store: Store, count: int) -> list[speech.Clip]:
+    """Clips of the first split that has any, women and men in turn."""
+    for split in UNSEEN_FIRST:
+        found = [
+            clip
+            for clip in speech.clips_of([store], split, needs="f0")
+            if SHORTEST_FRAMES <= clip.item.frame_count <= LONGEST_FRAMES
+        ]
+        groups = [[c for c in found if c.item.gender == gender] for gender in (*GENDERS, "")]
+        each = -(-count // max(sum(map(bool, groups)), 1))
+        spread = [group[:: max(1, len(group) // each)][:each] for group in groups]
+        turns = [clip for clip in chain(*zip_longest(*spread)) if clip is not None]
+        if turns:
+            return turns[:count]
+    return []
+
+
+def copy_rows(
+    made: Iterable[Copy], *, on_log: Callable[[str], None] = lambda line: None, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Hold copies against their recordings.
+
+    Args:
+        made: what :func:`copies` returned.
+        on_log: receives what cannot be measured.
+        seed: of the vocoders, for the rows.
+
+    Returns:
+        Tidy rows, per vocoder and corpus: `log_mel_db` (mean absolute distance of the mels within
+        60 dB of the clip's loudest value), `voicing_error` (share of frames), `gross_pitch_error`
+        (share of the frames voiced in both that are more than 20 % off), `f0_cents` (median
+        absolute error of the frames voiced in both), `speaker_similarity` (cosine, mean); n counts
+        clips. F0 is WORLD's of both sounds. What has no value (no frame voiced in both) is left
+        out.
+    """
+    groups: dict[tuple[str, str, str], list[tuple[Copy, Wave]]] = defaultdict(list)
+    for copy in made:
+        for name, sound in list(copy.sounds.items())[1:]:
+            groups[name, copy.clip.item.corpus, copy.clip.item.split].append((copy, sound))
+    try:
+        encoder = networks.SpeakerEncoder() if groups else None
+    except WeightsError as error:
+        encoder = None
+        on_log(f"speaker similarity is not available: {error}")
+    rows = []
+    for (system, corpus, split), members in groups.items():
+        shared = {"system": system, "task": f"copy synthesis, {split}", "dataset": corpus}
+        counted = {"ci_low": None, "ci_high": None, "n": len(members), "seed": seed}
+        found = _changes(members, encoder).items()
+        rows += [{**shared, "metric": name, "value": value, **counted} for name, value in found]
+    return rows
+
+
+def _changes(
+    members: Sequence[tuple[Copy, Wave]], encoder: networks.SpeakerEncoder | None
+) -> dict[str, float]:
+    tracks, distances, likeness = [], [], []
+    for copy, sound in members:
+        wave = copy.sounds[ORIGINAL]
+        distances.append(mel_distance_db(torch.from_numpy(wave), torch.from_numpy(sound)))
+        tracks.append((copy.clip.f0(), torch.from_numpy(world_f0(sound))))
+        with suppress(DataError):  # no voice is left in one of them
+            if encoder is not None:
+                one, other = (encoder.embed(x) for x in (wave, sound))
+                likeness.append(float(one @ other))
+    values = {"log_mel_db": float(np.mean(distances)), **speech.pitch_measures(tracks)}
+    values.pop("f0_correlation", None)
+    octaves = torch.cat([(hz / f0).log2().abs()[(f0 > 0) & (hz > 0)] for f0, hz in tracks])
+    if len(octaves):
+        values["f0_cents"] = CENTS_AN_OCTAVE * float(octaves.median())
+    if likeness:
+        values["speaker_similarity"] = float(np.mean(likeness))
+    return values
+
+
+def mel_distance_db(wave: Tensor, sound: Tensor) -> float:
+    """Return the mean distance of two sounds' mels, (N,) each, where the first one's is heard."""
+    wanted, got = log_mel(wave), log_mel(sound)
+    heard = wanted > wanted.max() - HEARD_DECADES
+    return speech.DB_PER_LOG10 * float((got - wanted)[heard].abs().mean())

@@ -136,7 +136,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Lay measures of copy synthesis out: one line a corpus and vocoder.
 
     Args:
-        rows: tidy, what :func:`xfavot.evaluation.copy_synthesis.measure` returned.
+        rows: tidy, what :func:`xfavot.evaluation.voices.copy_rows` returned.
     """
     frame = pd.DataFrame(rows).rename(columns={"dataset": "corpus", "system": "vocoder"})
     keys = ["corpus", "split", "vocoder"]

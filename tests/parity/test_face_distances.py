@@ -1,0 +1,466 @@
+"""FID against pytorch-fid and the ancestor's blocks, LPIPS against lpips and the ancestor."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from xfavot.errors import DataError, ShapeError, WeightsError
+from xfavot.evaluation import images
+from xfavot.evaluation.images import LPIPS, Extractor, to_bytes, to_floats
+from xfavot.evaluation.manifest import Faces
+from xfavot.image.io import load_image, resize_image
+
+fid_module = pytest.importorskip("torchmetrics.image.fid")
+DIMS = 6
+
+
+def drawn(count: int, dims: int, *, seed: int, rank: int | None = None) -> Tensor:
+    """(count, dims) float64, correlated, of a rank, away from zero."""
+    generator = torch.Generator().manual_seed(seed)
+    rank = rank or dims
+    mixing = torch.randn(rank, dims, generator=generator, dtype=torch.float64)
+    mixing *= torch.logspace(0, -1.5, rank, dtype=torch.float64)[:, None]
+    x = torch.randn(count, rank, generator=generator, dtype=torch.float64)
+    return x @ mixing + seed
+
+
+def pictures(count: int, side: int, *, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 3, side, side), generator=generator, dtype=torch.uint8)
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    """FID of features (n, d) and (m, d), as this package has torchmetrics compute it."""
+    feature: Any = nn.Identity()
+    feature.num_features = a.shape[1]
+    metric = fid_module.FrechetInceptionDistance(feature)
+    for x, real in ((a, True), (b, False)):
+        for part in torch.split(x.double(), 32):
+            metric.update(part, real=real)
+    return float(metric.compute())
+
+
+def by_pytorch_fid(a: Tensor, b: Tensor) -> float:
+    score = pytest.importorskip("pytorch_fid.fid_score")
+    sides: list[Any] = []
+    for x in (a.double().numpy(), b.double().numpy()):
+        sides += [np.mean(x, axis=0), np.cov(x, rowvar=False)]
+    return float(score.calculate_frechet_distance(*sides))
+
+
+def test_one_feature_by_hand() -> None:
+    a = torch.tensor([[0.0], [2.0]])  # mean 1, variance 2
+    b = torch.tensor([[1.0], [5.0], [9.0]])  # mean 5, variance 16
+    assert distance(a, b) == pytest.approx((1 - 5) ** 2 + (2**0.5 - 4) ** 2, rel=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("counts", "ranks"),
+    [
+        ((400, 300), (None, None)),
+        ((400, 90), (None, None)),  # barely more images than features
+        ((400, 30), (None, None)),  # fewer in one set
+        ((30, 20), (None, None)),  # in both
+        ((400, 300), (12, 20)),  # features that depend on each other
+    ],
+)
+def test_distance(counts: tuple[int, int], ranks: tuple[int | None, int | None]) -> None:
+    a, b = (
+        drawn(n, 80, seed=s, rank=r) for s, (n, r) in enumerate(zip(counts, ranks, strict=True))
+    )
+    assert distance(a, b) == pytest.approx(by_pytorch_fid(a, b), rel=1e-6)
+
+
+def network(x: Tensor) -> Tensor:
+    return nn.functional.adaptive_avg_pool2d(x, (1, DIMS // 3)).flatten(1)
+
+
+def extractor(run: Callable[[Tensor], Tensor] = network) -> Extractor:
+    return Extractor("a stub", "a stub; no FID", run, to_floats, num_features=DIMS)
+
+
+def group(made: Tensor | None = None, known: Tensor | None = None, **changes: Any) -> Faces:
+    """Outputs (n, K, 3, H, W), the same in both directions, and real faces."""
+    outputs = torch.randn(10, 3, 3, 16, 16) * 0.6 if made is None else made
+    known = pictures(40, 16) if known is None else known
+    given: dict[str, Any] = {
+        "names": {"system": "ours", "task": "i2i", "dataset": "toy"},
+        "directions": {"female to male": "male", "male to female": "female"},
+        "blocks": lambda _: iter(torch.split(outputs, 4)),
+        "real": lambda sex: iter(torch.split(known if sex == "male" else 255 - known, 13)),
+    }
+    return Faces(**(given | changes))
+
+
+def test_rows_of_a_group_are_those_by_hand() -> None:
+    outputs = torch.randn(10, 3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    rows = images.fid(group(outputs), [extractor()], seed=5)
+    assert [row["direction"] for row in rows] == ["female to male", "male to female", "mean"]
+    assert [row["sex"] for row in rows] == ["male", "female", ""]
+    assert [(row["n"], row["n_real"]) for row in rows] == [(30, 40), (30, 40), (60, 80)]
+    saved = ((outputs + 1) / 2).clamp(0, 1).mul(255).add(0.5).floor() / 127.5 - 1
+    for row, real in zip(rows, (pictures(40, 16), 255 - pictures(40, 16)), strict=False):
+        expected = distance(network(real / 127.5 - 1), network(saved.flatten(0, 1)))
+        assert row["value"] == pytest.approx(expected, rel=1e-5)
+        assert (row["definition"], row["seed"]) == ("a stub; no FID", 5)
+    assert rows[2]["value"] == pytest.approx((rows[0]["value"] + rows[1]["value"]) / 2)
+
+
+def test_too_few_images_are_missing_with_a_reason() -> None:
+    for made, real in ((torch.zeros(1, 1, 3, 9, 9), None), (None, pictures(1, 9))):
+        rows = images.fid(group(made, real), [extractor()], seed=0)
+        assert [row["metric"] for row in rows] == ["a stub"] * 2
+        assert all("expected 2 of both" in row["reason"] and "value" not in row for row in rows)
+
+
+def test_real_faces_are_seen_once() -> None:
+    measure = extractor()
+    first = images.fid(group(real_key="toy"), [measure], seed=0)
+
+    def never(sex: str) -> Iterator[Tensor]:
+        raise AssertionError("counted again")
+
+    again = images.fid(group(real_key="toy", real=never), [measure], seed=0)
+    assert [row["n_real"] for row in again] == [row["n_real"] for row in first]
+    for key in ("others", ""):  # without a name they are never taken for those seen before
+        with pytest.raises(AssertionError, match="counted again"):
+            images.fid(group(real_key=key, real=never), [measure], seed=0)
+
+
+def test_features_that_are_not_finite() -> None:
+    broken = extractor(lambda x: network(x).masked_fill(x.mean((1, 2, 3))[:, None] > 0, torch.nan))
+    with pytest.raises(DataError, match=r"features of \d+ of 13 images are not finite"):
+        images.fid(group(), [broken], seed=0)
+
+
+def test_bytes_are_those_that_torchvision_saves(tmp_path: Path) -> None:
+    save_image = pytest.importorskip("torchvision.utils").save_image
+    image_module = pytest.importorskip("PIL.Image")
+    x = torch.randn(3, 50, 40) * 0.8  # beyond [-1, 1] here and there
+    save_image((x + 1) / 2, tmp_path / "x.png")
+    saved = np.asarray(image_module.open(tmp_path / "x.png"))
+    assert np.array_equal(to_bytes(x).permute(1, 2, 0).numpy(), saved)
+    assert to_floats(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1, 1]
+
+
+def test_every_missing_metric_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XFAVOT_OFFLINE", raising=False)
+    monkeypatch.setenv("XFAVOT_WEIGHTS", str(tmp_path))
+    sets = {
+        "fid": {"fid_stargan_v2": "inception_torchvision", "fid_pytorch": "inception_fid"},
+        "lpips": {"lpips_stargan_v2": "lpips_stargan_v2", "lpips_alex": "alexnet"},
+    }
+    for family, metrics in sets.items():
+        found, missing = images.networks(family, image_size=64)
+        assert not found
+        assert missing.keys() == metrics.keys()
+        for metric, name in metrics.items():
+            assert f"python -m xfavot.cli fetch-weights {name}" in missing[metric]
+            assert "licence: " in missing[metric]
+
+
+# Both Inceptions with random weights, whole, as a user gets them from files
+
+
+@pytest.fixture(scope="module")
+def networks() -> dict[str, nn.Module]:
+    pytest.importorskip("torchvision")
+    pytest.importorskip("pytorch_fid")
+    torch.manual_seed(1)
+    return {name: build() for name, build, _ in images.FID_WEIGHTS.values()}
+
+
+@pytest.fixture(scope="module")
+def cache(networks: dict[str, nn.Module], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inceptions")
+    for name, one in networks.items():  # older files lack the counters
+        state = {k: v for k, v in one.state_dict().items() if not k.endswith("num_batches_tracked")}
+        torch.save(state, folder / name)
+    return folder
+
+
+@pytest.fixture
+def made(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Extractor]:
+    monkeypatch.setattr("xfavot.weights.fetched.path", lambda name: cache / name)
+    return lambda metric: images.trained_extractor(metric, 64)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_network_of_pytorch_fid(
+    networks: dict[str, nn.Module],
+    made: Callable[[str], Extractor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    package = pytest.importorskip("pytorch_fid.inception")
+    state = networks["inception_fid"].state_dict()
+    monkeypatch.setattr(package, "load_state_dict_from_url", lambda *a, **k: state)
+    theirs = package.InceptionV3().eval()
+    x = pictures(2, 64, seed=2)
+    with torch.no_grad():
+        expected = theirs(x.float() / 255)[0][:, :, 0, 0]
+    found = made("fid_pytorch")(x).float()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert float(expected.std(0).mean()) > 0
+    a = found[:, ::32]  # its root of all 2048, of a low rank, takes minutes
+    b = a.flip(1) * 1.3
+    assert distance(a, b) == pytest.approx(by_pytorch_fid(a, b), rel=1e-6)
+
+
+def test_network_of_the_ancestor(
+    networks: dict[str, nn.Module], made: Callable[[str], Extractor], cache: Path
+) -> None:
+    network = networks["inception_torchvision"]
+    blocks = dict(network.named_children())
+    pool = nn.MaxPool2d(3, stride=2)
+    before = [blocks[f"Conv2d_{name}"] for name in ("1a_3x3", "2a_3x3", "2b_3x3")]
+    between = [blocks[f"Conv2d_{name}"] for name in ("3b_1x1", "4a_3x3")]
+    mixed = [module for name, module in blocks.items() if name.startswith("Mixed")]
+    theirs = nn.Sequential(*before, pool, *between, pool, *mixed, nn.AdaptiveAvgPool2d(1))
+    extractor = made("fid_stargan_v2")
+    x = pictures(2, 64, seed=3)
+    with torch.no_grad():
+        expected = theirs(extractor.prepare(x)).flatten(1)
+    assert expected.shape == (2, 2048)
+    torch.testing.assert_close(extractor(x).float(), expected, rtol=1e-5, atol=1e-6)
+    state, branch = network.state_dict(), "Mixed_7c.branch1x1.conv.weight"
+    odd = {**state, branch: state[branch][:7], "more": state[branch]}
+    torch.save(odd, cache / "inception_torchvision")
+    with pytest.raises(WeightsError, match=r"2 of .* expected tensors do not fit"):
+        made("fid_stargan_v2")
+
+
+PLACES = {
+    "lpips_alex": "PerceptualSimilarity/lpips/weights/v0.1/alex.pth",
+    "lpips_stargan_v2": "stargan-v2/metrics/lpips_weights.ckpt",
+}
+SIDE = 64
+OUTPUTS = 10
+
+
+def pair(measure: LPIPS, a: Tensor, b: Tensor) -> Tensor:
+    """(n,): of two images each."""
+    return measure.diversity(torch.stack([a, b], dim=1))
+
+
+# Random networks
+
+
+@pytest.fixture(scope="module")
+def layers() -> nn.Sequential:
+    """AlexNet with random weights, scaled so that its maps stay alive."""
+    torch.manual_seed(0)
+    with torch.device("meta"):  # no memory for the classifier
+        made: nn.Sequential = pytest.importorskip("torchvision.models").alexnet().features[:-1]
+    made.to_empty(device="cpu")
+    for layer in made:
+        if isinstance(layer, nn.Conv2d):
+            layer.reset_parameters()
+            nn.init.kaiming_normal_(layer.weight)
+    return made
+
+
+@pytest.fixture(scope="module")
+def measure(layers: nn.Sequential) -> LPIPS:
+    torch.manual_seed(0)
+    learnt = [torch.rand(1, channels, 1, 1) for channels in images.CHANNELS]
+    return LPIPS("lpips_stargan_v2", layers, learnt)
+
+
+def noisy(*shape: int, apart: float = 1.0) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    one = torch.rand(1, 3, 40, 40, generator=generator) * 2 - 1
+    return (one + apart * torch.randn(*shape, 3, 40, 40, generator=generator)).clamp(-1, 1)
+
+
+def test_one_layer_by_hand() -> None:
+    class Same(nn.ReLU):
+        """A map that is its input."""
+
+        def forward(self, input: Tensor) -> Tensor:
+            return input
+
+    made = LPIPS(
+        "by hand", nn.Sequential(Same()), [torch.tensor([1.0, 2, 0])], definition="one layer"
+    )
+    a, b = torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32)
+    for image, direction in ((a, (3.0, 4, 0)), (b, (0.0, 0, 5))):
+        colour = torch.tensor(direction) * torch.tensor(images.SCALE) + torch.tensor(images.SHIFT)
+        image[0] = colour[:, None, None]
+    expected = 1 * 0.6**2 + 2 * 0.8**2  # unit vectors (.6, .8, 0) and (0, 0, 1)
+    assert float(pair(made, a, b)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("apart", [1.0, 0.02])  # nearly equal outputs must not cancel
+def test_diversity_is_the_mean_of_all_pairs_whatever_the_portion(
+    measure: LPIPS, apart: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = noisy(5, 4, apart=apart)
+    pairs = [pair(measure, x[:, i], x[:, j]) for i, j in combinations(range(4), 2)]
+    assert float(pairs[0].min()) > 0
+    for portion in (40, 6):
+        monkeypatch.setattr(images, "LPIPS_AT_ONCE", portion)
+        found = measure.diversity(x)
+        torch.testing.assert_close(found, torch.stack(pairs).mean(0), rtol=1e-5, atol=1e-8)
+
+
+def test_equal_and_small_images(measure: LPIPS) -> None:
+    a, b = noisy(2), noisy(4)[2:]
+    assert pair(measure, a, a).tolist() == pytest.approx([0, 0])
+    assert float(pair(measure, a[:1, :, :31, :31], b[:1, :, :31, :31])) > 0
+    with pytest.raises(ShapeError, match="31 pixels a side"):
+        pair(measure, a[..., :30], b[..., :30])
+
+
+def test_weights_are_those_of_the_files(
+    measure: LPIPS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, learnt = pytest.importorskip("torchvision.models"), measure.learnt
+    with torch.device("meta"):
+        network = models.alexnet()
+        network.classifier.half()  # smaller, and not wanted
+    network.to_empty(device="cpu")
+    network.features.load_state_dict(measure.layers.state_dict())
+    for parameter in network.classifier.parameters():
+        parameter.data.zero_()
+    torch.save(network.state_dict(), tmp_path / "alexnet")
+    for name, key in images.KEYS.items():
+        torch.save({key.format(n): one for n, one in enumerate(learnt)}, tmp_path / name)
+    monkeypatch.setattr("xfavot.weights.fetched.path", lambda name: tmp_path / name)
+    x = noisy(2, 3)
+    expected = LPIPS("lpips_alex", network.features[:-1], learnt).diversity(x)
+    ours, ancestor = images.trained_lpips("lpips_alex"), images.trained_lpips("lpips_stargan_v2")
+    torch.testing.assert_close(ours.diversity(x), expected)
+    torch.testing.assert_close(ancestor.diversity(x), expected, rtol=2e-2, atol=0)
+    torch.save({"lin0.model.1.weight": torch.ones(1, 64, 1, 1)}, tmp_path / "lpips_alex")
+    with pytest.raises(WeightsError, match="4 of 5 expected tensors do not fit"):
+        images.trained_lpips("lpips_alex")
+
+
+@pytest.mark.parametrize("name", ["lpips_stargan_v2", "lpips_alex"])
+def test_rows_of_distances_are_those_by_hand(measure: LPIPS, name: str) -> None:
+    """Floats are averaged by batches, bytes by sources; the two differ."""
+    outputs = 1.5 * noisy(3, 3)  # a batch of two sources, and one of one
+    made, of_bytes = LPIPS(name, measure.layers, measure.learnt), name == "lpips_alex"
+    rows = images.lpips(
+        group(outputs, blocks=lambda _: iter(torch.split(outputs, 2))), [made], seed=5
+    )
+    assert [row["direction"] for row in rows] == ["female to male", "male to female", "mean"]
+    x = images.to_floats(images.to_bytes(outputs)) if of_bytes else outputs
+    each = torch.stack([pair(made, x[:, i], x[:, j]) for i, j in combinations(range(3), 2)]).mean(0)
+    expected = float(each.mean()) if of_bytes else float((each[:2].mean() + each[2]) / 2)
+    wide = 1.96 * float(each.std()) / 3**0.5
+    assert rows[0]["value"] == pytest.approx(expected, rel=1e-5)
+    assert rows[0]["ci_high"] - rows[0]["value"] == pytest.approx(wide, rel=1e-4)
+    assert rows[2]["ci_high"] - rows[2]["value"] == pytest.approx(wide / 2**0.5, rel=1e-4)
+    assert [row["n"] for row in rows] == [3, 3, 6]
+
+
+def test_sources_with_one_output_are_missing(measure: LPIPS) -> None:
+    rows = images.lpips(group(noisy(3, 1)), [measure], seed=0)
+    assert [(row["samples"], "value" in row) for row in rows] == [(3, False)] * 2
+    assert "expected 2 or more" in rows[0]["reason"]
+
+
+# The published learnt layers
+
+
+@pytest.fixture(scope="module")
+def learnt(real_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Tensor]]:
+    """The published layers, read and checked as in use."""
+    cache = tmp_path_factory.mktemp("weights")
+    for name, place in PLACES.items():
+        (cache / name).mkdir()
+        source = real_corpus / "weights" / place
+        shutil.copyfile(source, cache / name / source.name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XFAVOT_WEIGHTS", str(cache))
+        return {name: images.learnt_layers(name) for name in PLACES}
+
+
+@pytest.fixture(scope="module")
+def faces(real_corpus: Path) -> Tensor:
+    """(2, 10, 3, H, W): real faces, and ten that hardly differ."""
+    paths = sorted((real_corpus / "celeba_hq").rglob("*.jpg"))[:OUTPUTS]
+    pixels = np.stack([resize_image(load_image(path), SIDE) for path in paths])
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    return torch.stack([x, x[:1] + 0.01 * noise])
+
+
+def by_package(layers: nn.Sequential, weights_file: Path) -> Any:
+    package = pytest.importorskip("lpips")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = package.LPIPS(
+            net="alex", pnet_rand=True, model_path=str(weights_file), verbose=False
+        )
+    theirs = [m for n in range(1, 6) for m in getattr(model.net, f"slice{n}")]
+    for own, other in zip(layers, theirs, strict=False):
+        other.load_state_dict(own.state_dict())
+    return model
+
+
+def test_learnt_layers_of_both_are_the_same(learnt: dict[str, list[Tensor]]) -> None:
+    for one, other in zip(*learnt.values(), strict=True):
+        assert torch.equal(one, other)
+        assert float(one.min()) >= 0
+
+
+def test_community(
+    layers: nn.Sequential, learnt: dict[str, list[Tensor]], faces: Tensor, real_corpus: Path
+) -> None:
+    theirs = by_package(layers, real_corpus / "weights" / PLACES["lpips_alex"])
+    made = LPIPS("lpips_alex", layers, learnt["lpips_alex"])
+    x = images.to_floats(images.to_bytes(faces))
+    pairs = list(combinations(range(OUTPUTS), 2))
+    with torch.no_grad():
+        expected = [theirs(x[:, i], x[:, j]).flatten() for i, j in pairs]
+    torch.testing.assert_close(pair(made, x[:, 0], x[:, 1]), expected[0], rtol=1e-5, atol=0)
+    assert 0.01 < float(expected[0][0]) < 2
+    mean = torch.stack(expected).mean(0)
+    torch.testing.assert_close(made.diversity(faces), mean, rtol=1e-5, atol=0)
+    assert float(mean[1]) < 0.05 * float(mean[0])  # nearly equal outputs do not cancel
+
+
+def by_ancestor(layers: nn.Sequential, learnt: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """(n,): the ancestor's measure as the dossier describes it, in float64."""
+    mean, deviation = torch.tensor(
+        [[-0.030, -0.088, -0.188], [0.458, 0.448, 0.450]], dtype=torch.float64
+    )[..., None, None]
+    network, maps = copy.deepcopy(layers).double(), list[list[Tensor]]()
+    for image in (x, y):
+        h, own = (image.double() - mean) / deviation, []
+        for layer in network:
+            h = layer(h)
+            if isinstance(layer, nn.ReLU):
+                own.append(h * torch.rsqrt((h**2).sum(1, keepdim=True) + 1e-10))
+        maps.append(own)
+    total = torch.zeros(len(x), dtype=torch.float64)
+    for one, other, weight in zip(*maps, learnt, strict=True):
+        total += nn.functional.conv2d((one - other) ** 2, weight.double()).mean((1, 2, 3))
+    return total
+
+
+def test_ancestor(layers: nn.Sequential, learnt: dict[str, list[Tensor]], faces: Tensor) -> None:
+    own = learnt["lpips_stargan_v2"]
+    made = LPIPS("lpips_stargan_v2", layers, own)
+    pairs = list(combinations(range(4), 2))
+    expected = torch.stack([by_ancestor(layers, own, faces[:, i], faces[:, j]) for i, j in pairs])
+    found = pair(made, faces[:, 0], faces[:, 1])
+    torch.testing.assert_close(found.double(), expected[0], rtol=1e-5, atol=0)
+    found = made.diversity(faces[:, :4])
+    torch.testing.assert_close(found.double(), expected.mean(0), rtol=1e-5, atol=0)
