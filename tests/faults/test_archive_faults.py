@@ -99,36 +99,30 @@ def test_bombs(ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(fetch, "RATIO_FREE_BYTES", 10 * 512)
     monkeypatch.setattr(fetch, "MOST_RATIO", 0)
     refused(packed(path, *((f"{i}", b"") for i in range(11))), "too much")
-
-
-def test_a_bomb_that_lies_about_its_size(tmp_path: Path) -> None:
-    size = 10 << 20
-    path = packed(tmp_path / "a.zip", ("zeros", bytes(size)))
-    lie = path.read_bytes().replace(size.to_bytes(4, "little"), (999).to_bytes(4, "little"))
-    path.write_bytes(lie)
-    refused(path, "BadZipFile: Bad CRC")
+    if ending == "zip":  # one that lies about its size
+        content = packed(path, ("zeros", bytes(10 << 20))).read_bytes()
+        sizes = [(size).to_bytes(4, "little") for size in (10 << 20, 999)]
+        path.write_bytes(content.replace(*sizes))
+        monkeypatch.undo()
+        refused(path, "BadZipFile: Bad CRC")
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_truncated_archives(ending: str, tmp_path: Path) -> None:
     path = packed(tmp_path / f"a.{ending}", ("a", os.urandom(20_000)), ("b", b"word " * 4000))
     whole = path.read_bytes()
-    for share in (0.02, 0.75):
-        path.write_bytes(whole[: int(len(whole) * share)])
-        refused(path, r"cannot be unpacked \(")
-
-
-def test_a_tar_that_ends_early_and_the_checksum_of_gzip(tmp_path: Path) -> None:
-    path = packed(tmp_path / "a.tar", ("a", b"1"), ("b", b"2"))
-    whole = path.read_bytes()
-    for damaged in (whole[:1024], whole[:1024] + b"x" + whole[1025:]):  # as if only `a` were there
-        path.write_bytes(damaged)
-        refused(path, "breaks off or a header is damaged")
-    path.unlink()
-    path = packed(tmp_path / "a.tar.gz", ("a", os.urandom(5000)))
-    content = path.read_bytes()
-    path.write_bytes(content[:-8] + bytes([content[-8] ^ 1]) + content[-7:])
-    refused(path, "CRC check failed")
+    damaged = [
+        (whole[: int(len(whole) * share)], r"cannot be unpacked \(") for share in (0.02, 0.75)
+    ]
+    if ending == "tar":  # as if only `a` were there
+        end = 512 + 20_480
+        early = "breaks off or a header is damaged"
+        damaged += [(whole[:end], early), (whole[:end] + b"x" + whole[end + 1 :], early)]
+    if ending == "tar.gz":
+        damaged += [(whole[:-8] + bytes([whole[-8] ^ 1]) + whole[-7:], "CRC check failed")]
+    for content, reason in damaged:
+        path.write_bytes(content)
+        refused(path, reason)
 
 
 @pytest.mark.parametrize("content", [b"", PAGE, b"\x1f\x8b" + bytes(99), b"PK"])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.unit.store_factory import arrays_of, make_store, write_store
+from tests.unit.store_factory import arrays_of, make_store
 from xfavot.data import store
 from xfavot.data.store import Store
 from xfavot.errors import DataError
@@ -70,25 +70,23 @@ def test_what_is_missing_or_damaged_is_named(
 
 
 @pytest.mark.parametrize(
-    ("arrays", "message"),
+    ("change", "arrays", "message"),
     [
-        (ARRAYS | {"audio": ARRAYS["audio"].astype(np.float32)}, "audio is .*float32"),
-        (ARRAYS | {"mel": ARRAYS["mel"][:5]}, r"mel is \(5, 80\) float16; expected \(6, 80\)"),
-        ({"audio": ARRAYS["audio"]}, "mel is"),
-        ({"faces": np.zeros((1, 64, 64, 3), np.uint8)}, "faces is"),
-        ({"faces": np.zeros((1, 128, 128, 3), np.uint8)}, "landmarks is"),
+        ({}, ARRAYS | {"audio": ARRAYS["audio"].astype(np.float32)}, "'a': audio is .*float32"),
+        ({}, ARRAYS | {"mel": ARRAYS["mel"][:5]}, r"mel is \(5, 80\) float16; expected \(6, 80\)"),
+        ({}, {"audio": ARRAYS["audio"]}, "'a': mel is"),
+        ({}, {"faces": np.zeros((1, 64, 64, 3), np.uint8)}, "'a': faces is"),
+        ({}, {"faces": np.zeros((1, 128, 128, 3), np.uint8)}, "'a': landmarks is"),
+        ({"gender": "female"}, ARRAYS, "female.*correct the .*reader"),
+        ({"split": "test"}, ARRAYS, "test.*correct the .*reader"),
+        ({"kind": "video"}, ARRAYS, "video.*correct the .*reader"),
     ],
 )
-def test_arrays_that_do_not_fit(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
-    with pytest.raises(DataError, match=f"clip 'a': {message}"):
-        store.write_store(tmp_path / "toy", [(CLIP, arrays)], image_size=128, seed=0)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("change", [{"gender": "female"}, {"split": "test"}, {"kind": "video"}])
-def test_values_outside_the_schema(tmp_path: Path, change: dict[str, str]) -> None:
-    with pytest.raises(DataError, match=f"{next(iter(change.values()))}.*correct the .*reader"):
-        write_store(tmp_path / "toy", [CLIP | change | {"waveform": np.zeros(1500, np.float32)}])
+def test_arrays_and_values_that_do_not_fit(
+    tmp_path: Path, change: dict[str, str], arrays: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        store.write_store(tmp_path / "toy", [(CLIP | change, arrays)], image_size=128, seed=0)
     assert not list(tmp_path.iterdir())
 
 

@@ -14,9 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("soxr")
-pytest.importorskip("av")
-pytest.importorskip("soundfile")
+pytest.importorskip("pyworld")  # of the extra "data"
 
 import av
 import soundfile

@@ -75,13 +75,18 @@ def distance_db(wave: Tensor, out: np.ndarray) -> float:
     return float(20 * (got - wanted)[wanted > wanted.max() - 3].abs().mean())
 
 
-@pytest.mark.parametrize("samples", [7200, 7201, 7499, 24_000, 100_003])
-def test_any_length_comes_back_exactly(made: SourceFilterVocoder, samples: int) -> None:
-    wave = speech(samples)
-    out = through(made, wave)
-    assert (out.shape, out.dtype) == ((samples,), np.float32)
-    assert level_db(out) == pytest.approx(level_db(wave.numpy()), abs=1.5)
-    assert distance_db(wave, out) < 3.0
+def test_any_length_comes_back_exactly(made: SourceFilterVocoder) -> None:
+    for samples in (7200, 7499, 24_001):
+        wave = speech(samples)
+        out = through(made, wave)
+        assert (out.shape, out.dtype) == ((samples,), np.float32)
+        assert level_db(out) == pytest.approx(level_db(wave.numpy()), abs=1.5)
+        assert distance_db(wave, out) < 3.0
+    for frames in (1, 2, 7, 8, 9):
+        for value in (-10.0, -2.0):
+            out = made(torch.full((80, frames), value), length=frames * 300 - 1)
+            assert out.shape == (frames * 300 - 1,)
+            assert np.isfinite(out).all()
 
 
 def test_a_minute_in_bounded_memory() -> None:
@@ -117,14 +122,6 @@ def test_pieces_do_not_change_the_sound(
     assert np.abs(made(mel) - whole).max() > 1e-3 * np.abs(whole).max()
 
 
-def test_seed_fixes_the_sound(made: SourceFilterVocoder) -> None:
-    mel = log_mel(speech(12_000))
-    wave, other = made(mel), vocoder(DEFAULT, seed=1)(mel)
-    np.testing.assert_array_equal(made(mel), wave)
-    assert not np.array_equal(other, wave)
-    assert level_db(other) == pytest.approx(level_db(wave), abs=0.5)
-
-
 @pytest.mark.parametrize("hertz", [62.0, 110.0, 220.0, 440.0, 590.0])
 def test_pitch_is_kept_and_nothing_is_a_chipmunk(made: SourceFilterVocoder, hertz: float) -> None:
     wave = torch.from_numpy(tone(hertz, 1.0, np.random.default_rng(0)))
@@ -137,14 +134,6 @@ def test_pitch_is_kept_and_nothing_is_a_chipmunk(made: SourceFilterVocoder, hert
     assert level_db(out) == pytest.approx(level_db(wave.numpy()), abs=3.0)
 
 
-@pytest.mark.parametrize("frames", [1, 2, 7, 8, 9])
-def test_a_few_frames(made: SourceFilterVocoder, frames: int) -> None:
-    for value in (-10.0, -2.0):
-        out = made(torch.full((80, frames), value), length=frames * 300 - 1)
-        assert out.shape == (frames * 300 - 1,)
-        assert np.isfinite(out).all()
-
-
 def test_silence_stays_silent(made: SourceFilterVocoder) -> None:
     assert np.abs(through(made, torch.zeros(9001))).max() < 1e-5
     assert np.abs(made(torch.full((80, 50), -10.0))).max() < 1e-5
@@ -152,10 +141,13 @@ def test_silence_stays_silent(made: SourceFilterVocoder) -> None:
     assert np.abs(through(made, half)[14_000:]).max() < 1e-4
 
 
-def test_loud_is_loud_and_finite(made: SourceFilterVocoder) -> None:
+def test_loud_is_loud_and_the_seed_fixes_the_sound(made: SourceFilterVocoder) -> None:
     mel = log_mel(speech(12_000))
-    quiet, loud = level_db(made(mel)), level_db(made(mel + 2.0))
-    assert loud - quiet == pytest.approx(40.0, abs=3.0)
+    wave, other = made(mel), vocoder(DEFAULT, seed=1)(mel)
+    np.testing.assert_array_equal(made(mel), wave)
+    assert not np.array_equal(other, wave)
+    assert level_db(other) == pytest.approx(level_db(wave), abs=0.5)
+    assert level_db(made(mel + 2.0)) - level_db(wave) == pytest.approx(40.0, abs=3.0)
     assert np.isfinite(made(torch.full((80, 30), 12.0))).all()
 
 

@@ -31,17 +31,11 @@ def uneven(root: Path, corpus: str, people: dict[str, list[int]]) -> Store:
     image = {"faces": np.zeros((1, 8, 8, 3), np.uint8)}
     sound = {"waveform": np.zeros(1200, np.float32), "mel": np.zeros((80, 5), np.float32)}
     parts = {"av": image | sound, "image": image, "audio": sound}[KINDS[corpus]]
+    parts |= {"kind": KINDS[corpus], "split": "train"}
     made = [
-        {
-            "id": f"{corpus}-{gender}{number}-{clip}",
-            "kind": KINDS[corpus],
-            "speaker": f"{corpus}/{gender}{number}",
-            "gender": gender,
-            "split": "train",
-            **parts,
-        }
+        {"id": f"{name}-{clip}", "speaker": f"{corpus}/{name}", "gender": name[0], **parts}
         for gender, counts in people.items()
-        for number, clips in enumerate(counts)
+        for name, clips in ((f"{gender}{n}", clips) for n, clips in enumerate(counts))
         for clip in range(clips)
     ]
     return write_store(root / corpus, made, image_size=8)

@@ -93,23 +93,18 @@ def test_pairs_are_one_speaker_and_speakers_are_distinct(mixture: list[Store]) -
     assert 120 < pairs < 200  # of 320 rows; half of them are expected, 4.5 deviations either side
 
 
-def test_av_alone_is_always_paired_and_uses_everybody(mixture: list[Store]) -> None:
-    source = batches(mixture[:1])
-    batch = source.batch(0)
+def test_who_is_paired_where_corpora_lack_a_side(mixture: list[Store]) -> None:
+    batch = batches(mixture[:1]).batch(0)
     assert batch.paired.all()
     assert set(role(batch, "ref_image").speaker.tolist()) == set(range(8))
     many = batches(mixture[:1], batch_size=16).batch(0)
     assert np.bincount(role(many, "ref_audio").speaker.numpy()).tolist() == [2] * 8
-
-
-def test_av_stands_in_for_the_side_that_no_other_corpus_has(mixture: list[Store]) -> None:
-    source = batches(mixture[:2], batch_size=64)
+    source = batches(mixture[:2], batch_size=64)  # voices come from the audio-visual corpus alone
     batch = source.batch(0)
     apart = ~batch.paired
     assert 0 < int(apart.sum()) < 64
-    faces = {source.items[row].corpus for row in role(batch, "ref_image").row[apart].tolist()}
-    voices = {source.items[row].corpus for row in role(batch, "ref_audio").row[apart].tolist()}
-    assert (faces, voices) == ({"faces"}, {"av"})
+    for name, corpus in (("ref_image", "faces"), ("ref_audio", "av")):
+        assert {source.items[row].corpus for row in role(batch, name).row[apart]} == {corpus}
 
 
 @pytest.mark.parametrize(("which", "present"), [(1, IMAGES), (2, AUDIOS)])
@@ -139,32 +134,39 @@ def test_one_gender_alone_and_one_clip_alone(tmp_path: Path) -> None:
         batches([other, mixed[1]])
 
 
-def test_unknown_genders_are_left_out_and_counted(tmp_path: Path) -> None:
-    store = small(tmp_path, genders=("f", "", "m", ""))
-    source = batches([store])
-    for step in range(5):
-        for name in ROLES:
-            assert role(source.batch(step), name).gender.ge(0).all()
-    nobody = small(tmp_path, corpus="nobody", genders=("", ""))
-    with pytest.raises(DataError, match=r"gender is unknown: \{'nobody': 4\}.*speakers.csv"):
-        batches([nobody])
-
-
-def test_splits(tmp_path: Path, mixture: list[Store]) -> None:
+def test_splits_and_unknown_genders(tmp_path: Path, mixture: list[Store]) -> None:
     held_out = batches(mixture, split="val")
     rows = role(held_out.batch(0), "ref_image").row.tolist()
     assert {held_out.items[row].split for row in rows} == {"val"}
     assert held_out.speakers == batches(mixture).speakers
-    with pytest.raises(DataError, match=r"split 'unseen' of av, faces, voices has no usable faces"):
-        batches(mixture, split="unseen")
+    some = batches([small(tmp_path, genders=("f", "", "m", ""))]).batch(0)
+    assert all(samples.gender.ge(0).all() for samples in some.roles().values())
+
+
+def test_what_no_batch_can_be_drawn_from(tmp_path: Path, mixture: list[Store]) -> None:
     faces = small(tmp_path, corpus="faces", kind="image", splits=["train", "val"])
     voices = small(tmp_path, corpus="voices", kind="audio", splits=["train"])
-    with pytest.raises(DataError, match=r"'val' .* no usable voices"):
-        batches([faces, voices], split="val")
-    with pytest.raises(ConfigError, match="split 'test'"):
-        batches(mixture, split="test")
-    with pytest.raises(ConfigError, match="0 stores"):
-        batches([])
+    nobody = small(tmp_path, corpus="nobody", genders=("", ""))
+    large = small(tmp_path, corpus="other", kind="image", image_size=64)
+    for stores, settings, message in (
+        (mixture, {"split": "unseen"}, "split 'unseen' of av, faces, voices has no usable faces"),
+        ([faces, voices], {"split": "val"}, "'val' .* no usable voices"),
+        ([nobody], {}, r"gender is unknown: \{'nobody': 4\}.*speakers.csv"),
+    ):
+        with pytest.raises(DataError, match=message):
+            batches(stores, **settings)
+    for stores, settings, message in (
+        (mixture, {"split": "test"}, "split 'test'"),
+        (mixture, {"batch_size": 0}, "expected positive sizes"),
+        ([], {}, "0 stores"),
+        ([*mixture, large], {}, r"\[32, 64\]"),
+        *(
+            (mixture, change, "expected positive sizes")
+            for change in ({"image_size": 24}, {"image_size": 64}, {"mel_frames": 0})
+        ),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            batches(stores, **settings)
 
 
 def test_given_speakers_and_standardiser(mixture: list[Store]) -> None:
@@ -189,15 +191,6 @@ def test_a_crop_is_a_piece_of_the_clip(mixture: list[Store]) -> None:
         assert len(places) == 1
 
 
-def test_sizes_that_do_not_fit(tmp_path: Path, mixture: list[Store]) -> None:
-    for change in ({"image_size": 24}, {"image_size": 64}, {"mel_frames": 0}, {"batch_size": 0}):
-        with pytest.raises(ConfigError, match="expected positive sizes"):
-            batches(mixture, **change)
-    other = small(tmp_path, corpus="other", kind="image", image_size=64)
-    with pytest.raises(ConfigError, match=r"\[32, 64\]"):
-        batches([*mixture, other])
-
-
 def test_augmentation_flips_crops_and_repeats(mixture: list[Store]) -> None:
     plain, changed = batches(mixture), batches(mixture, augment=True)
     one, other = plain.batch(0), changed.batch(0)
@@ -211,12 +204,6 @@ def test_augmentation_flips_crops_and_repeats(mixture: list[Store]) -> None:
 
 
 # Single samples by hand: reflection, area sums, augmentation
-
-
-def test_reflection() -> None:
-    assert reflected(3, 8).tolist() == [0, 1, 2, 1, 0, 1, 2, 1]
-    assert reflected(1, 3).tolist() == [0, 0, 0]
-    assert reflected(2, 4).tolist() == [0, 1, 0, 1]
 
 
 def test_changes_are_drawn_as_documented() -> None:
@@ -265,6 +252,8 @@ def test_changed_faces_by_hand() -> None:
 
 
 def test_short_clips_are_reflected(tmp_path: Path) -> None:
+    assert reflected(1, 3).tolist() == [0, 0, 0]
+    assert reflected(2, 4).tolist() == [0, 1, 0, 1]
     mel = np.tile(np.arange(5, dtype=np.float32), (80, 1))
     clip = {"id": "a", "kind": "audio", "speaker": "toy/s1", "gender": "f", "split": "train"}
     store = write_store(tmp_path / "toy", [clip | {"waveform": np.zeros(1200), "mel": mel}])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
 import itertools
@@ -20,20 +19,10 @@ import soundfile
 
 from xfavot.data.readers.layouts import scan
 from xfavot.errors import DataError
+from xfavot.mini import speak
 from xfavot.mini.generate import MOST_SPEAKERS, generate, speech_of
 from xfavot.mini.people import Nuisance, nuisance, numbers, people, person, sex_and_rank, stream
-from xfavot.mini.speak import (
-    BASES,
-    KOKORO,
-    LEAST_SYMBOLS,
-    SLOTS,
-    Kokoro,
-    Voice,
-    become,
-    code,
-    sentences,
-    voice_of,
-)
+from xfavot.mini.speak import SLOTS, code, sentences, voice_of
 from xfavot.weights import FOLDER, fetched
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,12 +153,6 @@ def test_a_thousand_people_look_and_speak_differently() -> None:
         assert len({(v.base, round(v.f0_hz, 1), round(v.formants, 3)) for v in voices}) == 500
 
 
-def test_another_seed_gives_other_people_sentences_and_poses() -> None:
-    assert people(4, seed=0) != people(4, seed=1)
-    assert sentences(0, 0, 3) != sentences(1, 0, 3)
-    assert len({nuisance(n, s, c, f) for n, s, c, f in itertools.product((0, 1), repeat=4)}) == 16
-
-
 def test_originals_and_factors_are_complete(corpus: Path) -> None:
     factors = json.loads((corpus / "factors.json").read_text("utf-8"))
     assert (corpus / "speakers.csv").read_text("utf-8") == "speaker,gender\ns01,f\ns09,m\n"
@@ -203,28 +186,28 @@ def test_f0_follows_sex_and_the_speakers_target(corpus: Path) -> None:
     assert mean["s01"] > 165 > mean["s09"]
 
 
-def test_the_cast_is_balanced_and_its_factors_fill_the_range() -> None:
+def test_the_cast_is_balanced_and_each_seed_has_its_own() -> None:
     cast = people(16, seed=0)
     assert [p.gender for p in cast] == ["f"] * 8 + ["m"] * 8
     assert len({(p.skin, p.hair, p.hair_style, p.glasses, p.beard) for p in cast}) == 16
     for group, factor in itertools.product((cast[:8], cast[8:]), ("age", "size", "liveliness")):
         values = [getattr(p, factor) for p in group]
         assert min(values) < 0.25 < 0.75 < max(values)
+    assert people(16, seed=1) != cast
+    assert sentences(0, 0, 3) != sentences(1, 0, 3)
+    assert len({nuisance(n, s, c, f) for n, s, c, f in itertools.product((0, 1), repeat=4)}) == 16
 
 
 def test_hidden_factors_move_the_voice() -> None:
-    def voices(factor: str, *values: float) -> list[Voice]:
+    for factor, less, more in (
+        ("size", ("f0_hz", "formants"), ()),
+        ("age", ("words_per_minute",), ("tremor",)),
+        ("liveliness", (), ("f0_range",)),
+    ):
         woman = people(2, seed=0)[0]
-        return [voice_of(dataclasses.replace(woman, **{factor: value}), 0) for value in values]
-
-    small, tall = voices("size", 0.0, 1.0)
-    assert small.f0_hz > tall.f0_hz
-    assert small.formants > tall.formants
-    young, old = voices("age", 0.1, 0.95)
-    assert old.words_per_minute < young.words_per_minute
-    assert old.tremor > young.tremor == 0.0
-    calm, lively = voices("liveliness", 0.0, 1.0)
-    assert lively.f0_range > calm.f0_range
+        low, high = (voice_of(dataclasses.replace(woman, **{factor: x}), 0) for x in (0.1, 0.95))
+        assert all(getattr(high, name) < getattr(low, name) for name in less)
+        assert all(getattr(high, name) > getattr(low, name) for name in more)
 
 
 def test_pose_keeps_eyes_and_mouth_in_place_and_changes_the_picture() -> None:
@@ -261,17 +244,17 @@ def test_reader_yields_aligned_pairs_and_holds_out_of_every_speaker(corpus: Path
 
 
 def test_words_are_spelt_in_kokoros_symbols_and_fit_its_tables() -> None:
-    with (ROOT / "xfavot/mini/words.csv").open(encoding="utf-8", newline="") as file:
-        words = {row["word"]: row for row in csv.DictReader(file)}
-    assert words.keys() == set(itertools.chain(*SLOTS))
+    assert [len(slot) for slot in SLOTS] == [4, 4, 4, 25, 10, 4]
     with np.load(FOLDER / "kokoro_voices.npz") as tables:
         known, symbols = tables["voices"].tolist(), set(tables["symbols"].tolist())
         assert tables["styles"].shape == (len(known), 12, 256)
-    assert sorted(known) == sorted(f"{BASES[KOKORO, 'f']} {BASES[KOKORO, 'm']}".split())
+    assert sorted(known) == sorted(
+        f"{speak.BASES[speak.KOKORO, 'f']} {speak.BASES[speak.KOKORO, 'm']}".split()
+    )
     for accent in ("american", "british"):
-        assert symbols > set("".join(row[accent] for row in words.values()))
-        lengths = [[len(words[word][accent]) for word in slot] for slot in SLOTS]
-        assert sum(map(min, lengths)) + len(SLOTS) - 1 == LEAST_SYMBOLS
+        assert symbols > set("".join(row[accent] for row in speak.WORDS.values()))
+        lengths = [[len(speak.WORDS[word][accent]) for word in slot] for slot in SLOTS]
+        assert sum(map(min, lengths)) + len(SLOTS) - 1 == speak.LEAST_SYMBOLS
 
 
 def test_kokoro_says_again_what_is_shipped(corpus: Path) -> None:
@@ -282,7 +265,7 @@ def test_kokoro_says_again_what_is_shipped(corpus: Path) -> None:
         pytest.skip("Kokoro-82M is not here")
     speaker, (words,) = person(0, seed=0), sentences(0, 0, 1)
     voice = voice_of(speaker, 0)
-    made = become(Kokoro().say(words, voice), 24_000, voice, stream(0, "voice", 0, 0))
+    made = speak.become(speak.Kokoro().say(words, voice), 24_000, voice, stream(0, "voice", 0, 0))
     clip, _ = soundfile.read(corpus / speaker.speaker / f"{code(words)}.wav")
     assert len(made) == pytest.approx(len(clip), rel=0.1)
     level = [20 * np.log10(np.std(wave)) for wave in (made, clip)]

@@ -51,15 +51,11 @@ def test_any_number_of_frames_gives_exactly_its_samples(every_vocoder: list[Voco
         for frames in (1, 2, 7, 8, 15, 25):
             out = made(torch.full((80, frames), -2.0))
             assert (out.shape, out.dtype) == (((frames - 1) * made.hop,), np.float32)
-
-
-@pytest.mark.parametrize("samples", [7200, 7201, 7499, 9999])  # 0.3 s and odd lengths
-def test_the_length_of_the_analysed_waveform(every_vocoder: list[Vocoder], samples: int) -> None:
-    mel = log_mel(vowel(0.5)[:samples])
-    for made in every_vocoder:
-        whole, usual = made(mel, length=samples), made(mel)
-        assert whole.shape == (samples,)
-        np.testing.assert_array_equal(whole[: len(usual)], usual)
+        for samples in (7200, 7499):  # of an analysed waveform, 0.3 s, and an odd number
+            mel = log_mel(vowel(0.5)[:samples])
+            whole, usual = made(mel, length=samples), made(mel)
+            assert whole.shape == (samples,)
+            np.testing.assert_array_equal(whole[: len(usual)], usual)
 
 
 def test_rows_of_a_batch_are_what_they_are_alone_and_nothing_else_is_drawn(
@@ -125,21 +121,20 @@ def test_griffin_lim_adds_nothing_outside_the_bands() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "error"),
+    ("shape", "length", "error", "message"),
     [
-        *((shape, ShapeError) for shape in ((81, 5), (2, 1, 80, 5), (80,))),
-        *((shape, DataError) for shape in ((80, 0), (0, 80, 3), (80, 9))),
+        *((shape, None, ShapeError, "expected") for shape in ((81, 5), (2, 1, 80, 5), (80,))),
+        *((shape, None, DataError, "expected") for shape in ((80, 0), (0, 80, 3))),
+        *(((80, 11), n, ConfigError, "for 11 frames; expected 3000 to 3299") for n in (0, 3300)),
     ],
 )
-def test_unfit_spectrograms_are_refused(shape: tuple[int, ...], error: type[Exception]) -> None:
-    with pytest.raises(error, match="expected"):
-        GriffinLim()(torch.full(shape, torch.nan))
-
-
-@pytest.mark.parametrize("length", [0, 2999, 3300])
-def test_a_length_of_other_frames_is_refused(length: int) -> None:
-    with pytest.raises(ConfigError, match=r"for 11 frames; expected 3000 to 3299"):
-        GriffinLim(iterations=1)(torch.zeros(80, 11), length=length)
+def test_unfit_spectrograms_and_lengths_are_refused(
+    shape: tuple[int, ...], length: int | None, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        GriffinLim(iterations=1)(torch.zeros(shape), length=length)
+    with pytest.raises(DataError, match="finite"):
+        GriffinLim()(torch.full((80, 9), torch.nan))
 
 
 def test_names(weights: dict[str, Path], tmp_path: Path) -> None:
