@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import struct
 import sys
@@ -91,11 +90,11 @@ def test_films(form: str, codec: str) -> None:
     assert abs(np.abs(np.fft.rfft(middle)).argmax() * RATE / len(middle) - 440) <= 2
 
 
-@pytest.mark.parametrize("rate", [8000, 44_100, 192_000])
-def test_other_rates_are_resampled(rate: int) -> None:
-    got = load_waveform(wav(sine(1.0, rate), subtype="FLOAT", rate=rate))
-    assert got.shape == (24_000,)
-    np.testing.assert_allclose(got[1000:-1000], sine(1.0)[1000:-1000], atol=1e-3)
+def test_other_rates_are_resampled() -> None:
+    for rate in (8000, 44_100, 192_000):
+        got = load_waveform(wav(sine(1.0, rate), subtype="FLOAT", rate=rate))
+        assert got.shape == (24_000,)
+        np.testing.assert_allclose(got[1000:-1000], sine(1.0)[1000:-1000], atol=1e-3)
 
 
 def test_memory_holds_the_result_and_little_else(tmp_path: Path) -> None:
@@ -302,21 +301,8 @@ def test_unfit_waveforms_are_not_written(tmp_path: Path, x: np.ndarray, message:
     with pytest.raises(DataError, match=message):
         save_waveform(tmp_path / "a.wav", x)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_waveform(tmp_path / "a.wav", sine())
-    before = (tmp_path / "a.wav").read_bytes()
-
-    def full(path: Path, data: bytes) -> int:
-        path.open("wb").close()
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(DataError, match="No space left"):
-        save_waveform(tmp_path / "a.wav", -sine())
-    assert (tmp_path / "a.wav").read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]
+    with pytest.raises(DataError, match=r"cannot be written .*nothing was left behind"):
+        save_waveform(tmp_path, sine())
 
 
 @pytest.mark.parametrize("text", ["x", "xy", "Zoë, 日本"])

@@ -11,16 +11,7 @@ import pytest
 
 from xfavot import presets
 from xfavot.data.corpora import describe
-from xfavot.data.readers import (
-    MALFORMED,
-    NOT_NEEDED,
-    UNUSED,
-    Clip,
-    Source,
-    corpus_folder,
-    fraction,
-    read_speakers,
-)
+from xfavot.data.readers import MALFORMED, NOT_NEEDED, UNUSED, Clip, Source, corpus_folder, fraction
 from xfavot.data.readers.layouts import READERS, scan, sentence_of
 from xfavot.errors import DataError
 
@@ -124,6 +115,15 @@ def test_lrs3_films_and_pairs(tmp_path: Path) -> None:
     assert read["demo/one/a"].speaker == ""
     assert {clip.kind for clip in read.values()} == {"av"}
     assert len(read) == 3
+    films = ("pretrain/AbC-1/00001", "trainval/AbC-1/00002", "test/_xY9/00001")
+    root = tmp_path / "as it unpacks"
+    put(root, *(f"{film}.{end}" for film in films for end in ("mp4", "txt")))
+    put(root, "trainval/AbC-1/00002.wav", "trainval/AbC-1/00002.jpg")
+    assert {c.id: c.speaker for c in clips("lrs3", root).values()} == {
+        film: f"lrs3/{film.split('/')[1]}" for film in films
+    }
+    assert sum(left_out("lrs3", root).values()) == 2
+    assert set(clips("lrs3", root / "pretrain")) == {"AbC-1/00001"}
 
 
 def test_avatars(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_speaker_tables(tmp_path: Path) -> None:
     assert Source(tmp_path.parent, seed=0).gender("c") == ""
     put(tmp_path, "speakers.csv", text="speaker;gender\na;F\ne;mujer\n")
     with pytest.raises(DataError, match=r"line 3: 'e' is 'mujer'.*gender F or M"):
-        read_speakers(tmp_path)
+        _ = Source(tmp_path, seed=0).speakers
 
 
 def test_the_place_of_a_key_depends_on_key_and_seed() -> None:
@@ -297,46 +297,42 @@ def test_celebamask_hq_as_it_unpacks(tmp_path: Path) -> None:
     }
 
 
+MAPPING = "idx orig_idx orig_file\n0 119612 119613.jpg\n1 99093 099094.jpg\n"
+
+
 @pytest.mark.parametrize(
-    ("name", "text"),
+    ("images", "name", "text"),
     [
-        ("list_attr.txt", "2\nMale Young\n000001.jpg  1 -1\n000002.jpg -1  1\n"),
-        ("list_attr_celeba.csv", "image_id,Male,Young\n000001.jpg,1,-1\n000002.jpg,-1,1\n"),
-        ("attributes.csv", ",image_id,Male\n0,000001.jpg,1\n1,000002.jpg,0\n"),
+        (
+            ("000001.jpg", "000002.jpg"),
+            "attr.txt",
+            "2\nMale Young\n000001.jpg  1 -1\n2.jpg -1  1\n",
+        ),
+        (("1.jpg", "2.jpg"), "attr.csv", "image_id,Male,Young\n1.jpg,1,-1\n2.jpg,-1,1\n"),
+        (("1.jpg", "2.jpg"), "attributes.csv", ",image_id,Male\n0,1.jpg,1\n1,2.jpg,0\n"),
+        (("0.jpg", "1.jpg"), "list_attr.txt", "2\nMale\n119613.jpg 1\n099094.jpg -1\n"),
+        (("00007.png", "00008.png"), "attr-anno.txt", "1\nMale\n7.jpg 1\n8.jpg -1\n"),
     ],
 )
-def test_celeba_attribute_lists(tmp_path: Path, name: str, text: str) -> None:
+def test_celeba_attribute_lists(
+    tmp_path: Path, images: tuple[str, ...], name: str, text: str
+) -> None:
     put(tmp_path, name, text=text)
-    put(tmp_path, "img/000001.jpg", "img/000002.jpg")
+    put(tmp_path, "CelebA-HQ-to-CelebA-mapping.txt", text=MAPPING)
+    put(tmp_path, *(f"img/{image}" for image in images))
     assert [clip.gender for clip in clips("celeba_hq", tmp_path).values()] == ["m", "f"]
 
 
-def test_celeba_list_through_the_mapping_and_padded_numbers(tmp_path: Path) -> None:
-    put(tmp_path, "a/img/0.jpg", "a/img/1.jpg", "b/img/00007.png")
-    put(tmp_path, "a/list_attr_celeba.txt", text="2\nMale\n119613.jpg 1\n099094.jpg -1\n")
-    mapping = "idx orig_idx orig_file\n0 119612 119613.jpg\n1 99093 099094.jpg\n"
-    put(tmp_path, "a/CelebA-HQ-to-CelebA-mapping.txt", text=mapping)
-    assert [clip.gender for clip in clips("celeba_hq", tmp_path / "a").values()] == ["m", "f"]
-    put(tmp_path, "b/CelebAMask-HQ-attribute-anno.txt", text="1\nMale\n7.jpg 1\n")
-    assert [clip.gender for clip in clips("celeba_hq", tmp_path / "b").values()] == ["m"]
-
-
 def test_voxceleb1_as_it_unpacks(tmp_path: Path) -> None:
-    put(
-        tmp_path, "vox1_dev_wav/wav/id10001/1zcIwhmdeo4/00001.wav", "vox1_dev_wav/wav/id10001/x.txt"
-    )
+    put(tmp_path / "vox1_dev_wav/wav/id10001", "1zcIwhmdeo4/00001.wav", "x.txt")
     put(tmp_path, "vox1_test_wav/wav/id10270/5r0dWxy17C8/00001.wav")
     put(tmp_path, "vox1_test_wav/wav/id10270/5r0dWxy17C8/00002.wav")
     faces = "unzippedFaces/Eartha_Kitt/1.6/5r0dWxy17C8"
     put(tmp_path, f"{faces}/0000375.jpg", f"{faces}/0000400.jpg")
     put(tmp_path, "unzippedIntervalFaces/data/A.J._Buckley/1.6/1zcIwhmdeo4/1/01.jpg", "a/b/c.mp4")
-    put(
-        tmp_path,
-        "meta/vox1_meta.csv",
-        text="VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet\n"
-        "id10001\tA.J._Buckley\tm\tIreland\tdev\n"
-        "id10270\tEartha_Kitt\tf\tUSA\ttest\nid10300\n",
-    )
+    table = "VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet\n"
+    table += "id10001\tA.J._Buckley\tm\tIreland\tdev\nid10270\tEartha_Kitt\tf\tUSA\ttest\n"
+    put(tmp_path, "meta/vox1_meta.csv", text=f"{table}id10300\n")
     put(tmp_path, "speakers.csv", text="speaker,gender\nA.J._Buckley,F\nNobody,F\n")
     put(tmp_path, "Zoë B/v 1/001.flac", "Zoë B/v 1/001.jpg", "Zoë B/v 1/002.jpg", "lost.jpg")
     found = clips("voxceleb", tmp_path)
@@ -378,34 +374,18 @@ def test_rows_that_contradict_each_other_decide_nothing(
     assert rejects(corpus, tmp_path)[table] == MALFORMED
 
 
-def test_lrs3_as_it_unpacks(tmp_path: Path) -> None:
-    films = ("pretrain/AbC-1/00001", "trainval/AbC-1/00002", "test/_xY9/00001")
-    put(tmp_path, *(f"{film}.{end}" for film in films for end in ("mp4", "txt")))
-    put(tmp_path, "trainval/AbC-1/00002.wav", "trainval/AbC-1/00002.jpg")
-    found = clips("lrs3", tmp_path)
-    assert set(found) == set(films)
-    assert {c.speaker for c in found.values()} == {"lrs3/AbC-1", "lrs3/_xY9"}
-    assert sum(left_out("lrs3", tmp_path).values()) == 2
-    assert set(clips("lrs3", tmp_path / "pretrain")) == {"AbC-1/00001"}
-
-
 def test_lip2wav_as_its_scripts_leave_it(tmp_path: Path) -> None:
     chem = tmp_path / "Dataset" / "chem"
     put(chem, "train.txt", "videos/idA.mp4", "videos/idB.webm", "test_results/gts/1.wav")
     put(chem, *(f"intervals/idA/cut-{n}.mp4" for n in range(3)), "preprocessed/idA/cut-0/9.jpg")
     put(chem, "preprocessed/idA/cut-0/audio.wav", "preprocessed/idA/cut-0/10.jpg")
-    put(
-        tmp_path,
-        *(
-            f"Dataset/new/preprocessed/idC/cut-1/{name}"
-            for name in ("10.jpg", "9.jpg", "audio.wav", "mels.npz")
-        ),
-    )
+    cut = tmp_path / "Dataset" / "new" / "preprocessed" / "idC" / "cut-1"
+    put(cut, "10.jpg", "9.jpg", "audio.wav", "mels.npz")
     put(tmp_path, "speakers.csv", text="speaker;gender\nChem;F\n")  # as spreadsheets write it
     found = clips("lip2wav", tmp_path)
-    cut = found.pop("Dataset/new/preprocessed/idC/cut-1")
-    assert [path.name for path in cut.images] == ["9.jpg", "10.jpg"]
-    assert (cut.speaker, cut.extra["group"]) == ("lip2wav/new", "Dataset/new/preprocessed/idC")
+    clip = found.pop("Dataset/new/preprocessed/idC/cut-1")
+    assert [path.name for path in clip.images] == ["9.jpg", "10.jpg"]
+    assert (clip.speaker, clip.extra["group"]) == ("lip2wav/new", "Dataset/new/preprocessed/idC")
     assert set(found) == {f"Dataset/chem/intervals/idA/cut-{n}" for n in range(3)}
     assert {(c.speaker, c.gender) for c in found.values()} == {("lip2wav/chem", "f")}
     left = {"film files": 2, "sound files": 2, "picture files": 2, "other files": 2}

@@ -82,8 +82,7 @@ def test_seed_fixes_the_sound(every_vocoder: list[Vocoder], weights: dict[str, P
         assert np.array_equal(one(mel), other(mel)) is not draws
 
 
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "causal"), [*((k, False) for k in KINDS), (KINDS[1], True)])
 def test_chunks_do_not_change_the_sound(
     tmp_path: Path, kind: str, causal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,9 +147,6 @@ def test_names(weights: dict[str, Path], tmp_path: Path) -> None:
             assert made.name.startswith(f"{kind} ({kind}/checkpoint-400000steps.pkl sha256 ")
     make_weights(tmp_path / "vctk_hifigan.v1", "hifigan", thin=True)
     assert vocoder("vctk_hifigan.v1", cache=tmp_path).name.startswith("hifigan (vctk_hifigan.v1/")
-
-
-def test_names_that_are_none() -> None:
     with pytest.raises(ConfigError, match="iterations is 0; expected 1 or more"):
         GriffinLim(iterations=0)
     for name in ("parallel_wavegan", "wavenet", "", "no/such/folder"):

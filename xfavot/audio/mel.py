@@ -243,10 +243,12 @@ class Vocoder(ABC):
     Attributes:
         contract: the mel definition that the vocoder understands.
         hop: samples between two frames.
+        shortest: frames that a shorter spectrogram is continued to by its last one.
+        spare: frames that every spectrogram is continued by at least.
     """
 
-    contract = MEL
-    hop = MEL.hop
+    contract, hop = MEL, MEL.hop
+    shortest, spare = 1, 0
 
     def __init__(self, *, name: str, device: str | torch.device = "cpu", seed: int = 0) -> None:
         """Keep the settings."""
@@ -288,9 +290,11 @@ class Vocoder(ABC):
             )
         with torch.inference_mode():
             rows = rows.to(device=self.device, dtype=torch.float32)
+            more = max(self.shortest - rows.shape[2], self.spare)
+            rows = functional.pad(rows, (0, more), mode="replicate")
             waves = [self._decode(row, samples).float().cpu().numpy() for row in rows]
         return np.stack(waves) if log_mel.dim() == 3 else waves[0]
 
     @abstractmethod
     def _decode(self, log_mel: Tensor, samples: int) -> Tensor:
-        """Turn (80, T) float32 on the device into exactly (samples,); see :meth:`__call__`."""
+        """Turn (80, T) float32 on the device, continued, into (samples,); see :meth:`__call__`."""

@@ -53,7 +53,6 @@ OURS = {  # what a published config.yml says of the mel-spectrogram
 SELDOM_STATED = ("log_base", "eps", "global_gain_scale", "sampling_rate_for_feats")  # else as ours
 OLD_BANDS = {"taps": 62, "cutoff_ratio": 0.15, "beta": 9.0}  # filterbank up to version 0.4.2
 CHUNK_FRAMES = 240  # 3 s; bounds the memory for any length
-SHORTEST_FRAMES = 16  # the reflections of MelGAN need 6 at least
 CONTEXTS = (24, 64)  # frames tried; the published networks see less than the first
 
 
@@ -75,6 +74,8 @@ class TrainedVocoder(Vocoder):
         ValueError: the network makes no mono sound of a mel-spectrogram of ours.
     """
 
+    shortest = 16  # the reflections of MelGAN need 6 at least
+
     def __init__(
         self, network: Any, features: Standardiser, *, name: str, device: str = "cpu", seed: int = 0
     ) -> None:
@@ -86,8 +87,8 @@ class TrainedVocoder(Vocoder):
         self._network = network.eval().requires_grad_(False).to(self.device)
         self._features = features.to(self.device)
         self._noisy = kind == PARALLEL_WAVEGAN
-        tried = torch.zeros(SHORTEST_FRAMES, MEL.n_mels, device=self.device)
-        noise = tried.new_zeros(SHORTEST_FRAMES * MEL.hop, 1)
+        tried = torch.zeros(self.shortest, MEL.n_mels, device=self.device)
+        noise = tried.new_zeros(self.shortest * MEL.hop, 1)
         if (made := self._run(self._network, tried, noise)).shape != noise.shape:
             wanted = f"expected {tuple(noise.shape)}"
             raise ValueError(f"it makes {tuple(made.shape)} samples of 16 frames; {wanted}")
@@ -154,8 +155,6 @@ class TrainedVocoder(Vocoder):
 
     def _decode(self, log_mel: Tensor, samples: int) -> Tensor:
         """Go through the chunks of one spectrogram (80, T)."""
-        short = max(SHORTEST_FRAMES - log_mel.shape[1], 0)
-        log_mel = torch.cat([log_mel, log_mel[:, -1:].expand(-1, short)], dim=1)
         x = self._features.standardise(log_mel).T  # (T, 80)
         frames, hop = len(x), self.hop
         generator = torch.Generator().manual_seed(self.seed)

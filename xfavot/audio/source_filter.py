@@ -348,7 +348,6 @@ def _interpolations(device: torch.device) -> tuple[Tensor, Tensor]:
 NAME = "source_filter"
 PIECE_FRAMES = 800  # 10 s; bounds the memory for any length
 CONTEXT_FRAMES = 40  # on either side of a piece; more than the network and the scaling see
-SHORTEST_FRAMES = 8  # torch.stft's reflect padding needs more than 1024 samples
 ROUNDS = 2  # of scaling; each costs a tenth of the time
 MOST_GAIN = 30.0  # of one round, and its reciprocal the least
 FAINT = 1e-9  # added to mel magnitudes before a division
@@ -363,6 +362,8 @@ class SourceFilterVocoder(Vocoder):
         device: where it runs; one with float64.
         seed: of the noise and of the pulses' first phase.
     """
+
+    shortest, spare = 8, 1  # as torch.stft's reflection needs; one more for the odd samples
 
     def __init__(
         self,
@@ -412,10 +413,8 @@ class SourceFilterVocoder(Vocoder):
 
     def _decode(self, log_mel: Tensor, samples: int) -> Tensor:
         """Go through the pieces of one spectrogram (80, T)."""
-        short = max(SHORTEST_FRAMES - log_mel.shape[1], 1)  # one more for the odd samples
-        mel = torch.cat((log_mel, log_mel[:, -1:].expand(-1, short)), dim=1)[None]
-        frames = mel.shape[2]
-        tune = melody(self.find_f0(mel[0])[None])
+        mel, frames = log_mel[None], log_mel.shape[1]
+        tune = melody(self.find_f0(log_mel)[None])
         generator = torch.Generator().manual_seed(self.seed)
         cycles = torch.rand(1, generator=generator) + cycles_at_frames(tune.pitch).cpu()
         noise = torch.randn(1, noise_samples(frames), generator=generator)

@@ -31,7 +31,6 @@ __all__ = ["DEFAULT", "PUBLISHED", "GriffinLim", "Vocoder", "vocoder"]
 ITERATIONS = 32
 MOMENTUM = 0.99  # unitless, the value of Perraudin et al.
 INVERSION_STEPS = 8  # multiplicative steps for the first magnitudes
-SHORTEST_FRAMES = 8  # torch.stft's reflect padding needs more than 1024 samples
 TINY = 1e-8  # added to magnitudes before a division
 FAINT = 1e-12  # the same for mel magnitudes, under the contract's floor
 
@@ -50,6 +49,8 @@ class GriffinLim(Vocoder):
         ConfigError: less than one iteration.
     """
 
+    shortest = 8  # torch.stft's reflect padding needs more than 1024 samples
+
     def __init__(self, *, iterations: int = ITERATIONS, seed: int = 0, device: str = "cpu") -> None:
         """Keep the settings; see the class."""
         require(iterations >= 1, "iterations", iterations, "1 or more", f"such as {ITERATIONS}")
@@ -58,8 +59,6 @@ class GriffinLim(Vocoder):
 
     def _decode(self, log_mel: Tensor, samples: int) -> Tensor:
         """Estimate the phase of one spectrogram (80, T)."""
-        short = max(SHORTEST_FRAMES - log_mel.shape[1], 0)
-        log_mel = torch.cat([log_mel, log_mel[:, -1:].expand(-1, short)], dim=1)
         span = (log_mel.shape[1] - 1) * self.hop
         whole = mel_filterbank(self.device)
         covered = whole.sum(dim=0).nonzero().flatten()

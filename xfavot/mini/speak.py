@@ -38,14 +38,8 @@ SLOTS = tuple(tuple(w for w, row in WORDS.items() if row["slot"] == slot) for sl
 SIGNS = {word: row["sign"] for word, row in WORDS.items()}
 MOST_SENTENCES = 10_000  # a speaker, of the 64,000 of the grammar
 KOKORO, ESPEAK = "kokoro", "espeak"  # synthesisers
-BASES = {  # their voices by sex, the best first
-    (KOKORO, "f"): "af_heart bf_emma af_bella bf_isabella af_sarah af_aoede af_kore bf_alice "
-    "af_nova af_alloy bf_lily af_sky af_jessica af_river af_nicole",
-    (KOKORO, "m"): "am_michael bm_george am_fenrir bm_fable am_puck bm_daniel am_onyx am_eric "
-    "am_liam bm_lewis am_echo am_adam am_santa",
-    (ESPEAK, "f"): "f2 f1 Annie f3 linda steph f4 anika Alicia belinda",
-    (ESPEAK, "m"): "m3 m1 michel m7 m2 ed m4 Lee m8 adam",
-}
+with Path(__file__).with_name("bases.csv").open(encoding="utf-8", newline="") as _file:
+    BASES = list(csv.DictReader(_file))  # the synthesisers' voices by sex, the best first
 ACCENTS = ("en-us", "en-gb-x-rp", "en-us-nyc", "en-gb-scotland", "en", "en-us", "en-us", "en")
 LEAST_SYMBOLS = 22  # in a sentence
 _AUDIO_SYNCHRONOUS = 2
@@ -80,7 +74,8 @@ def voice_of(person: Person, index: int, synthesiser: str = KOKORO) -> Voice:
         synthesiser: whose base voice.
     """
     woman = person.gender == "f"
-    names = BASES[synthesiser, person.gender].split()
+    made = (synthesiser, person.gender)
+    names = [row["voice"] for row in BASES if (row["synthesiser"], row["sex"]) == made]
     accent = f"{ACCENTS[index % len(ACCENTS)]}+" if synthesiser == ESPEAK else ""
     low = 0.72 * person.size + 0.28 * person.age
     bottom, top = (178.0, 262.0) if woman else (84.0, 152.0)

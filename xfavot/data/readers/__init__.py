@@ -153,35 +153,6 @@ def code_of(word: str) -> str | None:
     return _GENDERS.get(word.strip().casefold())
 
 
-def read_speakers(folder: Path) -> dict[str, str]:
-    """Read ``speakers.csv`` (speaker, gender) beside a corpus; an absent file is an empty table.
-
-    Raises:
-        DataError: the file is no table in UTF-8 with the columns `speaker` and `gender`, a gender
-            is none, or two rows contradict each other.
-    """
-    path = folder / "speakers.csv"
-    codes: dict[str, str] = {}
-    if not path.is_file():
-        return codes
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        delimiter = max(",;\t", key=text.partition("\n")[0].count)
-        table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval="")
-        table.fieldnames = [cell.strip().casefold() for cell in table.fieldnames or ()]
-        for row in table:
-            name, word = row["speaker"].strip(), row["gender"].strip()
-            code = code_of(word)
-            if code is None or codes.setdefault(name, code) != code:
-                raise ValueError(f"line {table.line_num}: {name!r} is {word!r}")
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(
-            f"{path} cannot be read ({error!r}); expected the columns speaker, gender; write one "
-            "row a speaker, gender F or M, as CSV in UTF-8"
-        ) from error
-    return codes
-
-
 class Source:
     """The folder of one corpus, read once.
 
@@ -243,8 +214,31 @@ class Source:
 
     @cached_property
     def speakers(self) -> dict[str, str]:
-        """The table ``speakers.csv``."""
-        return read_speakers(self.root)
+        """The genders in ``speakers.csv`` (speaker, gender); an absent file is an empty table.
+
+        Raises:
+            DataError: the file is no table in UTF-8 with the columns `speaker` and `gender`, a
+                gender is none, or two rows contradict each other.
+        """
+        path, codes = self.root / "speakers.csv", dict[str, str]()
+        if not path.is_file():
+            return codes
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+            delimiter = max(",;\t", key=text.partition("\n")[0].count)
+            table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval="")
+            table.fieldnames = [cell.strip().casefold() for cell in table.fieldnames or ()]
+            for row in table:
+                name, word = row["speaker"].strip(), row["gender"].strip()
+                code = code_of(word)
+                if code is None or codes.setdefault(name, code) != code:
+                    raise ValueError(f"line {table.line_num}: {name!r} is {word!r}")
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(
+                f"{path} cannot be read ({error!r}); expected the columns speaker, gender; write "
+                "one row a speaker, gender F or M, as CSV in UTF-8"
+            ) from error
+        return codes
 
     @cached_property
     def _folded(self) -> dict[str, str]:
