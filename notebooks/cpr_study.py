@@ -54,6 +54,9 @@ import pandas as pd
 from IPython import display
 
 from xfavot import report
+from xfavot.convert import open_stores
+from xfavot.errors import DataError
+from xfavot.evaluation import cpr
 from xfavot.parameters import Study
 from xfavot.report import study
 from xfavot.viz import drawing, progress
@@ -83,7 +86,25 @@ cfg = Study.resolve(
 # given, survive a reload, and are saved as a file at the end (or in the middle).
 
 # %%
-key = study.prepare(cfg, began, on_log=progress.line)
+if cfg.answers:
+    key = study.open_study(cfg.out)
+else:
+    stores, systems = open_stores(cfg.data_root, cfg.corpora), study.systems_of(cfg)
+    drawn, automatic = study.ask(cfg, stores, systems, on_log=progress.line)
+    if not drawn:
+        raise DataError(
+            f"study of {cfg.dataset}: nothing to ask; expected clips with a face and a voice, or a "
+            "model; prepare an audio-visual corpus, or name a checkpoint"
+        )
+    example = cpr.ground_truth(stores, task="a2i", form="faces", count=1, seed=cfg.seed + 1)
+    about = {"began": began, "split": cpr.split_of(stores), "notebook": "cpr_study"}
+    origin = study.origin_of(cfg, systems, stores, **about)
+    key = study.write_study(cfg, drawn, (example or drawn)[0], origin, automatic=automatic)
+    progress.line(
+        f"study {key['study']}: {len(key['sheets'])} pages of {len(drawn)} questions, at most "
+        f"{key['bytes'] / 1e6:.1f} MB each, in {Path(cfg.out, study.PAGES)}; give one to each "
+        f"evaluator and keep {study.KEY}, which holds the answers"
+    )
 
 # %% [markdown]
 # ## Who answered

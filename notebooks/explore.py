@@ -67,14 +67,27 @@ grids = convert.sample_grids(converter, stores, seed=cfg.seed)
 widgets.show(*map(drawing.conversions, grids.values()))
 
 # %% [markdown]
+# The first voice of each task, before and after, and what guided it.
+
+# %%
+heard = {}
+for grid in (grid for grid in grids.values() if grid.task.output == "voice"):
+    source, reference, made = grid.columns[0], grid.rows[0], grid.cells[0][0]
+    heard[f"source {source.label}"] = source.waveform
+    if reference.waveform is not None:
+        heard[f"reference {reference.label}"] = reference.waveform
+    heard[f"{source.label} converted after {grid.task.guidance} {reference.label}"] = made.waveform
+widgets.players(heard)
+
+# %% [markdown]
 # ## Choose for yourself
 #
 # With a running kernel, the widgets convert whatever you choose, also a file that you add (a
-# frontal face, or a clip of speech). Below them stands one pair, which needs no kernel.
+# frontal face, or a clip of speech).
 
 # %%
 people = convert.samples(stores, seed=cfg.seed)
-widgets.Explorer(converter, people)
+widgets.Explorer(converter, people).widget
 
 # %% [markdown]
 # ## Your own files, in code

@@ -259,7 +259,8 @@ compare("table5", "Table 5: ablations, voice conversion; the paper's values on G
 values = pd.DataFrame(found.rows, columns=[*report.COLUMNS, "direction"])
 values["metric"] = values["metric"].map(displayed)
 whole = values[values["direction"].isna() | (values["direction"] == "mean")]
-whole.pivot_table(index="metric", columns=["system", "task"], values="value").round(3).fillna("")
+table = whole.pivot_table(index="metric", columns=["system", "task"], values="value").round(3)
+table.astype(object).fillna("")
 
 # %% [markdown]
 # ## Correspondence and verification

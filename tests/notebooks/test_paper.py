@@ -187,7 +187,20 @@ def test_answers_of_people_become_a_table(root: Path, given: dict[str, Any], tex
     assert str(root) not in json.dumps(table.record)
 
 
-def test_a_wrong_parameter_stops_before_anything_is_made(tmp_path: Path) -> None:
-    with pytest.raises(papermill.PapermillExecutionError, match=r"form is 'face'; did you mean"):
-        execute("cpr_study", tmp_path, form="face", out=str(tmp_path / "study"))
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"form": "face"}, r"form is 'face'; did you mean"),
+        ({"checkpoint": "none", "dataset": "celebahq_vctk"}, "nothing to ask"),
+        ({"answers": "folder"}, r"key\.json is missing or damaged"),
+    ],
+)
+def test_what_cannot_be_asked_stops_before_anything_is_made(
+    tmp_path: Path, given: dict[str, Any], message: str
+) -> None:
+    for corpus, kind in (("celeba_hq", "image"), ("vctk", "audio")):
+        make_store(tmp_path / "data", corpus=corpus, kind=kind, seconds=0.3, image_size=8)
+    roots = {"data_root": str(tmp_path / "data"), "out": str(tmp_path / "study")}
+    with pytest.raises(papermill.PapermillExecutionError, match=message):
+        execute("cpr_study", tmp_path, **roots, **given)
     assert not (tmp_path / "study").exists()

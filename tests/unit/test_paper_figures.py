@@ -109,8 +109,6 @@ def test_what_cannot_be_made_says_so(
     assert not at.has("Fig. 1", "face", "voice")
     text = "Fig. 1 is missing: split val of mini has no voice of known gender"
     assert text in capsys.readouterr().out
-    assert at.style_space() is None
-    assert "Fig. 10 is missing" in capsys.readouterr().out
     nobody = dataclasses.replace(at, avatars=())
     assert not nobody.has("Fig. 7", "avatar")
     assert "prepare_data.ipynb -p dataset avatars" in capsys.readouterr().out

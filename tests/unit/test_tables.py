@@ -257,7 +257,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     file.write_text(whole, "utf-8")
     for text in ("{", "[1]"):
         (folder / "config.json").write_text(text, "utf-8")
-        with pytest.raises(DataError, match=r"config.json is damaged"):
+        with pytest.raises(DataError, match=r"config.json is missing or damaged"):
             tables.read(tmp_path, ("mini",))
     (folder / "config.json").unlink()
     write(folder / "evaluation" / "missing.csv", [{"system": "xfavot", "metric": "", "reason": ""}])

@@ -93,10 +93,6 @@ def collect(
     stores: Sequence[Store],
     notebook: str,
     split: str = "train",
-    seeds: Sequence[int] = (),
-    weights: Mapping[str, str] | None = None,
-    checkpoint: Mapping[str, Any] | None = None,
-    dataset: str = "",
 ) -> Provenance:
     """Gather the provenance of what was measured, just before it is written.
 
@@ -107,13 +103,12 @@ def collect(
         stores: the prepared stores read; without any, the record says that no data were.
         notebook: its name, such as "benchmark".
         split: which part of the stores.
-        seeds: every seed behind the numbers; default, the configuration's.
-        weights: name to sha256 of every network that judges.
-        checkpoint: ``step`` and ``sha256`` of the trained weights measured, if any.
-        dataset: name of the mixture; default, the configuration's.
 
     Returns:
-        Plain values, ready for JSON. Beside the above: ``git_revision`` of the package's checkout
+        Plain values, ready for JSON. Beside the above: ``dataset``, the mixture, and ``seeds``,
+        those of the configuration; ``weights``, name to sha256 of every network that judges, and
+        ``checkpoint``, ``step`` and ``sha256`` of the trained weights measured, none yet: whoever
+        has others puts them in place of these. ``git_revision`` of the package's checkout
         ("" if it is none) and ``git_dirty``; ``lock``, a hash of all that is installed; ``device``,
         see :func:`machine`; ``started_at`` (ISO 8601, UTC) and ``wall_s`` from there to now; the
         ``command`` that makes it again, with the parameters that papermill injected.
@@ -136,14 +131,14 @@ def collect(
         "tier": tier,
         "config": {k: v for k, v in to_dict(cfg).items() if k not in FOLDERS},
         "config_id": config_id(cfg),
-        "seeds": list(seeds) or [cfg.seed],
+        "seeds": [cfg.seed],
         "git_revision": revision,
         "git_dirty": dirty,
         "lock": installed(),
-        "dataset": dataset or cfg.data.dataset,
+        "dataset": cfg.data.dataset,
         "data": data or [NO_DATA],
-        "weights": dict(weights or {}),
-        "checkpoint": dict(checkpoint) if checkpoint else None,
+        "weights": {},
+        "checkpoint": None,
         "device": machine(cfg.train.device),
         **times(began),
         "notebook": notebook,
@@ -343,13 +338,10 @@ def _latex(view: View, caption: str) -> str:
     number = re.match(r"Table (\d+): ", caption)
     title = caption[number.end() if number else 0 :].translate(TEX)
     counter = rf"\setcounter{{table}}{{{int(number[1]) - 1}}}" if number else ""
-    marks = [LETTER.match(note) for note in notes]
-    below = [
-        f"{mark[0]}{note[mark.end() :].translate(TEX)}\\par"
-        if mark
-        else f"{note.translate(TEX)}\\par"
-        for mark, note in zip(marks, notes, strict=True)
-    ]
+    below = []
+    for note in notes:
+        letter = (LETTER.match(note) or [""])[0]
+        below.append(rf"{letter}{note.removeprefix(letter).translate(TEX)}\par")
     lines = [
         *(r"\begin{table}", r"\centering\small\setlength{\tabcolsep}{3pt}", counter),
         rf"\caption{{{title}}}",
@@ -477,10 +469,11 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     """
     folder = Path(path)
     record, contents = read_record(folder), dict[str, bytes]()
-    for name, digest in record["files"].items():
-        file = folder / name
-        contents[file.suffix] = file.read_bytes() if file.is_file() else b""
-        if hashlib.sha256(contents[file.suffix]).hexdigest() != digest:
+    for suffix in (".csv", ".md", ".tex"):
+        file = folder / f"{folder.name}{suffix}"
+        contents[suffix] = file.read_bytes() if file.is_file() else b""
+        digest = hashlib.sha256(contents[suffix]).hexdigest()
+        if digest != record.get("files", {}).get(file.name):
             raise DataError(
                 f"{file} is missing or not the file that was written; write the table again; it is "
                 "generated, never edited"
@@ -499,16 +492,28 @@ def read_record(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: it is missing or damaged, or of another version of this package.
     """
-    file = folder / f"{folder.name}.json"
+    expected = "the record of an artifact of this version; delete the folder and write it again"
+    return read_json(folder / f"{folder.name}.json", expected, schema=[SCHEMA], tier=TIERS)
+
+
+def read_json(file: Path, expected: str, **fields: Sequence[Any]) -> dict[str, Any]:
+    """Read a JSON file that holds a mapping.
+
+    Args:
+        file: the file.
+        expected: what it should be, and what to do, for the message.
+        fields: what it has to hold, and the values that are right.
+
+    Raises:
+        DataError: it is missing or damaged, or holds something else.
+    """
     try:
-        record: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        if record["schema"] != SCHEMA or record["tier"] not in TIERS or not record["files"]:
-            raise ValueError(f"schema {record['schema']}, tier {record['tier']}")
+        record = dict(json.loads(file.read_text("utf-8")))
+        wrong = [f"{name} {record[name]!r}" for name in fields if record[name] not in fields[name]]
+        if wrong:
+            raise ValueError(", ".join(wrong))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{file} is missing or damaged ({error!r}); expected the record of an artifact of this "
-            "version; delete the folder and write it again"
-        ) from error
+        raise DataError(f"{file} is missing or damaged ({error!r}); expected {expected}") from error
     return record
 
 

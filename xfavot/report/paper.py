@@ -133,13 +133,13 @@ def steps(cfg: Paper) -> Iterator[Step]:
     given["study"] = str(study) if study.is_dir() else ""
     picture = Path(out, FIGURES, "fig1", "fig1.png")
     yield step("figures", given, picture, *inputs, study, preferences)
-    measured = [path for pattern, _ in FILES.values() for path in sorted(runs.glob(pattern))]
+    measured = [path for pattern in FILES for path in sorted(runs.glob(pattern))]
     table = Path(out, TABLES, "table1", "table1.md")
     yield step("tables", {**on_runs, "out": out}, table, *measured, *stores)
 
 
 def run(step: Step, *, on_log: Callable[[str], None]) -> list[str]:
-    """Run a step that is not fresh; the notebook's own output follows in the log.
+    """Run a step that is not fresh; what the notebook prints is printed here.
 
     Args:
         step: of :func:`steps`.
@@ -155,35 +155,25 @@ def run(step: Step, *, on_log: Callable[[str], None]) -> list[str]:
         on_log(f"{step.name}: fresh")
         return []
     on_log(f"{step.name}: notebooks/{step.notebook}.ipynb")
-    key = step.key
-    try:
-        _execute(step)
-    except DataError as error:
-        if step.notebook in NEEDED:
-            raise
-        on_log(str(error))
-        return [str(error)]
-    write_whole(step.record, key)
-    on_log(f"{step.name}: done")
-    return []
-
-
-def _execute(step: Step) -> None:
-    """Execute a notebook; what it prints is printed here."""
     papermill = import_optional("papermill", extra="notebooks", purpose="the paper")
-    out = step.folder / f"{step.name}.ipynb"
+    key, out, why = step.key, step.folder / f"{step.name}.ipynb", ""
     out.parent.mkdir(parents=True, exist_ok=True)
     how = {"cwd": PACKAGE.parent, "progress_bar": False, "stdout_file": sys.stdout}
-    why = ""
+    source = NOTEBOOKS / f"{step.notebook}.ipynb"
     try:
-        papermill.execute_notebook(
-            NOTEBOOKS / f"{step.notebook}.ipynb", out, step.parameters, **how
-        )
+        papermill.execute_notebook(source, out, step.parameters, **how)
     except papermill.PapermillExecutionError as error:
         why = f"{error.ename}: {error.evalue}"
-    if why or not step.output.exists():
-        raise DataError(
-            f"{step.name}: the notebook failed ({why or f'{step.output.name} was not written'}); "
-            f"expected it to end; {out.name} beside the others holds the error; mend it and run "
-            "this again: what is done is not done twice"
-        )
+    if not why and step.output.exists():
+        write_whole(step.record, key)
+        on_log(f"{step.name}: done")
+        return []
+    failure = (
+        f"{step.name}: the notebook failed ({why or f'{step.output.name} was not written'}); "
+        f"expected it to end; {out.name} beside the others holds the error; mend it and run this "
+        "again: what is done is not done twice"
+    )
+    if step.notebook in NEEDED:
+        raise DataError(failure)
+    on_log(failure)
+    return [failure]

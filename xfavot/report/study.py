@@ -25,7 +25,7 @@ import numpy as np
 
 from xfavot import config
 from xfavot.audio.mel import MEL
-from xfavot.convert import Converter, open_stores
+from xfavot.convert import Converter
 from xfavot.data.store import Store
 from xfavot.errors import ConfigError, DataError, import_optional
 from xfavot.evaluation import cpr
@@ -33,7 +33,7 @@ from xfavot.evaluation.cpr import Row, Sample, Triplet, is_face
 from xfavot.files import write_whole
 from xfavot.image.io import resize_image
 from xfavot.parameters import Study as Asked
-from xfavot.report import Provenance, collect, machine, times
+from xfavot.report import Provenance, collect, machine, read_json, times
 from xfavot.training.checkpoint import load_model
 
 PAPER_TRIPLETS = 30
@@ -50,6 +50,7 @@ ANSWER_SECONDS = 7.0  # what an answer takes beyond listening, for the time stat
 MOST_BYTES = 40_000_000  # of a page; telephones open that
 FORMAT, VERSION = "xfavot-cpr-answers", 1
 ANSWER = ("item", "choice", "side", "ms", "plays", "heard_ms", "at")  # order of the checksum
+ABOUT = ("system", "task", "sexes", "people", "source")  # of a triplet, kept in the key
 NUMBERS = ("ms", "plays", "heard_ms")
 LARGEST_BYTES = 5_000_000  # of a file of answers
 
@@ -116,21 +117,14 @@ def origin_of(
     notebook: str,
 ) -> Provenance:
     """Where what models make comes from; the first one is that of the figures."""
-    runs = [one.config for one in systems.values()]
-    digests = {name: weights_digest(one.model.path) for name, one in systems.items()}
-    steps = [{"step": one.step, "sha256": digests[name]} for name, one in systems.items()]
-    return collect(
-        began,
-        runs[0] if runs else config.resolve(dataset=cfg.dataset, seed=cfg.seed),
-        tier=tier_of(cfg, [run.preset for run in runs]),
-        stores=stores,
-        split=split,
-        seeds=(cfg.seed,),
-        weights={f"model {name}": digest for name, digest in digests.items()},
-        checkpoint=steps[0] if steps else None,
-        notebook=notebook,
-        dataset=cfg.dataset,  # not what the model was trained on
-    )
+    digests = {f"model {name}": weights_digest(one.model.path) for name, one in systems.items()}
+    first = next(iter(systems.values()), None)
+    run = first.config if first else config.resolve(dataset=cfg.dataset, seed=cfg.seed)
+    trained = {"step": first.step, "sha256": next(iter(digests.values()))} if first else None
+    tier = tier_of(cfg, [one.config.preset for one in systems.values()])
+    about = collect(began, run, tier=tier, stores=stores, split=split, notebook=notebook)
+    asked = {"seeds": [cfg.seed], "dataset": cfg.dataset}  # not what the model was trained with
+    return {**about, **asked, "weights": digests, "checkpoint": trained}
 
 
 def answered(origin: Provenance, began: datetime) -> Provenance:
@@ -169,40 +163,6 @@ def ask(
 # CPR), ``bytes`` of the largest page and ``provenance`` of the questions.
 
 
-def prepare(cfg: Asked, began: datetime, *, on_log: Say) -> Key:
-    """Make the study, or open it where answers are to be read back.
-
-    Args:
-        cfg: the task.
-        began: when the work began.
-        on_log: receives a line for whatever happens.
-
-    Raises:
-        ConfigError: another study lies in the folder already.
-        DataError: nothing to ask, or something cannot be read.
-        CheckpointError: a model cannot be used.
-    """
-    if cfg.answers:
-        return open_study(cfg.out)
-    stores, systems = open_stores(cfg.data_root, cfg.corpora), systems_of(cfg)
-    drawn, automatic = ask(cfg, stores, systems, on_log=on_log)
-    if not drawn:
-        raise DataError(
-            f"study of {cfg.dataset}: nothing to ask; expected clips with a face and a voice, or a "
-            "model; prepare an audio-visual corpus, or name a checkpoint"
-        )
-    example = cpr.ground_truth(stores, task="a2i", form="faces", count=1, seed=cfg.seed + 1)
-    split = cpr.split_of(stores)
-    origin = origin_of(cfg, systems, stores, began=began, split=split, notebook="cpr_study")
-    key = write_study(cfg, drawn, (example or drawn)[0], origin, automatic=automatic)
-    on_log(
-        f"study {key['study']}: {len(key['sheets'])} pages of {len(drawn)} questions, at most "
-        f"{key['bytes'] / 1e6:.1f} MB each, in {Path(cfg.out, PAGES)}; give one to each evaluator "
-        f"and keep {KEY}, which holds the answers"
-    )
-    return key
-
-
 def write_study(
     cfg: Asked,
     drawn: Sequence[Triplet],
@@ -234,11 +194,7 @@ def write_study(
         content = hashlib.sha256(b"".join(samples)).hexdigest()
         one = _digest(ID_BYTES, seed, "question", number, content)
         questions[one] = {
-            "system": t.system,
-            "task": t.task,
-            "sexes": t.sexes,
-            "people": list(t.people),
-            "source": t.source,
+            **{name: getattr(t, name) for name in ABOUT},
             "tokens": [_digest(TOKEN_BYTES, seed, one, side) for side in range(2)],
             "match": int(rng.integers(2)),  # which of the two tokens is right
         }
@@ -285,7 +241,7 @@ def write_study(
         write_whole(target / PAGES / f"sheet_{name}.html", page)
         key["bytes"] = max(key["bytes"], len(page.encode("utf-8")))
     write_whole(target / KEY, json.dumps(key, indent=1, allow_nan=False) + "\n")
-    return key
+    return open_study(target)
 
 
 def open_study(folder: str | os.PathLike[str]) -> Key:
@@ -297,17 +253,8 @@ def open_study(folder: str | os.PathLike[str]) -> Key:
     Raises:
         DataError: there is none, or its key is damaged.
     """
-    path = Path(folder, KEY)
-    try:
-        key: Key = json.loads(path.read_text(encoding="utf-8"))
-        if key["schema"] != SCHEMA:
-            raise ValueError(f"schema {key['schema']}")
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(
-            f"{path} is missing or damaged ({error!r}); expected the key of a study; give the "
-            "folder in which it was made with -p out"
-        ) from error
-    return key
+    expected = "the key of a study; give the folder in which it was made with -p out"
+    return read_json(Path(folder, KEY), expected, schema=[SCHEMA])
 
 
 # A page: a single HTML file that works offline, on any device

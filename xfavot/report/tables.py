@@ -13,7 +13,6 @@ Our own: `correspondence` (CPR, Fig. 5), `verification` (face against voice) and
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from xfavot.evaluation.manifest import EVERYTHING
 from xfavot.evaluation.voice_networks import NISQA
 from xfavot.evaluation.voices import SIMILARITY as SPKSIM
 from xfavot.evaluation.voices import WER
-from xfavot.report import COLUMNS, MISSING, TIERS, from_csv, read_table, require_columns
+from xfavot.report import COLUMNS, MISSING, TIERS, from_csv, read_json, read_table, require_columns
 
 Row = dict[str, Any]
 Cell = tuple[str, str, str]  # system, task, metric; an empty task is any
@@ -76,12 +75,8 @@ def key_of(system: str) -> str:
 # The evaluations that lie below a folder of runs
 
 PAPER_STEPS = 20_000  # STATED, App. A
-EVALUATION, SCORES, STUDY = "evaluation.csv", "scores.csv", "cpr.csv"
-FILES = {  # where each lies, and how many folders below its run
-    EVALUATION: ("*/evaluation/evaluation.csv", 1),
-    SCORES: ("*/scores.csv", 0),
-    STUDY: ("*/paper_tables/cpr/cpr.csv", 2),
-}
+EVALUATION, STUDY = "evaluation.csv", "cpr.csv"
+FILES = (f"*/evaluation/{EVALUATION}", "*/scores.csv", f"*/paper_tables/cpr/{STUDY}")
 PREFERENCE = "CPR"  # in the metric of every row of the study
 REASONS = "missing.csv"
 DIGEST = 12  # hex digits of a file's sha256 that rows carry
@@ -117,17 +112,13 @@ def read(run_root: Path | str, datasets: tuple[str, ...], *, study: bool = False
     Raises:
         DataError: a file is damaged, lacks columns, or holds what is no number.
     """
-    wanted = [(name, *place) for name, place in FILES.items() if study or name != STUDY]
-    places = [
-        (path.stat().st_mtime, name, path.parents[depth], path)
-        for name, pattern, depth in wanted
-        for path in sorted(Path(run_root).glob(pattern))
-    ]
-    files = [
-        (f"{name} of {run.name}", _file(path, run, datasets, study))
-        for _, name, run, path in sorted(places, key=lambda place: (place[0], place[2].name))
-    ]
-    files = [(name, one) for name, one in files if one.rows or one.missing]
+    root, files = Path(run_root), list[tuple[str, Evaluations]]()
+    paths = [path for pattern in FILES for path in root.glob(pattern)]
+    places = [(path.stat().st_mtime, path.relative_to(root).parts[0], path) for path in paths]
+    for _, run, path in sorted(places, key=lambda place: place[:2]):
+        if study or path.name != STUDY:
+            one = _file(path, root / run, datasets, study)
+            files += [(f"{path.name} of {run}", one)] if one.rows or one.missing else []
     tier = max((one.tier for _, one in files), key=TIERS.index, default="reduced")
     result = Evaluations(tier=tier)
     taken: set[tuple[str, str]] = set()  # a system on a dataset has its rows from one file
@@ -188,13 +179,10 @@ def _rows(path: Path) -> list[Row]:
 
 def _mapping(path: Path) -> dict[str, Any]:
     """Read a JSON file, {} where there is none."""
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(
-            f"{path} is damaged ({error}); expected the configuration of a run, or how it was "
-            "evaluated; restore the file, or move the run away"
-        ) from error
+    expected = (
+        "the configuration of a run, or how it was evaluated; restore the file, or move the run"
+    )
+    return read_json(path, expected) if path.is_file() else {}
 
 
 def _tier(config: Mapping[str, Any], how: Mapping[str, Any]) -> str:

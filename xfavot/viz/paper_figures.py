@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from xfavot.audio.io import save_waveform
 from xfavot.audio.mel import MEL
@@ -26,18 +25,14 @@ from xfavot.convert import Converter, Grid, open_stores
 from xfavot.convert.converter import resize_face
 from xfavot.data.sample import HELD_OUT_FIRST, Example, examples, first_split, has_any
 from xfavot.data.store import Store
-from xfavot.errors import DataError
-from xfavot.evaluation import matching
 from xfavot.parameters import Figures
 from xfavot.report import Provenance, study, write_figure
 from xfavot.viz.drawing import Drawing, median_hz
-from xfavot.viz.widgets import Html, players, show
+from xfavot.viz.widgets import CONVERTED, Html, players, show, voices_of
 
 SHOWN_SECONDS = 2.4
 PLAYERS = 5  # a figure: 2.4 s at 24 kHz are 0.15 MB in the notebook
-FEWEST_STYLES = 6  # that a map is made of
 AVATARS = "avatars"
-CONVERTED = " converted after "
 NO_AVATARS = (
     "there is no prepared store of drawn faces; put pictures (such as faces stylised by JoJoGAN) "
     "into a folder and run notebooks/prepare_data.ipynb -p dataset avatars -p source <folder>"
@@ -107,24 +102,24 @@ class Material:
             item: what is to be made, such as "Fig. 1".
             kinds: "face", "voice", "avatar" or "latent".
         """
-        for kind in kinds:
-            modality, able = "face" if kind == "avatar" else kind, self.converter
-            if kind == "latent":
-                reason = f"{able.name} has learnt no latent codes yet; train it on"
-                fits = bool(able.trained_genders(kind))
-            elif not able.has(modality):
-                reason, fits = f"{able.name} was not trained on {modality}s; give another", False
-            else:
-                where = f"split {self.split} of {self.cfg.dataset}"
-                reason = f"{where} has no {kind} of known gender; prepare a corpus that has"
-                reason, fits = (
-                    NO_AVATARS if kind == "avatar" else reason,
-                    bool(self._split_of(kind)),
-                )
-            if not fits:
-                missing(item, reason)
-                return False
-        return True
+        reason = next(filter(None, map(self._obstacle, kinds)), "")
+        if reason:
+            missing(item, reason)
+        return not reason
+
+    def _obstacle(self, kind: str) -> str:
+        """Why nothing of a kind can be shown, "" if it can."""
+        able, modality = self.converter, "face" if kind == "avatar" else kind
+        if kind == "latent":
+            known = able.trained_genders(kind)
+            return "" if known else f"{able.name} has learnt no latent codes yet; train it on"
+        if not able.has(modality):
+            return f"{able.name} was not trained on {modality}s; give another"
+        if self._split_of(kind):
+            return ""
+        where = f"split {self.split} of {self.cfg.dataset}"
+        reason = f"{where} has no {kind} of known gender; prepare a corpus that has"
+        return NO_AVATARS if kind == "avatar" else reason
 
     def draw(
         self, kind: str, *, count: int, seed: int, avoid: Iterable[Example] = ()
@@ -159,19 +154,6 @@ class Material:
         stores, modality = (self.avatars, "face") if drawn else (self.stores, kind)
         splits = (self.split, *HELD_OUT_FIRST) if drawn else (self.split,)
         return next((s for s in splits if has_any(stores, modality=modality, split=s)), "")
-
-    def style_space(self) -> matching.StyleSpace | None:
-        """Styles of held-out faces and voices; ``None`` if there are too few, which is shown."""
-        how: dict[str, Any] = {"split": self.split, "seed": self.cfg.seed}
-        try:
-            space = matching.style_space(self.converter, self.stores, **how)
-            if len(space.styles) >= FEWEST_STYLES:
-                return space
-            reason = f"{len(space.styles)} styles; a map needs {FEWEST_STYLES} or more"
-        except DataError as error:  # faces and voices of nobody known
-            reason = str(error)
-        missing("Fig. 10", reason)
-        return None
 
     def publish(
         self,
@@ -232,13 +214,10 @@ def rows_of(item: str, grid: Grid, system: str) -> list[dict[str, Any]]:
     rows = []
     for reference, cells in zip(grid.rows, grid.cells, strict=True):
         for source, cell in zip(grid.columns, cells, strict=True):
-            change: float | None = None
-            pitch: tuple[float | None, float | None] = (None, None)
+            change = None
             if cell.face is not None and source.face is not None:
                 seen = resize_face(source.face, len(cell.face)).astype(np.int16)
                 change = float(np.abs(cell.face - seen).mean())
-            else:
-                pitch = median_hz(cell.f0), median_hz(source.f0)
             rows.append(
                 {
                     "item": item,
@@ -247,24 +226,9 @@ def rows_of(item: str, grid: Grid, system: str) -> list[dict[str, Any]]:
                     "source": source.label,
                     "reference": reference.label,
                     "change_levels": change,
-                    "f0_hz": pitch[0],
-                    "source_f0_hz": pitch[1],
+                    "f0_hz": None if cell.f0 is None else median_hz(cell.f0),
+                    "source_f0_hz": None if source.f0 is None else median_hz(source.f0),
                     "reference_f0_hz": None if reference.f0 is None else median_hz(reference.f0),
                 }
             )
     return rows
-
-
-def voices_of(grids: Sequence[Grid]) -> dict[str, NDArray[np.float32]]:
-    """Voices of grids by label: references, then each source with what was made of it."""
-    labelled = [(f"reference {panel.label}", panel) for grid in grids for panel in grid.rows]
-    for grid in grids:
-        for source, made in zip(grid.columns, zip(*grid.cells, strict=True), strict=True):
-            after = [f"{source.label}{CONVERTED}{reference.label}" for reference in grid.rows]
-            labelled += [(f"source {source.label}", source), *zip(after, made, strict=True)]
-    heard: dict[str, NDArray[np.float32]] = {}
-    for label, panel in labelled:
-        if panel.waveform is not None:  # a second one of the same label gets a number
-            again = sum(other.partition(", ")[0] == label for other in heard)
-            heard[f"{label}, {again + 1}" if again else label] = panel.waveform
-    return heard

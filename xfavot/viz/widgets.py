@@ -1,7 +1,8 @@
 """What people touch in a notebook: players, a list of files, the explorer.
 
-Every widget has a static twin, since callbacks die with the kernel. Sounds are never normalised for
-playing, which would hide errors of level. ipywidgets and IPython come with the extra ``notebooks``.
+Callbacks die with the kernel, so notebooks show pictures and players beside them. Sounds are never
+normalised for playing, which would hide errors of level. ipywidgets and IPython come with the extra
+``notebooks``.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from os import PathLike
 from pathlib import Path
@@ -31,6 +32,7 @@ ipywidgets = import_optional("ipywidgets", extra="notebooks", purpose="the widge
 
 SHOWN_FILES = 4  # of a folder, by name
 MOST_PLAYERS = 6  # clips embedded in one output; 5 s cost 0.3 MB
+CONVERTED = " converted after "
 
 
 class Html:
@@ -114,6 +116,21 @@ def _player(clip: Any) -> str:
         return str(ipython.Audio(filename=str(clip), embed=True)._repr_html_())
     wave = np.clip(clip, -1.0, 1.0)
     return str(ipython.Audio(wave, rate=MEL.sample_rate, normalize=False)._repr_html_())
+
+
+def voices_of(grids: Sequence[Grid]) -> dict[str, Any]:
+    """Voices of grids by label: references, then each source with what was made of it."""
+    labelled = [(f"reference {panel.label}", panel) for grid in grids for panel in grid.rows]
+    for grid in grids:
+        for source, made in zip(grid.columns, zip(*grid.cells, strict=True), strict=True):
+            after = [f"{source.label}{CONVERTED}{reference.label}" for reference in grid.rows]
+            labelled += [(f"source {source.label}", source), *zip(after, made, strict=True)]
+    heard: dict[str, Any] = {}
+    for label, panel in labelled:
+        if panel.waveform is not None:  # a second one of the same label gets a number
+            again = sum(other.partition(", ")[0] == label for other in heard)
+            heard[f"{label}, {again + 1}" if again else label] = panel.waveform
+    return heard
 
 
 def files(folder: str | PathLike[str]) -> pd.DataFrame:
@@ -209,9 +226,6 @@ class Explorer:
         self.widget = ipywidgets.HBox([ipywidgets.VBox([*choices, self.upload]), self.result])
         self._refresh()
 
-    def _ipython_display_(self) -> None:
-        show(self.widget, self.twin())
-
     def convert(self, output: str, guidance: str, source: Example, reference: Example) -> Grid:
         """Convert one sample after another, as a sheet of one field.
 
@@ -235,32 +249,11 @@ class Explorer:
         task, note = TASKS[output, guidance], f"{self.converter.name}: {source.label}"
         return convert_grid(self.converter, task, [source], [after], note=note)
 
-    def twin(self) -> Html:
-        """Show the first sample after the last one in every way, without widgets."""
-        source, reference = (list(self.examples.values())[i] for i in (0, -1))
-        sheets = {}
-        for output in (kind for kind in ("face", "voice") if _has(source, kind)):
-            grids = [
-                self.convert(output, guidance, source, reference)
-                for guidance in GUIDANCE.values()
-                if reference.gender in ("", *self.converter.trained_genders(guidance))
-                and (guidance == "latent" or _has(reference, guidance))
-            ]
-            if grids:
-                rows = tuple(row for grid in grids for row in grid.rows)
-                cells = tuple(line for grid in grids for line in grid.cells)
-                sheets[f"The {output}"] = dataclasses.replace(grids[0], rows=rows, cells=cells)
-        title = f"{source.label} after {reference.label}"
-        if not sheets:
-            return Html("", log=f"{title}: {self.converter.name} has learnt no such conversion yet")
-        picture = conversions(sheets, title=title, across=True)
-        return Html(picture.html() + _heard(sheets.values()), log=title)
-
     def _refresh(self, _change: Any = None) -> None:
         source, reference = self.examples[self.source.value], self.examples[self.reference.value]
         try:
             grid = self.convert(self.output.value, self.guidance.value, source, reference)
-            self.result.value = conversions(grid).html() + _heard([grid])
+            self.result.value = conversions(grid).html() + players(voices_of([grid])).html
         except XFaVoTError as error:
             self.result.value = f"<p>{escape(str(error))}</p>"
 
@@ -278,15 +271,3 @@ class Explorer:
 
 def _has(example: Example, kind: str) -> bool:
     return (example.face if kind == "face" else example.waveform) is not None
-
-
-def _heard(grids: Iterable[Grid]) -> str:
-    """Players of the voices in sheets of one source."""
-    heard: list[tuple[str, Any]] = []
-    for grid in grids:
-        heard += [(f"source {panel.label}", panel.waveform) for panel in grid.columns]
-        heard += [(f"reference {panel.label}", panel.waveform) for panel in grid.rows]
-        for row, cells in zip(grid.rows, grid.cells, strict=True):
-            kind = "the face of " if row.face is not None else ""
-            heard.append((f"converted after {kind}{row.label}", cells[0].waveform))
-    return players({label: wave for label, wave in heard if wave is not None}).html
