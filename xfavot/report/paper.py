@@ -139,7 +139,7 @@ def steps(cfg: Paper) -> Iterator[Step]:
 
 
 def run(step: Step, *, on_log: Callable[[str], None]) -> list[str]:
-    """Run a step that is not fresh; what the notebook prints is printed here.
+    """Run a step that is not fresh; the notebook's own output follows in the log.
 
     Args:
         step: of :func:`steps`.
@@ -155,25 +155,35 @@ def run(step: Step, *, on_log: Callable[[str], None]) -> list[str]:
         on_log(f"{step.name}: fresh")
         return []
     on_log(f"{step.name}: notebooks/{step.notebook}.ipynb")
+    key = step.key
+    try:
+        _execute(step)
+    except DataError as error:
+        if step.notebook in NEEDED:
+            raise
+        on_log(str(error))
+        return [str(error)]
+    write_whole(step.record, key)
+    on_log(f"{step.name}: done")
+    return []
+
+
+def _execute(step: Step) -> None:
+    """Execute a notebook; what it prints is printed here."""
     papermill = import_optional("papermill", extra="notebooks", purpose="the paper")
-    key, out, why = step.key, step.folder / f"{step.name}.ipynb", ""
+    out = step.folder / f"{step.name}.ipynb"
     out.parent.mkdir(parents=True, exist_ok=True)
     how = {"cwd": PACKAGE.parent, "progress_bar": False, "stdout_file": sys.stdout}
-    source = NOTEBOOKS / f"{step.notebook}.ipynb"
+    why = ""
     try:
-        papermill.execute_notebook(source, out, step.parameters, **how)
+        papermill.execute_notebook(
+            NOTEBOOKS / f"{step.notebook}.ipynb", out, step.parameters, **how
+        )
     except papermill.PapermillExecutionError as error:
         why = f"{error.ename}: {error.evalue}"
-    if not why and step.output.exists():
-        write_whole(step.record, key)
-        on_log(f"{step.name}: done")
-        return []
-    failure = (
-        f"{step.name}: the notebook failed ({why or f'{step.output.name} was not written'}); "
-        f"expected it to end; {out.name} beside the others holds the error; mend it and run this "
-        "again: what is done is not done twice"
-    )
-    if step.notebook in NEEDED:
-        raise DataError(failure)
-    on_log(failure)
-    return [failure]
+    if why or not step.output.exists():
+        raise DataError(
+            f"{step.name}: the notebook failed ({why or f'{step.output.name} was not written'}); "
+            f"expected it to end; {out.name} beside the others holds the error; mend it and run "
+            "this again: what is done is not done twice"
+        )
