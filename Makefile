@@ -51,7 +51,7 @@ paper: setup
 	@echo 'done: runs/paper_$(DATASET).ipynb shows all of it'
 
 test: setup
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --dist loadgroup
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: setup types
 	$(PY) -m ruff check .

@@ -21,7 +21,6 @@ from xfavot.audio.io import save_waveform
 from xfavot.evaluation import speed
 from xfavot.image.io import save_image
 
-pytestmark = pytest.mark.xdist_group("notebooks")
 SMOKE = {"dataset": "grid", "preset": "smoke", "device": "cpu"}
 
 

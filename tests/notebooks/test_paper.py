@@ -25,7 +25,6 @@ from xfavot.evaluation import classifiers, learning
 from xfavot.report import read_table, tables
 from xfavot.report.study import open_study
 
-pytestmark = pytest.mark.xdist_group("paper")
 MODULES = ("table6", "table7", "table8", "table9", "mapping_network")
 OF_THE_PROGRAM = {"table1", "modules", *MODULES}
 
