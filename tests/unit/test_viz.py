@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import io
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ pytest.importorskip("ipywidgets")
 
 from PIL import Image
 
-from tests.unit.store_factory import face, tone
+from tests.unit.store_factory import encoded, face, tone
 from tests.unit.test_convert import loaded
 from xfavot.audio.io import save_waveform
 from xfavot.audio.vocoder import GriffinLim
@@ -222,26 +223,19 @@ def test_progress_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert [progress.duration(s) for s in (-1, 42, 200)] == ["0 s", "42 s", "3 min 20 s"]
 
 
-@pytest.mark.parametrize("suffix", [".m4a", ".webm", ".txt"])
+@pytest.mark.parametrize(
+    ("name", "form", "codec", "rate"),
+    [
+        ("clip.m4a", "ipod", "aac", 24000),
+        ("clip.webm", "webm", "libopus", 48000),
+        ("clip.txt", "wav", "pcm_s16le", 24000),
+    ],
+)
 def test_uploads_are_known_by_their_content(
-    suffix: str, converter: Converter, tmp_path: Path
+    name: str, form: str, codec: str, rate: int, converter: Converter
 ) -> None:
-    av = pytest.importorskip("av")
-    form, codec, rate = {
-        ".m4a": ("ipod", "aac", 24000),
-        ".webm": ("webm", "libopus", 48000),
-        ".txt": ("wav", "pcm_s16le", 24000),
-    }[suffix]
-    path = tmp_path / f"clip{suffix}"
-    wave = np.sin(np.arange(rate) * 2 * np.pi * 150 / rate).astype(np.float32)[None] / 4
-    with av.open(str(path), "w", format=form) as container:
-        stream = container.add_stream(codec, rate=rate)
-        stream.layout = "mono"
-        frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
-        frame.sample_rate = rate
-        for packet in [*stream.encode(frame), *stream.encode(None)]:
-            container.mux(packet)
-    sample = widgets.read_upload(path.name, path.read_bytes(), converter)
+    wave = np.sin(np.arange(rate) * 2 * np.pi * 150 / rate).astype(np.float32) / 4
+    sample = widgets.read_upload(name, encoded(form, codec, wave, rate), converter)
     assert sample.face is None
     assert sample.waveform is not None
     assert len(sample.waveform) == pytest.approx(24000, abs=2000)
@@ -257,23 +251,28 @@ def named_grid() -> Grid:
     return dataclasses.replace(one, columns=columns, cells=cells)
 
 
-def test_names_that_no_font_can_write_get_numbers_and_a_note(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(drawing_room.fontManager, "ttflist", [])
-    drawing_room._fallbacks.cache_clear()
+@pytest.fixture
+def fonts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """Matplotlib's list of fonts, to be changed; a glyph that is missing is an error."""
+    ours = list(drawing_room.fontManager.ttflist)
+    monkeypatch.setattr(drawing_room.fontManager, "ttflist", ours)
     monkeypatch.setattr(drawing_room, "NUMBERS", {})
+    drawing_room._fallbacks.cache_clear()
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # of missing glyphs
-        picture = conversions(named_grid())
-        picture.render()
-        again = conversions(named_grid())
-        again.render("pdf")
+        warnings.simplefilter("error")
+        yield ours
+    drawing_room._fallbacks.cache_clear()
+
+
+def test_names_that_no_font_can_write_get_numbers_and_a_note(fonts: list[Any]) -> None:
+    fonts.clear()
+    picture, again = conversions(named_grid()), conversions(named_grid())
+    picture.render()
+    again.render("pdf")
     for figure in (picture.figure, again.figure):
         titles = [axes.get_title("center") for axes in figure.axes]
         assert [title for title in titles if "name" in title] == ["name 1 (m)", "name 2 (m)"]
         assert drawing_room.NOTE in [text.get_text() for text in figure.texts]
-    drawing_room._fallbacks.cache_clear()
 
 
 def toy_font(path: Path) -> None:
@@ -291,18 +290,12 @@ def toy_font(path: Path) -> None:
     builder.save(path)
 
 
-def test_names_in_any_script_use_a_font_that_has_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("fonts")
+def test_names_in_any_script_use_a_font_that_has_them(tmp_path: Path) -> None:
     toy_font(tmp_path / "toy.ttf")
-    monkeypatch.setattr(drawing_room.fontManager, "ttflist", list(drawing_room.fontManager.ttflist))
     drawing_room.fontManager.addfont(tmp_path / "toy.ttf")
-    drawing_room._fallbacks.cache_clear()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        picture = conversions(named_grid())
-        picture.render()
+    picture = conversions(named_grid())
+    picture.render()
     titles = {axes.get_title("center"): axes.title for axes in picture.figure.axes}
     assert titles[f"{NAMES[0]} (m)"].get_fontfamily() == ["DejaVu Sans", "Toy Han"]
     assert drawing_room.NOTE not in [text.get_text() for text in picture.figure.texts]
-    drawing_room._fallbacks.cache_clear()
