@@ -58,7 +58,6 @@ from sklearn.metrics import silhouette_score
 
 from xfavot import report
 from xfavot.convert import Grid, Panel, Task, convert_grid
-from xfavot.errors import DataError
 from xfavot.evaluation import matching
 from xfavot.parameters import Figures
 from xfavot.report.study import answered, ask, open_study, read_answers, result_rows
@@ -390,11 +389,9 @@ if material.has("Fig. 9", "face", "voice"):
 # %%
 space, fewest = None, 6  # styles that a map is made of
 if material.has("Fig. 10", "face", "voice"):
-    try:
+    with paper_figures.excused("Fig. 10"):  # faces and voices of nobody known
         given = {"split": material.split, "seed": seed}
         space = matching.style_space(material.converter, material.stores, **given)
-    except DataError as error:  # faces and voices of nobody known
-        paper_figures.missing("Fig. 10", str(error))
 if space is not None and len(space.styles) < fewest:
     reason = f"{len(space.styles)} styles; a map needs {fewest} or more"
     paper_figures.missing("Fig. 10", reason)

@@ -26,9 +26,10 @@ from xfavot.config import RunConfig
 from xfavot.convert import Converter, Task, convert_grid
 from xfavot.data.store import Store
 from xfavot.errors import ConfigError
+from xfavot.evaluation import matching
 from xfavot.parameters import Figures
 from xfavot.viz.drawing import conversions
-from xfavot.viz.paper_figures import Material
+from xfavot.viz.paper_figures import Material, excused
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +110,9 @@ def test_what_cannot_be_made_says_so(
     assert not at.has("Fig. 1", "face", "voice")
     text = "Fig. 1 is missing: split val of mini has no voice of known gender"
     assert text in capsys.readouterr().out
+    with excused("Fig. 10"):
+        matching.style_space(at.converter, at.stores, split="val", seed=0)
+    assert "Fig. 10 is missing" in capsys.readouterr().out
     nobody = dataclasses.replace(at, avatars=())
     assert not nobody.has("Fig. 7", "avatar")
     assert "prepare_data.ipynb -p dataset avatars" in capsys.readouterr().out

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
@@ -25,6 +26,7 @@ from xfavot.convert import Converter, Grid, open_stores
 from xfavot.convert.converter import resize_face
 from xfavot.data.sample import HELD_OUT_FIRST, Example, examples, first_split, has_any
 from xfavot.data.store import Store
+from xfavot.errors import DataError
 from xfavot.parameters import Figures
 from xfavot.report import Provenance, study, write_figure
 from xfavot.viz.drawing import Drawing, median_hz
@@ -44,6 +46,15 @@ def missing(item: str, reason: str) -> None:
     text = f"{item} is missing: {reason}"
     frame = "border:1px solid #D55E00;border-left-width:5px;padding:0.6em 0.9em"
     show(Html(f"<p style='{frame}'>{escape(text)}</p>", log=text))
+
+
+@contextmanager
+def excused(item: str) -> Iterator[None]:
+    """Name a figure as missing, with the reason, where the data do not allow it."""
+    try:
+        yield
+    except DataError as error:
+        missing(item, str(error))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
