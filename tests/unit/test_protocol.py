@@ -41,6 +41,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("XFAVOT_WEIGHTS", str(tmp_path_factory.mktemp("none")))
         patch.setattr(classifiers, "STEPS", {"face": 1, "voice": 1})
         patch.setattr(classifiers, "BATCH_SIZE", 4)
+        patch.setattr(conversions, "BATCH", 4)
         patch.setattr("xfavot.convert.converter.vocoder_of", lambda _: GriffinLim(iterations=1))
         patch.setattr(voice_networks, "SpeakerEncoder", Encoder)
         patch.setitem(voice_networks.RECOGNISERS, "pocketsphinx_grid", Recogniser)

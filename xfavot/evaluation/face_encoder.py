@@ -118,17 +118,14 @@ class FaceEncoder(nn.Module):
         if down:
             x = functional.avg_pool2d(x, 2)
         # channels and a row and column of zeros where one side has more than the other
-        size = [max(of_x, of_y) for of_x, of_y in zip(x.shape, y.shape, strict=True)]
-        return functional.relu(_padded(x, size) + _padded(y, size))
+        both = x.new_zeros([max(sizes) for sizes in zip(x.shape, y.shape, strict=True)])
+        for one in (x, y):
+            both[tuple(map(slice, one.shape))] += one
+        return functional.relu(both)
 
     def _convolve(self, x: Tensor, name: str, stride: int, padding: int) -> Tensor:
         weight, bias = (self.get_buffer(f"{name}/{part}") for part in ("weight", "bias"))
         return functional.conv2d(x, weight, bias, stride, padding)
-
-
-def _padded(x: Tensor, size: list[int]) -> Tensor:
-    channels, rows, columns = (now - was for now, was in zip(size[1:], x.shape[1:], strict=True))
-    return functional.pad(x, (0, columns, 0, rows, 0, channels))
 
 
 # Does a converted face show the person of its reference?

@@ -324,11 +324,8 @@ def espnet_files(folder: Path) -> dict[str, Path]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep ESPnet's own messages (missing nltk data, deprecations) out of a notebook."""
-    with (
-        contextlib.redirect_stderr(io.StringIO()),
-        contextlib.redirect_stdout(io.StringIO()),
-        warnings.catch_warnings(action="ignore"),
-    ):
+    nowhere, quiet = io.StringIO(), warnings.catch_warnings(action="ignore")
+    with quiet, contextlib.redirect_stderr(nowhere), contextlib.redirect_stdout(nowhere):
         yield
 
 
