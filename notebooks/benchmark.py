@@ -52,7 +52,8 @@ from xfavot.data.prepare import open_or_make_mini
 from xfavot.evaluation import speed
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
-from xfavot.models.xfavot import F0_FEATURE_FACTOR, XFaVoT
+from xfavot.models.generators import F0_FEATURE_FACTOR
+from xfavot.models.xfavot import XFaVoT
 from xfavot.parameters import Benchmark
 from xfavot.viz import drawing, progress
 

@@ -45,7 +45,8 @@ from IPython import display
 from xfavot import report
 from xfavot.data.store import Store
 from xfavot.losses.objective import TABLE_1
-from xfavot.models.xfavot import F0_FEATURE_FACTOR, XFaVoT, shape_trace
+from xfavot.models.generators import F0_FEATURE_FACTOR
+from xfavot.models.xfavot import XFaVoT, shape_trace
 from xfavot.parameters import Tables
 from xfavot.report import tables
 

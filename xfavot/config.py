@@ -21,7 +21,6 @@ from xfavot.errors import ConfigError
 from xfavot.strict import Settings, build, check_options, merge, option, require, typed
 
 FROM_PRESET = -1  # neutral value of whole-number parameters
-TERMS_WITHOUT_WEIGHT = ("adv",)
 NETWORKS = ("f0", "content")  # the two frozen networks, in the order they are trained
 VOCODER = "vocoder"  # trained like them when asked for; one comes with the package
 MODALITIES = ("image", "audio")

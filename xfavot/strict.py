@@ -37,11 +37,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}? ({listed})" if close else listed
 
 
-def describe_value(value: object) -> str:
-    """Write a value with its type, as error messages show it."""
-    return f"{value!r} ({type(value).__name__})"
-
-
 ADVICE = {
     tuple: "give a list: [a, b] in YAML",
     dict: "write one 'name: value' a line",
@@ -74,7 +69,7 @@ def typed(value: object, hint: Any, where: str) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
-        shown = f"{where} is {describe_value(value)}; expected {kind.__name__}"
+        shown = f"{where} is {value!r} ({type(value).__name__}); expected {kind.__name__}"
         raise ConfigError(f"{shown}; {ADVICE.get(kind, 'correct it')}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{where} is {value!r}; expected a finite number; correct it")

@@ -91,7 +91,7 @@ def test_sigterm_saves_and_ends(finished: Run, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Session, "log", stop)
     run = training.fit(small_run(finished.path.parents[1], steps=100), resume="auto")
     assert checkpoint.read_state(run.checkpoint)["step"] == run.step == 5
-    assert run.metrics()[-1]["step"] == 5
+    assert loop.read(run.path / loop.METRICS)[-1]["step"] == 5
 
 
 def test_an_existing_run_is_not_overwritten_but_resumes_to_itself(finished: Run) -> None:
@@ -108,7 +108,8 @@ def test_more_steps_are_the_same_run_and_its_schedules_stay(finished: Run) -> No
     longer = training.fit(small_run(root, steps=6, overrides=warm), resume="auto")
     assert (longer.path, longer.step) == (short.path, 6)
     assert (longer.config.train.warmup, longer.config.train.schedule_steps) == (1, 4)
-    warmed_up = [r["step"] for r in longer.metrics() if any(k.startswith("w/") for k in r)]
+    records = loop.read(longer.path / loop.METRICS)
+    warmed_up = [r["step"] for r in records if any(k.startswith("w/") for k in r)]
     assert warmed_up == [1]
     again = training.fit(small_run(root, steps=7, overrides=warm), resume=str(longer.path))
     assert (again.path, again.config.train.schedule_steps) == (short.path, 4)

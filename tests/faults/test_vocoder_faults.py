@@ -42,33 +42,25 @@ def change_config(folder: Path, **settings: Any) -> None:
     file = folder / "config.yml"
     config = yaml.safe_load(file.read_text())
     config.update(settings)
-    file.write_text(yaml.safe_dump({k: v for k, v in config.items() if v != "(leave out)"}))
+    file.write_text(yaml.safe_dump({k: v for k, v in config.items() if v != "(absent)"}))
 
 
-@pytest.mark.parametrize(
-    ("setting", "value", "shown"),
-    [
-        ("sampling_rate", 22050, r"sampling_rate is 22050, expected 24000"),
-        ("fft_size", 1024, r"fft_size is 1024, expected 2048"),
-        ("hop_size", 256, r"hop_size is 256, expected 300"),
-        ("win_length", None, r"win_length is None, expected 1200"),
-        ("window", "hamming", r"window is 'hamming', expected 'hann'"),
-        ("num_mels", 40, r"num_mels is 40, expected 80"),
-        ("fmin", None, r"fmin is None, expected 80\.0"),
-        ("fmax", "(leave out)", r"fmax is '\(absent\)', expected 7600\.0"),
-        ("log_base", None, r"log_base is None, expected 10"),
-        ("eps", 1e-5, r"eps is 1e-05, expected 1e-10"),
-        ("global_gain_scale", 0.5, r"global_gain_scale is 0\.5, expected 1\.0"),
-        ("sampling_rate_for_feats", 16000, r"sampling_rate_for_feats is 16000, expected 24000"),
-    ],
-)
-def test_each_setting_of_another_mel_is_refused(
-    folder: Path, setting: str, value: object, shown: str
-) -> None:
-    change_config(folder, **{setting: value})
-    with pytest.raises(DataError, match=shown) as caught:
+OTHER_MEL = {  # given, expected
+    **{"sampling_rate": (22050, 24000), "fft_size": (1024, 2048), "hop_size": (256, 300)},
+    **{"win_length": (None, 1200), "window": ("hamming", "hann"), "num_mels": (40, 80)},
+    **{"fmin": (None, 80.0), "fmax": ("(absent)", 7600.0), "log_base": (None, 10)},
+    **{"eps": (1e-5, 1e-10), "global_gain_scale": (0.5, 1.0)},
+    "sampling_rate_for_feats": (16000, 24000),
+}
+
+
+def test_each_setting_of_another_mel_is_named(folder: Path) -> None:
+    change_config(folder, **{name: given for name, (given, _) in OTHER_MEL.items()})
+    with pytest.raises(DataError) as caught:
         vocoder(folder)
-    assert str(caught.value).count(", expected") == 1
+    for name, (given, expected) in OTHER_MEL.items():
+        assert f"{name} is {given!r}, expected {expected!r}" in str(caught.value)
+    assert str(caught.value).count(", expected") == len(OTHER_MEL)
 
 
 @pytest.mark.parametrize("missing", [CHECKPOINT, "config.yml", "stats.h5"])
@@ -81,14 +73,14 @@ def test_missing_file(folder: Path, missing: str) -> None:
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("a: [", "cannot be used"),
-        ("just words", "no settings by name"),
-        ("a: !!python/object/apply:os.system ['touch ran']", "cannot be used"),
+        (b"a: [", "cannot be used"),
+        (b"just words", "no settings by name"),
+        (b"a: !!python/object/apply:os.system ['touch ran']", "cannot be used"),
         (b"\xff\xfe\x00", "cannot be used"),
     ],
 )
-def test_config_that_is_none(folder: Path, text: str | bytes, shown: str) -> None:
-    (folder / "config.yml").write_bytes(text if isinstance(text, bytes) else text.encode())
+def test_config_that_is_none(folder: Path, text: bytes, shown: str) -> None:
+    (folder / "config.yml").write_bytes(text)
     with pytest.raises(WeightsError, match=shown):
         vocoder(folder)
     assert not Path("ran").exists()
@@ -258,11 +250,3 @@ def test_published_weights_are_fetched_only_when_asked(
     vocoder(NAME, cache=cache, download=True)
     vocoder(NAME, cache=cache)
     assert len(store.requests) == 1
-
-
-@pytest.mark.parametrize("body", [b"<html>quota exceeded</html>", b"no archive"])
-def test_a_failed_download_says_what_to_do(body: bytes, store: Loopback, tmp_path: Path) -> None:
-    store.serve("/a", served(body))
-    with pytest.raises(WeightsError, match=rf"weights {NAME} .*\.tar\.gz"):
-        vocoder(NAME, cache=tmp_path, download=True)
-    assert not list(tmp_path.rglob("*.pkl"))

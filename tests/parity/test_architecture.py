@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import pytest
 import torch
@@ -28,6 +28,7 @@ COUNTS = {
 }
 
 
+@cache
 def nets(**changes: object) -> XFaVoT:
     """The modules at the paper's sizes, with shapes but no values."""
     with torch.device("meta"):
@@ -42,12 +43,20 @@ def domains(batch: int) -> Tensor:
     return torch.zeros(batch, dtype=torch.int64, device="meta")
 
 
-def rows(*entries: tuple[str, str, str, tuple[int, ...]]) -> list[ShapeRow]:
+Row = tuple[str, str, str, tuple[int, ...]]
+
+
+def rows(*entries: Row) -> list[ShapeRow]:
     return [ShapeRow(*entry) for entry in entries]
+
+
+def blocks(resample: str, norm: str, *shapes: tuple[int, int, int]) -> list[Row]:
+    return [("ResBlk", resample, norm, shape) for shape in shapes]
 
 
 def test_parameter_counts_are_those_of_the_tables() -> None:
     assert dict(nets().parameter_table()) == COUNTS
+    assert sum(p.numel() for p in nets().G_A.f0_path.parameters()) == 918_912
 
 
 @pytest.mark.parametrize(
@@ -65,25 +74,14 @@ def test_parameter_counts_of_variants(change: dict[str, object], module: str, co
     assert dict(nets(**change).parameter_table())[module] == count
 
 
-def test_the_f0_convolution_of_g_a_has_its_count() -> None:
-    assert sum(p.numel() for p in nets().G_A.f0_path.parameters()) == 918_912
-
-
 def test_table_6_image_generator() -> None:
+    deep = (512, 8, 8)
     expected = rows(
         ("Conv 3x3", "-", "-", (128, 128, 128)),
-        ("ResBlk", "down 2x2", "IN", (256, 64, 64)),
-        ("ResBlk", "down 2x2", "IN", (512, 32, 32)),
-        ("ResBlk", "down 2x2", "IN", (512, 16, 16)),
-        ("ResBlk", "down 2x2", "IN", (512, 8, 8)),
-        ("ResBlk", "-", "IN", (512, 8, 8)),
-        ("ResBlk", "-", "IN", (512, 8, 8)),
-        ("ResBlk", "-", "AdaIN", (512, 8, 8)),
-        ("ResBlk", "-", "AdaIN", (512, 8, 8)),
-        ("ResBlk", "up 2x2", "AdaIN", (512, 16, 16)),
-        ("ResBlk", "up 2x2", "AdaIN", (512, 32, 32)),
-        ("ResBlk", "up 2x2", "AdaIN", (256, 64, 64)),
-        ("ResBlk", "up 2x2", "AdaIN", (128, 128, 128)),
+        *blocks("down 2x2", "IN", (256, 64, 64), (512, 32, 32), (512, 16, 16), deep),
+        *blocks("-", "IN", deep, deep),
+        *blocks("-", "AdaIN", deep, deep),
+        *blocks("up 2x2", "AdaIN", (512, 16, 16), (512, 32, 32), (256, 64, 64), (128, 128, 128)),
         ("IN, LReLU", "-", "-", (128, 128, 128)),
         ("Conv 1x1", "-", "-", (3, 128, 128)),
     )
@@ -92,24 +90,21 @@ def test_table_6_image_generator() -> None:
 
 @pytest.mark.parametrize("decoder", ["code", "table7"])
 def test_table_7_audio_generator(decoder: str) -> None:
-    fourth = [("ResBlk", "-", "AdaIN", (512, 5, 48))] if decoder == "code" else []
+    deep, joint = (512, 5, 48), (640, 5, 48)
     expected = rows(
         ("Conv 3x3", "-", "-", (64, 80, 192)),
-        ("ResBlk", "down 2x2", "IN", (128, 40, 96)),
-        ("ResBlk", "down 2x1", "IN", (256, 20, 96)),
-        ("ResBlk", "down 2x2", "IN", (512, 10, 48)),
-        ("ResBlk", "down 2x1", "IN", (512, 5, 48)),
-        ("ResBlk", "-", "IN", (512, 5, 48)),
-        ("ResBlk", "-", "IN", (512, 5, 48)),
-        ("ResBlk", "down 2x2", "IN", (128, 5, 96)),
-        ("Concat F0", "-", "-", (640, 5, 48)),
-        ("ResBlk", "-", "AdaIN", (640, 5, 48)),
-        ("ResBlk", "-", "AdaIN", (640, 5, 48)),
-        *fourth,
-        ("ResBlk", "up 2x1", "AdaIN", (512, 10, 48)),
-        ("ResBlk", "up 2x2", "AdaIN", (256, 20, 96)),
-        ("ResBlk", "up 2x1", "AdaIN", (128, 40, 96)),
-        ("ResBlk", "up 2x2", "AdaIN", (64, 80, 192)),
+        *blocks("down 2x2", "IN", (128, 40, 96)),
+        *blocks("down 2x1", "IN", (256, 20, 96)),
+        *blocks("down 2x2", "IN", (512, 10, 48)),
+        *blocks("down 2x1", "IN", deep),
+        *blocks("-", "IN", deep, deep),
+        *blocks("down 2x2", "IN", (128, 5, 96)),
+        ("Concat F0", "-", "-", joint),
+        *blocks("-", "AdaIN", joint, joint, *([deep] if decoder == "code" else [])),
+        *blocks("up 2x1", "AdaIN", (512, 10, 48)),
+        *blocks("up 2x2", "AdaIN", (256, 20, 96)),
+        *blocks("up 2x1", "AdaIN", (128, 40, 96)),
+        *blocks("up 2x2", "AdaIN", (64, 80, 192)),
         ("IN, LReLU", "-", "-", (64, 80, 192)),
         ("Conv 1x1", "-", "-", (1, 80, 192)),
     )
@@ -120,20 +115,14 @@ def test_table_7_audio_generator(decoder: str) -> None:
 
 TABLE_8 = [
     ("Conv 3x3", "-", "-", (128, 128, 128)),
-    *(
-        ("ResBlk", "down 2x2", "-", (channels, side, side))
-        for channels, side in ((256, 64), (512, 32), (512, 16), (512, 8), (512, 4))
-    ),
+    *blocks("down 2x2", "-", (256, 64, 64), *((512, side, side) for side in (32, 16, 8, 4))),
     ("LReLU", "-", "-", (512, 4, 4)),
     ("Conv 4x4", "-", "-", (512, 1, 1)),
     ("LReLU", "-", "-", (512, 1, 1)),
 ]
 TABLE_9 = [
     ("Conv 3x3", "-", "-", (64, 80, 192)),
-    *(
-        ("ResBlk", "down 2x2", "-", shape)
-        for shape in ((128, 40, 96), (256, 20, 48), (512, 10, 24), (512, 5, 12))
-    ),
+    *blocks("down 2x2", "-", (128, 40, 96), (256, 20, 48), (512, 10, 24), (512, 5, 12)),
     ("LReLU", "-", "-", (512, 5, 12)),
     ("Conv 5x5", "-", "-", (512, 1, 8)),
 ]
@@ -172,20 +161,14 @@ def test_mapping_network_has_four_shared_layers_and_four_a_head() -> None:
 
 def test_initial_weights_are_he_normal_and_biases_zero() -> None:
     torch.manual_seed(0)
-    net = XFaVoT(
-        ModelConfig(image_size=16, image_width=32, image_levels=2, audio_width=8, speakers=4)
-    )
+    sizes = {"image_size": 16, "image_width": 32, "image_levels": 2, "audio_width": 8}
+    net = XFaVoT(ModelConfig(**sizes, speakers=4))
     convolution = net.D_I.trunk[1].conv1
     affine = net.G_I.decode[0].norm1.affine
     stacked = net.M.heads[0]
-    for weight, inputs in (
-        (convolution.weight, 32 * 9),
-        (affine.weight, 64),
-        (stacked.weight, 512),
-    ):
-        assert weight.std().item() == pytest.approx((2 / inputs) ** 0.5, rel=0.05)
-    for bias in (convolution.bias, affine.bias, stacked.bias):
-        assert bias.abs().max() == 0
+    for layer, inputs in ((convolution, 32 * 9), (affine, 64), (stacked, 512)):
+        assert layer.weight.std().item() == pytest.approx((2 / inputs) ** 0.5, rel=0.05)
+        assert layer.bias.abs().max() == 0
 
 
 def plain(conv: nn.Conv2d, x: Tensor) -> Tensor:

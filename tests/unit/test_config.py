@@ -20,7 +20,7 @@ from xfavot.parameters import Benchmark, Explore, Prepare, Pretrain, Train
 
 
 def resolve(**given: Any) -> config.RunConfig:
-    return parameters.Train.resolve(**given).run
+    return Train.resolve(**given).run
 
 
 # row of the tables: dual domain, cross-modality term, modalities
@@ -35,19 +35,16 @@ CONFIGURATIONS: dict[str, tuple[bool, bool, tuple[str, ...]]] = {
 }
 
 
-def test_defaults_of_train_are_a_mini_run() -> None:
+def test_defaults_of_train_are_a_mini_run_and_of_real_data_the_papers() -> None:
     cfg = resolve()
     assert (cfg.data.dataset, cfg.configuration, cfg.preset) == ("mini", "xfavot", "mini")
     assert cfg.model.image_size == 64
     assert cfg.name == f"mini_xfavot_mini_s0_{config.config_id(cfg)}"
     assert len(config.config_id(cfg)) == 8
-
-
-def test_real_data_default_to_the_papers_preset_which_is_the_defaults() -> None:
-    cfg = resolve(dataset="grid")
-    assert cfg.preset == "paper"
+    paper = resolve(dataset="grid")
+    assert paper.preset == "paper"
     for section in ("model", "loss", "train", "pretrain"):
-        assert getattr(cfg, section) == getattr(config.RunConfig(), section)
+        assert getattr(paper, section) == getattr(config.RunConfig(), section)
 
 
 def test_parameters_reach_their_settings() -> None:
@@ -60,9 +57,24 @@ def test_parameters_reach_their_settings() -> None:
     assert (repr(cfg.loss.xm), cfg.train.modalities, cfg.name) == ("0.0", ("image",), "mine")
 
 
+OF_OTHERS: list[tuple[dict[str, Any], str]] = [
+    ({"notebook": Prepare, "dataset": "celebahq_vctk"}, "source is ''; expected the folder"),
+    ({"notebook": Prepare, "workers": -2}, "workers is -2"),
+    ({"notebook": Prepare, "source": 2024}, "source is 2024 (int); expected str; "),
+    ({"notebook": Prepare, "steps": 2}, "steps is not a parameter here"),
+    ({"notebook": Pretrain, "network": "asr"}, "network is 'asr'"),
+    ({"notebook": Pretrain, "steps": 0}, "steps is 0"),
+    ({"notebook": Explore, "vocoder": ""}, "vocoder is ''"),
+    ({"notebook": Explore, "device": "tpu"}, "device is 'tpu'"),
+    ({"notebook": Benchmark, "rounds": 0}, "rounds is 0; expected 1 or more"),
+    ({"notebook": Benchmark, "out": " "}, "out is ' '"),
+]
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
+        *OF_OTHERS,
         ({"steps": "abc"}, "steps is 'abc' (str); expected int"),
         ({"steps": 10.0}, "steps is 10.0 (float); expected int"),
         ({"steps": 0}, "steps is 0; expected 1 or more"),
@@ -72,7 +84,7 @@ def test_parameters_reach_their_settings() -> None:
         ({"preset": "tiny"}, "preset is 'tiny'; expected one of: mini, paper, small, smoke"),
         ({"device": "gpu"}, "device is 'gpu'; expected auto"),
         ({"data_root": ""}, "data_root is ''"),
-        ({"overrides": "loss.xm"}, "overrides holds 'loss.xm' (str)"),
+        ({"overrides": "loss.xm"}, "overrides is 'loss.xm' (str)"),
         ({"overrides": "a: [1"}, "overrides cannot be read as YAML"),
         ({"overrides": {1: 2}}, "a key of overrides is 1 (int)"),
         ({"overrides": {"train.lr": "1e-4"}}, "train.lr is '1e-4' (str); expected float; give"),
@@ -95,21 +107,15 @@ def test_parameters_reach_their_settings() -> None:
     ],
 )
 def test_refusals_say_what_and_what_else(given: dict[str, Any], words: str) -> None:
+    notebook = given.get("notebook", Train)
     with pytest.raises(ConfigError) as caught:
-        resolve(**given)
+        _ = notebook.resolve(**{k: v for k, v in given.items() if k != "notebook"}).run
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [{"loss.xm": 0.5}, '{"loss.xm": 0.5}', "loss.xm: 0.5"],
-    ids=["dict (papermill -y)", "JSON (papermill -p)", "YAML"],
-)
-def test_overrides_come_as_mapping_or_as_its_text(overrides: object) -> None:
-    assert resolve(overrides=overrides).loss.xm == 0.5
-
-
-def test_empty_overrides_change_nothing() -> None:
+def test_overrides_come_as_mapping_or_as_its_text() -> None:
+    for given in ({"loss.xm": 0.5}, '{"loss.xm": 0.5}', "loss.xm: 0.5"):
+        assert resolve(overrides=given).loss.xm == 0.5
     assert resolve(overrides="") == resolve(overrides={}) == resolve()
 
 
@@ -150,28 +156,6 @@ def test_config_id_is_blind_to_places_and_bookkeeping_only() -> None:
     assert config.config_id(whole) == config.config_id(point)
 
 
-REFUSED: list[tuple[type[parameters.Parameters], dict[str, Any], str]] = [
-    (Prepare, {"dataset": "celebahq_vctk"}, "source is ''; expected the folder of originals"),
-    (Prepare, {"workers": -2}, "workers is -2"),
-    (Prepare, {"source": 2024}, r"source is 2024 \(int\); expected str; .* with -r in place of -p"),
-    (Prepare, {"steps": 2}, "steps is not a parameter here"),
-    (Pretrain, {"network": "asr"}, "network is 'asr'"),
-    (Pretrain, {"steps": 0}, "steps is 0"),
-    (Explore, {"vocoder": ""}, "vocoder is ''"),
-    (Explore, {"device": "tpu"}, "device is 'tpu'"),
-    (Benchmark, {"rounds": 0}, "rounds is 0; expected 1 or more"),
-    (Benchmark, {"out": " "}, "out is ' '"),
-]
-
-
-@pytest.mark.parametrize(("notebook", "given", "words"), REFUSED)
-def test_notebooks_refuse(
-    notebook: type[parameters.Parameters], given: dict[str, Any], words: str
-) -> None:
-    with pytest.raises(ConfigError, match=words):
-        notebook.resolve(**given)
-
-
 def test_what_the_parameters_of_notebooks_define() -> None:
     task = Prepare.resolve(dataset="grid", source="originals", workers=3)
     assert (task.corpora, task.originals, task.processes) == (("grid",), "originals", 3)
@@ -202,7 +186,7 @@ PRESETS = {
 }
 FAULTS = [
     *[("twice", "stands twice"), ("many", r"preset is \['a', 'b'\]")],
-    *[("listed", "expected a mapping"), ("c", "preset is 'c'")],
+    *[("listed", "expected dict; write one"), ("c", "preset is 'c'")],
 ]
 
 
@@ -271,33 +255,25 @@ def test_folders_are_those_of_the_repository_also_in_jupyterlab(
     assert resolve(run_root="/r").run_root == "/r"
 
 
-def test_importing_config_needs_neither_torch_nor_ipython() -> None:
-    heavy = "{'torch', 'IPython', 'papermill'}"
-    code = f"import sys, xfavot.parameters; print({heavy} & set(sys.modules))"
-    root = Path(config.__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True
-    )
-    assert done.stdout.strip() == "set()"
-
-
 @pytest.mark.parametrize(
-    ("given", "first", "count"),
+    ("code", "environment", "shown"),
     [
-        ({}, "", "1000"),
-        ({"GOMP_SPINCOUNT": "7"}, "", "7"),
-        ({"OMP_WAIT_POLICY": "active"}, "", "None"),
-        ({}, "sys.modules['torch'] = sys; ", "None"),  # too late: libgomp has read it
+        ("import xfavot.parameters; print({'torch', 'IPython'} & set(sys.modules))", {}, "set()"),
+        ("import xfavot; print(os.environ['GOMP_SPINCOUNT'])", {}, "1000"),
+        ("import xfavot; print(os.environ['GOMP_SPINCOUNT'])", {"GOMP_SPINCOUNT": "7"}, "7"),
+        ("import xfavot; print('GOMP_SPINCOUNT' in os.environ)", {"OMP_WAIT_POLICY": "a"}, "False"),
+        # too late: libgomp has read it
+        (
+            "sys.modules['torch'] = sys; import xfavot; print('GOMP_SPINCOUNT' in os.environ)",
+            {},
+            "False",
+        ),
     ],
 )
-def test_idle_threads_do_not_spin_unless_asked_to(
-    given: dict[str, str], first: str, count: str
+def test_importing_is_light_and_idle_threads_do_not_spin_unless_asked_to(
+    code: str, environment: dict[str, str], shown: str
 ) -> None:
-    code = f"import os, sys; {first}import xfavot; print(os.environ.get('GOMP_SPINCOUNT'))"
-    root = Path(config.__file__).parents[1]
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("GOMP", "OMP"))}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=root, env=kept | given, check=True
-    )
-    assert done.stdout.strip() == count
+    given: dict[str, Any] = {"cwd": Path(config.__file__).parents[1], "env": kept | environment}
+    command = [sys.executable, "-c", f"import os, sys; {code}"]
+    assert subprocess.check_output(command, text=True, **given).strip() == shown

@@ -7,7 +7,6 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 import xfavot
@@ -24,27 +23,19 @@ def canonical(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-@pytest.fixture(scope="module")
-def project() -> dict[str, Any]:
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        section: dict[str, Any] = tomllib.load(file)["project"]
-    return section
+with (ROOT / "pyproject.toml").open("rb") as opened:
+    PROJECT: dict[str, Any] = tomllib.load(opened)["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+ENVIRONMENT: dict[str, Any] = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module")
-def environment() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
-    return loaded
-
-
-def requirements(project: dict[str, Any]) -> list[str]:
-    extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *(r for n, e in extras.items() if n != "all" for r in e)]
+def requirements() -> list[str]:
+    wanted = [*PROJECT["dependencies"], *(r for n, e in EXTRAS.items() if n != "all" for r in e)]
     return [r for r in wanted if canonical(r) != "setuptools"]  # conda's own section has that one
 
 
-def of_environment(environment: dict[str, Any]) -> set[str]:
-    pip = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
+def of_environment() -> set[str]:
+    pip = next(d["pip"] for d in ENVIRONMENT["dependencies"] if isinstance(d, dict))
     return {canonical(entry) for entry in pip if not entry.startswith("-")}
 
 
@@ -54,21 +45,15 @@ def pins() -> dict[str, str]:
     return {canonical(name): version for name, version in pairs}
 
 
-def test_environment_names_what_the_project_needs(
-    project: dict[str, Any], environment: dict[str, Any]
-) -> None:
-    assert of_environment(environment) == {canonical(r) for r in requirements(project)}
-
-
-def test_all_is_every_extra(project: dict[str, Any]) -> None:
-    extras = project["optional-dependencies"]
-    (everything,) = extras["all"]
-    assert set(everything[len("xfavot[") : -1].split(",")) == set(extras) - {"all"}
-
-
-def test_the_ordered_packages_are_installed(environment: dict[str, Any]) -> None:
+def test_environment_names_what_the_project_needs_and_what_was_ordered() -> None:
+    assert of_environment() == {canonical(r) for r in requirements()}
     later = {canonical(requirement) for requirement in WITHOUT_PINS}
-    assert of_environment(environment) | later >= {*ORDERED.split(), *METRICS.split()}
+    assert of_environment() | later >= {*ORDERED.split(), *METRICS.split()}
+
+
+def test_all_is_every_extra() -> None:
+    (everything,) = EXTRAS["all"]
+    assert set(everything[len("xfavot[") : -1].split(",")) == set(EXTRAS) - {"all"}
 
 
 def test_packages_without_pins_are_said_everywhere() -> None:
@@ -81,16 +66,16 @@ def test_packages_without_pins_are_said_everywhere() -> None:
         assert pins()[canonical(name)] == version
 
 
-def test_every_requirement_is_pinned_within_its_bounds(project: dict[str, Any]) -> None:
+def test_every_requirement_is_pinned_within_its_bounds() -> None:
     from packaging.requirements import Requirement
 
     pinned = pins()
-    for text in requirements(project):
+    for text in requirements():
         assert pinned[canonical(text)] in Requirement(text).specifier, text
 
 
-def test_one_pip_and_no_local_versions(environment: dict[str, Any]) -> None:
-    pip = next(d for d in environment["dependencies"] if str(d).startswith("pip="))
+def test_one_pip_and_no_local_versions() -> None:
+    pip = next(d for d in ENVIRONMENT["dependencies"] if str(d).startswith("pip="))
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert pip.replace("=", "==") in makefile
     assert not [name for name, version in pins().items() if "+" in version or "@" in version]

@@ -11,17 +11,9 @@ from torch import nn
 
 from xfavot.config import ModelConfig
 from xfavot.errors import ShapeError
+from xfavot.models import f0
 from xfavot.models.content import CEPSTRA, SYMBOLS, ContentNetwork, cosine_transform
-from xfavot.models.f0 import (
-    PITCH_CLASSES,
-    PITCH_MIN_HZ,
-    PITCH_OCTAVES,
-    F0Network,
-    F0Output,
-    class_of,
-    pitch_of,
-    track,
-)
+from xfavot.models.f0 import PITCH_CLASSES, F0Network, F0Output, class_of, pitch_of, track
 
 
 def small_f0() -> F0Network:
@@ -35,25 +27,19 @@ def small_content(**changes: object) -> ContentNetwork:
     return ContentNetwork(**settings)  # type: ignore[arg-type]
 
 
-def count(network: nn.Module, *, without: tuple[str, ...]) -> int:
-    return sum(
-        parameter.numel()
-        for name, parameter in network.named_parameters()
-        if not name.startswith(without)
-    )
+def count(network: nn.Module, *, without: str) -> int:
+    named = network.named_parameters()
+    return sum(p.numel() for name, p in named if not name.startswith(tuple(without.split())))
 
 
-def test_f0_network_has_the_lineage_s_size_up_to_the_gan_feature() -> None:
-    network = F0Network.from_config(ModelConfig())
-    assert count(network, without=("recurrent", "pitch_head", "voicing_head")) == 1_928_256
-    lstm = 2 * (4 * 256 * (512 + 256) + 2 * 4 * 256)
-    assert count(network.recurrent, without=()) == lstm
-
-
-def test_content_network_has_the_lineage_s_size_up_to_the_features() -> None:
-    network = ContentNetwork.from_config(ModelConfig())
-    assert count(network, without=("head",)) == 7_204_224
-    assert network.depth == 6
+def test_the_networks_have_the_lineage_s_sizes_up_to_their_features() -> None:
+    pitch, content = (kind.from_config(ModelConfig()) for kind in (F0Network, ContentNetwork))
+    assert count(pitch, without="recurrent pitch_head voicing_head") == 1_928_256
+    assert count(pitch.recurrent, without="none") == 2 * (4 * 256 * (512 + 256) + 2 * 4 * 256)
+    assert count(content, without="head") == 7_204_224
+    assert content.depth == 6
+    assert F0Network(**pitch.sizes).sizes == pitch.sizes
+    assert ContentNetwork(**content.sizes).sizes == content.sizes
 
 
 @pytest.mark.parametrize("frames", [1, 33])
@@ -64,8 +50,8 @@ def test_f0_network_takes_any_length(frames: int) -> None:
     assert out.features.shape == (2, 16, 10, frames)
     assert torch.equal(out.f0, torch.sigmoid(out.voicing) * out.pitch)
     assert (out.f0 >= 0).all()
-    assert (out.pitch >= PITCH_MIN_HZ).all()
-    assert (out.pitch <= PITCH_MIN_HZ * 2**PITCH_OCTAVES).all()
+    assert (out.pitch >= f0.PITCH_MIN_HZ).all()
+    assert (out.pitch <= f0.PITCH_MIN_HZ * 2**f0.PITCH_OCTAVES).all()
     assert out.classes.shape == (2, frames, PITCH_CLASSES)
 
 

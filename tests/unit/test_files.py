@@ -9,23 +9,16 @@ import pytest
 from xfavot.files import whole, write_whole
 
 
-def test_text_and_bytes_replace_what_was_there_and_leave_nothing_else(tmp_path: Path) -> None:
+def test_what_was_there_is_replaced_and_nothing_else_stays(tmp_path: Path) -> None:
     target = tmp_path / "new" / "table.csv"
-    write_whole(target, "größer\n")
-    assert target.read_bytes() == "größer\n".encode()
-    write_whole(str(target), b"\r\n")
-    assert target.read_bytes() == b"\r\n"
-    assert [path.name for path in target.parent.iterdir()] == ["table.csv"]
-
-
-def test_the_draft_lies_beside_the_file_and_ends_as_it_does(tmp_path: Path) -> None:
-    with whole(tmp_path / "face.png") as draft:
-        assert draft.parent == tmp_path
-        assert draft.suffix == ".png"
-        assert draft.name.startswith(".")
-        draft.write_bytes(b"pixels")
-    assert (tmp_path / "face.png").read_bytes() == b"pixels"
-    assert not draft.exists()
+    for content in ("größer\n", b"\r\n"):
+        write_whole(str(target), content)
+        assert target.read_bytes() == (content.encode() if isinstance(content, str) else content)
+    with whole(target) as draft:
+        assert (draft.parent, draft.suffix, draft.name[0]) == (target.parent, ".csv", ".")
+        draft.write_bytes(b"whole")
+    assert target.read_bytes() == b"whole"
+    assert list(target.parent.iterdir()) == [target]
 
 
 def test_a_failure_keeps_the_old_file_and_removes_the_draft(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ def test_adversarial_terms_are_binary_cross_entropies() -> None:
     logits = torch.tensor([0.0, 2.0])
     real = (math.log(2) + math.log(1 + math.exp(-2))) / 2
     fake = (math.log(2) + math.log(1 + math.exp(2))) / 2
-    assert terms.adversarial_real(logits).item() == pytest.approx(real, rel=1e-6)
-    assert terms.adversarial_fake(logits).item() == pytest.approx(fake, rel=1e-6)
-    assert terms.adversarial_generator(logits).item() == pytest.approx(real, rel=1e-6)
+    for name, value in (("real", real), ("fake", fake), ("generator", real)):
+        term = getattr(terms, f"adversarial_{name}")
+        assert term(logits).item() == pytest.approx(value, rel=1e-6)
 
 
 def test_r1_of_a_linear_discriminator_is_half_its_squared_norm() -> None:

@@ -74,18 +74,14 @@ def test_pulses_are_the_sum_of_their_partials() -> None:
 
 
 def test_pulses_and_noise_have_the_level_that_the_filters_count_on() -> None:
-    wave = source_filter.pulses(torch.full((1, 81), 90.0), torch.zeros(1))
-    assert float(log_mel(wave).mean()) == pytest.approx(0.0, abs=0.1)
     noise = source_filter.NOISE_LEVEL * torch.randn(24_000, generator=generator())
-    assert float(log_mel(noise).mean()) == pytest.approx(0.0, abs=0.1)
+    for wave in (source_filter.pulses(torch.full((1, 81), 90.0), torch.zeros(1)), noise):
+        assert float(log_mel(wave).mean()) == pytest.approx(0.0, abs=0.1)
 
 
-def test_phase_stays_exact_over_a_minute() -> None:
+def test_pulses_stay_exact_over_a_minute_and_go_on_from_any_frame() -> None:
     wave = source_filter.pulses(torch.full((1, 4801), 100.0), torch.zeros(1))[0]
     assert torch.allclose(wave[:240], wave[-241:-1], atol=1e-3)
-
-
-def test_pulses_go_on_from_any_frame() -> None:
     pitch = 60.0 * 10 ** torch.rand(1, 40, generator=generator())
     whole = source_filter.pulses(pitch, torch.tensor([0.3]))
     cycles = 0.3 + source_filter.cycles_at_frames(pitch)
@@ -218,6 +214,12 @@ def train(
     return pretrain.train("vocoder", cfg, [store], known, **more)
 
 
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that is quick to train."""
+    monkeypatch.setattr(pretrain, "SourceFilterNetwork", partial(SourceFilterNetwork, **SMALL))
+
+
 class Stopped(Exception):
     """Stands for a run that is killed."""
 
@@ -226,7 +228,6 @@ def test_training_learns_and_goes_on_where_it_stopped(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pretrain, "SAVE_EVERY", 1)
-    monkeypatch.setattr(pretrain, "SourceFilterNetwork", partial(SourceFilterNetwork, **SMALL))
     (_, before), (network, whole) = train(store, steps=1, lr=1e-9), train(store)
     losses, measures = whole["training"]["losses"], whole["measures"]
     assert before["measures"]["val/clips"] == measures["val/clips"] == 2
@@ -251,19 +252,15 @@ def test_training_learns_and_goes_on_where_it_stopped(
         train(store, resume=file)
 
 
-def test_training_needs_finite_losses(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretrain, "SourceFilterNetwork", partial(SourceFilterNetwork, **SMALL))
+def test_training_needs_finite_losses(store: Store) -> None:
     with pytest.raises(TrainingError, match=r"at step 2;.*vocoder_lr"):
         train(store, lr=1e30)
 
 
 @pytest.mark.gpu
-def test_training_on_a_gpu_sees_the_same_batches(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_on_a_gpu_sees_the_same_batches(store: Store) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
-    monkeypatch.setattr(pretrain, "SourceFilterNetwork", partial(SourceFilterNetwork, **SMALL))
     here, there = (train(store, steps=2, lr=1e-3, device=device)[1] for device in ("cpu", "cuda"))
     for a, b in zip(here["training"]["losses"], there["training"]["losses"], strict=True):
         assert a == pytest.approx(b, rel=1e-3)
@@ -272,16 +269,9 @@ def test_training_on_a_gpu_sees_the_same_batches(
 # Where it is kept
 
 
-@pytest.fixture
-def cfg(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
-    monkeypatch.setattr(pretrain, "SourceFilterNetwork", partial(SourceFilterNetwork, **SMALL))
-    places = {"data_root": str(store.path.parent), "run_root": str(tmp_path / "runs")}
-    return Pretrain.resolve(
-        network="vocoder", dataset="grid", preset="smoke", device="cpu", **places
-    ).run
-
-
-def test_a_trained_vocoder_is_kept_and_found(cfg: RunConfig, store: Store) -> None:
+def test_a_trained_vocoder_is_kept_and_found(store: Store, tmp_path: Path) -> None:
+    given = {"network": "vocoder", "dataset": "grid", "preset": "smoke", "device": "cpu"}
+    cfg = Pretrain.resolve(**given, run_root=str(tmp_path / "runs")).run
     log: list[Mapping[str, Any]] = []
     standardiser = mel_statistics([store], split="train")
     kept = pretrain.ensure_network("vocoder", cfg, [store], standardiser, log.append)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -24,9 +24,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("step")
 
 
-def opened(cfg: RunConfig) -> Iterator[Session]:
-    with training.open_session(cfg, resume="auto") as session:
-        yield session
+def opened(cfg: RunConfig) -> AbstractContextManager[Session]:
+    return training.open_session(cfg, resume="auto")
 
 
 def moved(session: Session, number: int) -> set[str]:
@@ -45,50 +44,50 @@ def modules(session: Session) -> list[tuple[str, nn.Module]]:
     return [*n.nets.named_children(), ("f0", n.f0), ("content", n.content)]
 
 
-@pytest.mark.parametrize("rule", ["alternate", "fused"])
-@pytest.mark.parametrize("guidance", ["z", "i", "a"])
-def test_a_pass_moves_the_intended_modules(root: Path, rule: str, guidance: str) -> None:
-    overrides = {"loss.xm": 0.0, "loss.rec": 0.0, "train.update_rule": rule}
-    for session in opened(small_run(root, overrides=overrides)):
+OWN = GENERATORS | DISCRIMINATORS
+LATENT = OWN | ENCODERS | {"M"}  # the latent pass alone trains encoders and M
+PASSES: list[tuple[str, dict[str, object], set[str]]] = [
+    *(("z", {"train.update_rule": rule}, LATENT) for rule in ("alternate", "fused")),
+    *(("i", {"train.update_rule": rule}, OWN) for rule in ("alternate", "fused")),
+    *(("a", {"train.update_rule": rule}, OWN) for rule in ("alternate", "fused")),
+    ("i", {"loss.xm": 1.0}, OWN | ENCODERS),
+    ("i", {"loss.rec": 1.0, "train.warmup_steps": 2}, GENERATORS | ENCODERS),
+]
+
+
+@pytest.mark.parametrize(("guidance", "overrides", "expected"), PASSES)
+def test_a_pass_moves_the_intended_modules(
+    guidance: str, overrides: dict[str, object], expected: set[str], root: Path
+) -> None:
+    cfg = small_run(root, steps=8, overrides={"loss.xm": 0.0, "loss.rec": 0.0} | overrides)
+    with opened(cfg) as session:
         session.updater.guidances = (guidance,)
-        expected = GENERATORS | DISCRIMINATORS
-        if guidance == "z":  # the latent pass alone trains encoders and M
-            expected = expected | ENCODERS | {"M"}
         assert moved(session, 1) == expected
-
-
-@pytest.mark.parametrize("warm_up", [0, 2])
-def test_xm_and_the_warm_up_move_the_encoders(root: Path, warm_up: int) -> None:
-    overrides = {"loss.rec": 0.0 if not warm_up else 1.0, "train.warmup_steps": warm_up}
-    for session in opened(small_run(root, steps=8, overrides=overrides)):
-        session.updater.guidances = ("i",)
-        assert moved(session, 1) == GENERATORS | ENCODERS | (set() if warm_up else DISCRIMINATORS)
 
 
 @pytest.mark.parametrize("modality", ["image", "audio"])
 def test_one_modality_trains_its_own_passes(root: Path, modality: str) -> None:
     overrides = {"train.modalities": [modality], "loss.xm": 0.0, "loss.rec": 0.0}
-    for session in opened(small_run(root, overrides={**overrides, "train.sources": "all"})):
+    with opened(small_run(root, overrides={**overrides, "train.sources": "all"})) as session:
         terms = session.update(session.batch(1), 1)
         passes = {"image": {"z2i", "i2i"}, "audio": {"z2a", "a2a"}}[modality]
         assert {k.split("/")[1] for k in terms if k.startswith("g/")} == passes
 
 
 def test_all_sources_log_every_term_of_every_pass(root: Path) -> None:
-    for session in opened(small_run(root, overrides={"train.sources": "all"})):
+    with opened(small_run(root, overrides={"train.sources": "all"})) as session:
         terms = session.update(session.batch(1), 1)
         image = {"adv", "sty", "ds", "cyc"}
         audio = image | {"sc", "f0", "norm", "advcls"}
-        for guidance in "zia":
-            for output, names in (("i", image), ("a", audio)):
-                found = {k.split("/")[2] for k in terms if k.startswith(f"g/{guidance}2{output}/")}
-                assert found == names
+        passes = {f"g/{s}2i/{k}" for s in "zia" for k in image}
+        passes |= {f"g/{s}2a/{k}" for s in "zia" for k in audio}
+        assert {k for k in terms if k.startswith("g/") and k.count("/") == 2} == passes
         assert "g/xm" in terms
         assert all(map(math.isfinite, terms.values()))
 
 
 def test_image_only_references_never_reach_the_speaker_heads(root: Path) -> None:
-    for session in opened(small_run(root)):
+    with opened(small_run(root)) as session:
         batch = session.batch(3)
         unpaired = dataclasses.replace(batch, paired=torch.zeros_like(batch.paired))
         d = dataclasses.replace(step.draw(session.cfg, 1, 2, ("i",)), by_speaker=True)
@@ -112,7 +111,7 @@ def test_draws_are_a_function_of_seed_and_step(root: Path) -> None:
 
 def test_heads_count_the_samples_that_train_them(root: Path) -> None:
     """Step 1 is guided by a voice and step 2 by a latent code; both draw gender heads."""
-    for session in opened(small_run(root)):
+    with opened(small_run(root)) as session:
         counts = session.updater.trained
         assert counts is not None
         assert not any(map(torch.any, counts.values()))

@@ -30,16 +30,9 @@ DILATIONS = (1, 3, 9)
 GROUPS = 8
 KERNEL = 7
 STRIDE = 2
-SHAPES = {256: (6, 0.2), 128: (4, 0.1), 64: (3, 0.05), 0: (1, 0.0)}  # width: depth, dropout
-
-
-def _shape(model: ModelConfig) -> tuple[int, float]:
-    """Depth and dropout for the width of a run.
-
-    The lineage's six blocks and dropout of 0.2 are for width 256; narrow networks underfit with so
-    much dropout and do not need so many blocks.
-    """
-    return next(shape for width, shape in SHAPES.items() if model.content_width >= width)
+# From this width on: depth and dropout. The lineage's six blocks and dropout of 0.2 are for width
+# 256; narrow networks underfit with so much dropout and do not need so many blocks.
+SHAPES = {256: (6, 0.2), 128: (4, 0.1), 64: (3, 0.05), 0: (1, 0.0)}
 
 
 def cosine_transform(coefficients: int, bands: int) -> Tensor:
@@ -79,9 +72,8 @@ class ContentNetwork(nn.Module):
     Args:
         content_width: channels of the residual blocks, a multiple of 8.
         content_channels: channels of the features.
-        depth: number of residual blocks of three dilated pairs each.
+        depth: number of residual blocks of three dilated pairs each; 0 is that of the width.
         mel_bins: bands of the mel-spectrogram.
-        dropout: probability in the blocks while training.
 
     `input_scale` and `input_shift` (mel_bins,) are ones and zeros unless the network was trained
     with other statistics of the mel-spectrogram than it is used with (`weights/`).
@@ -96,20 +88,20 @@ class ContentNetwork(nn.Module):
         *,
         content_width: int = 256,
         content_channels: int = 128,
-        depth: int = 6,
+        depth: int = 0,
         mel_bins: int = 80,
-        dropout: float = 0.2,
     ) -> None:
         """Build the layers; see the class."""
         super().__init__()
         self.content_width, self.content_channels = content_width, content_channels
-        self.depth, self.mel_bins = depth, mel_bins
+        usual, dropout = next(s for width, s in SHAPES.items() if content_width >= width)
+        self.depth, self.mel_bins = depth or usual, mel_bins
         self.register_buffer("input_scale", torch.ones(mel_bins))
         self.register_buffer("input_shift", torch.zeros(mel_bins))
         self.register_buffer("to_cepstra", cosine_transform(CEPSTRA, mel_bins), persistent=False)
         self.stem = nn.Conv1d(CEPSTRA, content_width, KERNEL, stride=STRIDE, padding=KERNEL // 2)
         blocks: list[nn.Module] = []
-        for _ in range(depth):
+        for _ in range(self.depth):
             blocks += [DilatedPair(content_width, dilation=d, dropout=dropout) for d in DILATIONS]
             blocks.append(nn.GroupNorm(1, content_width))
         self.blocks = nn.Sequential(*blocks)
@@ -120,17 +112,17 @@ class ContentNetwork(nn.Module):
             nn.Linear(content_width, len(SYMBOLS)),
         )
 
-    @staticmethod
-    def sizes(model: ModelConfig) -> dict[str, int]:
-        """The arguments of the class for the widths of a run; the depth follows from the width."""
-        widths = {"content_width": model.content_width, "content_channels": model.content_channels}
-        return {"mel_bins": model.mel_bins, **widths, "depth": _shape(model)[0]}
-
     @classmethod
     def from_config(cls, model: ModelConfig, *, depth: int = 0) -> ContentNetwork:
         """Build with the widths of a run, and with another depth if one is given."""
-        sizes = cls.sizes(model)
-        return cls(**sizes | {"depth": depth or sizes["depth"]}, dropout=_shape(model)[1])
+        widths = {"content_width": model.content_width, "content_channels": model.content_channels}
+        return cls(mel_bins=model.mel_bins, **widths, depth=depth)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The arguments that build it anew."""
+        names = "mel_bins", "content_width", "content_channels", "depth"
+        return {name: getattr(self, name) for name in names}
 
     def features(self, x: Tensor) -> Tensor:
         """Return what the speech consistency loss L_sc compares, without the CTC head.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from xfavot.config import ModelConfig
 from xfavot.errors import ShapeError, require_shape
 from xfavot.models.blocks import LEAK, encoder, he_init, widths
 from xfavot.models.mapping import pick
@@ -20,82 +21,71 @@ AUDIO_LEVELS = 4  # halvings of both axes, STATED
 MIN_FRAMES = AUDIO_END * 2**AUDIO_LEVELS  # 80 frames, 1.0 s
 
 
-class FaceTrunk(nn.Sequential):
-    """Table 8 up to the heads, for faces of `size` pixels a side, 4 times a power of two."""
+class Trunk(nn.Sequential):
+    """Tables 8 and 9 up to the heads: a convolution, halvings, a convolution of what is left.
 
-    def __init__(self, *, size: int, width: int, max_width: int, norm: bool) -> None:
-        """Make the layers; `norm` adds instance norm."""
-        levels = (size // IMAGE_END).bit_length() - 1
-        channels = widths(width, max_width, levels)
-        deep = channels[-1]
-        super().__init__(
-            nn.Conv2d(3, width, 3, padding=1),
-            *encoder(channels=channels, resamples=["half"] * levels, norm=norm),
-            nn.LeakyReLU(LEAK),
-            nn.Conv2d(deep, deep, IMAGE_END),
-            nn.LeakyReLU(LEAK),
-        )
-        self.size, self.deep = size, deep
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map faces (B, 3, size, size) to (B, deep, 1, 1).
-
-        Raises:
-            ShapeError: wrong axes or size.
-        """
-        require_shape("faces for E_I or D_I", x, (None, 3, self.size, self.size))
-        h: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
-        return h
-
-
-class VoiceTrunk(nn.Sequential):
-    """Table 9 up to the heads, for mels of at least 80 bins."""
+    Args:
+        shape: channels, rows and columns of the input; None for at least 80 frames.
+        channels: after the first convolution and after every halving.
+        end: rows and columns that the last convolution covers.
+        norm: adds instance norm.
+        last: layers after it.
+    """
 
     def __init__(
-        self, *, mel_bins: int, width: int, max_width: int, norm: bool, pool_first: bool = False
+        self,
+        shape: tuple[int, int, int | None],
+        channels: list[int],
+        end: int,
+        norm: bool,
+        *last: nn.Module,
     ) -> None:
-        """Make the layers.
-
-        Args:
-            mel_bins: M.
-            width: channels after the first convolution.
-            max_width: channels never exceed this.
-            norm: adds instance norm.
-            pool_first: pooling before the last LeakyReLU (E_A) or after it (D_A, C_A), STATED.
-        """
-        channels = widths(width, max_width, AUDIO_LEVELS)
-        deep = channels[-1]
-        end = nn.LeakyReLU(LEAK), nn.AdaptiveAvgPool2d(1)
+        """Make the layers."""
+        self.shape, self.deep = shape, channels[-1]
         super().__init__(
-            nn.Conv2d(1, width, 3, padding=1),
-            *encoder(channels=channels, resamples=["half"] * AUDIO_LEVELS, norm=norm),
+            nn.Conv2d(shape[0], channels[0], 3, padding=1),
+            *encoder(channels=channels, resamples=["half"] * (len(channels) - 1), norm=norm),
             nn.LeakyReLU(LEAK),
-            nn.Conv2d(deep, deep, AUDIO_END),
-            *(reversed(end) if pool_first else end),
+            nn.Conv2d(self.deep, self.deep, end),
+            *last,
         )
-        self.mel_bins, self.deep = mel_bins, deep
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map mels (B, 1, M, T >= 80) to (B, deep, 1, 1).
+        """Map faces (B, 3, size, size) or mels (B, 1, M, T >= 80) to (B, deep, 1, 1).
 
         Raises:
-            ShapeError: wrong axes or too short.
+            ShapeError: wrong axes or size, or too short.
         """
-        require_shape("mels for E_A, D_A or C_A", x, (None, 1, self.mel_bins, None))
-        if x.shape[3] < MIN_FRAMES:
+        name = "mels for E_A, D_A or C_A" if self.shape[2] is None else "faces for E_I or D_I"
+        require_shape(name, x, (None, *self.shape))
+        if self.shape[2] is None and x.shape[3] < MIN_FRAMES:
             raise ShapeError(
-                f"mels for E_A, D_A or C_A: got {x.shape[3]} frames; expected at least "
-                f"{MIN_FRAMES} ({MIN_FRAMES / 80:.1f} s at 80 frames a second); use a longer clip "
-                "or repeat it"
+                f"{name}: got {x.shape[3]} frames; expected at least {MIN_FRAMES} "
+                f"({MIN_FRAMES / 80:.1f} s at 80 frames a second); use a longer clip or repeat it"
             )
         h: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
         return h
 
 
+def face_trunk(cfg: ModelConfig) -> Trunk:
+    """Table 8 up to the heads, for faces of 4 times a power of two pixels a side."""
+    levels, size = (cfg.image_size // IMAGE_END).bit_length() - 1, cfg.image_size
+    channels = widths(cfg.image_width, cfg.image_max_width, levels)
+    return Trunk((3, size, size), channels, IMAGE_END, cfg.style_norm, nn.LeakyReLU(LEAK))
+
+
+def voice_trunk(cfg: ModelConfig, *, pool_first: bool = False) -> Trunk:
+    """Table 9 up to the heads; pooling is before the last LeakyReLU (E_A) or after it, STATED."""
+    channels = widths(cfg.audio_width, cfg.audio_max_width, AUDIO_LEVELS)
+    end = nn.LeakyReLU(LEAK), nn.AdaptiveAvgPool2d(1)
+    last = reversed(end) if pool_first else end
+    return Trunk((1, cfg.mel_bins, None), channels, AUDIO_END, cfg.style_norm, *last)
+
+
 class StyleEncoder(nn.Module):
     """E_I or E_A: the style of a face or of a voice, one head a gender. Status: STATED."""
 
-    def __init__(self, trunk: FaceTrunk | VoiceTrunk, *, style_dim: int, genders: int) -> None:
+    def __init__(self, trunk: Trunk, *, style_dim: int, genders: int) -> None:
         """Put the heads on a trunk."""
         super().__init__()
         self.genders, self.style_dim = genders, style_dim
@@ -124,7 +114,7 @@ class StyleEncoder(nn.Module):
 class Discriminator(nn.Module):
     """D_I or D_A: is this face or this voice real, as one gender or, a voice, as one speaker."""
 
-    def __init__(self, trunk: FaceTrunk | VoiceTrunk, *, domains: int) -> None:
+    def __init__(self, trunk: Trunk, *, domains: int) -> None:
         """Put `domains` logits on a trunk, genders first, then speakers."""
         super().__init__()
         self.trunk = trunk
@@ -155,7 +145,7 @@ class AudioClassifier(nn.Module):
     The trunk has the form of D_A's. Status: STATED, the two groups INFERRED.
     """
 
-    def __init__(self, trunk: VoiceTrunk, *, genders: int, speakers: int) -> None:
+    def __init__(self, trunk: Trunk, *, genders: int, speakers: int) -> None:
         """Put one group of `genders` and one of `speakers` classes on a trunk."""
         super().__init__()
         self.genders = genders

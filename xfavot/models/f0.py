@@ -113,15 +113,15 @@ class F0Network(nn.Module):
         self.pitch_head = nn.Linear(8 * w, PITCH_CLASSES)
         self.voicing_head = nn.Linear(8 * w, 1)
 
-    @staticmethod
-    def sizes(model: ModelConfig) -> dict[str, int]:
-        """The arguments of the class for the widths of a run."""
-        return {"mel_bins": model.mel_bins, "f0_width": model.f0_width}
-
     @classmethod
     def from_config(cls, model: ModelConfig) -> F0Network:
         """Build with the widths of a run."""
-        return cls(**cls.sizes(model))
+        return cls(mel_bins=model.mel_bins, f0_width=model.f0_width)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The arguments that build it anew."""
+        return {"mel_bins": self.mel_bins, "f0_width": self.f0_width}
 
     def train(self, mode: bool = True) -> F0Network:
         """Switch dropout and batch statistics; the BiLSTM has neither and stays as it is.

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xfavot.config import ModelConfig
 from xfavot.errors import ShapeError, require_shape
 from xfavot.models.blocks import (
     AdaINResBlk,
@@ -28,6 +29,7 @@ from xfavot.models.blocks import (
 MIDDLE_BLOCKS = 2  # of each kind at the bottleneck, STATED
 AUDIO_RESAMPLES: tuple[Resample, ...] = ("half", "timepreserve", "half", "timepreserve")  # STATED
 TIME_FACTOR = 4  # frames shrink by this much in G_A
+F0_FEATURE_FACTOR = 4  # channels of the F0 network's features over its first width, CODE
 
 
 def _encode(channels: Sequence[int], resamples: Sequence[Resample]) -> nn.Sequential:
@@ -65,27 +67,19 @@ class ImageGenerator(nn.Module):
     multiples of ``2 ** levels`` work.
     """
 
-    def __init__(self, *, width: int, max_width: int, levels: int, style_dim: int) -> None:
-        """Make the net.
-
-        Args:
-            width: channels after the stem.
-            max_width: channels never exceed this.
-            levels: halvings down to the bottleneck.
-            style_dim: length S of a style.
-        """
+    def __init__(self, cfg: ModelConfig) -> None:
+        """Make the net with `image_levels` halvings down to the bottleneck."""
         super().__init__()
-        channels = widths(width, max_width, levels)
+        channels = widths(cfg.image_width, cfg.image_max_width, cfg.image_levels)
         deep = channels[-1]
-        self.factor = 2**levels
-        self.style_dim = style_dim
-        self.stem = nn.Conv2d(3, width, 3, padding=1)
-        resamples: list[Resample] = ["half"] * levels
+        self.factor, self.style_dim = 2**cfg.image_levels, cfg.style_dim
+        self.stem = nn.Conv2d(3, channels[0], 3, padding=1)
+        resamples: list[Resample] = ["half"] * cfg.image_levels
         self.encode = _encode(channels, resamples)
         ups = zip(channels[:0:-1], channels[-2::-1], resamples, strict=True)
         plan: list[tuple[int, int, Resample]] = [(deep, deep, "none")] * MIDDLE_BLOCKS
-        self.decode = StyledBlocks([*plan, *ups], style_dim=style_dim)
-        self.head = _head(width, 3)
+        self.decode = StyledBlocks([*plan, *ups], style_dim=cfg.style_dim)
+        self.head = _head(channels[0], 3)
         self.apply(he_init)
 
     def forward(self, x: Tensor, s: Tensor) -> Tensor:
@@ -138,43 +132,24 @@ class AudioGenerator(nn.Module):
     code, which adds one 640 -> 512 block (the text says four intermediate blocks).
     """
 
-    def __init__(
-        self,
-        *,
-        width: int,
-        max_width: int,
-        style_dim: int,
-        mel_bins: int,
-        f0_inputs: int,
-        f0_channels: int,
-        decoder: str = "code",
-    ) -> None:
-        """Make the net.
-
-        Args:
-            width: channels after the stem.
-            max_width: channels never exceed this (F0 channels come on top).
-            style_dim: length S of a style.
-            mel_bins: mel bins of the input, a multiple of 16.
-            f0_inputs: channels of the F0 network's features (4 times its first width).
-            f0_channels: F0 channels stacked at the bottleneck.
-            decoder: "code" or "table7".
-        """
+    def __init__(self, cfg: ModelConfig) -> None:
+        """Make the net; `audio_decoder` is "code" or "table7"."""
         super().__init__()
-        channels = widths(width, max_width, len(AUDIO_RESAMPLES))
+        channels = widths(cfg.audio_width, cfg.audio_max_width, len(AUDIO_RESAMPLES))
         deep = channels[-1]
-        joint = deep + f0_channels
-        self.mel_bins, self.style_dim, self.f0_inputs = mel_bins, style_dim, f0_inputs
-        self.stem = nn.Conv2d(1, width, 3, padding=1)
+        joint = deep + cfg.f0_channels
+        self.mel_bins, self.style_dim = cfg.mel_bins, cfg.style_dim
+        self.f0_inputs = F0_FEATURE_FACTOR * cfg.f0_width
+        self.stem = nn.Conv2d(1, channels[0], 3, padding=1)
         self.encode = _encode(channels, AUDIO_RESAMPLES)
-        self.f0_path = F0Path(inputs=f0_inputs, outputs=f0_channels)
+        self.f0_path = F0Path(inputs=self.f0_inputs, outputs=cfg.f0_channels)
         plan: list[tuple[int, int, Resample]] = [(joint, joint, "none")] * MIDDLE_BLOCKS
-        if decoder == "code":
+        if cfg.audio_decoder == "code":
             plan.append((joint, deep, "none"))
         first = [plan[-1][1], *channels[-2:0:-1]]  # after it as many channels as in the encoder
         ups = zip(first, channels[-2::-1], AUDIO_RESAMPLES[::-1], strict=True)
-        self.decode = StyledBlocks([*plan, *ups], style_dim=style_dim)
-        self.head = _head(width, 1)
+        self.decode = StyledBlocks([*plan, *ups], style_dim=cfg.style_dim)
+        self.head = _head(channels[0], 1)
         self.apply(he_init)
 
     def forward(self, x: Tensor, s: Tensor, f0_features: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xfavot.config import ModelConfig
 from xfavot.errors import ShapeError, require_shape
 from xfavot.models.blocks import he_init
 
@@ -83,15 +84,15 @@ class StackedLinear(nn.Module):
 class MappingNetwork(nn.Module):
     """M: four shared layers, then four layers of the domain asked for. Status: STATED."""
 
-    def __init__(self, *, latent_dim: int, width: int, style_dim: int, domains: int) -> None:
-        """Make the net; `domains` counts genders first, then speakers."""
+    def __init__(self, cfg: ModelConfig) -> None:
+        """Make the net; its domains are genders first, then speakers."""
         super().__init__()
-        self.latent_dim, self.domains = latent_dim, domains
-        sizes = [latent_dim] + [width] * SHARED_LAYERS
+        self.latent_dim, self.domains = cfg.latent_dim, cfg.genders + cfg.speakers
+        sizes = [cfg.latent_dim] + [cfg.mapping_width] * SHARED_LAYERS
         self.shared = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
-        sizes = [width] * (HEAD_LAYERS + 1) + [style_dim]
+        sizes = [cfg.mapping_width] * (HEAD_LAYERS + 1) + [cfg.style_dim]
         self.heads = nn.ModuleList(
-            StackedLinear(domains=domains, inputs=a, outputs=b)
+            StackedLinear(domains=self.domains, inputs=a, outputs=b)
             for a, b in itertools.pairwise(sizes)
         )
         self.apply(he_init)

@@ -17,8 +17,6 @@ from xfavot.models.blocks import FACTORS, AdaINResBlk, InstanceNormLReLU, ResBlk
 from xfavot.models.generators import AudioGenerator, F0Path, ImageGenerator
 from xfavot.models.mapping import MappingNetwork, StackedLinear
 
-F0_FEATURE_FACTOR = 4  # channels of the F0 network's features over its first width, CODE
-
 
 class XFaVoT(nn.Module):
     """G_I, G_A, E_I, E_A, D_I, D_A, C_A and M of one model. Status: STATED."""
@@ -27,29 +25,16 @@ class XFaVoT(nn.Module):
         """Make all modules of a configuration."""
         super().__init__()
         self.genders = cfg.genders
+        self.G_I, self.G_A = ImageGenerator(cfg), AudioGenerator(cfg)
+        style = {"style_dim": cfg.style_dim, "genders": cfg.genders}
+        self.E_I = encoders.StyleEncoder(encoders.face_trunk(cfg), **style)
+        self.E_A = encoders.StyleEncoder(encoders.voice_trunk(cfg, pool_first=True), **style)
+        self.D_I = encoders.Discriminator(encoders.face_trunk(cfg), domains=cfg.genders)
         domains = cfg.genders + cfg.speakers
-        style: dict[str, int] = {"style_dim": cfg.style_dim}
-        image = {"width": cfg.image_width, "max_width": cfg.image_max_width}
-        audio = {"width": cfg.audio_width, "max_width": cfg.audio_max_width}
-        audio["mel_bins"] = cfg.mel_bins
-
-        def face() -> encoders.FaceTrunk:
-            return encoders.FaceTrunk(**image, size=cfg.image_size, norm=cfg.style_norm)
-
-        def voice(*, pool_first: bool = False) -> encoders.VoiceTrunk:
-            return encoders.VoiceTrunk(**audio, norm=cfg.style_norm, pool_first=pool_first)
-
-        self.G_I = ImageGenerator(**image, **style, levels=cfg.image_levels)
-        f0 = {"f0_inputs": F0_FEATURE_FACTOR * cfg.f0_width, "f0_channels": cfg.f0_channels}
-        self.G_A = AudioGenerator(**audio, **style, **f0, decoder=cfg.audio_decoder)
-        self.E_I = encoders.StyleEncoder(face(), **style, genders=cfg.genders)
-        self.E_A = encoders.StyleEncoder(voice(pool_first=True), **style, genders=cfg.genders)
-        self.D_I = encoders.Discriminator(face(), domains=cfg.genders)
-        self.D_A = encoders.Discriminator(voice(), domains=domains)
-        self.C_A = encoders.AudioClassifier(voice(), genders=cfg.genders, speakers=cfg.speakers)
-        self.M = MappingNetwork(
-            latent_dim=cfg.latent_dim, width=cfg.mapping_width, **style, domains=domains
-        )
+        self.D_A = encoders.Discriminator(encoders.voice_trunk(cfg), domains=domains)
+        groups = {"genders": cfg.genders, "speakers": cfg.speakers}
+        self.C_A = encoders.AudioClassifier(encoders.voice_trunk(cfg), **groups)
+        self.M = MappingNetwork(cfg)
 
     def parameter_table(self) -> list[tuple[str, int]]:
         """List the modules and their parameter counts, the last row being the total."""

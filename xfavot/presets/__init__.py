@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from xfavot.errors import ConfigError
-from xfavot.strict import describe_value, merge, nearest
+from xfavot.strict import merge, nearest, typed
 
 FOLDER = Path(__file__).resolve().parent
 KINDS = {
@@ -64,14 +64,8 @@ def parse(text: str, where: str) -> dict[str, Any]:
         ) from error
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
-        raise ConfigError(
-            f"{where} holds {describe_value(loaded)}; expected a mapping of names to values; "
-            "write 'name: value' lines"
-        )
-    return loaded
+    loaded = typed({} if loaded is None else loaded, dict, where)
+    return {typed(key, str, f"a key of {where}"): value for key, value in loaded.items()}
 
 
 def names(kind: str) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from itertools import compress
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -320,17 +321,10 @@ def going_on(path: Path, cfg: RunConfig, fingerprint: str) -> RunConfig:
 
 def _differing(old: Mapping[str, Any], cfg: RunConfig) -> list[str]:
     """The settings in which a recorded configuration is of another run."""
-    was, now = (
-        {
-            f"{section}.{name}".rstrip("."): setting
-            for section, value in to_dict(one).items()
-            for name, setting in (value if isinstance(value, dict) else {"": value}).items()
-        }
-        for one in (from_dict(old), cfg)
-    )
+    was, now = (pd.json_normalize(to_dict(one)).iloc[0] for one in (from_dict(old), cfg))
     return [
         f"{key} was {was[key]}, now {now[key]}"
-        for key in sorted(now)
+        for key in sorted(now.index)
         if was[key] != now[key] and key.rpartition(".")[2] not in MAY_DIFFER_ON_RESUME
     ]
 

@@ -57,10 +57,6 @@ class Run:
     step: int
     checkpoint: Path
 
-    def metrics(self) -> list[dict[str, float]]:
-        """The records of ``metrics.jsonl``."""
-        return read(self.path / METRICS)
-
 
 def fit(cfg: RunConfig, *, resume: str = "", on_log: Log | None = None) -> Run:
     """Train a configuration; data and frozen networks that are missing are made first.

@@ -349,8 +349,9 @@ def ensure_network(
 
     p, ready, sizes = cfg.pretrain, None, dict[str, int]()
     if name != VOCODER:
-        sizes = (F0Network if name == "f0" else ContentNetwork).sizes(cfg.model)
-        if p.source != "train" and name in weights.available():
+        with torch.device("meta"):
+            sizes = (F0Network if name == "f0" else ContentNetwork).from_config(cfg.model).sizes
+        if p.source != "train":
             shipped = load_network(weights.shipped(name), standardiser)
             ready = shipped if shipped.record["arguments"] == sizes else None
         if p.source == "shipped" and ready is None:
