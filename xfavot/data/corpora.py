@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from xfavot import fetch, presets
-from xfavot.data.store import Store
 from xfavot.errors import ConfigError, DataError
 from xfavot.strict import build, nearest
 
@@ -81,18 +80,6 @@ def describe(name: str) -> Corpus:
     download = build(Download, entry, f"{where}: download") if entry else None
     known = build(Corpus, {**described, "name": name}, where)
     return replace(known, folders=(name, *known.folders), download=download)
-
-
-def counts(store: Store) -> dict[str, int]:
-    """Count what a store holds, by the names of `COUNTS`."""
-    items = store.items
-    return {
-        "speakers": len({item.speaker for item in items if item.speaker}),
-        "unseen": len({item.speaker for item in items if item.split == "unseen"} - {""}),
-        "images": sum(item.face_count for item in items),
-        "val_female": sum(item.split == "val" and item.gender == "f" for item in items),
-        "val_male": sum(item.split == "val" and item.gender == "m" for item in items),
-    }
 
 
 def offer(corpus: str) -> str:

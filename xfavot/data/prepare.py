@@ -274,14 +274,14 @@ def _state(path: Path) -> list[int]:
 
 def asked_for(corpus: str, seed: int) -> dict[str, Any]:
     """Describe the store of a corpus by what is asked for, apart from its source."""
-    record = {
+    return {
         "corpus": corpus,
         "seed": seed,
         "held_out": sorted(corpora.describe(corpus).held_out),
         "mel": MEL.hash,
         "settings": {**SETTINGS},
+        **({"generator": SCHEMA} if corpus == "mini" else {}),
     }
-    return record | ({"generator": SCHEMA} if corpus == "mini" else {})
 
 
 def existing(target: Path, wanted: Mapping[str, Any]) -> Store | None:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfavot.audio.mel import MEL
-from xfavot.data.corpora import counts, describe
+from xfavot.data.corpora import describe
 from xfavot.data.readers import NOT_REJECTED, NOTED
 from xfavot.data.readers.layouts import READERS
 from xfavot.data.store import QUARANTINE, SPLITS, Item, Store
@@ -58,20 +58,6 @@ def _render(template: str, **values: object) -> str:
 # What the page, the card and the summary say of a store; the templates choose the words
 
 
-def read_quarantine(store: Store) -> dict[str, list[dict[str, Any]]]:
-    """Read what was not used or noted, by reason: faults before others, many before few.
-
-    Returns:
-        Rows of `source`, `reason`, `detail`, and `files`: how many files the row stands for.
-    """
-    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    if (store.path / QUARANTINE).is_file():
-        with (store.path / QUARANTINE).open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):  # older stores do not count files
-                rows[row["reason"]].append({**row, "files": int(row.get("files") or 1)})
-    return dict(sorted(rows.items(), key=lambda e: (e[0] in NOT_REJECTED, -len(e[1]))))
-
-
 def _tally(items: Sequence[Item], key: Callable[[Item], str]) -> dict[str, dict[str, Any]]:
     """Count items by something: speakers, items of each split, minutes; the first one's gender."""
     groups: dict[str, list[Item]] = defaultdict(list)
@@ -89,7 +75,14 @@ def _tally(items: Sequence[Item], key: Callable[[Item], str]) -> dict[str, dict[
 
 
 def _facts(store: Store) -> dict[str, Any]:
-    items, listed = store.items, read_quarantine(store)
+    items, listed = store.items, dict[str, list[dict[str, Any]]]()
+    if (store.path / QUARANTINE).is_file():
+        with (store.path / QUARANTINE).open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):  # older stores do not count files
+                row_of = {**row, "files": int(row.get("files") or 1)}
+                listed.setdefault(row["reason"], []).append(row_of)
+    # faults before others, many before few
+    listed = dict(sorted(listed.items(), key=lambda e: (e[0] in NOT_REJECTED, -len(e[1]))))
     seconds = [item.sample_count / MEL.sample_rate for item in items if item.sample_count]
     genders = [*{item.speaker: item.gender for item in items if item.speaker}.values()]
     return {
@@ -97,11 +90,15 @@ def _facts(store: Store) -> dict[str, Any]:
         "splits": SPLITS,
         "kinds": _tally(items, lambda item: f"{MODALITIES[item.kind]}, {WORDS[item.gender]}"),
         "speakers": _tally(items, lambda item: item.speaker),
-        "counts": counts(store),
+        "counts": {
+            "speakers": len({item.speaker for item in items} - {""}),
+            "unseen": len({item.speaker for item in items if item.split == "unseen"} - {""}),
+            "images": sum(item.face_count for item in items),
+            "val_female": sum((item.split, item.gender) == ("val", "f") for item in items),
+            "val_male": sum((item.split, item.gender) == ("val", "m") for item in items),
+        },
         "genders": {gender: genders.count(gender) for gender in WORDS},
-        "nameless": sum(not item.speaker for item in items),
         "seconds": seconds,
-        "hours": f"{sum(seconds) / 3600:.2f}",
         "percentiles": np.percentile(seconds or [0.0], [5, 50, 95]).tolist(),
         "tags": sorted({mode for i in items for mode in MODALITIES[i.kind].split(" and ")}),
         "noted": NOTED,
