@@ -148,24 +148,20 @@ def test_what_no_batch_can_be_drawn_from(tmp_path: Path, mixture: list[Store]) -
     voices = small(tmp_path, corpus="voices", kind="audio", splits=["train"])
     nobody = small(tmp_path, corpus="nobody", genders=("", ""))
     large = small(tmp_path, corpus="other", kind="image", image_size=64)
-    for stores, settings, message in (
-        (mixture, {"split": "unseen"}, "split 'unseen' of av, faces, voices has no usable faces"),
-        ([faces, voices], {"split": "val"}, "'val' .* no usable voices"),
-        ([nobody], {}, r"gender is unknown: \{'nobody': 4\}.*speakers.csv"),
+    positive = "expected positive sizes"
+    for stores, settings, error, message in (
+        (mixture, {"split": "unseen"}, DataError, "'unseen' of av, faces, voices has no usable"),
+        ([faces, voices], {"split": "val"}, DataError, "'val' .* no usable voices"),
+        ([nobody], {}, DataError, r"gender is unknown: \{'nobody': 4\}.*speakers.csv"),
+        (mixture, {"split": "test"}, ConfigError, "split 'test'"),
+        (mixture, {"image_size": 24}, ConfigError, positive),
+        (mixture, {"image_size": 64}, ConfigError, positive),
+        (mixture, {"mel_frames": 0}, ConfigError, positive),
+        (mixture, {"batch_size": 0}, ConfigError, positive),
+        ([], {}, ConfigError, "0 stores"),
+        ([*mixture, large], {}, ConfigError, r"\[32, 64\]"),
     ):
-        with pytest.raises(DataError, match=message):
-            batches(stores, **settings)
-    for stores, settings, message in (
-        (mixture, {"split": "test"}, "split 'test'"),
-        (mixture, {"batch_size": 0}, "expected positive sizes"),
-        ([], {}, "0 stores"),
-        ([*mixture, large], {}, r"\[32, 64\]"),
-        *(
-            (mixture, change, "expected positive sizes")
-            for change in ({"image_size": 24}, {"image_size": 64}, {"mel_frames": 0})
-        ),
-    ):
-        with pytest.raises(ConfigError, match=message):
+        with pytest.raises(error, match=message):
             batches(stores, **settings)
 
 

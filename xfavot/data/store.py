@@ -238,22 +238,21 @@ def mel_statistics(stores: Sequence[Store], *, split: str) -> Standardiser:
         DataError: the split has no frame.
     """
     count, total, square = 0, np.zeros(MEL.n_mels), np.zeros(MEL.n_mels)
-    for store in stores:
-        for item in store.items:
-            if item.split == split and item.frame_count:
-                frames = store.mel[item.frame_start : item.frame_start + item.frame_count]
-                block = np.asarray(frames, np.float64)  # (T, 80)
-                if not (np.isfinite(block).all() and block.max() <= HIGHEST_MEL):
-                    warnings.warn(
-                        f"prepared store {store.path}: {item.id} is left out of the mel "
-                        f"statistics: its log mel reaches {block.max():.2f}; expected at most "
-                        f"{HIGHEST_MEL:.2f}; prepare the corpus anew",
-                        stacklevel=2,
-                    )
-                    continue
-                count += len(block)
-                total += block.sum(axis=0)
-                square += np.square(block).sum(axis=0)
+    clips = ((s, i) for s in stores for i in s.items if i.split == split and i.frame_count)
+    for store, item in clips:
+        frames = store.mel[item.frame_start : item.frame_start + item.frame_count]
+        block = np.asarray(frames, np.float64)  # (T, 80)
+        if not (np.isfinite(block).all() and block.max() <= HIGHEST_MEL):
+            warnings.warn(
+                f"prepared store {store.path}: {item.id} is left out of the mel statistics: its "
+                f"log mel reaches {block.max():.2f}; expected at most {HIGHEST_MEL:.2f}; prepare "
+                "the corpus anew",
+                stacklevel=2,
+            )
+            continue
+        count += len(block)
+        total += block.sum(axis=0)
+        square += np.square(block).sum(axis=0)
     if not count:
         names = ", ".join(store.corpus for store in stores)
         raise DataError(

@@ -48,14 +48,6 @@ PARTS: dict[str, tuple[tuple[tuple[int, int], ...], str, tuple[str, ...]]] = {
 Array = NDArray[np.float32]
 
 
-class Faces(NamedTuple):
-    """What was found: boxes (F, 4), probabilities (F,) and landmarks (F, 5, 2), in pixels."""
-
-    boxes: Array
-    probabilities: Array
-    landmarks: Array
-
-
 class _Network(NamedTuple):
     """One of the three: its weights by name, and how they hang together, as in :data:`PARTS`."""
 
@@ -87,7 +79,7 @@ class _Network(NamedTuple):
 
 
 @torch.inference_mode()
-def find_faces(image: NDArray[np.uint8], *, smallest: int) -> Faces:
+def find_faces(image: NDArray[np.uint8], *, smallest: int) -> tuple[Array, Array, Array]:
     """Find every face of a picture.
 
     Args:
@@ -95,8 +87,9 @@ def find_faces(image: NDArray[np.uint8], *, smallest: int) -> Faces:
         smallest: pixels a side of the smallest face that is looked for.
 
     Returns:
-        The faces, best first. Landmarks are left eye, right eye, nose, left and right corner of
-        the mouth as the picture shows them.
+        Boxes (F, 4), probabilities (F,) and landmarks (F, 5, 2) of the faces in pixels, best first.
+        Landmarks are left eye, right eye, nose, left and right corner of the mouth as the picture
+        shows them.
 
     Raises:
         DataError: facenet-pytorch, whose wheel carries the weights, is not installed.
@@ -112,7 +105,7 @@ def find_faces(image: NDArray[np.uint8], *, smallest: int) -> Faces:
     points = sides * places.reshape(-1, 2, 5).swapaxes(1, 2) + boxes[:, None, :2] - 1  # (F, 5, 2)
     boxes = _moved(boxes, offsets, rim=1)
     kept = _distinct(boxes, score, MOST_OVERLAP, rim=1, of_smaller=True)
-    return Faces(boxes[kept], score[kept], points[kept])
+    return boxes[kept], score[kept], points[kept]
 
 
 def _proposed(pnet: _Network, pixels: Tensor, smallest: int) -> Array:
@@ -374,14 +367,15 @@ def _main_face(image: NDArray[np.uint8]) -> Array | None:
     shorter = min(picture.size)
     if shorter < 24:
         return None
-    faces = find_faces(np.asarray(picture), smallest=max(20, int(SMALLEST_FACE * shorter)))
-    corners = faces.boxes.astype(np.float64)  # (F, 4)
+    smallest = max(20, int(SMALLEST_FACE * shorter))
+    boxes, probabilities, landmarks = find_faces(np.asarray(picture), smallest=smallest)
+    corners = boxes.astype(np.float64)  # (F, 4)
     sizes = np.sqrt(np.prod(np.maximum(corners[:, 2:] - corners[:, :2], 0), axis=1))
     middles = (corners[:, :2] + corners[:, 2:]) / 2
     away = np.hypot(*(middles - np.array(picture.size) / 2).T)
-    score = np.where(faces.probabilities < LEAST_PROBABILITY, -np.inf, sizes - 0.5 * away)
+    score = np.where(probabilities < LEAST_PROBABILITY, -np.inf, sizes - 0.5 * away)
     if not np.isfinite(score).any():
         return None
     back = np.array([width / picture.size[0], height / picture.size[1]], dtype=np.float32)
-    found: Array = faces.landmarks[int(score.argmax())] * back
+    found: Array = landmarks[int(score.argmax())] * back
     return found
