@@ -27,14 +27,13 @@ from torch.nn import functional
 from xfavot.errors import DataError, ShapeError, WeightsError
 from xfavot.evaluation import external
 from xfavot.evaluation.manifest import Faces
-from xfavot.evaluation.rows import Row, ratio, with_means
+from xfavot.evaluation.rows import Array, Row, ratio, with_means
 from xfavot.image import io
 from xfavot.image.align import detect
 from xfavot.weights import fetched
 
 Device = torch.device | str
 Picture = NDArray[np.uint8]
-Array = NDArray[np.float64]
 
 
 def to_bytes(images: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from xfavot.convert import Converter
 from xfavot.data.store import Store
 from xfavot.errors import DataError
 from xfavot.evaluation.classifiers import clips_of, speakers_of
-from xfavot.evaluation.rows import Row, draws_of, interval, ratio, row
+from xfavot.evaluation.rows import Array, Row, draws_of, interval, ratio, row
 
 KINDS = ("face", "voice")
 GOAL = 0.95
@@ -31,8 +31,6 @@ RETRIEVAL_DRAWS = 500  # of one query and one gallery sample a speaker
 ALL, ONE_SEX = "all pairs", "pairs of one sex"
 RANKS = (1, 5)
 CHANCE = 0.5
-
-Array = NDArray[np.float64]
 
 
 class StyleSpace(NamedTuple):
