@@ -24,7 +24,6 @@ from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait as wait_for_any
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -207,29 +206,26 @@ def process_all(
     if not workers:
         yield from zip(clips, map(work, clips), strict=True)
         return
-    pools: SimpleQueue[ProcessPoolExecutor | None] = SimpleQueue()  # of one process each
+    own, pools = threading.local(), list[ProcessPoolExecutor]()  # one of one process a thread
 
     def one(clip: Clip) -> Made:
-        pool = pools.get()
         try:
-            pool = pool or _started()
-            return pool.submit(work, clip).result()
+            if getattr(own, "pool", None) is None:
+                own.pool = _started()
+                pools.append(own.pool)
+            made: Made = own.pool.submit(work, clip).result()
+            return made
         except BrokenProcessPool:
-            pool = None
+            own.pool = None
             return {"reject": [DIED, "its process died (a fault of a decoder, or no memory)"]}
-        finally:
-            pools.put(pool)
 
-    for _ in range(workers):
-        pools.put(None)
     threads = ThreadPoolExecutor(workers)
     try:
         yield from zip(clips, threads.map(one, clips), strict=True)
     finally:
         threads.shutdown(cancel_futures=True)
-        for _ in range(workers):
-            if pool := pools.get():
-                pool.shutdown()
+        for pool in pools:
+            pool.shutdown()
 
 
 def _started() -> ProcessPoolExecutor:
