@@ -7,6 +7,7 @@ Every message says what was wrong, what came, what was expected and what to do n
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,21 +42,10 @@ class TrainingError(XFaVoTError):
     """Training cannot go on (a term is not finite, the disk is full)."""
 
 
-def require_same_shape(name: str, a: Tensor, b: Tensor) -> None:
-    """Refuse two tensors of different shapes, which broadcasting would hide.
+def require_shape(name: str, tensor: Tensor, pattern: Sequence[int | None]) -> None:
+    """Refuse a tensor whose shape does not fit a pattern, such as another tensor's shape.
 
-    Args:
-        name: what the tensors are, for the message.
-        a, b: the tensors.
-
-    Raises:
-        ShapeError: the shapes differ.
-    """
-    require_shape(name, b, tuple(a.shape))
-
-
-def require_shape(name: str, tensor: Tensor, pattern: tuple[int | None, ...]) -> None:
-    """Refuse a tensor whose shape does not fit a pattern.
+    Broadcasting would hide the difference.
 
     Args:
         name: what the tensor is, for the message.

@@ -1,4 +1,4 @@
-"""A web server on 127.0.0.1 that misbehaves as asked, and the file that it serves.
+"""A web server on 127.0.0.1 that misbehaves as asked, and the files that it serves.
 
 with Loopback() as web:
     url = web.serve("/a.zip", file(body, cut=1000), file(body))
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import resource
 import tarfile
 import threading
@@ -15,6 +16,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
@@ -54,6 +56,16 @@ def disk_of(count: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+class Malicious:
+    """Makes a file when it is unpickled carelessly."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.mark}",)
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from tests.faults.loopback import Loopback
+from tests.faults.loopback import Loopback, Malicious
 from tests.faults.loopback import file as served
 from tests.unit.vocoder_factory import make_weights, speech_like, write_stats
 from xfavot import presets
@@ -95,22 +95,12 @@ def test_truncated_checkpoint(tmp_path: Path, kept: float, zip_file: bool) -> No
         vocoder(folder)
 
 
-class Runs:
-    """A pickle that writes a file when it is loaded carelessly."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.touch, (self.target,))
-
-
 def test_nothing_in_a_checkpoint_is_executed(folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "ran"
-    pickle.loads(pickle.dumps(Runs(target)))
+    pickle.loads(pickle.dumps(Malicious(target)))
     assert target.exists()  # so the trap works
     target.unlink()
-    torch.save({"model": {"generator": {}}, "more": Runs(target)}, folder / CHECKPOINT)
+    torch.save({"model": {"generator": {}}, "more": Malicious(target)}, folder / CHECKPOINT)
     with pytest.raises(WeightsError, match="more than tensors, which is not run"):
         vocoder(folder)
     assert not target.exists()

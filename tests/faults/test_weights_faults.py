@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import tarfile
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from tests.faults.loopback import BODY, HALF, PAGE, Loopback, file, pack, sha256, status
+from tests.faults.loopback import BODY, HALF, PAGE, Loopback, Malicious, file, pack, sha256, status
 from xfavot import presets
 from xfavot.errors import ConfigError, WeightsError
 from xfavot.evaluation import external
@@ -186,16 +185,6 @@ def test_a_malformed_description(entries: dict[str, Any], described: Describe) -
     described(**entries)
     with pytest.raises(ConfigError, match=r"weights/net\.yaml.*(expected|did you mean 'url')"):
         fetched.describe("net")
-
-
-class Malicious:
-    """Runs a command when it is unpickled."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (f"touch {self.mark}",)
 
 
 @pytest.mark.parametrize("form", ["zip", "old", "plain", "plain 2"])

@@ -201,20 +201,13 @@ def test_presets_extend_one_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             presets.load("sizes", name)
 
 
-@pytest.fixture
-def history(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """IPython's history of a running notebook."""
-    cells: list[str] = ["", "steps: int = -1"]
-    shell = SimpleNamespace(user_ns={"In": cells})
+def test_names_that_only_papermill_saw_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = ["", "steps: int = -1", "# Parameters\nsteps = 3\nstesp = 5\n", "..."]
+    shell = SimpleNamespace(user_ns={"In": cells})  # IPython's history of a running notebook
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
-    return cells
-
-
-def test_names_that_only_papermill_saw_are_refused(history: list[str]) -> None:
-    history += ["# Parameters\nsteps = 3\nstesp = 5\n", "..."]
     with pytest.raises(ConfigError, match="stesp is not a parameter here; did you mean 'steps'"):
         Train.resolve(steps=3)
-    history += ["# Parameters\nsteps = 3\n", "# other\nx = 1"]
+    cells += ["# Parameters\nsteps = 3\n", "# other\nx = 1"]
     assert Train.resolve(steps=3).steps == 3
     assert parameters.injected() == {"steps": 3}
 
@@ -245,13 +238,12 @@ def test_papermill_itself(tmp_path: Path) -> None:
 def test_folders_are_those_of_the_repository_also_in_jupyterlab(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "xfavot").mkdir()
+    for folder in ("xfavot", "notebooks"):
+        (tmp_path / folder).mkdir()
     (tmp_path / "xfavot" / "config.py").touch()
-    (tmp_path / "notebooks").mkdir()
-    monkeypatch.chdir(tmp_path)
-    assert resolve().data_root == "data"
-    monkeypatch.chdir(tmp_path / "notebooks")
-    assert resolve().data_root == "../data"
+    for folder, root in (("", "data"), ("notebooks", "../data")):
+        monkeypatch.chdir(tmp_path / folder)
+        assert resolve().data_root == root
     assert resolve(run_root="/r").run_root == "/r"
 
 

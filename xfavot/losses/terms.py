@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xfavot.errors import ShapeError, require_same_shape
+from xfavot.errors import ShapeError, require_shape
 
 
 def _l1(name: str, a: Tensor, b: Tensor) -> Tensor:
     """Mean absolute difference of two tensors of one shape."""
-    require_same_shape(name, a, b)
+    require_shape(name, b, a.shape)
     return (a - b).abs().mean()
 
 
@@ -160,7 +160,7 @@ def f0_consistency(source: Tensor, converted: Tensor) -> Tensor:
     Raises:
         ShapeError: shapes differ.
     """
-    require_same_shape("F0", source, converted)
+    require_shape("F0", converted, source.shape)
     floor_hz = 1.0
     source_hat = source / source.mean(-1, keepdim=True).clamp_min(floor_hz)
     converted_hat = converted / converted.mean(-1, keepdim=True).clamp_min(floor_hz)
@@ -245,7 +245,7 @@ def cross_modality_style_consistency(
     Raises:
         ShapeError: shapes differ.
     """
-    require_same_shape("cross-modality style", face, voice)
+    require_shape("cross-modality style", voice, face.shape)
     if face.shape[0] < 2:
         return (face.sum() + voice.sum()) * 0.0
     logits = F.normalize(face, dim=1) @ F.normalize(voice, dim=1).T / tau  # (N, N)

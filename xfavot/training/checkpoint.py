@@ -249,8 +249,8 @@ def load_model(path: Path | str, *, device: str = "cpu") -> LoadedModel:
     nets = XFaVoT(config.model)
     f0 = F0Network.from_config(config.model)
     content = ContentNetwork.from_config(config.model, depth=state["content_depth"])
-    _load(path, {"model": nets, "f0": f0, "content": content})
-    _load(path, {"ema": nn.ModuleDict({k: getattr(nets, k) for k in GENERATOR_SIDE})})
+    averaged = nn.ModuleDict({k: getattr(nets, k) for k in GENERATOR_SIDE})
+    _load(path, {"model": nets, "ema": averaged, "f0": f0, "content": content})
     for module in (nets, f0, content):
         module.requires_grad_(False).eval().to(device)
     statistics = Standardiser(torch.tensor(state["mel_mean"]), torch.tensor(state["mel_std"]))

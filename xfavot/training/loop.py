@@ -369,11 +369,10 @@ def open_networks(
         start: checkpoint that the weights will be restored from, the frozen ones too.
     """
     if "a" in outputs and start is None:
-        made = (
-            pretrain.ensure_network(name, cfg, stores, batches.standardiser, on_log)
-            for name in NETWORKS
+        known = batches.standardiser
+        f0, content = (
+            pretrain.ensure_network(n, cfg, stores, known, on_log).network for n in NETWORKS
         )
-        f0, content = (one.network for one in made)
     else:
         depth = checkpoint.read_state(start)["content_depth"] if start is not None else 1
         f0 = F0Network.from_config(cfg.model)

@@ -24,7 +24,7 @@ from xfavot.audio.source_filter import (
     melody,
 )
 from xfavot.data.store import Store
-from xfavot.errors import require_same_shape
+from xfavot.errors import require_shape
 from xfavot.training import speech
 from xfavot.training.speech import Clip
 
@@ -163,7 +163,7 @@ def distance(a: Views, b: Views, top_hz: Tensor) -> Tensor:
     Raises:
         ShapeError: the shapes differ.
     """
-    require_same_shape("log mels", a.log_mel, b.log_mel)
+    require_shape("log mels", b.log_mel, a.log_mel.shape)
     total = a.log_mel.new_zeros(a.log_mel.shape[0])
     for x, y in zip(a.magnitudes, b.magnitudes, strict=True):
         bins = x.shape[1]
