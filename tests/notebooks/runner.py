@@ -13,11 +13,14 @@ from typing import Any
 import matplotlib as mpl
 import nbformat
 import papermill
+import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from nbformat.v4 import new_output
 from papermill.engines import Engine, papermill_engines
 from traitlets.config import Config
+
+from xfavot.viz import drawing
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,7 +37,8 @@ class InProcess(Engine):
         shell = InteractiveShell(config=settings, user_module=types.ModuleType("notebook"))
         InteractiveShell._instance = shell
         try:
-            with mpl.rc_context():
+            with mpl.rc_context(), pytest.MonkeyPatch.context() as patch:
+                patch.setitem(drawing.RC, "savefig.dpi", 80.0)  # half of the usual, for time
                 for number, cell in enumerate(nb_man.nb.cells):
                     if cell.cell_type == "code" and not run(
                         nb_man, number, cell, shell, stdout_file

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,11 @@ import papermill
 
 from tests.notebooks.runner import execute
 from tests.unit.store_factory import face, make_store, provenance_of, tone
+from xfavot import presets
 from xfavot.audio.io import save_waveform
 from xfavot.evaluation import speed
 from xfavot.image.io import save_image
+from xfavot.training import loop
 
 SMOKE = {"dataset": "grid", "preset": "smoke", "device": "cpu"}
 
@@ -37,7 +40,9 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def trained(roots: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The run that `train` left, and what the notebook said."""
     once = {"train.sample_every": 4}
-    text = execute("train", tmp_path_factory.mktemp("out"), **SMOKE, **roots, overrides=once)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "VALIDATION_BATCHES", 1)
+        text = execute("train", tmp_path_factory.mktemp("out"), **SMOKE, **roots, overrides=once)
     (config,) = Path(roots["run_root"]).glob("*/config.json")
     return config.parent, text
 
@@ -127,6 +132,12 @@ def test_benchmark_writes_a_table_and_a_figure(
     small = {"BATCHES_A_ROUND": 1, "JPEG_PIXELS": (128,), "STEP_PRESETS": ("smoke",)}
     for name, value in (small | {"SECONDS": 0.2}).items():
         monkeypatch.setattr(speed, name, value)
+    names = presets.names  # one published vocoder is timed; others take long to make
+
+    def few(kind: str) -> Sequence[str]:
+        return ["multi_band_melgan.v2"] if kind == "vocoders" else names(kind)
+
+    monkeypatch.setattr(presets, "names", few)
     text = execute(
         "benchmark",
         tmp_path,
@@ -154,4 +165,4 @@ def test_benchmark_writes_a_table_and_a_figure(
     macs = 16 * 512 + 6 * 512 * 512 + 512 * 64  # of M: three layers shared, three own
     assert counted.loc["M", "value"] == pytest.approx(2 * macs / 1e9)
     assert counted.loc["C_A", "value"] == counted.loc["D_A", "value"] > 0
-    assert (tmp_path / "out" / "figures" / "benchmark" / "benchmark.png").stat().st_size > 10_000
+    assert (tmp_path / "out" / "figures" / "benchmark" / "benchmark.png").stat().st_size > 4_000
