@@ -236,7 +236,7 @@ canvas.text(0.2, 0.27, title, fontsize=11, weight="bold")
 note = f"Drawn from the modules of preset {material.converter.config.preset}; {material.note}. "
 note += "The networks of content and F0 are frozen."
 canvas.text(0.2, 6.45, note, fontsize=6.5, color=drawing.FAINT)
-material.publish("fig2", figure, rows=list(facts.values()))
+material.publish("fig2", drawing.Drawing(figure), rows=list(facts.values()))
 
 # %% [markdown]
 # ## Fig. 3: audio-guided faces, a row a system
@@ -476,4 +476,5 @@ if space is not None:
         )
     figure.suptitle("Style vectors of faces and voices (t-SNE)", fontsize=11, x=0.01, ha="left")
     points = places.rename(columns={"kind": "task"}).assign(metric="place", system=system)
-    material.publish("fig10", figure, rows=[*measures, *points.to_dict("records")])
+    rows = [*measures, *points.to_dict("records")]
+    material.publish("fig10", drawing.Drawing(figure), rows=rows)

@@ -85,11 +85,6 @@ def systems_of(cfg: Asked) -> dict[str, Converter]:
     return {name: Converter(model, name=name, **how) for name, model in named}
 
 
-def cross_modal(converter: Converter) -> bool:
-    """Whether a model converts between faces and voices."""
-    return converter.has("face") and converter.has("voice")
-
-
 @functools.cache
 def weights_digest(checkpoint: Path) -> str:
     """SHA-256 of the trained weights and their averages."""
@@ -147,7 +142,7 @@ def ask(
         drawn += truth
         on_log(f"{cpr.TRUTH}, {task}: {len(truth) or 'no'} triplets of clips with face and voice")
         for name, converter in systems.items():
-            if not cross_modal(converter):
+            if not (converter.has("face") and converter.has("voice")):
                 on_log(f"{name}, {task}: left out, it has no faces or no voices")
                 continue
             drawn += cpr.converted(converter, stores, system=name, task=task, **how)

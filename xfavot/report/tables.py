@@ -179,9 +179,7 @@ def _rows(path: Path) -> list[Row]:
 
 def _mapping(path: Path) -> dict[str, Any]:
     """Read a JSON file, {} where there is none."""
-    expected = (
-        "the configuration of a run, or how it was evaluated; restore the file, or move the run"
-    )
+    expected = "the settings of a run or its evaluation; restore the file, or move the run away"
     return read_json(path, expected) if path.is_file() else {}
 
 

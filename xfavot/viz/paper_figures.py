@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from xfavot.audio.io import save_waveform
 from xfavot.audio.mel import MEL
@@ -92,8 +91,8 @@ class Material:
             avatars = (Store.open(Path(cfg.data_root, AVATARS), corpus=AVATARS),)
         first = next(iter(systems.values()))
         split = first_split(stores, [kind for kind in ("face", "voice") if first.has(kind)])
-        shared: Any = {"cfg": cfg, "began": began, "systems": systems, "split": split}
-        return cls(**shared, stores=stores, avatars=avatars)
+        given: Any = {"cfg": cfg, "began": began, "systems": systems, "split": split}
+        return cls(**given, stores=stores, avatars=avatars)
 
     @property
     def converter(self) -> Converter:
@@ -169,7 +168,7 @@ class Material:
     def publish(
         self,
         item: str,
-        figure: Drawing | Figure,
+        drawing: Drawing,
         *,
         grids: Mapping[str, Sequence[Grid]] | Sequence[Grid] = (),
         rows: Sequence[Mapping[str, Any]] = (),
@@ -179,7 +178,7 @@ class Material:
 
         Args:
             item: its name, such as "fig4".
-            figure: the figure.
+            drawing: the figure.
             grids: the conversions drawn in it, of the first model or by the names of models.
             rows: the data drawn in it, in addition to those of the conversions.
             origin: where it comes from, if not from this material.
@@ -188,7 +187,6 @@ class Material:
             DataError: it cannot be written.
         """
         out = Path(self.cfg.out)
-        drawing = figure if isinstance(figure, Drawing) else Drawing(figure)
         made = grids if isinstance(grids, Mapping) else {next(iter(self.systems)): grids}
         data = [row for name, some in made.items() for g in some for row in rows_of(item, g, name)]
         how: dict[str, Any] = {"began": self.began, "split": self.split, "notebook": "figures"}
