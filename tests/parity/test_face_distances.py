@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -25,14 +26,12 @@ fid_module = pytest.importorskip("torchmetrics.image.fid")
 DIMS = 6
 
 
-def drawn(count: int, dims: int, *, seed: int, rank: int | None = None) -> Tensor:
-    """(count, dims) float64, correlated, of a rank, away from zero."""
+def drawn(count: int, *, seed: int, rank: int) -> Tensor:
+    """(count, 80) float64, correlated, of a rank, away from zero."""
     generator = torch.Generator().manual_seed(seed)
-    rank = rank or dims
-    mixing = torch.randn(rank, dims, generator=generator, dtype=torch.float64)
+    mixing = torch.randn(rank, 80, generator=generator, dtype=torch.float64)
     mixing *= torch.logspace(0, -1.5, rank, dtype=torch.float64)[:, None]
-    x = torch.randn(count, rank, generator=generator, dtype=torch.float64)
-    return x @ mixing + seed
+    return torch.randn(count, rank, generator=generator, dtype=torch.float64) @ mixing + seed
 
 
 def pictures(count: int, side: int, *, seed: int = 0) -> Tensor:
@@ -69,17 +68,13 @@ def test_one_feature_by_hand() -> None:
 @pytest.mark.parametrize(
     ("counts", "ranks"),
     [
-        ((400, 300), (None, None)),
-        ((400, 90), (None, None)),  # barely more images than features
-        ((400, 30), (None, None)),  # fewer in one set
-        ((30, 20), (None, None)),  # in both
+        ((400, 90), (80, 80)),  # barely more images than features
+        ((30, 20), (80, 80)),  # fewer in both
         ((400, 300), (12, 20)),  # features that depend on each other
     ],
 )
-def test_distance(counts: tuple[int, int], ranks: tuple[int | None, int | None]) -> None:
-    a, b = (
-        drawn(n, 80, seed=s, rank=r) for s, (n, r) in enumerate(zip(counts, ranks, strict=True))
-    )
+def test_distance(counts: tuple[int, int], ranks: tuple[int, int]) -> None:
+    a, b = (drawn(counts[n], seed=n, rank=ranks[n]) for n in (0, 1))
     assert distance(a, b) == pytest.approx(by_pytorch_fid(a, b), rel=1e-6)
 
 
@@ -126,12 +121,8 @@ def test_too_few_images_are_missing_with_a_reason() -> None:
 
 
 def test_real_faces_are_seen_once() -> None:
-    measure = extractor()
+    measure, never = extractor(), Mock(side_effect=AssertionError("counted again"))
     first = images.fid(group(real_key="toy"), [measure], seed=0)
-
-    def never(sex: str) -> Iterator[Tensor]:
-        raise AssertionError("counted again")
-
     again = images.fid(group(real_key="toy", real=never), [measure], seed=0)
     assert [row["n_real"] for row in again] == [row["n_real"] for row in first]
     for key in ("others", ""):  # without a name they are never taken for those seen before
@@ -155,64 +146,49 @@ def test_bytes_are_those_that_torchvision_saves(tmp_path: Path) -> None:
     assert to_floats(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1, 1]
 
 
+@pytest.mark.parametrize(
+    ("family", "names"),
+    [
+        ("fid", {"fid_stargan_v2": "inception_torchvision", "fid_pytorch": "inception_fid"}),
+        ("lpips", {"lpips_stargan_v2": "lpips_stargan_v2", "lpips_alex": "alexnet"}),
+    ],
+)
 def test_every_missing_metric_says_how_to_get_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: str, names: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("XFAVOT_OFFLINE", raising=False)
     monkeypatch.setenv("XFAVOT_WEIGHTS", str(tmp_path))
-    sets = {
-        "fid": {"fid_stargan_v2": "inception_torchvision", "fid_pytorch": "inception_fid"},
-        "lpips": {"lpips_stargan_v2": "lpips_stargan_v2", "lpips_alex": "alexnet"},
-    }
-    for family, metrics in sets.items():
-        found, missing = images.networks(family, image_size=64)
-        assert not found
-        assert missing.keys() == metrics.keys()
-        for metric, name in metrics.items():
-            assert f"python -m xfavot.cli fetch-weights {name}" in missing[metric]
-            assert "licence: " in missing[metric]
+    found, missing = images.networks(family, image_size=64)
+    assert not found
+    assert missing.keys() == names.keys()
+    for metric, name in names.items():
+        assert f"python -m xfavot.cli fetch-weights {name}" in missing[metric]
+        assert "licence: " in missing[metric]
 
 
 # Both Inceptions with random weights, whole, as a user gets them from files
 
 
-@pytest.fixture(scope="module")
-def networks() -> dict[str, nn.Module]:
-    pytest.importorskip("torchvision")
-    pytest.importorskip("pytorch_fid")
+def built(metric: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Extractor]:
+    """An Inception with random weights, and how it is read of a file."""
     torch.manual_seed(1)
-    return {name: build() for name, build, _ in images.FID_WEIGHTS.values()}
-
-
-@pytest.fixture(scope="module")
-def cache(networks: dict[str, nn.Module], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("inceptions")
-    for name, one in networks.items():  # older files lack the counters
-        state = {k: v for k, v in one.state_dict().items() if not k.endswith("num_batches_tracked")}
-        torch.save(state, folder / name)
-    return folder
-
-
-@pytest.fixture
-def made(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Extractor]:
-    monkeypatch.setattr("xfavot.weights.fetched.path", lambda name: cache / name)
-    return lambda metric: images.trained_extractor(metric, 64)
+    name, build, _ = images.FID_WEIGHTS[metric]
+    network = build()  # older files lack the counters
+    state = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
+    torch.save(state, folder / name)
+    monkeypatch.setattr("xfavot.weights.fetched.path", lambda name: folder / name)
+    return network, images.trained_extractor(metric, 64)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_network_of_pytorch_fid(
-    networks: dict[str, nn.Module],
-    made: Callable[[str], Extractor],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_network_of_pytorch_fid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = pytest.importorskip("pytorch_fid.inception")
-    state = networks["inception_fid"].state_dict()
-    monkeypatch.setattr(package, "load_state_dict_from_url", lambda *a, **k: state)
-    theirs = package.InceptionV3().eval()
+    network, extractor = built("fid_pytorch", tmp_path, monkeypatch)
+    monkeypatch.setattr(package, "load_state_dict_from_url", lambda *a, **k: network.state_dict())
     x = pictures(2, 64, seed=2)
     with torch.no_grad():
-        expected = theirs(x.float() / 255)[0][:, :, 0, 0]
-    found = made("fid_pytorch")(x).float()
+        expected = package.InceptionV3().eval()(x.float() / 255)[0][:, :, 0, 0]
+    found = extractor(x).float()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert float(expected.std(0).mean()) > 0
     a = found[:, ::32]  # its root of all 2048, of a low rank, takes minutes
@@ -220,17 +196,15 @@ def test_network_of_pytorch_fid(
     assert distance(a, b) == pytest.approx(by_pytorch_fid(a, b), rel=1e-6)
 
 
-def test_network_of_the_ancestor(
-    networks: dict[str, nn.Module], made: Callable[[str], Extractor], cache: Path
-) -> None:
-    network = networks["inception_torchvision"]
+def test_network_of_the_ancestor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torchvision")
+    network, extractor = built("fid_stargan_v2", tmp_path, monkeypatch)
     blocks = dict(network.named_children())
     pool = nn.MaxPool2d(3, stride=2)
     before = [blocks[f"Conv2d_{name}"] for name in ("1a_3x3", "2a_3x3", "2b_3x3")]
     between = [blocks[f"Conv2d_{name}"] for name in ("3b_1x1", "4a_3x3")]
     mixed = [module for name, module in blocks.items() if name.startswith("Mixed")]
     theirs = nn.Sequential(*before, pool, *between, pool, *mixed, nn.AdaptiveAvgPool2d(1))
-    extractor = made("fid_stargan_v2")
     x = pictures(2, 64, seed=3)
     with torch.no_grad():
         expected = theirs(extractor.prepare(x)).flatten(1)
@@ -238,9 +212,9 @@ def test_network_of_the_ancestor(
     torch.testing.assert_close(extractor(x).float(), expected, rtol=1e-5, atol=1e-6)
     state, branch = network.state_dict(), "Mixed_7c.branch1x1.conv.weight"
     odd = {**state, branch: state[branch][:7], "more": state[branch]}
-    torch.save(odd, cache / "inception_torchvision")
+    torch.save(odd, tmp_path / "inception_torchvision")
     with pytest.raises(WeightsError, match=r"2 of .* expected tensors do not fit"):
-        made("fid_stargan_v2")
+        images.trained_extractor("fid_stargan_v2", 64)
 
 
 PLACES = {
@@ -287,42 +261,30 @@ def noisy(*shape: int, apart: float = 1.0) -> Tensor:
 
 
 def test_one_layer_by_hand() -> None:
-    class Same(nn.ReLU):
-        """A map that is its input."""
-
-        def forward(self, input: Tensor) -> Tensor:
-            return input
-
-    made = LPIPS(
-        "by hand", nn.Sequential(Same()), [torch.tensor([1.0, 2, 0])], definition="one layer"
-    )
-    a, b = torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32)
-    for image, direction in ((a, (3.0, 4, 0)), (b, (0.0, 0, 5))):
-        colour = torch.tensor(direction) * torch.tensor(images.SCALE) + torch.tensor(images.SHIFT)
-        image[0] = colour[:, None, None]
+    same = nn.ReLU()
+    same.forward = lambda x: x  # type: ignore[method-assign, assignment]
+    made = LPIPS("by hand", nn.Sequential(same), [torch.tensor([1.0, 2, 0])])
+    colours = torch.tensor([[3.0, 4, 0], [0, 0, 5]]) * torch.tensor(images.SCALE)
+    colours += torch.tensor(images.SHIFT)
+    a, b = colours[:, None, :, None, None].expand(-1, -1, -1, 32, 32)
     expected = 1 * 0.6**2 + 2 * 0.8**2  # unit vectors (.6, .8, 0) and (0, 0, 1)
     assert float(pair(made, a, b)) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("apart", [1.0, 0.02])  # nearly equal outputs must not cancel
-def test_diversity_is_the_mean_of_all_pairs_whatever_the_portion(
+def test_diversity_is_the_ancestors_over_all_pairs_whatever_the_portion(
     measure: LPIPS, apart: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x = noisy(5, 4, apart=apart)
-    pairs = [pair(measure, x[:, i], x[:, j]) for i, j in combinations(range(4), 2)]
+    pairs = [by_ancestor(measure, x[:, i], x[:, j]) for i, j in combinations(range(4), 2)]
     assert float(pairs[0].min()) > 0
     for portion in (40, 6):
         monkeypatch.setattr(images, "LPIPS_AT_ONCE", portion)
-        found = measure.diversity(x)
+        found = measure.diversity(x).double()
         torch.testing.assert_close(found, torch.stack(pairs).mean(0), rtol=1e-5, atol=1e-8)
-
-
-def test_equal_and_small_images(measure: LPIPS) -> None:
-    a, b = noisy(2), noisy(4)[2:]
-    assert pair(measure, a, a).tolist() == pytest.approx([0, 0])
-    assert float(pair(measure, a[:1, :, :31, :31], b[:1, :, :31, :31])) > 0
+    assert float(measure.diversity(x[:1, :, :, :31, :31])) > 0
     with pytest.raises(ShapeError, match="31 pixels a side"):
-        pair(measure, a[..., :30], b[..., :30])
+        measure.diversity(x[..., :30])
 
 
 def test_weights_are_those_of_the_files(
@@ -414,53 +376,38 @@ def by_package(layers: nn.Sequential, weights_file: Path) -> Any:
     return model
 
 
-def test_learnt_layers_of_both_are_the_same(learnt: dict[str, list[Tensor]]) -> None:
-    for one, other in zip(*learnt.values(), strict=True):
-        assert torch.equal(one, other)
-        assert float(one.min()) >= 0
-
-
 def test_community(
     layers: nn.Sequential, learnt: dict[str, list[Tensor]], faces: Tensor, real_corpus: Path
 ) -> None:
+    for one, other in zip(*learnt.values(), strict=True):
+        assert torch.equal(one, other)  # the ancestor's are the same
+        assert float(one.min()) >= 0
     theirs = by_package(layers, real_corpus / "weights" / PLACES["lpips_alex"])
     made = LPIPS("lpips_alex", layers, learnt["lpips_alex"])
     x = images.to_floats(images.to_bytes(faces))
-    pairs = list(combinations(range(OUTPUTS), 2))
     with torch.no_grad():
-        expected = [theirs(x[:, i], x[:, j]).flatten() for i, j in pairs]
-    torch.testing.assert_close(pair(made, x[:, 0], x[:, 1]), expected[0], rtol=1e-5, atol=0)
-    assert 0.01 < float(expected[0][0]) < 2
-    mean = torch.stack(expected).mean(0)
+        each = [theirs(x[:, i], x[:, j]).flatten() for i, j in combinations(range(OUTPUTS), 2)]
+    mean = torch.stack(each).mean(0)
     torch.testing.assert_close(made.diversity(faces), mean, rtol=1e-5, atol=0)
+    assert 0.01 < float(mean[0]) < 2
     assert float(mean[1]) < 0.05 * float(mean[0])  # nearly equal outputs do not cancel
 
 
-def by_ancestor(layers: nn.Sequential, learnt: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
+@torch.no_grad()
+def by_ancestor(measure: LPIPS, x: Tensor, y: Tensor) -> Tensor:
     """(n,): the ancestor's measure as the dossier describes it, in float64."""
     mean, deviation = torch.tensor(
         [[-0.030, -0.088, -0.188], [0.458, 0.448, 0.450]], dtype=torch.float64
     )[..., None, None]
-    network, maps = copy.deepcopy(layers).double(), list[list[Tensor]]()
-    for image in (x, y):
-        h, own = (image.double() - mean) / deviation, []
-        for layer in network:
+    maps: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for own, image in zip(maps, (x, y), strict=True):
+        h = (image.double() - mean) / deviation
+        for layer in copy.deepcopy(measure.layers).double():
             h = layer(h)
             if isinstance(layer, nn.ReLU):
                 own.append(h * torch.rsqrt((h**2).sum(1, keepdim=True) + 1e-10))
-        maps.append(own)
-    total = torch.zeros(len(x), dtype=torch.float64)
-    for one, other, weight in zip(*maps, learnt, strict=True):
-        total += nn.functional.conv2d((one - other) ** 2, weight.double()).mean((1, 2, 3))
-    return total
-
-
-def test_ancestor(layers: nn.Sequential, learnt: dict[str, list[Tensor]], faces: Tensor) -> None:
-    own = learnt["lpips_stargan_v2"]
-    made = LPIPS("lpips_stargan_v2", layers, own)
-    pairs = list(combinations(range(4), 2))
-    expected = torch.stack([by_ancestor(layers, own, faces[:, i], faces[:, j]) for i, j in pairs])
-    found = pair(made, faces[:, 0], faces[:, 1])
-    torch.testing.assert_close(found.double(), expected[0], rtol=1e-5, atol=0)
-    found = made.diversity(faces[:, :4])
-    torch.testing.assert_close(found.double(), expected.mean(0), rtol=1e-5, atol=0)
+    weighed = zip(*maps, measure.learnt, strict=True)
+    return sum(
+        nn.functional.conv2d((one - other) ** 2, weight.double()).mean((1, 2, 3))
+        for one, other, weight in weighed
+    )
