@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -44,22 +45,13 @@ def toy_triplets(count: int = 5, *, seconds: float = 0.3, seed: int = 0) -> list
         return rng.integers(0, 255, (8, 8, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
 
     made = []
-    for system in SYSTEMS:
-        for task in ("a2i", "i2a"):
-            for n in range(count):
-                samples = {"prompt": voice(), "match": face(), "other": face()}
-                if task == "i2a" and system == SYSTEMS[1]:
-                    samples = {"prompt": face(), "match": voice(), "other": voice()}
-                made.append(
-                    Triplet(
-                        system=system,
-                        task=task,
-                        people=("toy/Anna", "toy/Bert"),
-                        genders=("f", "fm"[n % 2]),
-                        source="clip9",
-                        **samples,
-                    )
-                )
+    for system, task, n in itertools.product(SYSTEMS, ("a2i", "i2a"), range(count)):
+        prompt, shown = (voice, face)
+        if task == "i2a" and system == SYSTEMS[1]:
+            prompt, shown = face, voice
+        known: Any = {"people": ("toy/Anna", "toy/Bert"), "genders": ("f", "fm"[n % 2])}
+        known |= {"prompt": prompt(), "match": shown(), "other": shown(), "source": "clip9"}
+        made.append(Triplet(system=system, task=task, **known))
     return made
 
 
@@ -102,38 +94,20 @@ def write_answers(
     for item, token_a in key["sheets"][sheet][:count]:
         asked = key["questions"][item]
         choice = asked["tokens"][asked["match"] if right(item) else 1 - asked["match"]]
-        answers.append(
-            {
-                "item": item,
-                "choice": choice,
-                "side": "A" if choice == token_a else "B",
-                "ms": 4000,
-                "plays": 2,
-                "heard_ms": 1500,
-                "at": "2026-01-01T10:00:00.000Z",
-            }
-        )
-    content = {
-        "format": "xfavot-cpr-answers",
-        "version": 1,
-        "study": key["study"],
-        "sheet": sheet,
-        "answers": answers,
-    }
-    if not seal:
-        content["check"] = checksum(key["study"], sheet, answers)
+        one = {"item": item, "choice": choice, "side": "A" if choice == token_a else "B"}
+        one |= {"ms": 4000, "plays": 2, "heard_ms": 1500, "at": "2026-01-01T10:00:00.000Z"}
+        answers.append(one)
+    content = {"format": "xfavot-cpr-answers", "version": 1, "study": key["study"]}
+    content |= {"sheet": sheet, "answers": answers, "check": checksum(key["study"], sheet, answers)}
     change(content)
-    if seal and isinstance(content["answers"], list):
-        try:
-            content["check"] = checksum(content["study"], content["sheet"], content["answers"])
-        except (TypeError, KeyError):
-            content["check"] = "0"
+    if seal:
+        content["check"] = checksum(content["study"], content["sheet"], content["answers"])
     folder.mkdir(exist_ok=True)
     (folder / (name or f"sheet_{sheet}.json")).write_text(json.dumps(content), "utf-8")
 
 
 def test_pages_ask_everything_in_orders_of_their_own(key: Key, folder: Path) -> None:
-    orders = []
+    orders = set()
     for sheet in ("01", "02", "03"):
         _, data = page_of(folder, sheet)
         items = data["items"]
@@ -141,12 +115,11 @@ def test_pages_ask_everything_in_orders_of_their_own(key: Key, folder: Path) -> 
         assert {one["id"] for one in items} == set(key["questions"])
         assert [[one["id"], one["a"]["t"]] for one in items] == key["sheets"][sheet]
         for one in items:
-            asked = key["questions"][one["id"]]
-            assert {one["a"]["t"], one["b"]["t"]} == set(asked["tokens"])
+            assert {one["a"]["t"], one["b"]["t"]} == set(key["questions"][one["id"]]["tokens"])
         firsts = [one["a"]["t"] == key["questions"][one["id"]]["tokens"][0] for one in items]
         assert sum(firsts) == len(items) / 2
-        orders.append([one["id"] for one in items])
-    assert len({tuple(order) for order in orders}) == 3
+        orders.add(tuple(one["id"] for one in items))
+    assert len(orders) == 3
 
 
 def test_pages_do_not_tell_what_is_right_or_who_made_it(key: Key, folder: Path) -> None:
@@ -182,15 +155,12 @@ def test_samples_in_a_page_have_one_size_and_level(key: Key, folder: Path) -> No
 
 
 def test_the_right_token_stands_for_the_right_sample(key: Key, folder: Path) -> None:
-    drawn = toy_triplets()
     _, data = page_of(folder, "02")
-    shown = {one["id"]: one for one in data["items"]}
-    for (item, asked), triplet in zip(key["questions"].items(), drawn, strict=True):
-        one = shown[item]
-        right = next(c for c in (one["a"], one["b"]) if c["t"] == asked["tokens"][asked["match"]])
-        wrong = next(c for c in (one["a"], one["b"]) if c is not right)
-        assert right["d"] == base64.b64encode(study_report.encode(triplet.match)).decode()
-        assert wrong["d"] == base64.b64encode(study_report.encode(triplet.other)).decode()
+    shown = {side["t"]: side["d"] for one in data["items"] for side in (one["a"], one["b"])}
+    for asked, triplet in zip(key["questions"].values(), toy_triplets(), strict=True):
+        right, wrong = asked["tokens"][asked["match"]], asked["tokens"][1 - asked["match"]]
+        for token, sample in ((right, triplet.match), (wrong, triplet.other)):
+            assert shown[token] == base64.b64encode(study_report.encode(sample)).decode()
         assert (asked["system"], asked["task"]) == (triplet.system, triplet.task)
 
 
@@ -210,61 +180,43 @@ def test_the_same_study_may_be_written_again_but_not_another_one(tmp_path: Path)
 
 def test_answers_come_back_as_given_also_half_of_them(key: Key, tmp_path: Path) -> None:
     questions = key["questions"]
-
-    def only_models(item: str) -> bool:
-        return bool(questions[item]["system"] == SYSTEMS[1])
-
     write_answers(key, tmp_path, "01")
-    write_answers(key, tmp_path, "02", right=only_models)
+    write_answers(key, tmp_path, "02", right=lambda item: questions[item]["system"] == SYSTEMS[1])
     write_answers(key, tmp_path, "03", count=7)
     answers = read_answers(key, tmp_path)
     assert len(answers) == 47
     rows = {(r["system"], r["task"], r["metric"]): r for r in result_rows(key, answers)}
+    asked = [questions[item] for item, _ in key["sheets"]["03"][:7]]
     for task in ("a2i", "i2a"):
         assert rows[SYSTEMS[1], task, "CPR"]["value"] == 1.0
         truth = rows[SYSTEMS[0], task, "CPR"]
-        asked = [questions[item] for item, _ in key["sheets"]["03"][:7]]
-        some = [q for q in asked if (q["system"], q["task"]) == (SYSTEMS[0], task)]
-        assert truth["n"] == 10 + len(some)
-        assert truth["value"] == pytest.approx((5 + len(some)) / truth["n"])
+        some = sum((q["system"], q["task"]) == (SYSTEMS[0], task) for q in asked)
+        assert truth["n"] == 10 + some
+        assert truth["value"] == pytest.approx((5 + some) / truth["n"])
 
 
-def test_nothing_read_is_told_and_the_automatic_rows_stay(key: Key, tmp_path: Path) -> None:
-    none = read_answers(key, "")
+def test_nothing_read_is_told(key: Key, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no answers yet, and no automatic CPR"):
-        result_rows(key, none)
+        result_rows(key, read_answers(key, ""))
     with pytest.raises(DataError, match="0 of 0 files"):
         read_answers(key, tmp_path / "absent")
 
 
-def set_answer(**values: Any) -> Change:
-    return lambda content: content["answers"][2].update(values)
-
-
-def repeat(content: dict[str, Any]) -> None:
-    content["answers"][3] = dict(content["answers"][2])
-
-
-def other_side(content: dict[str, Any]) -> None:
-    one = content["answers"][2]
-    one["side"] = "B" if one["side"] == "A" else "A"
-
-
-def drop_time(content: dict[str, Any]) -> None:
-    del content["answers"][0]["ms"]
+def set_answer(number: int = 2, **values: Any) -> Change:
+    return lambda content: content["answers"][number].update(values)
 
 
 BAD: dict[str, tuple[Change, bool, str]] = {
     "other_study": (lambda c: c.update(study="ffffffffff"), True, "belongs to study 'ffffffffff'"),
     "edited": (set_answer(ms=1), False, "was changed after the page saved it"),
     "unknown_question": (set_answer(item="abc"), True, "does not fit the page"),
-    "twice": (repeat, True, "does not fit the page"),
-    "other_side": (other_side, True, "does not fit the page"),
+    "twice": (lambda c: c["answers"][3].update(c["answers"][2]), True, "does not fit the page"),
+    "other_side": (set_answer(side="C"), True, "does not fit the page"),
     "negative": (set_answer(plays=-1), True, "does not fit the page"),
     "text_time": (set_answer(ms="4000"), True, "is damaged"),
-    "missing": (drop_time, True, "is damaged"),
+    "missing": (lambda c: c["answers"][0].pop("ms"), False, "is damaged"),
     "empty": (lambda c: c.update(answers=[]), True, "holds no answer"),
-    "no_dict": (lambda c: c.update(answers=[1, 2]), True, "is damaged"),
+    "no_dict": (lambda c: c.update(answers=[1, 2]), False, "is damaged"),
     "version": (lambda c: c.update(version=2), True, "holds no answers of a study page"),
 }
 
@@ -285,23 +237,18 @@ def test_every_bad_file_is_told_at_once(key: Key, tmp_path: Path) -> None:
     write_answers(key, tmp_path, "01", count=4, name="sheet_01 (1).json")
     (tmp_path / "cut.json").write_text('{"format": "xfav', "utf-8")
     (tmp_path / "large.json").write_bytes(b" " * (study_report.LARGEST_BYTES + 1))
-    with pytest.raises(DataError) as error:
-        read_answers(key, tmp_path)
-    for told in (
-        "sheet_01.json: sheet 01 is in sheet_01 (1).json, too; keep one",
-        "cut.json: ",
-        "large.json: it has 5000001 bytes",
-    ):
-        assert told in str(error.value)
+    twice = r"sheet_01\.json: sheet 01 is in sheet_01 \(1\)\.json, too; keep one"
+    for told in (twice, r"cut\.json: ", r"large\.json: it has 5000001 bytes"):
+        with pytest.raises(DataError, match=told):
+            read_answers(key, tmp_path)
 
 
 def test_a_silent_voice_and_a_page_too_large_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(DataError, match="voice of 100 samples has the level 0"):
-        study_report.encode(np.zeros(100, np.float32))
-    with pytest.raises(DataError, match="level nan"):
-        study_report.encode(np.full(100, np.nan, np.float32))
+    for value, level in ((0.0, "0"), (np.nan, "nan")):
+        with pytest.raises(DataError, match=f"voice of 100 samples has the level {level}"):
+            study_report.encode(np.full(100, value, np.float32))
     monkeypatch.setattr(study_report, "MOST_BYTES", 50_000)
     with pytest.raises(DataError, match="ask for fewer triplets"):
         make(tmp_path)
