@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 # no test checks addresses in notebooks, and its grammar takes seconds to load
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
+Patch = pytest.MonkeyPatch
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -20,3 +23,11 @@ def real_corpus() -> Path:
     if not folder.is_dir():
         pytest.skip("no folder of real samples beside the checkout")
     return folder
+
+
+def refuses(
+    error: Any, match: str, call: Callable[..., object], /, *arguments: Any, **keywords: Any
+) -> None:
+    """Expect that a call raises an error, or one of several, whose message matches."""
+    with pytest.raises(error, match=match):
+        call(*arguments, **keywords)

@@ -166,11 +166,6 @@ def file(
     return act
 
 
-def status(code: int) -> Act:
-    """Answer with a status alone."""
-    return lambda handler: handler.head(code, Content_Length=0)
-
-
-def redirect(url: str) -> Act:
-    """Send elsewhere."""
-    return lambda handler: handler.head(302, Location=url, Content_Length=0)
+def status(code: int, **headers: object) -> Act:
+    """Answer with a status and headers alone."""
+    return lambda handler: handler.head(code, Content_Length=0, **headers)

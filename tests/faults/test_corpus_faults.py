@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import av
 import soundfile
 from PIL import Image
 
+from tests.conftest import Patch, refuses
 from tests.unit.store_factory import encoded, tone
 from tests.unit.test_prepare import LANDMARKS, found_at, make, quarantine, write_film, write_vctk
 from xfavot.audio.io import load_waveform, save_waveform
@@ -58,10 +60,8 @@ def test_what_is_no_plain_file_is_never_opened(tmp_path: Path) -> None:
     }
     playlist = b"#EXTM3U\n#EXTINF:9,\n/etc/passwd\n"
     for load in (load_waveform, load_image, lambda path: load_frames(path, 1)):
-        with pytest.raises(DataError, match="a folder or a device"):
-            load(wavs / "p225_010.wav")
-        with pytest.raises(DataError, match=r"is text.*a playlist"):
-            load(playlist)
+        refuses(DataError, "a folder or a device", load, wavs / "p225_010.wav")
+        refuses(DataError, r"is text.*a playlist", load, playlist)
 
 
 NAMES = ("with space.wav", "quote'\"&<b>.wav", "line\nbreak.wav", "日本 Zoë.wav", "a,b;c%d.wav")
@@ -85,7 +85,7 @@ def test_odd_names_survive_manifest_quarantine_and_report(tmp_path: Path) -> Non
     assert "<b>.wav" not in page
 
 
-def test_films_of_odd_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_films_of_odd_names(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(prepare, "detect", found_at(LANDMARKS))
     film = write_film(tmp_path / "film.mpg", seconds=1.0)
     folder = tmp_path / "clips" / "Anna"
@@ -105,11 +105,10 @@ def test_a_table_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
     write_vctk(tmp_path, speakers=1, clips=1)
     table = tmp_path / "vctk" / "speakers.csv"
     table.write_text("speaker,gender\np225,F\np300,M\np225,F\np225,M\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"line 5: 'p225' is 'M'"):
-        make("vctk", tmp_path, tmp_path / "data")
+    refuses(DataError, r"line 5: 'p225' is 'M'", make, "vctk", tmp_path, tmp_path / "data")
     table.write_bytes("speaker,gender\nZoë,F\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"cannot be read .*as CSV in UTF-8"):
-        make("vctk", tmp_path, tmp_path / "data")
+    match = r"cannot be read .*as CSV in UTF-8"
+    refuses(DataError, match, make, "vctk", tmp_path, tmp_path / "data")
 
 
 def test_notes_reach_the_store(tmp_path: Path) -> None:
@@ -129,27 +128,24 @@ def grey(level: int = 100) -> Any:
 
 
 SILENCE = np.zeros(0, np.float32)
-DEEP = np.full((6, 8), 100 * 257, np.uint16)
 
 
-@pytest.mark.parametrize(
-    ("name", "picture", "options", "expected"),
-    [
-        ("grey.png", grey(), {}, (100, 100, 100)),
-        ("bilevel.png", Image.new("1", (8, 6), 1), {}, (255, 255, 255)),
-        ("deep.png", Image.fromarray(DEEP), {}, (100,) * 3),
-        ("clear.png", Image.new("RGBA", (8, 6), (9, 9, 9, 0)), {}, (255, 255, 255)),
-        ("half.png", Image.new("LA", (8, 6), (0, 127)), {}, (128, 128, 128)),
-        ("palette.png", Image.new("RGB", (8, 6), (9, 99, 199)).quantize(), {}, (9, 99, 199)),
-        ("cmyk.jpg", Image.new("CMYK", (8, 6), (0, 255, 255, 0)), {}, (254, 0, 0)),
-        ("wrong.png", Image.new("RGB", (8, 6), (9, 99, 199)), {"format": "BMP"}, (9, 99, 199)),
-    ],
-)
-def test_pictures_of_every_mode_come_in_one_way(
-    tmp_path: Path, name: str, picture: Any, options: Any, expected: tuple[int, ...]
-) -> None:
-    path = tmp_path / name
-    picture.save(path, **options)
+PICTURES = {  # and what all pixels are, once read
+    "grey.png": (grey(), (100, 100, 100)),
+    "bilevel.png": (Image.new("1", (8, 6), 1), (255, 255, 255)),
+    "deep.png": (Image.fromarray(np.full((6, 8), 100 * 257, np.uint16)), (100, 100, 100)),
+    "clear.png": (Image.new("RGBA", (8, 6), (9, 9, 9, 0)), (255, 255, 255)),
+    "half.png": (Image.new("LA", (8, 6), (0, 127)), (128, 128, 128)),
+    "palette.png": (Image.new("RGB", (8, 6), (9, 99, 199)).quantize(), (9, 99, 199)),
+    "cmyk.jpg": (Image.new("CMYK", (8, 6), (0, 255, 255, 0)), (254, 0, 0)),
+    "a BMP.png": (Image.new("RGB", (8, 6), (9, 99, 199)), (9, 99, 199)),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_of_every_mode_come_in_one_way(tmp_path: Path, name: str) -> None:
+    path, (picture, expected) = tmp_path / name, PICTURES[name]
+    picture.save(path, "BMP" if "BMP" in name else None)
     got = load_image(path)
     assert (got.shape, got.dtype) == ((6, 8, 3), np.uint8)
     np.testing.assert_allclose(got.reshape(-1, 3).mean(0), expected, atol=1)
@@ -191,11 +187,9 @@ def test_pictures_that_are_huge_or_of_floats_are_refused(tmp_path: Path, side: i
     data = bytearray((tmp_path / "a.png").read_bytes())
     data[16:24] = struct.pack(">II", side, side)  # it promises more than it has
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
-    with pytest.raises(DataError, match=r"pixels"):
-        load_image(bytes(data))
+    refuses(DataError, r"pixels", load_image, bytes(data))
     Image.new("F", (8, 6), 0.5).save(tmp_path / "a.tif")
-    with pytest.raises(DataError, match="save it with 8 bits a channel"):
-        load_image(tmp_path / "a.tif")
+    refuses(DataError, "save it with 8 bits a channel", load_image, tmp_path / "a.tif")
 
 
 def test_films_are_turned_upright() -> None:
@@ -227,18 +221,15 @@ def test_a_film_without_pictures_or_frames(tmp_path: Path, pictures: bool) -> No
                     packet.stream = track
                     film.mux(packet)
     missing = "no picture that decodes" if pictures else "no picture track"
-    with pytest.raises(DataError, match=missing):
-        load_frames(path, 4)
+    refuses(DataError, missing, load_frames, path, 4)
+    prepared = partial(make, "clips", tmp_path, tmp_path / "data")
     if pictures:
-        with pytest.raises(DataError, match=r"1 picture unreadable.*no picture"):
-            make("clips", tmp_path, tmp_path / "data")
+        refuses(DataError, r"1 picture unreadable.*no picture", prepared)
     else:
-        assert make("clips", tmp_path, tmp_path / "data").items[0].kind == "audio"
+        assert prepared().items[0].kind == "audio"
 
 
-def test_of_a_long_film_the_same_frames_are_sought_as_counted(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_of_a_long_film_the_same_frames_are_sought_as_counted(monkeypatch: Patch) -> None:
     levels = [np.full((48, 64, 3), level, np.uint8) for level in range(200)]
     settings = {"g": "12", "bf": "2"}
     path = encoded("mp4", "", SILENCE, pictures=levels, video="mpeg4", shown=settings)

@@ -9,9 +9,11 @@ from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from tests.conftest import Patch, refuses
 from tests.faults.loopback import BODY, Loopback, file, pack, status
 from xfavot import presets
 from xfavot.data import corpora
@@ -20,7 +22,7 @@ from xfavot.data.readers.layouts import scan
 from xfavot.errors import ConfigError, DataError
 
 
-def offering(monkeypatch: pytest.MonkeyPatch, corpus: str, entry: Download) -> None:
+def offering(monkeypatch: Patch, corpus: str, entry: Download) -> None:
     """Let a corpus be fetched from elsewhere."""
     known = replace(describe(corpus), download=entry)
     monkeypatch.setattr(corpora, "describe", lambda name: known)
@@ -43,7 +45,7 @@ LISTING = [
 
 
 @pytest.fixture
-def grid(web: Loopback, monkeypatch: pytest.MonkeyPatch) -> Loopback:
+def grid(web: Loopback, monkeypatch: Patch) -> Loopback:
     for name, body in GRID.items():
         web.serve(f"/api/records/7/files/{name}/content", file(body))
     url = web.serve("/api/records/7", file(json.dumps({"files": LISTING}).encode()))
@@ -62,8 +64,8 @@ def test_grid_from_a_record(grid: Loopback, tmp_path: Path, monkeypatch: Any) ->
     lines: list[str] = []
     path = "/api/records/7/files/s20.zip/content"
     grid.serve(path, status(404))
-    with pytest.raises(DataError, match=r"s20\.zip could not be fetched"):
-        download("grid", tmp_path, on_log=lines.append)
+    match = r"s20\.zip could not be fetched"
+    refuses(DataError, match, download, "grid", tmp_path, on_log=lines.append)
     grid.serve(path, file(GRID["s20.zip"]))
     root = download("grid", tmp_path)  # goes on
     assert root == tmp_path / "grid"
@@ -83,43 +85,32 @@ def test_grid_from_a_record(grid: Loopback, tmp_path: Path, monkeypatch: Any) ->
 @pytest.mark.parametrize(
     "listing", ["[]", "not json", '{"files": [{}]}', json.dumps({"files": LISTING[:2]})]
 )
-def test_a_record_without_what_is_wanted_is_asked_again(
-    listing: str, grid: Loopback, tmp_path: Path
-) -> None:
+def test_a_record_of_no_use_is_asked_again(listing: str, grid: Loopback, tmp_path: Path) -> None:
     good = grid.acts["/api/records/7"]
     grid.serve("/api/records/7", file(listing.encode()))
-    with pytest.raises(DataError, match=r"api/records/7 gave no listing that is of use"):
-        download("grid", tmp_path)
+    refuses(DataError, r"api/records/7 gave no listing that is of use", download, "grid", tmp_path)
     grid.serve("/api/records/7", *good)
     assert len(clips("grid", download("grid", tmp_path))) == 3
 
 
-@pytest.mark.parametrize(
-    ("corpus", "names", "clip"),
-    [
+def test_archives_unpack_where_readers_are(web: Loopback, tmp_path: Path, monkeypatch: Any) -> None:
+    for corpus, names, clip in (
         ("vctk", ("wav48/p225/p225_001.flac", "speaker-info.txt"), "p225/p225_001"),
         ("celeba_hq", ("celeba_hq/train/female/1.jpg",), "train/female/1.jpg"),
-    ],
-)
-def test_archives_unpack_where_their_readers_look(
-    corpus: str, names: Any, clip: str, web: Loopback, tmp_path: Path, monkeypatch: Any
-) -> None:
-    url, lines = web.serve("/v", file(zip_of(*names))), list[str]()
-    offering(monkeypatch, corpus, Download(url=url, file=f"{corpus}.zip"))
-    root = download(corpus, tmp_path, on_log=lines.append)
-    assert clips(corpus, root) == clips(corpus, tmp_path) == [clip]
-    assert any("sha256:" in line and "nobody has published" in line for line in lines)
+    ):
+        url = web.serve(f"/{corpus}", file(zip_of(*names)))
+        with monkeypatch.context() as patch:
+            offering(patch, corpus, Download(url=url, file=f"{corpus}.zip"))
+            root = download(corpus, tmp_path)
+        assert clips(corpus, root) == clips(corpus, tmp_path) == [clip]
 
 
-def test_what_stops_a_download_before_it_starts(
-    web: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_is_too_small(web: Loopback, tmp_path: Path, monkeypatch: Patch) -> None:
     entry = Download(url=web.serve("/v", file(BODY)), file="v.zip", bytes=10_000_000_000)
     offering(monkeypatch, "vctk", entry)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1 << 40, 0, 19_900_000_000))
-    with pytest.raises(DataError, match=r"has 19\.9 GB free; expected about 20 GB"):
-        download("vctk", tmp_path)
+    refuses(DataError, r"has 19\.9 GB free; expected about 20 GB", download, "vctk", tmp_path)
     assert web.requests == []
 
 
@@ -138,16 +129,12 @@ def test_what_can_be_fetched_and_what_must_be_asked_for(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("entries", "message"),
-    [
+def test_a_malformed_description(monkeypatch: Patch) -> None:
+    for entries, message in (
         ({"titel": "x"}, "titel is not a setting; did you mean 'title'"),
         ({"paper": {"speaker": 3}}, "'speaker' is unknown; did you mean 'speakers'"),
         ({"download": {"url": "u", "bytes": "3"}}, "expected int"),
         ({}, "missing .* 'title'"),
-    ],
-)
-def test_a_malformed_description(entries: Any, message: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr(presets, "load", lambda kind, name: dict(entries))
-    with pytest.raises(ConfigError, match=message):
-        describe("grid")
+    ):
+        monkeypatch.setattr(presets, "load", Mock(return_value=entries))
+        refuses(ConfigError, message, describe, "grid")

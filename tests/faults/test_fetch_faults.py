@@ -14,18 +14,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests.faults.loopback import (
-    BODY,
-    HALF,
-    PAGE,
-    Act,
-    Loopback,
-    disk_of,
-    file,
-    redirect,
-    sha256,
-    status,
-)
+from tests.conftest import Patch, refuses
+from tests.faults.loopback import BODY, HALF, PAGE, Act, Loopback, disk_of, file, sha256, status
 from xfavot import fetch
 from xfavot.errors import DataError
 from xfavot.fetch import Remote, alone
@@ -67,9 +57,7 @@ def test_a_file_comes_once(checksum: str, web: Loopback, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("checksum", [sha256(BODY), ""])
 @pytest.mark.parametrize("stall", [False, True])
-def test_a_cut_connection_is_resumed(
-    stall: bool, checksum: str, web: Loopback, tmp_path: Path
-) -> None:
+def test_a_cut_file_is_resumed(stall: bool, checksum: str, web: Loopback, tmp_path: Path) -> None:
     first = file(BODY, cut=HALF, stall=stall)
     url = web.serve("/a", first, status(503), file(BODY, cut=1 << 18), status(429), file(BODY))
     assert get(remote(url, checksum=checksum), tmp_path) == BODY
@@ -96,9 +84,7 @@ CHANGED = {
 
 
 @pytest.mark.parametrize("change", CHANGED)
-def test_an_answer_that_does_not_continue_starts_anew(
-    change: str, web: Loopback, tmp_path: Path
-) -> None:
+def test_what_does_not_continue_starts_anew(change: str, web: Loopback, tmp_path: Path) -> None:
     acts = file(bytes(len(BODY)), cut=HALF), CHANGED[change], file(BODY, ranges=False)
     assert get(remote(web.serve("/a", *acts), checksum=""), tmp_path) == BODY
 
@@ -118,9 +104,9 @@ OTHERS: list[tuple[Act, dict[str, Any], str]] = [
     (file(BODY[:HALF], sized=False), {"size": len(BODY)}, f"has {HALF} bytes; expected"),
     (file(b"\n" + PAGE), {}, "is a web page"),
     (status(404), {}, "status 404"),
-    (redirect("file:///etc/hostname"), {}, "file:///etc/hostname"),
-    (redirect("/a"), {}, "redirects"),
-    (redirect("http://127.0.0.1:9/a"), {}, r"127\.0\.0\.1.* refused"),
+    (status(302, Location="file:///etc/hostname"), {}, "file:///etc/hostname"),
+    (status(302, Location="/a"), {}, "redirects"),
+    (status(302, Location="http://127.0.0.1:9/a"), {}, r"127\.0\.0\.1.* refused"),
 ]
 
 
@@ -130,11 +116,11 @@ def test_another_file_is_refused_and_the_mirror_asked(
 ) -> None:
     url = web.serve("/a", answer)
     refused(remote(url, **known), tmp_path, match)
-    mirror = web.serve("/b", redirect(web.serve("/c", file(BODY))))
+    mirror = web.serve("/b", status(302, Location=web.serve("/c", file(BODY))))
     assert get(remote(url, mirror, size=len(BODY)), tmp_path) == BODY
 
 
-def test_no_redirect_from_https_to_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_redirect_from_https_to_http(tmp_path: Path, monkeypatch: Patch) -> None:
     plain, safe = requests.Response(), requests.Response()
     plain.url, safe.url, plain.status_code = "http://a.test/b", "https://a.test/b", 200
     plain.history, plain.raw = [safe], io.BytesIO()
@@ -143,17 +129,15 @@ def test_no_redirect_from_https_to_http(tmp_path: Path, monkeypatch: pytest.Monk
     refused(remote("https://a.test/b"), tmp_path, "by https and http")
 
 
-def test_offline_nothing_is_asked(
-    web: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_offline_nothing_is_asked(web: Loopback, tmp_path: Path, monkeypatch: Patch) -> None:
     wanted = remote(web.serve("/a", file(BODY)))
     monkeypatch.setenv("XFAVOT_OFFLINE", "1")
     refused(wanted, tmp_path, rf"XFAVOT_OFFLINE forbids.*put it at {tmp_path}/a\.bin")
     (tmp_path / "a.bin").write_bytes(BODY)  # by hand
     assert get(wanted, tmp_path) == BODY
     (tmp_path / "a.bin").write_bytes(b"mine")
-    with pytest.raises(DataError, match=r"expected sha256:.*; remove it and run again"):
-        fetch.fetch(wanted, tmp_path, print)
+    match = r"expected sha256:.*; remove it and run again"
+    refuses(DataError, match, fetch.fetch, wanted, tmp_path, print)
     assert (tmp_path / "a.bin").read_bytes() == b"mine"
     assert web.requests == []
 
@@ -188,9 +172,7 @@ def test_a_killed_process_is_resumed_by_one_of_two(web: Loopback, tmp_path: Path
     assert web.ranges() == ["", f"bytes={HALF}-"]
 
 
-def test_progress_is_a_line_now_and_then(
-    web: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_is_a_line_now_and_then(web: Loopback, tmp_path: Path, monkeypatch: Patch) -> None:
     log = list[str]()
     monkeypatch.setattr(fetch, "LINE_SECONDS", 0.0)
     get(remote(web.serve("/a", file(BODY)), size=len(BODY)), tmp_path, log)

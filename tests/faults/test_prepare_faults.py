@@ -8,14 +8,17 @@ import random
 import signal
 import subprocess
 import sys
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 pytest.importorskip("pyworld")  # of the extra "data"
 
+from tests.conftest import Patch, refuses
 from tests.unit.store_factory import face, tone
 from tests.unit.test_prepare import (
     LANDMARKS,
@@ -64,7 +67,7 @@ def test_bad_sound_files(tmp_path: Path) -> None:
     assert mel_statistics([store], split="train").mean.max() < 1.75
 
 
-def test_bad_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_films(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(prepare, "detect", found_at(LANDMARKS))
     whole = write_film(tmp_path / "s1" / "bbaf2n.mpg")
     (tmp_path / "s1" / "bbaf3s.mpg").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
@@ -83,7 +86,7 @@ def test_bad_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
-def test_bad_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_faces(tmp_path: Path, monkeypatch: Patch) -> None:
     folder = tmp_path / "avatars" / "female"
     places = {"ok": LANDMARKS, "none": None, "far": LANDMARKS * 0.1, "cut": LANDMARKS - 110}
     for number, name in enumerate(places):
@@ -120,8 +123,7 @@ def test_a_store_that_stands_in_the_way_is_never_overwritten(tmp_path: Path) -> 
     manifest = (store.path / "manifest.csv").read_bytes()
 
     def refused(message: str, corpus: str = "vctk", **more: Any) -> None:
-        with pytest.raises(DataError, match=message):
-            make(corpus, tmp_path / "in", tmp_path, **more)
+        refuses(DataError, message, make, corpus, tmp_path / "in", tmp_path, **more)
 
     refused(r"held_out is .*now \['p225'\].*remove", held_out=["p225"])
     refused("settings is", settings={**SETTINGS, "faces_per_clip": 1})
@@ -140,20 +142,11 @@ def test_a_store_that_stands_in_the_way_is_never_overwritten(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("finished", [3, 4])  # clips when the disk is full; 4 are all
-def test_a_full_disk_keeps_what_is_finished(
-    finished: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_keeps_the_rest(finished: int, tmp_path: Path, monkeypatch: Patch) -> None:
     write_vctk(tmp_path / "in", clips=2)
-    sync, room = os.fsync, [finished]
-
-    def full(descriptor: int) -> None:
-        room[0] -= 1
-        if room[0] < 0:
-            raise FULL
-        sync(descriptor)
-
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
+        answers = chain([None] * finished, repeat(FULL))
+        patch.setattr(os, "fsync", Mock(side_effect=answers))
         with pytest.raises(DataError, match=r"No space left.*run again.*kept"):
             make("vctk", tmp_path / "in", tmp_path / "data")
     assert [path.name for path in (tmp_path / "data").iterdir()] == [".vctk.partial"]
@@ -178,9 +171,7 @@ make("vctk", sys.argv[1], sys.argv[2], workers=1)
 """
 
 
-def test_killed_and_resumed_equals_uninterrupted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, monkeypatch: Patch) -> None:
     source = write_vctk(tmp_path / "in", clips=3)
     complete = make("vctk", source, tmp_path / "whole")
     command = [sys.executable, "-c", KILLED, str(source), str(tmp_path / "killed")]
@@ -204,9 +195,7 @@ def test_killed_and_resumed_equals_uninterrupted(
         np.testing.assert_array_equal(getattr(store, name), getattr(complete, name))
 
 
-def test_a_resumed_run_takes_over_what_has_not_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_takes_over_what_has_not_changed(tmp_path: Path, monkeypatch: Patch) -> None:
     wavs = write_vctk(tmp_path / "in", clips=2) / "vctk" / "wav48"
     save_waveform(wavs / "p225" / "p225_000.wav", np.zeros(24000, np.float32))
     load, worked = prepare.load_waveform, list[str]()
@@ -220,9 +209,8 @@ def test_a_resumed_run_takes_over_what_has_not_changed(
     def interrupted() -> list[str]:
         before = len(worked)
         with monkeypatch.context() as patch:
-            patch.setattr(prepare, "write_store", lambda *_, **__: (_ for _ in ()).throw(FULL))
-            with pytest.raises(DataError, match="No space left"):
-                make("vctk", tmp_path / "in", tmp_path)
+            patch.setattr(prepare, "write_store", Mock(side_effect=FULL))
+            refuses(DataError, "No space left", make, "vctk", tmp_path / "in", tmp_path)
         return worked[before:]
 
     monkeypatch.setattr(prepare, "load_waveform", odd)
@@ -239,9 +227,7 @@ def test_a_resumed_run_takes_over_what_has_not_changed(
         np.testing.assert_allclose(store.waveform(item), wave, atol=1e-4)
 
 
-def test_a_clip_that_kills_its_process_costs_itself_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_clip_that_kills_its_process_costs_itself(tmp_path: Path, monkeypatch: Patch) -> None:
     paths = [tmp_path / f"{name}.wav" for name in ("a", "killer", "odd", "b")]
     for path in paths:
         save_waveform(path, tone(200.0, 0.6, np.random.default_rng(0)))

@@ -11,12 +11,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 
+from tests.conftest import Patch, refuses
 from tests.unit.training_factory import small_run
 from xfavot import training
 from xfavot.errors import CheckpointError, ConfigError, DataError, TrainingError
@@ -24,6 +27,7 @@ from xfavot.losses import terms
 from xfavot.models import device_of
 from xfavot.training import Run, Session, checkpoint, loop
 
+resume = partial(training.fit, resume="auto")
 KILLED_AT_STEP_3 = """
 import os, signal, sys, torch
 from pathlib import Path
@@ -72,7 +76,7 @@ def test_a_killed_and_resumed_run_writes_the_same_metrics(made: Run, tmp_path: P
     metrics = tmp_path / "runs" / made.path.name / "metrics.jsonl"
     whole = (made.path / "metrics.jsonl").read_bytes()
     assert 0 < len(metrics.read_bytes()) < len(whole)
-    resumed = training.fit(small_run(tmp_path), resume="auto")
+    resumed = resume(small_run(tmp_path))
     assert metrics.read_bytes() == whole
     first, second = (checkpoint.load_model(r.checkpoint) for r in (made, resumed))
     assert first.trained == second.trained
@@ -80,7 +84,7 @@ def test_a_killed_and_resumed_run_writes_the_same_metrics(made: Run, tmp_path: P
         assert torch.equal(a, b)
 
 
-def test_sigterm_saves_and_ends(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sigterm_saves_and_ends(finished: Run, monkeypatch: Patch) -> None:
     log = Session.log
 
     def stop(session: Session, values: dict[str, float]) -> None:
@@ -88,64 +92,54 @@ def test_sigterm_saves_and_ends(finished: Run, monkeypatch: pytest.MonkeyPatch) 
         signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(Session, "log", stop)
-    run = training.fit(small_run(finished.path.parents[1], steps=100), resume="auto")
+    run = resume(small_run(finished.path.parents[1], steps=100))
     assert checkpoint.read_state(run.checkpoint)["step"] == run.step == 5
     assert loop.read(run.path / loop.METRICS)[-1]["step"] == 5
 
 
-def test_an_existing_run_is_not_overwritten_but_resumes_to_itself(finished: Run) -> None:
-    with pytest.raises(CheckpointError, match="-p resume auto"):
-        training.fit(finished.config)
-    again = training.fit(finished.config, resume="auto")
+def test_a_run_is_never_overwritten_or_run_twice_and_resumes_to_itself(finished: Run) -> None:
+    refuses(CheckpointError, "-p resume auto", training.fit, finished.config)
+    again = resume(finished.config)
     assert (again.step, again.checkpoint) == (finished.step, finished.checkpoint)
+    with training.open_session(finished.config, resume="auto"):
+        refuses(CheckpointError, "another process", resume, finished.config)
 
 
 def test_more_steps_are_the_same_run_and_its_schedules_stay(finished: Run) -> None:
     root, warm = finished.path.parents[1], {"train.warmup_steps": 9}
     short = training.fit(small_run(root, steps=4, overrides=warm))
     assert (short.path != finished.path, short.config.train.warmup) == (True, 1)
-    longer = training.fit(small_run(root, steps=6, overrides=warm), resume="auto")
+    longer = resume(small_run(root, steps=6, overrides=warm))
     assert (longer.path, longer.step) == (short.path, 6)
     assert (longer.config.train.warmup, longer.config.train.schedule_steps) == (1, 4)
     records = loop.read(longer.path / loop.METRICS)
     warmed_up = [r["step"] for r in records if any(k.startswith("w/") for k in r)]
     assert warmed_up == [1]
-    again = training.fit(small_run(root, steps=7, overrides=warm), resume=str(longer.path))
+    again = resume(small_run(root, steps=7, overrides=warm), resume=str(longer.path))
     assert (again.path, again.config.train.schedule_steps) == (short.path, 4)
     assert len([*(root / "runs").glob("grid_*")]) == 2
     with pytest.raises(CheckpointError, match="has 7 steps already"):
-        training.fit(small_run(root, steps=5, overrides=warm), resume="auto")
+        resume(small_run(root, steps=5, overrides=warm))
     shutil.copytree(short.path, short.path.with_name(short.path.name[:-8] + "another_"))
     with pytest.raises(CheckpointError, match=r"more than one run.*-p resume FOLDER"):
-        training.fit(small_run(root, steps=13, overrides=warm), resume="auto")
+        resume(small_run(root, steps=13, overrides=warm))
 
 
 def test_counts_of_heads_resume_and_old_checkpoints_stay_unknown(finished: Run) -> None:
     root = finished.path.parents[1]
     model = checkpoint.load_model(finished.checkpoint)
-    assert model.trained is not None
-    assert model.trained["G_A"] == [16]
     assert model.trained_genders("latent") == ("f", "m")
-    counted = training.fit(small_run(root, steps=5), resume="auto")
-    trained = checkpoint.load_model(counted.checkpoint).trained
-    assert trained is not None
-    assert trained["G_A"] == [20]
+    counted = resume(small_run(root, steps=5))
+    more = checkpoint.load_model(counted.checkpoint)
+    assert (model.trained["G_A"], more.trained["G_A"]) == ([16], [20])
     for path in finished.path.glob("checkpoints/*/state.json"):  # as an older version wrote it
         state = json.loads(path.read_text())
         del state["trained"], state["config"]["train"]["schedule_steps"]
         path.write_text(json.dumps(state))
-    resumed = training.fit(small_run(root, steps=6), resume="auto")
+    resumed = resume(small_run(root, steps=6))
     old = checkpoint.load_model(resumed.checkpoint)
     assert (resumed.path, old.trained) == (finished.path, None)
     assert old.trained_speakers() == old.speakers
-
-
-def test_two_runs_in_one_directory_are_refused(finished: Run) -> None:
-    with (
-        training.open_session(finished.config, resume="auto"),
-        pytest.raises(CheckpointError, match="another process"),
-    ):
-        training.fit(finished.config, resume="auto")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "state.json"])
@@ -153,53 +147,41 @@ def test_a_truncated_checkpoint_is_refused_and_kept(finished: Run, name: str) ->
     file = finished.checkpoint / name
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(CheckpointError, match="older checkpoint"):
-        training.fit(finished.config, resume=str(finished.checkpoint))
+        resume(finished.config, resume=str(finished.checkpoint))
     assert file.exists()
 
 
 def test_checkpoints_of_something_else_are_refused(finished: Run, tmp_path: Path) -> None:
     other = small_run(finished.path.parents[1], overrides={"loss.sty": 3.0})
     with pytest.raises(CheckpointError, match=r"loss\.sty was 2\.0, now 3\.0"):
-        training.fit(other, resume=str(finished.checkpoint))
+        resume(other, resume=str(finished.checkpoint))
     path = finished.checkpoint / "state.json"
     state: dict[str, Any] = json.loads(path.read_text())
     path.write_text(json.dumps(state | {"data": "0123"}))
-    with pytest.raises(CheckpointError, match="prepared data in data_root were 0123"):
-        training.fit(finished.config, resume="auto")
+    refuses(CheckpointError, "prepared data in data_root were 0123", resume, finished.config)
     path.write_text(json.dumps(state | {"mel": state["mel"] | {"fmin": 0.0}}))
-    with pytest.raises(CheckpointError, match="fmin"):
-        checkpoint.load_model(finished.checkpoint)
-    with pytest.raises(CheckpointError, match="no checkpoint under"):
-        checkpoint.load_model(tmp_path / "data")
+    refuses(CheckpointError, "fmin", checkpoint.load_model, finished.checkpoint)
+    refuses(CheckpointError, "no checkpoint under", checkpoint.load_model, tmp_path / "data")
 
 
-def test_a_full_disk_leaves_the_older_checkpoint(
-    finished: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(checkpoint.torch, "save", full)
+def test_a_full_disk_leaves_the_older_checkpoint(finished: Run, monkeypatch: Patch) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(checkpoint.torch, "save", Mock(side_effect=full))
     before = checkpoint.checkpoints_of(finished.path)
-    with pytest.raises(CheckpointError, match="No space left"):
-        training.fit(small_run(finished.path.parents[1], steps=8), resume="auto")
+    refuses(CheckpointError, "No space left", resume, small_run(finished.path.parents[1], steps=8))
     assert checkpoint.checkpoints_of(finished.path) == before
     assert not list((finished.path / "checkpoints").glob(".*"))
 
 
-def test_a_term_that_is_not_finite_names_step_and_samples(
-    finished: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_term_that_is_not_finite_is_named(finished: Run, monkeypatch: Patch) -> None:
     monkeypatch.setattr(terms, "adversarial_fake", lambda logits: logits.mean() * float("nan"))
     with pytest.raises(TrainingError, match=r"step 5: d/.*adv_fake.* not finite.*grid-s"):
-        training.fit(small_run(finished.path.parents[1], steps=8), resume="auto")
+        resume(small_run(finished.path.parents[1], steps=8))
 
 
 def test_missing_data_names_the_command_and_a_missing_gpu_is_refused(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     cfg = dataclasses.replace(small_run(tmp_path), data_root=str(tmp_path / "none"))
-    with pytest.raises(DataError, match=r"prepare_data\.ipynb"):
-        training.fit(cfg)
+    refuses(DataError, r"prepare_data\.ipynb", resume, cfg)
     if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="cannot be used here"):
-            device_of("cuda")
+        refuses(ConfigError, "cannot be used here", device_of, "cuda")

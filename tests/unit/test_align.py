@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 pytest.importorskip("PIL")
 
+from tests.conftest import Patch, refuses
 from xfavot.errors import DataError, ShapeError
 from xfavot.image import align
 from xfavot.image.align import ALIGNED, align_face, align_points, align_quad, detect
@@ -37,13 +38,11 @@ def test_quad_by_hand() -> None:
     np.testing.assert_allclose(align_quad(FACE), expected)
 
 
-@pytest.mark.parametrize(
-    ("degrees", "scale"), [(-40.0, 0.5), (0.0, 3.0), (25.0, 3.0), (180.0, 0.5)]
-)
-def test_framing_undoes_turn_scale_and_shift(degrees: float, scale: float) -> None:
-    moved = turned(FACE, degrees, scale)
-    ours = align_points(moved, moved, 128)
-    np.testing.assert_allclose(ours, align_points(FACE, FACE, 128), atol=1e-3)
+def test_framing_undoes_turn_scale_and_shift() -> None:
+    for degrees, scale in ((-40.0, 0.5), (0.0, 3.0), (25.0, 3.0), (180.0, 0.5)):
+        moved = turned(FACE, degrees, scale)
+        ours = align_points(moved, moved, 128)
+        np.testing.assert_allclose(ours, align_points(FACE, FACE, 128), atol=1e-3)
     average = align_points(ALIGNED * 100.0, ALIGNED * 100.0, 1)
     assert np.abs(average - ALIGNED).max() < 0.02  # the canonical places
 
@@ -95,24 +94,17 @@ def test_images_are_written_and_read_back(tmp_path: Path) -> None:
     assert resize_image(pixels, 8).shape == (8, 8, 3)
     with pytest.raises(DataError, match=r"float64.*expected uint8"):
         save_image(tmp_path / "x.png", pixels.astype(float))  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="suffix"):
-        save_image(tmp_path / "x.nothing", pixels)
+    refuses(DataError, "suffix", save_image, tmp_path / "x.nothing", pixels)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "cannot be opened"),
+def test_bad_images_say_what_they_are(tmp_path: Path) -> None:
+    refuses(DataError, "cannot be opened", load_image, tmp_path / "face.jpg")
+    for content, message in (
         (b"", "is empty"),
         (b"<!DOCTYPE html><html>sign in</html>", "is text, neither"),
         (b"\xff\xd8\xff\xe0\0 broken", "cannot be read as an image"),
-    ],
-)
-def test_bad_images_say_what_they_are(tmp_path: Path, content: bytes | None, message: str) -> None:
-    if content is not None:
-        (tmp_path / "face.jpg").write_bytes(content)
-    with pytest.raises(DataError, match=message):
-        load_image(tmp_path / "face.jpg")
+    ):
+        refuses(DataError, message, load_image, content)
 
 
 def scene() -> NDArray[np.uint8]:
@@ -170,11 +162,10 @@ def test_detection_holds_no_more_than_it_needs() -> None:
     assert (done.stderr.strip(), done.returncode) == ("", 0)
 
 
-def test_detection_without_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_detection_without_its_weights(monkeypatch: Patch) -> None:
     align._networks.cache_clear()
     monkeypatch.setattr(align.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DataError, match=r"facenet-pytorch==2\.6\.0"):
-        detect([np.zeros((100, 100, 3), np.uint8)])
+    refuses(DataError, r"facenet-pytorch==2\.6\.0", detect, [np.zeros((100, 100, 3), np.uint8)])
 
 
 def test_boxes_by_hand() -> None:

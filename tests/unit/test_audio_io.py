@@ -18,6 +18,7 @@ pytest.importorskip("pyworld")  # of the extra "data"
 import av
 import soundfile
 
+from tests.conftest import Patch, refuses
 from tests.unit.store_factory import encoded, provenance_of
 from xfavot.audio.io import MediaNote, load_waveform, save_waveform
 from xfavot.errors import DataError
@@ -75,13 +76,13 @@ def test_content_decides_not_the_name(tmp_path: Path, form: str) -> None:
         assert kind_of(tmp_path / name) == "sound"
 
 
-@pytest.mark.parametrize(
-    ("form", "codec"),
-    [("mpeg", "mp2"), ("mp4", "aac"), ("avi", "mp3"), ("matroska", "aac"), ("mpegts", "ac3")],
-)
-def test_films(form: str, codec: str) -> None:
+FILMS = {"mpeg": "mp2", "mp4": "aac", "avi": "mp3", "matroska": "aac", "mpegts": "ac3"}
+
+
+@pytest.mark.parametrize("form", FILMS)
+def test_films(form: str) -> None:
     x = np.stack([sine(1.0, 44_100), 0.2 * sine(1.0, 44_100)])
-    film = encoded(form, codec, x, 44_100, pictures=grey(1))
+    film = encoded(form, FILMS[form], x, 44_100, pictures=grey(1))
     assert kind_of(film) == "film"
     got = load_waveform(film)
     assert abs(len(got) - RATE) < 0.1 * RATE
@@ -264,13 +265,9 @@ def test_truncated_files(form: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("library", ["av", "soxr"])
-def test_a_missing_library_names_the_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
-) -> None:
-    soundfile.write(tmp_path / "a.wav", sine(), 16_000)
+def test_a_missing_library_names_the_extra(monkeypatch: Patch, library: str) -> None:
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(DataError, match=rf'{library}.*pip install "xfavot\[data\]"'):
-        load_waveform(tmp_path / "a.wav")
+    refused(wav(sine(), rate=16_000), rf'{library}.*pip install "xfavot\[data\]"')
 
 
 # Writing
@@ -288,21 +285,17 @@ def test_saved_steps_come_back_exactly(tmp_path: Path) -> None:
     np.testing.assert_allclose(got, [0.0, 0.25, 1.0, -1.0, 1.0, -1.0], atol=1 / 32767)
 
 
-@pytest.mark.parametrize(
-    ("x", "message"),
-    [
+def test_unfit_waveforms_are_not_written(tmp_path: Path) -> None:
+    for x, message in (
         (np.array([0.1, np.nan, np.inf]), "2 of 3 samples are not finite"),
         (np.zeros((2, 10)), r"shape \(2, 10\)"),
         (np.zeros(0), "N at least 1"),
         (np.zeros(10, np.int16), "int16"),
-    ],
-)
-def test_unfit_waveforms_are_not_written(tmp_path: Path, x: np.ndarray, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        save_waveform(tmp_path / "a.wav", x)
+    ):
+        refuses(DataError, message, save_waveform, tmp_path / "a.wav", x)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(DataError, match=r"cannot be written .*nothing was left behind"):
-        save_waveform(tmp_path, sine())
+    match = r"cannot be written .*nothing was left behind"
+    refuses(DataError, match, save_waveform, tmp_path, sine())
 
 
 @pytest.mark.parametrize("text", ["x", "xy", "Zoë, 日本"])

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.conftest import Patch
 from tests.unit.store_factory import tone
 from xfavot.audio import source_filter
 from xfavot.audio.mel import MEL, Standardiser, log_mel
@@ -104,9 +105,7 @@ print(peak() - eleven, len(out), float(abs(out[-300:]).max()) > 0)
     assert int(growth) < 40, f"30 s need {growth} MB more than 11 s"
 
 
-def test_pieces_do_not_change_the_sound(
-    made: SourceFilterVocoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pieces_do_not_change_the_sound(made: SourceFilterVocoder, monkeypatch: Patch) -> None:
     mel = log_mel(speech(72_000))
     whole = made(mel)
     monkeypatch.setattr(source_filter, "PIECE_FRAMES", 90)

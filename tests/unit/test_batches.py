@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from tests.conftest import refuses
 from tests.unit.store_factory import make_batches as batches
 from tests.unit.store_factory import make_store, role, write_store
 from xfavot.audio.mel import Standardiser
@@ -130,8 +131,7 @@ def test_one_gender_alone_and_one_clip_alone(tmp_path: Path) -> None:
     assert role(batch, "ref_image").gender.eq(1).all()
     assert int(role(batch, "source_image").gender.sum()) == 4
     other = small(tmp_path, corpus="women", kind="image", genders="f")
-    with pytest.raises(DataError, match="no usable faces and voices of one gender"):
-        batches([other, mixed[1]])
+    refuses(DataError, "no usable faces and voices of one gender", batches, [other, mixed[1]])
 
 
 def test_splits_and_unknown_genders(tmp_path: Path, mixture: list[Store]) -> None:
@@ -161,8 +161,7 @@ def test_what_no_batch_can_be_drawn_from(tmp_path: Path, mixture: list[Store]) -
         ([], {}, ConfigError, "0 stores"),
         ([*mixture, large], {}, ConfigError, r"\[32, 64\]"),
     ):
-        with pytest.raises(error, match=message):
-            batches(stores, **settings)
+        refuses(error, message, batches, stores, **settings)
 
 
 def test_given_speakers_and_standardiser(mixture: list[Store]) -> None:
@@ -171,9 +170,8 @@ def test_given_speakers_and_standardiser(mixture: list[Store]) -> None:
     assert source.speakers == ("voices/s1", "av/s2")
     assert set(role(source.batch(0), "source_audio").speaker.tolist()) <= {-1, 0, 1}
     plain = batches(mixture, standardiser=Standardiser(torch.zeros(80), torch.ones(80)))
-    torch.testing.assert_close(
-        2 * role(source.batch(0), "ref_audio").x, role(plain.batch(0), "ref_audio").x
-    )
+    one, other = (role(made.batch(0), "ref_audio").x for made in (source, plain))
+    torch.testing.assert_close(2 * one, other)
 
 
 def test_a_crop_is_a_piece_of_the_clip(mixture: list[Store]) -> None:
@@ -253,12 +251,9 @@ def test_short_clips_are_reflected(tmp_path: Path) -> None:
     mel = np.tile(np.arange(5, dtype=np.float32), (80, 1))
     clip = {"id": "a", "kind": "audio", "speaker": "toy/s1", "gender": "f", "split": "train"}
     store = write_store(tmp_path / "toy", [clip | {"waveform": np.zeros(1200), "mel": mel}])
-    source = batches(
-        [store], mel_frames=12, standardiser=Standardiser(torch.zeros(80), torch.ones(80))
-    )
-    x = role(source.batch(0), "source_audio").x
-    expected = torch.tensor([0.0, 1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3])
-    assert x.eq(expected).all()
+    plain = Standardiser(torch.zeros(80), torch.ones(80))
+    x = role(batches([store], mel_frames=12, standardiser=plain).batch(0), "source_audio").x
+    assert x.eq(torch.tensor([0.0, 1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3])).all()
 
 
 def test_images_by_hand(tmp_path: Path) -> None:
@@ -267,9 +262,8 @@ def test_images_by_hand(tmp_path: Path) -> None:
     clip = {"id": "a", "kind": "image", "gender": "f", "split": "train", "faces": image[None]}
     store = write_store(tmp_path / "toy", [clip], image_size=4)
     whole = role(batches([store], image_size=4).batch(0), "source_image").to("cpu").x[0]
-    torch.testing.assert_close(
-        whole, torch.from_numpy(image).permute(2, 0, 1) / 127.5 - 1.0, atol=1e-6, rtol=0.0
-    )
+    expected = torch.from_numpy(image).permute(2, 0, 1) / 127.5 - 1.0
+    torch.testing.assert_close(whole, expected, atol=1e-6, rtol=0.0)
     half = role(batches([store], image_size=2).batch(0), "source_image").to("cpu").x[0]
     expected = torch.tensor([255, 4, 64]) / 127.5 - 1.0  # averages 255, 3.75 and 63.75, in bytes
     torch.testing.assert_close(half[:, 0, 0], expected)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import Patch, refuses
 from xfavot.errors import CheckpointError, ConfigError, DataError
 from xfavot.parameters import Paper
 from xfavot.report import paper
@@ -23,7 +24,7 @@ def asked(root: Path, **given: Any) -> Paper:
 
 
 @pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> list[Step]:
+def ran(monkeypatch: Patch) -> list[Step]:
     """Notebooks that only leave their outputs."""
     steps: list[Step] = []
 
@@ -50,9 +51,7 @@ def make(cfg: Paper, ran: list[Step]) -> list[str]:
     return [step.notebook for step in ran]
 
 
-def test_only_what_is_not_fresh_runs(
-    tmp_path: Path, ran: list[Step], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_what_is_not_fresh_runs(tmp_path: Path, ran: list[Step], monkeypatch: Patch) -> None:
     cfg = asked(tmp_path)
     assert make(cfg, ran) == ORDER
     train, evaluate, study, figures = ran[1:5]
@@ -106,13 +105,10 @@ def test_several_configurations_and_named_checkpoints(tmp_path: Path, ran: list[
         *("cpr_study", "figures", "tables")  # it is evaluated already
     ]
     nowhere = Paper.resolve(**fields, checkpoint=str(tmp_path / "step_1"), out=out)
-    with pytest.raises(CheckpointError, match="step_1 does not exist"):
-        loop(nowhere)
+    refuses(CheckpointError, "step_1 does not exist", loop, nowhere)
 
 
-def test_a_failure_stops_only_what_needs_it(
-    tmp_path: Path, ran: list[Step], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_stops_what_needs_it(tmp_path: Path, ran: Any, monkeypatch: Patch) -> None:
     works = paper._execute
 
     def fails(name: str) -> Any:
@@ -130,11 +126,10 @@ def test_a_failure_stops_only_what_needs_it(
     monkeypatch.setattr(paper, "_execute", works)
     assert make(asked(tmp_path), ran) == ["cpr_study", "figures", "tables"]
     monkeypatch.setattr(paper, "_execute", fails("train"))
-    with pytest.raises(DataError, match="train_mini_joint_"):
-        loop(asked(tmp_path, configurations="joint"))
+    refuses(DataError, "train_mini_joint_", loop, asked(tmp_path, configurations="joint"))
 
 
-def test_a_notebook_that_fails_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_notebook_that_fails_says_so(tmp_path: Path, monkeypatch: Patch) -> None:
     papermill = pytest.importorskip("papermill")
     step = Step(
         name="odd", notebook="tables", parameters={}, folder=tmp_path, output=tmp_path / "x"
@@ -147,21 +142,16 @@ def test_a_notebook_that_fails_says_so(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(DataError, match=r"odd: the notebook failed \(ConfigError: no such mixture"):
         paper._execute(step)
     monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **__: io.StringIO())
-    with pytest.raises(DataError, match=r"odd: the notebook failed \(x was not written"):
-        paper._execute(step)
+    refuses(DataError, r"odd: the notebook failed \(x was not written", paper._execute, step)
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
+def test_wrong_parameters() -> None:
+    for given, message in (
         ({"checkpoint": "runs/x", "steps": 5}, "checkpoint"),
         ({"configurations": " ,"}, "configurations"),
         ({"configurations": "xfavott"}, "xfavott"),
         ({"answers": "answers"}, "a study and its answers"),
         ({"device": "tpu"}, "device"),
-    ],
-)
-def test_wrong_parameters(given: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        Paper.resolve(**given)
+    ):
+        refuses(ConfigError, message, Paper.resolve, **given)
     assert Paper.resolve(dataset="grid").evaluation["recogniser"] == "espnet_librispeech"

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 pytest.importorskip("pyworld")  # of the extra "data"
 
+from tests.conftest import Patch, refuses
 from tests.unit.store_factory import encoded, face, tone
 from xfavot.audio import f0 as f0_module
 from xfavot.audio.f0 import world_f0
@@ -117,15 +118,13 @@ def test_a_store_of_voices(prepared: Store, vctk: Path) -> None:
     assert (record["clips"], record["seed"], record["source"]) == (6, 0, str(vctk / "vctk"))
 
 
-def test_a_finished_store_is_opened_again_and_no_other_is_made_in_part(
-    prepared: Store, vctk: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_store_is_opened(prepared: Store, vctk: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(prepare_module, "process", None)  # no work may be done
     lines: list[str] = []
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "pyworld", None)
-        with pytest.raises(DataError, match=r"pyworld.*xfavot\[data\]"):
-            make("vctk", vctk, prepared.path.parent / "other")
+        match, other = r"pyworld.*xfavot\[data\]", prepared.path.parent / "other"
+        refuses(DataError, match, make, "vctk", vctk, other)
     before = (prepared.path / "manifest.csv").stat().st_mtime_ns
     again = make("vctk", vctk, prepared.path.parent, on_log=lines.append)
     assert again.manifest_hash == prepared.manifest_hash
@@ -160,9 +159,7 @@ def test_splits_keep_groups_and_what_a_corpus_prescribes() -> None:
     assert list(many.values()).count("val") == pytest.approx(300, abs=60)
 
 
-def test_a_film_gives_frames_sound_and_landmarks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_film_gives_frames_sound_and_landmarks(tmp_path: Path, monkeypatch: Patch) -> None:
     write_film(tmp_path / "grid" / "s1" / "bbaf2n.mpg")
     monkeypatch.setattr(prepare_module, "detect", found_at(LANDMARKS))
     store = make("grid", tmp_path, tmp_path / "data")
@@ -178,8 +175,8 @@ def test_a_film_gives_frames_sound_and_landmarks(
     assert make("grid", tmp_path, tmp_path / "again").items[0].face_count == 2
 
 
-def test_a_mixture_is_a_list_of_stores_and_what_is_absent_is_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_mixture_is_a_list_of_stores_and_says_who_is_absent(
+    tmp_path: Path, monkeypatch: Patch
 ) -> None:
     write_celeba(write_vctk(tmp_path / "in", clips=2))
     lines, scans = list[str](), list[str]()
@@ -199,11 +196,11 @@ def test_a_mixture_is_a_list_of_stores_and_what_is_absent_is_reported(
     assert "celeba_hq: 8 accepted, 0 rejected" in text
     assert "speakers: 1 women, 1 men" in text
     assert (html.count("<img"), html.count("<audio")) == (8, 3)
-    with pytest.raises(DataError, match=r"nothing to prepare[\s\S]*lrs3[\s\S]*robots\.ox"):
-        prepare_dataset("lrs3_lip2wav", tmp_path / "in", tmp_path, 0, 0)
+    match = r"nothing to prepare[\s\S]*lrs3[\s\S]*robots\.ox"
+    refuses(DataError, match, prepare_dataset, "lrs3_lip2wav", tmp_path / "in", tmp_path, 0, 0)
 
 
-def test_mini_makes_its_own_originals_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mini_makes_its_own_originals_once(tmp_path: Path, monkeypatch: Patch) -> None:
     generate = pytest.importorskip("xfavot.mini.generate")
     calls: list[Any] = []
 
@@ -223,10 +220,8 @@ def test_mini_makes_its_own_originals_once(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(generate, "_unpack", lambda *_: None)
     store = again()
     factors = json.loads((store.path / "factors.json").read_text(encoding="utf-8"))
-    assert {name: who["age"] for name, who in factors["people"].items()} == {
-        "mini/s01": 0.5,
-        "mini/s09": 0.5,
-    }
+    ages = {name: who["age"] for name, who in factors["people"].items()}
+    assert ages == {"mini/s01": 0.5, "mini/s09": 0.5}
     assert factors["faces"] == [{"yaw": 3.0}, {}]
     (tmp_path / "originals").rename(tmp_path / "away")  # a finished store does not need them
     assert again().items == store.items
@@ -237,26 +232,20 @@ def test_mini_makes_its_own_originals_once(tmp_path: Path, monkeypatch: pytest.M
         ({"speakers": 3}, "speakers is 2, now 3"),
         ({"voices": "espeak"}, r"speech is 'kokoro \w+', now 'espeak'"),
     ):
-        with pytest.raises(DataError, match=message):
-            again(**other)
+        refuses(DataError, message, again, **other)
     for module in (prepare_module, generate):  # a generator that draws otherwise
         monkeypatch.setattr(module, "SCHEMA", SCHEMA + 1)
-    with pytest.raises(DataError, match=f"generator is {SCHEMA}, now {SCHEMA + 1}"):
-        again()
+    refuses(DataError, f"generator is {SCHEMA}, now {SCHEMA + 1}", again)
     shutil.rmtree(store.path)
-    with pytest.raises(DataError, match=f"'schema': {SCHEMA}, .* expected .'schema': {SCHEMA + 1}"):
-        again()
+    refuses(DataError, f"'schema': {SCHEMA}, .* expected .'schema': {SCHEMA + 1}", again)
 
 
-def test_progress_tells_the_time_left(
-    vctk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_tells_the_time_left(vctk: Path, tmp_path: Path, monkeypatch: Patch) -> None:
     ticks = iter([0.0, 60.0, 70.0, 80.0, 90.0, 100.0, 110.0])  # the first takes a minute to start
     monkeypatch.setattr(prepare_module.time, "monotonic", lambda: next(ticks))
     monkeypatch.setattr(prepare_module, "process", lambda *_: {"reject": ["silent", ""]})
     lines: list[str] = []
-    with pytest.raises(DataError, match="6 silent"):
-        make("vctk", vctk, tmp_path, on_log=lines.append)
+    refuses(DataError, "6 silent", make, "vctk", vctk, tmp_path, on_log=lines.append)
     assert lines[1:] == [
         "vctk: 2 of 6 clips, 0:00:40 left, 2 rejected",
         "vctk: 4 of 6 clips, 0:00:20 left, 4 rejected",
@@ -278,8 +267,7 @@ def test_the_digest_of_a_clip_covers_all_its_files(tmp_path: Path) -> None:
     paths[2].unlink()  # one bad picture does not cost the clip
     assert content_sha256(clip) == digest(*(f"{digest(path.name)}\n" for path in paths[:2]), "\n")
     paths[0].unlink()
-    with pytest.raises(OSError, match=r"voice\.wav"):
-        content_sha256(clip)
+    refuses(OSError, r"voice\.wav", content_sha256, clip)
 
 
 @pytest.mark.parametrize("samples", [12000, 12299, 12300, 24007])
@@ -290,7 +278,7 @@ def test_pitch_lies_on_the_frames_of_the_mel(samples: int) -> None:
     assert world_f0(np.zeros(samples, np.float32)).max() == 0.0
 
 
-def test_pitch_of_a_long_voice_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pitch_of_a_long_voice_is_that_of_the_whole(monkeypatch: Patch) -> None:
     rng = np.random.default_rng(0)
     wave = np.concatenate([np.pad(tone(hz, 0.5, rng), (0, 6000)) for hz in (110.0, 190.0, 240.0)])
     whole = world_f0(wave)

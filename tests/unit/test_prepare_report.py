@@ -12,6 +12,7 @@ import yaml
 
 pytest.importorskip("matplotlib")
 
+from tests.conftest import Patch
 from tests.unit.store_factory import make_store
 from xfavot.data import report
 from xfavot.data.readers import NOT_NEEDED, NOTED
@@ -80,9 +81,7 @@ def test_many_speakers_are_folded_and_the_page_is_light_and_whole(tmp_path: Path
     assert len(page) < 250_000
 
 
-def test_faces_are_spread_over_the_speakers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_faces_are_spread_over_the_speakers(tmp_path: Path, monkeypatch: Patch) -> None:
     store = make_store(
         tmp_path, corpus="grid", genders="f" * 8, clips=2, faces=1, seconds=0.1, image_size=16
     )

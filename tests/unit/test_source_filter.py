@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.conftest import Patch, refuses
 from tests.unit.store_factory import make_store
 from xfavot.audio import source_filter
 from xfavot.audio.mel import MEL, Standardiser, log_mel
@@ -205,9 +206,7 @@ def test_band_is_narrow_where_nothing_lies_above_8_khz() -> None:
 # Training
 
 
-def train(
-    store: Store, steps: int = 3, lr: float = 3e-2, device: str = "cpu", **more: Any
-) -> tuple[Any, dict[str, Any]]:
+def train(store: Store, steps: int = 3, lr: float = 3e-2, device: str = "cpu", **more: Any) -> Any:
     known = mel_statistics([store], split="train")
     given = PretrainConfig(vocoder_steps=steps, vocoder_lr=lr, vocoder_batch_size=2)
     cfg = RunConfig(pretrain=given, train=TrainConfig(device=device))
@@ -215,19 +214,14 @@ def train(
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
+def small(monkeypatch: Patch) -> None:
     """A network that is quick to train."""
     monkeypatch.setattr(pretrain, "SourceFilterNetwork", partial(SourceFilterNetwork, **SMALL))
 
 
-class Stopped(Exception):
-    """Stands for a run that is killed."""
-
-
-def test_training_learns_and_goes_on_where_it_stopped(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_learns_and_resumes(store: Store, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(pretrain, "SAVE_EVERY", 1)
+    refuses(TrainingError, r"at step 2;.*vocoder_lr", train, store, lr=1e30)
     (_, before), (network, whole) = train(store, steps=1, lr=1e-9), train(store)
     losses, measures = whole["training"]["losses"], whole["measures"]
     assert before["measures"]["val/clips"] == measures["val/clips"] == 2
@@ -236,25 +230,17 @@ def test_training_learns_and_goes_on_where_it_stopped(
 
     def stop(record: Mapping[str, Any]) -> None:
         if record["step"] == 2:
-            raise Stopped
+            raise KeyboardInterrupt("killed")
 
     file = tmp_path / "state.pt"
-    with pytest.raises(Stopped):
-        train(store, resume=file, on_log=stop)
+    refuses(KeyboardInterrupt, "killed", train, store, resume=file, on_log=stop)
     again, resumed = train(store, resume=file)
     for name, value in network.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
     assert (resumed["training"]["losses"], resumed["measures"]) == (losses, measures)
-    with pytest.raises(CheckpointError, match="another training"):
-        train(store, resume=file, lr=2e-3)
+    refuses(CheckpointError, "another training", train, store, resume=file, lr=2e-3)
     file.write_bytes(b"PK\x03\x04 truncated")
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        train(store, resume=file)
-
-
-def test_training_needs_finite_losses(store: Store) -> None:
-    with pytest.raises(TrainingError, match=r"at step 2;.*vocoder_lr"):
-        train(store, lr=1e30)
+    refuses(CheckpointError, "cannot be read", train, store, resume=file)
 
 
 @pytest.mark.gpu
@@ -309,14 +295,11 @@ def test_kept_weights_sound_the_same(network: SourceFilterNetwork, tmp_path: Pat
     assert np.abs(wave - wanted).max() < 0.02 * np.abs(wanted).max()  # half precision
 
 
-def test_weights_of_something_else_are_refused(
-    network: SourceFilterNetwork, tmp_path: Path
-) -> None:
+def test_other_weights_are_refused(network: SourceFilterNetwork, tmp_path: Path) -> None:
     path = tmp_path / "voice.safetensors"
     for damage in (b"", b"not weights"):
         path.write_bytes(damage)
-        with pytest.raises(WeightsError, match="source_filter"):
-            vocoder(path)
+        refuses(WeightsError, "source_filter", vocoder, path)
     good = {"network": "source_filter", "contract": MEL.as_dict(), "arguments": SMALL}
     for said, error, words in (
         (good, WeightsError, "Missing key"),
@@ -325,14 +308,11 @@ def test_weights_of_something_else_are_refused(
         (good | {"arguments": {"size": 3}}, WeightsError, "unexpected keyword"),
     ):
         save_file({"a": torch.zeros(1)}, path, metadata={"record": json.dumps(said)})
-        with pytest.raises(error, match=words):
-            vocoder(path)
+        refuses(error, words, vocoder, path)
     broken = copy.deepcopy(network)
     broken.mean[3] = torch.nan
     keep(broken, path)
-    with pytest.raises(WeightsError, match="not finite"):
-        vocoder(path)
+    refuses(WeightsError, "not finite", vocoder, path)
     file = tmp_path / "file"
     file.write_text("")
-    with pytest.raises(TrainingError, match="cannot be written"):
-        keep(network, file / "voice.safetensors")
+    refuses(TrainingError, "cannot be written", keep, network, file / "voice.safetensors")

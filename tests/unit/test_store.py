@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.conftest import refuses
 from tests.unit.store_factory import colour, face, make_store, write_store
 from xfavot.audio.mel import MEL, log_mel
 from xfavot.data.store import mel_statistics, open_stores
@@ -43,9 +44,8 @@ def test_a_clip_comes_back(tmp_path: Path) -> None:
     got = store.waveform(first)
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, wave, atol=0.5 / 32768 + 1e-7)
-    torch.testing.assert_close(
-        store.log_mel(first), log_mel(torch.from_numpy(got)), atol=4e-3, rtol=0.0
-    )
+    mel = log_mel(torch.from_numpy(got))
+    torch.testing.assert_close(store.log_mel(first), mel, atol=4e-3, rtol=0.0)
     assert store.log_mel(first).shape == (80, 11)
     assert store.log_mel(second).eq(-2.0).all()
     assert (store.f0_hz(first) == pitch).all()
@@ -64,15 +64,13 @@ def test_arrays_are_mapped_and_may_be_empty(tmp_path: Path) -> None:
     assert isinstance(pictures.faces.base, np.memmap)
     assert not pictures.faces.flags.writeable
     assert (pictures.face(pictures.items[3], 1) == face(colour(1, 1, 1), 128)).all()
-    with pytest.raises(DataError, match="no face number 2; it has 2"):
-        pictures.face(pictures.items[3], 2)
+    refuses(DataError, "no face number 2; it has 2", pictures.face, pictures.items[3], 2)
     assert pictures.audio.shape == (0,)
     assert pictures.mel.shape == (0, 80)
     assert pictures.waveform(pictures.items[0]).shape == (0,)
     voices = make_store(tmp_path, corpus="v", kind="audio", genders="fm", clips=1)
     assert voices.faces.shape == (0, 128, 128, 3)
-    with pytest.raises(DataError, match="no face number 0"):
-        voices.face(voices.items[0], 0)
+    refuses(DataError, "no face number 0", voices.face, voices.items[0], 0)
 
 
 def test_statistics_by_hand(tmp_path: Path) -> None:
@@ -83,8 +81,7 @@ def test_statistics_by_hand(tmp_path: Path) -> None:
     held_out = mel_statistics([store], split="val")
     assert held_out.mean.eq(-9.0).all()
     torch.testing.assert_close(held_out.std, torch.full((80,), 1e-3))  # the documented floor
-    with pytest.raises(DataError, match="split 'unseen' of a has no audio"):
-        mel_statistics([store], split="unseen")
+    refuses(DataError, "split 'unseen' of a has no audio", mel_statistics, [store], split="unseen")
     ragged = voice("d", np.nan)
     foul = write_store(tmp_path / "d", [voice("a", -1), voice("b", -3), voice("c", 5.4), ragged])
     with pytest.warns(UserWarning, match=r"[cd] is left out .* reaches (5\.4|nan)") as warned:
@@ -110,5 +107,4 @@ def test_the_stores_of_a_mixture(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no prepared store of vctk.*prepare_data\.ipynb"):
         open_stores(tmp_path, ["vctk"])
     (tmp_path / "vctk").mkdir()
-    with pytest.raises(DataError, match=r"store\.json missing"):
-        open_stores(tmp_path, ["vctk", "grid"])
+    refuses(DataError, r"store\.json missing", open_stores, tmp_path, ["vctk", "grid"])
