@@ -67,8 +67,7 @@ format: setup
 	$(PY) -m ruff format .
 
 cards: setup
-	$(PY) -c 'from pathlib import Path; from xfavot.data.report import all_cards; Path("DATASETS.md").write_text(all_cards(), encoding="utf-8")'
-	$(PY) -m tools.weights_cards
+	$(PY) -m tools.cards
 
 notebooks: setup
 	$(PY) -m jupytext --sync notebooks/*.py

@@ -43,7 +43,7 @@ import pandas as pd
 import torch
 
 from xfavot import config, training
-from xfavot.data.batches import Samples, open_batches, with_speakers
+from xfavot.data.batches import Batches, Samples, with_speakers
 from xfavot.data.prepare import open_or_make_mini
 from xfavot.image.io import to_bytes
 from xfavot.losses import objective, terms
@@ -86,7 +86,7 @@ progress.line(config.describe(cfg))
 
 # %%
 stores = open_or_make_mini(cfg.data_root, cfg.data.corpora, progress.line)
-batches = open_batches(cfg, stores)
+batches = Batches(cfg, stores)
 cfg = with_speakers(cfg, batches)
 batch = batches.batch(1).to(device_of(cfg.train.device))
 names = ("f", "m", *(name.rpartition("/")[2] for name in batches.speakers))

@@ -78,17 +78,7 @@ progress.line(f"{cfg.dataset}: {', '.join(cfg.corpora)}; {cfg.processes} process
 # ## Preparation
 
 # %%
-stores = prepare.prepare_dataset(
-    cfg.dataset,
-    cfg.originals,
-    cfg.data_root,
-    cfg.processes,
-    cfg.seed,
-    on_log=progress.line,
-    download=cfg.download,
-    speakers=cfg.speakers,
-    voices=cfg.voices,
-)
+stores = prepare.prepare_dataset(cfg, progress.line)
 
 # %% [markdown]
 # ## What was accepted, and what was not

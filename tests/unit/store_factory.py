@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -142,8 +143,11 @@ def tone(pitch_hz: float, seconds: float, rng: np.random.Generator) -> NDArray[n
 
 def make_batches(stores: list[Store], **changes: object) -> Batches:
     """Batches of the factory's stores, small unless told otherwise."""
-    settings = {"split": "train", "image_size": 32, "mel_frames": 24, "batch_size": 8, "seed": 0}
-    return Batches(stores, **(settings | changes))  # type: ignore[arg-type]
+    sizes = {"image_size": 32, "mel_frames": 24, "batch_size": 8, "seed": 0, "augment": False}
+    sizes |= {name: changes.pop(name) for name in sizes.keys() & changes}
+    given = SimpleNamespace(**sizes)  # a run of any size
+    cfg: Any = SimpleNamespace(model=given, train=given, data=given, seed=given.seed)
+    return Batches(cfg, stores, **changes)  # type: ignore[arg-type]
 
 
 def role(batch: Batch, name: str) -> Samples:

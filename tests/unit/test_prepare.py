@@ -32,6 +32,7 @@ from xfavot.errors import DataError
 from xfavot.files import write_whole
 from xfavot.image.io import save_image
 from xfavot.mini.people import SCHEMA
+from xfavot.parameters import Prepare
 
 LANDMARKS = np.array([[70, 80], [100, 80], [85, 95], [73, 110], [97, 110]], np.float32)
 
@@ -182,7 +183,8 @@ def test_a_mixture_is_a_list_of_stores_and_says_who_is_absent(
     lines, scans = list[str](), list[str]()
     scan = prepare_module.scan
     monkeypatch.setattr(prepare_module, "scan", lambda *a: scans.append(a[0]) or scan(*a))
-    stores = prepare_dataset("paper", tmp_path / "in", tmp_path, 0, 0, lines.append)
+    given = {"source": str(tmp_path / "in"), "data_root": str(tmp_path)}
+    stores = prepare_dataset(Prepare(dataset="paper", **given), lines.append, workers=0)
     assert scans == ["grid", "lip2wav", "lrs3", "celeba_hq", "vctk"]  # once each
     assert [store.corpus for store in stores] == ["celeba_hq", "vctk"]
     faces = stores[0]
@@ -197,7 +199,8 @@ def test_a_mixture_is_a_list_of_stores_and_says_who_is_absent(
     assert "speakers: 1 women, 1 men" in text
     assert (html.count("<img"), html.count("<audio")) == (8, 3)
     match = r"nothing to prepare[\s\S]*lrs3[\s\S]*robots\.ox"
-    refuses(DataError, match, prepare_dataset, "lrs3_lip2wav", tmp_path / "in", tmp_path, 0, 0)
+    absent = Prepare(dataset="lrs3_lip2wav", **given)
+    refuses(DataError, match, prepare_dataset, absent, workers=0)
 
 
 def test_mini_makes_its_own_originals_once(tmp_path: Path, monkeypatch: Patch) -> None:
@@ -213,8 +216,9 @@ def test_mini_makes_its_own_originals_once(tmp_path: Path, monkeypatch: Patch) -
         faces = {"bbaf2n_0": {"yaw": 3.0}} if name == "s01" else {}
         return {"hidden": hidden, "voice": {}, "faces": faces}
 
-    def again(seed: int = 5, speakers: int = 2, voices: str = "auto") -> Store:
-        return prepare_dataset("mini", "", tmp_path, 0, seed, speakers=speakers, voices=voices)[0]
+    def again(**changes: Any) -> Store:
+        given = {"data_root": str(tmp_path), "seed": 5, "speakers": 2} | changes
+        return prepare_dataset(Prepare(**given), workers=0)[0]
 
     monkeypatch.setattr(generate, "_in_own_process", small)
     monkeypatch.setattr(generate, "_unpack", lambda *_: None)

@@ -14,10 +14,11 @@ pytest.importorskip("matplotlib")
 
 from tests.conftest import Patch
 from tests.unit.store_factory import make_store
+from tools import cards
 from xfavot.data import report
 from xfavot.data.readers import NOT_NEEDED, NOTED
 from xfavot.data.readers.layouts import READERS
-from xfavot.data.report import all_cards, card, preview, summary
+from xfavot.data.report import card, preview, summary
 from xfavot.data.store import Store
 from xfavot.errors import DataError
 
@@ -96,7 +97,7 @@ def test_faces_are_spread_over_the_speakers(tmp_path: Path, monkeypatch: Patch) 
 
 def test_the_committed_cards_are_complete_and_those_of_the_descriptions() -> None:
     committed = (ROOT / "DATASETS.md").read_text(encoding="utf-8")
-    assert committed == all_cards(), "run make cards"
+    assert committed == cards.datasets(), "run make cards"
     for corpus in READERS:
         for heading in ("Content", "Licence", "How to get it", "Consent", "Bias and limits"):
             body = card(corpus).split(f"**{heading}.** ")[1].split("\n")[0]

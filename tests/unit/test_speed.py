@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import tempfile
 from pathlib import Path
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -79,19 +78,6 @@ def test_files_hold_the_same_voices(tmp_path: Path) -> None:
     torch.testing.assert_close(x[0, 0], long, atol=2e-3, rtol=0.0)
     forth = [*range(11), *range(9, -1, -1), *range(1, 11)]  # 11 frames: forth and back
     torch.testing.assert_close(x[1, 0], short[:, forth], atol=2e-3, rtol=0.0)
-
-
-def test_a_full_step_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-    updater = Mock(side_effect=lambda batch, step: asked.append(step) or {"d": torch.zeros(())})
-    monkeypatch.setattr(speed, "Updater", lambda *given, **named: updater)
-    run = config.resolve(preset="smoke", overrides={"model.speakers": 4})
-    (seconds,) = speed.take_turns(
-        {("", ""): speed.training_step(run)}, rounds=1, wall=True
-    ).values()
-    assert seconds[0] > 0
-    assert asked == [run.train.warmup + 1, run.train.warmup + 2]  # of the whole step
-    assert len(updater.call_args.args[0].roles()) == 6
 
 
 def test_sizes_are_the_published_ones() -> None:

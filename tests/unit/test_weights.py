@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tools.weights_cards import all_cards
+from tools import cards
 from xfavot.audio.vocoder import PUBLISHED
 from xfavot.cli import main
 from xfavot.errors import ConfigError, WeightsError
@@ -44,7 +44,7 @@ def _no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_committed_cards_are_those_of_the_table() -> None:
     committed = (ROOT / "WEIGHTS.md").read_text(encoding="utf-8")
-    assert committed == all_cards(), "run make cards"
+    assert committed == cards.weights(), "run make cards"
 
 
 def test_every_set_is_described() -> None:

@@ -76,13 +76,11 @@ class TrainedVocoder(Vocoder):
 
     shortest = 16  # the reflections of MelGAN need 6 at least
 
-    def __init__(
-        self, network: Any, features: Standardiser, *, name: str, device: str = "cpu", seed: int = 0
-    ) -> None:
+    def __init__(self, network: Any, features: Standardiser, *, name: str, **how: Any) -> None:
         """Move the network to the device; see the class."""
         kind = type(network).__name__
         bands = "multi_band_" if getattr(network, "pqmf", None) is not None else ""
-        super().__init__(name=f"{bands}{GENERATORS[kind]} ({name})", device=device, seed=seed)
+        super().__init__(name=f"{bands}{GENERATORS[kind]} ({name})", **how)
         network.remove_weight_norm()
         self._network = network.eval().requires_grad_(False).to(self.device)
         self._features = features.to(self.device)
@@ -94,14 +92,12 @@ class TrainedVocoder(Vocoder):
             raise ValueError(f"it makes {tuple(made.shape)} samples of 16 frames; {wanted}")
 
     @classmethod
-    def load(
-        cls, path: str | PathLike[str], *, device: str = "cpu", seed: int = 0
-    ) -> TrainedVocoder:
+    def load(cls, path: str | PathLike[str], **how: Any) -> TrainedVocoder:
         """Read a folder as the ParallelWaveGAN project publishes it, or one checkpoint file in it.
 
         Args:
             path: the folder (its checkpoint of the most steps is taken), or the checkpoint file.
-            device, seed: see the class.
+            how: device and seed; see the class.
 
         Raises:
             WeightsError: the package is missing; a file is missing, damaged, or not as expected.
@@ -132,7 +128,7 @@ class TrainedVocoder(Vocoder):
             digest = hashlib.sha256(file.read_bytes()).hexdigest()
             network = _generator(config, _read_state(file))
             name = f"{folder.resolve().name}/{file.name} sha256 {digest[:12]}"
-            return cls(network, features, name=name, device=device, seed=seed)
+            return cls(network, features, name=name, **how)
 
     @cached_property
     def _context(self) -> int:

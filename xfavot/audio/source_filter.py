@@ -11,7 +11,7 @@ import math
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -365,16 +365,9 @@ class SourceFilterVocoder(Vocoder):
 
     shortest, spare = 8, 1  # as torch.stft's reflection needs; one more for the odd samples
 
-    def __init__(
-        self,
-        network: SourceFilterNetwork,
-        *,
-        name: str = NAME,
-        device: str | torch.device = "cpu",
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, network: SourceFilterNetwork, *, name: str = NAME, **how: Any) -> None:
         """Keep the network; see the class."""
-        super().__init__(name=name, device=device, seed=seed)
+        super().__init__(name=name, **how)
         self._network = network.to(self.device).requires_grad_(False).eval()
         self._bank = mel_filterbank(self.device)  # (80, F)
         reach = self._bank.sum(0)  # (F,), 0 outside the bands
@@ -382,15 +375,13 @@ class SourceFilterVocoder(Vocoder):
         self._outside = (reach == 0).float().unsqueeze(1)  # (F, 1)
 
     @classmethod
-    def load(
-        cls, path: str | PathLike[str], *, name: str = "", device: str = "cpu", seed: int = 0
-    ) -> SourceFilterVocoder:
+    def load(cls, path: str | PathLike[str], *, name: str = "", **how: Any) -> SourceFilterVocoder:
         """Read weights that :func:`xfavot.weights.recorded.write` wrote.
 
         Args:
             path: the safetensors file.
             name: what results call it; with the beginning of the file's sha256 if left out.
-            device, seed: see the class.
+            how: device and seed; see the class.
 
         Raises:
             WeightsError: the file is missing, damaged or of another network.
@@ -401,7 +392,7 @@ class SourceFilterVocoder(Vocoder):
             network, _ = recorded.load(path, {NAME: SourceFilterNetwork})
         digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
         name = name or f"{NAME} (sha256 {digest})"
-        return cls(cast(SourceFilterNetwork, network), name=name, device=device, seed=seed)
+        return cls(cast(SourceFilterNetwork, network), name=name, **how)
 
     def find_f0(self, log_mel: Tensor) -> Tensor:
         """Find the pitch that a spectrogram (80, T), log10, is played at: (T,) Hz, 0 unvoiced."""

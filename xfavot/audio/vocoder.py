@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,10 +52,10 @@ class GriffinLim(Vocoder):
 
     shortest = 8  # torch.stft's reflect padding needs more than 1024 samples
 
-    def __init__(self, *, iterations: int = ITERATIONS, seed: int = 0, device: str = "cpu") -> None:
+    def __init__(self, *, iterations: int = ITERATIONS, **how: Any) -> None:
         """Keep the settings; see the class."""
         require(iterations >= 1, "iterations", iterations, "1 or more", f"such as {ITERATIONS}")
-        super().__init__(name="griffin_lim", device=device, seed=seed)
+        super().__init__(name="griffin_lim", **how)
         self.iterations = iterations
 
     def _decode(self, log_mel: Tensor, samples: int) -> Tensor:
@@ -100,10 +101,9 @@ PUBLISHED = tuple(n for n in presets.names("weights") if n.startswith(("vctk_", 
 def vocoder(
     name: str | PathLike[str],
     *,
-    device: str = "cpu",
-    seed: int = 0,
     cache: str | PathLike[str] | None = None,
     download: bool = False,
+    **how: Any,
 ) -> Vocoder:
     """Return a vocoder by its name, or from weights on disk.
 
@@ -131,11 +131,11 @@ def vocoder(
         name: "source_filter", "griffin_lim", one of :data:`PUBLISHED`, a folder (or a checkpoint
             file in it) laid out as that project publishes its models, or a file of weights that
             `notebooks/pretrain.ipynb` trained with `-p network vocoder`.
-        device: where it runs, as torch names it.
-        seed: seed of what the vocoder draws (Griffin-Lim's first phase, Parallel WaveGAN's noise,
-            the source-filter vocoder's noise and first phase).
         cache: folder of the published weights, one folder a name.
         download: fetch published weights that are not in the cache; never done unasked.
+        how: `device`, where it runs, as torch names it; `seed` of what the vocoder draws
+            (Griffin-Lim's first phase, Parallel WaveGAN's noise, the source-filter vocoder's noise
+            and first phase).
 
     Raises:
         ConfigError: no vocoder has this name, and no folder is there.
@@ -144,17 +144,16 @@ def vocoder(
     """
     asked = fspath(name)
     if asked == NAME:
-        return SourceFilterVocoder.load(shipped(NAME), name=NAME, device=device, seed=seed)
+        return SourceFilterVocoder.load(shipped(NAME), name=NAME, **how)
     if asked == "griffin_lim":
-        return GriffinLim(device=device, seed=seed)
+        return GriffinLim(**how)
     if asked in PUBLISHED:
-        folder = fetched.path(asked, cache, download=download)
-        return TrainedVocoder.load(folder, device=device, seed=seed)
+        return TrainedVocoder.load(fetched.path(asked, cache, download=download), **how)
     path = Path(asked).expanduser()
     if path.suffix == ".safetensors":
-        return SourceFilterVocoder.load(path, device=device, seed=seed)
+        return SourceFilterVocoder.load(path, **how)
     if asked and path.exists():
-        return TrainedVocoder.load(path, device=device, seed=seed)
+        return TrainedVocoder.load(path, **how)
     names = (NAME, "griffin_lim", *PUBLISHED)
     raise ConfigError(
         f"vocoder is {asked!r}, neither a name nor weights on disk; {nearest(asked, names)}; "

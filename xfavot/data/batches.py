@@ -249,15 +249,14 @@ class Batches:
     Clips of unknown gender are left out, since every role needs one.
 
     Args:
+        cfg: the run: pixels a side, which divide the stored size; frames of a crop, up to which
+            shorter clips are continued by reflection; rows; the seed, which fixes a batch with the
+            step; whether faces of the train split are flipped and cropped at random.
         stores: the mixture, all with faces of one stored size.
         split: "train", "val" or "unseen".
-        image_size: pixels a side; the stored size divided by a whole number.
-        mel_frames: frames of a crop; shorter clips are continued by reflection.
-        batch_size: rows.
-        seed: with the step, fixes a batch.
+        batch_size: rows, if others than the run's.
         speakers: ids with a code; default, all speakers of the train split with audio, sorted.
         standardiser: mel statistics; default, those of the stores' train split.
-        augment: flip and crop faces at random.
 
     Raises:
         ConfigError: a size that cannot be made from the stored one, or not positive.
@@ -266,21 +265,19 @@ class Batches:
 
     def __init__(
         self,
+        cfg: RunConfig,
         stores: Sequence[Store],
         *,
-        split: str,
-        image_size: int,
-        mel_frames: int,
-        batch_size: int,
-        seed: int,
+        split: str = "train",
+        batch_size: int | None = None,
         speakers: Sequence[str] | None = None,
         standardiser: Standardiser | None = None,
-        augment: bool = False,
     ) -> None:
         """Index the stores; see the class."""
-        self.stores = tuple(stores)
-        self.split, self.seed, self.augment = split, seed, augment
-        self.image_size, self.mel_frames, self.batch_size = image_size, mel_frames, batch_size
+        self.stores, self.split, self.seed = tuple(stores), split, cfg.seed
+        self.image_size, self.mel_frames = cfg.model.image_size, cfg.model.mel_frames
+        self.batch_size = cfg.train.batch_size if batch_size is None else batch_size
+        self.augment = cfg.data.augment and split == "train"
         self.items: tuple[Item, ...] = tuple(item for store in stores for item in store.items)
         self._check_sizes()
         self._owners = [store for store in stores for _ in store.items]
@@ -453,34 +450,14 @@ class Batches:
             )
 
 
-def open_batches(
-    cfg: RunConfig, stores: Sequence[Store], *, split: str = "train", **settings: Any
-) -> Batches:
-    """Batches of a run's training split, or of another one.
-
-    Args:
-        cfg: the run.
-        stores: the mixture.
-        split: "train" has the run's augmentation, others none.
-        settings: of :class:`Batches`, in place of the run's.
-    """
-    given = {
-        "image_size": cfg.model.image_size,
-        "mel_frames": cfg.model.mel_frames,
-        "batch_size": cfg.train.batch_size,
-        "seed": cfg.seed,
-        "augment": cfg.data.augment and split == "train",
-    }
-    return Batches(stores, split=split, **(given | settings))
-
-
 def open_validation(
     cfg: RunConfig, stores: Sequence[Store], train: Batches, say: Callable[[str], None]
 ) -> Batches | None:
     """Batches of the validation split; None, with a word about it, where it is empty."""
-    shared = {"speakers": train.speakers, "standardiser": train.standardiser}
     try:
-        return open_batches(cfg, stores, split="val", **shared)
+        return Batches(
+            cfg, stores, split="val", speakers=train.speakers, standardiser=train.standardiser
+        )
     except DataError as error:
         say(f"WARNING: no validation: {error}")
         return None

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xfavot import fetch, presets
+from xfavot import fetch
 from xfavot.audio.f0 import world_f0
 from xfavot.audio.io import PCM_SCALE, MediaNote, load_waveform
 from xfavot.audio.mel import MEL, log_mel
@@ -47,6 +47,7 @@ from xfavot.image.io import load_frames, load_image, resize_image
 from xfavot.media import MediaError
 from xfavot.mini.generate import generate, speech_of
 from xfavot.mini.people import SCHEMA
+from xfavot.parameters import Prepare
 
 RECORD = "prepare.json"  # beside store.json: how the store was made
 ORIGINALS = "originals"  # below data_root: what the package makes or fetches itself
@@ -501,70 +502,58 @@ def open_or_make_mini(
     if tuple(corpora) == ("mini",) and not (Path(data_root) / "mini" / HEAD).exists():
         if on_log is not None:
             on_log(f"the corpus mini is not in {data_root} yet: drawing and speaking it")
-        return prepare_dataset("mini", "", data_root, os.cpu_count() or 1, 0, on_log)
+        return prepare_dataset(Prepare(data_root=str(data_root)), on_log)
     return open_stores(data_root, corpora, on_log)
 
 
 def prepare_dataset(
-    dataset: str,
-    source: Path | str,
-    data_root: Path | str,
-    workers: int,
-    seed: int,
-    on_log: Log | None = None,
-    *,
-    download: bool = False,
-    speakers: int = 16,
-    voices: str = "auto",
+    cfg: Prepare, on_log: Log | None = None, *, workers: int | None = None
 ) -> list[Store]:
     """Prepare every corpus of a mixture; those that are absent from the source are reported.
 
     Args:
-        dataset: one of `presets/datasets`.
-        source: folder of originals; may be empty for `mini`, which makes its own.
-        data_root, workers: as in `prepare`.
-        seed: of the splits.
+        cfg: what is prepared, of which originals, and where.
         on_log: receives plain lines of progress.
-        download: first fetch into `source` what the owners let anyone download.
-        speakers, voices: people in `mini`, if it is made, and who speaks; see
-            :func:`xfavot.mini.generate.speech_of`.
+        workers: processes; 0 works in this one. The configuration's if left out.
 
     Returns:
         The stores that are ready, in the order of the mixture.
 
     Raises:
-        ConfigError: no such dataset.
         DataError: no corpus of the mixture could be prepared, one that is present fails, or a
             download fails.
     """
     log: Log = on_log or (lambda line: None)
     stores: list[Store] = []
     missing: list[str] = []
-    places = (Path(source), Path(source) / "mini") if str(source) else ()
+    source, seed, workers = cfg.originals, cfg.seed, cfg.processes if workers is None else workers
+    places = (Path(source), Path(source) / "mini") if source else ()
     given = any((place / "factors.json").is_file() for place in places)  # somebody's own `mini`
-    for corpus in presets.load("datasets", dataset)["corpora"]:
-        wanted, folder = asked_for(corpus, seed), source
+    for corpus in cfg.corpora:
+        wanted, folder = asked_for(corpus, seed), Path(source)
         if corpus == "mini" and not given:
-            speech = speech_of(voices, speakers=speakers, seed=seed)
-            wanted |= {"speakers": speakers, "speech": speech}
+            speech = speech_of(cfg.voices, speakers=cfg.speakers, seed=seed)
+            wanted |= {"speakers": cfg.speakers, "speech": speech}
             # the originals are the package's own: a finished store does not need them again
-            if store := existing(Path(data_root) / corpus, wanted):
+            if store := existing(Path(cfg.data_root) / corpus, wanted):
                 log(f"mini: {store.path} is ready ({len(store.items)} items); nothing to do")
                 stores.append(store)
                 continue
-            folder = Path(data_root) / ORIGINALS / corpus
-            size = {"speakers": speakers, "seed": seed, "workers": max(workers, 1)}
-            generate(folder, **size, voices=voices, on_log=log)
-        if download and corpora.describe(corpus).download:
+            folder = Path(cfg.data_root) / ORIGINALS / corpus
+            size = {"speakers": cfg.speakers, "seed": seed, "workers": max(workers, 1)}
+            generate(folder, **size, voices=cfg.voices, on_log=log)
+        if cfg.download and corpora.describe(corpus).download:
             corpora.download(corpus, source, on_log=log)
         try:
             plan = scan(corpus, folder, seed)
         except DataError as error:
-            missing.append(f"MISSING from {dataset}: {corpus}: {error}\n{corpora.offer(corpus)}")
+            missing.append(
+                f"MISSING from {cfg.dataset}: {corpus}: {error}\n{corpora.offer(corpus)}"
+            )
         else:
-            stores.append(prepare(plan, wanted, data_root, workers, log))
+            stores.append(prepare(plan, wanted, cfg.data_root, workers, log))
     if not stores:
-        raise DataError(f"dataset {dataset!r}: nothing to prepare.\n" + "\n".join(missing))
+        raise DataError(f"dataset {cfg.dataset!r}: nothing to prepare.\n" + "\n".join(missing))
     for line in missing:
         log(line)
     return stores

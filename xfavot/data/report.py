@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from xfavot.audio.mel import MEL
 from xfavot.data.corpora import describe
 from xfavot.data.readers import NOT_REJECTED, NOTED
-from xfavot.data.readers.layouts import READERS
 from xfavot.data.store import QUARANTINE, SPLITS, Item, Store
 from xfavot.errors import DataError
 from xfavot.files import write_whole
@@ -35,12 +34,6 @@ PITCH_CLIPS = 2000  # whose pitch is read for the page
 LAST_PERCENTILE = 99.0  # the last bar holds what lies beyond
 MODALITIES = {"av": "face and voice", "audio": "voice", "image": "face"}
 WORDS = {"f": "female", "m": "male", "": "gender unknown"}
-_INTRO = """# Datasets
-
-One card a corpus. Nothing of a corpus is part of this repository; `mini` is made by the package.
-Preparing a corpus writes its card again, with the counts of what was found, into the store. This
-file is written by `make cards`.
-"""
 
 
 def _render(template: str, **values: object) -> str:
@@ -157,11 +150,6 @@ def card(corpus: str, store: Store | None = None) -> str:
     """
     facts = _facts(store) if store else {"store": None}
     return _render("card.md", known=describe(corpus), **facts)
-
-
-def all_cards() -> str:
-    """Join the cards of all corpora, as `DATASETS.md` holds them."""
-    return "\n".join([_INTRO, *(card(corpus) for corpus in READERS)])
 
 
 # Charts, faces to look at, voices to listen to

@@ -24,7 +24,7 @@ from xfavot.convert.converter import ALIGNED_PIXELS, read_face
 from xfavot.errors import require_shape
 from xfavot.evaluation.images import Compared, preservation
 from xfavot.evaluation.manifest import Faces, Output
-from xfavot.evaluation.rows import Row
+from xfavot.evaluation.rows import DEFINITIONS, Row
 from xfavot.image.io import to_float
 from xfavot.weights import shipped
 
@@ -132,12 +132,6 @@ class FaceEncoder(nn.Module):
 
 
 NEAR, SOURCE, NEARER = "face_similarity", "face_similarity_to_source", "face_nearer_reference"
-IDENTITY_DEFINITIONS = {
-    SOURCE: "cosine of dlib's face network, output and source",
-    NEAR: "cosine of dlib's face network, output and reference",
-    NEARER: "share of outputs that are nearer to their reference than to their source by dlib's "
-    "face network",
-}
 
 
 def identity(group: Faces, encoder: FaceEncoder, *, seed: int) -> list[Row]:
@@ -158,7 +152,7 @@ def identity(group: Faces, encoder: FaceEncoder, *, seed: int) -> list[Row]:
         except Exception as error:  # of one file: its reason, and the next one
             rows.append(group.missing(NEAR, error, 1))
     for metric in values:
-        cells = {"metric": metric, "definition": IDENTITY_DEFINITIONS[metric]}
+        cells = {"metric": metric, "definition": DEFINITIONS["face_identity"][metric]}
         rows += group.average(values[metric], seed=seed, **cells)
 
     @torch.no_grad()
@@ -167,7 +161,7 @@ def identity(group: Faces, encoder: FaceEncoder, *, seed: int) -> list[Row]:
         return chain.from_iterable(map(_compared, *vectors))
 
     if not group.outputs:
-        rows += preservation(group, seed=seed, compare=compare, definitions=IDENTITY_DEFINITIONS)
+        rows += preservation(group, seed=seed, compare=compare, family="face_identity")
     return rows
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -27,7 +27,7 @@ from torch.nn import functional
 from xfavot.errors import DataError, ShapeError, WeightsError
 from xfavot.evaluation import external
 from xfavot.evaluation.manifest import Faces
-from xfavot.evaluation.rows import Array, Row, ratio, with_means
+from xfavot.evaluation.rows import DEFINITIONS, Array, Row, ratio, with_means
 from xfavot.image import io
 from xfavot.image.align import detect
 from xfavot.weights import fetched
@@ -55,11 +55,6 @@ def _row(faces: Faces, metric: str, definition: str, direction: str, **known: An
 
 
 FID_STARGAN_V2, PYTORCH_FID = "fid_stargan_v2", "fid_pytorch"
-FID_DEFINITIONS = {
-    FID_STARGAN_V2: "FID as StarGAN v2 computes it: torchvision's Inception v3, 8 bits, Pillow's "
-    "bilinear filter to the model's size and to 299",
-    PYTORCH_FID: "FID as pytorch-fid computes it: TensorFlow's Inception of 2015-12-05",
-}
 SIDE = 299  # pixels
 FEATURES = 2048
 FEWEST_IMAGES = 2  # that have a covariance
@@ -168,7 +163,7 @@ def trained_extractor(metric: str, image_size: int, device: Device = "cpu") -> E
     network.fc = nn.Identity()
     known: dict[str, Any] = {"fingerprint": f"{digest(network)} {image_size}", "device": device}
     known["prepare"] = partial(prepare, image_size=image_size)
-    return Extractor(metric, FID_DEFINITIONS[metric], network.to(device), **known)
+    return Extractor(metric, DEFINITIONS["fid"][metric], network.to(device), **known)
 
 
 FID_WEIGHTS: dict[str, tuple[str, Callable[[], nn.Module], Callable[..., Tensor]]] = {
@@ -217,11 +212,6 @@ def fid(faces: Faces, extractors: Sequence[Extractor], *, seed: int) -> list[Row
 
 
 LPIPS_STARGAN_V2, ALEX = "lpips_stargan_v2", "lpips_alex"
-LPIPS_DEFINITIONS = {
-    LPIPS_STARGAN_V2: "LPIPS as StarGAN v2 computes it: AlexNet, all pairs of a source's outputs, "
-    "mean over batches",
-    ALEX: "LPIPS v0.1 with AlexNet, 8 bits, all pairs of a source's outputs, mean over sources",
-}
 KEYS = {LPIPS_STARGAN_V2: "lpips_weights.{}.main.1.weight", ALEX: "lin{}.model.1.weight"}
 CHANNELS = (64, 192, 384, 256, 256)  # of AlexNet's five maps
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of RGB in [-1, 1]
@@ -321,7 +311,7 @@ def trained_lpips(metric: str, _: int = 0, device: Device = "cpu") -> LPIPS:
         network = external.package("torchvision.models").alexnet(weights=None)
     network.load_state_dict(external.read_state(path, expected=network.state_dict()), assign=True)
     layers = network.eval().features[:-1].to(device)  # the last pooling leads to no map
-    return LPIPS(metric, layers, learnt, LPIPS_DEFINITIONS[metric], device=device)
+    return LPIPS(metric, layers, learnt, DEFINITIONS["lpips"][metric], device=device)
 
 
 def lpips(faces: Faces, distances: Sequence[LPIPS], *, seed: int) -> list[Row]:
@@ -375,7 +365,7 @@ def networks(
     """
     loaded: list[Any] = []
     missing, load = {}, trained_extractor if family == "fid" else trained_lpips
-    for metric in FID_DEFINITIONS if family == "fid" else LPIPS_DEFINITIONS:
+    for metric in DEFINITIONS[family]:
         try:
             loaded.append(load(metric, image_size, device))
         except WeightsError as error:
@@ -419,13 +409,6 @@ def of_classifier(family: str, classifier: Any, label: str, *, device: Device) -
 
 
 POSE, CONTOUR, FOUND = ("pose_error", "contour_f", "face_found")
-KEPT_DEFINITIONS = {
-    POSE: "mean difference of yaw and pitch of output and source, by five landmarks (MTCNN), in "
-    "distances of the eyes and of eyes to mouth; chance: against another source",
-    CONTOUR: "boundary F-measure of Canny's edges of output and source, within 0.8 % of the "
-    "diagonal; chance: against another source",
-    FOUND: "share of outputs in which MTCNN finds a face",
-}
 LEAST_PIXELS = 128  # a side; smaller pictures are enlarged for the detector
 CANNY, BLUR = (50.0, 150.0), 1.0  # thresholds on 8 bits; sigma in pixels at 128
 TOLERANCE = 0.008  # of the diagonal, as in DAVIS (Perazzi et al. 2016)
@@ -515,7 +498,7 @@ def preservation(
     *,
     seed: int,
     compare: Callable[..., Compared] = kept,
-    definitions: Mapping[str, str] = KEPT_DEFINITIONS,
+    family: str = "preservation",
 ) -> list[Row]:
     """Measure what outputs keep of their sources, or whom they show.
 
@@ -523,19 +506,19 @@ def preservation(
         faces: the group; without pairs of source and output it has no rows.
         seed: of the bootstrap over outputs.
         compare: takes what :class:`Faces` pairs and yields values.
-        definitions: of the metrics, in the order of the rows.
+        family: of the metrics in :data:`DEFINITIONS`.
 
     Raises:
         DataError: the detector is not installed.
     """
-    rows: dict[str, list[Row]] = {metric: [] for metric in definitions}
+    rows: dict[str, list[Row]] = {metric: [] for metric in DEFINITIONS[family]}
     for direction in faces.directions if faces.pairs else ():
         assert faces.pairs is not None
         found: dict[tuple[str, bool], list[float]] = defaultdict(list)
         for block in faces.pairs(direction):
             for metric, chance, value in compare(*block):
                 found[metric, chance].append(value)
-        for metric, text in definitions.items():
+        for metric, text in DEFINITIONS[family].items():
             if values := found[metric, False]:
                 samples = [(value, 1.0, str(n)) for n, value in enumerate(values)]
                 known = ratio(samples, seed=seed)

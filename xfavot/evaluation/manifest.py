@@ -28,7 +28,7 @@ from torch import Tensor
 from xfavot.convert import Task
 from xfavot.convert.converter import read_voice
 from xfavot.errors import DataError, XFaVoTError
-from xfavot.evaluation.rows import Row, ratio
+from xfavot.evaluation.rows import DEFINITIONS, Row, ratio
 from xfavot.image.io import load_image, resize_image
 from xfavot.strict import nearest
 
@@ -48,10 +48,6 @@ OF_SOURCES = ("nisqa", "nisqa_tts", "word_error", "content_character_error")
 MOST_UTTERANCES = 10  # of a person
 EVERYTHING = "all"  # a metric: none of them could be measured
 UNUSABLE = "unusable_outputs"  # metric: share of a group's outputs that cannot be used
-UNUSABLE_DEFINITIONS = {
-    "face": "share of outputs that cannot be read as images",
-    "voice": "share of outputs that cannot be read, are silent, not finite or shorter than 0.1 s",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +160,7 @@ class Group:
         if self.metrics or not self.outputs:
             return []
         shares = {one: (float(one.output in self.failures), 1.0) for one in self.outputs}
-        text = UNUSABLE_DEFINITIONS[self.outputs[0].task.output]
+        text = DEFINITIONS[UNUSABLE][self.outputs[0].task.output]
         rows = self.average(shares, seed=seed, metric=UNUSABLE, definition=text)
         reasons = Counter(self.failures.values())
         return rows + [self.missing(EVERYTHING, reason, n) for reason, n in reasons.items()]

@@ -36,7 +36,7 @@ from xfavot.evaluation.classifiers import Classifiers, People, classifiers_of
 from xfavot.evaluation.conversions import SPLIT_OF, Study
 from xfavot.evaluation.manifest import EVERYTHING, UNUSABLE, Faces, Group, Voices, reason_of
 from xfavot.evaluation.matching import pair_rows
-from xfavot.evaluation.rows import Row, csv_text, markdown_table, write_tables, writing
+from xfavot.evaluation.rows import DEFINITIONS, Row, csv_text, markdown_table, write_tables, writing
 from xfavot.evaluation.voice_networks import NISQA, NISQA_TTS
 from xfavot.fetch import checksum_of
 from xfavot.parameters import Evaluate
@@ -49,10 +49,7 @@ Scorer = Callable[[Any], list[Row]]
 NO_VERIFIER = "no verifier was given; expected a checkpoint, whose encoders say what fits; name one"
 FACE_FAMILIES = ("fid", "lpips", "preservation", "face_identity")
 NAMES: Mapping[str, Sequence[str]] = {  # of metrics that go missing where it is not the family's
-    "fid": tuple(images.FID_DEFINITIONS),
-    "lpips": tuple(images.LPIPS_DEFINITIONS),
-    "preservation": tuple(images.KEPT_DEFINITIONS),
-    "face_identity": tuple(face_encoder.IDENTITY_DEFINITIONS),
+    **{family: tuple(DEFINITIONS[family]) for family in FACE_FAMILIES},
     "nisqa": (NISQA, NISQA_TTS),
     "f0": (voices.VOICING,),
     "content": (voices.CHARACTERS,),

@@ -13,10 +13,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from xfavot import presets
 from xfavot.errors import DataError
 from xfavot.files import write_whole
 
 COLUMNS = ("task", "guidance", "metric", "value", "n", "chance", "judge", "goal", "met")
+_FILE = Path(__file__).with_name("definitions.yaml")
+DEFINITIONS: dict[str, dict[str, str]] = presets.parse(_FILE.read_text("utf-8"), _FILE.name)
 AT_LEAST, AT_MOST = ">=", "<="
 LEVEL = 0.95  # of an interval
 DRAWS = 1000
@@ -26,18 +29,7 @@ Row = dict[str, Any]
 Array = NDArray[np.float64]
 
 
-def row(
-    task: str,
-    guidance: str,
-    metric: str,
-    value: float,
-    n: int,
-    *,
-    chance: float | None = None,
-    judge: float | None = None,
-    goal: float | None = None,
-    sense: str = AT_LEAST,
-) -> Row:
+def row(task: str, guidance: str, metric: str, value: float, n: int, **known: Any) -> Row:
     """Make one row of what was learnt.
 
     Args:
@@ -46,10 +38,9 @@ def row(
         metric: name of the measure.
         value: the figure.
         n: samples, pairs or queries behind it.
-        chance: what blind guessing gives.
-        judge: the classifier's own figure on real samples not trained on.
-        goal: what is asked; None for information.
-        sense: ">=" or "<=", how value and goal are compared.
+        known: where it applies, `chance`, what blind guessing gives; `judge`, the classifier's own
+            figure on real samples not trained on; `goal`, what is asked, and `sense`, ">=" or "<=",
+            how value and goal are compared.
 
     Raises:
         DataError: the value is not finite.
@@ -59,10 +50,11 @@ def row(
             f"evaluation: {metric} of {task} is {value} over {n} samples; expected a finite "
             "number; check that the checkpoint's outputs are finite"
         )
+    goal, sense = known.get("goal"), known.pop("sense", AT_LEAST)
     met = None if goal is None else (value >= goal if sense == AT_LEAST else value <= goal)
-    aim = None if goal is None else f"{sense} {goal:g}"
-    values = (task, guidance, metric, value, n, chance, judge, aim, met)
-    return dict(zip(COLUMNS, values, strict=True))
+    known["goal"] = None if goal is None else f"{sense} {goal:g}"
+    measured = {"task": task, "guidance": guidance, "metric": metric, "value": value, "n": n}
+    return {**dict.fromkeys(COLUMNS), **measured, **known, "met": met}
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:

@@ -26,15 +26,10 @@ from xfavot.audio.mel import MEL, Standardiser, mel_filterbank, stft
 from xfavot.audio.parallel_wavegan import untrained
 from xfavot.audio.vocoder import DEFAULT, Vocoder, vocoder
 from xfavot.config import RunConfig
-from xfavot.data.batches import Batch, Batches, Samples, open_batches, reflected
+from xfavot.data.batches import Batches, reflected
 from xfavot.data.store import Item, Store
 from xfavot.errors import WeightsError, import_optional
 from xfavot.image.io import to_float
-from xfavot.models import device_of
-from xfavot.models.content import ContentNetwork
-from xfavot.models.f0 import F0Network
-from xfavot.models.xfavot import XFaVoT
-from xfavot.training.step import Networks, Updater, place
 
 JPEG_PIXELS = (1024, 256, 128)
 JPEG_QUALITY = 95
@@ -97,7 +92,7 @@ def loader(stores: Sequence[Store], cfg: RunConfig, *, rounds: int = 5) -> dict[
     with tempfile.TemporaryDirectory() as folder:
         for task, augment in ((shape, False), (f"{shape}, augmented", True)):
             data = dataclasses.replace(cfg.data, augment=augment)
-            batches = open_batches(dataclasses.replace(cfg, data=data), stores)
+            batches = Batches(dataclasses.replace(cfg, data=data), stores)
             calls[STORE, task] = partial(_draw, batches, itertools.count())
             calls[FLOATS, task] = partial(_draw, batches, itertools.count(), "cpu")
             if not augment:
@@ -182,33 +177,6 @@ def load_voices(
         first = int(rng.integers(mel.shape[1] - frames + 1))
         x.append(standardiser.standardise(mel[:, first : first + frames]))
     return torch.stack(x).unsqueeze(1)
-
-
-def training_step(cfg: RunConfig) -> Call:
-    """Make a call that takes a full step of a configuration on random faces and mels.
-
-    Args:
-        cfg: the run; ``model.speakers`` has to be over 0.
-
-    Returns:
-        The call, which waits for all values; its first step makes the optimisers' state. All style
-        sources that the configuration uses are in it.
-    """
-    device, m, count = device_of(cfg.train.device), cfg.model, cfg.train.batch_size
-    torch.manual_seed(cfg.seed)
-    content = ContentNetwork.from_config(m)
-    nets = Networks(XFaVoT(m), F0Network.from_config(m), content, Standardiser.neutral())
-    updater = Updater(place(nets, device), cfg, guidances=("z", "i", "a"), outputs="ia")
-    code = torch.arange(count)  # a speaker a row, women and men in turn
-    shapes = {"image": (3, m.image_size, m.image_size), "audio": (1, m.mel_bins, m.mel_frames)}
-    samples = {
-        f"{role}_{side}": Samples(torch.randn(count, *shape), code % 2, code, code)
-        for side, shape in shapes.items()
-        for role in ("source", "ref", "ref2")
-    }
-    batch = Batch(**samples, paired=torch.ones(count, dtype=torch.bool)).to(device)
-    steps = itertools.count(cfg.train.warmup + 1)
-    return lambda: [float(value) for value in updater(batch, next(steps)).values()]
 
 
 def vocoders(on_log: Callable[[str], None]) -> dict[What, Vocoder]:

@@ -32,7 +32,7 @@ from xfavot.data.store import GENDERS, Store
 from xfavot.errors import DataError, WeightsError
 from xfavot.evaluation import voice_networks as networks
 from xfavot.evaluation.manifest import Output, Voices
-from xfavot.evaluation.rows import Row
+from xfavot.evaluation.rows import DEFINITIONS, Row
 from xfavot.evaluation.voice_networks import ESPNET, NISQA, NISQA_TTS, SPHINX_GRID, Vector, Wave
 from xfavot.training import speech
 
@@ -45,30 +45,11 @@ CORRELATION, VOICING, GENDER = "f0_correlation", "voicing_agreement", "gender_ag
 CHARACTERS, LIKENESS = "content_character_error", "content_likeness"
 MEAN, SPREAD = "_over_shifts", "_spread_of_shifts"  # end names of NISQA's metrics
 SHIFTS_MS = (0, 10, 20, 30)  # left out at the beginning, since NISQA's score depends on it
-SHIFTED = "over the clip without its first 0, 10, 20 and 30 ms"
-DEFINITIONS = {
-    SIMILARITY: "SpkSim: cosine of Resemblyzer's utterance embeddings, every voice at -30 dBFS "
-    "first",
-    WER: "errors over words of the transcripts (jiwer), NFKC, lower case, no punctuation",
-    CER: "errors over characters of the transcripts, spaces included (jiwer), same normalisation",
-    CORRELATION: "correlation of log F0 (WORLD) of source and output, frames voiced in both",
-    VOICING: "share of frames of source and output that WORLD calls alike, voiced or unvoiced",
-    GENDER: "share of outputs whose median F0 (WORLD) lies on the side of 165 Hz of the reference",
-    CHARACTERS: "errors over characters of the transcripts, heard by the content network for mini",
-    LIKENESS: "cosine of the content network's features of source and output; for mini",
-}
-for _metric, _file in (
-    (NISQA, "NISQA v2.0 (nisqa.tar)"),
-    (NISQA_TTS, "NISQA-TTS v1.0 (nisqa_tts.tar)"),
-):
-    _text = f"{_file}, at {MEL.sample_rate} Hz without resampling"
-    DEFINITIONS |= {_metric: _text, _metric + MEAN: f"{_text}; mean {SHIFTED}"}
-    DEFINITIONS |= {_metric + SPREAD: f"{_text}; standard deviation {SHIFTED}"}
 
 
 def definition(metric: str, recogniser: str) -> str:
     """Say what a metric of voices is."""
-    text = DEFINITIONS.get(metric, DEFINITIONS[NISQA])  # NISQA's dimensions
+    text = DEFINITIONS["voices"].get(metric, DEFINITIONS["voices"][NISQA])  # NISQA's dimensions
     return f"{text}; heard by {recogniser}" if metric in (WER, CER) else text
 
 

@@ -103,21 +103,20 @@ def tier_of(cfg: Asked, presets: Sequence[str]) -> str:
 
 
 def origin_of(
-    cfg: Asked,
-    systems: Systems,
-    stores: Sequence[Store],
-    *,
-    began: datetime,
-    split: str,
-    notebook: str,
+    cfg: Asked, systems: Systems, stores: Sequence[Store], began: datetime, **place: str
 ) -> Provenance:
-    """Where what models make comes from; the first one is that of the figures."""
+    """Where what models make comes from; the first one is that of the figures.
+
+    Args:
+        cfg, systems, stores: the study, its models and its data.
+        began, place: the beginning, split and notebook; see :func:`xfavot.report.collect`.
+    """
     digests = {f"model {name}": weights_digest(one.model.path) for name, one in systems.items()}
     first = next(iter(systems.values()), None)
     run = first.config if first else config.resolve(dataset=cfg.dataset, seed=cfg.seed)
     trained = {"step": first.step, "sha256": next(iter(digests.values()))} if first else None
     tier = tier_of(cfg, [one.config.preset for one in systems.values()])
-    about = collect(began, run, tier=tier, stores=stores, split=split, notebook=notebook)
+    about = collect(began, run, tier=tier, stores=stores, **place)
     asked = {"seeds": [cfg.seed], "dataset": cfg.dataset}  # not what the model was trained with
     return {**about, **asked, "weights": digests, "checkpoint": trained}
 

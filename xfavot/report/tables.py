@@ -34,29 +34,22 @@ Cell = tuple[str, str, str]  # system, task, metric; an empty task is any
 
 # What others have printed: `published.csv`, the only place where published numbers stand
 
-SYSTEMS = {  # configuration or baseline: its name in the tables
-    "xfavot": "XFaVoT",
-    "joint": "joint training",
-    "joint_xm": "joint training, L_xm",
-    "dual_no_xm": "XFaVoT without L_xm",
-    "starganv2": "StarGANv2",
-    "starganv2vc_oneshot": "StarGANv2-VC, one-shot",
-    "sgsim": "SGSIM",
-    "adain_vc": "AdaIN-VC",
-    "fragment_vc": "Fragment-VC",
-    "adain_cvc": "AdaIN-CVC",
-    "ground_truth": "ground truth",
-}
-BASELINES = ("sgsim", "adain_vc", "fragment_vc", "adain_cvc")
-ABLATIONS = ("joint", "joint_xm", "dual_no_xm", "starganv2vc_oneshot")
+
+def _shipped(name: str) -> list[Row]:
+    """The rows of a CSV file that lies beside this module."""
+    return from_csv(resources.files("xfavot.report").joinpath(name).read_text("utf-8"))
+
+
+_LISTED = _shipped("systems.csv")  # configurations and baselines, with their names in the tables
+SYSTEMS: dict[str, str] = {row["system"]: row["name"] for row in _LISTED}
+BASELINES, ABLATIONS = (
+    [row["system"] for row in _LISTED if row["kind"] == kind] for kind in ("baseline", "ablation")
+)
 PAPER_NAME = "arXiv 2302.13838"
 
 
 PUBLISHED: tuple[Row, ...] = tuple(
-    {**row, "task": row["task"] or ""}
-    for row in from_csv(
-        resources.files("xfavot.report").joinpath("published.csv").read_text("utf-8")
-    )
+    {**row, "task": row["task"] or ""} for row in _shipped("published.csv")
 )
 """The cells in the paper's order; ``value`` is ``None`` where it is lost or not printed.
 

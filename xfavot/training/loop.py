@@ -28,7 +28,7 @@ from torch import Tensor
 from xfavot.audio import vocoder as vocoders
 from xfavot.audio.io import save_waveform
 from xfavot.config import NETWORKS, RunConfig, config_id, to_dict
-from xfavot.data.batches import Batch, Batches, open_batches, open_validation, with_speakers
+from xfavot.data.batches import Batch, Batches, open_validation, with_speakers
 from xfavot.data.prepare import open_or_make_mini
 from xfavot.data.store import Store
 from xfavot.errors import CheckpointError, DataError, TrainingError
@@ -121,7 +121,7 @@ class Session:
             )
         self.device = device_of(cfg.train.device)
         stores = open_or_make_mini(cfg.data_root, cfg.data.corpora, self._say)
-        self.batches = open_batches(cfg, stores)
+        self.batches = Batches(cfg, stores)
         cfg = with_speakers(cfg, self.batches)
         if resume == "auto":
             start = checkpoint.to_resume(cfg, named="" if named == cfg.name else named)
@@ -153,7 +153,7 @@ class Session:
         stack.callback(self.events.close)
         scored = [(r["val/total"], int(r["step"])) for r in self.metrics() if "val/total" in r]
         self.best = min(scored, default=(math.inf, 0))  # lowest on validation batches, its step
-        self.warmup_batches = open_batches(cfg, stores, batch_size=cfg.train.warmup_batch_size)
+        self.warmup_batches = Batches(cfg, stores, batch_size=cfg.train.warmup_batch_size)
         self.validation = open_validation(cfg, stores, self.batches, self._say)
         self.started, self.last_line = (0.0, self.step), 0.0  # clock, step; clock
         self._say(f"run {run}: from step {self.step} to {cfg.train.steps} on {self.device}")

@@ -1,19 +1,27 @@
-"""Write `WEIGHTS.md`, the cards of the weights that the package does not ship.
+"""Write `DATASETS.md` and `WEIGHTS.md`: cards of the corpora, and of weights that are not shipped.
 
-python -m tools.weights_cards
+python -m tools.cards
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from xfavot.data.readers.layouts import READERS
+from xfavot.data.report import card
 from xfavot.weights.fetched import Weights, describe, names
 
-INTRODUCTION = Path(__file__).with_name("weights_introduction.md")
+HERE = Path(__file__).parent
 
 
-def all_cards() -> str:
-    """Return the text: a table of all sets, then a card for each."""
+def datasets() -> str:
+    """Return the text of `DATASETS.md`: a card for each corpus."""
+    introduction = (HERE / "datasets_introduction.md").read_text(encoding="utf-8")
+    return "\n".join([introduction, *map(card, READERS)])
+
+
+def weights() -> str:
+    """Return the text of `WEIGHTS.md`: a table of all sets, then a card for each."""
     every = [describe(name) for name in names()]
     rows = [
         f"| [{known.name}](#{known.name.replace('.', '')}) | {known.size_words} | "
@@ -21,7 +29,7 @@ def all_cards() -> str:
         for known in every
     ]
     table = ["| name | size | checked against | licence |", "| --- | --- | --- | --- |", *rows]
-    introduction = INTRODUCTION.read_text(encoding="utf-8")
+    introduction = (HERE / "weights_introduction.md").read_text(encoding="utf-8")
     return "\n".join([introduction, *table, "", *map(_card, every)])
 
 
@@ -45,4 +53,5 @@ def _card(known: Weights) -> str:
 
 
 if __name__ == "__main__":
-    Path("WEIGHTS.md").write_text(all_cards(), encoding="utf-8")
+    Path("DATASETS.md").write_text(datasets(), encoding="utf-8")
+    Path("WEIGHTS.md").write_text(weights(), encoding="utf-8")
