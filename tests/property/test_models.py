@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -15,21 +16,9 @@ from xfavot.config import ModelConfig
 from xfavot.errors import ShapeError
 from xfavot.models.xfavot import XFaVoT
 
-SMALL = ModelConfig(
-    image_size=32,
-    image_width=4,
-    image_max_width=8,
-    image_levels=2,
-    mel_frames=96,
-    audio_width=4,
-    audio_max_width=8,
-    style_dim=5,
-    latent_dim=3,
-    mapping_width=16,
-    speakers=4,
-    f0_width=2,
-    f0_channels=3,
-)
+SIZES: Any = dict(image_size=32, image_width=4, image_max_width=8, image_levels=2, mel_frames=96)
+SIZES |= dict(audio_width=4, audio_max_width=8, style_dim=5, latent_dim=3, mapping_width=16)
+SMALL = ModelConfig(**SIZES, speakers=4, f0_width=2, f0_channels=3)
 NAMES = ("G_I", "G_A", "E_I", "E_A", "D_I", "D_A", "C_A", "M")
 few = settings(max_examples=8, deadline=None)
 
@@ -78,12 +67,6 @@ def test_any_size_that_the_strides_divide(
     assert [g.shape for g in nets.C_A(x)] == [(2, 2), (2, 4)]
 
 
-@pytest.mark.parametrize("size", [16, 64])
-def test_modules_are_built_for_other_image_sizes(size: int) -> None:
-    net = XFaVoT(replace(SMALL, image_size=size, style_norm=True)).E_I
-    assert net(torch.randn(2, 3, size, size), torch.tensor([0, 1])).shape == (2, 5)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_samples_do_not_see_each_other(nets: XFaVoT, name: str) -> None:
     net, args = getattr(nets, name), inputs(name, 5)
@@ -108,14 +91,6 @@ def test_gradients_reach_every_parameter_and_every_input(decoder: str, norm: boo
         silent = [key for key, p in net.named_parameters() if p.grad is None or not p.grad.any()]
         assert silent == [], f"{name}: {silent}"
         assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in leaves)
-
-
-def test_only_the_heads_asked_for_get_a_gradient(nets: XFaVoT) -> None:
-    nets.zero_grad()
-    nets.M(torch.randn(3, 3), torch.tensor([1, 4, 1])).sum().backward()
-    used = [nets.M.heads[-1].bias.grad[k].any().item() for k in range(6)]
-    assert used == [False, True, False, False, True, False]
-    assert not any(head.weight.grad[[0, 2, 3, 5]].any() for head in nets.M.heads)
 
 
 def test_mapping_network_equals_its_heads_one_by_one(nets: XFaVoT) -> None:
@@ -143,24 +118,19 @@ def test_each_sample_uses_its_own_head(nets: XFaVoT, name: str) -> None:
 @pytest.mark.parametrize("name", ["D_I", "D_A"])
 def test_gradient_penalty_can_be_differentiated(name: str, norm: bool) -> None:
     torch.manual_seed(0)
-    built = XFaVoT(replace(SMALL, style_norm=norm)).double()
-    net = getattr(built, name)
+    net = getattr(XFaVoT(replace(SMALL, style_norm=norm)).double(), name)
     x, domain = inputs(name, 2)
-    x = x.double().requires_grad_()
+    x, weight = x.double().requires_grad_(), net.trunk[1].conv1.weight
 
-    def penalty() -> Tensor:
-        (slope,) = torch.autograd.grad(net(x, domain).sum(), x, create_graph=True)
+    def penalty(change: Tensor) -> Tensor:
+        moved = {"trunk.1.conv1.weight": weight.index_put(place, weight[place] + change)}
+        logits = torch.func.functional_call(net, moved, (x, domain))
+        (slope,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
         return slope.pow(2).sum()
 
-    weight, place, step = net.trunk[1].conv1.weight, (0, 1, 2, 1), 1e-6
-    (analytic,) = torch.autograd.grad(penalty(), weight)
-    found = []
-    for change in (step, -2 * step):
-        with torch.no_grad():
-            weight[place] += change
-        found.append(penalty().item())
-    numeric = (found[0] - found[1]) / (2 * step)
-    assert analytic[place].item() == pytest.approx(numeric, rel=1e-4)
+    place = tuple(torch.tensor([n]) for n in (0, 1, 2, 1))
+    change = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(penalty, change, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)

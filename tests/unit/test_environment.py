@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from packaging.requirements import Requirement
 
 import xfavot
 
@@ -29,14 +30,8 @@ EXTRAS = PROJECT["optional-dependencies"]
 ENVIRONMENT: dict[str, Any] = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
 
 
-def requirements() -> list[str]:
-    wanted = [*PROJECT["dependencies"], *(r for n, e in EXTRAS.items() if n != "all" for r in e)]
-    return [r for r in wanted if canonical(r) != "setuptools"]  # conda's own section has that one
-
-
-def of_environment() -> set[str]:
-    pip = next(d["pip"] for d in ENVIRONMENT["dependencies"] if isinstance(d, dict))
-    return {canonical(entry) for entry in pip if not entry.startswith("-")}
+REQUIREMENTS = [*PROJECT["dependencies"], *(r for n, e in EXTRAS.items() if n != "all" for r in e)]
+REQUIREMENTS = [r for r in REQUIREMENTS if canonical(r) != "setuptools"]  # in conda's section
 
 
 def pins() -> dict[str, str]:
@@ -46,39 +41,32 @@ def pins() -> dict[str, str]:
 
 
 def test_environment_names_what_the_project_needs_and_what_was_ordered() -> None:
-    assert of_environment() == {canonical(r) for r in requirements()}
-    later = {canonical(requirement) for requirement in WITHOUT_PINS}
-    assert of_environment() | later >= {*ORDERED.split(), *METRICS.split()}
-
-
-def test_all_is_every_extra() -> None:
+    pip = next(d["pip"] for d in ENVIRONMENT["dependencies"] if isinstance(d, dict))
+    named = {canonical(entry) for entry in pip if not entry.startswith("-")}
+    assert named == set(map(canonical, REQUIREMENTS))
+    assert named | set(map(canonical, WITHOUT_PINS)) >= {*ORDERED.split(), *METRICS.split()}
     (everything,) = EXTRAS["all"]
     assert set(everything[len("xfavot[") : -1].split(",")) == set(EXTRAS) - {"all"}
 
 
-def test_packages_without_pins_are_said_everywhere() -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    header = (ROOT / "environment.yml").read_text(encoding="utf-8")
+def test_pip_and_packages_without_pins_are_said_everywhere() -> None:
+    makefile, header = (
+        ROOT.joinpath(n).read_text("utf-8") for n in ("Makefile", "environment.yml")
+    )
     for requirement in WITHOUT_PINS:
         assert requirement in makefile
         assert requirement in header
         name, version = requirement.split("==")
         assert pins()[canonical(name)] == version
+    pip = next(d for d in ENVIRONMENT["dependencies"] if str(d).startswith("pip="))
+    assert pip.replace("=", "==") in makefile
+    assert not [name for name, version in pins().items() if "+" in version or "@" in version]
 
 
 def test_every_requirement_is_pinned_within_its_bounds() -> None:
-    from packaging.requirements import Requirement
-
     pinned = pins()
-    for text in requirements():
+    for text in REQUIREMENTS:
         assert pinned[canonical(text)] in Requirement(text).specifier, text
-
-
-def test_one_pip_and_no_local_versions() -> None:
-    pip = next(d for d in ENVIRONMENT["dependencies"] if str(d).startswith("pip="))
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert pip.replace("=", "==") in makefile
-    assert not [name for name, version in pins().items() if "+" in version or "@" in version]
 
 
 def test_version_stands_once() -> None:

@@ -42,7 +42,7 @@ def test_source_file(path: Path) -> None:
     assert not compiled, "it has no second derivative, which R1 needs (PyTorch 2.12 and 2.14)"
 
 
-def test_assumption_ids_exist() -> None:
+def test_assumption_ids_and_switches_exist() -> None:
     table = (ROOT / "ASSUMPTIONS.md").read_text(encoding="utf-8")
     ids = re.findall(r"^\| (A\d+) \|", table, flags=re.MULTILINE)
     assert len(ids) == len(set(ids))
@@ -50,18 +50,13 @@ def test_assumption_ids_exist() -> None:
     for path in [*SOURCES, *presets]:
         used = set(re.findall(r"\bA\d{1,3}\b|\bA-[A-Z]+\b", path.read_text(encoding="utf-8")))
         assert used <= set(ids), f"{name_of(path)}: {sorted(used - set(ids))} not in ASSUMPTIONS.md"
-
-
-def test_switches_of_assumptions_exist() -> None:
-    table = (ROOT / "ASSUMPTIONS.md").read_text(encoding="utf-8")
     settings = config.to_dict(config.RunConfig())
     for section, name in re.findall(r"`(data|model|loss|pretrain|train)\.(\w+)`", table):
         assert name in settings[section], f"{section}.{name}"
 
 
 def read(path: Path) -> Any:
-    jupytext = pytest.importorskip("jupytext")
-    return jupytext.read(path)
+    return pytest.importorskip("jupytext").read(path)
 
 
 def code_cells(path: Path) -> list[Any]:
@@ -95,9 +90,15 @@ def test_notebook_cells_are_short_and_plain(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
-def test_notebook_is_committed_stripped(path: Path) -> None:
+def test_notebook_is_committed_stripped_and_in_step_with_its_source(path: Path) -> None:
     assert "papermill" not in read(path).metadata
     assert not [c for c in code_cells(path) if c.outputs or c.execution_count is not None]
+    assert set(NOTEBOOKS) == set(path.parent.glob("*.ipynb")), "run make notebooks"
+    made, source = (
+        [(c.cell_type, c.source, c.metadata.get("tags")) for c in read(p).cells]
+        for p in (path, path.with_suffix(".py"))
+    )
+    assert made == source, "run make notebooks"
 
 
 def declared(cls: type[parameters.Parameters]) -> str:
@@ -126,13 +127,3 @@ def test_notebook_declares_and_passes_every_parameter(path: Path) -> None:
     passed = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
     assert passed == {entry.name: entry.name for entry in dataclasses.fields(cls)}
     assert not call.args
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
-def test_notebook_is_in_step_with_its_source(path: Path) -> None:
-    assert set(NOTEBOOKS) == set(path.parent.glob("*.ipynb")), "run make notebooks"
-    made, source = (
-        [(c.cell_type, c.source, c.metadata.get("tags")) for c in read(p).cells]
-        for p in (path, path.with_suffix(".py"))
-    )
-    assert made == source, "run make notebooks"

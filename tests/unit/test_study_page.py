@@ -43,8 +43,8 @@ def make(folder: Path, *, listen_ms: int = 0, seconds: float = 0.3, count: int =
     """Write 30 triplets of one model and task, as the paper has them, and two pages."""
     made = toy_triplets(count, seconds=seconds)
     drawn = [t for t in made if (t.system, t.task) == (SYSTEMS[1], "a2i")]
-    cfg = Asked(out=str(folder), evaluators=2)
-    return write_study(cfg, drawn, made[0], origin(), listen_ms=listen_ms)
+    asked = Asked(out=str(folder), evaluators=2)
+    return write_study(asked, drawn, made[0], origin(), listen_ms=listen_ms)
 
 
 def start(browser: Browser, folder: Path, sheet: str = "01") -> None:
@@ -58,12 +58,9 @@ def start(browser: Browser, folder: Path, sheet: str = "01") -> None:
 
 def sides(study: Key, wrong: set[int], sheet: str = "01") -> list[str]:
     """The side to choose for each question; those in `wrong` (places) get the wrong one."""
-    found = []
-    for place, (item, token_a) in enumerate(study["sheets"][sheet]):
-        asked = study["questions"][item]
-        is_a = asked["tokens"][asked["match"]] == token_a
-        found.append("A" if is_a is (place not in wrong) else "B")
-    return found
+    tokens = ((study["questions"][item], token_a) for item, token_a in study["sheets"][sheet])
+    first = [asked["tokens"][asked["match"]] == token_a for asked, token_a in tokens]
+    return ["A" if is_a is (place not in wrong) else "B" for place, is_a in enumerate(first)]
 
 
 def saved(browser: Browser, folder: Path) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def test_speaker_similarity_does_not_depend_on_level(encoder: SpeakerEncoder) ->
             encoder.embed(bad.astype(np.float32))
 
 
-def features() -> Callable[[np.ndarray], np.ndarray]:
+def content() -> Callable[[np.ndarray], np.ndarray]:
     read = networks.content_reader()
     return lambda clip: read(clip)[1].numpy()
 
@@ -84,23 +84,21 @@ MEASURES: dict[str, Callable[[], Any]] = {
     "resemblyzer": lambda: SpeakerEncoder().embed,
     "nisqa": lambda: networks.Nisqa(networks.NISQA),
     "nisqa_tts": lambda: networks.Nisqa(networks.NISQA_TTS),
-    "content": features,
+    "content": content,
     "world": lambda: world_f0,
 }
 
 
 @pytest.mark.parametrize("name", MEASURES)
 def test_a_measure_is_a_function_of_its_clip_alone(name: str) -> None:
-    make = MEASURES[name]
     try:
-        measure = make()
+        measure, another = (MEASURES[name]() for _ in range(2))
     except WeightsError as error:
         pytest.skip(str(error))
     clips = [sounding(hz, seconds) for hz, seconds in ((100, 1.0), (230, 0.7), (150, 1.2))]
     in_order = [measure(clip) for clip in clips]
     backwards = [measure(clip) for clip in clips[::-1]][::-1]
-    alone = make()(clips[-1])
-    for one, other in zip([*in_order, in_order[-1]], [*backwards, alone], strict=True):
+    for one, other in zip([*in_order, in_order[-1]], [*backwards, another(clips[-1])], strict=True):
         np.testing.assert_equal(one, other)
 
 
@@ -131,7 +129,6 @@ def test_nisqa_over_shifts_is_quoted_beside_the_plain_score(
 @pytest.mark.parametrize(
     ("text", "plain"),
     [
-        ("Ask her to bring these things, with her.", "ask her to bring these things with her"),
         ("It\u2019s WELL-known -- 'Please', call_Stella!", "it's well known please call stella"),
         ("\ufeff\ufb01sh  & chips\n", "fish chips"),
         ("naïve Łódź, 24", "naïve łódź 24"),
@@ -140,8 +137,7 @@ def test_nisqa_over_shifts_is_quoted_beside_the_plain_score(
     ],
 )
 def test_normalisation(text: str, plain: str) -> None:
-    assert normalise(text) == plain
-    assert normalise(plain) == plain
+    assert normalise(text) == plain == normalise(plain)
 
 
 def test_error_rates_by_hand_and_by_jiwer() -> None:
@@ -161,10 +157,13 @@ def test_error_rates_by_hand_and_by_jiwer() -> None:
 
 
 def test_grammar_knows_grid_alone() -> None:
-    assert networks.in_grid_grammar("Bin blue at A two now")
-    assert networks.in_grid_grammar("set white with z zero please")
-    assert not networks.in_grid_grammar("set white with w zero please")  # GRID has no w
-    assert not networks.in_grid_grammar("please call stella")
+    for text, known in (
+        ("Bin blue at A two now", True),
+        ("set white with z zero please", True),
+        ("set white with w zero please", False),  # GRID has no w
+        ("please call stella", False),
+    ):
+        assert networks.in_grid_grammar(text) is known
     assert "| z.)" in networks.grid_grammar()
 
 
@@ -199,11 +198,15 @@ def test_files_of_an_espnet_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_agreement_by_hand() -> None:
     rise = np.linspace(100, 200, 20)
     source = np.array([0, 0, *rise], "float32")
-    assert voices.agreement(source, 2 * source) == (1.0, pytest.approx(1))  # an octave up
-    turned = voices.agreement(source, np.array([0, 100, *rise[::-1]], "float32"))
-    assert turned == (pytest.approx(21 / 22), pytest.approx(-0.98, abs=0.02))
-    assert voices.agreement(source, np.where(source > 0, 120, 0).astype("float32")) == (1.0, None)
-    assert voices.agreement(source, 0 * source) == (pytest.approx(2 / 22), None)
+    turned = np.array([0, 100, *rise[::-1]], "float32")
+    level = np.where(source > 0, 120, 0).astype("float32")
+    for other, voicing, correlation in (
+        (2 * source, 1.0, pytest.approx(1)),  # an octave up
+        (turned, 21 / 22, pytest.approx(-0.98, abs=0.02)),
+        (level, 1.0, None),
+        (0 * source, 2 / 22, None),
+    ):
+        assert voices.agreement(source, other) == (pytest.approx(voicing), correlation)
     flat = np.full(100, 120, np.float32)
     assert voices.agreement(flat, flat[:96])[0] == 1.0
     for one, other, told in ((100, 90, "100 and 90 frames"), (0, 3, "0 and 3")):
@@ -254,13 +257,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def test_clips_are_held_out_and_of_women_and_men_in_turn(store: Store, tmp_path: Path) -> None:
     made = voices.copies([Played("a", 100.0)], [store], clips=4)
-    assert [copy.clip.item.gender for copy in made] == ["f", "m", "f", "m"]
-    assert {copy.clip.item.split for copy in made} == {"val"}
-    assert len({copy.clip.item.id for copy in made}) == 4
+    items = [copy.clip.item for copy in made]
+    assert [(item.gender, item.split) for item in items] == [("f", "val"), ("m", "val")] * 2
+    assert len({item.id for item in items}) == 4
     assert made[0].label == "grid s1 (f)"
-    for copy in made:
+    for copy, item in zip(made, items, strict=True):
         lengths = {name: len(sound) for name, sound in copy.sounds.items()}
-        assert lengths == dict.fromkeys(("recording", "a"), copy.clip.item.sample_count)
+        assert lengths == dict.fromkeys(("recording", "a"), item.sample_count)
     short = make_store(tmp_path, corpus="short", kind="audio", genders="f", seconds=0.2)
     with pytest.raises(DataError, match=r"without a clip of 0\.4 to 15 s"):
         voices.copies([Played("a", 100.0)], [short])
@@ -275,9 +278,8 @@ def test_measures_of_known_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     pitch = 210.0  # the factory's
     pitches = {"same": pitch, "sharp": pitch * 2 ** (1 / 24), "octave": 2 * pitch}
     played = [Played(name, hertz) for name, hertz in pitches.items()]
-    played.append(Played("silent", pitch, 0.0))
     said: list[str] = []
-    made = voices.copies(played, [store], clips=2)
+    made = voices.copies([*played, Played("silent", pitch, 0.0)], [store], clips=2)
     rows = voices.copy_rows(made, on_log=said.append)
     assert said == ["speaker similarity is not available: Resemblyzer is not installed"]
     found = {(row["system"], row["metric"]): row["value"] for row in rows}
@@ -290,7 +292,6 @@ def test_measures_of_known_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert found["silent", "voicing_error"] > 0.9
     metrics = {metric for system, metric in found if system == "silent"}
     assert metrics == {"log_mel_db", "voicing_error"}  # without pitch, no error of it
-    assert np.isfinite([*found.values()]).all()
     for row in report.plain_rows("x", rows):
         report.require_columns("x", row)
     table = widgets.table(rows)  # a line a vocoder
