@@ -98,7 +98,7 @@ with training.open_session(cfg, resume=resume, on_log=progress.line) as session:
         if session.due("checkpoint"):
             session.save()
     run = session.finish()
-live.curves(run.metrics, path=Path(run.path, "samples", "curves.png"))
+live.curves(session.metrics, path=Path(run.path, "samples", "curves.png"))
 
 # %% [markdown]
 # ## Conversions by the final checkpoint
