@@ -196,7 +196,7 @@ def test_the_package_is_missing(folder: Path, monkeypatch: Patch) -> None:
     assert not hasattr(sys.modules["scipy.signal"], "kaiser")  # the alias does not stay
 
 
-def test_published_weights_are_fetched_only_when_asked(
+def test_weights_are_fetched_only_when_asked(
     folder: Path, web: Loopback, monkeypatch: Patch
 ) -> None:
     known = presets.load("weights", NAME)

@@ -1,32 +1,38 @@
-"""Originals become a store: splits, order, resuming, mixtures, the report, pitch."""
+"""Originals become a store: splits, order, resuming, mixtures, pitch, and what is said of it."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 import json
+import re
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+import yaml
 
 pytest.importorskip("pyworld")  # of the extra "data"
+pytest.importorskip("matplotlib")
+
 
 from tests.conftest import Patch, refuses
-from tests.unit.store_factory import encoded, face, tone
+from tests.unit.store_factory import encoded, face, make_store, tone
+from tools import cards
 from xfavot.audio import f0 as f0_module
 from xfavot.audio.f0 import world_f0
 from xfavot.audio.io import save_waveform
 from xfavot.audio.mel import MEL
 from xfavot.data import prepare as prepare_module
+from xfavot.data import report
 from xfavot.data.prepare import assign_splits, content_sha256, prepare_dataset
-from xfavot.data.readers import Clip
-from xfavot.data.report import preview, summary
+from xfavot.data.readers import NOT_NEEDED, NOTED, Clip
+from xfavot.data.readers.layouts import READERS
+from xfavot.data.report import card, preview, summary
 from xfavot.data.store import Store
 from xfavot.errors import DataError
 from xfavot.files import write_whole
@@ -77,11 +83,6 @@ def quarantine(store: Store) -> dict[str, str]:
     """Reason by name of the file."""
     with (store.path / "quarantine.csv").open(encoding="utf-8", newline="") as file:
         return {row["source"].rsplit("/")[-1]: row["reason"] for row in csv.DictReader(file)}
-
-
-def found_at(landmarks: NDArray[Any] | None) -> Any:
-    """Stand in for face detection: the same place in every picture, or no face."""
-    return lambda images: [landmarks for _ in images]
 
 
 def make(
@@ -162,7 +163,7 @@ def test_splits_keep_groups_and_what_a_corpus_prescribes() -> None:
 
 def test_a_film_gives_frames_sound_and_landmarks(tmp_path: Path, monkeypatch: Patch) -> None:
     write_film(tmp_path / "grid" / "s1" / "bbaf2n.mpg")
-    monkeypatch.setattr(prepare_module, "detect", found_at(LANDMARKS))
+    monkeypatch.setattr(prepare_module, "detect", lambda images: [LANDMARKS] * len(images))
     store = make("grid", tmp_path, tmp_path / "data")
     (item,) = store.items
     assert (item.face_count, item.transcript) == (4, "bin blue at f two now")
@@ -176,9 +177,7 @@ def test_a_film_gives_frames_sound_and_landmarks(tmp_path: Path, monkeypatch: Pa
     assert make("grid", tmp_path, tmp_path / "again").items[0].face_count == 2
 
 
-def test_a_mixture_is_a_list_of_stores_and_says_who_is_absent(
-    tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_a_mixture_is_a_list_of_stores(tmp_path: Path, monkeypatch: Patch) -> None:
     write_celeba(write_vctk(tmp_path / "in", clips=2))
     lines, scans = list[str](), list[str]()
     scan = prepare_module.scan
@@ -309,3 +308,88 @@ def test_real_clips_of_every_corpus(real_corpus: Path, tmp_path: Path) -> None:
         store = make(corpus, tmp_path / "in", tmp_path / "data")
         assert {item.kind for item in store.items} == {"av"}
         assert {item.gender for item in store.items} <= {"f", "m"}
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def page_of(store: Store, rows: Sequence[tuple[object, ...]] = (), files: bool = True) -> str:
+    head = ("source", "reason", "detail", "files")
+    with (store.path / "quarantine.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([head[: 3 + files], *rows])
+    report.write_report(store)
+    return (store.path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_counts_and_shows(tmp_path: Path) -> None:
+    page = page_of(make_store(tmp_path, corpus="grid", clips=3, seconds=0.5))
+    assert "12 items accepted, 0 files rejected" in page
+    assert "<td>face and voice, female</td><td>2</td><td>4</td><td>2</td><td>0</td>" in page
+    assert "<td>grid/s2</td><td>male</td><td>2</td><td>1</td><td>0</td><td>0.0</td>" in page
+    # a face of every clip, and one beside each voice; durations, and pitch by gender
+    assert [page.count(f"<{tag}") for tag in ("audio", "img", "svg")] == [6, 12 + 6, 2]
+    assert set(re.findall(r'(?:href|src)="(\w+:|#|//)', page)) <= {"data:", "#"}  # asks nobody
+    assert not re.search("<script|<link|<details", page)
+
+
+def test_whatever_was_not_used_is_counted_by_files_with_its_reason(tmp_path: Path) -> None:
+    store = make_store(tmp_path, corpus="grid", genders="f", clips=1, kind="audio", seconds=0.5)
+    rows: list[tuple[object, ...]]
+    rows = [(f"a/<b>{i}.wav", "silent", "peak & all", 1) for i in range(25)]
+    rows += [("b.wav", "truncated", "short", 1), ("c", NOT_NEEDED, "second microphone", 1700)]
+    rows += [("d.wav", NOTED, "a gap of 3 s", 1)]
+    page = page_of(store, rows)
+    assert "<b>26</b>files rejected" in page
+    assert "<b>1,700</b>files not needed" in page
+    assert "<td>a/&lt;b&gt;19.wav</td><td>peak &amp; all</td><td>1</td>" in page
+    assert "a/&lt;b&gt;20.wav" not in page
+    assert "5 more in quarantine.csv" in page
+    text = "1 accepted, 26 rejected (25 silent, 1 truncated); 1700 not needed; 1 used, with a note"
+    assert text in summary([store])
+    assert page.count("<details>") == 2  # many rejects are folded ...
+    assert page_of(store, rows[25:]).count("<details open>") == 1  # ... one is not
+    old = [row[:3] for row in rows]  # of a store whose quarantine counts no files
+    assert "<b>26</b>files rejected" in page_of(store, old, files=False)
+
+
+def test_of_many_speakers_the_page_is_light(tmp_path: Path, monkeypatch: Patch) -> None:
+    small = {"clips": 1, "faces": 1, "seconds": 0.1, "image_size": 32}
+    store = make_store(tmp_path, corpus="grid", genders="fm" * 55, **small)
+    (store.path / "report.html").mkdir()
+    match = r"report\.html cannot be written.*store itself is whole"
+    refuses(DataError, match, report.write_report, store)
+    (store.path / "report.html").rmdir()
+    page = page_of(store)
+    assert "<summary>All 110 speakers</summary>" in page
+    assert len(page) < 250_000
+    monkeypatch.setattr(report, "PREVIEW_FACES", 4)
+    shown = preview([store])
+    assert re.search(r"4 of\s+110 faces", shown)
+    assert len(set(re.findall(r"<b>grid-(s\d+)-", shown))) == shown.count("<audio") == 6
+    mute = make_store(tmp_path / "x", corpus="grid", genders="f", clips=1, kind="image")
+    assert preview([mute]).count("<img") == 1
+    assert "<svg" not in page_of(mute)
+
+
+def test_the_committed_cards_are_complete_and_those_of_the_descriptions() -> None:
+    committed = (ROOT / "DATASETS.md").read_text(encoding="utf-8")
+    assert committed == cards.datasets(), "run make cards"
+    for corpus in READERS:
+        for heading in ("Content", "Licence", "How to get it", "Consent", "Bias and limits"):
+            body = card(corpus).split(f"**{heading}.** ")[1].split("\n")[0]
+            assert len(body) > 8, (corpus, heading)
+
+
+def test_the_card_of_a_store_counts_what_is_in_it(tmp_path: Path) -> None:
+    store = make_store(tmp_path, corpus="grid", genders="ffm", clips=3, faces=2, seconds=2.0)
+    page_of(store, [("a.mpg", "silent", "", 1), ("b", NOT_NEEDED, "", 40), ("c", NOTED, "", 1)])
+    text = (store.path / "CARD.md").read_text(encoding="utf-8")
+    head = yaml.safe_load(text.split("---")[1])
+    assert (head["tags"], head["size_items"]) == (["face", "voice"], 9)
+    assert head["license_name"].startswith("CC BY 4.0")
+    assert "| face and voice, female | 2 | 4 | 2 | 0 |" in text  # speakers, train, val, unseen
+    assert "| face and voice, male | 1 | 2 | 1 | 0 |" in text
+    assert "| speakers | 33 | 3 |" in text  # the paper's beside ours
+    assert "faces: 18" in text
+    assert "in 9 clips, median 2.00 s; 9 with a transcript" in text
+    assert text.endswith("| --- | --- |\n| silent | 1 |\n| not needed | 40 |\n")
