@@ -131,18 +131,18 @@ def test_a_failure_stops_what_needs_it(tmp_path: Path, ran: Any, monkeypatch: Pa
 
 def test_a_notebook_that_fails_says_so(tmp_path: Path, monkeypatch: Patch) -> None:
     papermill = pytest.importorskip("papermill")
-    step = Step(
-        name="odd", notebook="tables", parameters={}, folder=tmp_path, output=tmp_path / "x"
-    )
+    step = Step(tmp_path, "tables", {}, tmp_path / "x")
 
     def fails(*_: Any, **__: Any) -> None:
         raise papermill.PapermillExecutionError(0, 1, "", "ConfigError", "no such mixture", [])
 
     monkeypatch.setattr(papermill, "execute_notebook", fails)
-    with pytest.raises(DataError, match=r"odd: the notebook failed \(ConfigError: no such mixture"):
+    with pytest.raises(
+        DataError, match=r"tables: the notebook failed \(ConfigError: no such mixture"
+    ):
         paper._execute(step)
     monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **__: io.StringIO())
-    refuses(DataError, r"odd: the notebook failed \(x was not written", paper._execute, step)
+    refuses(DataError, r"tables: the notebook failed \(x was not written", paper._execute, step)
 
 
 def test_wrong_parameters() -> None:

@@ -285,8 +285,7 @@ class Vocoder(ABC):
         if samples not in range(least, least + self.hop):
             raise ConfigError(
                 f"vocoder {self.name}: length is {length!r} samples for {rows.shape[2]} frames; "
-                f"expected {least} to {least + self.hop - 1}; leave it out, or pass the length of "
-                "the waveform that was analysed"
+                f"expected {least} to {least + self.hop - 1}, as the waveform has; or leave it out"
             )
         with torch.inference_mode():
             rows = rows.to(device=self.device, dtype=torch.float32)

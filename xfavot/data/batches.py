@@ -241,6 +241,7 @@ def _uniform(rng: np.random.Generator, counts: Rows) -> Rows:
 STREAMS = ("genders", "sources", "references", "others", "faces", "crops", "augment")
 
 Streams = Mapping[str, np.random.Generator]
+Load = Callable[[Rows, Streams], Tensor]
 
 
 class Batches:
@@ -352,12 +353,7 @@ class Batches:
         return face, voice, paired
 
     def _side(
-        self,
-        rng: Streams,
-        side: ByGender,
-        target: Rows,
-        first: Rows,
-        load: Callable[[Rows, Streams], Tensor],
+        self, rng: Streams, side: ByGender, target: Rows, first: Rows, load: Load
     ) -> list[Samples | None]:
         """Source, first and second reference of one modality, read together."""
         if not side:

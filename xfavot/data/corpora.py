@@ -150,8 +150,7 @@ def download(corpus: str, folder: Path | str, *, on_log: fetch.Log | None = None
         if need > free:
             raise DataError(
                 f"{corpus}: {folder} has {fetch.size_text(free)} free; expected about "
-                f"{fetch.size_text(need)} for the archives and their files; free some space or "
-                "choose another folder"
+                f"{fetch.size_text(need)} for archives and files; free some or name another folder"
             )
         for file in todo:
             archive = fetch.fetch(file, archives, log)

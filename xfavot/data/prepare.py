@@ -299,8 +299,7 @@ def existing(target: Path, wanted: Mapping[str, Any]) -> Store | None:
     if wrong:
         raise DataError(
             f"prepared store {target} was made otherwise: {'; '.join(wrong)} (the fingerprint is "
-            f"that of the list of source files); remove {target} to prepare it anew, or choose "
-            "another data_root"
+            "that of the list of source files); remove it to prepare anew, or set another data_root"
         )
     return store
 

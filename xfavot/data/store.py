@@ -148,8 +148,7 @@ class Store:
             missing = isinstance(error, FileNotFoundError)
             raise DataError(
                 f"prepared store {path}: {file} {'missing' if missing else f'is damaged ({error})'}"
-                "; correct data_root, or remove what is there and run notebooks/prepare_data.ipynb "
-                "for this corpus"
+                "; correct data_root, or remove it and prepare it by notebooks/prepare_data.ipynb"
             ) from error
         digest = hashlib.sha256(text + MEL.hash.encode() + str(size).encode()).hexdigest()[:16]
         return cls(path, head["corpus"], items, size, seed, digest, **arrays)

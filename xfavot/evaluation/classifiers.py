@@ -117,8 +117,7 @@ def speakers_of(stores: Sequence[Store], splits: Sequence[str]) -> dict[str, str
         raise DataError(
             f"evaluation: {corpora} has {len(names)} speakers of gender "
             f"{sorted(set(genders.values()))} with faces and speech in each of the splits "
-            f"{', '.join(splits)}; expected women and men; evaluate on an audio-visual corpus such "
-            "as mini or grid"
+            f"{', '.join(splits)}; expected women and men; evaluate on one such as mini or grid"
         )
     return genders
 

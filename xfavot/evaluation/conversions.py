@@ -31,7 +31,7 @@ from xfavot.evaluation import manifest
 from xfavot.evaluation.images import to_bytes
 from xfavot.evaluation.manifest import SEXES, Faces, Group, Output, Voices, reason_of
 from xfavot.evaluation.matching import cross_modal_rows, style_space
-from xfavot.evaluation.rows import Row
+from xfavot.evaluation.rows import DEFINITIONS, Row
 from xfavot.parameters import Evaluate
 
 SPLIT_OF = {"seen": "val", "unseen": "unseen"}  # by the speakers
@@ -43,11 +43,7 @@ NOT_FINITE = "converted faces of a source that are not finite"
 FACES = "faces"  # the task of real faces
 DIRECTIONS = {"female to male": ("f", "m"), "male to female": ("m", "f")}
 LATENT_STRIDE = 1_000_003  # between the codes of two seeds of a run
-PER_SPEAKER = 20  # faces, and as many voices, of everybody at most
-STYLES_DEFINITION = (
-    "real faces against real voices, cosine of their styles under the heads of their own sex, up "
-    f"to {PER_SPEAKER} of either a person; galleries hold everybody's mean"
-)
+PER_SPEAKER = 20  # faces, and as many voices, of everybody at most, as definitions.yaml says
 
 
 class Sample(NamedTuple):
@@ -417,4 +413,4 @@ class Study:
             self.converter, self.stores, split=split, per_speaker=PER_SPEAKER, seed=self.cfg.seed
         )
         rows = cross_modal_rows(space, seed=self.cfg.seed)
-        return [{**row, "definition": STYLES_DEFINITION} for row in rows]
+        return [{**row, "definition": DEFINITIONS["verification"]["styles"]} for row in rows]

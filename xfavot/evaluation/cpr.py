@@ -37,6 +37,7 @@ METRICS = {  # name of a row, and which triplets it counts; "" counts all
 }
 
 Row = dict[str, Any]
+Stores = Sequence[Store]
 
 
 def cpr_rows(answers: Iterable[Row], *, dataset: str, seed: int) -> list[Row]:
@@ -89,9 +90,7 @@ def _rows(votes: pd.DataFrame, *, dataset: str, seed: int, rater: str = "") -> l
             if not rater:
                 low, high = bootstrap(cast, seed=seed)
                 more = {
-                    "alpha": nominal_alpha(
-                        list(one) for _, one in cast.groupby("triplet")["first"]
-                    ),
+                    "alpha": nominal_alpha(cast.groupby("triplet")["first"].agg(list)),
                     "evaluators": cast["evaluator"].nunique(),
                     "triplets": cast["triplet"].nunique(),
                     "interval": "bootstrap",
@@ -258,7 +257,7 @@ def is_face(sample: Sample) -> bool:
     return sample.ndim == 3
 
 
-def split_of(stores: Sequence[Store]) -> str:
+def split_of(stores: Stores) -> str:
     """Return the first of val, unseen and train with faces and voices of two people each.
 
     Args:
@@ -273,9 +272,7 @@ def split_of(stores: Sequence[Store]) -> str:
     return HELD_OUT_FIRST[-1]
 
 
-def ground_truth(
-    stores: Sequence[Store], *, task: str, form: str, count: int, seed: int
-) -> list[Triplet]:
+def ground_truth(stores: Stores, *, task: str, form: str, count: int, seed: int) -> list[Triplet]:
     """Draw triplets of recordings: a face and a voice of one person, and somebody else.
 
     Args:
@@ -303,19 +300,12 @@ def ground_truth(
 
 
 def converted(
-    converter: Converter,
-    stores: Sequence[Store],
-    *,
-    system: str,
-    task: str,
-    form: str,
-    count: int,
-    seed: int,
+    maker: Converter, stores: Stores, *, system: str, task: str, form: str, count: int, seed: int
 ) -> Iterator[Triplet]:
     """Convert a source after two references of different people, again and again.
 
     Args:
-        converter: the model.
+        maker: the model.
         stores: prepared stores.
         system: name of the model.
         task: "a2i" or "i2a".
@@ -347,7 +337,7 @@ def converted(
         first, second = _draw(references[a], rng), _draw(references[b], rng)
         strangers = [part for who, part in sources if who not in (a, b)]
         source = _draw(strangers or [part for _, part in sources], rng)
-        own, other = (_convert(converter, source, one, task) for one in (first, second))
+        own, other = (_convert(maker, source, one, task) for one in (first, second))
         shown = first.sample(guidance), own, other
         if task == "i2a" and form == "faces":
             shown = own, first.sample("face"), second.sample("face")
@@ -370,7 +360,7 @@ def _draw(parts: Sequence[Part], rng: np.random.Generator) -> Part:
     return replace(part, number=int(rng.integers(max(1, part.item.face_count))))
 
 
-def _parts(stores: Sequence[Store], split: str, *kinds: str) -> dict[str, list[Part]]:
+def _parts(stores: Stores, split: str, *kinds: str) -> dict[str, list[Part]]:
     """Clips of a split with all of these kinds, by person of known gender.
 
     A picture of nobody known stands for a person of its own, unless it must have a voice, too.
@@ -416,7 +406,7 @@ Array = NDArray[np.float64]
 Rater = Callable[[Triplet], float]  # by how much the match fits better than the other candidate
 
 
-def raters_of(stores: Sequence[Store], converters: Mapping[str, Converter]) -> dict[str, Rater]:
+def raters_of(stores: Stores, converters: Mapping[str, Converter]) -> dict[str, Rater]:
     """Every rater that these stores and models allow, by its name in the rows.
 
     Args:

@@ -223,12 +223,13 @@ def measures(family: str, *, recogniser: str = ESPNET) -> dict[str, Measure | We
     Returns:
         By the first metric of each the measure, or the error that says why it cannot be had.
     """
+    track, read = partial(by_file, world_f0), lambda: by_file(networks.content_reader())
     ways: dict[str, dict[str, tuple[Callable[[], Any], Callable[..., Found]]]] = {
         "nisqa": {name: (partial(networks.Nisqa, name), _quality) for name in (NISQA, NISQA_TTS)},
         "speaker_similarity": {SIMILARITY: (embedder, _likeness)},
         "word_error": {WER: (networks.RECOGNISERS[recogniser], _words)},
-        "f0": {VOICING: (tracker, _melody), GENDER: (tracker, _gender)},
-        "content": {CHARACTERS: (reader, _characters), LIKENESS: (reader, _content)},
+        "f0": {VOICING: (track, _melody), GENDER: (track, _gender)},
+        "content": {CHARACTERS: (read, _characters), LIKENESS: (read, _content)},
     }
     load = cache(lambda loader: loader())  # each network once
     found: dict[str, Measure | WeightsError] = {}
@@ -240,21 +241,14 @@ def measures(family: str, *, recogniser: str = ESPNET) -> dict[str, Measure | We
     return found
 
 
+def by_file(listen: Callable[[Wave], Any]) -> Callable[[Path], Any]:
+    """Return what says of the voice in a file what `listen` says of it, each file once."""
+    return cache(lambda file: listen(load_waveform(file)))
+
+
 def embedder() -> Callable[[Path], Vector]:
-    """Load Resemblyzer; each file is embedded once."""
-    encoder = networks.SpeakerEncoder()
-    return cache(lambda file: encoder.embed(load_waveform(file)))
-
-
-def tracker() -> Callable[[Path], Track]:
-    """Return what tracks F0 by WORLD, of each file once."""
-    return cache(lambda file: world_f0(load_waveform(file)))
-
-
-def reader() -> Callable[[Path], tuple[str, Tensor]]:
-    """Load the content network; it hears each file once."""
-    read = networks.content_reader()
-    return cache(lambda file: read(load_waveform(file)))
+    """Load Resemblyzer."""
+    return by_file(networks.SpeakerEncoder().embed)
 
 
 def _quality(network: networks.Nisqa, one: Output, people: People) -> Found:

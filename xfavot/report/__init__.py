@@ -41,6 +41,7 @@ from xfavot.errors import DataError
 from xfavot.parameters import injected
 
 Row = Mapping[str, Any]
+Place = str | os.PathLike[str]
 Provenance = dict[str, Any]  # see `collect`
 View = tuple[pd.DataFrame, list[str]]  # cells of text as people see them, and notes below them
 
@@ -379,7 +380,7 @@ def write_table(
     rows: Iterable[Row],
     *,
     provenance: Provenance,
-    root: str | os.PathLike[str] = "paper_tables",
+    root: Place = "paper_tables",
     caption: str = "",
     view: View | None = None,
 ) -> Path:
@@ -425,12 +426,7 @@ def write_table(
 
 
 def write_figure(
-    item: str,
-    figure: Any,
-    *,
-    data: Iterable[Row],
-    provenance: Provenance,
-    root: str | os.PathLike[str] = "figures",
+    item: str, figure: Any, *, data: Iterable[Row], provenance: Provenance, root: Place = "figures"
 ) -> Path:
     """Write a figure and the data drawn in it.
 
@@ -455,7 +451,7 @@ def write_figure(
     return _commit(Path(root, item), files, provenance)
 
 
-def read_table(path: str | os.PathLike[str]) -> Table:
+def read_table(path: Place) -> Table:
     """Read a table back.
 
     Args:

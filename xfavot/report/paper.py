@@ -9,8 +9,9 @@ version of the package trains nothing anew.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +30,30 @@ NEEDED = ("prepare_data", "train")  # without which nothing can go on
 TABLES, FIGURES = "paper_tables", "figures"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Step:
     """One notebook to run.
 
     Args:
-        name: of the step and its files; the notebook's, and which run.
+        folder: where the executed notebook lies, and the record that it ended well.
         notebook: its name.
         parameters: what papermill is given.
-        folder: where the executed notebook lies, and the record that it ended well.
         output: what must be there afterwards.
         inputs: files and folders that the result follows from.
+        of: which run it is about, "" if none.
     """
 
-    name: str
+    folder: Path
     notebook: str
     parameters: dict[str, Any]
-    folder: Path
     output: Path
-    inputs: tuple[Path, ...] = ()
+    inputs: Sequence[Path] = ()
+    of: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the step and its files: the notebook's, and which run."""
+        return f"{self.notebook}_{self.of}" if self.of else self.notebook
 
     @property
     def key(self) -> str:
@@ -93,18 +99,7 @@ def steps(cfg: Paper) -> Iterator[Step]:
             "another, or none to train one"
         )
 
-    def step(
-        notebook: str, given: dict[str, Any], output: Path, *inputs: Path, of: str = ""
-    ) -> Step:
-        return Step(
-            name=f"{notebook}_{of}" if of else notebook,
-            notebook=notebook,
-            parameters=given,
-            folder=runs / f"paper_{cfg.dataset}",
-            output=output,
-            inputs=inputs,
-        )
-
+    step = partial(Step, runs / f"paper_{cfg.dataset}")
     files = [Path(data_root, corpus, "store.json") for corpus in corpora_of(cfg.dataset)]
     if cfg.source or cfg.dataset == "mini" or not any(file.is_file() for file in files):
         source = {"source": cfg.absolute("source")} if cfg.source else {}
@@ -114,17 +109,17 @@ def steps(cfg: Paper) -> Iterator[Step]:
         size = {"preset": run.preset, "steps": run.train.steps, "resume": "auto"}
         models.append(checkpoint.folder_of(runs / run.name, run.train.steps))
         given = {**model, **size, "configuration": run.configuration}
-        yield step("train", given, models[-1], *stores, of=run.name)
+        yield step("train", given, models[-1], stores, run.name)
     heard = {**model, "vocoder": cfg.vocoder}
     for path in models:
         run_folder = path.parents[1]
         given = {**heard, **cfg.evaluation, "checkpoint": str(path)}
         made, of = run_folder / "evaluation" / EVALUATION, f"{run_folder.name}_{path.name}"
-        yield step("evaluate", given, made, path, *stores, of=of)
+        yield step("evaluate", given, made, [path, *stores], of)
     inputs = [*models, *stores, *([Path(answers)] if answers else [])]
     first, *others = map(str, models)
     asked = {**heard, "triplets": cfg.triplets, "answers": answers}
-    pages = step("cpr_study", {**asked, "checkpoint": ",".join([first, *others])}, runs, *inputs)
+    pages = step("cpr_study", {**asked, "checkpoint": ",".join([first, *others])}, runs, inputs)
     study = Path(cfg.absolute("study") or runs / f"study_{cfg.dataset}_{pages.key[:8]}")
     preferences = study / TABLES / "cpr"
     given = {**pages.parameters, "out": str(study)}
@@ -132,10 +127,10 @@ def steps(cfg: Paper) -> Iterator[Step]:
     given = {**asked, "checkpoint": first, "others": ",".join(others), "out": out}
     given["study"] = str(study) if study.is_dir() else ""
     picture = Path(out, FIGURES, "fig1", "fig1.png")
-    yield step("figures", given, picture, *inputs, study, preferences)
+    yield step("figures", given, picture, [*inputs, study, preferences])
     measured = [path for pattern in FILES for path in sorted(runs.glob(pattern))]
     table = Path(out, TABLES, "table1", "table1.md")
-    yield step("tables", {**on_runs, "out": out}, table, *measured, *stores)
+    yield step("tables", {**on_runs, "out": out}, table, [*measured, *stores])
 
 
 def run(step: Step, *, on_log: Callable[[str], None]) -> list[str]:

@@ -400,7 +400,6 @@ def scan(corpus: str, folder: Path | str, seed: int) -> Source:
             seen += "; it holds archives: unpack them first"
         raise DataError(
             f"source folder {str(folder)!r} holds no clip of {corpus}{seen}; expected "
-            f"{known.layout}; set `source` to that folder or to one that holds {corpus!r} as a "
-            "folder"
+            f"{known.layout}; set `source` to that folder or to one with a folder {corpus!r}"
         )
     return source
