@@ -52,7 +52,7 @@ def tts(v2: Path) -> Path:
     return kept(networks.Naturalness(TTS), TTS, v2.with_name("nisqa_tts.tar"))
 
 
-@pytest.mark.parametrize("rate", [16_000, 24_000, 48_000, 22_050])
+@pytest.mark.parametrize("rate", [24_000, 48_000, 22_050])
 def test_scores_are_those_of_torchmetrics(
     v2: Path, rate: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,14 +88,12 @@ def test_naturalness_reads_every_segment_and_forgets_between_files(
 ) -> None:
     monkeypatch.setattr(networks, "AT_ONCE", 8)
     rate = networks.Nisqa(networks.NISQA_TTS, tts)
-    first, second = voice(0.3, 24_000), voice(0.5, 24_000)
-    alone = rate(first)
-    rate(second)
-    assert rate(first) == alone
+    alone, _, again = (rate(voice(seconds, 24_000)) for seconds in (0.3, 0.5, 0.3))
+    assert again == alone
     assert list(alone) == ["nisqa_tts"]
     segments = torch.randn(15, 48, 15)
-    without, changed = segments[:-1], torch.cat([segments[:-1], torch.zeros(1, 48, 15)])
-    for other in (without, changed):  # the last one counts
+    changed = torch.cat([segments[:-1], torch.zeros(1, 48, 15)])
+    for other in (segments[:-1], changed):  # the last one counts
         assert not torch.allclose(rate.network(segments), rate.network(other))
 
 

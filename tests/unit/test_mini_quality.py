@@ -27,10 +27,9 @@ SAID = ("bin blue at f two now", "lay red by a zero soon", "set green in b one a
 def store_of(tmp_path: Path, *, genders: str = "ffmm", clips: int = 3) -> Store:
     """A store whose clips say different sentences, with random factors of face and voice."""
     store = make_store(tmp_path, corpus="mini", genders=genders, clips=clips, seconds=1.5)
-    draw = np.random.default_rng(0)
+    draw, factors = np.random.default_rng(0), ("age", "size", "liveliness")
     hidden = {
-        item.speaker: {"gender": item.gender}
-        | {name: draw.random() for name in ("age", "size", "liveliness")}
+        item.speaker: {"gender": item.gender} | {name: draw.random() for name in factors}
         for item in store.items[::clips]
     }
     faces = [{name: draw.random() for name in mini_quality.NUISANCE} for _ in store.faces]
@@ -42,13 +41,10 @@ def store_of(tmp_path: Path, *, genders: str = "ffmm", clips: int = 3) -> Store:
 
 def test_word_error_is_counted_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = store_of(tmp_path, clips=5)  # 20 clips, 120 words
-
-    def hear(_store: Store, items: list[Item]) -> list[str]:
-        # one letter; two words lost; nothing heard, six words lost
-        said = ["bin blue at s two now", "lay red by a", ""]
-        return said + [item.transcript for item in items[3:]]
-
-    monkeypatch.setattr(mini_quality, "_hear", hear)
+    # one letter; two words lost; nothing heard, six words lost
+    said = ["bin blue at s two now", "lay red by a", ""]
+    said += [item.transcript for item in store.items[3:]]
+    monkeypatch.setattr(mini_quality, "_hear", lambda _store, _items: said)
     measured = mini_quality.recognition(store)
     assert measured["word error"] == pytest.approx((1 + 2 + 6) / 120)
     assert measured["nothing heard"] == pytest.approx(1 / 20)
@@ -110,15 +106,14 @@ def test_faces_show_what_was_drawn(
     measure: str, factor: str, low: Any, high: Any, by: float
 ) -> None:
     who = dataclasses.replace(people(16, seed=0)[9], beard="")  # bald, clean forehead
-    pose, found = dataclasses.replace(FRONTAL, light=0.0), []
-    for value in (low, high):
-        shown = [
-            dataclasses.replace(one, **{factor: value}) if hasattr(one, factor) else one
-            for one in (who, pose)
-        ]
-        drawn = draw_face(*shown)
-        found.append(dict(zip(FACE, face(*drawn), strict=True))[measure])
-    assert found[1] - found[0] > by
+    parts = (who, dataclasses.replace(FRONTAL, light=0.0))
+
+    def measured(value: Any) -> float:
+        new = {factor: value}
+        shown = [dataclasses.replace(x, **new) if hasattr(x, factor) else x for x in parts]
+        return float(face(*draw_face(*shown))[FACE.index(measure)])
+
+    assert measured(high) - measured(low) > by
 
 
 @pytest.mark.filterwarnings("ignore:Objective did not converge")  # the toy data are too exact

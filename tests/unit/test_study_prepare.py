@@ -37,12 +37,8 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, LoadedM
         "later": fake(tmp_path / "later", "xfavot", 9, "paper"),
     }
     monkeypatch.setattr(study, "load_model", lambda path: made[path.name])
-    quick = study.Converter
-
-    def converter(model: LoadedModel, **how: str) -> study.Converter:
-        return quick(model, **(how | {"vocoder": GriffinLim(iterations=1)}))
-
-    monkeypatch.setattr(study, "Converter", converter)
+    quick, own = study.Converter, {"vocoder": GriffinLim(iterations=1)}
+    monkeypatch.setattr(study, "Converter", lambda model, **how: quick(model, **(how | own)))
     return made
 
 
