@@ -72,9 +72,7 @@ def test_method_computes_every_term_as_training_does(roots: dict[str, str], tmp_
         assert term in text
 
 
-def test_explore_shows_the_newest_checkpoint(
-    trained: tuple[Path, str], roots: dict[str, str], tmp_path: Path
-) -> None:
+def test_explore(trained: tuple[Path, str], roots: dict[str, str], tmp_path: Path) -> None:
     text = execute("explore", tmp_path, dataset="grid", device="cpu", **roots)
     assert f"{trained[0].name} at step 4" in text
     assert "vocoder: source_filter" in text
@@ -82,9 +80,7 @@ def test_explore_shows_the_newest_checkpoint(
     assert 4 <= text.count("<audio") <= 6  # a source, a voice after each of the three
 
 
-def test_pretrain_trains_a_vocoder_and_lets_it_be_heard(
-    roots: dict[str, str], tmp_path: Path
-) -> None:
+def test_pretrain_trains_a_vocoder(roots: dict[str, str], tmp_path: Path) -> None:
     text = execute("pretrain", tmp_path, **SMOKE, **roots, network="vocoder")
     assert list(Path(roots["run_root"], "auxiliary").glob("vocoder_*/source_filter.safetensors"))
     assert "vocoder: val/mel_l1 " in text
@@ -118,9 +114,7 @@ def test_an_undeclared_parameter_stops_the_notebook(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_benchmark_writes_a_table_and_a_figure(
-    roots: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_benchmark(roots: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("BATCHES_A_ROUND", 1), ("JPEG_PIXELS", (128,)), ("SECONDS", 0.2)):
         monkeypatch.setattr(speed, name, value)
     monkeypatch.setattr(speed, "STEP_PRESETS", ("smoke",))

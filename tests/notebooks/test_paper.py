@@ -173,9 +173,7 @@ def test_answers_of_people_become_a_table(root: Path, given: dict[str, Any], tex
         ({"answers": "folder"}, r"key\.json is missing or damaged"),
     ],
 )
-def test_what_cannot_be_asked_stops_before_anything_is_made(
-    tmp_path: Path, given: dict[str, Any], message: str
-) -> None:
+def test_studies_that_cannot_be_made(tmp_path: Path, given: dict[str, Any], message: str) -> None:
     for corpus, kind in (("celeba_hq", "image"), ("vctk", "audio")):
         make_store(tmp_path / "data", corpus=corpus, kind=kind, seconds=0.3, image_size=8)
     roots = {"data_root": str(tmp_path / "data"), "out": str(tmp_path / "study")}

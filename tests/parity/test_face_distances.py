@@ -272,9 +272,7 @@ def test_one_layer_by_hand() -> None:
 
 
 @pytest.mark.parametrize("apart", [1.0, 0.02])  # nearly equal outputs must not cancel
-def test_diversity_is_the_ancestors_over_all_pairs_whatever_the_portion(
-    measure: LPIPS, apart: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_diversity(measure: LPIPS, apart: float, monkeypatch: pytest.MonkeyPatch) -> None:
     x = noisy(5, 4, apart=apart)
     pairs = [by_ancestor(measure, x[:, i], x[:, j]) for i, j in combinations(range(4), 2)]
     assert float(pairs[0].min()) > 0
@@ -287,9 +285,7 @@ def test_diversity_is_the_ancestors_over_all_pairs_whatever_the_portion(
         measure.diversity(x[..., :30])
 
 
-def test_weights_are_those_of_the_files(
-    measure: LPIPS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_of_files(measure: LPIPS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     models, learnt = pytest.importorskip("torchvision.models"), measure.learnt
     with torch.device("meta"):
         network = models.alexnet()

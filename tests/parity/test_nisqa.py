@@ -53,9 +53,7 @@ def tts(v2: Path) -> Path:
 
 
 @pytest.mark.parametrize("rate", [24_000, 48_000, 22_050])
-def test_scores_are_those_of_torchmetrics(
-    v2: Path, rate: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scores_of_torchmetrics(v2: Path, rate: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "NISQA_DIR", str(v2.parent))
     library._load_nisqa_model.cache_clear()
     x = voice(1.3, rate)
@@ -66,9 +64,7 @@ def test_scores_are_those_of_torchmetrics(
     assert list(found.values()) == pytest.approx(wanted.tolist(), abs=1e-5)
 
 
-def test_folders_of_weights_stay_apart_and_nothing_is_fetched(
-    v2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_stay_apart(v2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held = torch.load(v2, weights_only=True)
     held["model_state_dict"] = {key: 0.5 * x for key, x in held["model_state_dict"].items()}
     torch.save(held, tmp_path / "nisqa.tar")
@@ -83,9 +79,7 @@ def test_folders_of_weights_stay_apart_and_nothing_is_fetched(
         networks.Nisqa(networks.NISQA)
 
 
-def test_naturalness_reads_every_segment_and_forgets_between_files(
-    tts: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_naturalness_reads_every_segment(tts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "AT_ONCE", 8)
     rate = networks.Nisqa(networks.NISQA_TTS, tts)
     alone, _, again = (rate(voice(seconds, 24_000)) for seconds in (0.3, 0.5, 0.3))

@@ -54,9 +54,7 @@ def output(net: nn.Module, *args: Tensor) -> Tensor:
 
 @few
 @given(st.integers(2, 6), st.integers(2, 6), st.integers(1, 40), st.integers(80, 200))
-def test_any_size_that_the_strides_divide(
-    nets: XFaVoT, rows: int, columns: int, quarter: int, frames: int
-) -> None:
+def test_any_size(nets: XFaVoT, rows: int, columns: int, quarter: int, frames: int) -> None:
     image = torch.zeros(1, 3, 4 * rows, 4 * columns)
     assert nets.G_I(image, torch.zeros(1, 5)).shape == image.shape
     mel, s, features = inputs("G_A", 1, frames=4 * quarter)
@@ -166,8 +164,6 @@ REFUSED: list[tuple[str, Callable[[XFaVoT], object], str]] = [
 
 
 @pytest.mark.parametrize(("call", "message"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED])
-def test_wrong_shapes_are_refused(
-    nets: XFaVoT, call: Callable[[XFaVoT], object], message: str
-) -> None:
+def test_refused_shapes(nets: XFaVoT, call: Callable[[XFaVoT], object], message: str) -> None:
     with pytest.raises(ShapeError, match=message):
         call(nets)

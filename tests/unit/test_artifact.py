@@ -97,9 +97,7 @@ def test_a_higher_tier_is_never_replaced_by_a_lower_one(tmp_path: Path) -> None:
     assert report.read_table(tmp_path / "t").rows[0]["value"] == 4.0
 
 
-def test_a_failed_write_leaves_what_was_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written(tmp_path, row(value=1.0))
     before = (tmp_path / "t" / "t.json").read_bytes()
     write, replace = Path.write_bytes, report.os.replace
@@ -183,9 +181,7 @@ def test_provenance_is_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git here")
-def test_the_revision_is_that_of_the_checkout(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_revision_of_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "CHECKOUT", tmp_path)
     assert report._git() == ("", False)
     code, made = tmp_path / "xfavot" / "a.py", tmp_path / "paper_tables" / "t.csv"

@@ -229,9 +229,7 @@ def test_papermill_itself(tmp_path: Path) -> None:
     assert ast.literal_eval(done.cells[-1].outputs[0]["data"]["text/plain"]) == given
 
 
-def test_folders_are_those_of_the_repository_also_in_jupyterlab(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folders_also_in_jupyterlab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in ("xfavot", "notebooks"):
         (tmp_path / folder).mkdir()
     (tmp_path / "xfavot" / "config.py").touch()
@@ -254,9 +252,7 @@ SPIN = "print(os.environ.get('GOMP_SPINCOUNT'))"
         (f"sys.modules['torch'] = sys; import xfavot; {SPIN}", {}, "None"),  # libgomp has read it
     ],
 )
-def test_importing_is_light_and_idle_threads_do_not_spin_unless_asked_to(
-    code: str, environment: dict[str, str], shown: str
-) -> None:
+def test_importing_is_light(code: str, environment: dict[str, str], shown: str) -> None:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("GOMP", "OMP"))}
     given: dict[str, Any] = {"cwd": Path(config.__file__).parents[1], "env": kept | environment}
     command = [sys.executable, "-c", f"import os, sys; {code}"]

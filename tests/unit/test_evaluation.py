@@ -200,9 +200,7 @@ def test_the_protocol_gives_every_row_and_keeps_classifiers(store: Store, tmp_pa
         learning.evaluate_learning(model, [store], **how)
 
 
-def test_a_model_of_faces_alone_and_a_store_without_both_sexes(
-    store: Store, tmp_path: Path
-) -> None:
+def test_a_model_of_faces_and_a_store_of_women(store: Store, tmp_path: Path) -> None:
     model, said = loaded(store, tmp_path, modalities=("image",)), list[str]()
     women = make_store(tmp_path, genders="ff", clips=3, seconds=1.1)
     for data, tasks in ((store, {"judge of faces", "i2i", "z2i"}), (women, set[str]())):

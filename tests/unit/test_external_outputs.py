@@ -229,9 +229,7 @@ def test_a_manifest_without_transcripts_or_people(folder: Path) -> None:
     assert (one["n"], one["ci_low"]) == (1, None)  # one row, no interval
 
 
-def test_one_file_that_fails_is_that_rows_failure(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_file_that_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a library raises for one file, the others are scored by every metric."""
     rows = [
         f"a2a,{source}.wav,{n}.wav,out_{n}.wav,ours,{SAID},{n},"
@@ -350,9 +348,7 @@ def test_distances_of_faces_in_files(folder: Path, monkeypatch: pytest.MonkeyPat
     assert [one["metric"] for one in missing] == ["fid_x"]
 
 
-def test_pictures_that_are_none_leave_the_others_measured(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pictures_that_are_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_distances(monkeypatch)
     monkeypatch.setattr(images, "detect", lambda pictures: [None] * len(pictures))
     file = faces(folder, "i2i", "face_{}")  # everybody is a source

@@ -102,9 +102,7 @@ def test_formants_are_found_where_they_were_moved() -> None:
         ("gaze", "gaze_x", -1.0, 1.0, 0.05),
     ],
 )
-def test_faces_show_what_was_drawn(
-    measure: str, factor: str, low: Any, high: Any, by: float
-) -> None:
+def test_faces_show_the_factor(measure: str, factor: str, low: Any, high: Any, by: float) -> None:
     who = dataclasses.replace(people(16, seed=0)[9], beard="")  # bald, clean forehead
     parts = (who, dataclasses.replace(FRONTAL, light=0.0))
 
@@ -117,9 +115,7 @@ def test_faces_show_what_was_drawn(
 
 
 @pytest.mark.filterwarnings("ignore:Objective did not converge")  # the toy data are too exact
-def test_factor_table_finds_what_was_put_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_factors_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"NUISANCE": ("tone",), "HIDDEN": ("sex", "age", "size"), "FOLDS": 4}
     for name, value in (settings | {"BOOTSTRAPS": 30}).items():
         monkeypatch.setattr(mini_quality, name, value)

@@ -93,9 +93,7 @@ def test_a_figure_is_written_with_its_data_and_voices_and_shown(
     assert "5 players" in shown
 
 
-def test_what_cannot_be_made_says_so(
-    converter: Converter, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing(converter: Converter, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kind: dict[str, Any] = {"corpus": "celeba_hq", "kind": "image", "splits": ("val",)}
     silent = make_store(tmp_path / "data", clips=2, **kind)
     at = material(converter, (silent,), tmp_path / "out")

@@ -63,9 +63,7 @@ def ensure(
         ("\u041f\u0440\u0438\u0432\u0435\u0442 OK", "ok", "\u043f\u0440\u0438\u0432\u0435\u0442"),
     ],
 )
-def test_text_is_spelt_in_known_letters_and_others_are_told(
-    transcript: str, spelt: str, foreign: str
-) -> None:
+def test_text_is_spelt_in_known_letters(transcript: str, spelt: str, foreign: str) -> None:
     assert speech.spell(speech.encode(transcript)) == spelt
     assert speech.not_covered(transcript) == foreign
     # decoding merges repeats and drops blanks
@@ -169,9 +167,7 @@ def test_versions_are_drawn_evenly_over_corpora_and_made_once(store: Store, tmp_
     assert 20 < own < 80  # 0.4 of those of a woman's corpus, and of half of the others
 
 
-def test_another_recording_is_a_filter_where_nothing_reverberates(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_another_recording_filters_and_reverberates(monkeypatch: pytest.MonkeyPatch) -> None:
     mel, generator = torch.randn(3, 80, 50), torch.Generator().manual_seed(0)
     monkeypatch.setattr(speech, "BAND_SHARE", 0.0)
     change = speech.another_recording(mel, generator, rooms=0.0) - mel
@@ -312,9 +308,7 @@ def test_damaged_weights_are_refused(store: Store, cfg: RunConfig) -> None:
         pretrain.load_network(kept.path)
 
 
-def test_a_full_disk_leaves_nothing(
-    store: Store, cfg: RunConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk(store: Store, cfg: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr(recorded, "save_file", Mock(side_effect=full))
     with pytest.raises(TrainingError, match="No space left"):
@@ -380,9 +374,7 @@ def test_a_shipped_network_hears_the_same_under_any_statistics(shipped: Path, na
     assert not any(parameter.requires_grad for parameter in moved.parameters())
 
 
-def test_shipped_networks_spare_the_training(
-    shipped: Path, cfg: RunConfig, store: Store, tmp_path: Path
-) -> None:
+def test_shipped_are_found(shipped: Path, cfg: RunConfig, store: Store, tmp_path: Path) -> None:
     said: list[Any] = []
     mute = make_store(tmp_path / "data", corpus="voxceleb", kind="audio", transcript="")
     here = dataclasses.replace(cfg, data_root=str(tmp_path / "data"))  # no transcript is needed
@@ -400,9 +392,7 @@ def test_shipped_networks_spare_the_training(
     assert asked.path == shipped / "f0.safetensors"
 
 
-def test_other_widths_are_trained_and_damage_is_refused(
-    shipped: Path, cfg: RunConfig, store: Store
-) -> None:
+def test_shipped_of_other_widths_or_damaged(shipped: Path, cfg: RunConfig, store: Store) -> None:
     wider = changed(cfg, "model", f0_width=6)
     assert ensure("f0", wider, store, RUNS).path.parents[1].name == "auxiliary"
     with pytest.raises(WeightsError, match=r"'shipped'.*'f0_width': 6"):

@@ -96,9 +96,7 @@ def test_the_draw_is_that_of_stargan_v2() -> None:
     assert sum(references.numel() for _, references in whole) == 10_000
 
 
-def test_every_part_is_measured_and_kept(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_part_is_kept(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = loaded(store, tmp_path)
     families = "fid, speaker_similarity, word_error, f0, verification"
     options = {"metrics": families, "substitute": "judge"}
@@ -159,9 +157,7 @@ def study(store: Store, folder: Path, model: LoadedModel, seed: int = 0) -> Stud
     return Study(Converter(model, vocoder=GriffinLim(iterations=1)), [store], cfg, "seen", folder)
 
 
-def test_an_image_is_that_of_the_converter(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_as_converted(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = study(store, tmp_path, loaded(store, tmp_path))
     met = torch.tensor([3]), torch.tensor([[1, 0]])
     monkeypatch.setattr(conversions, "plan", lambda *_, **__: iter([met]))
@@ -244,9 +240,7 @@ def test_conversions_that_cannot_be_heard(
     assert not any(str(tmp_path) in reason for reason in told.values())
 
 
-def test_one_face_or_reference_that_fails_leaves_the_others_measured(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_sample_fails(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     style_of_voice, convert = Converter.style_of_voice, Study.convert_faces
     broken = store.waveform(next(i for i in store.items if i.split == "val"))
 

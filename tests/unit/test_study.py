@@ -243,9 +243,7 @@ def test_every_bad_file_is_told_at_once(key: Key, tmp_path: Path) -> None:
             read_answers(key, tmp_path)
 
 
-def test_a_silent_voice_and_a_page_too_large_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_silence_and_too_large_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for value, level in ((0.0, "0"), (np.nan, "nan")):
         with pytest.raises(DataError, match=f"voice of 100 samples has the level {level}"):
             study_report.encode(np.full(100, value, np.float32))

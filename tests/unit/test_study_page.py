@@ -86,9 +86,7 @@ def kept(browser: Browser, study: Key, sheet: str = "01") -> Any:
     return json.loads(browser.run("return localStorage.getItem(arguments[0])", key) or "null")
 
 
-def test_thirty_triplets_are_answered_reloaded_saved_and_read_back(
-    browser: Browser, tmp_path: Path
-) -> None:
+def test_thirty_triplets_are_answered_and_read_back(browser: Browser, tmp_path: Path) -> None:
     study = make(tmp_path / "study")
     wrong = {3, 11, 17, 22, 28, 29}  # 24 of 30 are right
     plan = sides(study, wrong)
@@ -129,9 +127,7 @@ def test_thirty_triplets_are_answered_reloaded_saved_and_read_back(
     assert kept(browser, study)["answers"] == []
 
 
-def test_an_answer_needs_the_voice_to_be_heard_and_a_choice(
-    browser: Browser, tmp_path: Path
-) -> None:
+def test_an_answer_needs_a_heard_voice_and_a_choice(browser: Browser, tmp_path: Path) -> None:
     study = make(tmp_path, listen_ms=60_000, seconds=0.5, count=2)
     browser.open(tmp_path / "pages" / "sheet_01.html")
     browser.tap("#agree")
@@ -185,9 +181,7 @@ def test_a_file_of_half_the_answers_goes_on_elsewhere(browser: Browser, tmp_path
     assert len(read_answers(study, tmp_path / "a")) == 4
 
 
-def test_the_page_fits_a_phone_and_is_told_to_those_who_do_not_see(
-    browser: Browser, tmp_path: Path
-) -> None:
+def test_the_page_fits_a_phone_and_screen_readers(browser: Browser, tmp_path: Path) -> None:
     made = toy_triplets(1)
     voices = [t for t in made if (t.system, t.task) == (SYSTEMS[1], "i2a")]
     cfg = Asked(out=str(tmp_path), evaluators=1, form="outputs")

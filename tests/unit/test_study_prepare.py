@@ -59,15 +59,11 @@ def test_models_are_named_as_shortly_as_they_differ(models: dict[str, LoadedMode
         (30, ["paper", "smoke"], "smoke"),
     ],
 )
-def test_tier_is_the_papers_only_for_its_size_and_number(
-    triplets: int, presets: list[str], tier: str
-) -> None:
+def test_tier_of_a_study(triplets: int, presets: list[str], tier: str) -> None:
     assert study.tier_of(Study(triplets=triplets), presets) == tier
 
 
-def test_a_study_asks_the_truth_and_every_model_and_says_where_it_comes_from(
-    models: dict[str, LoadedModel], tmp_path: Path
-) -> None:
+def test_a_study_asks_truth_and_models(models: dict[str, LoadedModel], tmp_path: Path) -> None:
     stores = [make_store(tmp_path, corpus="grid", genders="ffmm", seconds=0.6)]
     lines: list[str] = []
     cfg = Study(checkpoint="one,three", dataset="grid", triplets=2, data_root=str(tmp_path))

@@ -132,9 +132,7 @@ SEEN: dict[str, Any] = {"face": face((90, 60, 40), 32), "waveform": tone(180.0, 
 PEOPLE = [Example(label=f"s1 ({sex})", speaker=f"mini/{sex}", gender=sex, **SEEN) for sex in "fm"]
 
 
-def test_the_explorer_converts_what_is_chosen_and_takes_files(
-    converter: Converter, tmp_path: Path
-) -> None:
+def test_the_explorer_converts_and_takes_files(converter: Converter, tmp_path: Path) -> None:
     explorer = widgets.Explorer(converter, [*PEOPLE, PEOPLE[0]])
     assert list(explorer.examples) == ["s1 (f)", "s1 (m)", "s1 (f) #2"]
     assert "<img" in explorer.result.value

@@ -102,9 +102,7 @@ def test_a_measure_is_a_function_of_its_clip_alone(name: str) -> None:
         np.testing.assert_equal(one, other)
 
 
-def test_nisqa_over_shifts_is_quoted_beside_the_plain_score(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_nisqa_over_shifts_beside_the_plain_score(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[int] = []
 
     def network(wave: np.ndarray) -> dict[str, float]:

@@ -67,9 +67,7 @@ def test_every_set_is_described() -> None:
         ("pytorch_fid", "inception.py", ["inception_fid"]),
     ],
 )
-def test_addresses_are_those_of_the_installed_packages(
-    package: str, source: str, sets: Iterable[str]
-) -> None:
+def test_addresses_of_packages(package: str, source: str, sets: Iterable[str]) -> None:
     folder = Path(str(pytest.importorskip(package).__file__)).parent
     text = (folder / source).read_text(encoding="utf-8")
     for name in sets:
@@ -86,9 +84,7 @@ def test_what_an_installed_package_brings_is_found_there(name: str, tmp_path: Pa
     assert not found.is_relative_to(tmp_path)
 
 
-def test_pieces_that_packages_bring_are_joined_and_checked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pieces_are_joined_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checksum = f"sha256:{hashlib.sha256(b'first second').hexdigest()}"
     parts = ("piece_a", "piece_b")
     known = replace(describe("kokoro"), bytes=12, checksum=checksum, parts=parts)
@@ -109,9 +105,7 @@ def test_pieces_that_packages_bring_are_joined_and_checked(
     assert not list(found.parent.iterdir())
 
 
-def test_a_missing_set_says_everything_one_must_know(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_set_says_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(WeightsError) as caught:
         fetched.path("nisqa", tmp_path)
     for part in (
@@ -137,9 +131,7 @@ def test_a_set_of_a_package_that_is_absent(tmp_path: Path, monkeypatch: pytest.M
             fetched.path("resemblyzer", tmp_path, download=download)
 
 
-def test_the_command_lists_what_is_here_and_tells_its_errors(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_lists_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "nisqa_tts").mkdir()
     (tmp_path / "nisqa_tts" / "nisqa_tts.tar").write_bytes(b"something else")
     assert main(["fetch-weights", "--list", "--cache", str(tmp_path)]) == 0
