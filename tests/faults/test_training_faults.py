@@ -118,8 +118,7 @@ def test_more_steps_are_the_same_run_and_its_schedules_stay(finished: Run) -> No
     again = resume(small_run(root, steps=7, overrides=warm), resume=str(longer.path))
     assert (again.path, again.config.train.schedule_steps) == (short.path, 4)
     assert len([*(root / "runs").glob("grid_*")]) == 2
-    with pytest.raises(CheckpointError, match="has 7 steps already"):
-        resume(small_run(root, steps=5, overrides=warm))
+    refuses(CheckpointError, "7 steps already", resume, small_run(root, steps=5, overrides=warm))
     shutil.copytree(short.path, short.path.with_name(short.path.name[:-8] + "another_"))
     with pytest.raises(CheckpointError, match=r"more than one run.*-p resume FOLDER"):
         resume(small_run(root, steps=13, overrides=warm))
@@ -146,8 +145,7 @@ def test_counts_of_heads_resume_and_old_checkpoints_stay_unknown(finished: Run) 
 def test_a_truncated_checkpoint_is_refused_and_kept(finished: Run, name: str) -> None:
     file = finished.checkpoint / name
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with pytest.raises(CheckpointError, match="older checkpoint"):
-        resume(finished.config, resume=str(finished.checkpoint))
+    refuses(CheckpointError, "older checkpoint", resume, finished.config, resume=str(file.parent))
     assert file.exists()
 
 

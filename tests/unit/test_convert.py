@@ -44,11 +44,8 @@ def loaded(sizes: Mapping[str, int] | None = None, **changes: Any) -> LoadedMode
     frozen = {"f0_width": 4, "f0_channels": 4, "content_width": 8, "content_channels": 4}
     styles = {"style_dim": 8, "latent_dim": 4, "mapping_width": 8}
     model = ModelConfig(**image | audio | frozen | styles | (sizes or {}))
-    networks = {
-        "nets": XFaVoT(model),
-        "f0": F0Network.from_config(model),
-        "content": ContentNetwork.from_config(model, depth=1),
-    }
+    networks = {"nets": XFaVoT(model), "f0": F0Network.from_config(model)}
+    networks["content"] = ContentNetwork.from_config(model, depth=1)
     parts: dict[str, Any] = {
         **{name: network.requires_grad_(False).eval() for name, network in networks.items()},
         "path": Path("toy"),

@@ -123,9 +123,8 @@ def test_lrs3_films_and_pairs(tmp_path: Path) -> None:
     root = tmp_path / "as it unpacks"
     put(root, *(f"{film}.{end}" for film in films for end in ("mp4", "txt")))
     put(root, "trainval/AbC-1/00002.wav", "trainval/AbC-1/00002.jpg")
-    assert {c.id: c.speaker for c in clips("lrs3", root).values()} == {
-        film: f"lrs3/{film.split('/')[1]}" for film in films
-    }
+    speakers = {film: f"lrs3/{film.split('/')[1]}" for film in films}
+    assert {c.id: c.speaker for c in clips("lrs3", root).values()} == speakers
     assert sum(left_out("lrs3", root).values()) == 2
     assert set(clips("lrs3", root / "pretrain")) == {"AbC-1/00001"}
 
