@@ -313,9 +313,8 @@ def test_rows_of_distances_are_those_by_hand(measure: LPIPS, name: str) -> None:
     """Floats are averaged by batches, bytes by sources; the two differ."""
     outputs = 1.5 * noisy(3, 3)  # a batch of two sources, and one of one
     made, of_bytes = LPIPS(name, measure.layers, measure.learnt), name == "lpips_alex"
-    rows = images.lpips(
-        group(outputs, blocks=lambda _: iter(torch.split(outputs, 2))), [made], seed=5
-    )
+    faces = group(outputs, blocks=lambda _: iter(torch.split(outputs, 2)))
+    rows = images.lpips(faces, [made], seed=5)
     assert [row["direction"] for row in rows] == ["female to male", "male to female", "mean"]
     x = images.to_floats(images.to_bytes(outputs)) if of_bytes else outputs
     each = torch.stack([pair(made, x[:, i], x[:, j]) for i, j in combinations(range(3), 2)]).mean(0)
@@ -363,9 +362,8 @@ def by_package(layers: nn.Sequential, weights_file: Path) -> Any:
     package = pytest.importorskip("lpips")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = package.LPIPS(
-            net="alex", pnet_rand=True, model_path=str(weights_file), verbose=False
-        )
+        known = {"net": "alex", "pnet_rand": True, "model_path": str(weights_file)}
+        model = package.LPIPS(**known, verbose=False)
     theirs = [m for n in range(1, 6) for m in getattr(model.net, f"slice{n}")]
     for own, other in zip(layers, theirs, strict=False):
         other.load_state_dict(own.state_dict())

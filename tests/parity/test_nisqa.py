@@ -96,9 +96,8 @@ def test_naturalness_is_that_of_nisqa(real_corpus: Path) -> None:
     file = real_corpus / "weights" / "NISQA" / "weights" / "nisqa_tts.tar"
     soundfile = pytest.importorskip("soundfile")
     rate = networks.Nisqa(networks.NISQA_TTS, file)
-    x, hz = soundfile.read(
-        sorted((real_corpus / "vctk" / "wav48").glob("p237/*_001.wav"))[0], dtype="float32"
-    )
+    sounds = sorted((real_corpus / "vctk" / "wav48").glob("p237/*_001.wav"))
+    x, hz = soundfile.read(sounds[0], dtype="float32")
     assert rate(x, int(hz))["nisqa_tts"] == pytest.approx(NATURALNESS_P237_001, abs=1e-5)
 
 

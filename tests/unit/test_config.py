@@ -17,7 +17,7 @@ import pytest
 from xfavot import config, parameters, presets
 from xfavot.audio import vocoder
 from xfavot.errors import ConfigError
-from xfavot.parameters import Benchmark, Explore, Prepare, Pretrain, Train
+from xfavot.parameters import Benchmark, Evaluate, Explore, Prepare, Pretrain, Train
 
 
 def resolve(**given: Any) -> config.RunConfig:
@@ -71,6 +71,10 @@ def test_parameters_reach_their_settings() -> None:
         (Explore, {"device": "tpu"}, "device is 'tpu'"),
         (Benchmark, {"rounds": 0}, "rounds is 0; expected 1 or more"),
         (Benchmark, {"out": " "}, "out is ' '"),
+        (Evaluate, {"metrics": "mos"}, "metrics"),
+        (Evaluate, {"metrics": " "}, "metrics"),
+        (Evaluate, {"conversions": -2}, "conversions is -2"),
+        (Evaluate, {"substitute": "x"}, "substitute is 'x'"),
         (Train, {"steps": "abc"}, "steps is 'abc' (str); expected int"),
         (Train, {"steps": 0}, "steps is 0; expected 1 or more"),
         (Train, {"stesp": 5}, "stesp is not a parameter here; did you mean 'steps'?"),

@@ -140,9 +140,8 @@ class Echo:
 @pytest.mark.parametrize("task", cpr.TASKS)
 @pytest.mark.parametrize("form", FORMS)
 def test_ground_truth_is_of_the_person(store: Store, task: str, form: str) -> None:
-    drawn, again = (
-        cpr.ground_truth([store], task=task, form=form, count=12, seed=1) for _ in range(2)
-    )
+    how: Any = {"task": task, "form": form, "count": 12, "seed": 1}
+    drawn, again = (cpr.ground_truth([store], **how) for _ in range(2))
     assert Counter(t.sexes for t in drawn) == {"one sex": 6, "both sexes": 6}
     assert Counter(t.people[0] for t in drawn) == {f"toy/s{n}": 2 for n in range(1, 7)}
     for one in drawn:

@@ -97,9 +97,8 @@ def small_networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 def opened(file: Path, metrics: str = "all", **given: Any) -> Evaluation:
     given = {"recogniser": voice_networks.SPHINX_GRID, "out": str(file.with_suffix(""))} | given
-    return protocol.of_manifest(
-        Evaluate.resolve(manifest=str(file), metrics=metrics, device="cpu", **given)
-    )
+    cfg = Evaluate.resolve(manifest=str(file), metrics=metrics, device="cpu", **given)
+    return protocol.of_manifest(cfg)
 
 
 def listed(file: Path, *lines: str) -> Path:

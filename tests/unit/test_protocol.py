@@ -21,7 +21,6 @@ from xfavot import report
 from xfavot.audio.vocoder import GriffinLim
 from xfavot.convert.converter import Converter, Task
 from xfavot.data.store import Store
-from xfavot.errors import ConfigError
 from xfavot.evaluation import classifiers, conversions, images, protocol, voice_networks, voices
 from xfavot.evaluation.conversions import Sample, Study, pixels, plan
 from xfavot.evaluation.manifest import Group, Output
@@ -194,9 +193,8 @@ def test_pairs_are_random_different_people_and_the_same_again(tmp_path: Path) ->
         assert reference is not None
         assert reference.item.speaker != source.item.speaker
         assert (reference.item.gender, source.item.split) == (gender, "val")
-    names, same, others = (
-        [source.name for source, *_ in one.pairs(Task.A2A)] for one in (own, again, other)
-    )
+    drawn = (one.pairs(Task.A2A) for one in (own, again, other))
+    names, same, others = ([source.name for source, *_ in some] for some in drawn)
     assert names == same != others
     assert names == [source.name for source, *_ in pairs][:140]
     assert len(own.utterances(pairs[0][0].item.speaker)) == 3  # all of them, of any split
@@ -312,6 +310,3 @@ def test_settings() -> None:
     assert Evaluate.resolve(dataset="grid").count == 0
     cfg = Evaluate.resolve(metrics="nisqa, fid", conversions=5, substitute="judge")
     assert (cfg.chosen, cfg.count, cfg.substitute) == (("fid", "nisqa"), 5, "judge")
-    for wrong in ({"metrics": "mos"}, {"metrics": " "}, {"conversions": -2}, {"substitute": "x"}):
-        with pytest.raises(ConfigError, match=next(iter(wrong))):
-            Evaluate.resolve(**wrong)

@@ -95,9 +95,8 @@ def test_content_tells_words_apart_and_voices_not() -> None:
     espeak, said = Espeak(), {}
     for number, (k, words) in itertools.product((1, 4, 9, 12), enumerate(sentences(SEED, 0, 4))):
         voice = voice_of(person(number, seed=SEED), sex_and_rank(number)[1], ESPEAK)
-        wave = become(
-            espeak.say(words, voice), espeak.rate_hz, voice, stream(SEED, "voice", number, k)
-        )
+        said_by, draw = espeak.say(words, voice), stream(SEED, "voice", number, k)
+        wave = become(said_by, espeak.rate_hz, voice, draw)
         mel = log_mel(torch.from_numpy(np.asarray(wave, np.float32)))
         said[number, k] = network.features(STATISTICS.standardise(mel)[None, None])[0]
     loss: dict[bool, list[float]] = {True: [], False: []}

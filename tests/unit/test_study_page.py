@@ -97,9 +97,7 @@ def test_thirty_triplets_are_answered_and_read_back(browser: Browser, tmp_path: 
             assert len(before["answers"]) == 14
             browser.run("location.reload()")
             browser.wait(shows("again"))
-            assert "14 of 30 answered" in browser.run(
-                "return document.querySelector('main').innerText"
-            )
+            assert "14 of 30 answered" in text(browser, "main")
             assert kept(browser, study) == before
             browser.tap("#resume")
             assert text(browser, "#count") == "15 of 30"
@@ -193,10 +191,8 @@ def test_the_page_fits_a_phone_and_screen_readers(browser: Browser, tmp_path: Pa
             assert browser.run("return document.documentElement.scrollWidth <= innerWidth"), step
             browser.tap(step)
         assert browser.run("return document.querySelectorAll('.player').length") == 2
-        assert (
-            browser.run("return document.activeElement.textContent")
-            == "Which voice fits this face?"
-        )
+        asked = browser.run("return document.activeElement.textContent")
+        assert asked == "Which voice fits this face?"
         unnamed = browser.run(
             "return [...document.querySelectorAll('button, input, img, textarea, progress')]"
             ".filter((e) => e.offsetParent && !(e.textContent.trim() || e.ariaLabel"
