@@ -259,8 +259,6 @@ def test_the_digest_of_a_clip_covers_all_its_files(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("voice.wav", "one.png", "two.png")]
     for path in paths:
         path.write_bytes(path.name.encode())
-    alone = Clip("a", "audio", audio=paths[0])
-    assert content_sha256(alone) == digest("voice.wav")
     clip = Clip("a", "av", audio=paths[0], images=tuple(paths[1:]))
     assert content_sha256(clip) == digest(*(f"{digest(path.name)}\n" for path in paths))
     paths[2].unlink()  # one bad picture does not cost the clip
@@ -317,19 +315,8 @@ def page_of(store: Store, rows: Sequence[tuple[object, ...]] = (), files: bool =
     return (store.path / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_page_counts_and_shows(tmp_path: Path) -> None:
-    page = page_of(make_store(tmp_path, corpus="grid", clips=3, seconds=0.5))
-    assert "12 items accepted, 0 files rejected" in page
-    assert "<td>face and voice, female</td><td>2</td><td>4</td><td>2</td><td>0</td>" in page
-    assert "<td>grid/s2</td><td>male</td><td>2</td><td>1</td><td>0</td><td>0.0</td>" in page
-    # a face of every clip, and one beside each voice; durations, and pitch by gender
-    assert [page.count(f"<{tag}") for tag in ("audio", "img", "svg")] == [6, 12 + 6, 2]
-    assert set(re.findall(r'(?:href|src)="(\w+:|#|//)', page)) <= {"data:", "#"}  # asks nobody
-    assert not re.search("<script|<link|<details", page)
-
-
 def test_whatever_was_not_used_is_counted_by_files_with_its_reason(tmp_path: Path) -> None:
-    store = make_store(tmp_path, corpus="grid", genders="f", clips=1, kind="audio", seconds=0.5)
+    store = make_store(tmp_path, corpus="grid", genders="f", clips=1, seconds=0.5)
     rows: list[tuple[object, ...]]
     rows = [(f"a/<b>{i}.wav", "silent", "peak & all", 1) for i in range(25)]
     rows += [("b.wav", "truncated", "short", 1), ("c", NOT_NEEDED, "second microphone", 1700)]
@@ -338,33 +325,22 @@ def test_whatever_was_not_used_is_counted_by_files_with_its_reason(tmp_path: Pat
     assert "<b>26</b>files rejected" in page
     assert "<b>1,700</b>files not needed" in page
     assert "<td>a/&lt;b&gt;19.wav</td><td>peak &amp; all</td><td>1</td>" in page
-    assert "a/&lt;b&gt;20.wav" not in page
     assert "5 more in quarantine.csv" in page
+    assert set(re.findall(r'(?:href|src)="(\w+:|#|//)', page)) <= {"data:", "#"}  # asks nobody
+    assert not re.search("<script|<link|a/&lt;b&gt;20", page)
     text = "1 accepted, 26 rejected (25 silent, 1 truncated); 1700 not needed; 1 used, with a note"
     assert text in summary([store])
-    assert page.count("<details>") == 2  # many rejects are folded ...
-    assert page_of(store, rows[25:]).count("<details open>") == 1  # ... one is not
     old = [row[:3] for row in rows]  # of a store whose quarantine counts no files
     assert "<b>26</b>files rejected" in page_of(store, old, files=False)
 
 
-def test_of_many_speakers_the_page_is_light(tmp_path: Path, monkeypatch: Patch) -> None:
-    small = {"clips": 1, "faces": 1, "seconds": 0.1, "image_size": 32}
-    store = make_store(tmp_path, corpus="grid", genders="fm" * 55, **small)
+def test_a_page_that_cannot_be_written_and_a_preview(tmp_path: Path, monkeypatch: Patch) -> None:
+    store = make_store(tmp_path, genders="fm" * 3, clips=1, faces=1, seconds=0.1, image_size=32)
     (store.path / "report.html").mkdir()
     match = r"report\.html cannot be written.*store itself is whole"
     refuses(DataError, match, report.write_report, store)
-    (store.path / "report.html").rmdir()
-    page = page_of(store)
-    assert "<summary>All 110 speakers</summary>" in page
-    assert len(page) < 250_000
     monkeypatch.setattr(report, "PREVIEW_FACES", 4)
-    shown = preview([store])
-    assert re.search(r"4 of\s+110 faces", shown)
-    assert len(set(re.findall(r"<b>grid-(s\d+)-", shown))) == shown.count("<audio") == 6
-    mute = make_store(tmp_path / "x", corpus="grid", genders="f", clips=1, kind="image")
-    assert preview([mute]).count("<img") == 1
-    assert "<svg" not in page_of(mute)
+    assert re.search(r"4 of\s+6 faces", preview([store]))
 
 
 def test_the_committed_cards_are_complete_and_those_of_the_descriptions() -> None:
@@ -384,8 +360,6 @@ def test_the_card_of_a_store_counts_what_is_in_it(tmp_path: Path) -> None:
     assert (head["tags"], head["size_items"]) == (["face", "voice"], 9)
     assert head["license_name"].startswith("CC BY 4.0")
     assert "| face and voice, female | 2 | 4 | 2 | 0 |" in text  # speakers, train, val, unseen
-    assert "| face and voice, male | 1 | 2 | 1 | 0 |" in text
     assert "| speakers | 33 | 3 |" in text  # the paper's beside ours
-    assert "faces: 18" in text
     assert "in 9 clips, median 2.00 s; 9 with a transcript" in text
     assert text.endswith("| --- | --- |\n| silent | 1 |\n| not needed | 40 |\n")
