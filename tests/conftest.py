@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.faults.loopback import Loopback
+from xfavot import fetch
 
 # no test checks addresses in notebooks, and its grammar takes seconds to load
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
@@ -31,3 +34,15 @@ def refuses(
     """Expect that a call raises an error, or one of several, whose message matches."""
     with pytest.raises(error, match=match):
         call(*arguments, **keywords)
+
+
+@pytest.fixture
+def web(monkeypatch: Patch) -> Iterator[Loopback]:
+    """A server, and a client that bears little and does not pause."""
+    monkeypatch.delenv("XFAVOT_OFFLINE", raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(fetch, "TRIES", 3)
+    monkeypatch.setattr(fetch, "MOST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(fetch, "SILENCE_SECONDS", 0.3)
+    with Loopback() as server:
+        yield server
