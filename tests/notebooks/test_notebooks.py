@@ -15,6 +15,7 @@ pytest.importorskip("ipykernel")
 
 import papermill
 
+from tests.conftest import Patch
 from tests.notebooks.runner import execute
 from tests.unit.store_factory import face, make_store, provenance_of, tone
 from xfavot import presets
@@ -39,7 +40,7 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def trained(roots: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The run that `train` left, and what the notebook said."""
     once = {"train.sample_every": 4}
-    with pytest.MonkeyPatch.context() as patch:
+    with Patch.context() as patch:
         patch.setattr(loop, "VALIDATION_BATCHES", 1)
         text = execute("train", tmp_path_factory.mktemp("out"), **SMOKE, **roots, overrides=once)
     (config,) = Path(roots["run_root"]).glob("*/config.json")
@@ -114,7 +115,7 @@ def test_an_undeclared_parameter_stops_the_notebook(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_benchmark(roots: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_benchmark(roots: dict[str, str], tmp_path: Path, monkeypatch: Patch) -> None:
     for name, value in (("BATCHES_A_ROUND", 1), ("JPEG_PIXELS", (128,)), ("SECONDS", 0.2)):
         monkeypatch.setattr(speed, name, value)
     monkeypatch.setattr(speed, "STEP_PRESETS", ("smoke",))

@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.conftest import Patch, refuses
 from xfavot.errors import DataError, ShapeError, WeightsError
 from xfavot.evaluation import images
 from xfavot.evaluation.images import LPIPS, Extractor, to_bytes, to_floats
@@ -154,7 +155,7 @@ def test_bytes_are_those_that_torchvision_saves(tmp_path: Path) -> None:
     ],
 )
 def test_every_missing_metric_says_how_to_get_it(
-    family: str, names: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: str, names: dict[str, str], tmp_path: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.delenv("XFAVOT_OFFLINE", raising=False)
     monkeypatch.setenv("XFAVOT_WEIGHTS", str(tmp_path))
@@ -169,7 +170,7 @@ def test_every_missing_metric_says_how_to_get_it(
 # Both Inceptions with random weights, whole, as a user gets them from files
 
 
-def built(metric: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Extractor]:
+def built(metric: str, folder: Path, monkeypatch: Patch) -> tuple[Any, Extractor]:
     """An Inception with random weights, and how it is read of a file."""
     torch.manual_seed(1)
     name, build, _ = images.FID_WEIGHTS[metric]
@@ -181,7 +182,7 @@ def built(metric: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[A
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_network_of_pytorch_fid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_network_of_pytorch_fid(tmp_path: Path, monkeypatch: Patch) -> None:
     package = pytest.importorskip("pytorch_fid.inception")
     network, extractor = built("fid_pytorch", tmp_path, monkeypatch)
     monkeypatch.setattr(package, "load_state_dict_from_url", lambda *a, **k: network.state_dict())
@@ -196,7 +197,7 @@ def test_network_of_pytorch_fid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert distance(a, b) == pytest.approx(by_pytorch_fid(a, b), rel=1e-6)
 
 
-def test_network_of_the_ancestor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_network_of_the_ancestor(tmp_path: Path, monkeypatch: Patch) -> None:
     pytest.importorskip("torchvision")
     network, extractor = built("fid_stargan_v2", tmp_path, monkeypatch)
     blocks = dict(network.named_children())
@@ -272,7 +273,7 @@ def test_one_layer_by_hand() -> None:
 
 
 @pytest.mark.parametrize("apart", [1.0, 0.02])  # nearly equal outputs must not cancel
-def test_diversity(measure: LPIPS, apart: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_diversity(measure: LPIPS, apart: float, monkeypatch: Patch) -> None:
     x = noisy(5, 4, apart=apart)
     pairs = [by_ancestor(measure, x[:, i], x[:, j]) for i, j in combinations(range(4), 2)]
     assert float(pairs[0].min()) > 0
@@ -281,11 +282,10 @@ def test_diversity(measure: LPIPS, apart: float, monkeypatch: pytest.MonkeyPatch
         found = measure.diversity(x).double()
         torch.testing.assert_close(found, torch.stack(pairs).mean(0), rtol=1e-5, atol=1e-8)
     assert float(measure.diversity(x[:1, :, :, :31, :31])) > 0
-    with pytest.raises(ShapeError, match="31 pixels a side"):
-        measure.diversity(x[..., :30])
+    refuses(ShapeError, "31 pixels a side", measure.diversity, x[..., :30])
 
 
-def test_weights_of_files(measure: LPIPS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_of_files(measure: LPIPS, tmp_path: Path, monkeypatch: Patch) -> None:
     models, learnt = pytest.importorskip("torchvision.models"), measure.learnt
     with torch.device("meta"):
         network = models.alexnet()
@@ -304,8 +304,7 @@ def test_weights_of_files(measure: LPIPS, tmp_path: Path, monkeypatch: pytest.Mo
     torch.testing.assert_close(ours.diversity(x), expected)
     torch.testing.assert_close(ancestor.diversity(x), expected, rtol=2e-2, atol=0)
     torch.save({"lin0.model.1.weight": torch.ones(1, 64, 1, 1)}, tmp_path / "lpips_alex")
-    with pytest.raises(WeightsError, match="4 of 5 expected tensors do not fit"):
-        images.trained_lpips("lpips_alex")
+    refuses(WeightsError, "4 of 5 expected tensors do not fit", images.trained_lpips, "lpips_alex")
 
 
 @pytest.mark.parametrize("name", ["lpips_stargan_v2", "lpips_alex"])
@@ -343,7 +342,7 @@ def learnt(real_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         (cache / name).mkdir()
         source = real_corpus / "weights" / place
         shutil.copyfile(source, cache / name / source.name)
-    with pytest.MonkeyPatch.context() as patch:
+    with Patch.context() as patch:
         patch.setenv("XFAVOT_WEIGHTS", str(cache))
         return {name: images.learnt_layers(name) for name in PLACES}
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.conftest import Patch, refuses
 from xfavot.errors import DataError, WeightsError
 from xfavot.evaluation import voice_networks as networks
 
@@ -53,7 +54,7 @@ def tts(v2: Path) -> Path:
 
 
 @pytest.mark.parametrize("rate", [24_000, 48_000, 22_050])
-def test_scores_of_torchmetrics(v2: Path, rate: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_of_torchmetrics(v2: Path, rate: int, monkeypatch: Patch) -> None:
     monkeypatch.setattr(library, "NISQA_DIR", str(v2.parent))
     library._load_nisqa_model.cache_clear()
     x = voice(1.3, rate)
@@ -64,7 +65,7 @@ def test_scores_of_torchmetrics(v2: Path, rate: int, monkeypatch: pytest.MonkeyP
     assert list(found.values()) == pytest.approx(wanted.tolist(), abs=1e-5)
 
 
-def test_weights_stay_apart(v2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_stay_apart(v2: Path, tmp_path: Path, monkeypatch: Patch) -> None:
     held = torch.load(v2, weights_only=True)
     held["model_state_dict"] = {key: 0.5 * x for key, x in held["model_state_dict"].items()}
     torch.save(held, tmp_path / "nisqa.tar")
@@ -75,11 +76,10 @@ def test_weights_stay_apart(v2: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(first) == 5
     assert other(x) != first == one(x)
     monkeypatch.setenv("XFAVOT_WEIGHTS", str(tmp_path / "empty"))
-    with pytest.raises(WeightsError, match="fetch-weights nisqa"):
-        networks.Nisqa(networks.NISQA)
+    refuses(WeightsError, "fetch-weights nisqa", networks.Nisqa, networks.NISQA)
 
 
-def test_naturalness_reads_every_segment(tts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_naturalness_reads_every_segment(tts: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(networks, "AT_ONCE", 8)
     rate = networks.Nisqa(networks.NISQA_TTS, tts)
     alone, _, again = (rate(voice(seconds, 24_000)) for seconds in (0.3, 0.5, 0.3))
@@ -111,8 +111,7 @@ def test_naturalness_is_that_of_nisqa(real_corpus: Path) -> None:
     ],
 )
 def test_bad_sound_is_refused(v2: Path, x: np.ndarray, told: str) -> None:
-    with pytest.raises(DataError, match=told):
-        networks.Nisqa(networks.NISQA, v2)(x)
+    refuses(DataError, told, networks.Nisqa(networks.NISQA, v2), x)
 
 
 def test_weights_of_the_other_network_are_refused(v2: Path, tts: Path, tmp_path: Path) -> None:
@@ -124,5 +123,4 @@ def test_weights_of_the_other_network_are_refused(v2: Path, tts: Path, tmp_path:
         (networks.NISQA_TTS, v2, "expected those of NISQA;"),
         (networks.NISQA_TTS, cut, r"linear\.bias"),
     ):
-        with pytest.raises(WeightsError, match=told):
-            networks.Nisqa(metric, file)
+        refuses(WeightsError, told, networks.Nisqa, metric, file)

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.conftest import Patch, refuses
 from tests.unit.store_factory import make_store
 from xfavot import config, report
 from xfavot.errors import DataError
@@ -83,8 +84,7 @@ SHORT = {k: v for k, v in row().items() if k != "dataset"}
     ],
 )
 def test_rows_that_are_refused(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        written(tmp_path, *rows)
+    refuses(DataError, message, written, tmp_path, *rows)
     assert not list(tmp_path.iterdir())
 
 
@@ -97,7 +97,7 @@ def test_a_higher_tier_is_never_replaced_by_a_lower_one(tmp_path: Path) -> None:
     assert report.read_table(tmp_path / "t").rows[0]["value"] == 4.0
 
 
-def test_a_failed_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_changes_nothing(tmp_path: Path, monkeypatch: Patch) -> None:
     written(tmp_path, row(value=1.0))
     before = (tmp_path / "t" / "t.json").read_bytes()
     write, replace = Path.write_bytes, report.os.replace
@@ -116,8 +116,7 @@ def test_a_failed_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     for owner, name, fault, message in faults:
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, fault)
-            with pytest.raises(OSError, match=message):
-                written(tmp_path, row(value=2.0))
+            refuses(OSError, message, written, tmp_path, row(value=2.0))
     assert (tmp_path / "t" / "t.json").read_bytes() == before
     assert report.read_table(tmp_path / "t").rows[0]["value"] == 1.0
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
@@ -130,10 +129,8 @@ def test_edited_files_are_noticed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"t\.csv is missing or not the file that was written"):
         report.read_table(folder)
     (folder / "t.json").write_text("{")
-    with pytest.raises(DataError, match=r"t\.json is missing or damaged"):
-        written(tmp_path, row())
-    with pytest.raises(DataError, match="missing or damaged"):
-        report.read_table(tmp_path / "nothing")
+    refuses(DataError, r"t\.json is missing or damaged", written, tmp_path, row())
+    refuses(DataError, "missing or damaged", report.read_table, tmp_path / "nothing")
 
 
 def test_figures_and_tables_are_stamped_only_for_smoke(tmp_path: Path) -> None:
@@ -156,7 +153,7 @@ def test_figures_and_tables_are_stamped_only_for_smoke(tmp_path: Path) -> None:
     assert text.startswith("**SMOKE: a test of the machinery")
 
 
-def test_provenance_is_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_provenance_is_collected(tmp_path: Path, monkeypatch: Patch) -> None:
     store = make_store(tmp_path / "data", corpus="grid", seconds=0.5, image_size=8)
     cfg = config.resolve(dataset="grid", preset="smoke", seed=3, data_root=str(tmp_path / "data"))
     began = report.begin()
@@ -181,7 +178,7 @@ def test_provenance_is_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git here")
-def test_revision_of_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_revision_of_the_checkout(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(report, "CHECKOUT", tmp_path)
     assert report._git() == ("", False)
     code, made = tmp_path / "xfavot" / "a.py", tmp_path / "paper_tables" / "t.csv"

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import Patch, refuses
 from xfavot import config, parameters, presets
 from xfavot.audio import vocoder
 from xfavot.errors import ConfigError
@@ -116,8 +117,7 @@ def test_refusals_say_what_and_what_else(notebook: Any, given: Any, words: str) 
     ],
 )
 def test_overrides_that_are_refused(name: str, value: Any, words: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(words)):
-        resolve(overrides={name: value})
+    refuses(ConfigError, re.escape(words), resolve, overrides={name: value})
 
 
 def test_overrides_come_as_mapping_or_as_its_text_and_every_dataset_resolves() -> None:
@@ -144,8 +144,7 @@ def test_from_dict_gives_defaults_to_newer_settings_and_refuses_unknown_ones() -
     del stored["train"]["sources"]
     assert config.from_dict(stored) == config.RunConfig()
     stored["train"]["momentum"] = 0.9
-    with pytest.raises(ConfigError, match=r"train\.momentum is not a setting"):
-        config.from_dict(stored)
+    refuses(ConfigError, r"train\.momentum is not a setting", config.from_dict, stored)
 
 
 def test_config_id_is_blind_to_places_and_bookkeeping_only() -> None:
@@ -190,7 +189,7 @@ PRESETS = {
 }
 
 
-def test_presets_extend_one_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_presets_extend_one_base(tmp_path: Path, monkeypatch: Patch) -> None:
     (tmp_path / "sizes").mkdir()
     for name, text in PRESETS.items():
         (tmp_path / "sizes" / f"{name}.yaml").write_text(text, encoding="utf-8")
@@ -198,11 +197,10 @@ def test_presets_extend_one_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert presets.load("sizes", "b") == {"train": {"steps": 2, "lr": 1e-3}}
     faults = {"twice": "stands twice", "many": r"is \['a', 'b'\]", "listed": "expected dict"}
     for name, words in (faults | {"c": "preset is 'c'"}).items():
-        with pytest.raises(ConfigError, match=words):
-            presets.load("sizes", name)
+        refuses(ConfigError, words, presets.load, "sizes", name)
 
 
-def test_names_that_only_papermill_saw_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_only_papermill_saw_are_refused(monkeypatch: Patch) -> None:
     cells = ["", "steps: int = -1", "# Parameters\nsteps = 3\nstesp = 5\n", "..."]
     shell = SimpleNamespace(user_ns={"In": cells})  # IPython's history of a running notebook
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
@@ -233,7 +231,7 @@ def test_papermill_itself(tmp_path: Path) -> None:
     assert ast.literal_eval(done.cells[-1].outputs[0]["data"]["text/plain"]) == given
 
 
-def test_folders_also_in_jupyterlab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_also_in_jupyterlab(tmp_path: Path, monkeypatch: Patch) -> None:
     for folder in ("xfavot", "notebooks"):
         (tmp_path / folder).mkdir()
     (tmp_path / "xfavot" / "config.py").touch()

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.conftest import refuses
 from tests.unit.store_factory import make_store
 from xfavot.data.store import Store
 from xfavot.errors import DataError
@@ -83,8 +84,7 @@ def test_rows_count_systems_tasks_and_sexes_apart() -> None:
 
 
 def test_no_answer_and_an_answer_given_twice_are_refused() -> None:
-    with pytest.raises(DataError, match="CPR of 0 answers"):
-        cpr.cpr_rows([], dataset="mini", seed=0)
+    refuses(DataError, "CPR of 0 answers", cpr.cpr_rows, [], dataset="mini", seed=0)
     with pytest.raises(DataError, match="1 of them given twice"):
         cpr.cpr_rows([answer("1", "t", True), answer("1", "t", False)], dataset="mini", seed=0)
 
@@ -235,12 +235,10 @@ def test_raters_are_those_that_stores_and_models_allow(store: Store, tmp_path: P
     raters = ["the hidden factors", "the style encoders of m"]
     assert list(cpr.raters_of([store], models)) == raters
     assert list(cpr.raters_of([plain], models)) == raters[1:]
-    with pytest.raises(DataError, match=r"hidden factors of .* cannot be read"):
-        cpr.factor_rater(plain)
+    refuses(DataError, r"hidden factors of .* cannot be read", cpr.factor_rater, plain)
     person = {"gender": "f", "age": 0.5, "size": 0.5, "liveliness": 0.5}
     (plain.path / "factors.json").write_text(json.dumps({"people": {"plain/s1": person}}), "utf-8")
-    with pytest.raises(DataError, match="nothing of plain/s2"):
-        cpr.factor_rater(plain)
+    refuses(DataError, "nothing of plain/s2", cpr.factor_rater, plain)
 
 
 def test_styles_of_both_are_made_with_the_gender_of_the_prompt() -> None:

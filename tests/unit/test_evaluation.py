@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.conftest import Patch, refuses
 from tests.unit import test_convert
 from tests.unit.store_factory import make_store
 from xfavot.data.store import Store, mel_statistics
@@ -150,7 +151,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(autouse=True)
-def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def few_steps(monkeypatch: Patch) -> None:
     monkeypatch.setattr(classifiers, "STEPS", {"face": 2, "voice": 2})
     monkeypatch.setattr(classifiers, "BATCH_SIZE", 4)
     monkeypatch.setattr(learning, "SOURCES", 4)
@@ -196,8 +197,7 @@ def test_the_protocol_gives_every_row_and_keeps_classifiers(store: Store, tmp_pa
     assert learning.evaluate_learning(model, [store], **how) == found
     assert not any("training" in line for line in said)
     kept.write_bytes(b"short")
-    with pytest.raises(WeightsError, match="delete it"):
-        learning.evaluate_learning(model, [store], **how)
+    refuses(WeightsError, "delete it", learning.evaluate_learning, model, [store], **how)
 
 
 def test_a_model_of_faces_and_a_store_of_women(store: Store, tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_differences_of_outputs_and_poses_by_hand() -> None:
     assert np.isnan(random_difference(pose[:1]))
 
 
-def test_classifiers_learn_what_is_plain(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_classifiers_learn_what_is_plain(store: Store, monkeypatch: Patch) -> None:
     monkeypatch.setattr(classifiers, "BATCH_SIZE", 16)
     batch = partial(classifiers.voice_batch, people(store, "train"), FRAMES)
     statistics = mel_statistics([store], split="train")
@@ -316,7 +316,5 @@ def test_table_is_written_whole(tmp_path: Path) -> None:
     assert list(read.loc[0, ["value", "judge", "met"]]) == [repr(1 / 3), "", "False"]
     assert sorted(p.name for p in table.parent.iterdir()) == ["learning.csv", "learning.md"]
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot be written"):
-        rows.save(made, tmp_path / "file" / "below")
-    with pytest.raises(DataError, match="finite"):
-        rows.row("a2i", "voice", "m", float("nan"), 3)
+    refuses(DataError, "cannot be written", rows.save, made, tmp_path / "file" / "below")
+    refuses(DataError, "finite", rows.row, "a2i", "voice", "m", float("nan"), 3)

@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.conftest import Patch, refuses
 from tests.unit.test_convert import loaded
 from xfavot import report
 from xfavot.audio.io import save_waveform
@@ -87,7 +88,7 @@ class Recogniser:
 
 @pytest.fixture(scope="module", autouse=True)
 def small_networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
+    with Patch.context() as patch:
         patch.setenv("XFAVOT_WEIGHTS", str(tmp_path_factory.mktemp("none")))
         patch.setattr(voice_networks, "SpeakerEncoder", Encoder)
         patch.setattr(voices, "world_f0", melody)
@@ -176,8 +177,7 @@ TWO = f"{HEADER}a2a,s.wav,r.wav,o1.wav,m,{{}},p,{{}}\na2a,s.wav,r.wav,o2.wav,m,{
 def test_faults_of_a_list(files: Path, text: str | bytes | None, expected: str) -> None:
     if text is not None:
         files.write_bytes(text.encode() if isinstance(text, str) else text)
-    with pytest.raises(DataError, match=expected):
-        manifest.read(files)
+    refuses(DataError, expected, manifest.read, files)
 
 
 # Voices
@@ -228,7 +228,7 @@ def test_a_manifest_without_transcripts_or_people(folder: Path) -> None:
     assert (one["n"], one["ci_low"]) == (1, None)  # one row, no interval
 
 
-def test_one_file_that_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_file_that_fails(folder: Path, monkeypatch: Patch) -> None:
     """Whatever a library raises for one file, the others are scored by every metric."""
     rows = [
         f"a2a,{source}.wav,{n}.wav,out_{n}.wav,ours,{SAID},{n},"
@@ -258,7 +258,7 @@ def test_one_file_that_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert (part in reason, count) == (True, 1)
 
 
-def test_finished_scores_survive_a_kill(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_scores_survive_a_kill(folder: Path, monkeypatch: Patch) -> None:
     file, metrics = folder / "killed.csv", "speaker_similarity, word_error"
     file.write_bytes((folder / "list.csv").read_bytes())
 
@@ -307,7 +307,7 @@ def faces(folder: Path, task: str, source: str = "face_anna") -> Path:
     return listed(folder / f"{task}.csv", *rows)
 
 
-def test_audio_guided_faces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_audio_guided_faces(folder: Path, monkeypatch: Patch) -> None:
     evaluation = opened(faces(folder, "a2i"), "verification")
     assert "no verifier was given" in evaluation.measure("verification")["reason"][0]
     (folder / "out_face_dirk.png").write_bytes(b"<html>")
@@ -322,7 +322,7 @@ def test_audio_guided_faces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert any("is text" in one["reason"] for one in missing)
 
 
-def small_distances(monkeypatch: pytest.MonkeyPatch) -> LPIPS:
+def small_distances(monkeypatch: Patch) -> LPIPS:
     torch.manual_seed(0)
     layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
     distance = LPIPS("lpips_test", layers, [torch.ones(1, 4, 1, 1)], definition="d")
@@ -332,7 +332,7 @@ def small_distances(monkeypatch: pytest.MonkeyPatch) -> LPIPS:
     return distance
 
 
-def test_distances_of_faces_in_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_distances_of_faces_in_files(folder: Path, monkeypatch: Patch) -> None:
     distance = small_distances(monkeypatch)
     evaluation = opened(faces(folder, "i2i"), "fid, lpips")
     scores, missing = evaluation.results()
@@ -347,7 +347,7 @@ def test_distances_of_faces_in_files(folder: Path, monkeypatch: pytest.MonkeyPat
     assert [one["metric"] for one in missing] == ["fid_x"]
 
 
-def test_pictures_that_are_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_that_are_none(folder: Path, monkeypatch: Patch) -> None:
     small_distances(monkeypatch)
     monkeypatch.setattr(images, "detect", lambda pictures: [None] * len(pictures))
     file = faces(folder, "i2i", "face_{}")  # everybody is a source
@@ -362,7 +362,7 @@ def test_pictures_that_are_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -
         assert ("face_anna" in reason, count) == (True, 1)
 
 
-def test_style_encoders_say_what_fits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_style_encoders_say_what_fits(folder: Path, monkeypatch: Patch) -> None:
     Image.new("RGB", (64, 64), (90, 120, 30)).save(folder / "square.png")
     monkeypatch.setattr(converter_convert, "detect", lambda pictures: [np.array(LANDMARKS)])
     model = Converter(loaded(), name="toy", vocoder=GriffinLim(iterations=1))
@@ -370,8 +370,7 @@ def test_style_encoders_say_what_fits(folder: Path, monkeypatch: pytest.MonkeyPa
     seen, heard = embed(folder / "square.png", "face", "f"), embed(folder / "carl.wav", "voice", "")
     assert seen.shape == heard.shape == (8,)
     assert not np.array_equal(seen, embed(folder / "square.png", "face", "m"))
-    with pytest.raises(ConfigError, match="gender is missing"):
-        embed(folder / "square.png", "face", "")
+    refuses(ConfigError, "gender is missing", embed, folder / "square.png", "face", "")
     with pytest.raises(CheckpointError):
         opened(folder / "list.csv", checkpoint=str(folder / "absent"))
 
@@ -398,5 +397,4 @@ def test_scores_on_the_disk(evaluation: Evaluation, folder: Path) -> None:
     with pytest.raises(DataError, match="cannot be written"):
         dataclasses.replace(evaluation, folder=folder / "source.wav").save()
     silent = listed(folder / "silent.csv", "z2a,source.wav,,out_silent.wav,ours,,,")
-    with pytest.raises(DataError, match=r"nothing could be measured; .*silent"):
-        opened(silent, "f0").save()
+    refuses(DataError, r"nothing could be measured; .*silent", opened(silent, "f0").save)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import refuses
 from xfavot.files import whole, write_whole
 
 
@@ -30,6 +31,5 @@ def test_a_failure_keeps_the_old_file_and_removes_the_draft(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == [target]
     folder = tmp_path / "folder"
     folder.mkdir()
-    with pytest.raises(OSError, match="folder"):
-        write_whole(folder, b"a folder is in the way")
+    refuses(OSError, "folder", write_whole, folder, b"a folder is in the way")
     assert sorted(tmp_path.iterdir()) == [folder, target]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.conftest import Patch, refuses
 from tests.unit.store_factory import PITCH_HZ, make_store
 from xfavot import config, weights
 from xfavot.audio.mel import MEL, Standardiser, log_mel
@@ -72,7 +73,7 @@ def test_text_is_spelt_in_known_letters(transcript: str, spelt: str, foreign: st
     assert speech.decode(scores.float()) == "aab c"
 
 
-def test_gain_is_exact_and_noise_only_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gain_is_exact_and_noise_only_adds(monkeypatch: Patch) -> None:
     mel, rng = torch.randn(4, 80, 9), torch.Generator().manual_seed(0)
     monkeypatch.setattr(speech, "NOISE_SHARE", 0.0)
     gain = (speech.augment(mel, rng) - mel).flatten(1)
@@ -167,7 +168,7 @@ def test_versions_are_drawn_evenly_over_corpora_and_made_once(store: Store, tmp_
     assert 20 < own < 80  # 0.4 of those of a woman's corpus, and of half of the others
 
 
-def test_another_recording_filters_and_reverberates(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_recording_filters_and_reverberates(monkeypatch: Patch) -> None:
     mel, generator = torch.randn(3, 80, 50), torch.Generator().manual_seed(0)
     monkeypatch.setattr(speech, "BAND_SHARE", 0.0)
     change = speech.another_recording(mel, generator, rooms=0.0) - mel
@@ -222,9 +223,7 @@ def test_rate_rises_and_falls() -> None:
 
 
 @pytest.mark.parametrize("name", ["f0", "content"])
-def test_networks_learn(
-    name: str, store: Store, cfg: RunConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_networks_learn(name: str, store: Store, cfg: RunConfig, monkeypatch: Patch) -> None:
     monkeypatch.setattr(speech, "AS_IT_IS", 1.0)  # other tones would take longer to learn
     cfg = changed(cfg, "model", f0_width=8, mel_frames=80, content_width=16, content_channels=8)
     cfg = changed(cfg, "pretrain", **{f"{name}_steps": 40, f"{name}_lr": 1.0e-2, "batch_size": 4})
@@ -301,23 +300,20 @@ def test_damaged_weights_are_refused(store: Store, cfg: RunConfig) -> None:
     kept = ensure("content", cfg, store)
     whole = kept.path.read_bytes()
     kept.path.write_bytes(whole[:-40])
-    with pytest.raises(WeightsError, match="delete it"):
-        ensure("content", cfg, store)
+    refuses(WeightsError, "delete it", ensure, "content", cfg, store)
     kept.path.write_bytes(whole.replace(b'fmin\\": 80.0', b'fmin\\": 70.0'))
-    with pytest.raises(DataError, match=r"fmin is 70\.0"):
-        pretrain.load_network(kept.path)
+    refuses(DataError, r"fmin is 70\.0", pretrain.load_network, kept.path)
 
 
-def test_a_full_disk(store: Store, cfg: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk(store: Store, cfg: RunConfig, monkeypatch: Patch) -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr(recorded, "save_file", Mock(side_effect=full))
-    with pytest.raises(TrainingError, match="No space left"):
-        ensure("f0", cfg, store)
+    refuses(TrainingError, "No space left", ensure, "f0", cfg, store)
     assert not [*Path(cfg.run_root, "auxiliary").rglob("*.*")]
 
 
 def test_mini_stands_in_where_few_have_a_transcript(
-    store: Store, cfg: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, cfg: RunConfig, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     mute = make_store(tmp_path / "data", corpus="voxceleb", kind="av", transcript="\u0434\u0430")
     cfg = dataclasses.replace(cfg, data_root=str(tmp_path / "data"))
@@ -337,15 +333,14 @@ def test_mini_stands_in_where_few_have_a_transcript(
         ensure("content", dataclasses.replace(cfg, seed=1), mute)
     faces = make_store(tmp_path / "data", corpus="celeba_hq", kind="image")
     for name in ("f0", "vocoder"):
-        with pytest.raises(DataError, match="no training clip with speech"):
-            ensure(name, cfg, faces, OWN)
+        refuses(DataError, "no training clip with speech", ensure, name, cfg, faces, OWN)
 
 
 # Networks that come with the package
 
 
 @pytest.fixture
-def shipped(cfg: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def shipped(cfg: RunConfig, tmp_path: Path, monkeypatch: Patch) -> Path:
     """A folder with an F0 and a content network of the smoke preset's widths."""
     for name in ("f0", "content"):
         torch.manual_seed(1)
@@ -401,5 +396,4 @@ def test_shipped_of_other_widths_or_damaged(shipped: Path, cfg: RunConfig, store
         changed(cfg, "pretrain", source="trian")
     path = shipped / "f0.safetensors"
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(WeightsError, match="install the package again"):
-        ensure("f0", cfg, store, RUNS)
+    refuses(WeightsError, "install the package again", ensure, "f0", cfg, store, RUNS)

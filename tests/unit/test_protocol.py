@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.conftest import Patch
 from tests.unit.store_factory import make_store
 from tests.unit.test_evaluation import loaded
 from tests.unit.test_external_outputs import Encoder, Recogniser, melody
@@ -36,7 +37,7 @@ Rows = list[dict[str, Any]]
 
 @pytest.fixture(scope="module", autouse=True)
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
+    with Patch.context() as patch:
         patch.setenv("XFAVOT_WEIGHTS", str(tmp_path_factory.mktemp("none")))
         patch.setattr(classifiers, "STEPS", {"face": 1, "voice": 1})
         patch.setattr(classifiers, "BATCH_SIZE", 4)
@@ -95,7 +96,7 @@ def test_the_draw_is_that_of_stargan_v2() -> None:
     assert sum(references.numel() for _, references in whole) == 10_000
 
 
-def test_every_part_is_kept(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_part_is_kept(store: Store, tmp_path: Path, monkeypatch: Patch) -> None:
     model = loaded(store, tmp_path)
     families = "fid, speaker_similarity, word_error, f0, verification"
     options = {"metrics": families, "substitute": "judge"}
@@ -156,7 +157,7 @@ def study(store: Store, folder: Path, model: LoadedModel, seed: int = 0) -> Stud
     return Study(Converter(model, vocoder=GriffinLim(iterations=1)), [store], cfg, "seen", folder)
 
 
-def test_images_as_converted(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_as_converted(store: Store, tmp_path: Path, monkeypatch: Patch) -> None:
     own = study(store, tmp_path, loaded(store, tmp_path))
     met = torch.tensor([3]), torch.tensor([[1, 0]])
     monkeypatch.setattr(conversions, "plan", lambda *_, **__: iter([met]))
@@ -223,7 +224,7 @@ def test_voices_are_averaged_by_direction_and_by_sex() -> None:
     ("value", "said"), [(0.0, "silent"), (float("nan"), "not converted: waveform for a2a/0000.wav")]
 )
 def test_conversions_that_cannot_be_heard(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float, said: str
+    store: Store, tmp_path: Path, monkeypatch: Patch, value: float, said: str
 ) -> None:
     def sound(self: Any, log_mel: torch.Tensor, *, length: int) -> np.ndarray:
         return np.full(length, value, np.float32)
@@ -238,7 +239,7 @@ def test_conversions_that_cannot_be_heard(
     assert not any(str(tmp_path) in reason for reason in told.values())
 
 
-def test_one_sample_fails(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_sample_fails(store: Store, tmp_path: Path, monkeypatch: Patch) -> None:
     style_of_voice, convert = Converter.style_of_voice, Study.convert_faces
     broken = store.waveform(next(i for i in store.items if i.split == "val"))
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.conftest import refuses
 from xfavot.errors import ConfigError, DataError
 from xfavot.evaluation.cpr import Triplet
 from xfavot.parameters import Study as Asked
@@ -169,13 +170,11 @@ def test_the_same_study_may_be_written_again_but_not_another_one(tmp_path: Path)
     page = (tmp_path / "pages" / "sheet_01.html").read_bytes()
     assert make(tmp_path, evaluators=1) == first
     assert (tmp_path / "pages" / "sheet_01.html").read_bytes() == page
-    with pytest.raises(ConfigError, match=r"where study .* lies; this would be study"):
-        make(tmp_path, seed=1)
+    refuses(ConfigError, r"where study .* lies; this would be study", make, tmp_path, seed=1)
     assert open_study(tmp_path) == first
     assert open_study(tmp_path)["provenance"] == origin()
     (tmp_path / "key.json").write_text('{"schema": 1', "utf-8")
-    with pytest.raises(DataError, match=r"key.json is missing or damaged"):
-        open_study(tmp_path)
+    refuses(DataError, r"key.json is missing or damaged", open_study, tmp_path)
 
 
 def test_answers_come_back_as_given_also_half_of_them(key: Key, tmp_path: Path) -> None:
@@ -198,8 +197,7 @@ def test_answers_come_back_as_given_also_half_of_them(key: Key, tmp_path: Path) 
 def test_nothing_read_is_told(key: Key, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no answers yet, and no automatic CPR"):
         result_rows(key, read_answers(key, ""))
-    with pytest.raises(DataError, match="0 of 0 files"):
-        read_answers(key, tmp_path / "absent")
+    refuses(DataError, "0 of 0 files", read_answers, key, tmp_path / "absent")
 
 
 def set_answer(number: int = 2, **values: Any) -> Change:
@@ -239,8 +237,7 @@ def test_every_bad_file_is_told_at_once(key: Key, tmp_path: Path) -> None:
     (tmp_path / "large.json").write_bytes(b" " * (study_report.LARGEST_BYTES + 1))
     twice = r"sheet_01\.json: sheet 01 is in sheet_01 \(1\)\.json, too; keep one"
     for told in (twice, r"cut\.json: ", r"large\.json: it has 5000001 bytes"):
-        with pytest.raises(DataError, match=told):
-            read_answers(key, tmp_path)
+        refuses(DataError, told, read_answers, key, tmp_path)
 
 
 def test_silence_and_too_large_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,6 +245,5 @@ def test_silence_and_too_large_a_page(tmp_path: Path, monkeypatch: pytest.Monkey
         with pytest.raises(DataError, match=f"voice of 100 samples has the level {level}"):
             study_report.encode(np.full(100, value, np.float32))
     monkeypatch.setattr(study_report, "MOST_BYTES", 50_000)
-    with pytest.raises(DataError, match="ask for fewer triplets"):
-        make(tmp_path)
+    refuses(DataError, "ask for fewer triplets", make, tmp_path)
     assert not (tmp_path / "key.json").exists()

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tests.conftest import refuses
 from xfavot import report
 from xfavot.errors import DataError
 from xfavot.parameters import Tables
@@ -210,8 +211,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     ):
         before = (folder / file).read_bytes() if (folder / file).exists() else b""
         (folder / file).write_text(text, "utf-8")
-        with pytest.raises(DataError, match=message):
-            tables.read(tmp_path, ("mini",))
+        refuses(DataError, message, tables.read, tmp_path, ("mini",))
         (folder / file).write_bytes(before)
 
 
@@ -225,5 +225,4 @@ def test_a_cell_without_value_is_written_only_with_its_reason(tmp_path: Path) ->
     assert table.rows[0]["published_grid"] == 4.62
     with pytest.raises(DataError, match="'value': None"):
         report.require_columns("here", {**rows[0], "missing": None})
-    with pytest.raises(DataError, match=r"'value': 1\.0"):
-        report.require_columns("here", {**rows[0], "value": 1.0})
+    refuses(DataError, r"'value': 1\.0", report.require_columns, "here", {**rows[0], "value": 1.0})

@@ -19,6 +19,7 @@ pytest.importorskip("ipywidgets")
 
 from PIL import Image
 
+from tests.conftest import refuses
 from tests.unit.store_factory import encoded, face, tone
 from tests.unit.test_convert import loaded
 from xfavot.audio.io import save_waveform
@@ -104,8 +105,7 @@ def test_curves_group_terms_and_passes() -> None:
     assert [axes.get_title("left") for axes in drawing.figure.axes] == ["sty", "xm"]
     assert drawing.render().startswith(b"\x89PNG")
     assert drawing.render("pdf").startswith(b"%PDF")
-    with pytest.raises(DataError, match="no record holds a term"):
-        drawing_room.curves([{"step": 1}])
+    refuses(DataError, "no record holds a term", drawing_room.curves, [{"step": 1}])
 
 
 def test_players_do_not_normalise_and_embed_six_at_most(tmp_path: Path) -> None:
@@ -168,8 +168,7 @@ def upload(name: str, content: bytes) -> dict[str, Any]:
     [("a.png", b"", "is empty"), ("page.jpg", b"<html>", "upload 'page.jpg'.* is text")],
 )
 def test_uploads_are_checked(name: str, content: bytes, match: str, converter: Converter) -> None:
-    with pytest.raises(DataError, match=match):
-        widgets.read_upload(name, content, converter)
+    refuses(DataError, match, widgets.read_upload, name, content, converter)
 
 
 def test_progress_lines(capsys: pytest.CaptureFixture[str]) -> None:

