@@ -18,9 +18,8 @@ import papermill
 from tests.notebooks.runner import execute
 from tests.unit.store_factory import make_store
 from tests.unit.test_study import write_answers
-from tests.unit.training_factory import small_run
+from tests.unit.training_factory import few_steps, small_run
 from xfavot import training
-from xfavot.evaluation import classifiers, learning
 from xfavot.report import read_table, tables
 from xfavot.report.study import open_study
 
@@ -51,11 +50,7 @@ def given(root: Path) -> dict[str, Any]:
 def text(root: Path, given: dict[str, Any]) -> str:
     """What the notebook says; the evaluation's classifiers learn for two steps."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classifiers, "STEPS", {"face": 2, "voice": 2})
-        patch.setattr(classifiers, "BATCH_SIZE", 4)
-        patch.setattr(learning, "SOURCES", 4)
-        patch.setattr(learning, "REFERENCES", 8)
-        patch.setattr(learning, "MOST_CLIPS", 2)
+        few_steps(patch)
         return execute("paper", root, **given)
 
 

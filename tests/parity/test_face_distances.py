@@ -66,16 +66,10 @@ def test_one_feature_by_hand() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    ("counts", "ranks"),
-    [
-        ((400, 90), (80, 80)),  # barely more images than features
-        ((30, 20), (80, 80)),  # fewer in both
-        ((400, 300), (12, 20)),  # features that depend on each other
-    ],
-)
-def test_distance(counts: tuple[int, int], ranks: tuple[int, int]) -> None:
-    a, b = (drawn(counts[n], seed=n, rank=ranks[n]) for n in (0, 1))
+@pytest.mark.parametrize("sizes", [(400, 90, 80, 80), (30, 20, 80, 80), (400, 300, 12, 20)])
+def test_distance(sizes: tuple[int, int, int, int]) -> None:
+    """Barely more images than 80 features, fewer, and features that depend on each other."""
+    a, b = (drawn(sizes[n], seed=n, rank=sizes[2 + n]) for n in (0, 1))
     assert distance(a, b) == pytest.approx(by_pytorch_fid(a, b), rel=1e-6)
 
 
@@ -154,9 +148,7 @@ def test_bytes_are_those_that_torchvision_saves(tmp_path: Path) -> None:
         ("lpips", {"lpips_stargan_v2": "lpips_stargan_v2", "lpips_alex": "alexnet"}),
     ],
 )
-def test_every_missing_metric_says_how_to_get_it(
-    family: str, names: dict[str, str], tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_missing(family: str, names: dict[str, str], tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.delenv("XFAVOT_OFFLINE", raising=False)
     monkeypatch.setenv("XFAVOT_WEIGHTS", str(tmp_path))
     found, missing = images.networks(family, image_size=64)

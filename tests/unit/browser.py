@@ -20,7 +20,6 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 PHONE = {"width": 390, "height": 780}
-DESKTOP = {"width": 1280, "height": 860}
 
 
 class Browser:
@@ -29,10 +28,9 @@ class Browser:
     Args:
         profile: an empty folder of the browser's own.
         downloads: where downloads go.
-        dark: prefer dark colours.
     """
 
-    def __init__(self, profile: Path, downloads: Path, *, dark: bool = False) -> None:
+    def __init__(self, profile: Path, downloads: Path) -> None:
         self.downloads = downloads
         names = ("chromium", "chromium-browser", "google-chrome", "chrome")
         chromium = next(filter(None, map(shutil.which, names)), None)
@@ -44,7 +42,6 @@ class Browser:
         for flag in (
             *("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "mute-audio"),
             *("hide-scrollbars", "no-first-run", f"user-data-dir={profile}"),
-            *(["blink-settings=preferredColorScheme=0"] if dark else []),
         ):
             options.add_argument(f"--{flag}")
         options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})

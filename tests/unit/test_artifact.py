@@ -185,15 +185,8 @@ def test_revision_of_the_checkout(tmp_path: Path, monkeypatch: Patch) -> None:
     for file in (code, made):
         file.parent.mkdir()
     code.write_text("x = 1\n")
-    git = [
-        "git",
-        "-c",
-        "user.name=x",
-        "-c",
-        "user.email=x@example.org",
-        "-c",
-        "commit.gpgsign=false",
-    ]
+    known = "user.name=x", "user.email=x@example.org", "commit.gpgsign=false"
+    git = ["git", *(word for one in known for word in ("-c", one))]
     for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "one"]):
         subprocess.run([*git, *command], cwd=tmp_path, check=True)
     made.write_text("1\n")  # what is made does not count

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tests.conftest import Patch, refuses
 from tests.unit import test_convert
 from tests.unit.store_factory import make_store
+from tests.unit.training_factory import few_steps, shared_store
 from xfavot.data.store import Store, mel_statistics
 from xfavot.errors import DataError, WeightsError
 from xfavot.evaluation import classifiers, learning, matching, rows
@@ -144,19 +145,12 @@ def test_interval_of_a_mean_covers_and_grows_with_likeness_inside_people() -> No
 SIZE, FRAMES = 16, 80
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    root = tmp_path_factory.mktemp("evaluation")
-    return make_store(root, genders="ffmm", clips=3, faces=2, seconds=1.1)
+store = shared_store(genders="ffmm", clips=3, faces=2, seconds=1.1)
 
 
 @pytest.fixture(autouse=True)
-def few_steps(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(classifiers, "STEPS", {"face": 2, "voice": 2})
-    monkeypatch.setattr(classifiers, "BATCH_SIZE", 4)
-    monkeypatch.setattr(learning, "SOURCES", 4)
-    monkeypatch.setattr(learning, "REFERENCES", 8)
-    monkeypatch.setattr(learning, "MOST_CLIPS", 2)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    few_steps(monkeypatch)
 
 
 def loaded(store: Store, path: Path, **train: Any) -> LoadedModel:
@@ -220,13 +214,6 @@ def test_people_are_those_of_the_split(store: Store) -> None:
     voices = held_out.voices(FRAMES)
     assert voices.x.shape == (8, 80, FRAMES)
     assert voices.gender.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
-    clip = torch.arange(10.0).expand(80, 10)
-    for frames, place, expected_frames in (
-        (4, 0.0, [0, 1, 2, 3]),
-        (4, 1.0, [6, 7, 8, 9]),
-        (12, 0.5, [*range(10), 8, 7]),  # reflected
-    ):
-        assert classifiers.crop(clip, frames, place)[0].tolist() == expected_frames
     with pytest.raises(DataError, match="not stored at a multiple of 10 pixels"):
         classifiers.people_of([store], "val", classifiers.speakers_of([store], ["val"]), 10)
 
@@ -293,15 +280,6 @@ def test_classifiers_learn_what_is_plain(store: Store, monkeypatch: Patch) -> No
     held_out = people(store, "val").voices(FRAMES)
     heard = classifiers.read(voice.eval(), held_out.x).gender.argmax(1)
     assert torch.equal(heard, held_out.gender)
-
-
-def test_augmentation_is_a_function_of_its_generator() -> None:
-    x, mel = torch.rand(3, 3, 16, 16) * 2 - 1, torch.rand(3, 80, 24) - 3
-    for change, sample in ((classifiers.augment_faces, x), (classifiers.augment_mels, mel)):
-        one, two, other = (change(sample, torch.Generator().manual_seed(n)) for n in (1, 1, 2))
-        assert torch.equal(one, two)
-        assert not torch.equal(one, other)
-        assert one.shape == sample.shape
 
 
 def test_table_is_written_whole(tmp_path: Path) -> None:

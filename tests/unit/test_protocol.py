@@ -18,6 +18,7 @@ from tests.conftest import Patch
 from tests.unit.store_factory import make_store
 from tests.unit.test_evaluation import loaded
 from tests.unit.test_external_outputs import Encoder, Recogniser, melody
+from tests.unit.training_factory import shared_store
 from xfavot import report
 from xfavot.audio.vocoder import GriffinLim
 from xfavot.convert.converter import Converter, Task
@@ -49,10 +50,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    root = tmp_path_factory.mktemp("protocol")
-    return make_store(root, genders="ffmm", clips=3, faces=2, seconds=0.6, splits=SPLITS)
+store = shared_store(genders="ffmm", clips=3, faces=2, seconds=0.6, splits=SPLITS)
 
 
 def opened(model: LoadedModel, *stores: Store, metrics: str, **given: Any) -> Evaluation:
@@ -79,18 +77,6 @@ def test_the_draw_is_that_of_stargan_v2() -> None:
     assert all(one != two for one, two in pairwise(drawn[::2]))
     assert all(not {*one} & {*two} for one, two in zip(drawn[::2], drawn[1::2], strict=False))
     assert max(map(max, drawn)) == 8
-    asked = (
-        ("female to male", 1),
-        ("female to male", 1),
-        ("female to male", 2),
-        ("male to female", 1),
-    )
-    first, again, *others = (
-        [part.tolist() for block in plan(name, 10, 9, seed=seed, batch=4) for part in block]
-        for name, seed in asked
-    )
-    assert first == again
-    assert first not in others
     whole = list(plan("female to male", 1000, 1000, seed=0, batch=32))  # the paper's
     assert [len(sources) for sources, _ in whole] == [32] * 31 + [8]
     assert sum(references.numel() for _, references in whole) == 10_000
@@ -197,7 +183,6 @@ def test_pairs_are_random_different_people_and_the_same_again(tmp_path: Path) ->
     drawn = (one.pairs(Task.A2A) for one in (own, again, other))
     names, same, others = ([source.name for source, *_ in some] for some in drawn)
     assert names == same != others
-    assert names == [source.name for source, *_ in pairs][:140]
     assert len(own.utterances(pairs[0][0].item.speaker)) == 3  # all of them, of any split
     assert own.utterances("") == own.utterances("nobody") == []
 
@@ -223,7 +208,7 @@ def test_voices_are_averaged_by_direction_and_by_sex() -> None:
 @pytest.mark.parametrize(
     ("value", "said"), [(0.0, "silent"), (float("nan"), "not converted: waveform for a2a/0000.wav")]
 )
-def test_conversions_that_cannot_be_heard(
+def test_nothing_to_hear(
     store: Store, tmp_path: Path, monkeypatch: Patch, value: float, said: str
 ) -> None:
     def sound(self: Any, log_mel: torch.Tensor, *, length: int) -> np.ndarray:
@@ -304,10 +289,3 @@ def test_one_man_alone(store: Store, tmp_path: Path, counted: bool) -> None:
         assert "no reference of another person" in told[task, "all"]
     assert "female to male: 0 female faces and 2 male references" in told["i2i", "all"]
     assert {row["task"] for row in scores} == {"z2a", "sources", "references"}
-
-
-def test_settings() -> None:
-    assert Evaluate.resolve(dataset="mini").count == 24
-    assert Evaluate.resolve(dataset="grid").count == 0
-    cfg = Evaluate.resolve(metrics="nisqa, fid", conversions=5, substitute="judge")
-    assert (cfg.chosen, cfg.count, cfg.substitute) == (("fid", "nisqa"), 5, "judge")

@@ -93,7 +93,7 @@ def test_content_tells_words_apart_and_voices_not() -> None:
     network = shipped("content").network
     assert isinstance(network, ContentNetwork)
     espeak, said = Espeak(), {}
-    for number, (k, words) in itertools.product((1, 4, 9, 12), enumerate(sentences(SEED, 0, 4))):
+    for number, (k, words) in itertools.product((1, 4, 9), enumerate(sentences(SEED, 0, 3))):
         voice = voice_of(person(number, seed=SEED), sex_and_rank(number)[1], ESPEAK)
         said_by, draw = espeak.say(words, voice), stream(SEED, "voice", number, k)
         wave = become(said_by, espeak.rate_hz, voice, draw)
@@ -106,5 +106,5 @@ def test_content_tells_words_apart_and_voices_not() -> None:
             loss[words_a == words_b].append(float(speech_consistency(*pair)))
     same, other = (torch.tensor(loss[key]) for key in (True, False))
     area = functional.relu(torch.sign(other[None] - same[:, None])).mean()
-    assert len(same) == len(other) == 24
+    assert len(same) == len(other) == 9
     assert area >= 0.9

@@ -56,7 +56,7 @@ PASSES: list[tuple[str, dict[str, object], set[str]]] = [
 
 
 @pytest.mark.parametrize(("guidance", "overrides", "expected"), PASSES)
-def test_a_pass_moves_the_intended_modules(
+def test_a_pass_moves(
     guidance: str, overrides: dict[str, object], expected: set[str], root: Path
 ) -> None:
     cfg = small_run(root, steps=8, overrides={"loss.xm": 0.0, "loss.rec": 0.0} | overrides)
@@ -99,12 +99,8 @@ def test_image_only_references_never_reach_the_speaker_heads(root: Path) -> None
         assert (step.audio_domain(paired, True, 2) >= 2).all()
 
 
-def test_draws_are_a_function_of_seed_and_step(root: Path) -> None:
+def test_no_speaker_is_drawn_without_dual_domain(root: Path) -> None:
     cfg = small_run(root)
-    a, b, other = (step.draw(cfg, n, 4, ("z", "i", "a")) for n in (7, 7, 8))
-    assert torch.equal(a.z1, b.z1)
-    assert a.guidances == b.guidances
-    assert not torch.equal(a.z1, other.z1)
     gender_only = dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, dual_domain=False))
     assert not any(step.draw(gender_only, n, 2, ("z",)).by_speaker for n in range(20))
 

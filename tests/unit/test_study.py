@@ -210,8 +210,6 @@ BAD: dict[str, tuple[Change, bool, str]] = {
     "unknown_question": (set_answer(item="abc"), True, "does not fit the page"),
     "twice": (lambda c: c["answers"][3].update(c["answers"][2]), True, "does not fit the page"),
     "other_side": (set_answer(side="C"), True, "does not fit the page"),
-    "negative": (set_answer(plays=-1), True, "does not fit the page"),
-    "text_time": (set_answer(ms="4000"), True, "is damaged"),
     "missing": (lambda c: c["answers"][0].pop("ms"), False, "is damaged"),
     "empty": (lambda c: c.update(answers=[]), True, "holds no answer"),
     "no_dict": (lambda c: c.update(answers=[1, 2]), False, "is damaged"),

@@ -19,6 +19,7 @@ from xfavot.report import tables
 from xfavot.report.tables import Evaluations
 
 FID, NISQA = tables.FID, tables.NISQA
+Rows = list[dict[str, Any]]
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -26,19 +27,13 @@ def row(**changes: Any) -> dict[str, Any]:
     return known | dict(seed=0, ci_low=None, ci_high=None, direction="", sex="") | changes
 
 
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
+def write(path: Path, rows: Rows) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_csv(path, index=False)
 
 
 def run(
-    root: Path,
-    rows: list[dict[str, Any]],
-    *,
-    name: str = "r1",
-    preset: str = "mini",
-    at: int = 9,
-    **changes: Any,
+    root: Path, rows: Rows, name: str = "r1", preset: str = "mini", at: int = 9, **changes: Any
 ) -> Path:
     folder = root / name
     file = folder / "evaluation" / "evaluation.csv"
@@ -51,11 +46,11 @@ def run(
     return folder
 
 
-def compared(item: str, root: Path, dataset: str = "mini") -> list[dict[str, Any]]:
+def compared(item: str, root: Path, dataset: str = "mini") -> Rows:
     return tables.compared(item, tables.read(root, (dataset,)), dataset=dataset)
 
 
-def cell(rows: list[dict[str, Any]], **asked: str) -> dict[str, Any]:
+def cell(rows: Rows, **asked: str) -> dict[str, Any]:
     (found,) = [one for one in rows if all(one[name] == value for name, value in asked.items())]
     return found
 

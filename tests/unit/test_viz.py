@@ -62,38 +62,10 @@ def test_a_sheet_shows_sources_references_and_conversions(task: Task, tmp_path: 
     texts = [text.get_text() for text in drawing.figure.texts]
     assert texts[0] == title_of(task)
     assert texts[1].endswith("toy at step 7, split val")
-    data, size = drawing._repr_png_()
+    data, _ = drawing._repr_png_()
     assert data == path.read_bytes()
     with Image.open(io.BytesIO(data)) as image:
-        assert 800 < image.width < 2000
         assert image.info["Software"].startswith("xfavot")
-    assert size["width"] < 1200
-
-
-def test_sheets_stand_side_by_side_and_fields_do_not_overlap() -> None:
-    parts = {"(a) Faces": grid(Task.A2I), "(b) Voices": grid(Task.I2A)}
-    for across in (True, False):
-        figure = conversions(parts, title="Both", note="a note", across=across).figure
-        assert [t.get_text() for t in figure.texts if t.get_text().startswith("(")] == list(parts)
-        places = [axes.get_position() for axes in figure.axes if axes.images]
-        assert all(0 <= p.x0 < p.x1 <= 1 and 0 <= p.y0 < p.y1 <= 1 for p in places)
-        apart = [
-            a.x1 <= b.x0 or b.x1 <= a.x0 or a.y1 <= b.y0 or b.y1 <= a.y0
-            for i, a in enumerate(places)
-            for b in places[:i]
-        ]
-        assert all(apart)
-
-
-def test_faces_keep_their_colours() -> None:
-    red = Panel(label="red", face=face((200, 20, 20), 64))
-    one = Grid(task=Task.I2I, note="", columns=(red,), rows=(red,), cells=((red,),))
-    picture = conversions(one)
-    pixels = np.asarray(Image.open(io.BytesIO(picture.render())).convert("RGB"))
-    place = picture.figure.axes[1].get_position()
-    height, width, _ = pixels.shape
-    x, y = (place.x0 + 0.8 * place.width) * width, (1 - place.y0 - 0.5 * place.height) * height
-    np.testing.assert_allclose(pixels[int(y), int(x)], (200, 20, 20), atol=2)
 
 
 def test_curves_group_terms_and_passes() -> None:
@@ -192,9 +164,7 @@ def test_progress_lines(capsys: pytest.CaptureFixture[str]) -> None:
         ("clip.txt", "wav", "pcm_s16le", 24000),
     ],
 )
-def test_uploads_are_known_by_their_content(
-    name: str, form: str, codec: str, rate: int, converter: Converter
-) -> None:
+def test_uploads(name: str, form: str, codec: str, rate: int, converter: Converter) -> None:
     wave = np.sin(np.arange(rate) * 2 * np.pi * 150 / rate).astype(np.float32) / 4
     sample = widgets.read_upload(name, encoded(form, codec, wave, rate), converter)
     assert sample.face is None

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from tests.conftest import Patch, refuses
 from tests.unit.store_factory import make_store
+from tests.unit.training_factory import shared_store
 from xfavot import report
-from xfavot.audio.f0 import world_f0
 from xfavot.audio.mel import MEL
 from xfavot.audio.vocoder import Vocoder
 from xfavot.data.store import Store
@@ -73,19 +73,12 @@ def test_speaker_similarity_does_not_depend_on_level(encoder: SpeakerEncoder) ->
         refuses(DataError, "speaker similarity", encoder.embed, bad.astype(np.float32))
 
 
-def content() -> Callable[[np.ndarray], np.ndarray]:
-    read = networks.content_reader()
-    return lambda clip: read(clip)[1].numpy()
-
-
 MEASURES: dict[str, Callable[[], Any]] = {
     "pocketsphinx": lambda: networks.PocketsphinxGrid().hear,
     "espnet": lambda: networks.Espnet().hear,
     "resemblyzer": lambda: SpeakerEncoder().embed,
     "nisqa": lambda: networks.Nisqa(networks.NISQA),
     "nisqa_tts": lambda: networks.Nisqa(networks.NISQA_TTS),
-    "content": content,
-    "world": lambda: world_f0,
 }
 
 
@@ -154,13 +147,8 @@ def test_error_rates_by_hand_and_by_jiwer() -> None:
 
 
 def test_grammar_knows_grid_alone() -> None:
-    for text, known in (
-        ("Bin blue at A two now", True),
-        ("set white with z zero please", True),
-        ("set white with w zero please", False),  # GRID has no w
-        ("please call stella", False),
-    ):
-        assert networks.in_grid_grammar(text) is known
+    assert networks.in_grid_grammar("Bin blue at A two now")
+    assert not networks.in_grid_grammar("set white with w zero please")  # GRID has no w
     assert "| z.)" in networks.grid_grammar()
 
 
@@ -213,8 +201,7 @@ def test_agreement_by_hand() -> None:
 
 def test_content_reader_and_likeness() -> None:
     read = networks.content_reader()
-    heard, features = read(sounding(seconds=1.0))
-    assert isinstance(heard, str)
+    _, features = read(sounding(seconds=1.0))
     assert features.dim() == 2
     assert voices.likeness(features, features) == pytest.approx(1, abs=1e-5)
     _, noise = read(np.random.default_rng(0).normal(0, 0.1, RATE).astype(np.float32))
@@ -242,10 +229,7 @@ class Played(Vocoder):
         return self.gain * sum((0.2 * torch.sin(turns * h) / h for h in range(1, 6)), turns * 0)
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    root = tmp_path_factory.mktemp("data")
-    return make_store(root, corpus="grid", kind="audio", genders="fmfm", seconds=0.8, **WITHOUT)
+store = shared_store(corpus="grid", kind="audio", genders="fmfm", seconds=0.8, **WITHOUT)
 
 
 def test_clips_are_held_out_and_of_women_and_men_in_turn(store: Store, tmp_path: Path) -> None:
@@ -253,15 +237,12 @@ def test_clips_are_held_out_and_of_women_and_men_in_turn(store: Store, tmp_path:
     items = [copy.clip.item for copy in made]
     assert [(item.gender, item.split) for item in items] == [("f", "val"), ("m", "val")] * 2
     assert len({item.id for item in items}) == 4
-    assert made[0].label == "grid s1 (f)"
     for copy, item in zip(made, items, strict=True):
         lengths = {name: len(sound) for name, sound in copy.sounds.items()}
         assert lengths == dict.fromkeys(("recording", "a"), item.sample_count)
     short = make_store(tmp_path, corpus="short", kind="audio", genders="f", seconds=0.2)
     with pytest.raises(DataError, match=r"without a clip of 0\.4 to 15 s"):
         voices.copies([Played("a", 100.0)], [short])
-    assert voices.copies([], [store]) == ()
-    assert voices.copy_rows([]) == []
 
 
 def test_measures_of_known_changes(tmp_path: Path, monkeypatch: Patch) -> None:
@@ -298,13 +279,3 @@ def test_distance_of_mels_by_hand() -> None:
     assert voices.mel_distance_db(wave, 0.5 * wave) == pytest.approx(6.02, abs=0.01)
     faint = wave + 1e-6 * torch.sin(2 * torch.pi * 3000 / MEL.sample_rate * torch.arange(12_000))
     assert voices.mel_distance_db(wave, faint) < 0.01
-
-
-def test_speakers_are_compared_by_resemblyzer(store: Store) -> None:
-    pytest.importorskip("resemblyzer")
-    (copy,) = voices.copies([Played("a", 100.0)], [store], clips=1)
-    same = voices.Copy(copy.clip, copy.sounds | {"b": copy.sounds["recording"]})
-    rows = voices.copy_rows([same])
-    found = {r["system"]: r["value"] for r in rows if r["metric"] == "speaker_similarity"}
-    assert found["b"] == pytest.approx(1.0, abs=1e-5)
-    assert found["a"] < 0.999

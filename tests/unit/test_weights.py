@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,24 +56,6 @@ def test_every_set_is_described() -> None:
         in_name = re.search(r"-([0-9a-f]{8})\.pth$", known.file)  # the rule of torch.hub
         assert not in_name or known.checksum[7:15] == in_name[1], name
         assert (known.holds == "checkpoint*.pkl") == (name in PUBLISHED), name
-
-
-@pytest.mark.parametrize(
-    ("package", "source", "sets"),
-    [
-        ("parallel_wavegan", "utils/utils.py", PUBLISHED),
-        ("torchvision", "models/alexnet.py", ["alexnet"]),
-        ("torchvision", "models/inception.py", ["inception_torchvision"]),
-        ("pytorch_fid", "inception.py", ["inception_fid"]),
-    ],
-)
-def test_addresses_of_packages(package: str, source: str, sets: Iterable[str]) -> None:
-    folder = Path(str(pytest.importorskip(package).__file__)).parent
-    text = (folder / source).read_text(encoding="utf-8")
-    for name in sets:
-        url = describe(name).url
-        drive = re.search(r"[?&]id=([\w-]+)", url)
-        assert (f'"{name}": "{drive[1]}"' if drive else url) in text
 
 
 @pytest.mark.parametrize("name", ["lpips_alex", "resemblyzer"])
