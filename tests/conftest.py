@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from tests.faults.loopback import Loopback
-from xfavot import fetch
 
 # no test checks addresses in notebooks, and its grammar takes seconds to load
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
@@ -39,6 +38,7 @@ def refuses(
 @pytest.fixture
 def web(monkeypatch: Patch) -> Iterator[Loopback]:
     """A server, and a client that bears little and does not pause."""
+    fetch = pytest.importorskip("xfavot.fetch")
     monkeypatch.delenv("XFAVOT_OFFLINE", raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(fetch, "TRIES", 3)

@@ -362,8 +362,7 @@ def test_grid_from_a_record(grid: Loopback, tmp_path: Path, monkeypatch: Any) ->
     lines: list[str] = []
     path = "/api/records/7/files/s20.zip/content"
     grid.serve(path, status(404))
-    match = r"s20\.zip could not be fetched"
-    refuses(DataError, match, download, "grid", tmp_path, on_log=lines.append)
+    refuses(DataError, r"s20\.zip could not", download, "grid", tmp_path, on_log=lines.append)
     grid.serve(path, file(GRID["s20.zip"]))
     root = download("grid", tmp_path)  # goes on
     assert root == tmp_path / "grid"
@@ -522,10 +521,8 @@ def test_an_archive_gives_the_folder_with_the_weights(web: Loopback, described: 
     match = "exp/net/config are not what first came"
     refuses(WeightsError, match, fetched.path, "net")
     hostile = pack("tar.gz", ("checkpoint.pkl", b"w"), ("../out", b"x"))
-    for name, content, match in (
-        ("empty", pack("tar.gz", ("README", b"r")), r"empty\.tar\.gz holds no \*\.pkl"),
-        ("evil", hostile, "out"),
-    ):
+    empty = pack("tar.gz", ("README", b"r"))
+    for name, content, match in (("empty", empty, r"holds no \*\.pkl"), ("evil", hostile, "out")):
         url = web.serve(f"/{name}", file(content))
         described(name, url=url, file=f"{name}.tar.gz", holds="*.pkl")
         refused_net(match, name)

@@ -69,7 +69,7 @@ def make_store(
     corpus: str = "toy",
     kind: str = "av",
     genders: Sequence[str] = ("f", "m", "f", "m"),
-    clips: int = 3,
+    clips: int | Sequence[int] = 3,
     faces: int = 2,
     seconds: float | Sequence[float] = 1.0,
     splits: Sequence[str] = ("train", "train", "val"),
@@ -84,7 +84,7 @@ def make_store(
         root: the data root, usually ``tmp_path``.
         corpus, kind: of the store; "av", "audio" or "image".
         genders: one entry a speaker ("f", "m" or ""); speakers are ``<corpus>/s1`` and so on.
-        clips: clips a speaker; clip k belongs to ``splits[k % len(splits)]``.
+        clips: clips a speaker, one number or one each; clip k is in ``splits[k % len(splits)]``.
         faces: faces a clip; face i of clip k of speaker s has the colour ``colour(s, k, i)`` with a
             brighter left half.
         seconds: length of the clips, one value or one a clip, repeated.
@@ -98,7 +98,7 @@ def make_store(
     rng = np.random.default_rng(seed)
     made: list[dict[str, Any]] = []
     for s, gender in enumerate(genders):
-        for k in range(clips):
+        for k in range(clips if isinstance(clips, int) else clips[s]):
             clip: dict[str, Any] = {
                 "id": f"{corpus}-s{s + 1}-{k}",
                 "kind": kind,

@@ -1,19 +1,23 @@
-"""Faces are framed as in CelebA-HQ, wherever and however they stand in the picture."""
+"""Pictures of every form are read, and faces framed as in CelebA-HQ wherever they stand."""
 
 from __future__ import annotations
 
+import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-
-pytest.importorskip("PIL")
+from PIL import Image
 
 from tests.conftest import Patch, refuses
+from tests.unit.store_factory import encoded
+from xfavot.data.readers.layouts import scan
 from xfavot.errors import DataError, ShapeError
-from xfavot.image import align
+from xfavot.image import align, io
 from xfavot.image.align import ALIGNED, align_face, align_points, align_quad, detect
 from xfavot.image.io import load_frames, load_image, resize_image, save_image, to_bytes, to_float
 from xfavot.mini.draw import draw_face
@@ -133,8 +137,6 @@ def test_the_main_face_is_the_large_one_near_the_middle() -> None:
 
 def test_faces_are_those_of_facenet_pytorch() -> None:
     package = pytest.importorskip("facenet_pytorch")
-    from PIL import Image
-
     picture = scene()
     theirs = package.MTCNN(keep_all=True, min_face_size=24, device="cpu")
     wanted = theirs.detect(Image.fromarray(picture), landmarks=True)  # boxes, chances, points
@@ -199,3 +201,97 @@ def test_bytes_and_floats_agree_for_arrays_and_tensors() -> None:
     between = np.linspace(-1.5, 1.5, 4001, dtype=np.float32)
     np.testing.assert_array_equal(to_bytes(torch.from_numpy(between)).numpy(), to_bytes(between))
     assert to_bytes(np.array([-7.0, 0.0, 7.0])).tolist() == [0, 128, 255]
+
+
+def grey(level: int = 100) -> Image.Image:
+    return Image.new("L", (8, 6), level)
+
+
+SILENCE = np.zeros(0, np.float32)
+
+
+PICTURES = {  # and what all pixels are, once read
+    "grey.png": (grey(), (100, 100, 100)),
+    "bilevel.png": (Image.new("1", (8, 6), 1), (255, 255, 255)),
+    "deep.png": (Image.fromarray(np.full((6, 8), 100 * 257, np.uint16)), (100, 100, 100)),
+    "clear.png": (Image.new("RGBA", (8, 6), (9, 9, 9, 0)), (255, 255, 255)),
+    "half.png": (Image.new("LA", (8, 6), (0, 127)), (128, 128, 128)),
+    "palette.png": (Image.new("RGB", (8, 6), (9, 99, 199)).quantize(), (9, 99, 199)),
+    "cmyk.jpg": (Image.new("CMYK", (8, 6), (0, 255, 255, 0)), (254, 0, 0)),
+    "a BMP.png": (Image.new("RGB", (8, 6), (9, 99, 199)), (9, 99, 199)),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_of_every_mode_come_in_one_way(tmp_path: Path, name: str) -> None:
+    path, (picture, expected) = tmp_path / name, PICTURES[name]
+    picture.save(path, "BMP" if "BMP" in name else None)
+    got = load_image(path)
+    assert (got.shape, got.dtype) == ((6, 8, 3), np.uint8)
+    np.testing.assert_allclose(got.reshape(-1, 3).mean(0), expected, atol=1)
+    with Image.open(path) as image:
+        arrays = [np.asarray(image)] if image.mode in {"L", "RGB", "RGBA", "LA", "I;16"} else []
+        for same in (path.read_bytes(), image, *arrays):
+            np.testing.assert_array_equal(load_image(same), got)
+
+
+def test_pictures_are_turned_upright(tmp_path: Path) -> None:
+    pixels = np.zeros((6, 8, 3), np.uint8)
+    pixels[:3] = 255  # the upper half as the camera saw it
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it a quarter clockwise
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    got = load_image(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        np.testing.assert_array_equal(load_image(image), got)
+    assert got.shape == (8, 6, 3)
+    assert (got[:, 3:] == 255).all()
+    assert (got[:, :3] == 0).all()
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_of_an_animation_the_first_picture_is_taken(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    grey(200).save(path, save_all=True, append_images=[grey(20)], duration=40)
+    assert abs(float(load_image(path).mean()) - 200) < 4
+    (tmp_path / "avatars").mkdir()
+    os.link(path, tmp_path / "avatars" / path.name)
+    assert [*scan("avatars", tmp_path, 0).clips] == [path.name]
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [10_001, 30_000])
+def test_pictures_that_are_huge_or_of_floats_are_refused(tmp_path: Path, side: int) -> None:
+    grey().save(tmp_path / "a.png")
+    data = bytearray((tmp_path / "a.png").read_bytes())
+    data[16:24] = struct.pack(">II", side, side)  # it promises more than it has
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    refuses(DataError, r"pixels", load_image, bytes(data))
+    Image.new("F", (8, 6), 0.5).save(tmp_path / "a.tif")
+    refuses(DataError, "save it with 8 bits a channel", load_image, tmp_path / "a.tif")
+
+
+def test_films_are_turned_upright() -> None:
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[:32, :48] = 255  # the upper left quarter
+    data = bytearray(encoded("mp4", "", SILENCE, pictures=[pixels] * 3, video="mpeg4"))
+    place = data.index(b"tkhd") + 44  # the matrix of the track's header
+    data[place : place + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+    (got,) = load_frames(bytes(data), 1)
+    assert got.shape == (96, 64, 3)
+    assert got[:48, 32:].mean() > 250  # a quarter clockwise: the upper right one
+    assert got[:48, :32].mean() < 5
+    assert got[48:].mean() < 5
+
+
+def test_of_a_long_film_the_same_frames_are_sought_as_counted(monkeypatch: Patch) -> None:
+    levels = [np.full((48, 64, 3), level, np.uint8) for level in range(200)]
+    settings = {"g": "12", "bf": "2"}
+    path = encoded("mp4", "", SILENCE, pictures=levels, video="mpeg4", shown=settings)
+    counted = load_frames(path, 4)
+    monkeypatch.setattr(io, "SEEK_SECONDS", 0.5)
+    monkeypatch.setattr(io, "itertools", None)  # frames are not to be counted from the start
+    sought = load_frames(path, 4)
+    for expected, got in zip(counted, sought, strict=True):
+        np.testing.assert_array_equal(got, expected)
+    np.testing.assert_allclose([f.mean() for f in sought], [25, 75, 125, 175], atol=3)

