@@ -161,7 +161,6 @@ def test_config_id_is_blind_to_places_and_bookkeeping_only() -> None:
 def test_what_the_parameters_of_notebooks_define() -> None:
     task = Prepare.resolve(dataset="grid", source="originals", workers=3)
     assert (task.corpora, task.originals, task.processes) == (("grid",), "originals", 3)
-    assert Prepare.resolve().processes >= 1
     assert Pretrain.resolve().networks == ("f0", "content")
     f0 = Pretrain.resolve(network="f0", steps=5)
     assert (f0.networks, f0.run.pretrain.f0_steps) == (("f0",), 5)
