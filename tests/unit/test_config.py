@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -204,6 +205,26 @@ def test_names_that_only_papermill_saw_are_refused(monkeypatch: Patch) -> None:
     cells += ["# Parameters\nsteps = 3\n", "# other\nx = 1"]
     assert Train.resolve(steps=3).steps == 3
     assert parameters.injected() == {"steps": 3}
+
+
+def test_papermill_itself(tmp_path: Path) -> None:
+    """What the real papermill hands over: text for a dict, and no word of an unknown name."""
+    papermill = pytest.importorskip("papermill")
+    v4 = pytest.importorskip("nbformat").v4
+    declared = "steps: int = -1  # training steps\noverrides: dict = {}  # dotted settings"
+    place = f"import sys\nsys.path.insert(0, {str(Path(config.__file__).parents[1])!r})\n"
+    code = f"{place}from xfavot.parameters import injected\ninjected()"
+    cells = [v4.new_code_cell(declared, metadata={"tags": ["parameters"]}), v4.new_code_cell(code)]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    path, out = tmp_path / "n.ipynb", tmp_path / "o.ipynb"
+    path.write_text(v4.writes(notebook), encoding="utf-8")
+    shown = {n: s["inferred_type_name"] for n, s in papermill.inspect_notebook(path).items()}
+    assert shown == {"steps": "int", "overrides": "dict"}
+    given = {"steps": 7, "overrides": '{"loss.xm": 0.25}', "stesp": 7}
+    settings = {"progress_bar": False, "engine_name": "nbclient"}  # a kernel of its own
+    done = papermill.execute_notebook(path, out, parameters=given, **settings)
+    assert ast.literal_eval(done.cells[-1].outputs[0]["data"]["text/plain"]) == given
 
 
 def test_folders_also_in_jupyterlab(tmp_path: Path, monkeypatch: Patch) -> None:
