@@ -69,6 +69,8 @@ class ModelConfig(Section):
     content_width: int = option(256, least=1)  # CODE
     content_channels: int = option(128, least=1)  # CODE
     audio_decoder: str = option("code", choices=("code", "table7"))  # A17: which G_A variant
+    melody: bool = False  # A79: the pitch as an explicit input of G_A beside the F0 features
+    upsampling: str = option("nearest", choices=("nearest", "linear"))  # A80: in the decoders
     style_norm: bool = False  # A18: instance norm in encoders and discriminators
 
     def __post_init__(self) -> None:
@@ -101,6 +103,7 @@ class LossConfig(Section):
     cls: float = option(0.05, least=0)
     xm: float = option(1.0, least=0)
     rec: float = option(0.0, least=0)  # A20: self-reconstruction after the warm-up, small presets
+    level: float = option(0.0, least=0)  # A79: level of the pitch read from styles
     tau: float = option(0.07, above=0)  # A14
     xm_form: str = option("symmetric", choices=("one_way", "mmv", "symmetric"))  # A5
     r1_image: float = option(1.0, least=0)  # A3

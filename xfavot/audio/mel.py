@@ -118,6 +118,18 @@ def mel_to_hz(mel: Tensor) -> Tensor:
     return torch.where(mel < LOG_START_MEL, mel * LINEAR_HZ_PER_MEL, LOG_START_HZ * above.exp())
 
 
+def band_centres() -> tuple[Tensor, Tensor]:
+    """Centres of the bands and half of the distance between their edges, in Hz, (80,) each."""
+    edges = _edges()
+    return edges[1:-1].float(), (0.5 * (edges[2:] - edges[:-2])).float()
+
+
+def _edges() -> Tensor:
+    """The edges of the triangular filters: (M + 2,) Hz, float64."""
+    low, high = hz_to_mel(torch.tensor([MEL.fmin, MEL.fmax], dtype=torch.float64))
+    return mel_to_hz(low + (high - low) * torch.linspace(0, 1, MEL.n_mels + 2, dtype=torch.float64))
+
+
 @lru_cache(maxsize=8)
 @torch.inference_mode(mode=False)
 def mel_filterbank(device: torch.device | str = "cpu") -> Tensor:
@@ -126,9 +138,7 @@ def mel_filterbank(device: torch.device | str = "cpu") -> Tensor:
     Returns:
         (80, 1025) float32: n_mels by n_fft / 2 + 1; built once a device, so leave it as it is.
     """
-    low, high = hz_to_mel(torch.tensor([MEL.fmin, MEL.fmax], dtype=torch.float64))
-    steps = torch.linspace(0.0, 1.0, MEL.n_mels + 2, dtype=torch.float64)
-    edges = mel_to_hz(low + (high - low) * steps)[:, None]  # (M + 2, 1) Hz
+    edges = _edges()[:, None]  # (M + 2, 1)
     bins = torch.arange(MEL.n_fft // 2 + 1, dtype=torch.float64)
     bins = bins * (MEL.sample_rate / MEL.n_fft)  # (F,) Hz
     widths = edges.diff(dim=0)

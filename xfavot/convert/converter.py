@@ -33,7 +33,7 @@ from xfavot.errors import ConfigError, DataError
 from xfavot.image.align import align_face, detect
 from xfavot.image.io import load_image, save_image, to_bytes, to_float
 from xfavot.models import device_of
-from xfavot.models.f0 import track
+from xfavot.models.f0 import level_of, track
 from xfavot.training.checkpoint import LoadedModel, load_model
 
 # Whatever people hand in, brought into the form that the networks see: a face goes through
@@ -621,9 +621,7 @@ class Converter:
         wave = read_voice(voice, name="source voice")
         mel, speech, x = self._mel(wave)
         with torch.inference_mode():
-            made = joined(
-                x, lambda part: self.nets.G_A(part, style.vector, self.f0_net.features(part))
-            )
+            made = self.revoice(x, style.vector)
             f0 = self._pitch(made, speech)
             restored = self.standardiser.restore(made[0, 0, :, : int(speech.sum())])
             mel[:, speech] = restored.clamp(math.log10(MEL.floor), LOUDEST)
@@ -633,6 +631,12 @@ class Converter:
             f0=f0,
             provenance=self._provenance(voice, style, "a") | {"vocoder": self.vocoder.name},
         )
+
+    def revoice(self, x: Tensor, style: Tensor) -> Tensor:
+        """Convert a standardised mel without pauses (1, 1, 80, T') to a style (1, S)."""
+        g, f0 = self.nets.G_A, self.f0_net
+        whole = mean(x, lambda part: level_of(f0(part))[:, None])[0] if g.melody else None
+        return joined(x, lambda part: g(part, style, *g.hear(f0, part, whole)))
 
     def analyse_voice(self, voice: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the log10 mel (80, T) of a voice and its pitch (T,) in Hz, 0 where unvoiced.

@@ -329,5 +329,6 @@ def _convert(model: LoadedModel, kind: str, x: Tensor, style: Tensor) -> Tensor:
 def _heard(model: LoadedModel, x: Tensor, style: Tensor) -> Tensor:
     """Convert a standardised mel (1, 1, 80, T) after styles (R, S): (R, 1, 80, T)."""
     many = x.expand(len(style), -1, -1, -1)
-    made: Tensor = model.nets.G_A(many, style, model.f0.features(x).expand(len(style), -1, -1, -1))
+    heard = (one.expand(len(style), *one.shape[1:]) for one in model.nets.G_A.hear(model.f0, x))
+    made: Tensor = model.nets.G_A(many, style, *heard)
     return made

@@ -77,11 +77,11 @@ def weights(cfg: RunConfig, step: int) -> dict[str, dict[str, float]]:
         "G_I": {"adv": 1.0, "sty": w.sty, "ds": -ds_image, "cyc": w.cyc_image},
         "G_A": {
             **{"adv": 1.0, "sty": w.sty, "ds": -ds_audio, "cyc": w.cyc_audio},
-            **{"sc": w.sc, "f0": w.f0, "norm": w.norm, "advcls": w.advcls},
+            **{"sc": w.sc, "f0": w.f0, "norm": w.norm, "advcls": w.advcls, "level": w.level},
         },
         "D_I": {"adv_real": 1.0, "adv_fake": 1.0, "r1": every * w.r1_image},
         "D_A": {"adv_real": 1.0, "adv_fake": 1.0, "cls": w.cls, "r1": every * w.r1_audio},
-        "pairs": {"rec_image": rec, "rec_audio": rec, "xm": w.xm},
+        "pairs": {"rec_image": rec, "rec_audio": rec, "xm": w.xm, "level": w.level},
     }
 
 

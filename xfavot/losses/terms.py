@@ -278,3 +278,22 @@ def self_reconstruction(source: Tensor, regenerated: Tensor) -> Tensor:
         ShapeError: shapes differ.
     """
     return _l1("self-reconstruction", source, regenerated)
+
+
+def pitch_level(predicted: Tensor, level: Tensor, *, slack: float = 0.0) -> Tensor:
+    """How far the level of the pitch that styles stand for is from that of the voices (A79).
+
+    Paper: not in it. OURS.
+
+    Args:
+        predicted, level: (B,) log2 Hz.
+        slack: octaves either way that cost nothing.
+
+    Returns:
+        Scalar, mean over B, octaves.
+
+    Raises:
+        ShapeError: shapes differ.
+    """
+    require_same_shape("level of the pitch", predicted, level)
+    return ((predicted - level).abs() - slack).clamp(min=0).mean()

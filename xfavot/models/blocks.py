@@ -45,46 +45,60 @@ def down(x: Tensor, resample: Resample) -> Tensor:
     return x if resample == "none" else F.avg_pool2d(x, FACTORS[resample])
 
 
-def up(x: Tensor, resample: Resample) -> Tensor:
-    """Repeat (B, C, H, W) to the nearest neighbour by the factors of `resample`."""
+def up(x: Tensor, resample: Resample, *, linear: bool = False) -> Tensor:
+    """Enlarge (B, C, H, W) by the factors of `resample`, to the nearest neighbour or linearly."""
     if resample == "none":
         return x
     height, width = FACTORS[resample]
-    return F.interpolate(x, scale_factor=(float(height), float(width)), mode="nearest")
+    return F.interpolate(
+        x, scale_factor=(float(height), float(width)), mode="bilinear" if linear else "nearest"
+    )
 
 
-def _full_precision(device: torch.device) -> AbstractContextManager[object]:
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """Switch autocast off where the device has it ("meta", which traces shapes, has none)."""
     if device.type != "meta":
         return torch.autocast(device_type=device.type, enabled=False)
     return nullcontext()
 
 
-def _window_sums(factors: tuple[int, int], *, flip: bool) -> Tensor:
-    """Matrix (9, (2 + h) * (2 + w)): a flat 3x3 kernel to its sum over all shifts in a window."""
-    high, wide = factors
-    matrix = torch.zeros(3, 3, 2 + high, 2 + wide)
-    places = itertools.product(range(3), range(3), range(high), range(wide))
-    for row, column, down_by, right_by in places:
+BOX = {1: (1.0,), 2: (1.0, 1.0)}  # weights of the shifts inside a window, by the factor
+LINEAR = {1: (1.0,), 2: (0.25, 0.75, 0.75, 0.25)}
+
+
+def _window_sums(down_by: Sequence[float], right_by: Sequence[float], *, flip: bool) -> Tensor:
+    """Matrix (9, (2 + h) * (2 + w)): a flat 3x3 kernel to its weighted sum over all shifts.
+
+    `down_by` (h,) and `right_by` (w,) are the weights of the shifts.
+    """
+    matrix = torch.zeros(3, 3, 2 + len(down_by), 2 + len(right_by))
+    places = itertools.product(range(3), range(3), enumerate(down_by), enumerate(right_by))
+    for row, column, (lower, a), (right, b) in places:
         source = (2 - row, 2 - column) if flip else (row, column)
-        matrix[(*source, row + down_by, column + right_by)] = 1
+        matrix[(*source, row + lower, column + right)] = a * b
     return matrix.flatten(0, 1).flatten(1)
 
 
 class ResampledConv(nn.Conv2d):
     """3x3 convolution of padding 1 joined with a resampling; the weights are the convolution's.
 
-    Downwards, average pooling follows it, as one strided convolution; upwards, nearest upsampling
-    goes before it, as one transposed convolution.
+    Downwards, average pooling follows it, as one strided convolution; upwards, nearest or `linear`
+    upsampling goes before it, as one transposed convolution.
     """
 
     window_sums: Tensor
 
-    def __init__(self, inputs: int, outputs: int, resample: Resample, *, upwards: bool) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, resample: Resample, *, upwards: bool, linear: bool = False
+    ) -> None:
         """Make the convolution; "none" is a plain one."""
         super().__init__(inputs, outputs, 3, padding=1)
         self.factors, self.upwards = FACTORS[resample], upwards
-        sums = _window_sums(self.factors, flip=upwards)
+        down_by, right_by = ((LINEAR if linear else BOX)[factor] for factor in self.factors)
+        self.window = (2 + len(down_by), 2 + len(right_by))
+        # the 3x3 kernel's padding of 1, and what linear interpolation reads beyond the border
+        self.reach = (1 + (len(down_by) - 1) // 2, 1 + (len(right_by) - 1) // 2)
+        sums = _window_sums(down_by, right_by, flip=upwards)
         scale = 1 if upwards else math.prod(self.factors)
         self.register_buffer("window_sums", sums / scale, persistent=False)
 
@@ -92,13 +106,13 @@ class ResampledConv(nn.Conv2d):
         """Map (B, inputs, H, W) to (B, outputs, H // h, W // w), upwards H * h and W * w."""
         if self.factors == (1, 1):
             return super().forward(x)
-        with _full_precision(self.weight.device):
+        with full_precision(self.weight.device):
             kernel = self.weight.flatten(2) @ self.window_sums
-        kernel = kernel.view(*kernel.shape[:2], *(2 + factor for factor in self.factors))
+        kernel = kernel.view(*kernel.shape[:2], *self.window)
         if not self.upwards:
             return F.conv2d(x, kernel, self.bias, stride=self.factors, padding=1)
         kernel = kernel.transpose(0, 1)  # (inputs, outputs, 2 + h, 2 + w)
-        return F.conv_transpose2d(x, kernel, self.bias, stride=self.factors, padding=1)
+        return F.conv_transpose2d(x, kernel, self.bias, stride=self.factors, padding=self.reach)
 
 
 def he_init(module: nn.Module) -> None:
@@ -178,7 +192,7 @@ class AdaINLReLU(nn.Module):
         Raises:
             ShapeError: a map has one place only.
         """
-        with _full_precision(x.device):  # the 8 bits of bf16 are too coarse for 1 + gamma
+        with full_precision(x.device):  # the 8 bits of bf16 are too coarse for 1 + gamma
             gamma, beta = self.affine(s.to(self.affine.weight.dtype)).chunk(2, dim=1)  # (B, C) each
         return _normalise_and_rectify(x, (1 + gamma).flatten(), beta.flatten())
 
@@ -227,14 +241,21 @@ class AdaINResBlk(nn.Module):
     norm = "AdaIN"
 
     def __init__(
-        self, *, inputs: int, outputs: int, style_dim: int, resample: Resample = "none"
+        self,
+        *,
+        inputs: int,
+        outputs: int,
+        style_dim: int,
+        resample: Resample = "none",
+        linear: bool = False,
     ) -> None:
         """Make a block from `inputs` to `outputs` channels guided by styles of `style_dim`."""
         super().__init__()
         self.resample: Resample = resample
+        self.linear = linear
         self.norm1 = AdaINLReLU(style_dim=style_dim, channels=inputs)
         self.norm2 = AdaINLReLU(style_dim=style_dim, channels=outputs)
-        self.conv1 = ResampledConv(inputs, outputs, resample, upwards=True)
+        self.conv1 = ResampledConv(inputs, outputs, resample, upwards=True, linear=linear)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False) if inputs != outputs else None
 
@@ -243,7 +264,7 @@ class AdaINResBlk(nn.Module):
         h = self.conv1(self.norm1(x, s))
         h = self.conv2(self.norm2(h, s))
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        out: Tensor = h.add_(up(shortcut, self.resample)).mul_(RESIDUAL_SCALE)
+        out: Tensor = h.add_(up(shortcut, self.resample, linear=self.linear)).mul_(RESIDUAL_SCALE)
         return out
 
 

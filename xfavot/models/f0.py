@@ -172,6 +172,26 @@ class F0Network(nn.Module):
         return F0Output(torch.sigmoid(voicing) * pitch, voicing, features, pitch, classes)
 
 
+def level_of(out: F0Output) -> Tensor:
+    """Mean of log2 of the pitch in Hz (B,), weighted by the probability of voicing."""
+    voiced = torch.sigmoid(out.voicing)
+    return (voiced * out.pitch.log2()).sum(-1) / voiced.sum(-1).clamp(min=1e-3)
+
+
+def melody_of(out: F0Output, level: Tensor | None = None) -> Tensor:
+    """What a generator with explicit melody is told of its source (A79), without gradient.
+
+    Args:
+        out: of the network.
+        level: (B,) log2 Hz; that of :func:`level_of` if left out.
+
+    Returns:
+        (B, 2, T): octaves above the level, and the probability of voicing.
+    """
+    level = level_of(out) if level is None else level
+    return torch.stack((out.pitch.log2() - level[:, None], torch.sigmoid(out.voicing)), 1).detach()
+
+
 def pitch_of(classes: Tensor, middle: Tensor | None = None) -> Tensor:
     """Average the classes near one of them by their probability.
 

@@ -7,6 +7,7 @@ block of ``decoder="code"`` (A17) are CODE, the shortcuts in G_I's decoder UNKNO
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xfavot.audio.mel import band_centres
 from xfavot.config import ModelConfig
 from xfavot.errors import ShapeError, require_shape
 from xfavot.models.blocks import (
@@ -22,13 +24,16 @@ from xfavot.models.blocks import (
     Resample,
     ResBlk,
     encoder,
+    full_precision,
     he_init,
     widths,
 )
+from xfavot.models.f0 import F0Network, F0Output, melody_of
 
 MIDDLE_BLOCKS = 2  # of each kind at the bottleneck, STATED
 AUDIO_RESAMPLES: tuple[Resample, ...] = ("half", "timepreserve", "half", "timepreserve")  # STATED
 TIME_FACTOR = 4  # frames shrink by this much in G_A
+USUAL_LEVEL = math.log2(160.0)  # log2 Hz, where the predicted level of a voice starts (A79)
 F0_FEATURE_FACTOR = 4  # channels of the F0 network's features over its first width, CODE
 
 
@@ -42,11 +47,12 @@ def _encode(channels: Sequence[int], resamples: Sequence[Resample]) -> nn.Sequen
 class StyledBlocks(nn.ModuleList):
     """Decoder blocks one after the other, all in one style."""
 
-    def __init__(self, plan: Sequence[tuple[int, int, Resample]], *, style_dim: int) -> None:
+    def __init__(self, plan: Sequence[tuple[int, int, Resample]], cfg: ModelConfig) -> None:
         """Make a block for each entry: channels in and out, resampling."""
+        linear = cfg.upsampling == "linear"
         super().__init__(
-            AdaINResBlk(inputs=a, outputs=b, style_dim=style_dim, resample=resample)
-            for a, b, resample in plan
+            AdaINResBlk(inputs=a, outputs=b, style_dim=cfg.style_dim, resample=r, linear=linear)
+            for a, b, r in plan
         )
 
     def forward(self, h: Tensor, s: Tensor) -> Tensor:
@@ -78,7 +84,7 @@ class ImageGenerator(nn.Module):
         self.encode = _encode(channels, resamples)
         ups = zip(channels[:0:-1], channels[-2::-1], resamples, strict=True)
         plan: list[tuple[int, int, Resample]] = [(deep, deep, "none")] * MIDDLE_BLOCKS
-        self.decode = StyledBlocks([*plan, *ups], style_dim=cfg.style_dim)
+        self.decode = StyledBlocks([*plan, *ups], cfg)
         self.head = _head(channels[0], 3)
         self.apply(he_init)
 
@@ -125,6 +131,35 @@ class F0Path(nn.Module):
         return torch.cat([content, reduced.to(content.dtype)], dim=1)
 
 
+class Excitation(nn.Module):
+    """Draws the harmonics of a melody into the last maps of G_A (A79).
+
+    A voiced frame of pitch f has ripples along the bands, ``cos(2 pi c / f)`` at centre c, which
+    fade where a band is too wide to hold one harmonic alone.
+    """
+
+    centres: Tensor
+    spacing: Tensor
+
+    def __init__(self, channels: int) -> None:
+        """Make the layers for maps of `channels`."""
+        super().__init__()
+        centres, spacing = band_centres()
+        self.register_buffer("centres", centres[:, None], persistent=False)  # (M, 1) Hz
+        self.register_buffer("spacing", spacing[:, None], persistent=False)
+        self.mix = nn.Conv2d(channels + 2, channels, 3, padding=1)
+
+    def forward(self, h: Tensor, melody: Tensor, level: Tensor) -> Tensor:
+        """Add to maps (B, C, M, T) what a melody (B, 2, T) about a level (B,) log2 Hz asks for."""
+        with torch.no_grad():
+            octaves, voiced = melody.float().unsqueeze(2).unbind(1)  # (B, 1, T) each
+            hz = torch.exp2(octaves + level.float()[:, None, None])
+            ripples = torch.cos(2 * math.pi * self.centres / hz)  # (B, M, T)
+            ripples = voiced * ripples * torch.sinc(self.spacing / hz).square()
+            drawn = torch.stack((ripples, (2 * voiced - 1).expand_as(ripples)), 1)
+        return cast(Tensor, h + self.mix(torch.cat((h, drawn.to(h.dtype)), 1)))
+
+
 class AudioGenerator(nn.Module):
     """G_A: speech in the style of a guidance vector, with the words and the melody of the source.
 
@@ -148,17 +183,54 @@ class AudioGenerator(nn.Module):
             plan.append((joint, deep, "none"))
         first = [plan[-1][1], *channels[-2:0:-1]]  # after it as many channels as in the encoder
         ups = zip(first, channels[-2::-1], AUDIO_RESAMPLES[::-1], strict=True)
-        self.decode = StyledBlocks([*plan, *ups], style_dim=cfg.style_dim)
+        self.decode = StyledBlocks([*plan, *ups], cfg)
+        self.melody = cfg.melody
+        self.level = nn.Linear(cfg.style_dim, 1) if cfg.melody else None
+        self.excite = Excitation(channels[0]) if cfg.melody else None
         self.head = _head(channels[0], 1)
         self.apply(he_init)
+        if self.level is not None:
+            nn.init.zeros_(self.level.weight)
 
-    def forward(self, x: Tensor, s: Tensor, f0_features: Tensor) -> Tensor:
+    def level_of(self, s: Tensor, *, held: bool = False) -> Tensor:
+        """Predict the level of the pitch that styles (B, S) stand for: (B,) log2 Hz (A79).
+
+        No gradient reaches the predicting layer where it is `held`.
+        """
+        if self.level is None:
+            raise ShapeError("this G_A has no explicit melody; expected model.melody: true")
+        own = self.level.weight, self.level.bias
+        weight, bias = (p.detach() if held else p for p in own)
+        with full_precision(s.device):
+            return USUAL_LEVEL + F.linear(s.to(weight.dtype), weight, bias).squeeze(-1)
+
+    def takes(self, of: F0Output, level: Tensor | None = None) -> tuple[Tensor, ...]:
+        """What :meth:`forward` takes of the F0 of its source: features, and the melody (A79).
+
+        Of a part of a clip, the `level` (B,) is to be that of the whole.
+        """
+        return (of.features, melody_of(of, level)) if self.melody else (of.features,)
+
+    def hear(self, f0: F0Network, x: Tensor, level: Tensor | None = None) -> tuple[Tensor, ...]:
+        """What :meth:`takes` gives for mels (B, 1, M, T), with no more work than it needs."""
+        return self.takes(f0(x), level) if self.melody else (f0.features(x),)
+
+    def forward(
+        self,
+        x: Tensor,
+        s: Tensor,
+        f0_features: Tensor,
+        melody: Tensor | None = None,
+        level: Tensor | None = None,
+    ) -> Tensor:
         """Say the source's words in a style.
 
         Args:
             x: (B, 1, M, T) standardised log mels, T a multiple of 4.
             s: (B, S).
             f0_features: (B, Cf, M // 8, T), the F0 network's features of the source.
+            melody: (B, 2, T) of :func:`xfavot.models.f0.melody_of`, for a net that takes it.
+            level: (B,) log2 Hz that the melody is about; predicted from the style if left out.
 
         Returns:
             (B, 1, M, T) standardised log mels.
@@ -178,4 +250,10 @@ class AudioGenerator(nn.Module):
             "G_A F0 features", f0_features, (x.shape[0], self.f0_inputs, self.mel_bins // 8, frames)
         )
         h = self.f0_path(self.encode(self.stem(x)), f0_features)  # (B, deep + F, M / 16, T / 4)
-        return cast(Tensor, self.head(self.decode(h, s)))  # (B, 1, M, T)
+        h = self.decode(h, s)  # (B, width, M, T)
+        if self.excite is not None:
+            melody = h.new_empty(0) if melody is None else melody
+            require_shape("G_A melody", melody, (x.shape[0], 2, frames))
+            level = self.level_of(s).detach() if level is None else level
+            h = self.excite(h, melody, level)
+        return cast(Tensor, self.head(h))  # (B, 1, M, T)

@@ -231,8 +231,10 @@ class Session:
                     for k, v in terms.items():
                         sums.setdefault(f"val/{guidance}2{o}/{k}", []).append(v)
             if batch.ref_image is not None and batch.ref_audio is not None:
-                xm = step.pair_terms(n, batch, d, self.cfg.loss, rec=False)["xm"]
-                sums.setdefault("val/xm", []).append(xm)
+                heard = step.hear_references(n, batch)
+                terms = step.pair_terms(n, batch, d, self.cfg.loss, heard, rec=False)
+                for k, v in terms.items():
+                    sums.setdefault(f"val/{k}", []).append(v)
         means = {k: float(torch.stack(v).mean()) for k, v in sums.items()}
         means["val/total"] = sum(
             v for k, v in means.items() if k.rsplit("/", 1)[-1] in ("sty", "cyc", "xm")

@@ -11,7 +11,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,13 +23,14 @@ from xfavot.data.batches import Batch, Samples
 from xfavot.losses import objective, terms
 from xfavot.losses.objective import Terms, may_use_speaker_head
 from xfavot.models.content import ContentNetwork
-from xfavot.models.f0 import F0Network, F0Output
+from xfavot.models.f0 import F0Network, F0Output, level_of
 from xfavot.models.xfavot import XFaVoT
 
 GENERATOR_SIDE = ("G_I", "G_A", "E_I", "E_A", "M")  # their moving averages are kept, too (A19)
 DISCRIMINATOR_SIDE = ("D_I", "D_A", "C_A")
 ADAM = ("G_I", "E_I", "D_I", "M")  # the others AdamW, STATED (appendix A)
 WARMUP_BETA1 = 0.9  # A20
+CODE_SLACK = 0.2  # octaves; a code of a domain stands for any voice of it (A79)
 
 
 class Networks(NamedTuple):
@@ -99,18 +100,21 @@ class Updater:
         """
         d = draw(self.cfg, step, batch.paired.shape[0], self.guidances)
         self._set_rates(step)
+        heard = hear_references(self.n, batch)
         if step <= self.cfg.train.warmup:  # A20
-            logged = self._pairs(batch, d)
+            logged = self._pairs(batch, d, heard)
             self._move("G_I", "G_A", "E_I", "E_A")
         else:
             with self._autocast():
                 voices = analyse_voices(self.n, batch) if "a" in self.outputs else None
             rule = self._alternate if self.cfg.train.update_rule == "alternate" else self._fused
-            logged = rule(batch, d, voices)
+            logged = rule(batch, d, voices, heard)
         self._average(step)
         return {f"{p}/{k}": v.detach() for p, ts in logged.items() for k, v in ts.items()}
 
-    def _alternate(self, batch: Batch, d: Draw, voices: Voices | None) -> dict[str, Terms]:
+    def _alternate(
+        self, batch: Batch, d: Draw, voices: Voices | None, heard: F0Output | None
+    ) -> dict[str, Terms]:
         """Four kinds of passes as in StarGAN v2 (A12), with two references instead of one.
 
         Discriminators with latent styles, then with styles of references; generators, encoders and
@@ -126,17 +130,19 @@ class Updater:
                     o: [(t, generate(nets, sources(batch, o).x, t.s1, f0[o]))] for o in self.outputs
                 }
             logged |= self._discriminators(batch, made, d)
-        logged |= self._pairs(batch, d)
+        logged |= self._pairs(batch, d, heard)
         for guidance in d.guidances:
-            logged |= self._generators(batch, guidance, d, voices)[0]
+            logged |= self._generators(batch, guidance, d, voices, heard)[0]
             self._move(*GENERATOR_SIDE)
         return logged
 
-    def _fused(self, batch: Batch, d: Draw, voices: Voices | None) -> dict[str, Terms]:
+    def _fused(
+        self, batch: Batch, d: Draw, voices: Voices | None, heard: F0Output | None
+    ) -> dict[str, Terms]:
         """One update of the generators' side, then one of the discriminators on its fakes (A13)."""
-        logged, made = self._pairs(batch, d), dict[str, Fakes]()
+        logged, made = self._pairs(batch, d, heard), dict[str, Fakes]()
         for guidance in d.guidances:
-            found, fakes = self._generators(batch, guidance, d, voices)
+            found, fakes = self._generators(batch, guidance, d, voices, heard)
             logged |= found
             made = {output: [*made.get(output, ()), fake] for output, fake in fakes.items()}
         self._move(*GENERATOR_SIDE)
@@ -160,15 +166,15 @@ class Updater:
         self._move(*DISCRIMINATOR_SIDE)
         return logged
 
-    def _pairs(self, batch: Batch, d: Draw) -> dict[str, Terms]:
+    def _pairs(self, batch: Batch, d: Draw, heard: F0Output | None) -> dict[str, Terms]:
         """Gradients of the encoders from L_xm, and of the generators from A20 where asked for."""
         w, warmup = self.cfg.loss, d.step <= self.cfg.train.warmup
         both = batch.ref_image is not None and batch.ref_audio is not None
         rec = warmup or w.rec > 0
-        if not (rec or (w.xm > 0 and both)):
+        if not (rec or (w.xm > 0 and both) or heard):
             return {}
         with self._autocast():
-            ts = pair_terms(self.n, batch, d, w, rec=rec)
+            ts = pair_terms(self.n, batch, d, w, heard, rec=rec)
             total = objective.total(ts, objective.weights(self.cfg, d.step)["pairs"])
         total.backward()  # type: ignore[no-untyped-call]
         for name, x in (("_I", batch.ref_image), ("_A", batch.ref_audio)):
@@ -180,7 +186,7 @@ class Updater:
         return {"w" if warmup else "g": ts}
 
     def _generators(
-        self, batch: Batch, guidance: str, d: Draw, voices: Voices | None
+        self, batch: Batch, guidance: str, d: Draw, voices: Voices | None, heard: F0Output | None
     ) -> tuple[dict[str, Terms], dict[str, Fake]]:
         """Gradients of the generators, with latent styles also of the encoders and M; the fakes."""
         nets, weights = self.n.nets, objective.weights(self.cfg, d.step)
@@ -192,6 +198,9 @@ class Updater:
                     if not fakes or guidance == "z":  # M's graph is spent with each backward
                         t = make_target(nets, batch, guidance, d)
                     ts, fake = generator_terms(self.n, batch, t, output, voices, d.by_speaker)
+                    if heard and guidance + output == "za":
+                        level = nets.G_A.level_of(t.s1, held=True)
+                        ts["level"] = terms.pitch_level(level, level_of(heard), slack=CODE_SLACK)
                     total = objective.total(ts, weights[f"G_{output.upper()}"])
                 total.backward()  # type: ignore[no-untyped-call]
                 logged[f"g/{guidance}2{output}"] = ts
@@ -335,9 +344,16 @@ def analyse_voices(n: Networks, batch: Batch) -> Voices:
     return Voices(n.f0(x), n.content.features(x), energy)
 
 
+@torch.no_grad()
+def hear_references(n: Networks, batch: Batch) -> F0Output | None:
+    """F0 of the reference voices, where G_A takes the melody (A79)."""
+    voice = batch.ref_audio if n.nets.G_A.melody else None
+    return None if voice is None else cast(F0Output, n.f0(voice.x))
+
+
 def generate(nets: XFaVoT, x: Tensor, style: Tensor, f0: F0Output | None) -> Tensor:
     """Faces, or voices of which the F0 is given, in a style (B, S)."""
-    made: Tensor = nets.G_I(x, style) if f0 is None else nets.G_A(x, style, f0.features)
+    made: Tensor = nets.G_I(x, style) if f0 is None else nets.G_A(x, style, *nets.G_A.takes(f0))
     return made
 
 
@@ -399,11 +415,13 @@ def discriminator_terms(
     return found | {"r1": penalty}
 
 
-def pair_terms(n: Networks, batch: Batch, d: Draw, w: LossConfig, *, rec: bool) -> Terms:
-    """Terms of the reference pairs: L_xm, and self-reconstruction where asked for (A20).
+def pair_terms(
+    n: Networks, batch: Batch, d: Draw, w: LossConfig, heard: F0Output | None, *, rec: bool
+) -> Terms:
+    """Terms of the reference pairs: L_xm, self-reconstruction where asked for (A20), level (A79).
 
-    For the latter a face (a voice) comes back from a disguised copy of itself and a style of the
-    same person: its own, or for half of the steps the other modality's.
+    For self-reconstruction a face (a voice) comes back from a disguised copy of itself and a style
+    of the same person: its own, or for half of the steps the other modality's.
     """
     nets, face, voice, found = n.nets, batch.ref_image, batch.ref_audio, Terms()
     sides = ("i", nets.E_I, face), ("a", nets.E_A, voice)
@@ -417,13 +435,19 @@ def pair_terms(n: Networks, batch: Batch, d: Draw, w: LossConfig, *, rec: bool) 
         found["xm"] = terms.cross_modality_style_consistency(
             s["i"][rows], s["a"][rows], voice.speaker[rows], tau=w.tau, form=w.xm_form
         )
+    if heard:
+        both = torch.cat([s["a"], s["i"][batch.paired]] if "i" in s else [s["a"]])
+        known = torch.cat([level_of(heard), level_of(heard)[batch.paired]][: len(s)])
+        found["level"] = terms.pitch_level(nets.G_A.level_of(both), known)
     if rec and face is not None:
         made = nets.G_I(d.disguised_faces(face.x), style("i", "a", d.cross[0]))
         found["rec_image"] = terms.self_reconstruction(face.x, made)
     if rec and voice is not None:
         with torch.no_grad():
-            features = n.f0.features(voice.x)
-        made = nets.G_A(d.disguised_voices(voice.x), style("a", "i", d.cross[1]), features)
+            pitch = nets.G_A.takes(heard) if heard else (n.f0.features(voice.x),)
+        level = level_of(heard) if heard else None
+        s_voice = style("a", "i", d.cross[1])
+        made = nets.G_A(d.disguised_voices(voice.x), s_voice, *pitch, level=level)
         found["rec_audio"] = terms.self_reconstruction(voice.x, made)
     return found
 
