@@ -29,6 +29,7 @@ def resolve(**given: Any) -> config.RunConfig:
 BOTH = ("image", "audio")
 CONFIGURATIONS: dict[str, tuple[bool, bool, tuple[str, ...]]] = {
     "xfavot": (True, True, BOTH),
+    "companion": (True, True, BOTH),
     "joint": (False, False, BOTH),
     "joint_xm": (False, True, BOTH),
     "dual_no_xm": (True, False, BOTH),
