@@ -295,5 +295,5 @@ def pitch_level(predicted: Tensor, level: Tensor, *, slack: float = 0.0) -> Tens
     Raises:
         ShapeError: shapes differ.
     """
-    require_same_shape("level of the pitch", predicted, level)
+    require_shape("level of the pitch", predicted, tuple(level.shape))
     return ((predicted - level).abs() - slack).clamp(min=0).mean()
