@@ -25,7 +25,10 @@ NETWORKS = ("f0", "content")  # the two frozen networks, in the order they are t
 VOCODER = "vocoder"  # trained like them when asked for; one comes with the package
 MODALITIES = ("image", "audio")
 PRECISIONS = ("float32", "bf16")
-BOOKKEEPING = ("device", "log_every", "sample_every", "checkpoint_every", "keep_checkpoints")
+BOOKKEEPING = (  # of the section train; none changes a number
+    *("device", "checkpointing", "log_every", "sample_every"),
+    *("checkpoint_every", "keep_checkpoints"),
+)
 OF_RUN = ("dataset", "configuration", "preset", "seed", "data_root", "run_root")  # parameters
 OF_TRAIN = ("steps", "batch_size", "device", "precision")  # parameters too, of the section train
 PLACES = ("name", "data_root", "run_root")
@@ -150,6 +153,7 @@ class TrainConfig(Section):
     warmup_lr: float = option(1.0e-3, above=0)  # A20, with beta1 0.9
     r1_every: int = option(1, least=1)  # A3: R1 on every n-th step, weighed n times
     precision: str = option("float32", choices=PRECISIONS)
+    checkpointing: bool = False  # less memory, a quarter more work: blocks are computed again
     device: str = "auto"  # "auto" | "cpu" | "cuda" | "cuda:N" | "mps"
     log_every: int = option(10, least=1)
     sample_every: int = option(1000, least=1)
@@ -303,8 +307,8 @@ def config_id(cfg: RunConfig) -> str:
     """Hash everything that can change a run's numbers.
 
     Of its steps those count that it was started with: to go on with more is the same run. Names,
-    folders, the device and how often things are logged or saved do not count, nor how a vocoder is
-    trained, of which training knows nothing.
+    folders, the device, checkpointing of activations and how often things are logged or saved do
+    not count, nor how a vocoder is trained, of which training knows nothing.
 
     Returns:
         The first 8 hexadecimal digits of the SHA-256 of the canonical JSON.

@@ -150,7 +150,7 @@ def test_from_dict_gives_defaults_to_newer_settings_and_refuses_unknown_ones() -
 
 def test_config_id_is_blind_to_places_and_bookkeeping_only() -> None:
     identity = config.config_id(resolve())
-    quiet = {"train.log_every": 3, "train.keep_checkpoints": 9, "name": "x"}
+    quiet = {"train.log_every": 3, "train.checkpointing": True, "name": "x"}
     overrides = {**quiet, "pretrain.vocoder_steps": 7}
     same = resolve(run_root="elsewhere", data_root="other", device="cpu", overrides=overrides)
     assert config.config_id(same) == identity

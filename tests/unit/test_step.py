@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from tests.unit.training_factory import small_run
 from xfavot import training
 from xfavot.config import RunConfig
-from xfavot.training import Session, step
+from xfavot.models.xfavot import OF_ONE, XFaVoT, part_of
+from xfavot.training import Session, checkpoint, loop, step
 
 GENERATORS, ENCODERS, DISCRIMINATORS = {"G_I", "G_A"}, {"E_I", "E_A"}, {"D_I", "D_A", "C_A"}
 
@@ -72,6 +74,62 @@ def test_one_modality_trains_its_own_passes(root: Path, modality: str) -> None:
         terms = session.update(session.batch(1), 1)
         passes = {"image": {"z2i", "i2i"}, "audio": {"z2a", "a2a"}}[modality]
         assert {k.split("/")[1] for k in terms if k.startswith("g/")} == passes
+        updater, own = session.updater, {*OF_ONE[modality], "M"}
+        assert {k for k, _ in updater.n.nets.named_children()} == updater.optimizers.keys() == own
+        assert set(updater.ema) == own - DISCRIMINATORS
+        assert bool([*updater.n.f0.parameters()]) == (modality == "audio")
+
+
+def test_one_modality_is_trained_as_if_the_other_were_there(root: Path) -> None:
+    """The weights are drawn alike, and heads of speakers that nothing trains are left out."""
+    cfg = small_run(root, configuration="starganv2", overrides={"model.speakers": 3})
+    torch.manual_seed(5)
+    nets = XFaVoT.of_run(cfg)
+    torch.manual_seed(5)
+    whole = part_of(XFaVoT(cfg.model).state_dict(), nets)
+    assert nets.M.domains == 2
+    assert all(torch.equal(v, whole[k]) for k, v in nets.state_dict().items())
+
+
+def test_an_older_checkpoint_of_all_modules_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"configuration": "starganv2", "overrides": {"loss.rec": 0.0}}
+    with monkeypatch.context() as older:
+        older.setattr(XFaVoT, "of_run", lambda run: XFaVoT(run.model))
+        half = training.fit(small_run(tmp_path, steps=2, **given))
+    assert load_file(half.checkpoint / "model.safetensors").keys() > {"G_A.stem.weight"}
+    model = checkpoint.load_model(half.checkpoint)
+    assert (model.trained_outputs(), model.trained_speakers()) == (("face",), ())
+    assert model.trained_genders("voice") == ()
+    resumed = training.fit(small_run(tmp_path, steps=4, **given), resume=str(half.checkpoint))
+    whole = training.fit(small_run(tmp_path, steps=4, **given | {"seed": 0}))
+    assert loop.read(resumed.path / loop.METRICS)[-1] == loop.read(whole.path / loop.METRICS)[-1]
+    assert not any(k.startswith("G_A") for k in load_file(resumed.checkpoint / "ema.safetensors"))
+
+
+@pytest.mark.parametrize("rule", ["alternate", "fused"])
+def test_blocks_computed_again_give_the_same_gradients(
+    root: Path, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[bool, list[torch.Tensor]] = {False: [], True: []}
+    move = step.Updater._move
+
+    def note(updater: step.Updater, *names: str) -> None:
+        for name in names:
+            for p in getattr(updater.n.nets, name).parameters():
+                seen[updater.cfg.train.checkpointing] += [] if p.grad is None else [p.grad.clone()]
+        move(updater, *names)
+
+    monkeypatch.setattr(step.Updater, "_move", note)
+    for checkpointing in seen:
+        extra = {"train.sources": "all", "train.update_rule": rule, "train.r1_every": 1}
+        extra |= {"train.checkpointing": checkpointing, "train.speaker_head_probability": 1.0}
+        with opened(small_run(root, overrides=extra)) as session:
+            session.update(session.batch(1), 1)
+    assert len(seen[True]) == len(seen[False]) > 100
+    for again, plain in zip(seen[True], seen[False], strict=True):
+        torch.testing.assert_close(again, plain, rtol=1e-6, atol=1e-6)
 
 
 def test_all_sources_log_every_term_of_every_pass(root: Path) -> None:

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfavot.audio.mel import MEL, Standardiser
-from xfavot.config import RunConfig
+from xfavot.config import MODALITIES, RunConfig
 from xfavot.data.store import GENDERS, SPLITS, Item, Store, mel_statistics
 from xfavot.errors import ConfigError, DataError
 
@@ -252,7 +252,8 @@ class Batches:
     Args:
         cfg: the run: pixels a side, which divide the stored size; frames of a crop, up to which
             shorter clips are continued by reflection; rows; the seed, which fixes a batch with the
-            step; whether faces of the train split are flipped and cropped at random.
+            step; whether faces of the train split are flipped and cropped at random. The roles of
+            a modality that it does not train stay empty; those of the other are the same.
         stores: the mixture, all with faces of one stored size.
         split: "train", "val" or "unseen".
         batch_size: rows, if others than the run's.
@@ -279,6 +280,7 @@ class Batches:
         self.image_size, self.mel_frames = cfg.model.image_size, cfg.model.mel_frames
         self.batch_size = cfg.train.batch_size if batch_size is None else batch_size
         self.augment = cfg.data.augment and split == "train"
+        self.modalities = cfg.train.modalities
         self.items: tuple[Item, ...] = tuple(item for store in stores for item in store.items)
         self._check_sizes()
         self._owners = [store for store in stores for _ in store.items]
@@ -313,8 +315,9 @@ class Batches:
         rng = {s: np.random.default_rng([self.seed, step, n]) for n, s in enumerate(STREAMS)}
         target = _balanced_genders(rng["genders"], self._genders, self.batch_size)
         face, voice, paired = self._references(rng["references"], target)
-        images = self._side(rng, self._images, target, face, self._faces)
-        audios = self._side(rng, self._voices, target, voice, self._mels)
+        seen, heard = (kind in self.modalities for kind in MODALITIES)
+        images = self._side(rng, self._images, target, face, self._faces if seen else None)
+        audios = self._side(rng, self._voices, target, voice, self._mels if heard else None)
         pair = torch.from_numpy(paired)
         return Batch(images[0], audios[0], images[1], audios[1], images[2], audios[2], pair)
 
@@ -353,15 +356,17 @@ class Batches:
         return face, voice, paired
 
     def _side(
-        self, rng: Streams, side: ByGender, target: Rows, first: Rows, load: Load
+        self, rng: Streams, side: ByGender, target: Rows, first: Rows, load: Load | None
     ) -> list[Samples | None]:
-        """Source, first and second reference of one modality, read together."""
+        """Source, first and second reference of one modality, read together; or only drawn."""
         if not side:
             return [None, None, None]
         genders = _balanced_genders(rng["genders"], sorted(side), self.batch_size)
         nothing = np.full(self.batch_size, UNKNOWN)
         source = _draw(rng["sources"], side, genders, nothing)
         second = _draw(rng["others"], side, target, first)
+        if load is None:
+            return [None, None, None]
         x = load(np.concatenate([source, first, second]), rng).chunk(3)
         codes = [
             [torch.from_numpy(code) for code in (self._gender[rows], self._speaker[rows], rows)]

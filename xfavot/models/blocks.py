@@ -20,11 +20,13 @@ import itertools
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from xfavot.errors import ShapeError
 
@@ -266,6 +268,14 @@ class AdaINResBlk(nn.Module):
         shortcut = x if self.shortcut is None else self.shortcut(x)
         out: Tensor = h.add_(up(shortcut, self.resample, linear=self.linear)).mul_(RESIDUAL_SCALE)
         return out
+
+
+def recompute(module: nn.Module) -> None:
+    """Keep of the blocks of a module their inputs alone; what gradients need is computed again."""
+    for block in module.modules():
+        if isinstance(block, ResBlk | AdaINResBlk):
+            again = partial(checkpoint, block.forward, use_reentrant=False)
+            block.forward = again  # type: ignore[method-assign]
 
 
 def widths(first: int, largest: int, levels: int) -> list[int]:

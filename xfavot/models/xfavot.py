@@ -5,24 +5,29 @@ Paper: Sec. 3, appendix G (Tables 6 to 9). The frozen networks (F0, content) are
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
-from xfavot.config import ModelConfig
+from xfavot.config import MODALITIES, ModelConfig, RunConfig
 from xfavot.models import encoders
 from xfavot.models.blocks import FACTORS, AdaINResBlk, InstanceNormLReLU, ResBlk
 from xfavot.models.generators import AudioGenerator, F0Path, ImageGenerator
 from xfavot.models.mapping import MappingNetwork, StackedLinear
 
+OF_ONE = {"image": ("G_I", "E_I", "D_I"), "audio": ("G_A", "E_A", "D_A", "C_A")}
+
 
 class XFaVoT(nn.Module):
-    """G_I, G_A, E_I, E_A, D_I, D_A, C_A and M of one model. Status: STATED."""
+    """G_I, G_A, E_I, E_A, D_I, D_A, C_A and M of one model. Status: STATED.
 
-    def __init__(self, cfg: ModelConfig) -> None:
-        """Make all modules of a configuration."""
+    Where one modality is trained, the modules of the other are not there.
+    """
+
+    def __init__(self, cfg: ModelConfig, modalities: Collection[str] = MODALITIES) -> None:
+        """Make the modules of modalities; the weights of each are drawn as if all were made."""
         super().__init__()
         self.genders = cfg.genders
         self.G_I, self.G_A = ImageGenerator(cfg), AudioGenerator(cfg)
@@ -35,11 +40,33 @@ class XFaVoT(nn.Module):
         groups = {"genders": cfg.genders, "speakers": cfg.speakers}
         self.C_A = encoders.AudioClassifier(encoders.voice_trunk(cfg), **groups)
         self.M = MappingNetwork(cfg)
+        for modality in set(MODALITIES) - set(modalities):
+            for name in OF_ONE[modality]:
+                delattr(self, name)
+
+    @classmethod
+    def of_run(cls, run: RunConfig) -> XFaVoT:
+        """Make what a run trains: its modalities, and M with heads of speakers in dual domains."""
+        nets = cls(run.model, run.train.modalities)
+        if not run.train.dual_domain:  # a third of all parameters
+            whole, nets.M = nets.M, MappingNetwork(replace(run.model, speakers=0))
+            nets.M.load_state_dict(part_of(whole.state_dict(), nets.M))
+        return nets
 
     def parameter_table(self) -> list[tuple[str, int]]:
         """List the modules and their parameter counts, the last row being the total."""
         named = [*self.named_children(), ("total", self)]
         return [(name, sum(p.numel() for p in module.parameters())) for name, module in named]
+
+
+def part_of(weights: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """The weights for a module out of those of one that may have more modules and more heads."""
+    own = module.state_dict()
+    return {
+        name: value[: len(own[name])] if "heads." in name and name in own else value
+        for name, value in weights.items()
+        if hasattr(module, name.partition(".")[0])
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Checkpoints: a folder with all weights, optimisers and the exact state, written atomically.
 
-``checkpoints/step_00000100/`` holds ``model.safetensors`` (eight modules), ``ema.safetensors``
+``checkpoints/step_00000100/`` holds ``model.safetensors`` (what is trained), ``ema.safetensors``
 (averages of G, E, M), ``f0.safetensors`` and ``content.safetensors`` (frozen), ``optimizer.pt``
 (tensors and plain values only) and ``state.json``. Every random choice of training is a function
 of (seed, step), so the step is the whole state of the random generators. Nothing in a checkpoint
@@ -24,6 +24,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.optim import Optimizer
 
 from xfavot import __version__
 from xfavot.audio.mel import MEL, Standardiser, require_contract
@@ -34,14 +35,14 @@ from xfavot.errors import CheckpointError, DataError
 from xfavot.files import write_whole
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
-from xfavot.models.xfavot import XFaVoT
-from xfavot.training.step import GENERATOR_SIDE, Updater
+from xfavot.models.xfavot import XFaVoT, part_of
+from xfavot.training.step import GENERATOR_SIDE, Updater, listeners
 
 SCHEMA = 2  # 2: the F0 network reads pitch by classes
 STATE, OPTIMIZER = "state.json", "optimizer.pt"
 MODULE_OF = {"face": "E_I", "voice": "E_A", "latent": "M"}  # where a style comes from
 MAY_DIFFER_ON_RESUME = (
-    *("name", "data_root", "run_root", "steps", "schedule_steps", "device"),
+    *("name", "data_root", "run_root", "steps", "schedule_steps", "device", "checkpointing"),
     *("log_every", "sample_every", "checkpoint_every", "keep_checkpoints"),
     *("vocoder_steps", "vocoder_lr", "vocoder_batch_size"),
 )
@@ -95,8 +96,9 @@ class LoadedModel:
         return all(self._counts("C_A")[: len(GENDERS)])
 
     def _counts(self, module: str) -> list[int]:
-        unknown = [1] * (len(GENDERS) + len(self.speakers))
-        return self.trained[module] if self.trained is not None else unknown
+        if not hasattr(self.nets, module):
+            return [0] * len(GENDERS)
+        return [1] * self.nets.M.domains if self.trained is None else self.trained[module]
 
 
 def folder_of(run: Path, step: int) -> Path:
@@ -157,7 +159,7 @@ def save(run: Path, updater: Updater, batches: Batches, *, step: int) -> Path:
         "mel_std": statistics.std.tolist(),
         "speakers": list(batches.speakers),
         "data": batches.fingerprint,
-        "content_depth": updater.n.content.depth,
+        "content_depth": getattr(updater.n.content, "depth", 1),
     }
     if updater.trained is not None:
         state["trained"] = {name: counts.tolist() for name, counts in updater.trained.items()}
@@ -220,12 +222,15 @@ def read_state(path: Path) -> dict[str, Any]:
 def _load(path: Path, modules: Mapping[str, nn.Module]) -> None:
     """Load safetensors into modules by name; every tensor has to be there and to fit.
 
+    Older checkpoints hold modules and heads that their configuration did not train: left out.
+
     Raises:
         CheckpointError: a file is damaged or of other networks.
     """
     for name, module in modules.items():
         try:
-            module.load_state_dict(load_file(path / f"{name}.safetensors"), strict=True)
+            weights = load_file(path / f"{name}.safetensors")
+            module.load_state_dict(part_of(weights, module), strict=True)
         except (RuntimeError, SafetensorError, OSError) as error:
             raise CheckpointError(
                 f"{name}.safetensors of {path} does not fit the networks of its configuration "
@@ -246,10 +251,9 @@ def load_model(path: Path | str, *, device: str = "cpu") -> LoadedModel:
     path = locate(path)
     state = read_state(path)
     config = from_dict(state["config"])
-    nets = XFaVoT(config.model)
-    f0 = F0Network.from_config(config.model)
-    content = ContentNetwork.from_config(config.model, depth=state["content_depth"])
-    averaged = nn.ModuleDict({k: getattr(nets, k) for k in GENERATOR_SIDE})
+    nets = XFaVoT.of_run(config)
+    f0, content = listeners(config, depth=state["content_depth"])
+    averaged = nn.ModuleDict({k: m for k, m in nets.named_children() if k in GENERATOR_SIDE})
     _load(path, {"model": nets, "ema": averaged, "f0": f0, "content": content})
     for module in (nets, f0, content):
         module.requires_grad_(False).eval().to(device)
@@ -343,13 +347,22 @@ def restore(path: Path, updater: Updater) -> int:
     try:
         optimizers = torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True)
         for name, optimizer in updater.optimizers.items():
-            optimizer.load_state_dict(optimizers[name])
+            optimizer.load_state_dict(_narrowed(optimizers[name], optimizer))
         if "trained" not in state:
             updater.trained = None
         for name, value in (updater.trained or {}).items():
-            value.copy_(torch.tensor(state["trained"][name]))
+            value.copy_(torch.tensor(state["trained"][name][: len(value)]))
     except (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
         raise CheckpointError(
             f"{path / OPTIMIZER} cannot be read ({error}); use an older checkpoint"
         ) from error
     return int(state["step"])
+
+
+def _narrowed(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """An optimiser's state without heads that an older checkpoint had more; see :func:`_load`."""
+    for number, parameter in enumerate(optimizer.param_groups[0]["params"]):
+        for name, value in state["state"].get(number, {}).items():
+            if value.dim() and len(value) > len(parameter):
+                state["state"][number][name] = value[: len(parameter)].clone()
+    return state

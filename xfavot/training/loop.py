@@ -35,8 +35,6 @@ from xfavot.errors import CheckpointError, DataError, TrainingError
 from xfavot.files import write_whole
 from xfavot.image.io import save_image, to_bytes
 from xfavot.models import device_of
-from xfavot.models.content import ContentNetwork
-from xfavot.models.f0 import F0Network
 from xfavot.models.xfavot import XFaVoT
 from xfavot.training import checkpoint, pretrain, step
 from xfavot.training.pretrain import Log
@@ -329,7 +327,7 @@ class Session:
 
 
 def averaged(updater: Updater) -> XFaVoT:
-    """The eight modules with G, E and M replaced by their averages; nothing is copied."""
+    """The modules with G, E and M replaced by their averages; nothing is copied."""
     nets = copy.copy(updater.n.nets)
     nets._modules = {**updater.n.nets._modules, **dict(updater.ema.items())}
     return nets
@@ -360,7 +358,7 @@ def open_networks(
     on_log: Log,
     start: Path | None = None,
 ) -> Networks:
-    """The eight modules, initialised by the seed, and the frozen two, on the run's device.
+    """What a run trains, initialised by the seed, and the frozen two, on the run's device.
 
     Args:
         cfg: the run.
@@ -377,10 +375,9 @@ def open_networks(
         )
     else:
         depth = checkpoint.read_state(start)["content_depth"] if start is not None else 1
-        f0 = F0Network.from_config(cfg.model)
-        content = ContentNetwork.from_config(cfg.model, depth=depth)
+        f0, content = step.listeners(cfg, depth=depth)
     torch.manual_seed(cfg.seed)
-    n = Networks(XFaVoT(cfg.model), f0, content, batches.standardiser)
+    n = Networks(XFaVoT.of_run(cfg), f0, content, batches.standardiser)
     return step.place(n, device_of(cfg.train.device))
 
 

@@ -8,8 +8,9 @@ style: "z" latent, "i" face, "a" voice; outputs: "i", "a"; a pass is named guida
 from __future__ import annotations
 
 import copy
+import ctypes
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -22,6 +23,7 @@ from xfavot.config import LossConfig, RunConfig
 from xfavot.data.batches import Batch, Samples
 from xfavot.losses import objective, terms
 from xfavot.losses.objective import Terms, may_use_speaker_head
+from xfavot.models.blocks import recompute
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network, F0Output, level_of
 from xfavot.models.xfavot import XFaVoT
@@ -30,11 +32,15 @@ GENERATOR_SIDE = ("G_I", "G_A", "E_I", "E_A", "M")  # their moving averages are 
 DISCRIMINATOR_SIDE = ("D_I", "D_A", "C_A")
 ADAM = ("G_I", "E_I", "D_I", "M")  # the others AdamW, STATED (appendix A)
 WARMUP_BETA1 = 0.9  # A20
+LARGE = 50_000_000  # parameters; a step of so many on a CPU takes tens of seconds
 CODE_SLACK = 0.2  # octaves; a code of a domain stands for any voice of it (A79)
 
 
 class Networks(NamedTuple):
-    """The eight trained modules and the two frozen ones, with the mel statistics they share."""
+    """The trained modules and the two frozen ones, with the mel statistics they share.
+
+    Where no voices are made, the frozen ones are empty modules.
+    """
 
     nets: XFaVoT
     f0: F0Network
@@ -42,13 +48,21 @@ class Networks(NamedTuple):
     standardiser: Standardiser
 
 
+def listeners(cfg: RunConfig, *, depth: int = 0) -> tuple[F0Network, ContentNetwork]:
+    """The frozen networks of a run, yet untrained; empty modules where it trains no voices."""
+    if "audio" not in cfg.train.modalities:
+        return cast(F0Network, nn.Module()), cast(ContentNetwork, nn.Module())
+    return F0Network.from_config(cfg.model), ContentNetwork.from_config(cfg.model, depth=depth)
+
+
 def place(n: Networks, device: torch.device) -> Networks:
     """Move the networks of a run to a device, the frozen ones without gradients."""
     for module in (n.f0, n.content):
         module.requires_grad_(False).eval().to(device)
     n.nets.to(device)
-    for name in ("E_I", "E_A", "D_I", "D_A", "C_A"):  # faster there; no gain for the generators
-        getattr(n.nets, name).to(memory_format=torch.channels_last)
+    for name, own in n.nets.named_children():
+        if name in ("E_I", "E_A", *DISCRIMINATOR_SIDE):  # faster there; no gain for the generators
+            own.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Networks(n.nets, n.f0, n.content, n.standardiser.to(device))
 
 
@@ -62,7 +76,7 @@ class Updater:
         outputs: modalities generated, of "i" and "a".
 
     Attributes:
-        ema: moving averages of the parameters of G_I, G_A, E_I, E_A and M.
+        ema: moving averages of the parameters of G_I, G_A, E_I, E_A and M, those that there are.
         trained: samples that have trained each head of a module so far; None where the run goes on
             from a checkpoint that did not count.
     """
@@ -79,13 +93,18 @@ class Updater:
             )
             for name, module in nets.named_children()
         }
-        self.ema = nn.ModuleDict({k: copy.deepcopy(getattr(nets, k)) for k in GENERATOR_SIDE})
-        self.ema.requires_grad_(False).eval()
+        averaged = {k: copy.deepcopy(m) for k, m in nets.named_children() if k in GENERATOR_SIDE}
+        self.ema = nn.ModuleDict(averaged).requires_grad_(False).eval()
+        if cfg.train.checkpointing:
+            recompute(nets)
         self.device = next(nets.parameters()).device
+        self.large = self.device.type == "cpu" and nets.parameter_table()[-1][1] > LARGE
         genders, domains = nets.genders, nets.M.domains
         heads = {"G_I": 1, "G_A": 1, "E_I": genders, "E_A": genders, "M": domains, "C_A": domains}
         self.trained: dict[str, Tensor] | None = {
-            k: torch.zeros(n, dtype=torch.int64, device=self.device) for k, n in heads.items()
+            k: torch.zeros(n, dtype=torch.int64, device=self.device)
+            for k, n in heads.items()
+            if hasattr(nets, k)
         }
 
     def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -192,7 +211,7 @@ class Updater:
         nets, weights = self.n.nets, objective.weights(self.cfg, d.step)
         held = DISCRIMINATOR_SIDE if guidance == "z" else (*DISCRIMINATOR_SIDE, "E_I", "E_A", "M")
         logged, fakes = dict[str, Terms](), dict[str, Fake]()
-        with frozen(*(getattr(nets, name) for name in held)):
+        with frozen(*(module for name, module in nets.named_children() if name in held)):
             for output in self.outputs:
                 with self._autocast():
                     if not fakes or guidance == "z":  # M's graph is spent with each backward
@@ -203,6 +222,7 @@ class Updater:
                         ts["level"] = terms.pitch_level(level, level_of(heard), slack=CODE_SLACK)
                     total = objective.total(ts, weights[f"G_{output.upper()}"])
                 total.backward()  # type: ignore[no-untyped-call]
+                self._give_back()
                 logged[f"g/{guidance}2{output}"] = ts
                 fakes[output] = t, fake.detach()
                 gender = sources(batch, output).gender
@@ -232,10 +252,29 @@ class Updater:
             optimizer.param_groups[0].update(lr=lr, betas=(beta1, t.beta2))
 
     def _move(self, *names: str) -> None:
-        """Let the optimisers of these modules move, and forget their gradients."""
-        for name in names:
-            self.optimizers[name].step()
-            self.optimizers[name].zero_grad(set_to_none=True)
+        """Let the optimisers of these modules move, and forget their gradients.
+
+        Where beta1 is 0 (A15), Adam's mean of gradients is the gradient: one memory serves both,
+        and between two steps nothing is kept of it.
+        """
+        for optimizer in (self.optimizers[name] for name in names if name in self.optimizers):
+            means = optimizer.state if optimizer.param_groups[0]["betas"][0] == 0 else {}
+            for p in means:
+                means[p]["exp_avg"] = means[p]["exp_avg"] if p.grad is None else p.grad
+            optimizer.step()
+            for p in means:
+                means[p]["exp_avg"] = p.new_empty(0)
+            optimizer.zero_grad(set_to_none=True)
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """Give memory that is free back to the system, where the C library is able to (glibc).
+
+        Of a large model on a CPU: a step of a small one is over sooner than this pays.
+        """
+        if self.large:
+            with suppress(AttributeError, OSError, TypeError):
+                ctypes.CDLL(None).malloc_trim(0)
 
     @torch.no_grad()
     def _average(self, step: int) -> None:
@@ -246,7 +285,7 @@ class Updater:
         """
         decay = min(self.cfg.train.ema_decay, (1 + step) / (10 + step))
         own = tuple(self.ema.parameters())
-        new = tuple(p for k in GENERATOR_SIDE for p in getattr(self.n.nets, k).parameters())
+        new = tuple(p for k in self.ema for p in getattr(self.n.nets, k).parameters())
         torch._foreach_lerp_(own, new, 1.0 - decay)
 
 
@@ -287,7 +326,7 @@ def make_target(nets: XFaVoT, batch: Batch, guidance: str, d: Draw) -> Target:
         domain = audio_domain(first, d.by_speaker, nets.genders)
         s1, s2 = (nets.M(z.to(domain.device), domain) for z in (d.z1, d.z2))
         return Target(guidance, s1, s2, first.gender, first.speaker)
-    kind, encoder = {"i": ("image", nets.E_I), "a": ("audio", nets.E_A)}[guidance]
+    kind, encoder = ("image", nets.E_I) if guidance == "i" else ("audio", nets.E_A)
     first, second = roles[f"ref_{kind}"], roles[f"ref2_{kind}"]
     with torch.no_grad():
         s1, s2 = (encoder(one.x, one.gender) for one in (first, second))
@@ -347,8 +386,8 @@ def analyse_voices(n: Networks, batch: Batch) -> Voices:
 @torch.no_grad()
 def hear_references(n: Networks, batch: Batch) -> F0Output | None:
     """F0 of the reference voices, where G_A takes the melody (A79)."""
-    voice = batch.ref_audio if n.nets.G_A.melody else None
-    return None if voice is None else cast(F0Output, n.f0(voice.x))
+    voice = batch.ref_audio
+    return None if voice is None or not n.nets.G_A.melody else cast(F0Output, n.f0(voice.x))
 
 
 def generate(nets: XFaVoT, x: Tensor, style: Tensor, f0: F0Output | None) -> Tensor:
@@ -424,8 +463,10 @@ def pair_terms(
     of the same person: its own, or for half of the steps the other modality's.
     """
     nets, face, voice, found = n.nets, batch.ref_image, batch.ref_audio, Terms()
-    sides = ("i", nets.E_I, face), ("a", nets.E_A, voice)
-    s: dict[str, Tensor] = {side: e(x.x, x.gender) for side, e, x in sides if x is not None}
+    sides = ("i", "E_I", face), ("a", "E_A", voice)
+    s: dict[str, Tensor] = {
+        side: getattr(nets, name)(x.x, x.gender) for side, name, x in sides if x is not None
+    }
 
     def style(own: str, other: str, cross: Tensor) -> Tensor:
         return torch.where(batch.paired[:, None], s[other if cross and other in s else own], s[own])
