@@ -19,6 +19,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from xfavot import config
 from xfavot.audio.io import PCM_SCALE
 from xfavot.audio.mel import MEL, log_mel
 from xfavot.data import store as stores
@@ -145,7 +146,7 @@ def make_batches(stores: list[Store], **changes: object) -> Batches:
     """Batches of the factory's stores, small unless told otherwise."""
     sizes = {"image_size": 32, "mel_frames": 24, "batch_size": 8, "seed": 0, "augment": False}
     sizes |= {name: changes.pop(name) for name in sizes.keys() & changes}
-    given = SimpleNamespace(**sizes)  # a run of any size
+    given = SimpleNamespace(**sizes, modalities=config.MODALITIES)  # a run of any size
     cfg: Any = SimpleNamespace(model=given, train=given, data=given, seed=given.seed)
     return Batches(cfg, stores, **changes)  # type: ignore[arg-type]
 
