@@ -121,12 +121,12 @@ for (name, module), (_, count) in zip(nets.named_children(), nets.parameter_tabl
     parts = dict(module.named_modules())
     last = next((part for place, part in parts.items() if place.endswith("heads")), None)
     domains = getattr(module, "domains", getattr(module, "genders", 0))
-    forward = module.forward.__code__
+    forward, optional = module.forward.__code__, len(module.forward.__defaults__ or ())
     letters = [f" {one.lower()}" if one.isupper() else one for one in type(module).__name__]
     facts[name] = {
         "module": name,
         "title": "".join(letters).strip(),
-        "takes": " ".join(forward.co_varnames[1 : forward.co_argcount]),
+        "takes": " ".join(forward.co_varnames[1 : forward.co_argcount - optional]),
         "gives": {"G_I": "face", "G_A": "voice"}.get(
             name, "style" if name[0] in "EM" else "logits"
         ),
