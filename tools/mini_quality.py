@@ -18,10 +18,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
-from xfavot.audio.mel import MEL, hz_to_mel, mel_to_hz
+from xfavot.audio.mel import MEL, band_centres
 from xfavot.data.store import Item, Store
 from xfavot.errors import DataError
 from xfavot.evaluation.voice_networks import PocketsphinxGrid, at_16_khz
@@ -112,9 +111,7 @@ def voice(store: Store, item: Item) -> Array:
 
 def band_hz() -> Array:
     """Centre of every mel band, (80,), in Hz."""
-    low, high = hz_to_mel(torch.tensor([MEL.fmin, MEL.fmax], dtype=torch.float64)).tolist()
-    mels = torch.linspace(low, high, MEL.n_mels + 2, dtype=torch.float64)
-    return np.asarray(mel_to_hz(mels)[1:-1].numpy(), dtype=np.float64)
+    return np.asarray(band_centres()[0].numpy(), dtype=np.float64)
 
 
 def _trembling(voiced: NDArray[np.int64], melody: Array) -> float:

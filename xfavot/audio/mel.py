@@ -119,9 +119,9 @@ def mel_to_hz(mel: Tensor) -> Tensor:
 
 
 def band_centres() -> tuple[Tensor, Tensor]:
-    """Centres of the bands and half of the distance between their edges, in Hz, (80,) each."""
+    """Centres of the bands and half of the distance between their edges, in Hz, (80,) float64."""
     edges = _edges()
-    return edges[1:-1].float(), (0.5 * (edges[2:] - edges[:-2])).float()
+    return edges[1:-1], 0.5 * (edges[2:] - edges[:-2])
 
 
 def _edges() -> Tensor:

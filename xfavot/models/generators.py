@@ -144,7 +144,7 @@ class Excitation(nn.Module):
     def __init__(self, channels: int) -> None:
         """Make the layers for maps of `channels`."""
         super().__init__()
-        centres, spacing = band_centres()
+        centres, spacing = (hz.float() for hz in band_centres())
         self.register_buffer("centres", centres[:, None], persistent=False)  # (M, 1) Hz
         self.register_buffer("spacing", spacing[:, None], persistent=False)
         self.mix = nn.Conv2d(channels + 2, channels, 3, padding=1)
