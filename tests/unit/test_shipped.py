@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,22 +11,21 @@ import pytest
 import torch
 from librosa.sequence import dtw
 from torch import Tensor
-from torch.nn import functional
 
 from xfavot import config, weights
 from xfavot.audio.f0 import world_f0
 from xfavot.audio.io import load_waveform
 from xfavot.audio.mel import Standardiser, log_mel
 from xfavot.losses.terms import speech_consistency
-from xfavot.mini.people import person, sex_and_rank, stream
-from xfavot.mini.speak import ESPEAK, Espeak, become, sentences, voice_of
+from xfavot.mini import generate
+from xfavot.mini.people import numbers, person
+from xfavot.mini.speak import code, sentences
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network, track
 from xfavot.training import pretrain
-from xfavot.training.speech import pitch_measures
+from xfavot.training.speech import character_error, decode, pitch_measures
 
 STATISTICS = Standardiser(torch.full((80,), -2.5), torch.full((80,), 0.9))
-SEED = 7  # people of another seed than those trained on
 
 
 def shipped(name: str) -> pretrain.Trained:
@@ -88,23 +88,24 @@ def same_length(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return a[:, first], b[:, second]
 
 
-def test_content_tells_words_apart_and_voices_not() -> None:
-    pytest.importorskip("espeakng_loader")
-    network = shipped("content").network
+def test_content_reads_people_it_never_heard_and_tells_words_apart() -> None:
+    network, features, pairs = shipped("content").network, {}, []
     assert isinstance(network, ContentNetwork)
-    espeak, said = Espeak(), {}
-    for number, (k, words) in itertools.product((1, 4, 9), enumerate(sentences(SEED, 0, 3))):
-        voice = voice_of(person(number, seed=SEED), sex_and_rank(number)[1], ESPEAK)
-        said_by, draw = espeak.say(words, voice), stream(SEED, "voice", number, k)
-        wave = become(said_by, espeak.rate_hz, voice, draw)
-        mel = log_mel(torch.from_numpy(np.asarray(wave, np.float32)))
-        said[number, k] = network.features(STATISTICS.standardise(mel)[None, None])[0]
-    loss: dict[bool, list[float]] = {True: [], False: []}
-    for (a, words_a), (b, words_b) in itertools.combinations(said, 2):
-        if (words_a == words_b) != (a == b):
-            pair = same_length(said[a, words_a], said[b, words_b])
-            loss[words_a == words_b].append(float(speech_consistency(*pair)))
-    same, other = (torch.tensor(loss[key]) for key in (True, False))
-    area = functional.relu(torch.sign(other[None] - same[:, None])).mean()
-    assert len(same) == len(other) == 9
-    assert area >= 0.9
+    said = [(n, words) for n in numbers(16) for words in sentences(0, n, 24)]
+    alike = {(a, b): np.sum(np.array(a[1]) == b[1]) for a, b in itertools.combinations(said, 2)}
+    near = [(a, b) for (a, b), n in alike.items() if n == 5 and a[0] != b[0]][:12]
+    far = [(a, b) for (a, b), n in alike.items() if n == 0 and a[0] == b[0]][::100]
+    assert len(near) == len(far) == 12
+    with zipfile.ZipFile(generate.PACK) as pack:  # the people of seed 0
+        for number, words in {clip for pair in near + far for clip in pair}:
+            clip = pack.read(f"{person(number, seed=0).speaker}/{code(words)}.opus")
+            mel = STATISTICS.standardise(log_mel(torch.from_numpy(load_waveform(clip))))
+            features[number, words] = network.features(mel[None, None])[0]
+            pairs.append((" ".join(words), decode(network(mel[None, None])[0])))
+    assert character_error(pairs)["character_error"] < 0.1
+
+    def loss(a: Tensor, b: Tensor) -> float:
+        return float(speech_consistency(*same_length(a, b)))
+
+    same, other = ([loss(features[a], features[b]) for a, b in of] for of in (near, far))
+    assert np.mean(np.array(other)[None] > np.array(same)[:, None]) > 0.95
