@@ -97,3 +97,5 @@ def test_companion_trains_the_level_of_styles_and_codes(tmp_path: Path) -> None:
         x = torch.zeros(1, 1, 80, 96)
         with pytest.raises(ShapeError, match="G_A melody"):
             g(x, torch.zeros(1, cfg.model.style_dim), session.updater.n.f0.features(x))
+        session.validate()
+        assert session.sample()

@@ -274,11 +274,11 @@ class Session:
                 self._say(f"no sample sheet: {error}")
         if "a" in u.outputs:
             x = step.sources(batch, "a").x[:1]
-            features, to_wave = u.n.f0.features(x), vocoders.vocoder(vocoder)
+            heard, to_wave = nets.G_A.hear(u.n.f0, x), vocoders.vocoder(vocoder)
             voices = {"source": x}
             for t in targets:
                 for row, style in enumerate(t.s1[:VOICES]):
-                    voices[f"{t.guidance}2a_{row}"] = nets.G_A(x, style[None], features)
+                    voices[f"{t.guidance}2a_{row}"] = nets.G_A(x, style[None], *heard)
             for name, voice in voices.items():
                 log_mel = u.n.standardiser.restore(voice.float())[0, 0].cpu()
                 save_waveform(f"{stem}_{name}.wav", to_wave(log_mel))
