@@ -7,7 +7,8 @@ Every message says what was wrong, what came, what was expected and what to do n
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,6 +41,32 @@ class WeightsError(XFaVoTError):
 
 class TrainingError(XFaVoTError):
     """Training cannot go on (a term is not finite, the disk is full)."""
+
+
+@contextmanager
+def refusing(
+    faults: type[Exception] | tuple[type[Exception], ...],
+    error: type[XFaVoTError],
+    what: str,
+    advice: str,
+) -> Iterator[None]:
+    """Raise what goes wrong inside a block as an error that people can act upon.
+
+    Args:
+        faults: what the block may raise.
+        error: what is raised in its place, with its reason.
+        what: what was wrong, the start of the message.
+        advice: what was expected and what to do next, its end.
+
+    Raises:
+        XFaVoTError: an `error`: the block has raised one of the faults.
+    """
+    try:
+        yield
+    except faults as fault:
+        kind = "" if isinstance(fault, OSError | ImportError) else f"{type(fault).__name__}: "
+        reason = f"{kind}{fault}"[:500].replace("\n", " ")
+        raise error(f"{what} ({reason}); {advice}") from fault
 
 
 def require_shape(name: str, tensor: Tensor, pattern: Sequence[int | None]) -> None:
@@ -77,10 +104,6 @@ def import_optional(module: str, *, extra: str, purpose: str) -> Any:
     Raises:
         DataError: it is not installed; the message says how to install it.
     """
-    try:
+    missing = f"{purpose} needs {module.partition('.')[0]}, which is not installed"
+    with refusing(ImportError, DataError, missing, f'run: pip install "xfavot[{extra}]"'):
         return importlib.import_module(module)
-    except ImportError as error:
-        raise DataError(
-            f"{purpose} needs {module.partition('.')[0]}, which is not installed ({error}); run: "
-            f'pip install "xfavot[{extra}]"'
-        ) from error

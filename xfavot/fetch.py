@@ -19,7 +19,7 @@ import tarfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from urllib.parse import quote
 from filelock import FileLock
 
 from xfavot import __version__
-from xfavot.errors import DataError, import_optional
+from xfavot.errors import DataError, import_optional, refusing
 
 Log = Callable[[str], None]
 OFFLINE = "XFAVOT_OFFLINE"
@@ -75,15 +75,14 @@ def alone(folder: Path) -> Iterator[None]:
     Raises:
         DataError: what the disk refuses inside the block.
     """
-    try:
+    advice = (
+        "expected permission and free space; free some or choose another folder, and run again: "
+        "what came so far is kept"
+    )
+    with refusing(OSError, DataError, f"{folder} cannot be written or read", advice):
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".fetch.lock"):
             yield
-    except OSError as error:
-        raise DataError(
-            f"{folder} cannot be written or read ({error}); expected permission and free space; "
-            "free some or choose another folder, and run again: what came so far is kept"
-        ) from error
 
 
 def fetch(remote: Remote, folder: Path, log: Log) -> Path:
@@ -283,19 +282,20 @@ def unpack(archive: Path, folder: Path) -> None:
         return
     draft = folder.with_name(f".{folder.name}.unpacking")
     shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed
-    try:
+    advice = (
+        "expected a whole archive of plain files and free space; free some, or fetch it again and "
+        "look at it before trusting it; nothing was unpacked"
+    )
+    # what decoders raise on hostile bytes is a long list
+    with (
+        refusing(Exception, DataError, f"{archive} cannot be unpacked", advice),
+        ExitStack() as end,
+    ):
+        end.callback(shutil.rmtree, draft, ignore_errors=True)
         draft.mkdir(parents=True)
         _extract(archive, draft)
         top = draft / stem(archive.name)
         (top if list(draft.iterdir()) == [top] and top.is_dir() else draft).replace(folder)
-    except Exception as error:  # what decoders raise on hostile bytes is a long list
-        raise DataError(
-            f"{archive} cannot be unpacked ({type(error).__name__}: {error}); expected a whole "
-            "archive of plain files and free space; free some, or fetch it again and look at it "
-            "before trusting it; nothing was unpacked"
-        ) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def stem(name: str) -> str:

@@ -43,10 +43,8 @@ def world_f0(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
         raise ShapeError(f"waveform: got shape {waveform.shape}; expected (N,), mono; average it")
     signal = np.ascontiguousarray(waveform, dtype=np.float64)
     frames = len(signal) // MEL.hop + 1
-    if frames <= WHOLE_FRAMES:
-        return _block(signal, frames)
     f0 = np.zeros(frames, dtype=np.float32)
-    size = -(-frames // -(-frames // BLOCK_FRAMES))
+    size = frames if frames <= WHOLE_FRAMES else -(-frames // -(-frames // BLOCK_FRAMES))
     size += size % 2  # whole milliseconds: Harvest's own frames stay where they are
     for start, end, first, last in pieces(frames, size, OVERLAP_FRAMES):
         piece = _block(signal[first * MEL.hop : last * MEL.hop], last - first)

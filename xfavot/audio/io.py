@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from xfavot.audio.mel import MEL
-from xfavot.errors import DataError, import_optional
+from xfavot.errors import DataError, import_optional, refusing
 from xfavot.files import write_whole
 from xfavot.media import Media, MediaError, name_of, open_container, open_media
 
@@ -121,13 +121,9 @@ def save_waveform(
     if metadata is not None:
         comment = json.dumps(dict(metadata), sort_keys=True).encode("ascii") + b"\0"
         body += _chunk(b"LIST", b"INFO" + _chunk(b"ICMT", comment))
-    try:
+    advice = "nothing was left behind; free space or choose another folder"
+    with refusing(OSError, DataError, f"waveform {path}: cannot be written", advice):
         write_whole(path, _chunk(b"RIFF", body + _chunk(b"data", steps.tobytes())))
-    except OSError as error:
-        raise DataError(
-            f"waveform {path}: cannot be written ({error}); nothing was left behind; free space or "
-            "choose another folder"
-        ) from error
     return int((np.abs(wave) > 1.0).sum())
 
 

@@ -13,8 +13,8 @@ import hashlib
 import math
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property, lru_cache
 from os import PathLike
 from pathlib import Path
@@ -27,7 +27,7 @@ import yaml
 from torch import Tensor
 
 from xfavot.audio.mel import MEL, Standardiser, Vocoder, differences, pieces
-from xfavot.errors import DataError, WeightsError, import_optional
+from xfavot.errors import DataError, WeightsError, import_optional, refusing
 
 WEIGHTS = "checkpoint*.pkl"
 PARALLEL_WAVEGAN = "ParallelWaveGANGenerator"  # of settings older than the other generators
@@ -178,18 +178,14 @@ def untrained(generator_type: str, generator_params: dict[str, Any]) -> TrainedV
     return TrainedVocoder(network, Standardiser.neutral(), name="random weights")
 
 
-@contextmanager
-def _using(file: Path) -> Iterator[None]:
+def _using(file: Path) -> AbstractContextManager[None]:
     """Raise whatever the bytes of a file lead to as a WeightsError that names it."""
-    try:
-        yield
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"[:300].replace("\n", " ")
-        raise WeightsError(
-            f"vocoder weights {file}: cannot be used ({reason}); expected a folder with {WEIGHTS}, "
-            "config.yml and stats.h5 (or stats.npy) of a Parallel WaveGAN, MelGAN or HiFi-GAN, as "
-            "the ParallelWaveGAN project publishes them; fetch it again, or name another folder"
-        ) from error
+    advice = (
+        f"expected a folder with {WEIGHTS}, config.yml and stats.h5 (or stats.npy) of a Parallel "
+        "WaveGAN, MelGAN or HiFi-GAN, as the ParallelWaveGAN project publishes them; fetch it "
+        "again, or name another folder"
+    )
+    return refusing(Exception, WeightsError, f"vocoder weights {file}: cannot be used", advice)
 
 
 def _generator(config: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> Any:
@@ -246,15 +242,12 @@ def _read_state(file: Path) -> dict[str, Tensor]:
 @lru_cache(maxsize=1)
 def _package() -> Any:
     """Import the package, whose last release asks SciPy for a window under a name since dropped."""
-    try:
+    what = "trained vocoders need parallel-wavegan 0.6.1 and what it imports"
+    advice = 'pip install "xfavot[vocoder]", then make extras'
+    with refusing(ImportError, WeightsError, what, advice):
         from scipy import signal
 
         with mock.patch.object(signal, "kaiser", signal.windows.kaiser, create=True):
             import parallel_wavegan.models
             import parallel_wavegan.utils
-    except ImportError as error:
-        raise WeightsError(
-            f"trained vocoders need parallel-wavegan 0.6.1 and what it imports; got {error}; "
-            'pip install "xfavot[vocoder]", then make extras'
-        ) from error
     return parallel_wavegan

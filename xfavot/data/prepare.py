@@ -40,7 +40,7 @@ from xfavot.data.readers import NOTED, VAL_SHARE, Clip, Reject, Source, fraction
 from xfavot.data.readers.layouts import scan
 from xfavot.data.report import CARD, PAGE, summary, write_report
 from xfavot.data.store import ARRAYS, HEAD, Store, open_stores, write_store
-from xfavot.errors import DataError, import_optional
+from xfavot.errors import DataError, import_optional, refusing
 from xfavot.files import whole
 from xfavot.image.align import align_face, align_points, align_quad, detect, outside_share
 from xfavot.image.io import load_frames, load_image, resize_image
@@ -231,13 +231,9 @@ def process_all(
 
 def _started() -> ProcessPoolExecutor:
     pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_start_worker)
-    try:
+    advice = "guard a script by if __name__ == '__main__', or use workers=0"
+    with refusing(BrokenProcessPool, DataError, "worker processes cannot be started", advice):
         pool.submit(int).result()
-    except BrokenProcessPool as error:
-        raise DataError(
-            f"worker processes cannot be started ({error}); expected a notebook, a module, or a "
-            "script guarded by if __name__ == '__main__'; guard it, or use workers=0"
-        ) from error
     return pool
 
 

@@ -23,7 +23,7 @@ from xfavot.audio.mel import MEL
 from xfavot.data.corpora import describe
 from xfavot.data.readers import NOT_REJECTED, NOTED
 from xfavot.data.store import QUARANTINE, SPLITS, Item, Store
-from xfavot.errors import DataError
+from xfavot.errors import DataError, refusing
 from xfavot.files import write_whole
 
 CARD, PAGE = "CARD.md", "report.html"  # in a store's folder
@@ -111,14 +111,10 @@ def write_report(store: Store) -> None:
     charts = _histogram({"": facts["seconds"]}, "s"), _histogram(_pitch(store), "Hz")
     media = _media([store], SHEET_FACES, PLAYERS, headings=False)
     page = _render("report.html", media=media, charts=charts, **facts)
-    try:
+    advice = "the store itself is whole: free some space and run again for its report"
+    with refusing(OSError, DataError, f"{store.path / PAGE} cannot be written", advice):
         write_whole(store.path / PAGE, page)
         write_whole(store.path / CARD, card(store.corpus, store))
-    except OSError as error:
-        raise DataError(
-            f"{store.path / PAGE} cannot be written ({error}); expected free space; the store "
-            "itself is whole: free some space and run again for its report"
-        ) from error
 
 
 def preview(stores: Sequence[Store]) -> str:

@@ -82,8 +82,7 @@ def examples(
     """
     split = split or first_split(stores, (modality,))
     rng = np.random.default_rng(seed)  # of a clip that has both, face and voice are drawn alike
-    pool = [(store, item) for store in stores for item in store.items]
-    pool = [(store, item) for store, item in pool if _fits(item, modality, split)]
+    pool = [(s, item) for s in stores for item in s.items if _fits(item, modality, split)]
     if not pool:
         names = ", ".join(store.corpus for store in stores)
         raise DataError(

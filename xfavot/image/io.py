@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from xfavot.errors import DataError, import_optional
+from xfavot.errors import DataError, import_optional, refusing
 from xfavot.files import whole
 from xfavot.media import (
     PICTURES,
@@ -130,14 +130,13 @@ def save_image(
     texts = _pillow("PngImagePlugin").PngInfo()
     for key, text in (metadata or {}).items():
         texts.add_itxt(key, text)
-    try:
-        with whole(path) as draft:
-            pillow.fromarray(pixels).save(draft, pnginfo=texts)  # other formats leave it out
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path} cannot be written ({error}); expected a writable folder with free space and "
-            "a suffix such as .png or .jpg; free some space or choose another place"
-        ) from error
+    advice = (
+        "expected a writable folder with free space and a suffix such as .png or .jpg; free some "
+        "space or choose another place"
+    )
+    refused = refusing((OSError, ValueError), DataError, f"{path} cannot be written", advice)
+    with refused, whole(path) as draft:
+        pillow.fromarray(pixels).save(draft, pnginfo=texts)  # other formats leave it out
 
 
 def load_frames(path: Media, count: int) -> list[NDArray[np.uint8]]:

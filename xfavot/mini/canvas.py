@@ -7,16 +7,14 @@ canvas that is averaged down at the end, which gives clean edges.
 from __future__ import annotations
 
 import colorsys
-import csv
 from collections.abc import Sequence
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from xfavot.mini.people import Nuisance, Person, stream
+from xfavot.mini.people import Nuisance, Person, stream, table
 
 Array = NDArray[np.float64]
 Points = Array | Sequence[Sequence[float]]
@@ -185,11 +183,10 @@ class Canvas:
 #   locks     1 where hair hangs before the ears
 #   bun       1 with a bun
 #   alpha     thin for cropped hair
-with Path(__file__).with_name("hair.csv").open(encoding="utf-8", newline="") as _file:
-    STYLES = {
-        row.pop("style"): SimpleNamespace(**{name: float(value) for name, value in row.items()})
-        for row in csv.DictReader(_file)
-    }
+STYLES = {
+    row.pop("style"): SimpleNamespace(**{name: float(value) for name, value in row.items()})
+    for row in table("hair.csv")
+}
 
 
 # The head in space: where a point of the face lands in the picture, and how light falls on it

@@ -13,11 +13,10 @@ from xfavot.mini.people import Nuisance, Person, stream
 
 WHITE = (250, 248, 244)
 DARK = (34, 22, 24)
-
-
-def ring(head: Head, x: float, y: float, rx: float, ry: float, lift: float = 0.0) -> Array:
-    """An ellipse on the face around (x, y), in picture coordinates."""
-    return head.on(ellipse(x, y, rx, ry), lift=lift)
+GLASSES = {  # frame; power of the outline, half width and height of a lens, width of its rim
+    "round": ((122, 78, 46), 2.0, 10.6, 10.2, 1.5),
+    "square": ((40, 34, 38), 4.5, 11.8, 8.4, 1.9),
+}
 
 
 def eye(canvas: Canvas, head: Head, person: Person, pose: Nuisance, side: float) -> None:
@@ -102,7 +101,7 @@ def nose(canvas: Canvas, head: Head, person: Person) -> None:
     under = head.curve(below, lift=5.0)
     canvas.fill(under, dark, alpha=0.62, blur=1.0)
     for s in (-1.0, 1.0):
-        hole = ring(head, s * 0.52 * wide, drop + 1.7, 1.5, 0.85, 6.5)
+        hole = head.on(ellipse(s * 0.52 * wide, drop + 1.7, 1.5, 0.85), lift=6.5)
         canvas.fill(hole, tint(person.skin, 0.30, 0.1), alpha=0.8, blur=0.35)
         line = [(0.92, drop - 2.6), (1.06, drop), (0.86, drop + 2)]
         wing = head.line([(s * x * wide, y) for x, y in line], lift=4.5)
@@ -157,7 +156,8 @@ def mouth(canvas: Canvas, head: Head, person: Person, pose: Nuisance) -> None:
         tips = across((0, y + 0.12 * gap + 0.9), (0.6 * wide, y + 0.02 * gap + 0.5))
         teeth = head.curve([*edge, *tips[::-1]], lift=1.0)
         canvas.fill(teeth, (246, 241, 232), alpha=0.96, inside=hole)
-        tongue = ring(head, 0.0, y + 0.8 * gap + 0.8, 0.5 * wide, 0.32 * gap + 0.6, 1.0)
+        tongue = ellipse(0.0, y + 0.8 * gap + 0.8, 0.5 * wide, 0.32 * gap + 0.6)
+        tongue = head.on(tongue, lift=1.0)
         canvas.fill(tongue, (196, 84, 88), alpha=0.85, blur=0.6, inside=hole)
         canvas.fill(inner_top, (40, 10, 16), width=1.2, alpha=0.5, blur=0.5)
     canvas.fill(np.concatenate([above, inner_top[::-1]]), tint(lips, 0.9))
@@ -168,7 +168,7 @@ def mouth(canvas: Canvas, head: Head, person: Person, pose: Nuisance) -> None:
     if gap <= 0.6:
         canvas.fill(inner_top, tint(lips, 0.42), width=0.9, alpha=0.9)
     for s in (-1.0, 1.0):
-        dimple = ring(head, s * (wide + 0.6), corner, 0.9, 1.0, 1.0)
+        dimple = head.on(ellipse(s * (wide + 0.6), corner, 0.9, 1.0), lift=1.0)
         canvas.fill(dimple, tint(person.skin, 0.5), alpha=0.55, blur=0.6)
 
 
@@ -247,10 +247,7 @@ def glasses(canvas: Canvas, head: Head, person: Person) -> None:
     """Round or square frames standing off the face, with a reflection."""
     if not person.glasses:
         return
-    is_round = person.glasses == "round"
-    frame = (40, 34, 38) if not is_round else (122, 78, 46)
-    power = 2.0 if is_round else 4.5
-    rx, ry = (10.6, 10.2) if is_round else (11.8, 8.4)
+    frame, power, rx, ry, rim = GLASSES[person.glasses]
     outline = head.outline()
     end = (0.84, 14.0) if head.style.locks else (1.0, 2.0)  # at hair or ear
     angle = np.linspace(0, 2 * np.pi, 41)
@@ -264,7 +261,7 @@ def glasses(canvas: Canvas, head: Head, person: Person) -> None:
         canvas.fill(glare, (255, 255, 255), alpha=0.13, blur=0.6, inside=lens)
         shade = tint(person.skin, 0.5)
         canvas.fill(lens, shade, width=1.4, alpha=0.3, blur=0.8, shift=(0.4, 1.3))
-        canvas.fill(lens, frame, width=1.9 if not is_round else 1.5)
+        canvas.fill(lens, frame, width=rim)
         if s != head.side or head.turned < 0.2:  # the other arm is behind the lens
             hinge = (s * (EYE[0] + rx), EYE[1] - 2.5, 42.0)
             arm = head.place([hinge, (s * end[0] * head.half, -3.0, end[1])])
@@ -339,9 +336,7 @@ def _hanging(head: Head, inner: float) -> list[Array]:
     return shapes
 
 
-def hair_behind(
-    canvas: Canvas, head: Head, person: Person, paint: Image.Image, skin: Image.Image
-) -> None:
+def hair_behind(canvas: Canvas, head: Head, paint: Image.Image, skin: Image.Image) -> None:
     """Hair at the back of the head, behind neck and shoulders, and a bun."""
     style, (cx, cy, width, height) = head.style, head.skull(head.style.sides)
     if style.bun:
@@ -520,7 +515,7 @@ def draw_face(person: Person, pose: Nuisance) -> tuple[NDArray[np.uint8], Array]
     skin, strands = head.skin(), head.hair()
     outline = head.outline()
     covered = head.style.locks
-    hair_behind(canvas, head, person, strands, skin)
+    hair_behind(canvas, head, strands, skin)
     _body(canvas, head, person)
     if not covered:
         _ear(canvas, head, person, skin, head.side)

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from xfavot import fetch
-from xfavot.errors import DataError, WeightsError
+from xfavot.errors import DataError, WeightsError, refusing
 from xfavot.mini import speak
 from xfavot.mini.people import SCHEMA, nuisance, numbers, person, sex_and_rank, stream
 from xfavot.mini.speak import ESPEAK, KOKORO, code, sentences
@@ -205,13 +205,11 @@ def generate(
             f"{folder} is not empty; expected a new folder for the corpus `mini`; "
             "remove it or choose another"
         )
-    try:  # once, and not in every process
-        _ = fetched.path(KOKORO) if speech.startswith(KOKORO) else None
-    except WeightsError as error:
-        raise DataError(
-            f"{speakers} people of seed {seed} of `mini` are not those whose voices come with the "
-            f"package, and {error}; or choose voices espeak, which sound less natural"
-        ) from error
+    if speech.startswith(KOKORO):  # once, and not in every process
+        what = f"{speakers} people of seed {seed} of `mini` have no voices in the package"
+        advice = "or choose voices espeak, which sound less natural"
+        with refusing(WeightsError, DataError, what, advice):
+            fetched.path(KOKORO)
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -24,6 +24,12 @@ SCHEMA = 3  # raise when pictures or sounds change, so that old ones are not tak
 Colour = tuple[int, int, int]
 
 
+def table(name: str) -> list[dict[str, str]]:
+    """Read the rows of a table that lies beside this file."""
+    with Path(__file__).with_name(name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def _colours(text: str) -> tuple[Colour, ...]:
     """Read sRGB colours in hexadecimal."""
     return tuple((red, green, blue) for red, green, blue in map(bytes.fromhex, text.split()))
@@ -36,8 +42,7 @@ GREY: Colour = (196, 196, 200)
 EYES = _colours("5c3c24 4678a0 548058 3c2a20 806032 6e8494")
 VIVID = _colours("ce3e3a 228284 e2962c 3e5cb0 844a98 3c9256")
 QUIET = _colours("484e5c 76685c c4bcb0 364254 78807c 584042")
-with Path(__file__).with_name("looks.csv").open(encoding="utf-8", newline="") as _file:
-    LOOKS = list(csv.DictReader(_file))  # combinations that occur in people, all different
+LOOKS = table("looks.csv")  # combinations that occur in people, all different
 _STEPS = (0.8191725133961645, 0.6710436067037893, 0.5497004779019703)  # R3 sequence (plastic root)
 _ROW = 8  # numbers of one sex in a row
 FACTORS = ("age", "size", "liveliness", "jaw", "brow", "eye_size", "eye_tilt", "nose", "lips")

@@ -14,32 +14,28 @@ the package as `voices.zip` (`tools/mini_pack.py` wrote it), so nobody needs a s
 
 from __future__ import annotations
 
-import csv
 import ctypes
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xfavot.errors import DataError, import_optional
-from xfavot.mini.people import Person, stream
+from xfavot.mini.people import Person, stream, table
 from xfavot.weights import FOLDER, fetched
 
 SAMPLE_RATE_HZ = 24_000
 PERIOD_MS = 5.0  # WORLD's frame period
 LEVEL_DB = -24.0  # RMS of the spoken part, relative to full scale
 NOISE_DB = -68.0  # RMS of the room's noise
-with Path(__file__).with_name("words.csv").open(encoding="utf-8", newline="") as _file:
-    WORDS = {row["word"]: row for row in csv.DictReader(_file)}
+WORDS = {row["word"]: row for row in table("words.csv")}
 # GRID's grammar, without w; and what stands for a word in the name of a sentence
 SLOTS = tuple(tuple(w for w, row in WORDS.items() if row["slot"] == slot) for slot in "123456")
 SIGNS = {word: row["sign"] for word, row in WORDS.items()}
 MOST_SENTENCES = 10_000  # a speaker, of the 64,000 of the grammar
 KOKORO, ESPEAK = "kokoro", "espeak"  # synthesisers
-with Path(__file__).with_name("bases.csv").open(encoding="utf-8", newline="") as _file:
-    BASES = list(csv.DictReader(_file))  # the synthesisers' voices by sex, the best first
+BASES = table("bases.csv")  # the synthesisers' voices by sex, the best first
 ACCENTS = ("en-us", "en-gb-x-rp", "en-us-nyc", "en-gb-scotland", "en", "en-us", "en-us", "en")
 LEAST_SYMBOLS = 22  # in a sentence
 _AUDIO_SYNCHRONOUS = 2

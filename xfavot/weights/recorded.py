@@ -7,8 +7,8 @@ rule how the network was trained and how good it is. Nothing in such a file is e
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 from os import PathLike
 from typing import Any
 
@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from xfavot.errors import TrainingError, WeightsError, XFaVoTError
+from xfavot.errors import TrainingError, WeightsError, refusing
 from xfavot.files import whole
 
 RECORD = "record"  # entry of the header; JSON
@@ -39,15 +39,13 @@ def write(
     tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     if half:
         tensors = {k: v.half() for k, v in tensors.items()}
-    try:
-        with whole(path) as draft:
-            save_file(tensors, draft, metadata={RECORD: json.dumps(record, allow_nan=False)})
-            draft.chmod(0o644)  # safetensors keeps it from others
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(
-            f"{path}: cannot be written ({error}); expected a folder with room for a few "
-            "megabytes; free some space or give another run_root"
-        ) from error
+    faults, advice = (OSError, SafetensorError), "free a few megabytes or give another run_root"
+    with (
+        refusing(faults, TrainingError, f"{path}: cannot be written", advice),
+        whole(path) as draft,
+    ):
+        save_file(tensors, draft, metadata={RECORD: json.dumps(record, allow_nan=False)})
+        draft.chmod(0o644)  # safetensors keeps it from others
 
 
 def read(path: str | PathLike[str], networks: Collection[str]) -> dict[str, Any]:
@@ -85,17 +83,11 @@ def load(
     return network.requires_grad_(False).eval(), said
 
 
-@contextmanager
-def _reading(path: str | PathLike[str], networks: Collection[str]) -> Iterator[None]:
+def _reading(path: str | PathLike[str], networks: Collection[str]) -> AbstractContextManager[None]:
     """Refuse a file of something else, whatever its bytes lead to."""
-    try:
-        yield
-    except XFaVoTError:
-        raise
-    except Exception as error:
-        names = " or ".join(networks)
-        raise WeightsError(
-            f"{path}: not the weights of {names} ({type(error).__name__}: {error}); "
-            "expected a safetensors file that this package wrote; delete it, so that it is trained "
-            "again, or install the package again if it came with it"
-        ) from error
+    advice = (
+        "expected a safetensors file that this package wrote; delete it, so that it is trained "
+        "again, or install the package again if it came with it"
+    )
+    what = f"{path}: not the weights of {' or '.join(networks)}"
+    return refusing(Exception, WeightsError, what, advice)

@@ -17,15 +17,14 @@ import hashlib
 import io
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xfavot.data.corpora import describe
-from xfavot.errors import DataError
+from xfavot.errors import DataError, refusing
 from xfavot.media import kind_of
 
 if TYPE_CHECKING:
@@ -38,7 +37,6 @@ NOTED = "used, with a note"
 MALFORMED, UNUSED = "rows that do not fit", "rows without a clip"  # of a list of genders
 NOT_REJECTED = (NOT_NEEDED, NOTED, MALFORMED, UNUSED)
 EXAMPLES = 3  # names in a note
-ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 USUAL = {  # suffixes that are taken at their word, to be quick and to name what is broken
     "sound": ".wav .flac .mp3 .ogg .oga .opus .m4a .aac .aif .aiff .wma",
     "picture": ".jpg .jpeg .jfif .png .webp .bmp .tif .tiff .gif .avif .heic",
@@ -223,7 +221,12 @@ class Source:
         path, codes = self.root / "speakers.csv", dict[str, str]()
         if not path.is_file():
             return codes
-        try:
+        advice = (
+            "expected the columns speaker, gender; write one row a speaker, gender F or M, as CSV "
+            "in UTF-8"
+        )
+        faults = (OSError, ValueError, KeyError)
+        with refusing(faults, DataError, f"{path} cannot be read", advice):
             text = path.read_text(encoding="utf-8-sig")
             delimiter = max(",;\t", key=text.partition("\n")[0].count)
             table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval="")
@@ -233,11 +236,6 @@ class Source:
                 code = code_of(word)
                 if code is None or codes.setdefault(name, code) != code:
                     raise ValueError(f"line {table.line_num}: {name!r} is {word!r}")
-        except (OSError, ValueError, KeyError) as error:
-            raise DataError(
-                f"{path} cannot be read ({error!r}); expected the columns speaker, gender; write "
-                "one row a speaker, gender F or M, as CSV in UTF-8"
-            ) from error
         return codes
 
     @cached_property
@@ -314,92 +312,3 @@ class Source:
             what = f"{'file' if len(paths) == 1 else 'files'}: {why}"
             place, names = Path(os.path.commonpath(paths)), [path.name for path in paths]
             self.rejects.append(note(place, NOT_NEEDED, what, names))
-
-
-Read = Callable[[Source], Iterator[Clip | Reject]]
-
-
-READERS: dict[str, Read] = {}
-
-
-def reader(read: Read) -> Read:
-    """Register the function that reads the corpus of its name."""
-    READERS[read.__name__] = read
-    return read
-
-
-def corpus_folder(source: Path, corpus: str) -> Path:
-    """Return the folder of a corpus: a child of `source` that bears its name, or `source` itself.
-
-    Args:
-        source: the corpus's own folder, or one that holds one folder a corpus.
-        corpus: its name.
-
-    Raises:
-        DataError: `source` cannot be read, or holds folders of other corpora and none of this one.
-    """
-    known = describe(corpus)
-    try:
-        folders = {path.name.casefold(): path for path in sorted(source.iterdir()) if path.is_dir()}
-    except OSError as error:
-        raise DataError(
-            f"source folder {str(source)!r} does not exist or cannot be read ({error}); expected "
-            f"the folder of the {corpus} originals: {known.layout}; set `source` to it"
-        ) from error
-    for name in known.folders:
-        if name in folders:
-            return folders[name]
-    every = {name for other in READERS for name in describe(other).folders}
-    if others := sorted(path.name for name, path in folders.items() if name in every):
-        raise DataError(
-            f"source folder {str(source)!r} holds {', '.join(others)} but no folder {corpus!r}; "
-            f"put the {corpus} originals into a folder of that name, or set `source` to them"
-        )
-    return source
-
-
-def scan(corpus: str, folder: Path | str, seed: int) -> Source:
-    """List the clips of a corpus in a stable order, and whatever is no clip.
-
-    Args:
-        corpus: its name.
-        folder: the corpus's own, or one that holds one folder a corpus.
-        seed: of the splits that a corpus draws itself.
-
-    Returns:
-        The folder with its `clips`, a second one of an id being rejected, and `rejects`.
-
-    Raises:
-        DataError: the folder is missing or holds nothing in the corpus's layout, or a table beside
-            the corpus contradicts itself.
-    """
-    folder, known = Path(folder), describe(corpus)
-    source = Source(corpus_folder(folder, corpus), corpus, seed=seed)
-    rejects = source.rejects
-    for record in READERS[corpus](source):
-        if isinstance(record, Reject):
-            source.used.add(record.source)
-            rejects.append(record)
-            continue
-        source.used.update(record.files)
-        # whatever is not UTF-8 in the names of files is spelled out
-        extra = {k: printable(x) if k == "group" else x for k, x in record.extra.items()}
-        name, speaker = printable(record.id), printable(record.speaker)
-        clip = replace(record, id=name, speaker=speaker, extra=extra)
-        if (first := source.clips.setdefault(name, clip)) is not clip:
-            detail = f"{name} is also {first.source}, which is taken"
-            rejects.append(Reject(clip.source, "second copy", detail))
-    source.account()
-    for other in sorted(folder.iterdir() if folder != source.root else ()):
-        if other != source.root and other.is_dir() and other.name.casefold() in known.folders:
-            detail = f"a second folder of {corpus}; {source.root.name} is taken"
-            rejects.append(Reject(other, NOT_NEEDED, detail))
-    if not source.clips:
-        seen = "".join(f"; {r.source}: {r.reason} ({r.detail})" for r in rejects[:EXAMPLES])
-        if any(path.suffix in ARCHIVES for _, files in source.folders for path in files):
-            seen += "; it holds archives: unpack them first"
-        raise DataError(
-            f"source folder {str(folder)!r} holds no clip of {corpus}{seen}; expected "
-            f"{known.layout}; set `source` to that folder or to one with a folder {corpus!r}"
-        )
-    return source

@@ -11,14 +11,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
+from xfavot.data.corpora import describe
 from xfavot.data.readers import (
-    READERS,
+    EXAMPLES,
+    NOT_NEEDED,
     VAL_SHARE,
     Clip,
     Reject,
@@ -26,18 +29,14 @@ from xfavot.data.readers import (
     fraction,
     media_kind,
     of_kind,
-    reader,
-    scan,
+    printable,
 )
-from xfavot.errors import DataError
+from xfavot.errors import DataError, refusing
 from xfavot.mini.speak import SIGNS, SLOTS
-
-__all__ = ["READERS", "scan"]
 
 HELD_OUT_SHARE = 0.125  # of the utterances of each person of `mini`: 3 of 24
 
 
-@reader
 def mini(source: Source) -> Iterator[Clip]:
     """Read the corpus that `xfavot.mini.generate` writes.
 
@@ -84,7 +83,6 @@ SECONDS = 3.0  # of every film (75 frames at 25 a second); a shorter one was cut
 _GRID_SPEAKER = re.compile(r"/s(\d{1,2})(?:[_.\- ][^/]*)?(?=/)", re.IGNORECASE)
 
 
-@reader
 def grid(source: Source) -> Iterator[Clip | Reject]:
     """Read GRID: films of 33 speakers, each sentence in six slots, spelled by the file's name.
 
@@ -134,7 +132,6 @@ _RATE = re.compile(r"wav(\d+)", re.IGNORECASE)
 _MICROPHONE = re.compile(r"_mic(\d)$", re.IGNORECASE)
 
 
-@reader
 def vctk(source: Source) -> Iterator[Clip | Reject]:
     """Read VCTK: sentences read by 109 English speakers, sound only.
 
@@ -182,7 +179,6 @@ _TITLES = frozenset({"image_id", "image", "image_name", "filename", "file", "nam
 _VALUES = {"1": "m", "-1": "f", "0": "f"}  # of the column Male
 
 
-@reader
 def celeba_hq(source: Source) -> Iterator[Clip | Reject]:
     """Read CelebA-HQ: aligned faces, images only, which are only resized.
 
@@ -285,7 +281,6 @@ HEARD = frozenset({"film", "sound"})
 SETS = frozenset({"trainval", "pretrain", "test"})  # of LRS3
 
 
-@reader
 def lrs3(source: Source) -> Iterator[Clip]:
     """Read LRS3: TED talks, films of one speaker a folder; there is no table of speakers.
 
@@ -316,7 +311,6 @@ LECTURERS = ("chem", "chess", "dl", "eh", "hs")  # the paper uses four and does 
 STAGES = ("intervals", "preprocessed", "videos", "test_results")
 
 
-@reader
 def lip2wav(source: Source) -> Iterator[Clip | Reject]:
     """Read Lip2Wav: lectures, films of one speaker a folder; there is no table of speakers.
 
@@ -359,7 +353,6 @@ META = ("vox1_meta.csv", "vox2_meta.csv")
 _SCALES = frozenset({"1.6", "1.3", "2.0"})  # crop factors, a folder level of the face archives
 
 
-@reader
 def voxceleb(source: Source) -> Iterator[Clip | Reject]:
     """Read VoxCeleb: voices of celebrities with faces of the same video.
 
@@ -403,7 +396,6 @@ def voxceleb(source: Source) -> Iterator[Clip | Reject]:
             )
 
 
-@reader
 def librispeech(source: Source) -> Iterator[Clip | Reject]:
     """Read LibriSpeech: audiobooks, sound only; for the F0, content and vocoder networks.
 
@@ -435,7 +427,6 @@ def librispeech(source: Source) -> Iterator[Clip | Reject]:
                 yield Reject(path, "no speaker", "no SPEAKER/CHAPTER/ above")
 
 
-@reader
 def avatars(source: Source) -> Iterator[Clip]:
     """Read a folder of pictures of (stylised) faces, images only.
 
@@ -453,7 +444,6 @@ def avatars(source: Source) -> Iterator[Clip]:
                 yield Clip(name, "image", gender=gender, images=(path,), aligned=aligned)
 
 
-@reader
 def clips(source: Source) -> Iterator[Clip | Reject]:
     """Read a folder of talking people of your own; what a file is, its content decides.
 
@@ -476,3 +466,85 @@ def clips(source: Source) -> Iterator[Clip | Reject]:
             words = source.words(source.root / place / f"{stem}.txt")
             name = (place / stem).as_posix()
             yield source.clip(name, kind, speaker, known, transcript=words, **made)
+
+
+# Every corpus by its name
+
+
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+_READERS = (mini, grid, vctk, celeba_hq, lrs3, lip2wav, voxceleb, librispeech, avatars, clips)
+READERS: dict[str, Callable[[Source], Iterator[Clip | Reject]]] = {r.__name__: r for r in _READERS}
+
+
+def corpus_folder(source: Path, corpus: str) -> Path:
+    """Return the folder of a corpus: a child of `source` that bears its name, or `source` itself.
+
+    Args:
+        source: the corpus's own folder, or one that holds one folder a corpus.
+        corpus: its name.
+
+    Raises:
+        DataError: `source` cannot be read, or holds folders of other corpora and none of this one.
+    """
+    known = describe(corpus)
+    what = f"source folder {str(source)!r} does not exist or cannot be read"
+    advice = f"expected the folder of the {corpus} originals: {known.layout}; set `source` to it"
+    with refusing(OSError, DataError, what, advice):
+        folders = {path.name.casefold(): path for path in sorted(source.iterdir()) if path.is_dir()}
+    for name in known.folders:
+        if name in folders:
+            return folders[name]
+    every = {name for other in READERS for name in describe(other).folders}
+    if others := sorted(path.name for name, path in folders.items() if name in every):
+        raise DataError(
+            f"source folder {str(source)!r} holds {', '.join(others)} but no folder {corpus!r}; "
+            f"put the {corpus} originals into a folder of that name, or set `source` to them"
+        )
+    return source
+
+
+def scan(corpus: str, folder: Path | str, seed: int) -> Source:
+    """List the clips of a corpus in a stable order, and whatever is no clip.
+
+    Args:
+        corpus: its name.
+        folder: the corpus's own, or one that holds one folder a corpus.
+        seed: of the splits that a corpus draws itself.
+
+    Returns:
+        The folder with its `clips`, a second one of an id being rejected, and `rejects`.
+
+    Raises:
+        DataError: the folder is missing or holds nothing in the corpus's layout, or a table beside
+            the corpus contradicts itself.
+    """
+    folder, known = Path(folder), describe(corpus)
+    source = Source(corpus_folder(folder, corpus), corpus, seed=seed)
+    rejects = source.rejects
+    for record in READERS[corpus](source):
+        if isinstance(record, Reject):
+            source.used.add(record.source)
+            rejects.append(record)
+            continue
+        source.used.update(record.files)
+        # whatever is not UTF-8 in the names of files is spelled out
+        extra = {k: printable(x) if k == "group" else x for k, x in record.extra.items()}
+        name, speaker = printable(record.id), printable(record.speaker)
+        clip = replace(record, id=name, speaker=speaker, extra=extra)
+        if (first := source.clips.setdefault(name, clip)) is not clip:
+            detail = f"{name} is also {first.source}, which is taken"
+            rejects.append(Reject(clip.source, "second copy", detail))
+    source.account()
+    for other in sorted(folder.iterdir() if folder != source.root else ()):
+        if other != source.root and other.is_dir() and other.name.casefold() in known.folders:
+            detail = f"a second folder of {corpus}; {source.root.name} is taken"
+            rejects.append(Reject(other, NOT_NEEDED, detail))
+    if not source.clips:
+        seen = "".join(f"; {r.source}: {r.reason} ({r.detail})" for r in rejects[:EXAMPLES])
+        if any(path.suffix in ARCHIVES for _, files in source.folders for path in files):
+            seen += "; it holds archives: unpack them first"
+        raise DataError(
+            f"source folder {str(folder)!r} holds no clip of {corpus}{seen}; expected "
+            f"{known.layout}; set `source` to that folder or to one with a folder {corpus!r}"
+        )
+    return source
