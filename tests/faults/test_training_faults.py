@@ -128,8 +128,7 @@ def test_counts_of_heads_resume_and_old_checkpoints_stay_unknown(finished: Run) 
     root = finished.path.parents[1]
     model = checkpoint.load_model(finished.checkpoint)
     assert model.trained_genders("latent") == ("f", "m")
-    counted = resume(small_run(root, steps=5))
-    more = checkpoint.load_model(counted.checkpoint)
+    more = checkpoint.load_model(resume(small_run(root, steps=5)).checkpoint)
     assert (model.trained["G_A"], more.trained["G_A"]) == ([16], [20])
     for path in finished.path.glob("checkpoints/*/state.json"):  # as an older version wrote it
         state = json.loads(path.read_text())

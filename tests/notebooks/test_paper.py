@@ -31,8 +31,7 @@ OF_THE_PROGRAM = {"table1", "modules", *MODULES}
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a store, a run of preset `smoke`, and `out`."""
     root = tmp_path_factory.mktemp("paper")
-    splits = ("train", "train", "val")
-    make_store(root / "data", corpus="grid", genders="ffmm", splits=splits)
+    make_store(root / "data", corpus="grid", genders="ffmm", splits=("train", "train", "val"))
     training.fit(small_run(root))
     return root
 

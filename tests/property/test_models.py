@@ -80,8 +80,7 @@ def test_samples_do_not_see_each_other(nets: XFaVoT, name: str) -> None:
 @pytest.mark.parametrize(("decoder", "norm"), [("code", False), ("table7", True)])
 def test_gradients_reach_every_parameter_and_every_input(decoder: str, norm: bool) -> None:
     torch.manual_seed(0)
-    model = replace(SMALL, audio_decoder=decoder, style_norm=norm)
-    built = XFaVoT(model)
+    built = XFaVoT(replace(SMALL, audio_decoder=decoder, style_norm=norm))
     for name in NAMES:
         net, args = getattr(built, name), inputs(name, 6)  # six samples ask for all six domains
         leaves = [a.clone().requires_grad_() for a in args if a.is_floating_point()]

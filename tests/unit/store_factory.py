@@ -116,8 +116,7 @@ def make_store(
             if kind != "image":
                 pitch = PITCH_HZ[gender] * (1 + 0.03 * s)
                 clip["waveform"] = tone(pitch, lengths[k % len(lengths)], rng)
-                frames = len(clip["waveform"]) // MEL.hop + 1
-                clip["f0"] = np.full(frames, pitch, np.float32)
+                clip["f0"] = np.full(len(clip["waveform"]) // MEL.hop + 1, pitch, np.float32)
             made.append(clip)
     return write_store(root / corpus, made, image_size=image_size, seed=seed)
 

@@ -36,8 +36,7 @@ def turned(points: NDArray[np.float64], degrees: float, scale: float) -> NDArray
 
 def test_quad_by_hand() -> None:
     # eyes 20 apart at y 50, mouth 20 below: half side max(2 x 20, 1.8 x 20) = 40, centre (50, 52)
-    expected = [[10, 12], [10, 92], [90, 92], [90, 12]]
-    np.testing.assert_allclose(align_quad(FACE), expected)
+    np.testing.assert_allclose(align_quad(FACE), [[10, 12], [10, 92], [90, 92], [90, 12]])
 
 
 def test_framing_undoes_turn_scale_and_shift() -> None:
@@ -69,8 +68,7 @@ def test_pixels_follow_the_landmarks(degrees: float) -> None:
 def test_a_large_picture_is_filtered_not_sampled() -> None:
     checks = np.indices((2000, 2000)).sum(axis=0) % 2 * 255
     image = np.repeat(checks[..., None], 3, axis=2).astype(np.uint8)
-    crop = align_face(image, FACE * 18 + 60, 64)
-    assert np.abs(crop.astype(float) - 127.5).max() < 12
+    assert np.abs(align_face(image, FACE * 18 + 60, 64).astype(float) - 127.5).max() < 12
 
 
 def test_the_border_fades_instead_of_repeating_the_face() -> None:
@@ -126,8 +124,7 @@ def test_the_main_face_is_the_large_one_near_the_middle() -> None:
     assert points is not None
     assert none == [None, None]
     assert points.dtype == np.float32
-    expected = ALIGNED * 200 + [60, 50]
-    assert np.abs(points - expected).max() < 25
+    assert np.abs(points - (ALIGNED * 200 + [60, 50])).max() < 25
     shifted = detect([picture[:, 260:]])[0]  # without the large face
     assert shifted is not None
     assert shifted[:, 0].min() > 60

@@ -79,8 +79,7 @@ def test_shapes_types_and_codes_are_those_of_the_items(mixture: list[Store]) -> 
 def test_genders_are_balanced_and_shared_by_the_references(mixture: list[Store]) -> None:
     source = batches(mixture)
     for step in range(10):
-        batch = source.batch(step)
-        samples = {name: role(batch, name) for name in ROLES}
+        samples = {name: role(source.batch(step), name) for name in ROLES}
         for name in ("ref_audio", "ref2_image", "ref2_audio"):
             assert samples[name].gender.equal(samples["ref_image"].gender)
         for name in ("ref_image", "source_image", "source_audio"):
@@ -325,8 +324,7 @@ def test_corpora_and_speakers_are_balanced(tmp_path: Path) -> None:
 
 
 def test_half_of_the_references_are_pairs_however_many_corpora_lack_a_side(tmp_path: Path) -> None:
-    names = ("av", "faces", "voices", "more", "still")
-    stores = [tiny(tmp_path, corpus) for corpus in names]
+    stores = [tiny(tmp_path, corpus) for corpus in ("av", "faces", "voices", "more", "still")]
     source = batches(stores, image_size=8, mel_frames=4, batch_size=32)
     steps = [source.batch(step) for step in range(60)]
     rows = torch.cat([role(batch, "ref_image").row for batch in steps]).tolist()

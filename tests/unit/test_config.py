@@ -175,6 +175,11 @@ def test_what_the_parameters_of_notebooks_define() -> None:
     assert (timed.rounds, timed.out, timed.tier) == (2, "/o", "smoke")
     assert (timed.run.preset, timed.run.seed, timed.run.data.dataset) == ("paper", 4, "grid")
     assert Benchmark.resolve().tier == "reduced"
+    assert Evaluate.resolve().chosen == parameters.METRICS
+    counts: list[tuple[dict[str, Any], int]] = [({}, 24), ({"conversions": 3}, 3)]
+    counts += [({"conversions": 0}, 0), ({"dataset": "grid"}, 0)]  # 0: the paper's
+    for given, count in counts:
+        assert Evaluate.resolve(**given).count == count
 
 
 PRESETS = {

@@ -85,8 +85,7 @@ def test_every_task(converter: Converter) -> None:
 
 @pytest.mark.parametrize("samples", [2400, 7200, 7201, 24_299, 314_401])
 def test_speech_of_any_length_keeps_its_length(converter: Converter, samples: int) -> None:
-    wave = np.resize(VOICE, samples)
-    done = converter.convert_voice(wave, latent=0, gender="m")
+    done = converter.convert_voice(np.resize(VOICE, samples), latent=0, gender="m")
     assert done.log_mel.shape[1] == samples // MEL.hop + 1
     assert len(done.waveform) == samples
 
@@ -103,8 +102,7 @@ def test_a_pause_leaves_the_words_beside_it_as_they_are(converter: Converter, pa
         "between": ([words, silence, words], 400),
     }[pause]
     made = converter.convert_voice(np.concatenate(given), style=style).log_mel
-    part = made[:, first + 4 : first + 156]
-    assert abs(20.0 * float(np.median(part - alone))) < 1.5  # dB
+    assert abs(20.0 * float(np.median(made[:, first + 4 : first + 156] - alone))) < 1.5  # dB
     still = converter.analyse_voice(np.concatenate(given))[0]
     quiet = ~converter_convert.speech_frames(torch.from_numpy(still)).numpy()
     assert quiet.mean() > 0.25
@@ -270,8 +268,7 @@ def test_only_heads_that_were_trained_are_offered_and_estimated(tmp_path: Path) 
     his = Converter(loaded(trained=heads), name="one man", vocoder=GriffinLim(iterations=1))
     assert his.trained_genders("latent") == ("m",)
     assert his.speakers == ("toy/s2",)
-    style = his.style_of_voice(VOICE)
-    assert style.provenance["gender"] == "m (the only one trained)"
+    assert his.style_of_voice(VOICE).provenance["gender"] == "m (the only one trained)"
     assert his.style_of_face(FACE, aligned=True).gender == "m"
     only = "'f', but checkpoint one man has learnt only 'm'"
     for guide in ({"latent": 0}, {"voice_reference": VOICE}, {"face_reference": FACE}):

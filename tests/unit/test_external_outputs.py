@@ -191,8 +191,7 @@ def test_voices(evaluation: Evaluation) -> None:
     assert {name: found[name] for name in exact} == pytest.approx(exact)
     assert found["speaker_similarity"] > 0.99
     assert found["f0_correlation"] > 0.9  # one melody, whatever the pitch
-    truth = values(evaluation, "ground truth")
-    assert truth["word_error"] == pytest.approx(1 / 6)
+    assert values(evaluation, "ground truth")["word_error"] == pytest.approx(1 / 6)
     assert {row["n"] for row in scores if row["metric"] == "word_error"} == {4, 1}
     reason, count = reasons(evaluation)["a2a", "nisqa"]
     assert ("fetch-weights nisqa," in reason, count) == (True, 4)

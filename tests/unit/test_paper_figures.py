@@ -14,10 +14,10 @@ import pytest
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("ipywidgets")
-pytest.importorskip("sklearn")
 
 from PIL import Image
 
+from tests.conftest import REPOSITORY
 from tests.unit.store_factory import make_store, provenance_of
 from tests.unit.test_convert import loaded
 from tests.unit.training_factory import shared_store
@@ -33,6 +33,7 @@ from xfavot.viz.drawing import conversions
 from xfavot.viz.paper_figures import Material, excused
 
 Capture = pytest.CaptureFixture[str]
+metrics = pytest.importorskip("sklearn.metrics")
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +113,23 @@ def test_parameters() -> None:
     assert (cfg.asked.form, cfg.asked.triplets) == ("faces", 30)
     with pytest.raises(ConfigError, match=r"study is ''; expected the study that was answered"):
         Figures.resolve(answers="folder")
+
+
+def test_numbers_of_the_style_space_by_hand() -> None:
+    """The notebook's cell, on two people whose voices lie apart from their faces."""
+    text = (REPOSITORY / "notebooks" / "figures.py").read_text(encoding="utf-8")
+    (cell,) = (part for part in text.split("# %%\n") if "gap, count =" in part)
+    styles = np.array([[1, 0, 0], [0, 1, 0], [0.6, 0, 0.8], [0, 0.6, 0.8]])
+    kind, who = np.repeat(matching.KINDS, 2), np.array([0, 1, 0, 1])
+    known: dict[str, Any] = {"space": matching.StyleSpace(styles, kind, who, [*"ab"], [*"fm"])}
+    known |= {"matching": matching, "silhouette_score": metrics.silhouette_score}
+    exec(cell, known)
+    assert {name: float(value) for name, value, _ in known["found"]} == pytest.approx(
+        {
+            "silhouette by speaker": (0.6 + (0.68 - 0.4) / 0.68) / 2,
+            "silhouette by modality": ((0.7 - 1) / 1 + (0.7 - 0.36) / 0.7) / 2,
+            "modality gap": 0.72**0.5,
+            "cosine, face and voice of one person": 0.6,
+            "cosine, of two people": 0.0,
+        }
+    )

@@ -510,8 +510,7 @@ def test_a_store_that_stands_in_the_way_is_never_overwritten(tmp_path: Path) -> 
 def test_a_full_disk_keeps_the_rest(finished: int, tmp_path: Path, monkeypatch: Patch) -> None:
     write_vctk(tmp_path / "in", clips=2)
     with monkeypatch.context() as patch:
-        answers = chain([None] * finished, repeat(FULL))
-        patch.setattr(os, "fsync", Mock(side_effect=answers))
+        patch.setattr(os, "fsync", Mock(side_effect=chain([None] * finished, repeat(FULL))))
         refuses(DataError, "space left.*kept", make, "vctk", tmp_path / "in", tmp_path / "data")
     assert [path.name for path in (tmp_path / "data").iterdir()] == [".vctk.partial"]
     lines: list[str] = []
@@ -626,8 +625,7 @@ def test_names_of_films_are_no_addresses(tmp_path: Path, monkeypatch: Patch) -> 
 def test_a_film_without_pictures_or_frames(tmp_path: Path) -> None:
     path = tmp_path / "clips" / "Anna" / "a.mkv"
     path.parent.mkdir(parents=True)
-    shown = [np.zeros((64, 96, 3), np.uint8)]
-    film = encoded("matroska", "flac", VOICE, pictures=shown)
+    film = encoded("matroska", "flac", VOICE, pictures=[np.zeros((64, 96, 3), np.uint8)])
     path.write_bytes(film.replace(b"\0\0\1\0", bytes(4)))  # no start of a picture
     refuses(DataError, "no picture that decodes", load_frames, path, 4)
     prepared = partial(make, "clips", tmp_path, tmp_path / "data")

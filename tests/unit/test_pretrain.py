@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import itertools
+import math
+import zipfile
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -11,18 +14,26 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from tests.conftest import Patch, refuses
 from tests.unit.store_factory import PITCH_HZ, make_store
 from tests.unit.training_factory import shared_store
 from xfavot import config, weights
+from xfavot.audio.f0 import world_f0
+from xfavot.audio.io import load_waveform
 from xfavot.audio.mel import MEL, Standardiser, log_mel
-from xfavot.config import RunConfig
+from xfavot.config import ModelConfig, RunConfig
 from xfavot.data.store import Store, mel_statistics
-from xfavot.errors import ConfigError, DataError, TrainingError, WeightsError
-from xfavot.models.content import SYMBOLS, ContentNetwork
-from xfavot.models.f0 import PITCH_CLASSES, F0Output
+from xfavot.errors import ConfigError, DataError, ShapeError, TrainingError, WeightsError
+from xfavot.losses.terms import speech_consistency
+from xfavot.mini import generate
+from xfavot.mini.people import numbers, person
+from xfavot.mini.speak import code, sentences
+from xfavot.models.content import CEPSTRA, SYMBOLS, ContentNetwork, cosine_transform
+from xfavot.models.f0 import PITCH_CLASSES, F0Network, F0Output, class_of, pitch_of, track
 from xfavot.training import pretrain, speech
+from xfavot.training.speech import character_error, decode, pitch_measures
 from xfavot.weights import recorded
 
 OWN = Standardiser(torch.linspace(-3.0, -1.0, 80), torch.linspace(0.5, 1.5, 80))
@@ -362,3 +373,214 @@ def test_shipped_of_other_widths_or_damaged(shipped: Path, cfg: RunConfig, store
     path = shipped / "f0.safetensors"
     path.write_bytes(path.read_bytes()[:-8])
     refuses(WeightsError, "install the package again", ensure, "f0", cfg, store, RUNS)
+
+
+# The networks: the lineage's sizes, any length, nothing live when frozen
+
+
+def small_f0() -> F0Network:
+    torch.manual_seed(0)
+    return F0Network(f0_width=4)
+
+
+def small_content(**changes: object) -> ContentNetwork:
+    torch.manual_seed(0)
+    settings = {"content_width": 16, "content_channels": 6, "depth": 2} | changes
+    return ContentNetwork(**settings)  # type: ignore[arg-type]
+
+
+def count(network: nn.Module, *, without: str) -> int:
+    named = network.named_parameters()
+    return sum(p.numel() for name, p in named if not name.startswith(tuple(without.split())))
+
+
+def test_the_networks_have_the_lineage_s_sizes_up_to_their_features() -> None:
+    pitch, content = (kind.from_config(ModelConfig()) for kind in (F0Network, ContentNetwork))
+    assert count(pitch, without="recurrent pitch_head voicing_head") == 1_928_256
+    assert count(pitch.recurrent, without="none") == 2 * (4 * 256 * (512 + 256) + 2 * 4 * 256)
+    assert count(content, without="head") == 7_204_224
+    assert content.depth == 6
+    assert F0Network(**pitch.sizes).sizes == pitch.sizes
+    assert ContentNetwork(**content.sizes).sizes == content.sizes
+
+
+@pytest.mark.parametrize("frames", [1, 33])
+def test_networks_take_any_length(frames: int) -> None:
+    x = torch.randn(2, 1, 80, frames)
+    out = small_f0().eval()(x)
+    assert out.f0.shape == out.voicing.shape == out.pitch.shape == (2, frames)
+    assert out.features.shape == (2, 16, 10, frames)
+    assert torch.equal(out.f0, torch.sigmoid(out.voicing) * out.pitch)
+    assert out.classes.shape == (2, frames, PITCH_CLASSES)
+    content, half = small_content().eval(), math.ceil(frames / 2)  # halves, rounding up
+    assert content.features(x).shape == (2, 6, half)
+    log_probabilities = content(x)
+    assert log_probabilities.shape == (2, half, len(SYMBOLS))
+    torch.testing.assert_close(log_probabilities.exp().sum(-1), torch.ones(2, half))
+
+
+@pytest.mark.parametrize("network", [small_f0(), small_content()], ids=["f0", "content"])
+def test_frozen_networks_treat_samples_alone_and_alike(network: Any) -> None:
+    x = torch.randn(3, 1, 80, 20, generator=torch.Generator().manual_seed(1))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    together = network.eval().features(x)
+    assert torch.equal(together, network.features(x))
+    torch.testing.assert_close(together[1:2], network.features(x[1:2]), rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    for shape in ((1, 80, 12), (1, 1, 64, 12), (1, 2, 80, 12)):
+        refuses(ShapeError, "80", network.features, torch.zeros(shape))
+
+
+def test_frozen_f0_network_lets_gradients_through_to_the_mel() -> None:
+    network = small_f0().requires_grad_(False).eval()
+    assert network.recurrent.training  # cuDNN refuses the backward pass otherwise
+    assert not network.dropout.training
+    assert not network.norm.training
+    x = torch.randn(1, 1, 80, 12, requires_grad=True)
+    network(x).f0.sum().backward()
+    assert x.grad is not None
+    assert (x.grad.abs().sum(dim=(0, 1, 2)) > 0).all()
+
+
+def said(hz: torch.Tensor, voicing: torch.Tensor) -> F0Output:
+    """What a network says that is sure of a pitch (T,) Hz and as sure of the voice as given."""
+    logits = -0.5 * (torch.arange(PITCH_CLASSES) - class_of(hz).unsqueeze(-1)).square()
+    nothing = torch.zeros(1)
+    return F0Output(nothing, voicing[None], nothing, pitch_of(logits)[None], logits[None])
+
+
+def test_a_track_does_not_leap_in_single_frames() -> None:
+    hz, sure = torch.linspace(180.0, 220.0, 40), torch.full((40,), 6.0)
+    torch.testing.assert_close(track(said(hz, sure))[0], hz, rtol=2e-2, atol=0)
+    found = said(hz, sure)
+    octave_up = said(2 * hz, sure).classes[0, 20]
+    found.classes[0, 20] = torch.logaddexp(found.classes[0, 20], octave_up + 0.5)  # one frame
+    assert pitch_of(found.classes)[0, 20] > 380
+    torch.testing.assert_close(track(found)[0], hz, rtol=2e-2, atol=0)
+    for_good = torch.where(torch.arange(40) < 20, hz, 2 * hz)
+    torch.testing.assert_close(track(said(for_good, sure))[0], for_good, rtol=2e-2, atol=0)
+
+
+def test_a_track_is_unvoiced_where_the_voice_stops() -> None:
+    hz, voicing = torch.full((60,), 150.0), torch.full((60,), 6.0)
+    voicing[20:40] = -6.0
+    voicing[10] = -0.5  # a single doubtful frame
+    found = track(said(hz, voicing))[0]
+    assert (found[20:40] == 0).all()
+    assert (found[:20] > 0).all()
+    assert (found[40:] > 0).all()
+    unsure = said(hz, torch.full((60,), 1.0))
+    flat = dataclasses.replace(unsure, classes=torch.zeros_like(unsure.classes))
+    assert (track(flat) == 0).all()  # voiced perhaps, but of no pitch
+    assert track(said(hz[:1], voicing[:1])).shape == (1, 1)
+
+
+def test_pitch_lies_between_the_likeliest_classes() -> None:
+    hz = torch.tensor([55.0, 61.0, 123.4, 440.0, 600.0, 880.0])
+    number = torch.arange(PITCH_CLASSES)
+    logits = -0.5 * (number - class_of(hz).unsqueeze(-1)).square()
+    torch.testing.assert_close(pitch_of(logits)[1:5], hz[1:5], rtol=2e-3, atol=0)
+    assert 55.0 <= pitch_of(logits)[0] < 57.0  # the neighbours lie on one side only
+    assert 850.0 < pitch_of(logits)[5] <= 880.001
+    logits.requires_grad_(True)
+    pitch_of(logits).sum().backward()
+    assert logits.grad is not None
+    assert logits.grad[2].abs().sum() > 0
+
+
+def test_cosine_transform_is_orthonormal_and_starts_with_the_mean() -> None:
+    matrix = cosine_transform(CEPSTRA, 80)
+    torch.testing.assert_close(matrix @ matrix.T, torch.eye(CEPSTRA), rtol=0, atol=1e-6)
+    torch.testing.assert_close(matrix[0], torch.full((80,), 1 / math.sqrt(80)))
+    assert not any("cepstra" in name for name in small_content().state_dict())
+
+
+# The networks that come with the package, on voices they were not trained on
+
+
+STATISTICS = Standardiser(torch.full((80,), -2.5), torch.full((80,), 0.9))
+
+
+def packaged(name: str) -> pretrain.Trained:
+    return pretrain.load_network(weights.shipped(name), STATISTICS)
+
+
+@pytest.mark.parametrize("name", ["f0", "content"])
+def test_weights_fit_preset_mini_and_say_what_they_are(name: str) -> None:
+    model = config.resolve(dataset="mini", preset="mini").model
+    path = weights.shipped(name)
+    said = packaged(name).record
+    for width in (key for key in said["arguments"] if key not in ("depth", "mel_bins")):
+        assert said["arguments"][width] == getattr(model, width)
+    assert set(said["training"]["data"]) <= {"mini", "vctk", "librispeech"}
+    assert said["training"]["data"]["mini"]["speakers"] == 64
+    assert any(key.endswith("clips") for key in said["measures"])
+    assert path.stat().st_size < 5_000_000
+    card = path.with_suffix(".md").read_text(encoding="utf-8")
+    assert "CC BY 4.0" in card
+    assert "papermill notebooks/pretrain.ipynb" in card
+
+
+def test_f0_follows_a_glide() -> None:
+    time = torch.arange(36_000) / 24_000
+    hz = 120.0 * 2.0 ** (time / 1.5)  # an octave up
+    phase = 2 * torch.pi * torch.cumsum(hz / 24_000, 0)
+    wave = sum(torch.sin(phase * h) / h for h in range(1, 25))
+    wave = torch.cat((torch.zeros(9_600), 0.1 * torch.as_tensor(wave)))
+    wave = wave + 1e-3 * torch.randn(len(wave), generator=torch.Generator().manual_seed(0))
+    network = packaged("f0").network
+    assert isinstance(network, F0Network)
+    out = network(STATISTICS.standardise(log_mel(wave))[None, None])
+    wanted = hz[::300]
+    found, voicing = out.pitch[0, 32:], out.voicing[0]
+    inside = slice(4, len(wanted) - 4)
+    cents = 1200 * (found[inside].log2() - wanted[inside].log2()).abs()
+    assert cents.median() < 50
+    assert (voicing[36:-4] > 0).float().mean() > 0.9
+    assert (voicing[:26] < 0).float().mean() > 0.9
+
+
+def test_f0_of_real_speech_agrees_with_world(real_corpus: Path) -> None:
+    network = packaged("f0").network
+    tracks = []
+    for path in sorted((real_corpus / "cmu_arctic").glob("*/wav/*.wav"))[:4]:
+        wave = load_waveform(path)[:96_000]
+        f0 = torch.from_numpy(world_f0(wave))
+        out = network(STATISTICS.standardise(log_mel(torch.from_numpy(wave)))[None, None])
+        tracks.append((f0, track(out)[0]))
+    found = pitch_measures(tracks)
+    assert found["voicing_error"] < 0.2
+    assert found["gross_pitch_error"] < 0.08
+    assert found["f0_correlation"] > 0.9
+
+
+def same_length(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Two features (C, T) under the warp of time that brings them closest, as pairs of frames."""
+    from librosa.sequence import dtw
+
+    _, path = dtw(C=torch.cdist(a.T[None], b.T[None], p=1.0)[0].numpy())
+    first, second = path[::-1].T.copy()
+    return a[:, first], b[:, second]
+
+
+def test_content_reads_people_it_never_heard_and_tells_words_apart() -> None:
+    network, features, pairs = packaged("content").network, {}, []
+    assert isinstance(network, ContentNetwork)
+    said = [(n, words) for n in numbers(16) for words in sentences(0, n, 24)]
+    alike = {(a, b): np.sum(np.array(a[1]) == b[1]) for a, b in itertools.combinations(said, 2)}
+    near = [(a, b) for (a, b), n in alike.items() if n == 5 and a[0] != b[0]][:12]
+    far = [(a, b) for (a, b), n in alike.items() if n == 0 and a[0] == b[0]][::100]
+    assert len(near) == len(far) == 12
+    with zipfile.ZipFile(generate.PACK) as pack:  # the people of seed 0
+        for number, words in {clip for pair in near + far for clip in pair}:
+            clip = pack.read(f"{person(number, seed=0).speaker}/{code(words)}.opus")
+            mel = STATISTICS.standardise(log_mel(torch.from_numpy(load_waveform(clip))))
+            features[number, words] = network.features(mel[None, None])[0]
+            pairs.append((" ".join(words), decode(network(mel[None, None])[0])))
+    assert character_error(pairs)["character_error"] < 0.1
+
+    def loss(a: Tensor, b: Tensor) -> float:
+        return float(speech_consistency(*same_length(a, b)))
+
+    same, other = ([loss(features[a], features[b]) for a, b in of] for of in (near, far))
+    assert np.mean(np.array(other)[None] > np.array(same)[:, None]) > 0.95

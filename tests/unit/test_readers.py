@@ -239,8 +239,7 @@ def test_grid_as_zenodo_and_as_the_site_unpack(tmp_path: Path) -> None:
     assert "mpg_6000" in str(found["s34/bbaf2n"].source)
     assert {clip.transcript for clip in found.values()} == {"bin"}
     assert [clip.gender for clip in found.values()].count("f") == 15
-    left = {"sound files": 34, "film files": 1, "other files": 2}
-    assert left_out("grid", tmp_path) == left
+    assert left_out("grid", tmp_path) == {"sound files": 34, "film files": 1, "other files": 2}
 
 
 def test_celebamask_hq_as_it_unpacks(tmp_path: Path) -> None:

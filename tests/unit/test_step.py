@@ -1,4 +1,4 @@
-"""One training step: which modules each pass moves, Table 1 on a batch, the update rules."""
+"""One training step: which modules each pass moves, update rules, terms and their weights."""
 
 from __future__ import annotations
 
@@ -7,16 +7,26 @@ import math
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn import functional
 
+from tests.conftest import refuses
 from tests.unit.training_factory import small_run
 from xfavot import training
-from xfavot.config import RunConfig
+from xfavot.audio.mel import band_centres, log_mel
+from xfavot.config import LossConfig, RunConfig, TrainConfig
+from xfavot.errors import ShapeError
+from xfavot.losses import objective, terms
+from xfavot.models.blocks import FACTORS, ResampledConv, up
+from xfavot.models.f0 import F0Output, level_of, melody_of
+from xfavot.models.generators import USUAL_LEVEL, Excitation
 from xfavot.models.xfavot import OF_ONE, XFaVoT, part_of
 from xfavot.training import Session, checkpoint, loop, step
+from xfavot.training.step import CODE_SLACK
 
 GENERATORS, ENCODERS, DISCRIMINATORS = {"G_I", "G_A"}, {"E_I", "E_A"}, {"D_I", "D_A", "C_A"}
 
@@ -151,8 +161,7 @@ def test_image_only_references_never_reach_the_speaker_heads(root: Path) -> None
         d = dataclasses.replace(step.draw(session.cfg, 1, 2, ("i",)), by_speaker=True)
         target = step.make_target(session.updater.n.nets, unpaired, "i", d)
         assert target.speaker.tolist() == [-1, -1]
-        domain = step.audio_domain(target, True, 2)
-        assert torch.equal(domain, target.gender)
+        assert torch.equal(step.audio_domain(target, True, 2), target.gender)
         paired = step.make_target(session.updater.n.nets, batch, "i", d)
         assert (step.audio_domain(paired, True, 2) >= 2).all()
 
@@ -180,3 +189,195 @@ def test_heads_count_the_samples_that_train_them(root: Path) -> None:
         assert counts["G_I"].tolist() == counts["G_A"].tolist() == [8]
         assert not counts["M"][2:].any()
         assert not counts["C_A"][2:].any()
+
+
+# The terms, against hand-computed values
+
+
+def test_adversarial_terms_are_binary_cross_entropies() -> None:
+    logits = torch.tensor([0.0, 2.0])
+    real = (math.log(2) + math.log(1 + math.exp(-2))) / 2
+    fake = (math.log(2) + math.log(1 + math.exp(2))) / 2
+    for name, value in (("real", real), ("fake", fake), ("generator", real)):
+        term = getattr(terms, f"adversarial_{name}")
+        assert term(logits).item() == pytest.approx(value, rel=1e-6)
+
+
+def test_r1_of_a_linear_discriminator_is_half_its_squared_norm() -> None:
+    weight = torch.tensor([1.0, -2.0, 3.0], requires_grad=True)
+    x = torch.randn(5, 3, requires_grad=True)
+    penalty = terms.r1(x @ weight, x)
+    assert penalty.item() == pytest.approx(7.0, rel=1e-6)
+    penalty.backward()
+    assert weight.grad is not None
+    torch.testing.assert_close(weight.grad, weight.detach())
+
+
+L1 = "style_reconstruction style_diversification cycle_consistency speech_consistency"
+
+
+@pytest.mark.parametrize("name", [*L1.split(), "norm_consistency", "self_reconstruction"])
+def test_l1_terms(name: str) -> None:
+    term = getattr(terms, name)
+    a, b = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, 0.0], [0.0, 5.0]])
+    assert term(a, b).item() == pytest.approx(1.5)
+    assert term(a, a).item() == 0
+    refuses(ShapeError, "got a tensor of shape", term, a, b[:1])
+
+
+def test_f0_consistency_ignores_the_register_and_survives_silence() -> None:
+    source = torch.tensor([[100.0, 200.0, 300.0]])
+    assert terms.f0_consistency(source, 2 * source).item() == pytest.approx(0, abs=1e-7)
+    flat = torch.full((1, 3), 150.0)
+    assert terms.f0_consistency(source, flat).item() == pytest.approx(1 / 3, rel=1e-6)
+    silent = torch.zeros(1, 3, requires_grad=True)
+    value = terms.f0_consistency(source, silent)
+    (slope,) = torch.autograd.grad(value, silent)
+    assert torch.isfinite(torch.cat([value.view(1), slope[0]])).all()
+
+
+def test_frame_energy_is_the_log_norm_over_the_bands() -> None:
+    amplitude = torch.tensor([[3.0, 4.0], [1e-10, 1e-10]]).T  # two bands, two frames
+    energy = terms.frame_energy(amplitude.log10()[None, None])
+    assert energy[0, 0].item() == pytest.approx(math.log10(5.0), abs=1e-6)
+    assert energy[0, 1].item() == pytest.approx(-10 + math.log10(math.sqrt(2)), abs=1e-5)
+
+
+def test_classification_guards_the_empty_mask() -> None:
+    logits = torch.tensor([[0.0, 0.0], [5.0, 0.0]], requires_grad=True)
+    target = torch.tensor([1, -1])
+    only_first = terms.classification(logits, target, torch.tensor([True, False]))
+    assert only_first.item() == pytest.approx(math.log(2), rel=1e-6)
+    none = terms.classification(logits, target, torch.tensor([False, False]))
+    (slope,) = torch.autograd.grad(none, logits)
+    assert (none.item(), slope.abs().sum().item()) == (0, 0)
+    with pytest.raises(ShapeError, match="do not fit"):
+        terms.classification(logits, target[:1], torch.tensor([True]))
+
+
+def xm(face: torch.Tensor, voice: torch.Tensor, speaker: torch.Tensor, form: str) -> torch.Tensor:
+    return terms.cross_modality_style_consistency(face, voice, speaker, tau=0.5, form=form)
+
+
+def test_xm_of_two_orthogonal_pairs() -> None:
+    face, voice = torch.tensor([[[1.0, 0.0], [0.0, 3.0]], [[2.0, 0.0], [0.0, 1.0]]])
+    one_way = math.log(math.exp(2) + 1) - 2
+    mmv = math.log(math.exp(2) + 2) - 2
+    for form, value in (("one_way", one_way), ("mmv", mmv), ("symmetric", one_way)):
+        assert xm(face, voice, torch.tensor([4, 7]), form).item() == pytest.approx(value, rel=1e-5)
+
+
+def test_xm_of_one_speaker_or_of_fewer_than_two_pairs_is_zero() -> None:
+    face = torch.randn(3, 4, requires_grad=True)
+    assert xm(face, face, torch.tensor([1, 1, 1]), "mmv").item() == pytest.approx(0, abs=1e-6)
+    for n in (0, 1):
+        value = xm(face[:n], torch.randn(n, 4), torch.arange(n), "symmetric")
+        value.backward()  # it has a gradient all the same
+        assert value.item() == 0
+
+
+def test_objectives_carry_the_signs_and_weights() -> None:
+    image, audio = {"ds_image": 3, "cyc_image": 7}, {"ds_audio": 5, "cyc_audio": 11, "sc": 13}
+    loss = LossConfig(**image, **audio, sty=2, f0=17, norm=19, rec=2, xm=0.5)
+    cfg = RunConfig(loss=loss, train=TrainConfig(r1_every=4, warmup_steps=3, steps=100))
+    totals = {
+        name: objective.total({k: torch.ones(()) for k in weight}, weight).item()
+        for name, weight in objective.weights(cfg, 50).items()
+    }
+    assert totals["G_I"] == pytest.approx(1 + 2 - 3 + 7)
+    assert totals["G_A"] == pytest.approx(1 + 2 - 5 + 11 + 13 + 17 + 19 + loss.advcls)
+    assert totals["D_I"] == pytest.approx(2 + 4 * loss.r1_image)
+    assert totals["D_A"] == pytest.approx(2 + loss.cls + 4 * loss.r1_audio)
+    assert totals["pairs"] == pytest.approx(0.5 + 2 + 2)
+    warmup = objective.weights(cfg, 3)["pairs"]
+    assert objective.total({"rec_image": torch.tensor(3.0)}, warmup).item() == 3.0
+
+
+def test_diversity_weight_decays_linearly_to_zero_or_not_at_all() -> None:
+    assert objective.ds_weight(2.0, 500, 0) == 2.0
+    assert objective.ds_weight(2.0, 25, 100) == pytest.approx(1.5)
+    assert objective.ds_weight(2.0, 200, 100) == 0.0
+
+
+def test_table_1_keeps_speaker_heads_from_image_only_faces() -> None:
+    assert objective.may_use_speaker_head("E_I", "audio-visual face")
+    assert objective.may_use_speaker_head("E_A", "audio-only voice")
+    assert not objective.may_use_speaker_head("E_I", "image-only face")
+    assert [row.xm for row in objective.TABLE_1] == [True, True, False, False, False, False]
+    with pytest.raises(KeyError):
+        objective.may_use_speaker_head("E_I", "audio-only voice")
+
+
+# Explicit melody and linear enlargement (A79, A80): what `companion` adds
+
+
+def heard(pitch: list[float], voicing: list[float]) -> F0Output:
+    hz, logits = torch.tensor([pitch]), torch.tensor([voicing])
+    return F0Output(hz, logits, torch.zeros(1), hz, torch.zeros(1))
+
+
+def test_a_melody_is_in_octaves_about_the_mean_of_the_voiced_frames() -> None:
+    out = heard([100.0, 400.0, 880.0], [20.0, 20.0, -20.0])
+    assert level_of(out).tolist() == pytest.approx([math.log2(200)], abs=1e-6)
+    octaves, voiced = melody_of(out)[0]
+    assert octaves.tolist() == pytest.approx([-1, 1, math.log2(4.4)], abs=1e-5)
+    assert voiced.tolist() == pytest.approx([1, 1, 0], abs=1e-6)
+    assert melody_of(out, torch.tensor([math.log2(100)]))[0, 0, 0] == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("hz", [110.0, 220.0])
+def test_the_ripples_lie_where_harmonics_of_the_pitch_lie(hz: float) -> None:
+    n = np.arange(24_000)
+    tone = sum(np.cos(2 * np.pi * k * hz * n / 24_000) / 40 for k in range(1, 30))
+    mel = log_mel(torch.from_numpy(np.float32(tone)))[:, 40]
+    centres, _ = band_centres()
+    low = centres < 5.5 * hz
+    excitation = Excitation(1)
+    with torch.no_grad():
+        excitation.mix.weight.zero_()
+        excitation.mix.bias.zero_()
+        excitation.mix.weight[0, 1, 1, 1] = 1  # the ripples alone
+        heights = torch.tensor([[[0.0] * 3, [1.0] * 3]]), torch.tensor([math.log2(hz)])
+        drawn = excitation(torch.zeros(1, 1, 80, 3), *heights)
+    ripples = drawn[0, 0, :, 1]
+    assert torch.corrcoef(torch.stack((ripples[low], mel[low])))[0, 1] > 0.8
+    assert ripples[centres > 30 * hz].abs().max() < 0.1  # no single harmonic is seen there
+
+
+@pytest.mark.parametrize("resample", ["half", "timepreserve"])
+@pytest.mark.parametrize("linear", [False, True])
+def test_one_convolution_enlarges_and_filters(resample: str, linear: bool) -> None:
+    torch.manual_seed(0)
+    conv = ResampledConv(3, 2, resample, upwards=True, linear=linear)  # type: ignore[arg-type]
+    x = torch.randn(2, 3, 6, 8)
+    apart = functional.conv2d(up(x, resample, linear=linear), conv.weight, conv.bias, padding=1)  # type: ignore[arg-type]
+    got = conv(x)
+    size = (n * f for n, f in zip((6, 8), FACTORS[resample], strict=True))  # type: ignore[index]
+    assert got.shape == apart.shape == (2, 2, *size)
+    inside = (..., slice(2, -2), slice(2, -2)) if linear else (...,)  # the border reads zeros
+    torch.testing.assert_close(got[inside], apart[inside], rtol=1e-4, atol=1e-5)
+
+
+def test_the_level_costs_nothing_within_the_slack() -> None:
+    predicted, level = torch.tensor([7.0, 7.5]), torch.tensor([7.1, 7.0])
+    assert terms.pitch_level(predicted, level).item() == pytest.approx(0.3)
+    assert terms.pitch_level(predicted, level, slack=CODE_SLACK).item() == pytest.approx(0.15)
+    refuses(ShapeError, "level of the pitch", terms.pitch_level, predicted, level[:1])
+
+
+def test_companion_trains_the_level_of_styles_and_codes(tmp_path: Path) -> None:
+    cfg = small_run(tmp_path, configuration="companion", overrides={"train.sources": "all"})
+    with training.open_session(cfg) as session:
+        g = session.updater.n.nets.G_A
+        levels = g.level_of(torch.randn(3, cfg.model.style_dim)).tolist()
+        assert levels == pytest.approx([USUAL_LEVEL] * 3)
+        found = session.update(session.batch(1), 1)
+        assert {"g/level", "g/z2a/level"} <= found.keys()
+        assert "g/i2a/level" not in found
+        assert g.level is not None
+        assert g.level.weight.abs().sum() > 0
+        x = torch.zeros(1, 1, 80, 96)
+        with pytest.raises(ShapeError, match="G_A melody"):
+            g(x, torch.zeros(1, cfg.model.style_dim), session.updater.n.f0.features(x))
+        session.validate()
+        assert session.sample()

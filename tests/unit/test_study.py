@@ -1,8 +1,9 @@
-"""The correspondence study: pages that tell nothing, a key that tells all, answers read back."""
+"""The correspondence study: how it is made, pages that tell nothing, answers read back."""
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import itertools
 import json
@@ -14,18 +15,22 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytest.importorskip("scipy")
+
 from tests.conftest import refuses
+from tests.unit.store_factory import make_store
+from tests.unit.test_convert import loaded
+from xfavot import report
+from xfavot.audio.vocoder import GriffinLim
 from xfavot.errors import ConfigError, DataError
 from xfavot.evaluation.cpr import Triplet
-from xfavot.parameters import Study as Asked
-from xfavot.report import Provenance
-from xfavot.report import study as study_report
+from xfavot.parameters import Study
+from xfavot.report import Provenance, study
 from xfavot.report.study import Key, checksum, open_study, read_answers, result_rows, write_study
+from xfavot.training.checkpoint import LoadedModel
 
-pytest.importorskip("scipy")
 image_module = pytest.importorskip("PIL.Image")
 soundfile = pytest.importorskip("soundfile")
-
 SYSTEMS = ("ground truth", "secret_model")
 Change = Callable[[dict[str, Any]], None]
 
@@ -58,7 +63,7 @@ def toy_triplets(count: int = 5, *, seconds: float = 0.3, seed: int = 0) -> list
 
 def make(folder: Path, *, listen_ms: int = 1000, **changes: Any) -> Key:
     drawn = toy_triplets()
-    cfg = Asked(out=str(folder), **({"evaluators": 3} | changes))
+    cfg = Study(out=str(folder), **({"evaluators": 3} | changes))
     return write_study(cfg, drawn, drawn[0], origin(), listen_ms=listen_ms)
 
 
@@ -126,8 +131,7 @@ def test_pages_ask_everything_in_orders_of_their_own(key: Key, folder: Path) -> 
 def test_pages_do_not_tell_what_is_right_or_who_made_it(key: Key, folder: Path) -> None:
     text, data = page_of(folder, "01")
     for word in (*SYSTEMS, "a2i", "i2a", "Anna", "Bert", "clip9", "match", "one sex", "toy"):
-        outside = text.replace("matchMedia", "")
-        assert not re.search(rf"\b{word}\b", outside), word
+        assert not re.search(rf"\b{word}\b", text.replace("matchMedia", "")), word
     assert set(data) == {"study", "sheet", "listen_ms", "minutes", "practice", "items"}
     assert {key for one in data["items"] for key in one} == {"id", "p", "a", "b"}
     places = [q["match"] for q in key["questions"].values()]
@@ -150,7 +154,7 @@ def test_samples_in_a_page_have_one_size_and_level(key: Key, folder: Path) -> No
                 wave, rate = soundfile.read(io.BytesIO(raw))
                 level = 20 * np.log10(np.sqrt(np.square(wave[1500:6000]).mean()))
                 assert rate == 24000
-                assert level == pytest.approx(study_report.LEVEL_DBFS, abs=1.0)
+                assert level == pytest.approx(study.LEVEL_DBFS, abs=1.0)
             kinds.add((one["p"]["k"], part["k"]))
     assert kinds == {("voice", "voice"), ("voice", "face"), ("face", "face"), ("face", "voice")}
 
@@ -161,7 +165,7 @@ def test_the_right_token_stands_for_the_right_sample(key: Key, folder: Path) -> 
     for asked, triplet in zip(key["questions"].values(), toy_triplets(), strict=True):
         right, wrong = asked["tokens"][asked["match"]], asked["tokens"][1 - asked["match"]]
         for token, sample in ((right, triplet.match), (wrong, triplet.other)):
-            assert shown[token] == base64.b64encode(study_report.encode(sample)).decode()
+            assert shown[token] == base64.b64encode(study.encode(sample)).decode()
         assert (asked["system"], asked["task"]) == (triplet.system, triplet.task)
 
 
@@ -232,7 +236,7 @@ def test_every_bad_file_is_told_at_once(key: Key, tmp_path: Path) -> None:
     write_answers(key, tmp_path, "01")
     write_answers(key, tmp_path, "01", count=4, name="sheet_01 (1).json")
     (tmp_path / "cut.json").write_text('{"format": "xfav', "utf-8")
-    (tmp_path / "large.json").write_bytes(b" " * (study_report.LARGEST_BYTES + 1))
+    (tmp_path / "large.json").write_bytes(b" " * (study.LARGEST_BYTES + 1))
     twice = r"sheet_01\.json: sheet 01 is in sheet_01 \(1\)\.json, too; keep one"
     for told in (twice, r"cut\.json: ", r"large\.json: it has 5000001 bytes"):
         refuses(DataError, told, read_answers, key, tmp_path)
@@ -241,7 +245,77 @@ def test_every_bad_file_is_told_at_once(key: Key, tmp_path: Path) -> None:
 def test_silence_and_too_large_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for value, level in ((0.0, "0"), (np.nan, "nan")):
         with pytest.raises(DataError, match=f"voice of 100 samples has the level {level}"):
-            study_report.encode(np.full(100, value, np.float32))
-    monkeypatch.setattr(study_report, "MOST_BYTES", 50_000)
+            study.encode(np.full(100, value, np.float32))
+    monkeypatch.setattr(study, "MOST_BYTES", 50_000)
     refuses(DataError, "ask for fewer triplets", make, tmp_path)
     assert not (tmp_path / "key.json").exists()
+
+
+# Making the study from stores and models: names, provenance, what is asked
+
+
+def fake(folder: Path, configuration: str, step: int, preset: str) -> LoadedModel:
+    folder.mkdir(parents=True)
+    for part in ("model", "ema"):
+        (folder / f"{part}.safetensors").write_bytes(folder.name.encode())
+    model = loaded()
+    run = dataclasses.replace(model.config, configuration=configuration, preset=preset)
+    return dataclasses.replace(model, path=folder, step=step, config=run)
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, LoadedModel]:
+    made = {
+        "one": fake(tmp_path / "one", "xfavot", 5, "smoke"),
+        "two": fake(tmp_path / "two", "xfavot", 5, "paper"),
+        "three": fake(tmp_path / "three", "joint", 5, "paper"),
+        "later": fake(tmp_path / "later", "xfavot", 9, "paper"),
+    }
+    monkeypatch.setattr(study, "load_model", lambda path: made[path.name])
+    quick, own = study.Converter, {"vocoder": GriffinLim(iterations=1)}
+    monkeypatch.setattr(study, "Converter", lambda model, **how: quick(model, **(how | own)))
+    return made
+
+
+def test_models_are_named_as_shortly_as_they_differ(models: dict[str, LoadedModel]) -> None:
+    assert list(study.systems_of(Study(checkpoint="one,three"))) == ["xfavot", "joint"]
+    assert study.weights_digest(models["one"].path) != study.weights_digest(models["three"].path)
+    names = list(study.systems_of(Study(checkpoint="one,two,three,later")))
+    assert names == ["xfavot, step 5, 1", "xfavot, step 5, 2", "joint", "xfavot, step 9"]
+
+
+@pytest.mark.parametrize(
+    ("triplets", "presets", "tier"),
+    [
+        (30, ["paper", "paper"], "paper"),
+        (2, ["paper"], "reduced"),
+        (30, ["paper", "mini"], "reduced"),
+        (30, [], "reduced"),
+        (30, ["paper", "smoke"], "smoke"),
+    ],
+)
+def test_tier_of_a_study(triplets: int, presets: list[str], tier: str) -> None:
+    assert study.tier_of(Study(triplets=triplets), presets) == tier
+
+
+def test_a_study_asks_truth_and_models(models: dict[str, LoadedModel], tmp_path: Path) -> None:
+    stores = [make_store(tmp_path, corpus="grid", genders="ffmm", seconds=0.6)]
+    lines: list[str] = []
+    cfg = Study(checkpoint="one,three", dataset="grid", triplets=2, data_root=str(tmp_path))
+    systems = study.systems_of(cfg)
+    drawn, automatic = study.ask(cfg, stores, systems, on_log=lines.append)
+    asked = [(one.system, one.task) for one in drawn]
+    names = ("ground truth", "xfavot", "joint")
+    assert {pair: asked.count(pair) for pair in set(asked)} == {
+        (system, task): 2 for system in names for task in ("a2i", "i2a")
+    }
+    by = {(row["system"], row["metric"]) for row in automatic}
+    assert by >= {(name, "automatic CPR, by the style encoders of joint") for name in names}
+    assert "joint, i2a: 2 triplets" in lines
+    about = {"began": report.begin(), "split": "train", "notebook": "cpr_study"}
+    origin = study.origin_of(cfg, systems, stores, **about)
+    assert [origin[k] for k in ("tier", "dataset", "notebook")] == ["smoke", "grid", "cpr_study"]
+    assert origin["command"] == "papermill notebooks/cpr_study.ipynb out.ipynb"
+    assert set(origin["weights"]) == {"model xfavot", "model joint"}
+    assert origin["checkpoint"] == {"step": 5, "sha256": origin["weights"]["model xfavot"]}
+    assert str(tmp_path) not in json.dumps(origin)

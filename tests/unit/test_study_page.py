@@ -104,8 +104,7 @@ def test_thirty_triplets_are_answered_and_read_back(browser: Browser, tmp_path: 
         browser.press(KEYS[side][place % 3], ENTER)
     browser.wait(shows("end"))
     browser.tap("#save")
-    name = f"answers_{study['study']}_sheet_01.json"
-    file = arrived(browser.downloads / name)
+    file = arrived(browser.downloads / f"answers_{study['study']}_sheet_01.json")
     content = json.loads(file.read_text("utf-8"))
     assert content["answers"] == saved(browser, tmp_path / "a")["answers"]
     (tmp_path / "a" / "sheet_01.json").write_bytes(file.read_bytes())

@@ -11,6 +11,7 @@ import os
 import pickle
 import re
 import shutil
+import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Mapping
@@ -217,6 +218,22 @@ def test_any_length_comes_back_exactly(made: SourceFilterVocoder) -> None:
         assert distance_db(log_mel(wave), out) < 3.0
 
 
+def test_half_a_minute_in_bounded_memory() -> None:
+    """A process of its own, because the highest memory of a process never falls."""
+    program = """
+import resource, torch
+from xfavot.audio.vocoder import vocoder
+made, mel = vocoder("source_filter"), torch.full((80, 2401), -2.0)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+made(mel[:, :901])
+eleven = peak()
+made(mel)
+print(peak() - eleven)
+"""
+    growth = subprocess.check_output([sys.executable, "-c", program], text=True)
+    assert int(growth) < 40, f"30 s need {growth} MB more than 11 s"
+
+
 def test_pieces_do_not_change_the_sound(made: SourceFilterVocoder, monkeypatch: Patch) -> None:
     mel = log_mel(speech(72_000))
     whole = made(mel)
@@ -382,8 +399,7 @@ def test_foreign_and_damaged_files_are_refused(folder: Path, damage: Damage, sho
 @pytest.mark.parametrize(("kept", "zip_file"), [(0.0, True), (0.5, True), (0.99, False)])
 def test_truncated_checkpoint(tmp_path: Path, kept: float, zip_file: bool) -> None:
     folder = make_weights(tmp_path / "w", "multi_band_melgan", thin=True, zip_file=zip_file)
-    size = (folder / CHECKPOINT).stat().st_size
-    os.truncate(folder / CHECKPOINT, int(kept * size))
+    os.truncate(folder / CHECKPOINT, int(kept * (folder / CHECKPOINT).stat().st_size))
     refuses(WeightsError, "damaged", vocoder, folder)
 
 
@@ -467,9 +483,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return make_store(root, corpus="grid", kind="audio", genders="fm", seconds=[1.1, 0.3, 0.9])
 
 
-# Signals
-
-
 def test_pitch_is_filled_in_by_ratios_and_held_at_the_ends() -> None:
     f0 = torch.tensor([[0.0, 100.0, 0.0, 400.0, 0.0], [0.0] * 5])
     filled, voiced = source_filter.melody(f0)
@@ -513,20 +526,13 @@ def test_minimum_phase_of_a_one_pole_filter() -> None:
     assert torch.allclose(phase, response.angle(), atol=2e-3)
 
 
-# Network
-
-
 def test_given_pitch_is_heard(network: SourceFilterNetwork) -> None:
     f0 = torch.full((1, 81), 200.0)
     filters = network.filters(torch.full((1, 80, 81), -2.0), source_filter.melody(f0))
-    silent = torch.full_like(filters[1], -30.0)
-    wave = network.render((filters[0], silent), f0, generator())[0]
+    wave = network.render((filters[0], torch.full_like(filters[1], -30.0)), f0, generator())[0]
     spectrum = torch.fft.rfft(wave * torch.hann_window(len(wave))).abs()
     assert int(spectrum[150:250].argmax()) + 150 == 200  # bins of 1 Hz
     assert float(spectrum[200]) > 100 * float(spectrum[300])
-
-
-# Loss
 
 
 def noises(*seeds: int, size: tuple[int, ...] = (2, 4800)) -> list[torch.Tensor]:
@@ -559,9 +565,6 @@ def test_the_score_wants_noise_of_the_right_level_and_two_outputs_that_differ() 
     assert best < score(first, first) - 0.5
 
 
-# Batches
-
-
 def test_crops_are_aligned_at_one_level_and_a_function_of_seed_and_step(store: Store) -> None:
     clips = training_speech.clips_of([store], "train", needs="f0")
     clips = [c for c in clips if c.item.frame_count >= vocoder_training.CROP_FRAMES]
@@ -584,9 +587,6 @@ def test_band_is_narrow_where_nothing_lies_above_8_khz() -> None:
     spectrum[:, 8000:] = 0
     narrow = (torch.fft.irfft(spectrum) * 32768).round() / 32768
     assert vocoder_training.top_of_band(torch.cat((wide, narrow))).tolist() == [12_000.0, 7_600.0]
-
-
-# Training
 
 
 def train(store: Store, steps: int = 3, lr: float = 3e-2, device: str = "cpu", **more: Any) -> Any:
@@ -635,9 +635,6 @@ def test_training_on_a_gpu_sees_the_same_batches(store: Store) -> None:
         assert a == pytest.approx(b, rel=1e-3)
 
 
-# Where it is kept
-
-
 def test_a_trained_vocoder_is_kept_and_found(store: Store, tmp_path: Path) -> None:
     given = {"network": "vocoder", "dataset": "grid", "preset": "smoke", "device": "cpu"}
     cfg = Pretrain.resolve(**given, run_root=str(tmp_path / "runs")).run
@@ -655,9 +652,6 @@ def test_a_trained_vocoder_is_kept_and_found(store: Store, tmp_path: Path) -> No
     again = pretrain.ensure_network("vocoder", cfg, [store], standardiser, log.append)
     assert again.path == kept.path
     assert [set(record) for record in log] == [{"message"}]
-
-
-# Weights
 
 
 def keep(network: SourceFilterNetwork, path: Path, **more: Any) -> None:
