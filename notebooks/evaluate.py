@@ -55,7 +55,7 @@ from xfavot.audio import vocoder as vocoders
 from xfavot.evaluation import learning, protocol, rows, voices
 from xfavot.parameters import Evaluate
 from xfavot.training.checkpoint import load_model
-from xfavot.viz import progress, widgets
+from xfavot.viz import progress
 
 # %%
 cfg = Evaluate.resolve(
@@ -235,5 +235,4 @@ if not cfg.manifest:
 # %%
 if not cfg.manifest:
     made = voices.copies([vocoders.vocoder(cfg.vocoder, seed=cfg.seed)], stores)
-    found = voices.copy_rows(made, on_log=progress.line, seed=cfg.seed)
-    display.display(widgets.table(found))
+    display.display(voices.copy_table(made, on_log=progress.line).round(3))

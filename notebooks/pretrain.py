@@ -180,7 +180,7 @@ drawing.curves(records, columns=3) if records else "no vocoder was trained in th
 # %%
 pair = (SourceFilterVocoder.load(own.path), GriffinLim()) if own else ()
 made = voices.copies(pair, stores)
-widgets.table(voices.copy_rows(made, on_log=progress.line)) if made else None
+voices.copy_table(made, on_log=progress.line).round(3) if made else None
 
 # %% [markdown]
 # The loudest 1.2 s of four recordings beside their copies, up to 12 kHz; every corpus in turn.

@@ -18,7 +18,6 @@ from torch import Tensor
 from tests.conftest import Patch, refuses
 from tests.unit.store_factory import make_store
 from tests.unit.training_factory import shared_store
-from xfavot import report
 from xfavot.audio.mel import MEL
 from xfavot.audio.vocoder import Vocoder
 from xfavot.data.store import Store
@@ -254,23 +253,19 @@ def test_measures_of_known_changes(tmp_path: Path, monkeypatch: Patch) -> None:
     played = [Played(name, hertz) for name, hertz in pitches.items()]
     said: list[str] = []
     made = voices.copies([*played, Played("silent", pitch, 0.0)], [store], clips=2)
-    rows = voices.copy_rows(made, on_log=said.append)
+    found = voices.copy_table(made, on_log=said.append)
     assert said == ["speaker similarity is not available: Resemblyzer is not installed"]
-    found = {(row["system"], row["metric"]): row["value"] for row in rows}
-    assert {row["n"] for row in rows} == {2}
-    assert found["same", "f0_cents"] < 2
-    assert found["same", "voicing_error"] < 0.1
-    assert found["sharp", "f0_cents"] == pytest.approx(50.0, abs=2.0)
-    assert found["sharp", "gross_pitch_error"] < 0.05
-    assert found["octave", "gross_pitch_error"] > 0.95
-    assert found["silent", "voicing_error"] > 0.9
-    metrics = {metric for system, metric in found if system == "silent"}
-    assert metrics == {"log_mel_db", "voicing_error"}  # without pitch, no error of it
-    for row in report.plain_rows("x", rows):
-        report.require_columns("x", row)
-    table = widgets.table(rows)  # a line a vocoder
-    assert table.loc[("grid", "val", "sharp"), "clips"] == 2
-    assert table.shape == (4, 1 + len({row["metric"] for row in rows}))
+    found = found.loc["grid", "val"]  # a line a vocoder
+    assert list(found.index) == sorted([*pitches, "silent"])
+    assert set(found["clips"]) == {2}
+    assert found.loc["same", "f0_cents"] < 2
+    assert found.loc["same", "voicing_error"] < 0.1
+    assert found.loc["sharp", "f0_cents"] == pytest.approx(50.0, abs=2.0)
+    assert found.loc["sharp", "gross_pitch_error"] < 0.05
+    assert found.loc["octave", "gross_pitch_error"] > 0.95
+    assert found.loc["silent", "voicing_error"] > 0.9
+    measured = set(found.loc["silent"].dropna().index)
+    assert measured == {"clips", "log_mel_db", "voicing_error"}  # without pitch, no error of it
 
 
 def test_distance_of_mels_by_hand() -> None:

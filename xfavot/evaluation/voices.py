@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -411,40 +412,35 @@ def _copied(store: Store, count: int) -> list[speech.Clip]:
     return []
 
 
-def copy_rows(
-    made: Iterable[Copy], *, on_log: Callable[[str], None] = lambda line: None, seed: int = 0
-) -> list[dict[str, Any]]:
+def copy_table(
+    made: Iterable[Copy], *, on_log: Callable[[str], None] = lambda line: None
+) -> pd.DataFrame:
     """Hold copies against their recordings.
 
     Args:
-        made: what :func:`copies` returned.
+        made: what :func:`copies` returned, at least one.
         on_log: receives what cannot be measured.
-        seed: of the vocoders, for the rows.
 
     Returns:
-        Tidy rows, per vocoder and corpus: `log_mel_db` (mean absolute distance of the mels within
-        60 dB of the clip's loudest value), `voicing_error` (share of frames), `gross_pitch_error`
-        (share of the frames voiced in both that are more than 20 % off), `f0_cents` (median
-        absolute error of the frames voiced in both), `speaker_similarity` (cosine, mean); n counts
-        clips. F0 is WORLD's of both sounds. What has no value (no frame voiced in both) is left
-        out.
+        A line a corpus, split and vocoder: `clips`, how many; `log_mel_db` (mean absolute distance
+        of the mels within 60 dB of the clip's loudest value), `voicing_error` (share of frames),
+        `gross_pitch_error` (share of the frames voiced in both that are more than 20 % off),
+        `f0_cents` (median absolute error of the frames voiced in both), `speaker_similarity`
+        (cosine, mean). F0 is WORLD's of both sounds. What has no value (no frame voiced in both) is
+        NaN.
     """
     groups: dict[tuple[str, str, str], list[tuple[Copy, Wave]]] = defaultdict(list)
     for copy in made:
         for name, sound in list(copy.sounds.items())[1:]:
-            groups[name, copy.clip.item.corpus, copy.clip.item.split].append((copy, sound))
+            groups[copy.clip.item.corpus, copy.clip.item.split, name].append((copy, sound))
     try:
         encoder = networks.SpeakerEncoder() if groups else None
     except WeightsError as error:
         encoder = None
         on_log(f"speaker similarity is not available: {error}")
-    rows = []
-    for (system, corpus, split), members in groups.items():
-        shared = {"system": system, "task": f"copy synthesis, {split}", "dataset": corpus}
-        counted = {"ci_low": None, "ci_high": None, "n": len(members), "seed": seed}
-        found = _changes(members, encoder).items()
-        rows += [{**shared, "metric": name, "value": value, **counted} for name, value in found]
-    return rows
+    index = pd.MultiIndex.from_tuples(groups, names=["corpus", "split", "vocoder"])
+    lines = [{"clips": len(own), **_changes(own, encoder)} for own in groups.values()]
+    return pd.DataFrame(lines, index=index).sort_index()
 
 
 def _changes(

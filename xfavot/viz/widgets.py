@@ -146,23 +146,6 @@ def files(folder: str | PathLike[str]) -> pd.DataFrame:
     return pd.DataFrame({"files": frame.size(), "first": named, "MB": frame["MB"].sum().round(2)})
 
 
-# What a vocoder does to recordings
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Lay measures of copy synthesis out: one line a corpus and vocoder.
-
-    Args:
-        rows: tidy, what :func:`xfavot.evaluation.voices.copy_rows` returned.
-    """
-    frame = pd.DataFrame(rows).rename(columns={"dataset": "corpus", "system": "vocoder"})
-    keys = ["corpus", "split", "vocoder"]
-    frame["split"] = frame["task"].str.rpartition(" ")[2]
-    wide = frame.pivot_table(index=keys, columns="metric", values="value").round(3)
-    wide.insert(0, "clips", frame.groupby(keys)["n"].first())
-    return wide.rename(columns=lambda name: name.replace("_", " "))
-
-
 # The explorer, and files that people add in it
 
 
