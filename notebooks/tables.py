@@ -217,11 +217,18 @@ def definitions(rows, names=None):
         if names is not None:
             name = names.get(name.partition(", ")[0], "")
         if name:
-            text = str(row["definition"]).removeprefix(f"{name}: ")
-            defined.setdefault(text, {})[name] = None
-    return [displayed(f"{', '.join(metrics)}: {text}.") for text, metrics in defined.items()]
+            text, few, batches = str(row["definition"]).partition("; batches of")
+            metrics, more = defined.setdefault(text.removeprefix(f"{name}: "), ({}, {}))
+            metrics[name] = None
+            if few:  # said once, not for each row that has few references
+                more[f"; some in batches of{batches}"] = None
+    return [
+        displayed(f"{', '.join(metrics)}: {text}{''.join(more)}.")
+        for text, (metrics, more) in defined.items()
+    ]
 
 
+# %%
 def cells(rows):
     """Tidy rows with a further column `cell`: the rounded value, or why there is none."""
     frame = pd.DataFrame(rows, dtype=object).assign(cell=[*map(report.cell_of, rows)])

@@ -10,7 +10,7 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,12 @@ from xfavot.audio.mel import MEL, log_mel
 from xfavot.convert import Converter
 from xfavot.convert.converter import resize_face
 from xfavot.data.sample import HELD_OUT_FIRST
-from xfavot.data.store import GENDERS, Item, Store
-from xfavot.errors import DataError, import_optional
+from xfavot.data.store import GENDERS, Store
+from xfavot.errors import DataError, import_optional, refusing
+from xfavot.evaluation.conversions import Sample as Part
+from xfavot.evaluation.rows import LEVEL
 
 CHANCE = 0.5
-LEVEL = 0.95  # of every interval
 BOOTSTRAPS = 2000
 ONE_SEX, BOTH_SEXES = "one sex", "both sexes"
 METRICS = {  # name of a row, and which triplets it counts; "" counts all
@@ -237,19 +238,11 @@ class Triplet:
         return ONE_SEX if self.genders[0] == self.genders[1] else BOTH_SEXES
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A clip of a store, and one of its faces by its number."""
-
-    store: Store
-    item: Item
-    number: int = 0
-
-    def sample(self, kind: str) -> Sample:
-        """Its "face", (H, W, 3) uint8; or its "voice", (N,) float32, the first six seconds."""
-        if kind == "face":
-            return self.store.face(self.item, self.number)
-        return self.store.waveform(self.item)[: int(LONGEST_SECONDS * MEL.sample_rate)]
+def sample_of(part: Part, kind: str) -> Sample:
+    """Read the "face" of a clip, (H, W, 3) uint8; or its "voice", (N,) float32, six seconds."""
+    if kind == "face":
+        return part.store.face(part.item, part.face)
+    return part.store.waveform(part.item)[: int(LONGEST_SECONDS * MEL.sample_rate)]
 
 
 def is_face(sample: Sample) -> bool:
@@ -294,7 +287,7 @@ def ground_truth(stores: Stores, *, task: str, form: str, count: int, seed: int)
         apart = [part for part in people[a] if part.item.id != prompt.item.id]
         match, other = _draw(apart or people[a], rng), _draw(people[b], rng)
         genders = match.item.gender, other.item.gender
-        shown = prompt.sample(kinds[0]), match.sample(kinds[1]), other.sample(kinds[1])
+        shown = sample_of(prompt, kinds[0]), sample_of(match, kinds[1]), sample_of(other, kinds[1])
         made.append(Triplet(TRUTH, task, *shown, people=(a, b), genders=genders))
     return made
 
@@ -338,16 +331,16 @@ def converted(
         strangers = [part for who, part in sources if who not in (a, b)]
         source = _draw(strangers or [part for _, part in sources], rng)
         own, other = (_convert(maker, source, one, task) for one in (first, second))
-        shown = first.sample(guidance), own, other
+        shown = sample_of(first, guidance), own, other
         if task == "i2a" and form == "faces":
-            shown = own, first.sample("face"), second.sample("face")
+            shown = own, sample_of(first, "face"), sample_of(second, "face")
         genders = first.item.gender, second.item.gender
         yield Triplet(system, task, *shown, (a, b), genders, source.item.id)
 
 
 def _convert(converter: Converter, source: Part, reference: Part, task: str) -> Sample:
     face, voice = (source, reference) if task == "a2i" else (reference, source)
-    seen, heard, gender = face.sample("face"), voice.sample("voice"), reference.item.gender
+    seen, heard, gender = sample_of(face, "face"), sample_of(voice, "voice"), reference.item.gender
     if task == "a2i":
         how: Any = {"aligned": True, "voice_reference": heard}
         return converter.convert_face(seen, gender=gender, **how).image
@@ -357,7 +350,7 @@ def _convert(converter: Converter, source: Part, reference: Part, task: str) -> 
 
 def _draw(parts: Sequence[Part], rng: np.random.Generator) -> Part:
     part = parts[int(rng.integers(len(parts)))]
-    return replace(part, number=int(rng.integers(max(1, part.item.face_count))))
+    return part._replace(face=int(rng.integers(max(1, part.item.face_count))))
 
 
 def _parts(stores: Stores, split: str, *kinds: str) -> dict[str, list[Part]]:
@@ -514,18 +507,16 @@ def known_people(store: Store) -> pd.DataFrame:
     Raises:
         DataError: they are not known.
     """
-    try:
+    what = f"hidden factors of {store.path} cannot be read"
+    advice = "expected factors.json as `mini` has it; prepare that corpus again"
+    faults = (OSError, ValueError, KeyError, TypeError, AttributeError)
+    with refusing(faults, DataError, what, advice):
         people = json.loads((store.path / "factors.json").read_text("utf-8"))["people"]
         table = pd.DataFrame.from_dict(people, orient="index").sort_index()
         table["sex"] = [2.0 * GENDERS.index(gender) - 1.0 for gender in table["gender"]]
         table = table[[*FACTORS]].astype(float)
         if unknown := {item.speaker for item in store.items} - {*table.dropna().index}:
             raise ValueError(f"nothing of {min(unknown)}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"hidden factors of {store.path} cannot be read ({error!r}); expected factors.json as "
-            "`mini` has it; prepare that corpus again"
-        ) from error
     return (table - table.mean()) / (table.std(ddof=0) + 1e-9)
 
 

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from xfavot.errors import WeightsError
+from xfavot.errors import WeightsError, refusing
 from xfavot.fetch import looks_like_page
 
 SHOWN = 3  # tensors that a message names
@@ -37,13 +37,9 @@ def package(name: str, *, extra: str = "metrics") -> Any:
     Raises:
         WeightsError: it is not installed.
     """
-    try:
+    advice = f'run: pip install "xfavot[{extra}]", in the versions of constraints.txt'
+    with refusing(ImportError, WeightsError, f"{name} is not installed", advice):
         return importlib.import_module(name)
-    except ImportError as error:
-        raise WeightsError(
-            f'{name} is not installed ({error}); run: pip install "xfavot[{extra}]", in the '
-            "versions of constraints.txt"
-        ) from error
 
 
 def read(path: str | PathLike[str]) -> Any:

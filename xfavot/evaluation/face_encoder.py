@@ -9,7 +9,6 @@ measure of research: nobody is to be identified by it.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from itertools import chain
 from pathlib import Path
 
@@ -142,18 +141,11 @@ def identity(group: Faces, encoder: FaceEncoder, *, seed: int) -> list[Row]:
         encoder: the network.
         seed: of the bootstrap, over people where they are known, else over outputs.
     """
-    rows: list[Row] = []
-    values: dict[str, dict[Output, tuple[float, float]]] = defaultdict(dict)
-    for one in group.usable:
-        try:
-            files = (one.output, one.source, one.task.guidance == "face" and one.reference)
-            for metric, _, value in _compared(*(encoder.read(file) for file in files if file)):
-                values[metric][one] = (value, 1.0)
-        except Exception as error:  # of one file: its reason, and the next one
-            rows.append(group.missing(NEAR, error, 1))
-    for metric in values:
-        cells = {"metric": metric, "definition": DEFINITIONS["face_identity"][metric]}
-        rows += group.average(values[metric], seed=seed, **cells)
+
+    def measure(one: Output) -> dict[str, tuple[float, float]]:
+        files = (one.output, one.source, one.task.guidance == "face" and one.reference)
+        compared = _compared(*(encoder.read(file) for file in files if file))
+        return {metric: (value, 1.0) for metric, _, value in compared}
 
     @torch.no_grad()
     def compare(source: Tensor, made: Tensor, *shown: Tensor) -> Compared:
@@ -161,8 +153,8 @@ def identity(group: Faces, encoder: FaceEncoder, *, seed: int) -> list[Row]:
         return chain.from_iterable(map(_compared, *vectors))
 
     if not group.outputs:
-        rows += preservation(group, seed=seed, compare=compare, family="face_identity")
-    return rows
+        return preservation(group, seed=seed, compare=compare, family="face_identity")
+    return group.measured(NEAR, measure, DEFINITIONS["face_identity"].__getitem__, seed=seed)
 
 
 def _compared(made: Vector, source: Vector, shown: Vector | None = None) -> Compared:

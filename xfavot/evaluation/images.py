@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xfavot.errors import DataError, ShapeError, WeightsError
+from xfavot.errors import DataError, ShapeError
 from xfavot.evaluation import external
-from xfavot.evaluation.manifest import Faces
+from xfavot.evaluation.manifest import Faces, attempt, reason_of
 from xfavot.evaluation.rows import DEFINITIONS, Array, Row, ratio, with_means
 from xfavot.image import io
 from xfavot.image.align import detect
@@ -363,14 +363,10 @@ def networks(
     Returns:
         The networks, and by metric why one is missing and how to get it.
     """
-    loaded: list[Any] = []
-    missing, load = {}, trained_extractor if family == "fid" else trained_lpips
-    for metric in DEFINITIONS[family]:
-        try:
-            loaded.append(load(metric, image_size, device))
-        except WeightsError as error:
-            missing[metric] = str(error)
-    return loaded, missing
+    load = trained_extractor if family == "fid" else trained_lpips
+    tried = {metric: attempt(load, metric, image_size, device) for metric in DEFINITIONS[family]}
+    missing = {metric: reason_of(x) for metric, x in tried.items() if isinstance(x, Exception)}
+    return [one for metric, one in tried.items() if metric not in missing], missing
 
 
 def of_classifier(family: str, classifier: Any, label: str, *, device: Device) -> Any:

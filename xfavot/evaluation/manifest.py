@@ -88,12 +88,24 @@ class Output:
         return [self.reference] if self.reference and self.task.guidance == "voice" else []
 
 
+Sample = tuple[float, float]  # above and below of a ratio of sums; of a mean, the value and 1
+Measure = Callable[[Output], Mapping[str, Sample]]  # samples of an output by metric
+
+
 def reason_of(error: Exception) -> str:
     """What stands in a row in place of a score; an error of other packages is called by its type.
 
     One file's failure, of whatever kind, is that row's alone.
     """
     return str(error) if isinstance(error, XFaVoTError) else f"{type(error).__name__}: {error}"
+
+
+def attempt(make: Callable[..., Any], *given: Any) -> Any:
+    """Return what a call gives, or else its error, whose reason then stands in a row."""
+    try:
+        return make(*given)
+    except Exception as error:
+        return error
 
 
 @dataclass(eq=False, kw_only=True)
@@ -127,18 +139,17 @@ class Group:
     @cached_property
     def failures(self) -> dict[Path, str]:
         """Outputs that cannot be used, and why."""
-        reasons = {}
-        for one in () if self.metrics else self.outputs:
-            try:
-                if one.failure:
-                    raise DataError(one.failure)
-                if one.task.output == "voice":
-                    read_voice(one.output, name=str(one.output))
-                else:
-                    load_image(one.output)
-            except Exception as error:
-                reasons[one.output] = self.plain(error)
-        return reasons
+
+        def check(one: Output) -> None:
+            if one.failure:
+                raise DataError(one.failure)
+            if one.task.output == "voice":
+                read_voice(one.output, name=str(one.output))
+            else:
+                load_image(one.output)
+
+        tried = {one.output: attempt(check, one) for one in (() if self.metrics else self.outputs)}
+        return {file: self.plain(error) for file, error in tried.items() if error}
 
     @property
     def usable(self) -> list[Output]:
@@ -165,9 +176,33 @@ class Group:
         reasons = Counter(self.failures.values())
         return rows + [self.missing(EVERYTHING, reason, n) for reason, n in reasons.items()]
 
-    def average(
-        self, samples: Mapping[Output, tuple[float, float]], *, seed: int, **row: object
+    def measured(
+        self, metric: str, measure: Measure | Exception, define: Callable[[str], str], *, seed: int
     ) -> list[Row]:
+        """Measure all usable outputs and average them: together, by direction and by sex.
+
+        Args:
+            metric: what is missing where an output cannot be measured.
+            measure: takes an output; or why there is no such thing.
+            define: says of a metric's name what it is.
+            seed: of the bootstrap over people.
+        """
+        samples: dict[str, dict[Output, Sample]] = defaultdict(dict)
+        reasons: Counter[str] = Counter()
+        for one in self.usable:
+            try:
+                if isinstance(measure, Exception):
+                    raise measure
+                for name, sample in measure(one).items():
+                    samples[name][one] = sample
+            except Exception as error:  # of one file: its reason, and the next one
+                reasons[self.plain(error)] += 1
+        rows: list[Row] = []
+        for name, own in samples.items():
+            rows += self.average(own, seed=seed, metric=name, definition=define(name))
+        return rows + [self.missing(metric, reason, count) for reason, count in reasons.items()]
+
+    def average(self, samples: Mapping[Output, Sample], *, seed: int, **row: object) -> list[Row]:
         """Average samples: together, by direction and by sex.
 
         Args:

@@ -34,7 +34,15 @@ from xfavot.errors import DataError
 from xfavot.evaluation import face_encoder, images, manifest, voices
 from xfavot.evaluation.classifiers import Classifiers, People, classifiers_of
 from xfavot.evaluation.conversions import SPLIT_OF, Study
-from xfavot.evaluation.manifest import EVERYTHING, UNUSABLE, Faces, Group, Voices, reason_of
+from xfavot.evaluation.manifest import (
+    EVERYTHING,
+    UNUSABLE,
+    Faces,
+    Group,
+    Voices,
+    attempt,
+    reason_of,
+)
 from xfavot.evaluation.matching import pair_rows
 from xfavot.evaluation.rows import DEFINITIONS, Row, csv_text, markdown_table, write_tables, writing
 from xfavot.evaluation.voice_networks import NISQA, NISQA_TTS
@@ -111,11 +119,8 @@ class Evaluation:
         if family not in self.scores and family in (UNUSABLE, *self.cfg.chosen):
             kind: type[Group] = Faces if family in FACE_FAMILIES else Voices
             kind = Group if family in (UNUSABLE, "verification") else kind
-            score: Scorer | Exception
-            try:
-                score, basis = self._scorer(family)
-            except Exception as error:  # such as weights that are damaged
-                score, basis = error, reason_of(error)
+            found = attempt(self._scorer, family)  # weights may be damaged
+            score, basis = (found, reason_of(found)) if isinstance(found, Exception) else found
             self.scores[family] = [
                 self._scored(family, group, score, basis) if isinstance(group, kind) else []
                 for group in self.groups
@@ -166,10 +171,7 @@ class Evaluation:
         if family in FACE_FAMILIES:
             return self._scorer_of_faces(family)
         if family == "verification":
-            try:
-                embed: Any = voices.embedder()
-            except Exception as error:
-                embed = error
+            embed = attempt(voices.embedder)
             reason = str(embed) if isinstance(embed, Exception) else ""
             return partial(self._verification, voice=embed), reason
         loaded = voices.measures(family, recogniser=chosen)
@@ -184,12 +186,12 @@ class Evaluation:
         networks, absent = images.networks(family, image_size=size, device=device)
         if self.classifiers is not None:
             name = f"judge of the faces of {self.cfg.dataset}"
-            try:
-                face = self.classifiers()[0].face
-                networks.append(images.of_classifier(family, face, name, device=device))
-            except Exception as error:
+            found = attempt(self.classifiers)
+            if isinstance(found, Exception):
                 kind = "frechet" if family == "fid" else "diversity"
-                absent[f"{kind}, {name}"] = reason_of(error)
+                absent[f"{kind}, {name}"] = reason_of(found)
+            else:
+                networks.append(images.of_classifier(family, found[0].face, name, device=device))
 
         def score(group: Faces) -> list[Row]:
             rows: list[Row] = getattr(images, family)(group, networks, seed=self.cfg.seed)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from xfavot import presets
-from xfavot.errors import DataError
+from xfavot.errors import DataError, refusing
 from xfavot.files import write_whole
 
 COLUMNS = ("task", "guidance", "metric", "value", "n", "chance", "judge", "goal", "met")
@@ -79,20 +79,14 @@ def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     )
 
 
-@contextmanager
-def writing(folder: Path | str) -> Iterator[None]:
+def writing(folder: Path | str) -> AbstractContextManager[None]:
     """Say what to do where files of a folder cannot be written.
 
     Raises:
         DataError: they cannot.
     """
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"{folder} cannot be written ({error}); expected a writable folder with room; free "
-            "some space or name another folder"
-        ) from error
+    advice = "expected a writable folder with room; free some space or name another folder"
+    return refusing(OSError, DataError, f"{folder} cannot be written", advice)
 
 
 def write_tables(folder: Path | str, texts: Mapping[str, str]) -> None:

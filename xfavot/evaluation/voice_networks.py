@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from xfavot import weights
 from xfavot.audio.mel import MEL, Standardiser, log_mel
-from xfavot.errors import DataError, WeightsError
+from xfavot.errors import DataError, WeightsError, refusing
 from xfavot.evaluation import external
 from xfavot.mini.speak import SLOTS
 from xfavot.training.pretrain import load_network
@@ -304,7 +304,12 @@ def espnet_files(folder: Path) -> dict[str, Path]:
         WeightsError: it is missing or not as ESPnet writes it, a file is missing or lies elsewhere.
     """
     meta = folder / "meta.yaml"
-    try:
+    advice = (
+        "expected yaml_files and files as ESPnet writes them, asr_train_config and asr_model_file "
+        f"among them, and what it names beside it; run {fetched.COMMAND} {ESPNET}"
+    )
+    faults = (OSError, ValueError, KeyError, TypeError, yaml.YAMLError)
+    with refusing(faults, WeightsError, f"{meta} cannot be used", advice):
         held = yaml.safe_load(meta.read_text(encoding="utf-8"))
         named = {**held["yaml_files"], **held["files"]}
         files = {str(key): Path(folder, value).resolve() for key, value in named.items()}
@@ -312,12 +317,6 @@ def espnet_files(folder: Path) -> dict[str, Path]:
         odd += sorted({"asr_train_config", "asr_model_file"} - files.keys())
         if odd:
             raise ValueError(f"{', '.join(odd)} missing or elsewhere")
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise WeightsError(
-            f"{meta} cannot be used ({error!r}); expected yaml_files and files as ESPnet writes "
-            "them, asr_train_config and asr_model_file among them, and what it names beside it; "
-            f"run {fetched.COMMAND} {ESPNET}"
-        ) from error
     return files
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, partial
@@ -30,16 +30,16 @@ from xfavot.audio.io import load_waveform
 from xfavot.audio.mel import MEL, log_mel
 from xfavot.audio.vocoder import Vocoder
 from xfavot.data.store import GENDERS, Store
-from xfavot.errors import DataError, WeightsError
+from xfavot.errors import DataError
 from xfavot.evaluation import voice_networks as networks
-from xfavot.evaluation.manifest import Output, Voices
+from xfavot.evaluation.manifest import Output, Voices, attempt, reason_of
 from xfavot.evaluation.rows import DEFINITIONS, Row
 from xfavot.evaluation.voice_networks import ESPNET, NISQA, NISQA_TTS, SPHINX_GRID, Vector, Wave
 from xfavot.training import speech
 
 Found = dict[str, tuple[float, float]]  # above and below of a ratio of sums, by metric
 People = Callable[[str], Sequence[Path]]  # gives the voices of a person
-Measure = Callable[[Output, People], Found]
+Measure = Callable[[People, Output], Found]
 
 SIMILARITY, WER, CER = "speaker_similarity", "word_error", "character_error"
 CORRELATION, VOICING, GENDER = "f0_correlation", "voicing_agreement", "gender_agreement_f0"
@@ -214,7 +214,7 @@ LATENT = "a latent code is nobody's: there is no voice to compare with"
 NOT_GRID = f"{SPHINX_GRID} hears GRID's sentences alone; the transcript is another; take {ESPNET}"
 
 
-def measures(family: str, *, recogniser: str = ESPNET) -> dict[str, Measure | WeightsError]:
+def measures(family: str, *, recogniser: str = ESPNET) -> dict[str, Measure | Exception]:
     """Load the measures of a family; nothing is fetched or replaced.
 
     Args:
@@ -232,14 +232,13 @@ def measures(family: str, *, recogniser: str = ESPNET) -> dict[str, Measure | We
         "f0": {VOICING: (track, _melody), GENDER: (track, _gender)},
         "content": {CHARACTERS: (read, _characters), LIKENESS: (read, _content)},
     }
-    load = cache(lambda loader: loader())  # each network once
-    found: dict[str, Measure | WeightsError] = {}
-    for metric, (loader, measure) in ways[family].items():
-        try:
-            found[metric] = partial(measure, load(loader))
-        except WeightsError as error:
-            found[metric] = error
-    return found
+    load = cache(attempt)  # each network once
+    return {
+        metric: network
+        if isinstance(network := load(loader), Exception)
+        else partial(measure, network)
+        for metric, (loader, measure) in ways[family].items()
+    }
 
 
 def by_file(listen: Callable[[Wave], Any]) -> Callable[[Path], Any]:
@@ -252,7 +251,7 @@ def embedder() -> Callable[[Path], Vector]:
     return by_file(networks.SpeakerEncoder().embed)
 
 
-def _quality(network: networks.Nisqa, one: Output, people: People) -> Found:
+def _quality(network: networks.Nisqa, people: People, one: Output) -> Found:
     wave, metric = load_waveform(one.output), network.metric
     scores = network(wave)
     with suppress(DataError):  # too short once its beginning is left out: the plain score alone
@@ -262,7 +261,7 @@ def _quality(network: networks.Nisqa, one: Output, people: People) -> Found:
     return {name: (value, 1.0) for name, value in scores.items()}
 
 
-def _likeness(embed: Callable[[Path], Vector], one: Output, people: People) -> Found:
+def _likeness(embed: Callable[[Path], Vector], people: People, one: Output) -> Found:
     files = one.voices or people(one.speaker)
     if not files:
         raise DataError(LATENT if one.task.guidance == "latent" else NOBODY)
@@ -270,7 +269,7 @@ def _likeness(embed: Callable[[Path], Vector], one: Output, people: People) -> F
     return {SIMILARITY: (float(cosines.mean()), 1.0)}
 
 
-def _words(recogniser: Any, one: Output, people: People) -> Found:
+def _words(recogniser: Any, people: People, one: Output) -> Found:
     if not one.transcript:
         raise DataError(NO_TRANSCRIPT)
     if recogniser.name == SPHINX_GRID and not networks.in_grid_grammar(one.transcript):
@@ -278,31 +277,31 @@ def _words(recogniser: Any, one: Output, people: People) -> Found:
     return count_errors(one.transcript, recogniser.hear(load_waveform(one.output)))
 
 
-def _melody(track: Callable[[Path], Track], one: Output, people: People) -> Found:
+def _melody(track: Callable[[Path], Track], people: People, one: Output) -> Found:
     voicing, correlation = agreement(track(one.source), track(one.output))
     found = {VOICING: (voicing, 1.0)}
     return found if correlation is None else found | {CORRELATION: (correlation, 1.0)}
 
 
-def _gender(track: Callable[[Path], Track], one: Output, people: People) -> Found:
+def _gender(track: Callable[[Path], Track], people: People, one: Output) -> Found:
     wanted = gender_by_pitch(track(one.voices[0])) if one.voices else one.gender
     if not wanted:
         raise DataError(NO_GENDER)
     return {GENDER: (float(gender_by_pitch(track(one.output)) == wanted), 1.0)}
 
 
-def _characters(read: Callable[[Path], tuple[str, Tensor]], one: Output, people: People) -> Found:
+def _characters(read: Callable[[Path], tuple[str, Tensor]], people: People, one: Output) -> Found:
     if not one.transcript:
         raise DataError(NO_TRANSCRIPT)
     return {CHARACTERS: character_errors(one.transcript, read(one.output)[0])}
 
 
-def _content(read: Callable[[Path], tuple[str, Tensor]], one: Output, people: People) -> Found:
+def _content(read: Callable[[Path], tuple[str, Tensor]], people: People, one: Output) -> Found:
     return {LIKENESS: (likeness(read(one.source)[1], read(one.output)[1]), 1.0)}
 
 
 def score(
-    group: Voices, loaded: Mapping[str, Measure | WeightsError], *, recogniser: str, seed: int
+    group: Voices, loaded: Mapping[str, Measure | Exception], *, recogniser: str, seed: int
 ) -> list[Row]:
     """Measure every output of a group and average: together, by direction and by sex.
 
@@ -312,26 +311,14 @@ def score(
         recogniser: its name, for the definitions.
         seed: of the bootstrap over people.
     """
+    more = ", two utterances of a person" * (group.names["task"] == "references")
     rows: list[Row] = []
     for metric, measure in loaded.items():
-        if group.metrics and metric not in group.metrics:
-            continue
-        samples: dict[str, dict[Output, tuple[float, float]]] = {}
-        reasons: Counter[str] = Counter()
-        for one in group.usable:
-            try:
-                if isinstance(measure, WeightsError):
-                    raise measure
-                for name, sample in measure(one, group.people).items():
-                    samples.setdefault(name, {})[one] = sample
-            except Exception as error:  # of one file: its reason, and the next one
-                reasons[group.plain(error)] += 1
-        for name, own in samples.items():
-            text = definition(name, recogniser)
-            if group.names["task"] == "references":
-                text += ", two utterances of a person"
-            rows += group.average(own, seed=seed, metric=name, definition=text)
-        rows += [group.missing(metric, reason, count) for reason, count in reasons.items()]
+        if not group.metrics or metric in group.metrics:
+            known = measure if isinstance(measure, Exception) else partial(measure, group.people)
+            rows += group.measured(
+                metric, known, lambda name: definition(name, recogniser) + more, seed=seed
+            )
     return rows
 
 
@@ -433,11 +420,10 @@ def copy_table(
     for copy in made:
         for name, sound in list(copy.sounds.items())[1:]:
             groups[copy.clip.item.corpus, copy.clip.item.split, name].append((copy, sound))
-    try:
-        encoder = networks.SpeakerEncoder() if groups else None
-    except WeightsError as error:
+    encoder = attempt(networks.SpeakerEncoder)
+    if isinstance(encoder, Exception):
+        on_log(f"speaker similarity is not available: {reason_of(encoder)}")
         encoder = None
-        on_log(f"speaker similarity is not available: {error}")
     index = pd.MultiIndex.from_tuples(groups, names=["corpus", "split", "vocoder"])
     lines = [{"clips": len(own), **_changes(own, encoder)} for own in groups.values()]
     return pd.DataFrame(lines, index=index).sort_index()

@@ -37,7 +37,8 @@ import torch
 
 from xfavot.config import RunConfig, config_id, to_dict
 from xfavot.data.store import Store
-from xfavot.errors import DataError
+from xfavot.errors import DataError, refusing
+from xfavot.evaluation.rows import csv_text
 from xfavot.parameters import injected
 
 Row = Mapping[str, Any]
@@ -244,14 +245,8 @@ def plain_rows(item: str, rows: Iterable[Row]) -> list[dict[str, Any]]:
     return [{name: row.get(name) for name in columns} for row in made]
 
 
-def to_csv(rows: Sequence[Row]) -> bytes:
-    """Write rows with full precision; ``None`` becomes an empty cell."""
-    text: str = pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")
-    return text.encode("utf-8")
-
-
 def from_csv(text: str) -> list[dict[str, Any]]:
-    """Read back what :func:`to_csv` wrote, cell by cell: what looks like a number becomes one."""
+    """Read back a CSV file of ours, cell by cell: what looks like a number becomes one."""
     reader = csv.DictReader(io.StringIO(text, newline=""))
     return [{name: _parsed(cell) for name, cell in row.items()} for row in reader]
 
@@ -418,7 +413,7 @@ def write_table(
     smoke = [f"**{SMOKE}**"] if provenance["tier"] == "smoke" else []
     above = " ".join(filter(None, [*smoke, caption]))
     files = {
-        "csv": to_csv(whole),
+        "csv": csv_text(whole, [*whole[0]]).encode("utf-8"),
         "md": _markdown(view, above, foot).encode("utf-8"),
         "tex": _latex(view, above.replace("**", "")).encode("utf-8"),
     }
@@ -443,7 +438,8 @@ def write_figure(
     Raises:
         DataError, OSError: as :func:`write_table`.
     """
-    files = {"csv": to_csv(plain_rows(item, data))}
+    rows = plain_rows(item, data)
+    files = {"csv": csv_text(rows, [*rows[0]]).encode("utf-8")}
     stamp = "SMOKE" if provenance["tier"] == "smoke" else ""
     mark = figure.figure.text(0.5, 0.5, stamp, ha="center", va="center", **STAMP)
     files |= {kind: figure.render(kind) for kind in ("png", "pdf")}
@@ -503,13 +499,12 @@ def read_json(file: Path, expected: str, **fields: Sequence[Any]) -> dict[str, A
     Raises:
         DataError: it is missing or damaged, or holds something else.
     """
-    try:
+    what, faults = f"{file} is missing or damaged", (OSError, ValueError, KeyError, TypeError)
+    with refusing(faults, DataError, what, f"expected {expected}"):
         record = dict(json.loads(file.read_text("utf-8")))
         wrong = [f"{name} {record[name]!r}" for name in fields if record[name] not in fields[name]]
         if wrong:
             raise ValueError(", ".join(wrong))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file} is missing or damaged ({error!r}); expected {expected}") from error
     return record
 
 

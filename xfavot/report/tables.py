@@ -20,7 +20,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from xfavot.errors import DataError
+from xfavot.errors import DataError, refusing
 from xfavot.evaluation.images import FID_STARGAN_V2 as FID
 from xfavot.evaluation.images import LPIPS_STARGAN_V2 as LPIPS
 from xfavot.evaluation.manifest import EVERYTHING
@@ -157,16 +157,16 @@ def _file(path: Path, run: Path, datasets: tuple[str, ...], study: bool) -> Eval
 
 def _rows(path: Path) -> list[Row]:
     """Read a CSV file whose every line is whole; reasons may be none, and all are said."""
-    try:
+    advice = (
+        "expected a CSV file in UTF-8, with every column and cell; run notebooks/evaluate.ipynb "
+        "again"
+    )
+    faults = (OSError, ValueError, TypeError, KeyError)
+    with refusing(faults, DataError, f"{path} cannot be read", advice):
         rows, reasons = from_csv(path.read_text(encoding="utf-8")), path.name == REASONS
         whole = all(row[k] for row in rows for k in ("system", "metric", "reason")[: 3 * reasons])
         if not whole or not (rows or reasons):
             raise ValueError("it has an empty cell" if rows else "it has no row")
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(
-            f"{path} cannot be read ({error!r}); expected a CSV file in UTF-8, with every column "
-            "and cell; run notebooks/evaluate.ipynb again"
-        ) from error
     return rows
 
 

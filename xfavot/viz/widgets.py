@@ -23,6 +23,7 @@ from xfavot.audio.mel import MEL
 from xfavot.convert import Converter, Grid, Task, convert_grid
 from xfavot.convert.converter import read_face, read_voice
 from xfavot.data.sample import Example
+from xfavot.data.store import GENDERS
 from xfavot.errors import DataError, XFaVoTError, import_optional
 from xfavot.media import kind_of
 from xfavot.viz.drawing import conversions, curves, png_tag
@@ -209,33 +210,31 @@ class Explorer:
         self.widget = ipywidgets.HBox([ipywidgets.VBox([*choices, self.upload]), self.result])
         self._refresh()
 
-    def convert(self, output: str, guidance: str, source: Example, reference: Example) -> Grid:
-        """Convert one sample after another, as a sheet of one field.
+    def convert(self) -> Grid:
+        """Convert the source after the reference that are chosen, as a sheet of one field.
 
-        Args:
-            output: "face" or "voice".
-            guidance: "face", "voice" or "latent", which takes the code that is chosen.
-            source: what is converted.
-            reference: what guides, or gives the gender of the latent code.
+        The reference gives the gender of a latent code, too, unless one is chosen.
 
         Raises:
-            DataError: the sample has no such face or voice.
+            DataError: a sample has no such face or voice.
             ConfigError: the gender is not known.
         """
-        for example, kind in ((source, output), (reference, guidance)):
-            if kind != "latent" and not _has(example, kind):
+        source, reference = self.examples[self.source.value], self.examples[self.reference.value]
+        task = TASKS[self.output.value, self.guidance.value]
+        for example, kind in ((source, task.output), (reference, task.guidance)):
+            held = {"face": example.face, "voice": example.waveform, "latent": self.code}
+            if held[kind] is None:
                 raise DataError(f"sample {example.label} has no {kind}; choose another one")
-        chosen = self.gender.value if self.gender.value in ("f", "m") else reference.gender
-        after: Any = dataclasses.replace(reference, gender=chosen)
-        if guidance == "latent":
-            after = (int(self.code.value), chosen)
-        task, note = TASKS[output, guidance], f"{self.converter.name}: {source.label}"
+        gender = self.gender.value if self.gender.value in GENDERS else reference.gender
+        after: Any = dataclasses.replace(reference, gender=gender)
+        if task.guidance == "latent":
+            after = (int(self.code.value), gender)
+        note = f"{self.converter.name}: {source.label}"
         return convert_grid(self.converter, task, [source], [after], note=note)
 
     def _refresh(self, _change: Any = None) -> None:
-        source, reference = self.examples[self.source.value], self.examples[self.reference.value]
         try:
-            grid = self.convert(self.output.value, self.guidance.value, source, reference)
+            grid = self.convert()
             self.result.value = conversions(grid).html() + players(voices_of([grid])).html
         except XFaVoTError as error:
             self.result.value = f"<p>{escape(str(error))}</p>"
@@ -250,7 +249,3 @@ class Explorer:
                 continue
             self.examples[example.label] = example
             self.source.options = self.reference.options = list(self.examples)
-
-
-def _has(example: Example, kind: str) -> bool:
-    return (example.face if kind == "face" else example.waveform) is not None
