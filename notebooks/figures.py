@@ -45,6 +45,8 @@ triplets: int = 30  # of the automatic study, a model and task
 out: str = "runs/figures"  # folder of the figures and voices
 
 # %%
+from pathlib import Path
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -57,11 +59,13 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 
 from xfavot import report
+from xfavot.audio.io import save_waveform
 from xfavot.convert import Grid, Panel, Task, convert_grid
+from xfavot.convert.converter import resize_face
 from xfavot.evaluation import matching
 from xfavot.parameters import Figures
-from xfavot.report.study import answered, ask, open_study, read_answers, result_rows
-from xfavot.viz import drawing, paper_figures, progress
+from xfavot.report import study as correspondence
+from xfavot.viz import drawing, paper_figures, progress, widgets
 
 # %%
 began = report.begin()
@@ -79,9 +83,67 @@ cfg = Figures.resolve(
     triplets=triplets,
     out=out,
 )
-material = paper_figures.Material.load(cfg, began)
+material = paper_figures.Material.load(cfg)
 mpl.rcParams.update(drawing.RC)
 progress.line(f"{', '.join(material.systems)}: {material.note}")
+
+
+# %% [markdown]
+# ## How a figure is kept
+#
+# With each figure go the data drawn in it, of conversions a row each: median pitch in Hz (0 where
+# unvoiced), or the mean absolute change of a face in grey levels of 255.
+
+
+# %%
+def data_of(item, grid, system):
+    """Rows of a grid: who, after whom, and what can be said in numbers."""
+    for reference, cells in zip(grid.rows, grid.cells, strict=True):
+        for source, cell in zip(grid.columns, cells, strict=True):
+            row = {"item": item, "system": system, "task": grid.task.value}
+            row |= {"source": source.label, "reference": reference.label, "change_levels": None}
+            if cell.face is not None and source.face is not None:
+                seen = resize_face(source.face, len(cell.face)).astype(np.int16)
+                row["change_levels"] = float(np.abs(cell.face - seen).mean())
+            for name, panel in (("", cell), ("source_", source), ("reference_", reference)):
+                unheard = panel.f0 is None
+                row[f"{name}f0_hz"] = None if unheard else drawing.median_hz(panel.f0)
+            yield row
+
+
+# %%
+def keep_voices(item, grids):
+    """Write the voices of grids in place of older ones, and show players of the first few."""
+    place, voices = Path(cfg.out, "voices", item), widgets.voices_of(grids)
+    for old in place.glob("*.wav"):
+        old.unlink()
+    for label, wave in voices.items():
+        plain = "".join(sign if sign.isalnum() or sign == "_" else " " for sign in label)
+        made = widgets.CONVERTED in label
+        synthetic = {"synthetic": "yes", "checkpoint": material.note} if made else {}
+        path = place / f"{'-'.join(plain.split())}.wav"
+        save_waveform(path, wave, metadata={"sample": label} | synthetic)
+    if voices:  # 2.4 s at 24 kHz are 0.15 MB in the notebook
+        widgets.show(widgets.players(dict(list(voices.items())[:5])))
+
+
+# %%
+def publish(item, figure, grids=(), rows=(), origin=None):
+    """Write a figure, its data and voices, and show it with players of the first few.
+
+    `grids` are the conversions drawn in it, of the first model or by the names of models; `rows`
+    are further data; `origin` is where it comes from, if not from this material.
+    """
+    made = grids if isinstance(grids, dict) else {next(iter(material.systems)): grids}
+    data = [row for name, some in made.items() for g in some for row in data_of(item, g, name)]
+    how = {"began": began, "split": material.split, "notebook": "figures"}
+    origin = origin or correspondence.origin_of(cfg.asked, material.systems, material.stores, **how)
+    root = Path(cfg.out, "figures")
+    folder = report.write_figure(item, figure, data=[*data, *rows], provenance=origin, root=root)
+    figure.path = folder / f"{item}.png"  # what is shown is read back from disk
+    widgets.show(figure)
+    keep_voices(item, next(iter(made.values()), ()))
+
 
 # %% [markdown]
 # ## Fig. 1: both cross-modal tasks
@@ -107,7 +169,7 @@ if material.has("Fig. 1", "face", "voice"):
         note=material.note,
         across=True,
     )
-    material.publish("fig1", figure, grids=[audio_guided, image_guided])
+    publish("fig1", figure, grids=[audio_guided, image_guided])
 
 # %% [markdown]
 # ## Fig. 2: overview
@@ -236,7 +298,7 @@ canvas.text(0.2, 0.27, title, fontsize=11, weight="bold")
 note = f"Drawn from the modules of preset {material.converter.config.preset}; {material.note}. "
 note += "The networks of content and F0 are frozen."
 canvas.text(0.2, 6.45, note, fontsize=6.5, color=drawing.FAINT)
-material.publish("fig2", drawing.Drawing(figure), rows=list(facts.values()))
+publish("fig2", drawing.Drawing(figure), rows=list(facts.values()))
 
 # %% [markdown]
 # ## Fig. 3: audio-guided faces, a row a system
@@ -272,7 +334,7 @@ if made:
     names = [Panel(label=name) for name in rows]
     sheet = Grid(task=Task.A2I, note="", columns=columns, rows=names, cells=list(rows.values()))
     figure = drawing.conversions(sheet, title="Audio-guided faces", note=material.note)
-    material.publish("fig3", figure, grids=made)
+    publish("fig3", figure, grids=made)
 
 # %% [markdown]
 # ## Fig. 4: the same voices over several faces
@@ -285,7 +347,7 @@ if material.has("Fig. 4", "face", "voice"):
     voices = material.draw("voice", count=4, seed=7, avoid=faces)
     grid = convert_grid(material.converter, Task.A2I, faces, voices, note=material.note)
     figure = drawing.conversions(grid, title="The same voices over several faces")
-    material.publish("fig4", figure, grids=[grid])
+    publish("fig4", figure, grids=[grid])
 
 # %% [markdown]
 # ## Fig. 5: do face and voice belong together?
@@ -298,18 +360,20 @@ if material.has("Fig. 4", "face", "voice"):
 # %%
 reason, origin, ratios = "", None, []
 if cfg.study:
-    key = open_study(cfg.study)
-    given = read_answers(key, cfg.answers)
+    key = correspondence.open_study(cfg.study)
+    given = correspondence.read_answers(key, cfg.answers)
     reason = "" if given else "none given; bars are the automatic CPR"
-    ratios, origin = result_rows(key, given), answered(key["provenance"], began)
+    ratios = correspondence.result_rows(key, given)
+    origin = correspondence.answered(key["provenance"], began)
 else:
     reason = "no study was given; bars are the automatic CPR; make one with "
     reason += "notebooks/cpr_study.ipynb and name it with -p study and -p answers"
-    _, ratios = ask(cfg.asked, material.stores, material.systems, on_log=progress.line)
+    asked = cfg.asked, material.stores, material.systems
+    _, ratios = correspondence.ask(*asked, on_log=progress.line)
 if reason:
     paper_figures.missing("Fig. 5, people's answers", reason)
 if ratios:
-    material.publish("fig5", drawing.preferences(ratios), rows=ratios, origin=origin)
+    publish("fig5", drawing.preferences(ratios), rows=ratios, origin=origin)
 else:
     paper_figures.missing("Fig. 5", "nothing to ask; give a study with -p study")
 
@@ -332,7 +396,7 @@ if grids:
     figure = drawing.conversions(
         grids, title="Latent-guided conversion", note=material.note, across=True
     )
-    material.publish("fig6", figure, grids=list(grids.values()))
+    publish("fig6", figure, grids=list(grids.values()))
 
 # %% [markdown]
 # ## Fig. 7: avatars
@@ -355,7 +419,7 @@ if material.has("Fig. 7", "voice", "avatar"):
     corpora = ", ".join(store.corpus for store in material.avatars)
     note = f"avatars: drawn faces of {corpora}; {material.note}"
     figure = drawing.conversions(grids, title="Applications", note=note, across=True)
-    material.publish("fig7", figure, grids=list(grids.values()))
+    publish("fig7", figure, grids=list(grids.values()))
 
 # %% [markdown]
 # ## Fig. 8: more audio-guided faces
@@ -366,7 +430,7 @@ if material.has("Fig. 8", "face", "voice"):
     voices = material.draw("voice", count=6, seed=16, avoid=faces)
     grid = convert_grid(material.converter, Task.A2I, faces, voices, note=material.note)
     figure = drawing.conversions(grid, title="More audio-guided faces")
-    material.publish("fig8", figure, grids=[grid])
+    publish("fig8", figure, grids=[grid])
 
 # %% [markdown]
 # ## Fig. 9: more image-guided voices
@@ -377,7 +441,7 @@ if material.has("Fig. 9", "face", "voice"):
     faces = material.draw("face", count=4, seed=19, avoid=voices)
     grid = convert_grid(material.converter, Task.I2A, voices, faces, note=material.note)
     figure = drawing.conversions(grid, title="More image-guided voices")
-    material.publish("fig9", figure, grids=[grid])
+    publish("fig9", figure, grids=[grid])
 
 # %% [markdown]
 # ## Fig. 10: the style space
@@ -477,4 +541,4 @@ if space is not None:
     figure.suptitle("Style vectors of faces and voices (t-SNE)", fontsize=11, x=0.01, ha="left")
     points = places.rename(columns={"kind": "task"}).assign(metric="place", system=system)
     rows = [*measures, *points.to_dict("records")]
-    material.publish("fig10", drawing.Drawing(figure), rows=rows)
+    publish("fig10", drawing.Drawing(figure), rows=rows)

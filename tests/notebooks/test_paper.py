@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -14,9 +15,10 @@ pytest.importorskip("papermill")
 pytest.importorskip("sklearn")
 
 import papermill
+from PIL import Image
 
 from tests.notebooks.runner import execute
-from tests.unit.store_factory import make_store
+from tests.unit.store_factory import make_store, provenance_of
 from tests.unit.test_study import write_answers
 from tests.unit.training_factory import few_steps, small_run
 from xfavot import training
@@ -139,6 +141,22 @@ def test_every_figure_is_made_or_named_as_missing(root: Path, text: str) -> None
         notebook = "cpr_study" if path.name == "fig5" else "figures"
         assert (record["tier"], record["notebook"]) == ("smoke", notebook)
         assert str(root) not in json.dumps(record)
+
+
+def test_a_figure_keeps_its_data_and_voices(root: Path, text: str) -> None:
+    folder = root / "out" / "figures" / "fig1"
+    with Image.open(folder / "fig1.png") as picture:
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 20, "an empty picture"
+    assert (folder / "fig1.pdf").read_bytes().startswith(b"%PDF")
+    rows = pd.read_csv(folder / "fig1.csv")
+    assert rows["task"].tolist() == ["a2i"] * 4 + ["i2a"] * 4
+    assert (rows["change_levels"].notna() == (rows["task"] == "a2i")).all()
+    assert (rows["f0_hz"].notna() == (rows["task"] == "i2a")).all()
+    voices = list((root / "out" / "voices" / "fig1").glob("*.wav"))
+    assert len(voices) == 2 + 2 + 4  # references of one task, sources and outputs of the other
+    made = [path for path in voices if "converted" in path.name]
+    assert len(made) == 4
+    assert all(provenance_of(path)["synthetic"] == "yes" for path in made)
 
 
 def test_answers_of_people_become_a_table(root: Path, given: dict[str, Any], text: str) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +12,18 @@ import pytest
 pytest.importorskip("matplotlib")
 pytest.importorskip("ipywidgets")
 
-from PIL import Image
 
 from tests.conftest import REPOSITORY
-from tests.unit.store_factory import make_store, provenance_of
+from tests.unit.store_factory import make_store
 from tests.unit.test_convert import loaded
 from tests.unit.training_factory import shared_store
-from xfavot import report
 from xfavot.audio.vocoder import GriffinLim
 from xfavot.config import RunConfig
-from xfavot.convert import Converter, Task, convert_grid
+from xfavot.convert import Converter
 from xfavot.data.store import Store
 from xfavot.errors import ConfigError
 from xfavot.evaluation import matching
 from xfavot.parameters import Figures
-from xfavot.viz.drawing import conversions
 from xfavot.viz.paper_figures import Material, excused
 
 Capture = pytest.CaptureFixture[str]
@@ -50,43 +44,21 @@ store = shared_store(corpus="mini", genders="ffmm", clips=2, splits=("train", "v
 
 def material(converter: Converter, stores: tuple[Store, ...], out: Path) -> Material:
     cfg = Figures.resolve(dataset="mini", device="cpu", out=str(out), triplets=2)
-    known: dict[str, Any] = {"cfg": cfg, "began": report.begin(), "systems": {"toy": converter}}
+    known: dict[str, Any] = {"cfg": cfg, "systems": {"toy": converter}}
     return Material(stores=stores, avatars=stores, split="val", **known)
 
 
-def drawn(folder: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    """The data and the record of a figure, whose picture has to be one."""
-    name = folder.name
-    with Image.open(folder / f"{name}.png") as picture:
-        assert len(np.unique(np.asarray(picture.convert("L")))) > 20, "an empty picture"
-    assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
-    rows = list(csv.DictReader(io.StringIO((folder / f"{name}.csv").read_text("utf-8"))))
-    return rows, json.loads((folder / f"{name}.json").read_text("utf-8"))
-
-
-def test_a_figure(converter: Converter, store: Store, tmp_path: Path, capsys: Capture) -> None:
+def test_samples_are_of_different_people(
+    converter: Converter, store: Store, tmp_path: Path
+) -> None:
     at = material(converter, (store,), tmp_path)
     assert at.has("Fig. 1", "face", "voice", "avatar")
     voices = at.draw("voice", count=2, seed=0)
     faces = at.draw("face", count=2, seed=1, avoid=voices)
     assert not {e.speaker for e in voices} & {e.speaker for e in faces}
     assert {e.gender for e in voices} == {"f", "m"}
-    one = convert_grid(converter, Task.A2I, faces, voices)
-    other = convert_grid(converter, Task.I2A, voices, faces)
-    sheet = conversions({"(a)": one, "(b)": other}, note=at.note)
-    at.publish("fig1", sheet, grids=[one, other])
-    rows, record = drawn(tmp_path / "figures" / "fig1")
-    assert [row["task"] for row in rows] == ["a2i"] * 4 + ["i2a"] * 4
-    assert all((row["change_levels"] != "") == (row["task"] == "a2i") for row in rows)
-    assert (record["tier"], record["notebook"], record["dataset"]) == ("smoke", "figures", "mini")
-    assert str(tmp_path) not in json.dumps(record)
-    assert len(list((tmp_path / "voices" / "fig1").glob("*.wav"))) == 2 + 2 + 4  # of references too
-    made = list((tmp_path / "voices" / "fig1").glob("*converted*.wav"))
-    assert len(made) == 4
-    assert all(provenance_of(path)["synthetic"] == "yes" for path in made)
-    shown = capsys.readouterr().out
-    assert f"figure {tmp_path / 'figures' / 'fig1' / 'fig1.png'}" in shown
-    assert "5 players" in shown
+    assert {len(e.waveform) <= 2.4 * 24_000 for e in voices if e.waveform is not None} == {True}
+    assert "toy at step" in at.note
 
 
 def test_missing(converter: Converter, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

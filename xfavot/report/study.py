@@ -343,10 +343,12 @@ def read_answers(key: Key, folder: str | os.PathLike[str]) -> list[Row]:
         try:
             sheet, answers = _sheet(key, file)
             if sheet in read:
-                raise DataError(f"sheet {sheet} is in {read[sheet]}, too; keep one of them")
+                raise ValueError(f"sheet {sheet} is in {read[sheet]}, too; keep one of them")
             read[sheet], rows = file.name, rows + answers
-        except DataError as error:
+        except (OSError, ValueError) as error:
             wrong.append(f"{file.name}: {error}")
+        except (KeyError, TypeError) as error:
+            wrong.append(f"{file.name}: it is damaged or no file of answers ({error!r})")
     if wrong or not files:
         raise DataError(
             f"answers {folder}: {len(wrong)} of {len(files)} files cannot be used; expected one "
@@ -378,34 +380,33 @@ def result_rows(key: Key, answers: Sequence[Row]) -> list[Row]:
 
 
 def _sheet(key: Key, file: Path) -> tuple[str, list[Row]]:
-    """The number of a page and its answers, unchanged and fitting the page."""
+    """The number of a page and its answers.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError: they are not as the page saved them.
+    """
     rows = []
-    try:
-        if (size := file.stat().st_size) > LARGEST_BYTES:
-            raise ValueError(f"it has {size} bytes; expected at most {LARGEST_BYTES}")
-        content = json.loads(file.read_text(encoding="utf-8"))
-        name, sheet, answers = (content[part] for part in ("study", "sheet", "answers"))
-        if (content["format"], content["version"]) != (FORMAT, VERSION) or not answers:
-            raise ValueError("it holds no answers of a study page")
-        if name != key["study"] or sheet not in key["sheets"]:
-            raise ValueError(f"it belongs to study {name!r}, sheet {sheet!r}")
-        if checksum(name, sheet, answers) != content["check"]:
-            raise ValueError("it was changed after the page saved it (the checksum differs)")
-        shown = key["sheets"][sheet][: len(answers)]
-        for (item, token_a), one in zip(shown, answers, strict=True):
-            asked, choice = key["questions"][item], one["choice"]
-            side = "A" if choice == token_a else "B"
-            fits = (one["item"], one["side"]) == (item, side) and choice in asked["tokens"]
-            if not fits or min(one[number] for number in NUMBERS) < 0:
-                raise ValueError(f"its answer to question {item!r} does not fit the page")
-            place = asked["tokens"].index(choice)
-            named = {part: asked[part] for part in ("system", "task", "sexes")}
-            chosen = {"right": place == asked["match"], "first": place == 0}
-            rows.append({**one, **named, **chosen, "evaluator": sheet, "triplet": item})
-    except (OSError, ValueError) as error:
-        raise DataError(str(error)) from error
-    except (KeyError, TypeError) as error:
-        raise DataError(f"it is damaged or no file of answers ({error!r})") from error
+    if (size := file.stat().st_size) > LARGEST_BYTES:
+        raise ValueError(f"it has {size} bytes; expected at most {LARGEST_BYTES}")
+    content = json.loads(file.read_text(encoding="utf-8"))
+    name, sheet, answers = (content[part] for part in ("study", "sheet", "answers"))
+    if (content["format"], content["version"]) != (FORMAT, VERSION) or not answers:
+        raise ValueError("it holds no answers of a study page")
+    if name != key["study"] or sheet not in key["sheets"]:
+        raise ValueError(f"it belongs to study {name!r}, sheet {sheet!r}")
+    if checksum(name, sheet, answers) != content["check"]:
+        raise ValueError("it was changed after the page saved it (the checksum differs)")
+    shown = key["sheets"][sheet][: len(answers)]
+    for (item, token_a), one in zip(shown, answers, strict=True):
+        asked, choice = key["questions"][item], one["choice"]
+        side = "A" if choice == token_a else "B"
+        fits = (one["item"], one["side"]) == (item, side) and choice in asked["tokens"]
+        if not fits or min(one[number] for number in NUMBERS) < 0:
+            raise ValueError(f"its answer to question {item!r} does not fit the page")
+        place = asked["tokens"].index(choice)
+        named = {part: asked[part] for part in ("system", "task", "sexes")}
+        chosen = {"right": place == asked["match"], "first": place == 0}
+        rows.append({**one, **named, **chosen, "evaluator": sheet, "triplet": item})
     return sheet, rows
 
 
