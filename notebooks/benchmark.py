@@ -45,12 +45,15 @@ from IPython import display
 from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 
-from xfavot import report
+from xfavot import presets, report
 from xfavot.audio.mel import MEL, Standardiser
+from xfavot.audio.parallel_wavegan import untrained
+from xfavot.audio.vocoder import DEFAULT, vocoder
 from xfavot.config import resolve
-from xfavot.data.batches import Batch, Samples
+from xfavot.data.batches import Batch, Batches, Samples
 from xfavot.data.prepare import open_or_make_mini
 from xfavot.evaluation import speed
+from xfavot.evaluation.manifest import attempt
 from xfavot.models import device_of
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
@@ -103,8 +106,33 @@ def timings(metric, taken, base=None):
     return rows
 
 
-taken = speed.loader(stores, cfg.run, rounds=cfg.rounds)
-base = next(what for what in taken if what[0] == speed.FLOATS)  # what reading the files gives
+# %%
+def drawing_of(batches, device=""):
+    """A call that draws the next batches of the store and, if asked, brings them to a device."""
+    numbers = iter(range(2**31))
+
+    def draw():
+        for _ in range(speed.BATCHES_A_ROUND):
+            batch = batches.batch(next(numbers))
+            if device:
+                batch.to(device)
+
+    return draw
+
+
+shape = f"{cfg.run.model.image_size} px, {cfg.run.model.mel_frames} frames"
+plain, augmented = Batches(cfg.run, stores), Batches(cfg.run, stores)
+plain.augment, augmented.augment = False, True
+ours = {"prepared store": "", "prepared store, float32 on the CPU": "cpu"}
+with speed.files(plain) as decoded:
+    calls = {(name, shape): drawing_of(plain, place) for name, place in ours.items()}
+    calls |= {(name, shape): call for name, call in decoded.items()}
+    task = f"{shape}, augmented"
+    calls |= {(name, task): drawing_of(augmented, place) for name, place in ours.items()}
+    taken = speed.take_turns(calls, rounds=cfg.rounds)
+for what in [what for what in taken if what[0] in ours]:  # a round is several short batches
+    taken[what] = [seconds / speed.BATCHES_A_ROUND for seconds in taken[what]]
+base = list(ours)[1], shape  # what reading the files gives
 loading = timings("cpu_ms", taken, base)
 
 # %%
@@ -183,7 +211,15 @@ steps = timings("wall_ms", taken)
 generator = torch.Generator().manual_seed(seed)
 frames = round(speed.SECONDS * MEL.sample_rate / MEL.hop) + 1
 mel = 0.5 * torch.randn(MEL.n_mels, frames, generator=generator) - 2  # log10, as loud as speech
-made = speed.vocoders(progress.line)
+usual = {DEFAULT: "comes with the package", "griffin_lim": "no weights"}
+made = {(name, about): vocoder(name) for name, about in usual.items()}
+for name in presets.names("vocoders"):
+    size = presets.load("vocoders", name)
+    network = attempt(untrained, size["generator_type"], size["generator_params"])
+    if isinstance(network, Exception):
+        progress.line(f"{name} is not timed: {network}")
+    else:
+        made[name, "published size, random weights"] = network
 calls = {what: lambda decode=decode: decode(mel) for what, decode in made.items()}
 taken = speed.take_turns(calls, rounds=cfg.rounds)
 shares = {what: [t / speed.SECONDS for t in times] for what, times in taken.items()}

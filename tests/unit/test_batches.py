@@ -26,9 +26,10 @@ from tests.unit.store_factory import make_batches as batches
 from tests.unit.vocoder_factory import GENERATORS, vocoder_package
 from xfavot import config, presets
 from xfavot.audio.mel import MEL, Standardiser, log_mel
+from xfavot.audio.parallel_wavegan import untrained
 from xfavot.audio.vocoder import Vocoder
 from xfavot.data import store
-from xfavot.data.batches import Batch, Change, draw_changes, planes, reflected
+from xfavot.data.batches import Batch, Batches, Change, draw_changes, planes, reflected
 from xfavot.data.store import Store, mel_statistics, open_stores
 from xfavot.errors import ConfigError, DataError
 from xfavot.evaluation import speed
@@ -531,21 +532,23 @@ def test_calls_take_turns_on_one_thread(monkeypatch: Patch) -> None:
 
 
 @pytest.mark.parametrize("kind", ["av", "image", "audio"])
-def test_the_loader_is_timed(kind: str, tmp_path: Path, monkeypatch: Patch) -> None:
+def test_clips_of_a_batch_are_decoded_from_files(
+    kind: str, tmp_path: Path, monkeypatch: Patch
+) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     monkeypatch.setattr(speed, "JPEG_PIXELS", (64, 32))
-    monkeypatch.setattr(speed, "BATCHES_A_ROUND", 2)
     store = make_store(tmp_path, kind=kind, image_size=32, clips=1, seconds=0.5, splits=("train",))
     cfg = config.resolve(dataset="grid", preset="smoke", batch_size=2, seed=3)
-    found = speed.loader([store], cfg, rounds=2)
-    plain, changed = "32 px, 80 frames", "32 px, 80 frames, augmented"
-    both = " and WAV" if kind == "av" else ""
-    files = ["WAV"] if kind == "audio" else [f"JPEG {size} px{both}" for size in (64, 32)]
-    ours = [speed.STORE, speed.FLOATS]
-    assert list(found) == [(way, plain) for way in (*ours, *files)] + [(o, changed) for o in ours]
-    assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in found.values())
+    with speed.files(Batches(cfg, [store])) as calls:
+        both = " and WAV" if kind == "av" else ""
+        jpegs = [f"JPEG {size} px{both}" for size in (64, 32)]
+        assert list(calls) == (["WAV"] if kind == "audio" else jpegs)
+        made = list(calls.values())[-1]()
+    faces, voices = made if kind == "av" else (made, made)
+    assert kind == "audio" or faces.shape == (6, 3, 32, 32)
+    assert kind == "image" or voices.shape == (6, 1, 80, 80)
     assert not list(temporary.iterdir())
 
 
@@ -581,12 +584,11 @@ def test_sizes_are_the_published_ones() -> None:
 def test_untrained_networks_sound_without_touching_the_callers_randomness() -> None:
     vocoder_package()
     before = torch.get_rng_state()
-    found = speed.vocoders(lambda text: pytest.fail(text))
+    sizes = {name: presets.load("vocoders", name) for name in presets.names("vocoders")}
+    found = {n: untrained(s["generator_type"], s["generator_params"]) for n, s in sizes.items()}
     assert torch.equal(torch.get_rng_state(), before)
-    names = ["source_filter", "griffin_lim", *presets.names("vocoders")]
-    assert [name for name, _ in found] == names
     assert all(isinstance(made, Vocoder) for made in found.values())
-    quick = found["multi_band_melgan.v2", speed.RANDOM]
+    quick = found["multi_band_melgan.v2"]
     assert "random weights" in quick.name
     wave = quick(torch.full((80, 5), -2.0), length=1234)
     assert wave.shape == (1234,)

@@ -323,7 +323,7 @@ def small_distances(monkeypatch: Patch) -> LPIPS:
     layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
     distance = LPIPS("lpips_test", layers, [torch.ones(1, 4, 1, 1)], definition="d")
     mean = Extractor("fid_test", "means", lambda x: x.mean((2, 3)), to_floats, num_features=3)
-    made = {"fid": ([mean], {"fid_x": "why"}), "lpips": ([distance], {})}
+    made = {"fid": {"fid_test": mean, "fid_x": DataError("why")}, "lpips": {"lpips_test": distance}}
     monkeypatch.setattr(images, "networks", lambda family, **_: made[family])
     return distance
 

@@ -342,10 +342,10 @@ def _convert(converter: Converter, source: Part, reference: Part, task: str) -> 
     face, voice = (source, reference) if task == "a2i" else (reference, source)
     seen, heard, gender = sample_of(face, "face"), sample_of(voice, "voice"), reference.item.gender
     if task == "a2i":
-        how: Any = {"aligned": True, "voice_reference": heard}
-        return converter.convert_face(seen, gender=gender, **how).image
-    how = {"face_reference": seen, "reference_aligned": True, "gender": gender}
-    return converter.convert_voice(heard, **how).waveform.clip(-1.0, 1.0)  # as from a file
+        guided: dict[str, Any] = {"voice_reference": heard, "gender": gender}
+        return converter.convert_face(seen, aligned=True, **guided).image
+    guided = {"face_reference": seen, "reference_aligned": True, "gender": gender}
+    return converter.convert_voice(heard, **guided).waveform.clip(-1.0, 1.0)  # as from a file
 
 
 def _draw(parts: Sequence[Part], rng: np.random.Generator) -> Part:

@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from xfavot.errors import DataError, ShapeError
 from xfavot.evaluation import external
-from xfavot.evaluation.manifest import Faces, attempt, reason_of
+from xfavot.evaluation.manifest import Faces, attempt
 from xfavot.evaluation.rows import DEFINITIONS, Array, Row, ratio, with_means
 from xfavot.image import io
 from xfavot.image.align import detect
@@ -350,9 +350,7 @@ def lpips(faces: Faces, distances: Sequence[LPIPS], *, seed: int) -> list[Row]:
     return with_means(rows)
 
 
-def networks(
-    family: str, *, image_size: int, device: Device = "cpu"
-) -> tuple[list[Any], dict[str, str]]:
+def networks(family: str, *, image_size: int, device: Device = "cpu") -> dict[str, Any]:
     """Load the networks of FID or of LPIPS whose weights are here; nothing is fetched.
 
     Args:
@@ -361,12 +359,10 @@ def networks(
         device: of the networks.
 
     Returns:
-        The networks, and by metric why one is missing and how to get it.
+        By metric its network, or the error that says why it is missing and how to get it.
     """
     load = trained_extractor if family == "fid" else trained_lpips
-    tried = {metric: attempt(load, metric, image_size, device) for metric in DEFINITIONS[family]}
-    missing = {metric: reason_of(x) for metric, x in tried.items() if isinstance(x, Exception)}
-    return [one for metric, one in tried.items() if metric not in missing], missing
+    return {metric: attempt(load, metric, image_size, device) for metric in DEFINITIONS[family]}
 
 
 def of_classifier(family: str, classifier: Any, label: str, *, device: Device) -> Any:

@@ -139,19 +139,15 @@ class Evaluation:
             if held["basis"] == known:
                 return list(held["rows"])
         group.skipped = Counter(group.absent)
-        try:
-            if isinstance(group, Faces) and not group.directions:
-                raise DataError("; ".join(group.absent))
-            _ = group.outputs
-        except Exception as error:
-            return [group.missing(EVERYTHING, error, 0)]
+        if isinstance(group, Faces) and not group.directions:
+            return [group.missing(EVERYTHING, "; ".join(group.absent), 0)]
+        if isinstance(outputs := attempt(lambda: group.outputs), Exception):
+            return [group.missing(EVERYTHING, outputs, 0)]
         names: Iterable[str] = NAMES.get(family, (family,))
-        try:
-            if isinstance(score, Exception):
-                raise score
-            rows = score(group)
-        except Exception as error:
-            return [group.missing(name, error) for name in names]
+        made = score if isinstance(score, Exception) else attempt(score, group)
+        if isinstance(made, Exception):
+            return [group.missing(name, made) for name in names]
+        rows: list[Row] = made
         names = dict.fromkeys(row["metric"] for row in rows if "value" in row) or names
         for reason, count in group.skipped.items():
             rows += [group.missing(metric, reason, count) for metric in names if count]
@@ -183,15 +179,14 @@ class Evaluation:
         maker = None if self.cfg.manifest else self.styles
         device = maker.device if maker else "cpu"
         size = maker.image_size if maker else IMAGE_SIZE
-        networks, absent = images.networks(family, image_size=size, device=device)
-        if self.classifiers is not None:
+        tried = images.networks(family, image_size=size, device=device)
+        if (given := self.classifiers) is not None:
             name = f"judge of the faces of {self.cfg.dataset}"
-            found = attempt(self.classifiers)
-            if isinstance(found, Exception):
-                kind = "frechet" if family == "fid" else "diversity"
-                absent[f"{kind}, {name}"] = reason_of(found)
-            else:
-                networks.append(images.of_classifier(family, found[0].face, name, device=device))
+            tried[f"{'frechet' if family == 'fid' else 'diversity'}, {name}"] = attempt(
+                lambda: images.of_classifier(family, given()[0].face, name, device=device)
+            )
+        absent = {metric: reason_of(x) for metric, x in tried.items() if isinstance(x, Exception)}
+        networks = [network for metric, network in tried.items() if metric not in absent]
 
         def score(group: Faces) -> list[Row]:
             rows: list[Row] = getattr(images, family)(group, networks, seed=self.cfg.seed)

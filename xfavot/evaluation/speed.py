@@ -7,11 +7,10 @@ highest round. CPU time (user and system, one thread) is the figure to trust on 
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,24 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xfavot import presets
 from xfavot.audio.io import save_waveform
 from xfavot.audio.mel import MEL, Standardiser, mel_filterbank, stft
-from xfavot.audio.parallel_wavegan import untrained
-from xfavot.audio.vocoder import DEFAULT, Vocoder, vocoder
-from xfavot.config import RunConfig
 from xfavot.data.batches import Batches, reflected
-from xfavot.data.store import Item, Store
-from xfavot.errors import WeightsError, import_optional
+from xfavot.data.store import Item
+from xfavot.errors import import_optional
 from xfavot.image.io import to_float
 
 JPEG_PIXELS = (1024, 256, 128)
 JPEG_QUALITY = 95
 BATCHES_A_ROUND = 10  # of the store, whose batches are short
-STORE, FLOATS = "prepared store", "prepared store, float32 on the CPU"
 STEP_PRESETS = ("smoke", "mini")  # those that any machine can run
 SECONDS = 2.0  # of sound that a vocoder makes
-RANDOM = "published size, random weights"
 
 What = tuple[str, str]  # system and task
 Call = Callable[[], object]
@@ -70,69 +63,46 @@ def take_turns(
     return seconds
 
 
-def loader(stores: Sequence[Store], cfg: RunConfig, *, rounds: int = 5) -> dict[What, list[float]]:
-    """Time batches of the prepared store beside the same samples decoded from files.
+@contextmanager
+def files(batches: Batches) -> Iterator[dict[str, Call]]:
+    """Write the clips of the first batch to files, to be decoded as the ancestors do.
 
-    Store and files are read before they are timed, so all of it comes from the system's page cache.
-    The files lie in a temporary folder, which is removed.
+    The files lie in a temporary folder, which is removed at the end; since they have just been
+    written, they come from the system's page cache.
 
     Args:
-        stores: with faces, voices or both.
-        cfg: sizes and seed; a batch holds three times ``train.batch_size`` faces and as many
-            voices.
-        rounds: how often everything is timed.
+        batches: of faces, voices or both.
 
-    Returns:
-        Seconds of CPU time a batch, one a round, of the store also with augmented faces. The
-        store's batches come as they travel to a device, faces as bytes, and once more turned into
-        float32 here, which is what reading the files gives.
+    Yields:
+        Calls that decode them, by name: JPEG of several sizes, WAV, or both kinds together.
     """
-    shape = f"{cfg.model.image_size} px, {cfg.model.mel_frames} frames"
-    calls: dict[What, Call] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for task, augment in ((shape, False), (f"{shape}, augmented", True)):
-            data = dataclasses.replace(cfg.data, augment=augment)
-            batches = Batches(dataclasses.replace(cfg, data=data), stores)
-            calls[STORE, task] = partial(_draw, batches, itertools.count())
-            calls[FLOATS, task] = partial(_draw, batches, itertools.count(), "cpu")
-            if not augment:
-                calls |= {(name, task): call for name, call in _files(batches, Path(folder))}
-        taken = take_turns(calls, rounds=rounds)
-    counts = {what: BATCHES_A_ROUND if "store" in what[0] else 1 for what in taken}
-    return {what: [s / counts[what] for s in seconds] for what, seconds in taken.items()}
-
-
-def _draw(batches: Batches, steps: Iterator[int], device: str = "") -> None:
-    """Draw the next batches, and bring them to a device if there is one."""
-    for step in itertools.islice(steps, BATCHES_A_ROUND):
-        batch = batches.batch(step)
-        if device:
-            batch.to(device)
-
-
-def _files(batches: Batches, folder: Path) -> Iterator[tuple[str, Call]]:
-    """Yield calls that decode the clips of the first batch from files, as the ancestors do."""
     Image = import_optional("PIL.Image", extra="data", purpose="comparing with files")
     stores = {store.corpus: store for store in batches.stores}
     clips: dict[str, list[Item]] = {"image": [], "audio": []}
     for name, samples in batches.batch(0).roles().items():
         clips[name.rpartition("_")[2]] += [batches.items[n] for n in samples.row.tolist()]
     faces, voices = clips.values()
-    wavs = [folder / f"{number}.wav" for number in range(len(voices))]
-    for item, wav in zip(voices, wavs, strict=True):
-        save_waveform(wav, stores[item.corpus].waveform(item))
-    shape: dict[str, Any] = {"frames": batches.mel_frames, "standardiser": batches.standardiser}
-    hear = partial(load_voices, wavs, **shape, rng=np.random.default_rng(batches.seed))
-    if not faces:
-        yield "WAV", hear
-    for pixels in JPEG_PIXELS if faces else ():
-        jpegs = [folder / f"{number}_{pixels}.jpg" for number in range(len(faces))]
-        for item, jpeg in zip(faces, jpegs, strict=True):
-            image = Image.fromarray(stores[item.corpus].face(item))
-            image.resize((pixels, pixels)).save(jpeg, quality=JPEG_QUALITY)  # bicubic
-        look = partial(load_faces, jpegs, size=batches.image_size)
-        both = partial(lambda look: (look(), hear()), look)
-        yield (f"JPEG {pixels} px and WAV", both) if voices else (f"JPEG {pixels} px", look)
+    rng, looks = np.random.default_rng(batches.seed), dict[str, Call]()
+    with tempfile.TemporaryDirectory() as folder:
+        wavs = [Path(folder, f"{number}.wav") for number in range(len(voices))]
+        for item, wav in zip(voices, wavs, strict=True):
+            save_waveform(wav, stores[item.corpus].waveform(item))
+        for pixels in JPEG_PIXELS if faces else ():
+            jpegs = [Path(folder, f"{number}_{pixels}.jpg") for number in range(len(faces))]
+            for item, jpeg in zip(faces, jpegs, strict=True):
+                image = Image.fromarray(stores[item.corpus].face(item))
+                image.resize((pixels, pixels)).save(jpeg, quality=JPEG_QUALITY)  # bicubic
+            looks[f"JPEG {pixels} px"] = partial(load_faces, jpegs, size=batches.image_size)
+        shape: dict[str, Any] = {"frames": batches.mel_frames, "rng": rng}
+        hear = partial(load_voices, wavs, standardiser=batches.standardiser, **shape)
+        if wavs and looks:
+            yield {f"{one} and WAV": partial(_both, look, hear) for one, look in looks.items()}
+        else:
+            yield looks or {"WAV": hear}
+
+
+def _both(look: Call, hear: Call) -> tuple[object, object]:
+    return look(), hear()
 
 
 def load_faces(files: Sequence[Path], *, size: int) -> Tensor:
@@ -177,16 +147,3 @@ def load_voices(
         first = int(rng.integers(mel.shape[1] - frames + 1))
         x.append(standardiser.standardise(mel[:, first : first + frames]))
     return torch.stack(x).unsqueeze(1)
-
-
-def vocoders(on_log: Callable[[str], None]) -> dict[What, Vocoder]:
-    """Make everything that can be timed here, by system and task."""
-    usual = {DEFAULT: "comes with the package", "griffin_lim": "no weights"}
-    made: dict[What, Vocoder] = {(name, said): vocoder(name) for name, said in usual.items()}
-    for name in presets.names("vocoders"):
-        size = presets.load("vocoders", name)
-        try:
-            made[name, RANDOM] = untrained(size["generator_type"], size["generator_params"])
-        except WeightsError as error:
-            on_log(f"{name} is not timed: {error}")
-    return made

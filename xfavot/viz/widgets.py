@@ -52,15 +52,17 @@ class Html:
 
 
 class Live:
-    """One output of a cell that is drawn anew in place: curves, and the newest samples below.
+    """Outputs of a cell that are drawn anew in place: curves, and the newest samples below.
 
     Under papermill the notebook keeps the last state.
     """
 
     def __init__(self, *, seconds: float = 30.0) -> None:
         """Show nothing yet; curves are drawn again after `seconds` at the earliest."""
-        self.seconds, self.drawn, self.parts = seconds, -math.inf, {"curves": "", "images": ""}
-        self.handle = ipython.display(Html("", log="curves and samples"), display_id=True)
+        self.seconds, self.drawn = seconds, -math.inf
+        self.lines, self.pictures = (
+            ipython.display(Html("", log=what), display_id=True) for what in ("curves", "samples")
+        )
 
     def curves(self, metrics: Callable[[], Any], *, path: str | PathLike[str] = "") -> None:
         """Draw the terms of a run so far, if the last drawing is old enough.
@@ -71,17 +73,13 @@ class Live:
         """
         if path or time.monotonic() - self.drawn >= self.seconds:
             drawing = curves(metrics())
-            self._show("curves", (drawing.save(path) if path else drawing).html())
+            self.lines.update(drawing.save(path) if path else drawing)
             self.drawn = time.monotonic()
 
     def images(self, paths: Sequence[Path]) -> None:
         """Show the PNG files among some."""
-        pictures = [path.read_bytes() for path in paths if path.suffix == ".png"]
-        self._show("images", "".join(f"<p>{png_tag(content)}</p>" for content in pictures))
-
-    def _show(self, part: str, html: str) -> None:
-        self.parts[part] = html
-        self.handle.update(Html("".join(self.parts.values()), log="curves and samples"))
+        tags = [png_tag(path.read_bytes()) for path in paths if path.suffix == ".png"]
+        self.pictures.update(Html("".join(f"<p>{tag}</p>" for tag in tags), log="samples"))
 
 
 def show(*things: Any) -> None:
