@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,13 +16,14 @@ from tests.faults.loopback import Loopback
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 Patch = pytest.MonkeyPatch
-REPOSITORY = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]
+FULL_DISK = OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.fixture(scope="session")
 def real_corpus() -> Path:
     """The folder of real samples beside the checkout; tests skip where it is absent."""
-    folder = REPOSITORY.parent / "shared" / "corpus"
+    folder = ROOT.parent / "shared" / "corpus"
     if not folder.is_dir():
         pytest.skip("no folder of real samples beside the checkout")
     return folder

@@ -43,13 +43,11 @@ class TrainingError(XFaVoTError):
     """Training cannot go on (a term is not finite, the disk is full)."""
 
 
+Faults = type[Exception] | tuple[type[Exception], ...]
+
+
 @contextmanager
-def refusing(
-    faults: type[Exception] | tuple[type[Exception], ...],
-    error: type[XFaVoTError],
-    what: str,
-    advice: str,
-) -> Iterator[None]:
+def refusing(faults: Faults, error: type[XFaVoTError], what: str, advice: str) -> Iterator[None]:
     """Raise what goes wrong inside a block as an error that people can act upon.
 
     Args:

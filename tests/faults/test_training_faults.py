@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -19,7 +17,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from tests.conftest import Patch, refuses
+from tests.conftest import FULL_DISK, ROOT, Patch, refuses
 from tests.unit.training_factory import small_run
 from xfavot import training
 from xfavot.errors import CheckpointError, ConfigError, DataError, TrainingError
@@ -71,7 +69,7 @@ def finished(made: Run, tmp_path: Path) -> Run:
 
 def test_a_killed_and_resumed_run_writes_the_same_metrics(made: Run, tmp_path: Path) -> None:
     command = [sys.executable, "-c", KILLED_AT_STEP_3, str(tmp_path)]
-    process = subprocess.run(command, cwd=Path(__file__).resolve().parents[2], timeout=200)
+    process = subprocess.run(command, cwd=ROOT, timeout=200)
     assert process.returncode == -signal.SIGKILL
     metrics = tmp_path / "runs" / made.path.name / "metrics.jsonl"
     whole = (made.path / "metrics.jsonl").read_bytes()
@@ -162,8 +160,7 @@ def test_checkpoints_of_something_else_are_refused(finished: Run, tmp_path: Path
 
 
 def test_a_full_disk_leaves_the_older_checkpoint(finished: Run, monkeypatch: Patch) -> None:
-    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    monkeypatch.setattr(checkpoint.torch, "save", Mock(side_effect=full))
+    monkeypatch.setattr(checkpoint.torch, "save", Mock(side_effect=FULL_DISK))
     before = checkpoint.checkpoints_of(finished.path)
     refuses(CheckpointError, "No space left", resume, small_run(finished.path.parents[1], steps=8))
     assert checkpoint.checkpoints_of(finished.path) == before

@@ -20,9 +20,8 @@ from nbformat.v4 import new_output
 from papermill.engines import Engine, papermill_engines
 from traitlets.config import Config
 
+from tests.conftest import ROOT
 from xfavot.viz import drawing
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class InProcess(Engine):

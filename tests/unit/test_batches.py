@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import itertools
 import json
@@ -20,7 +19,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tests.conftest import Patch, refuses
+from tests.conftest import FULL_DISK, Patch, refuses
 from tests.unit.store_factory import arrays_of, colour, face, make_store, role, write_store
 from tests.unit.store_factory import make_batches as batches
 from tests.unit.vocoder_factory import GENERATORS, vocoder_package
@@ -93,7 +92,7 @@ def test_genders_are_balanced_and_shared_by_the_references(mixture: list[Store])
 
 
 def test_pairs_are_one_speaker_and_speakers_are_distinct(mixture: list[Store]) -> None:
-    source, pairs = batches(mixture), 0
+    source = batches(mixture)
     for step in range(40):
         batch = source.batch(step)
         faces, voices = role(batch, "ref_image").row, role(batch, "ref_audio").row
@@ -106,8 +105,6 @@ def test_pairs_are_one_speaker_and_speakers_are_distinct(mixture: list[Store]) -
                 assert one.speaker == other.speaker
                 speakers.append(one.speaker)
         assert len(set(speakers)) == len(speakers)
-        pairs += len(speakers)
-    assert 120 < pairs < 200  # of 320 rows; half of them are expected, 4.5 deviations either side
 
 
 def test_who_is_paired_where_corpora_lack_a_side(mixture: list[Store]) -> None:
@@ -510,8 +507,7 @@ def test_arrays_and_values_that_do_not_fit(tmp_path: Path) -> None:
 def test_a_store_is_whole_or_absent(tmp_path: Path, monkeypatch: Patch) -> None:
     (tmp_path / ".toy.new").mkdir()  # a killed process left it
     with monkeypatch.context() as patch:
-        full = OSError(errno.ENOSPC, "No space left on device")
-        patch.setattr(os, "fsync", Mock(side_effect=full))
+        patch.setattr(os, "fsync", Mock(side_effect=FULL_DISK))
         refuses(OSError, "No space left", make_store, tmp_path, genders="fm", clips=1)
     assert not list(tmp_path.iterdir())
     first = make_store(tmp_path, genders="fm", clips=1)

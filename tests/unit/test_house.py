@@ -15,9 +15,9 @@ import yaml
 from packaging.requirements import Requirement
 
 import xfavot
+from tests.conftest import ROOT
 from xfavot import config, parameters
 
-ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "xfavot").rglob("*.py"))
 NOTEBOOKS = [path.with_suffix(".ipynb") for path in sorted((ROOT / "notebooks").glob("*.py"))]
 MOST_LINES = 700
@@ -136,7 +136,6 @@ def test_notebook_declares_and_passes_every_parameter(path: Path) -> None:
 # What is installed: four files name the same libraries
 
 
-ROOT = Path(__file__).resolve().parents[2]
 ORDERED = "jupyterlab papermill torch torchaudio librosa ipywidgets matplotlib seaborn scikit-learn"
 METRICS = "parallel-wavegan lpips pytorch-fid resemblyzer espnet"
 WITHOUT_PINS = ("parallel-wavegan==0.6.1", "facenet-pytorch==2.6.0")
@@ -148,8 +147,7 @@ def canonical(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-with (ROOT / "pyproject.toml").open("rb") as opened:
-    PROJECT: dict[str, Any] = tomllib.load(opened)["project"]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 ENVIRONMENT: dict[str, Any] = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
 

@@ -19,7 +19,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from tests.conftest import Patch, refuses
+from tests.conftest import ROOT, Patch, refuses
 from tests.unit.store_factory import make_store
 from tools import mini_quality, mini_sheet
 from tools.mini_quality import FACE, VOICE, face, formant_shift, voice
@@ -33,7 +33,6 @@ from xfavot.mini.people import Nuisance, nuisance, numbers, people, person, stre
 from xfavot.mini.speak import SLOTS, code, sentences, voice_of
 from xfavot.weights import FOLDER, fetched
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"speakers": 2, "utterances": 2, "faces_per_clip": 2}
 GRAMMAR = re.compile(
     r"(bin|lay|place|set) (blue|green|red|white) (at|by|in|with) [a-vx-z] "
@@ -91,8 +90,6 @@ def test_another_processor_draws_the_same_and_speaks_nearly_the_same(tmp_path: P
     """
     pytest.importorskip("espeakng_loader")
     pytest.importorskip("pyworld")
-    from PIL import Image
-
     units = ("AVX512F", "AVX2", "FMA", "FMA4")
     without = ",".join(f"-{unit}{end}" for unit in units for end in ("", "_Usable"))
     old = {
@@ -121,9 +118,6 @@ def test_another_processor_draws_the_same_and_speaks_nearly_the_same(tmp_path: P
 )
 def test_pictures_of_seed_0_are_the_committed_ones() -> None:
     """Other pixels are another corpus: a new digest belongs into the CHANGELOG."""
-    pytest.importorskip("PIL")
-    from xfavot.mini.draw import draw_face
-
     found = hashlib.sha256()
     for number in (0, 4, 9, 13, 24):
         found.update(draw_face(person(number, seed=0), nuisance(0, number, 0, 0))[0].tobytes())
@@ -198,9 +192,6 @@ def test_hidden_factors_move_the_voice() -> None:
 
 
 def test_pose_keeps_eyes_and_mouth_in_place_and_changes_the_picture() -> None:
-    pytest.importorskip("PIL")
-    from xfavot.mini.draw import draw_face
-
     who = people(4, seed=0)[3]
     frontal, _ = draw_face(who, FRONTAL)
     assert (frontal.shape, frontal.dtype) == ((128, 128, 3), np.uint8)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 import hashlib
 import json
 import os
@@ -29,7 +28,7 @@ pytest.importorskip("matplotlib")
 
 import soundfile
 
-from tests.conftest import Patch, refuses
+from tests.conftest import FULL_DISK, ROOT, Patch, refuses
 from tests.unit.store_factory import encoded, face, make_store, tone
 from tools import cards
 from xfavot.audio import f0 as f0_module
@@ -37,14 +36,7 @@ from xfavot.audio.f0 import world_f0
 from xfavot.audio.io import load_waveform, save_waveform
 from xfavot.audio.mel import MEL
 from xfavot.data import prepare, report
-from xfavot.data.prepare import (
-    SETTINGS,
-    assign_splits,
-    content_sha256,
-    prepare_dataset,
-    process,
-    process_all,
-)
+from xfavot.data.prepare import assign_splits, content_sha256, prepare_dataset, process, process_all
 from xfavot.data.readers import NOT_NEEDED, NOTED, Clip
 from xfavot.data.readers.layouts import READERS
 from xfavot.data.report import card, preview, summary
@@ -55,7 +47,6 @@ from xfavot.image.io import load_frames, load_image, save_image
 from xfavot.mini.people import SCHEMA
 from xfavot.parameters import Prepare
 
-ROOT = Path(__file__).resolve().parents[2]
 LANDMARKS = np.array([[70, 80], [100, 80], [85, 95], [73, 110], [97, 110]], np.float32)
 
 
@@ -377,9 +368,6 @@ def test_the_card_of_a_store_counts_what_is_in_it(tmp_path: Path) -> None:
     assert text.endswith("| --- | --- |\n| silent | 1 |\n| not needed | 40 |\n")
 
 
-FULL = OSError(errno.ENOSPC, "No space left on device")
-
-
 VOICE = tone(200.0, 0.6, np.random.default_rng(0))
 NAMES = ("with space.wav", "quote'\"&<b>.wav", "line\nbreak.wav", "日本 Zoë.wav", "a,b;c%d.wav")
 
@@ -491,7 +479,7 @@ def test_a_store_that_stands_in_the_way_is_never_overwritten(tmp_path: Path) -> 
         refuses(DataError, message, make, corpus, tmp_path / "in", tmp_path, **more)
 
     refused(r"held_out is .*now \['p225'\].*remove", held_out=["p225"])
-    refused("settings is", settings={**SETTINGS, "faces_per_clip": 1})
+    refused("settings is", settings={**prepare.SETTINGS, "faces_per_clip": 1})
     write_vctk(tmp_path / "in", clips=2)  # a source that has grown
     refused("list of source files")
     (store.path / "prepare.json").write_text("{", encoding="utf-8")
@@ -510,7 +498,7 @@ def test_a_store_that_stands_in_the_way_is_never_overwritten(tmp_path: Path) -> 
 def test_a_full_disk_keeps_the_rest(finished: int, tmp_path: Path, monkeypatch: Patch) -> None:
     write_vctk(tmp_path / "in", clips=2)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", Mock(side_effect=chain([None] * finished, repeat(FULL))))
+        patch.setattr(os, "fsync", Mock(side_effect=chain([None] * finished, repeat(FULL_DISK))))
         refuses(DataError, "space left.*kept", make, "vctk", tmp_path / "in", tmp_path / "data")
     assert [path.name for path in (tmp_path / "data").iterdir()] == [".vctk.partial"]
     lines: list[str] = []
@@ -540,7 +528,6 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, monkeypatch: Pa
     command = [sys.executable, "-c", KILLED, str(source), str(tmp_path / "killed")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as running:
-        assert running.stdout is not None
         for _ in range(2):
             assert running.stdout.readline() == b"saved\n"
         running.send_signal(signal.SIGKILL)
@@ -572,7 +559,7 @@ def test_a_resumed_run_takes_over_what_has_not_changed(tmp_path: Path, monkeypat
     def interrupted() -> list[str]:
         before = len(worked)
         with monkeypatch.context() as patch:
-            patch.setattr(prepare, "write_store", Mock(side_effect=FULL))
+            patch.setattr(prepare, "write_store", Mock(side_effect=FULL_DISK))
             refuses(DataError, "No space left", make, "vctk", tmp_path / "in", tmp_path)
         return worked[before:]
 

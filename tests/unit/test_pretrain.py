@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import itertools
 import math
 import zipfile
@@ -16,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.conftest import Patch, refuses
+from tests.conftest import FULL_DISK, Patch, refuses
 from tests.unit.store_factory import PITCH_HZ, make_store
 from tests.unit.training_factory import shared_store
 from xfavot import config, weights
@@ -234,8 +233,6 @@ def test_frames_where_f0_leaps_do_not_teach_the_pitch() -> None:
     network.parameters = lambda: iter([voicing])
     speech.f0_loss(network, OWN, torch.zeros(1, 80, 20), f0)["loss"].backward()
     taught, heard = (x.grad for x in (classes, voicing))
-    assert taught is not None
-    assert heard is not None
     silent = (taught[0].abs().sum(1) == 0).nonzero().flatten().tolist()
     assert silent == [8, 9, 11, 12, 15, 16, 17, 18, 19]
     assert (heard != 0).all()
@@ -284,8 +281,7 @@ def test_damaged_weights_are_refused(store: Store, cfg: RunConfig) -> None:
 
 
 def test_a_full_disk(store: Store, cfg: RunConfig, monkeypatch: Patch) -> None:
-    full = OSError(errno.ENOSPC, "No space left on device")
-    monkeypatch.setattr(recorded, "save_file", Mock(side_effect=full))
+    monkeypatch.setattr(recorded, "save_file", Mock(side_effect=FULL_DISK))
     refuses(TrainingError, "No space left", ensure, "f0", cfg, store)
     assert not [*Path(cfg.run_root, "auxiliary").rglob("*.*")]
 
@@ -438,7 +434,6 @@ def test_frozen_f0_network_lets_gradients_through_to_the_mel() -> None:
     assert not network.norm.training
     x = torch.randn(1, 1, 80, 12, requires_grad=True)
     network(x).f0.sum().backward()
-    assert x.grad is not None
     assert (x.grad.abs().sum(dim=(0, 1, 2)) > 0).all()
 
 
@@ -484,7 +479,6 @@ def test_pitch_lies_between_the_likeliest_classes() -> None:
     assert 850.0 < pitch_of(logits)[5] <= 880.001
     logits.requires_grad_(True)
     pitch_of(logits).sum().backward()
-    assert logits.grad is not None
     assert logits.grad[2].abs().sum() > 0
 
 
@@ -529,7 +523,6 @@ def test_f0_follows_a_glide() -> None:
     wave = torch.cat((torch.zeros(9_600), 0.1 * torch.as_tensor(wave)))
     wave = wave + 1e-3 * torch.randn(len(wave), generator=torch.Generator().manual_seed(0))
     network = packaged("f0").network
-    assert isinstance(network, F0Network)
     out = network(STATISTICS.standardise(log_mel(wave))[None, None])
     wanted = hz[::300]
     found, voicing = out.pitch[0, 32:], out.voicing[0]
@@ -565,7 +558,6 @@ def same_length(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 def test_content_reads_people_it_never_heard_and_tells_words_apart() -> None:
     network, features, pairs = packaged("content").network, {}, []
-    assert isinstance(network, ContentNetwork)
     said = [(n, words) for n in numbers(16) for words in sentences(0, n, 24)]
     alike = {(a, b): np.sum(np.array(a[1]) == b[1]) for a, b in itertools.combinations(said, 2)}
     near = [(a, b) for (a, b), n in alike.items() if n == 5 and a[0] != b[0]][:12]

@@ -29,9 +29,10 @@ from torch import Tensor
 from tests.conftest import Patch, refuses
 from tests.faults.loopback import Loopback, Malicious
 from tests.faults.loopback import file as served
-from tests.unit.store_factory import make_store, tone
+from tests.unit.store_factory import tone
+from tests.unit.training_factory import shared_store
 from tests.unit.vocoder_factory import KINDS, make_weights, speech_like, write_stats
-from xfavot import presets
+from xfavot import errors, presets
 from xfavot.audio import parallel_wavegan, source_filter
 from xfavot.audio.io import load_waveform
 from xfavot.audio.mel import MEL, Standardiser, log_mel
@@ -40,14 +41,7 @@ from xfavot.audio.source_filter import SourceFilterNetwork, SourceFilterVocoder
 from xfavot.audio.vocoder import DEFAULT, GriffinLim, Vocoder, vocoder
 from xfavot.config import PretrainConfig, RunConfig, TrainConfig
 from xfavot.data.store import Store, mel_statistics
-from xfavot.errors import (
-    CheckpointError,
-    ConfigError,
-    DataError,
-    ShapeError,
-    TrainingError,
-    WeightsError,
-)
+from xfavot.errors import CheckpointError, ConfigError, DataError, TrainingError, WeightsError
 from xfavot.parameters import Pretrain
 from xfavot.training import pretrain
 from xfavot.training import speech as training_speech
@@ -137,7 +131,7 @@ def test_griffin_lim_adds_nothing_outside_the_bands() -> None:
 def test_unfit_spectrograms_and_lengths_are_refused() -> None:
     made, between = GriffinLim(iterations=1), "for 11 frames; expected 3000 to 3299"
     for shape in ((81, 5), (2, 1, 80, 5), (80,)):
-        refuses(ShapeError, "expected", made, torch.zeros(shape))
+        refuses(errors.ShapeError, "expected", made, torch.zeros(shape))
     for shape in ((80, 0), (0, 80, 3)):
         refuses(DataError, "expected", made, torch.zeros(shape))
     for length in (0, 3300):
@@ -333,11 +327,7 @@ def weighed(value: object) -> Damage:
 
 
 def standardised(mean: np.ndarray, scale: np.ndarray) -> Damage:
-    def damage(folder: Path) -> None:
-        (folder / "stats.h5").unlink()
-        write_stats(folder / "stats.h5", mean, scale)
-
-    return damage
+    return lambda folder: write_stats(folder / "stats.h5", mean, scale)
 
 
 OTHER_MEL = {  # given, expected
@@ -441,9 +431,7 @@ def test_the_package_is_missing(folder: Path, monkeypatch: Patch) -> None:
     assert not hasattr(sys.modules["scipy.signal"], "kaiser")  # the alias does not stay
 
 
-def test_weights_are_fetched_only_when_asked(
-    folder: Path, web: Loopback, monkeypatch: Patch
-) -> None:
+def test_weights_are_fetched_if_asked(folder: Path, web: Loopback, monkeypatch: Patch) -> None:
     known = presets.load("weights", NAME)
     known.update(url=f"{web.root}/a", mirrors=[f"{web.root}/b"])
     monkeypatch.setattr(presets, "load", lambda kind, name: known)
@@ -477,10 +465,7 @@ def network() -> SourceFilterNetwork:
     return SourceFilterNetwork(standardiser=known, **SMALL).requires_grad_(False).eval()
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    root = tmp_path_factory.mktemp("data")
-    return make_store(root, corpus="grid", kind="audio", genders="fm", seconds=[1.1, 0.3, 0.9])
+store = shared_store(corpus="grid", kind="audio", genders="fm", seconds=[1.1, 0.3, 0.9])
 
 
 def test_pitch_is_filled_in_by_ratios_and_held_at_the_ends() -> None:

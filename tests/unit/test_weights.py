@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.conftest import Patch, refuses
+from tests.conftest import ROOT, Patch, refuses
 from tools import cards
 from xfavot.audio.vocoder import PUBLISHED
 from xfavot.cli import main
@@ -22,7 +22,6 @@ from xfavot.evaluation import external
 from xfavot.weights import fetched
 from xfavot.weights.fetched import describe, names
 
-ROOT = Path(__file__).resolve().parents[2]
 REAL = {
     "nisqa": "NISQA/weights/nisqa.tar",
     "nisqa_tts": "NISQA/weights/nisqa_tts.tar",

@@ -17,17 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xfavot.audio.mel import (
-    MEL,
-    Standardiser,
-    Vocoder,
-    hz_to_mel,
-    istft,
-    mel_filterbank,
-    pieces,
-    require_contract,
-    stft,
-)
+from xfavot.audio import mel
+from xfavot.audio.mel import MEL, Standardiser, Vocoder, hz_to_mel, pieces, require_contract
 from xfavot.weights import recorded
 
 # What drives a source-filter vocoder: a train of pulses at F0, and the phase of its filter
@@ -60,13 +51,11 @@ def melody(f0: Tensor) -> Melody:
     voiced = f0 > 0
     before = torch.where(voiced, place, -1).cummax(1).values
     after = torch.where(voiced, place, frames).flip(1).cummin(1).values.flip(1)
-    before, after = (
-        torch.where(before < 0, after, before).clamp(max=frames - 1),
-        torch.where(after == frames, before, after).clamp(min=0),
-    )
+    first = torch.where(before < 0, after, before).clamp(max=frames - 1)
+    after = torch.where(after == frames, before, after).clamp(min=0)
     log = torch.where(voiced, f0, PITCH_DEFAULT_HZ).log2()
-    share = (place - before) / (after - before).clamp(min=1)
-    return Melody(torch.lerp(log.gather(1, before), log.gather(1, after), share).exp2(), voiced)
+    share = (place - first) / (after - first).clamp(min=1)
+    return Melody(torch.lerp(log.gather(1, first), log.gather(1, after), share).exp2(), voiced)
 
 
 def cycles_at_frames(pitch: Tensor) -> Tensor:
@@ -332,11 +321,9 @@ def _overlap_add(frames: Tensor) -> Tensor:
 @torch.inference_mode(mode=False)
 def _interpolations(device: torch.device) -> tuple[Tensor, Tensor]:
     """Return linear interpolation from mel bands to knots (128, 80), and on to bins (641, 128)."""
-    ends = torch.tensor([MEL.fmin, MEL.fmax, MEL.sample_rate / 2], dtype=torch.float64)
-    low, high, top = hz_to_mel(ends)
-    bands = low + (high - low) * torch.arange(1, MEL.n_mels + 1) / (MEL.n_mels + 1)
-    knots = torch.linspace(0.0, 1.0, KNOTS, dtype=torch.float64) * top
+    bands = hz_to_mel(mel.band_centres()[0])
     bins = torch.linspace(0.0, MEL.sample_rate / 2, FFT // 2 + 1, dtype=torch.float64)
+    knots = torch.linspace(0.0, 1.0, KNOTS, dtype=torch.float64) * hz_to_mel(bins)[-1]
     found = []
     for at, nodes in ((knots, bands), (hz_to_mel(bins), knots)):
         place = (at.clamp(nodes[0], nodes[-1]) - nodes[0]) / (nodes[1] - nodes[0])
@@ -369,7 +356,7 @@ class SourceFilterVocoder(Vocoder):
         """Keep the network; see the class."""
         super().__init__(name=name, **how)
         self._network = network.to(self.device).requires_grad_(False).eval()
-        self._bank = mel_filterbank(self.device)  # (80, F)
+        self._bank = mel.mel_filterbank(self.device)  # (80, F)
         reach = self._bank.sum(0)  # (F,), 0 outside the bands
         self._spread = (self._bank / reach.clamp(min=FAINT)).T  # (F, 80), rows sum to one
         self._outside = (reach == 0).float().unsqueeze(1)  # (F, 1)
@@ -404,14 +391,14 @@ class SourceFilterVocoder(Vocoder):
 
     def _decode(self, log_mel: Tensor, samples: int) -> Tensor:
         """Go through the pieces of one spectrogram (80, T)."""
-        mel, frames = log_mel[None], log_mel.shape[1]
+        frames = log_mel.shape[1]
         tune = melody(self.find_f0(log_mel)[None])
         generator = torch.Generator().manual_seed(self.seed)
         cycles = torch.rand(1, generator=generator) + cycles_at_frames(tune.pitch).cpu()
         noise = torch.randn(1, noise_samples(frames), generator=generator)
         out = torch.zeros(frames * MEL.hop)
         for start, stop, first, last in pieces(frames, PIECE_FRAMES, CONTEXT_FRAMES):
-            part, here = mel[..., first:last], Melody(*(x[:, first:last] for x in tune))
+            part, here = log_mel[None, :, first:last], Melody(*(x[:, first:last] for x in tune))
             filters = self._network.filters(part, here)
             at = first * MEL.hop
             breath = noise[:, at : at + noise_samples(last - first)].to(self.device)
@@ -425,7 +412,7 @@ class SourceFilterVocoder(Vocoder):
 
     def _scaled(self, wave: Tensor, log_mel: Tensor) -> Tensor:
         """Scale the magnitudes of (1, N) towards (1, 80, T), keeping the phase."""
-        spectrum = stft(wave)  # (1, F, T)
+        spectrum = mel.stft(wave)  # (1, F, T)
         wanted, got = torch.pow(10.0, log_mel), self._bank @ spectrum.abs()
         gain = self._spread @ (wanted / (got + FAINT)).clamp(1 / MOST_GAIN, MOST_GAIN)
-        return istft(spectrum * (gain + self._outside), wave.shape[1])
+        return mel.istft(spectrum * (gain + self._outside), wave.shape[1])

@@ -368,11 +368,10 @@ class Batches:
         if load is None:
             return [None, None, None]
         x = load(np.concatenate([source, first, second]), rng).chunk(3)
-        codes = [
-            [torch.from_numpy(code) for code in (self._gender[rows], self._speaker[rows], rows)]
-            for rows in (source, first, second)
+        return [
+            Samples(part, *map(torch.from_numpy, (self._gender[rows], self._speaker[rows], rows)))
+            for part, rows in zip(x, (source, first, second), strict=True)
         ]
-        return [Samples(part, *more) for part, more in zip(x, codes, strict=True)]
 
     def _faces(self, rows: Rows, rng: Streams) -> Tensor:
         """(n, 3, H, W) uint8, a random face of each clip."""

@@ -476,14 +476,8 @@ def _assembled(
     if people:
         beside["factors.json"] = {"people": people, "faces": faces}
     left_out = [(relative(r.source), r.reason, printable(r.detail), r.files) for r in rejects]
-    return write_store(
-        target,
-        clips(),
-        image_size=SETTINGS["image_size"],
-        seed=record["seed"],
-        left_out=left_out,
-        beside=beside,
-    )
+    how = {"image_size": SETTINGS["image_size"], "seed": record["seed"]}
+    return write_store(target, clips(), left_out=left_out, beside=beside, **how)
 
 
 def open_or_make_mini(
@@ -542,9 +536,8 @@ def prepare_dataset(
         try:
             plan = scan(corpus, folder, seed)
         except DataError as error:
-            missing.append(
-                f"MISSING from {cfg.dataset}: {corpus}: {error}\n{corpora.offer(corpus)}"
-            )
+            offer = corpora.offer(corpus)
+            missing.append(f"MISSING from {cfg.dataset}: {corpus}: {error}\n{offer}")
         else:
             stores.append(prepare(plan, wanted, cfg.data_root, workers, log))
     if not stores:

@@ -39,12 +39,10 @@ WORDS = {"f": "female", "m": "male", "": "gender unknown"}
 def _render(template: str, **values: object) -> str:
     import jinja2
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=jinja2.select_autoescape(["html"]),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
+    folder = jinja2.FileSystemLoader(Path(__file__).parent)
+    escaped = jinja2.select_autoescape(["html"])
+    how: dict[str, Any] = {"undefined": jinja2.StrictUndefined, "keep_trailing_newline": True}
+    environment = jinja2.Environment(loader=folder, autoescape=escaped, **how)
     return environment.get_template(template).render(**values)
 
 

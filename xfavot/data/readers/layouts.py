@@ -18,19 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from xfavot.data import readers
 from xfavot.data.corpora import describe
-from xfavot.data.readers import (
-    EXAMPLES,
-    NOT_NEEDED,
-    VAL_SHARE,
-    Clip,
-    Reject,
-    Source,
-    fraction,
-    media_kind,
-    of_kind,
-    printable,
-)
+from xfavot.data.readers import VAL_SHARE, Clip, Reject, Source, fraction, media_kind, of_kind
 from xfavot.errors import DataError, refusing
 from xfavot.mini.speak import SIGNS, SLOTS
 
@@ -109,14 +99,10 @@ def grid(source: Source) -> Iterator[Clip | Reject]:
         rows = source.text(aligns.get((speaker, name)) or aligns.get(("", name))).splitlines()
         words = [row.split()[2].casefold() for row in rows if len(row.split()) == 3]
         number = int(speaker[1:])
-        yield source.clip(
-            *(f"{speaker}/{name}", "av", speaker),
-            known=("f" if number in WOMEN else "m") if number in SPEAKERS else "",
-            transcript=" ".join(word for word in words if word not in {"sil", "sp"})
-            or sentence_of(name),
-            video=path,
-            extra={"seconds": SECONDS},
-        )
+        known = ("f" if number in WOMEN else "m") if number in SPEAKERS else ""
+        said = " ".join(word for word in words if word not in {"sil", "sp"}) or sentence_of(name)
+        more: dict[str, Any] = {"transcript": said, "extra": {"seconds": SECONDS}}
+        yield source.clip(f"{speaker}/{name}", "av", speaker, known, video=path, **more)
 
 
 def sentence_of(name: str) -> str:
@@ -158,11 +144,9 @@ def vctk(source: Source) -> Iterator[Clip | Reject]:
             elif media_kind(path) == "sound":
                 yield Reject(path, "no speaker", "no folder pNNN above")
     for (speaker, name), path in sorted(takes.items()):
-        yield source.clip(
-            *(f"{speaker}/{name}", "audio", speaker, genders.get(speaker, "")),
-            transcript=source.words(texts.get((speaker, name))),
-            audio=path,
-        )
+        known, words = genders.get(speaker, ""), source.words(texts.get((speaker, name)))
+        clip = f"{speaker}/{name}"
+        yield source.clip(clip, "audio", speaker, known, transcript=words, audio=path)
 
 
 def _rank(path: Path) -> tuple[int, int, Path]:
@@ -387,13 +371,9 @@ def voxceleb(source: Source) -> Iterator[Clip | Reject]:
     for (speaker, video), named in sorted(videos.items(), key=lambda entry: entry[0]):
         _, name, test = people.get(speaker, (speaker, speaker, False))
         for segment, kind, made in _talking(dict(sorted(named.items())), share=True):
-            yield source.clip(
-                *(f"{speaker}/{video}/{segment}", kind, speaker),
-                source.gender(name) or genders.get(speaker, ""),
-                split="unseen" if test else "",
-                extra={"group": f"{speaker}/{video}"},
-                **made,
-            )
+            made |= {"split": "unseen" if test else "", "extra": {"group": f"{speaker}/{video}"}}
+            gender = source.gender(name) or genders.get(speaker, "")
+            yield source.clip(f"{speaker}/{video}/{segment}", kind, speaker, gender, **made)
 
 
 def librispeech(source: Source) -> Iterator[Clip | Reject]:
@@ -417,12 +397,10 @@ def librispeech(source: Source) -> Iterator[Clip | Reject]:
                 texts |= {name: " ".join(words) for name, *words in filter(None, lines)}
         for path in of_kind(files, "sound"):
             if speaker.isdecimal():
-                yield source.clip(
-                    *(f"{speaker}/{path.stem}", "audio", speaker, listed.get(speaker, "")),
-                    transcript=texts.get(path.stem.casefold(), ""),
-                    audio=path,
-                    extra={"group": f"{speaker}/{place.name}"},
-                )
+                name, known = f"{speaker}/{path.stem}", listed.get(speaker, "")
+                more: dict[str, Any] = {"transcript": texts.get(path.stem.casefold(), "")}
+                more["extra"] = {"group": f"{speaker}/{place.name}"}
+                yield source.clip(name, "audio", speaker, known, audio=path, **more)
             else:
                 yield Reject(path, "no speaker", "no SPEAKER/CHAPTER/ above")
 
@@ -528,8 +506,8 @@ def scan(corpus: str, folder: Path | str, seed: int) -> Source:
             continue
         source.used.update(record.files)
         # whatever is not UTF-8 in the names of files is spelled out
-        extra = {k: printable(x) if k == "group" else x for k, x in record.extra.items()}
-        name, speaker = printable(record.id), printable(record.speaker)
+        extra = {k: readers.printable(x) if k == "group" else x for k, x in record.extra.items()}
+        name, speaker = readers.printable(record.id), readers.printable(record.speaker)
         clip = replace(record, id=name, speaker=speaker, extra=extra)
         if (first := source.clips.setdefault(name, clip)) is not clip:
             detail = f"{name} is also {first.source}, which is taken"
@@ -538,9 +516,10 @@ def scan(corpus: str, folder: Path | str, seed: int) -> Source:
     for other in sorted(folder.iterdir() if folder != source.root else ()):
         if other != source.root and other.is_dir() and other.name.casefold() in known.folders:
             detail = f"a second folder of {corpus}; {source.root.name} is taken"
-            rejects.append(Reject(other, NOT_NEEDED, detail))
+            rejects.append(Reject(other, readers.NOT_NEEDED, detail))
     if not source.clips:
-        seen = "".join(f"; {r.source}: {r.reason} ({r.detail})" for r in rejects[:EXAMPLES])
+        few = rejects[: readers.EXAMPLES]
+        seen = "".join(f"; {r.source}: {r.reason} ({r.detail})" for r in few)
         if any(path.suffix in ARCHIVES for _, files in source.folders for path in files):
             seen += "; it holds archives: unpack them first"
         raise DataError(
