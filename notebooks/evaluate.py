@@ -221,9 +221,15 @@ if not cfg.manifest:
     how = {"seed": cfg.seed, "device": cfg.device, "on_log": progress.line}
     learnt = learning.evaluate_learning(model, stores, **how)
     if learnt:
-        table = rows.save(learnt, protocol.results_folder(model))
-        display.display(display.Markdown(table.read_text(encoding="utf-8")))
-        progress.line(f"written: {table} and {table.stem}.csv beside it")
+        origin = {name: value for name, value in learnt[0].items() if name not in rows.COLUMNS}
+        about = ", ".join(f"{name} {value}" for name, value in origin.items())
+        met = [row["met"] for row in learnt if row["met"] is not None]
+        about += f"\n\n{sum(met)} of {len(met)} goals met.\n\n"
+        table = about + rows.markdown_table(learnt, rows.COLUMNS) + "\n"
+        values, folder = rows.csv_text(learnt, [*rows.COLUMNS, *origin]), evaluation.folder
+        rows.write_tables(folder, {"learning.csv": values, "learning.md": table})
+        display.display(display.Markdown(table))
+        progress.line(f"written: learning.md and learning.csv in {folder}")
 
 # %% [markdown]
 # ## What the vocoder alone changes

@@ -66,6 +66,9 @@ def test_every_notebook_runs_once(root: Path, given: dict[str, Any], text: str) 
     assert "| G_I      |     43206403 |" in text
     record = Path(given["checkpoint"], "evaluation", "evaluation.json").read_text("utf-8")
     assert json.loads(record)["conversions"] == 1
+    learnt = Path(given["checkpoint"], "evaluation", "learning.csv")
+    assert len(pd.read_csv(learnt)["metric"]) > 10
+    assert " goals met." in learnt.with_suffix(".md").read_text("utf-8")
     assert ": done" not in execute("paper", root, **given)
 
 

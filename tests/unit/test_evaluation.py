@@ -282,14 +282,15 @@ def test_classifiers_learn_what_is_plain(store: Store, monkeypatch: Patch) -> No
 def test_table_is_written_whole(tmp_path: Path) -> None:
     first = rows.row("a2i", "voice", "identity", 1 / 3, 12, chance=0.25, goal=0.4)
     second = rows.row("i2i", "face", "diversity", 0.7, 12, goal=0.5)
-    made = [{**first, "step": 5}, {**second, "step": 5}]
-    table = rows.save(made, tmp_path / "evaluation")
-    text = " ".join(table.read_text(encoding="utf-8").split())
-    for part in ("step 5", "1 of 2 goals met", "| identity | 0.333 | 12 | 0.250 | | >= 0.4 | **no"):
-        assert part in text
-    read = pd.read_csv(table.with_suffix(".csv"), dtype=str, keep_default_na=False)
+    made, files = [{**first, "step": 5}, {**second, "step": 5}], tmp_path / "evaluation"
+    text = " ".join(rows.markdown_table(made, [*rows.COLUMNS, "step"]).split())
+    assert "| identity | 0.333 | 12 | 0.250 | | >= 0.4 | **no** | 5 |" in text
+    rows.write_tables(files, {"a.csv": rows.csv_text(made, [*rows.COLUMNS, "step"])})
+    read = pd.read_csv(files / "a.csv", dtype=str, keep_default_na=False)
     assert list(read.loc[0, ["value", "judge", "met"]]) == [repr(1 / 3), "", "False"]
-    assert sorted(p.name for p in table.parent.iterdir()) == ["learning.csv", "learning.md"]
+    assert [path.name for path in files.iterdir()] == ["a.csv"]
     (tmp_path / "file").write_text("")
-    refuses(DataError, "cannot be written", rows.save, made, tmp_path / "file" / "below")
+    refuses(
+        DataError, "cannot be written", rows.write_tables, tmp_path / "file" / "below", {"a": ""}
+    )
     refuses(DataError, "finite", rows.row, "a2i", "voice", "m", float("nan"), 3)

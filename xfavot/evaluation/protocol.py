@@ -34,15 +34,7 @@ from xfavot.errors import DataError
 from xfavot.evaluation import face_encoder, images, manifest, voices
 from xfavot.evaluation.classifiers import Classifiers, People, classifiers_of
 from xfavot.evaluation.conversions import SPLIT_OF, Study
-from xfavot.evaluation.manifest import (
-    EVERYTHING,
-    UNUSABLE,
-    Faces,
-    Group,
-    Voices,
-    attempt,
-    reason_of,
-)
+from xfavot.evaluation.manifest import EVERYTHING, Faces, Group, Voices, attempt, reason_of
 from xfavot.evaluation.matching import pair_rows
 from xfavot.evaluation.rows import DEFINITIONS, Row, csv_text, markdown_table, write_tables, writing
 from xfavot.evaluation.voice_networks import NISQA, NISQA_TTS
@@ -116,9 +108,9 @@ class Evaluation:
             Rows by `COLUMNS`, with "reason" and "samples" where a metric is missing; none for a
             family that was not asked for.
         """
-        if family not in self.scores and family in (UNUSABLE, *self.cfg.chosen):
+        if family not in self.scores and family in (manifest.UNUSABLE, *self.cfg.chosen):
             kind: type[Group] = Faces if family in FACE_FAMILIES else Voices
-            kind = Group if family in (UNUSABLE, "verification") else kind
+            kind = Group if family in (manifest.UNUSABLE, "verification") else kind
             found = attempt(self._scorer, family)  # weights may be damaged
             score, basis = (found, reason_of(found)) if isinstance(found, Exception) else found
             self.scores[family] = [
@@ -158,7 +150,7 @@ class Evaluation:
     def _scorer(self, family: str) -> tuple[Scorer, Any]:
         """How a family scores a group, and what its scores follow from."""
         seed, chosen = self.cfg.seed, self.cfg.recogniser
-        if family == UNUSABLE:
+        if family == manifest.UNUSABLE:
             return lambda group: group.usability(seed=seed), ""
         if family == "preservation":
             return partial(images.preservation, seed=seed), ""
@@ -221,7 +213,7 @@ class Evaluation:
         Raises:
             DataError: nothing could be measured; the message says why.
         """
-        order = [UNUSABLE, *self.cfg.chosen]
+        order = [manifest.UNUSABLE, *self.cfg.chosen]
         rows: list[Row] = []
         for family in order:
             self.measure(family)
@@ -233,7 +225,7 @@ class Evaluation:
             rows += own
         scores = [row for row in rows if "value" in row]
         missing = {tuple(row[name] for name in MISSING): row for row in rows if "reason" in row}
-        if not any(row["metric"] != UNUSABLE for row in scores):
+        if not any(row["metric"] != manifest.UNUSABLE for row in scores):
             reasons = "; ".join(dict.fromkeys(row["reason"] for row in missing.values()))
             raise DataError(f"evaluation: nothing could be measured; {reasons or 'no reason'}")
         return scores, list(missing.values())
@@ -272,11 +264,6 @@ def _part(row: Row) -> tuple[str, str]:
     return row.get("direction") or "", row.get("sex") or ""
 
 
-def results_folder(model: LoadedModel) -> Path:
-    """Where the results of a checkpoint belong: the folder `evaluation` of its run."""
-    return model.path.resolve().parents[1] / "evaluation"
-
-
 def of_checkpoint(
     cfg: Evaluate, model: LoadedModel, stores: Sequence[Store], *, on_log: Log = lambda line: None
 ) -> Evaluation:
@@ -293,7 +280,7 @@ def of_checkpoint(
         DataError: the folder of results cannot be written.
         WeightsError: the vocoder's weights cannot be used.
     """
-    folder, run = results_folder(model), model.config
+    folder, run = model.path.resolve().parents[1] / "evaluation", model.config
     converter = Converter(model, name=model.title, device=cfg.device, vocoder=cfg.vocoder)
     with writing(folder):  # of voices, on the disk of the results; removed at the process's end
         folder.mkdir(parents=True, exist_ok=True)

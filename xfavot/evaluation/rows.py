@@ -100,30 +100,6 @@ def write_tables(folder: Path | str, texts: Mapping[str, str]) -> None:
             write_whole(Path(folder, name), text)
 
 
-def save(rows: Sequence[Row], folder: Path | str) -> Path:
-    """Write rows of :func:`row` as `learning.csv` (full precision) and `learning.md` (rounded).
-
-    Args:
-        rows: of one evaluation, at least one; further columns say where they come from.
-        folder: usually `<run>/evaluation`; made if it is not there.
-
-    Returns:
-        The table in Markdown, with the provenance of the first row above it; the other file lies
-        beside it.
-
-    Raises:
-        DataError: they cannot be written.
-    """
-    origin = {name: value for name, value in rows[0].items() if name not in COLUMNS}
-    asked = [one["met"] for one in rows if one["met"] is not None]
-    said = ", ".join(f"{name} {value}" for name, value in origin.items())
-    parts = (said, f"{sum(asked)} of {len(asked)} goals met.", markdown_table(rows, COLUMNS))
-    text = "\n\n".join(filter(None, parts)) + "\n"
-    csv = csv_text(rows, [*COLUMNS, *origin])
-    write_tables(folder, {"learning.csv": csv, "learning.md": text})
-    return Path(folder, "learning.md")
-
-
 # Bootstrap over people: intervals that do not take the samples of one person for independent
 
 

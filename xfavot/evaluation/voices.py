@@ -232,13 +232,12 @@ def measures(family: str, *, recogniser: str = ESPNET) -> dict[str, Measure | Ex
         "f0": {VOICING: (track, _melody), GENDER: (track, _gender)},
         "content": {CHARACTERS: (read, _characters), LIKENESS: (read, _content)},
     }
-    load = cache(attempt)  # each network once
-    return {
-        metric: network
-        if isinstance(network := load(loader), Exception)
-        else partial(measure, network)
-        for metric, (loader, measure) in ways[family].items()
-    }
+    load = cache(lambda loader: loader())  # each network once
+
+    def ready(loader: Callable[[], Any], measure: Callable[..., Found]) -> Measure:
+        return partial(measure, load(loader))
+
+    return {metric: attempt(ready, *way) for metric, way in ways[family].items()}
 
 
 def by_file(listen: Callable[[Wave], Any]) -> Callable[[Path], Any]:

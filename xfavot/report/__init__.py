@@ -362,12 +362,7 @@ class Table(str):
     rows: list[dict[str, Any]]
     record: dict[str, Any]  # the JSON file
 
-    def __repr__(self) -> str:
-        """The text itself."""
-        return str(self)
-
-    def _repr_markdown_(self) -> str:
-        return str(self)
+    __repr__ = _repr_markdown_ = str.__str__
 
 
 def write_table(
