@@ -7,7 +7,7 @@ Every message says what was wrong, what came, what was expected and what to do n
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -44,10 +44,11 @@ class TrainingError(XFaVoTError):
 
 
 Faults = type[Exception] | tuple[type[Exception], ...]
+Error = Callable[[str], XFaVoTError]  # made of its message
 
 
 @contextmanager
-def refusing(faults: Faults, error: type[XFaVoTError], what: str, advice: str) -> Iterator[None]:
+def refusing(faults: Faults, error: Error, what: str, advice: str) -> Iterator[None]:
     """Raise what goes wrong inside a block as an error that people can act upon.
 
     Args:

@@ -75,10 +75,7 @@ def alone(folder: Path) -> Iterator[None]:
     Raises:
         DataError: what the disk refuses inside the block.
     """
-    advice = (
-        "expected permission and free space; free some or choose another folder, and run again: "
-        "what came so far is kept"
-    )
+    advice = "free some space or choose another folder, and run again: what came so far is kept"
     with refusing(OSError, DataError, f"{folder} cannot be written or read", advice):
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".fetch.lock"):

@@ -293,10 +293,8 @@ class SourceFilterNetwork(nn.Module):
         harmonic, breath = (log @ to_bins.T for log in filters)  # (B, T, 641)
         response = torch.polar(harmonic.exp(), minimum_phase(harmonic))
         window = functional.pad(torch.hann_window(WINDOW, device=pitch.device), (MARGIN, MARGIN))
-        pulsed, hiss = (
-            torch.fft.rfft(x.unfold(1, FFT, MEL.hop) * window)  # (B, T, 641)
-            for x in (voice, NOISE_LEVEL * noise)
-        )
+        parts = voice, NOISE_LEVEL * noise  # (B, T, 641) each, as spectra
+        pulsed, hiss = (torch.fft.rfft(x.unfold(1, FFT, MEL.hop) * window) for x in parts)
         out = _overlap_add(torch.fft.irfft(pulsed * response + hiss * breath.exp(), n=FFT))
         windows = _overlap_add(window.expand(1, pitch.shape[1], -1))
         inside = slice(half, half + samples)  # before the division: outside, windows are 0

@@ -181,9 +181,8 @@ class Pool:
         clips = [clips for speakers in corpora.values() for clips in speakers.values()]
         self.rows = np.array([row for speaker in clips for row in speaker], np.int64)
         # how many speakers each corpus, and clips each speaker, has; and where they begin
-        self._speakers, self._clips = (
-            np.array([len(part) for part in parts], np.int64) for parts in (corpora.values(), clips)
-        )
+        sizes = ([len(part) for part in parts] for parts in (corpora.values(), clips))
+        self._speakers, self._clips = (np.array(size, np.int64) for size in sizes)
         self._first_speaker = self._speakers.cumsum() - self._speakers
         self._first_clip = self._clips.cumsum() - self._clips
 
@@ -454,10 +453,9 @@ def open_validation(
     cfg: RunConfig, stores: Sequence[Store], train: Batches, say: Callable[[str], None]
 ) -> Batches | None:
     """Batches of the validation split; None, with a word about it, where it is empty."""
+    known: dict[str, Any] = {"speakers": train.speakers, "standardiser": train.standardiser}
     try:
-        return Batches(
-            cfg, stores, split="val", speakers=train.speakers, standardiser=train.standardiser
-        )
+        return Batches(cfg, stores, split="val", **known)
     except DataError as error:
         say(f"WARNING: no validation: {error}")
         return None

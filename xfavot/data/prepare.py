@@ -416,8 +416,7 @@ def _made_ready(plan: Source, folder: Path, workers: int, log: Log) -> dict[str,
 def _file(clip: Clip, folder: Path) -> Path:
     """Where a clip that was made ready lies; another one if the clip or the settings change."""
     known = [clip.id, clip.kind, clip.aligned, [_state(path) for path in clip.files]]
-    key = key_of({**SETTINGS, "mel": MEL.hash, "clip": known})
-    return folder / f"{key}.npz"
+    return folder / f"{key_of({**SETTINGS, 'mel': MEL.hash, 'clip': known})}.npz"
 
 
 def _keep(clip: Clip, folder: Path) -> Made:
@@ -513,8 +512,7 @@ def prepare_dataset(
             download fails.
     """
     log: Log = on_log or (lambda line: None)
-    stores: list[Store] = []
-    missing: list[str] = []
+    stores, missing = list[Store](), list[str]()
     source, seed, workers = cfg.originals, cfg.seed, cfg.processes if workers is None else workers
     places = (Path(source), Path(source) / "mini") if source else ()
     given = any((place / "factors.json").is_file() for place in places)  # somebody's own `mini`

@@ -126,10 +126,8 @@ def preview(stores: Sequence[Store]) -> str:
 
 def summary(stores: Sequence[Store]) -> str:
     """Say in plain lines what stores hold, beside the paper, and what was not used."""
-    return "\n".join(
-        _render("summary.md", page=PAGE, known=describe(store.corpus), **_facts(store))
-        for store in stores
-    )
+    every = ((describe(store.corpus), _facts(store)) for store in stores)
+    return "\n".join(_render("summary.md", page=PAGE, known=k, **facts) for k, facts in every)
 
 
 def card(corpus: str, store: Store | None = None) -> str:

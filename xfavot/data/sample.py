@@ -96,10 +96,8 @@ def examples(
     taken: set[str] = set()  # speakers
     for turn in range(min(count, len(pool))):
         # new before known, then of the gender whose turn it is
-        store, item = min(
-            (p for p in pool if p not in chosen),
-            key=lambda p: (p[1].speaker in taken, p[1].gender != GENDERS[turn % 2]),
-        )
+        left, sex = (p for p in pool if p not in chosen), GENDERS[turn % 2]
+        store, item = min(left, key=lambda p: (p[1].speaker in taken, p[1].gender != sex))
         chosen.append((store, item))
         taken |= {item.speaker} - {""}
     return tuple(_example(store, item, rng) for store, item in chosen)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 MAX_PIXELS = 100_000_000  # a larger picture is refused, not decoded
 SEEK_SECONDS = 4.0  # farther apart, frames of a film are sought rather than decoded up to
 Pixels = TypeVar("Pixels", NDArray[Any], "Tensor")  # an array or a tensor, and the same back
+UNREADABLE = partial(MediaError, "picture unreadable")
 SIXTEEN_BITS = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})  # Pillow's modes of grey
 
 
@@ -77,10 +79,9 @@ def load_image(source: Any) -> NDArray[np.uint8]:
     except DataError:
         raise
     except Exception as error:  # decoders raise anything
-        raise MediaError(
-            "picture unreadable",
+        raise UNREADABLE(
             f"{name_of(source)} cannot be read as an image ({error}); expected a whole JPEG or "
-            "PNG, an image of Pillow, or uint8 pixels of shape (H, W, 3)",
+            "PNG, an image of Pillow, or uint8 pixels of shape (H, W, 3)"
         ) from error
 
 
@@ -123,10 +124,7 @@ def save_image(
     texts = _pillow("PngImagePlugin").PngInfo()
     for key, text in (metadata or {}).items():
         texts.add_itxt(key, text)
-    advice = (
-        "expected a writable folder with free space and a suffix such as .png or .jpg; free some "
-        "space or choose another place"
-    )
+    advice = "expected room and a suffix such as .png; free some space or choose another place"
     refused = refusing((OSError, ValueError), DataError, f"{path} cannot be written", advice)
     with refused, whole(path) as draft:
         pillow.fromarray(pixels).save(draft, pnginfo=texts)  # other formats leave it out
@@ -149,28 +147,24 @@ def load_frames(path: Media, count: int) -> list[NDArray[np.uint8]]:
         DataError: missing, empty, no film, no picture track, nothing decodes, or PyAV is missing.
     """
     av = import_optional("av", extra="data", purpose="reading a film")
-    try:
-        with open_media(path) as file:
+    faults = (av.FFmpegError, OSError, ValueError, IndexError)
+    what = f"{name_of(path)} cannot be read as a film"
+    advice = "expected a whole film with a picture track; fetch the file again"
+    with refusing(faults, UNREADABLE, what, advice), open_media(path) as file:
+        with _opened(file) as (container, stream):
+            times = [packet.pts for packet in container.demux(stream) if packet.size]
+            length = SEEK_SECONDS * count / stream.time_base if stream.time_base else np.inf
+        places = sorted({int((part + 0.5) * len(times) / count) for part in range(count)})
+        frames: list[NDArray[np.uint8]] = []
+        if times and None not in times and max(times) - min(times) > length:
+            frames = _sought(file, [sorted(times)[place] for place in places])
+        if len(frames) < len(places):
             with _opened(file) as (container, stream):
-                times = [packet.pts for packet in container.demux(stream) if packet.size]
-                length = SEEK_SECONDS * count / stream.time_base if stream.time_base else np.inf
-            places = sorted({int((part + 0.5) * len(times) / count) for part in range(count)})
-            frames: list[NDArray[np.uint8]] = []
-            if times and None not in times and max(times) - min(times) > length:
-                frames = _sought(file, [sorted(times)[place] for place in places])
-            if len(frames) < len(places):
-                with _opened(file) as (container, stream):
-                    first = itertools.islice(container.decode(stream), places[-1] + 1)
-                    frames = [_upright(frame) for n, frame in enumerate(first) if n in places]
-            if not frames:
-                raise ValueError("it has no picture that decodes")
-            return frames
-    except (av.FFmpegError, OSError, ValueError, IndexError) as error:
-        raise MediaError(
-            "picture unreadable",
-            f"{name_of(path)} cannot be read as a film ({error}); expected a whole film with a "
-            "picture track; fetch the file again",
-        ) from error
+                first = itertools.islice(container.decode(stream), places[-1] + 1)
+                frames = [_upright(frame) for n, frame in enumerate(first) if n in places]
+        if not frames:
+            raise ValueError("it has no picture that decodes")
+        return frames
 
 
 @contextmanager

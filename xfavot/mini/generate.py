@@ -191,20 +191,16 @@ def generate(
             f"{MOST_SPEAKERS}, and 1 to {speak.MOST_SENTENCES}; choose other numbers"
         )
     folder = Path(folder).resolve()
-    if (folder / "factors.json").is_file():
-        known = json.loads((folder / "factors.json").read_text(encoding="utf-8"))
+    if folder.exists() and any(folder.iterdir()):
+        record = folder / "factors.json"
+        known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
         if (there := {key: known.get(key) for key in factors}) != factors:
             raise DataError(
-                f"{folder} holds originals of {there}; expected {factors}; remove the folder or "
-                "choose another"
+                f"{folder} is not empty and holds {there if known else 'other files'}; expected "
+                f"{factors}, or a new folder; remove it or choose another"
             )
         log(f"mini: originals in {folder} are ready")
         return folder
-    if folder.exists() and any(folder.iterdir()):
-        raise DataError(
-            f"{folder} is not empty; expected a new folder for the corpus `mini`; "
-            "remove it or choose another"
-        )
     if speech.startswith(KOKORO):  # once, and not in every process
         what = f"{speakers} people of seed {seed} of `mini` have no voices in the package"
         advice = "or choose voices espeak, which sound less natural"

@@ -38,9 +38,7 @@ KOKORO, ESPEAK = "kokoro", "espeak"  # synthesisers
 BASES = table("bases.csv")  # the synthesisers' voices by sex, the best first
 ACCENTS = ("en-us", "en-gb-x-rp", "en-us-nyc", "en-gb-scotland", "en", "en-us", "en-us", "en")
 LEAST_SYMBOLS = 22  # in a sentence
-_AUDIO_SYNCHRONOUS = 2
-_CHARS_UTF8, _PHONEMES = 1, 0x100
-_RATE = 1  # espeak_PARAMETER
+_AUDIO_SYNCHRONOUS, _CHARS_UTF8, _PHONEMES, _RATE = 2, 1, 0x100, 1  # of speak_lib.h
 Wave = NDArray[np.float64]
 
 

@@ -218,10 +218,7 @@ class Source:
         path, codes = self.root / "speakers.csv", dict[str, str]()
         if not path.is_file():
             return codes
-        advice = (
-            "expected the columns speaker, gender; write one row a speaker, gender F or M, as CSV "
-            "in UTF-8"
-        )
+        advice = "expected speaker, gender; write one row a speaker, gender F or M, as CSV in UTF-8"
         faults = (OSError, ValueError, KeyError)
         with refusing(faults, DataError, f"{path} cannot be read", advice):
             text = path.read_text(encoding="utf-8-sig")
