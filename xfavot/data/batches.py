@@ -199,8 +199,7 @@ class Pool:
 
     def clips(self, rng: np.random.Generator, speakers: Rows) -> Rows:
         """(n,) one clip of each speaker."""
-        places = self._first_clip[speakers] + _uniform(rng, self._clips[speakers])
-        return self.rows.take(places)
+        return self.rows.take(self._first_clip[speakers] + _uniform(rng, self._clips[speakers]))
 
     def draw(self, rng: np.random.Generator, count: int) -> Rows:
         """(count,) clips, drawn independently."""

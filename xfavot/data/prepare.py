@@ -126,8 +126,7 @@ def _faces(clip: Clip) -> Made:
     for number in sorted(spread):
         known = None if clip.landmarks is None else clip.landmarks[number]
         try:
-            picture = load_image(pictures[number])
-            framed[number] = _framed(picture, known, clip.aligned)
+            framed[number] = _framed(load_image(pictures[number]), known, clip.aligned)
         except MediaError as fault:
             faults.append(fault)
     if not framed:

@@ -300,8 +300,7 @@ class Head:
         b = quadric[0, 2] * x + quadric[1, 2] * y
         c = quadric[0, 0] * x * x + 2 * quadric[0, 1] * x * y + quadric[1, 1] * y * y - 1
         z = (np.sqrt(np.maximum(b * b - a * c, 0.0)) - b) / a
-        normal = np.stack([x, y, z], axis=-1) @ quadric
-        return unit(normal)
+        return unit(np.stack([x, y, z], axis=-1) @ quadric)
 
     def blobs(self, table: list[Blob]) -> tuple[Array, Array, Array]:
         """A sum of soft bumps on the face.

@@ -63,8 +63,7 @@ def eye(canvas: Canvas, head: Head, person: Person, pose: Nuisance, side: float)
     canvas.fill(disc(0.6, -1.3 * glint, 1.4), (255, 255, 255), alpha=0.5)
     inner = smooth(at([(-wide, 1.4), *low[::-1], (wide, -tilt)]))
     canvas.fill(inner, tint(person.skin, 0.6, 0.1), width=0.7, alpha=0.55)
-    lash = 1.25 + 0.75 * woman
-    canvas.fill(upper_line, tint(DARK, 0.9), width=lash, alpha=0.95)
+    canvas.fill(upper_line, tint(DARK, 0.9), width=1.25 + 0.75 * woman, alpha=0.95)
     if woman:
         wing = [(0.7 * wide, -0.6 * upper - 0.5 * tilt), (wide, -tilt)]
         wing += [(wide + 2.4, -2.2 - 1.3 * tilt), (0.9 * wide, -1.9 - tilt)]
@@ -98,8 +97,7 @@ def nose(canvas: Canvas, head: Head, person: Person) -> None:
     flank = head.on([(side * x, y) for x, y in line], lift=np.array([3.0, 5.0, 4.0, 5.0, 9.0]))
     canvas.fill(flank, dark, alpha=0.20 + 0.22 * head.strength, blur=1.3)
     below = [*across((0, drop + 4.6), (wide, drop + 1.6)), (0, drop + 2.4)]
-    under = head.curve(below, lift=5.0)
-    canvas.fill(under, dark, alpha=0.62, blur=1.0)
+    canvas.fill(head.curve(below, lift=5.0), dark, alpha=0.62, blur=1.0)
     for s in (-1.0, 1.0):
         hole = head.on(ellipse(s * 0.52 * wide, drop + 1.7, 1.5, 0.85), lift=6.5)
         canvas.fill(hole, tint(person.skin, 0.30, 0.1), alpha=0.8, blur=0.35)
