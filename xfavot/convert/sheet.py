@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,8 +147,7 @@ def _panel(converter: Converter, kind: str, one: Example) -> Panel:
     if kind == "face":
         return Panel(label=one.label, face=one.face)
     mel, f0 = converter.analyse_voice(one.waveform)
-    sound: dict[str, Any] = {"log_mel": mel, "f0": f0, "waveform": one.waveform}
-    return Panel(label=one.label, speaker_face=one.face, **sound)
+    return Panel(label=one.label, speaker_face=one.face, log_mel=mel, f0=f0, waveform=one.waveform)
 
 
 def _converted(converter: Converter, output: str, source: Example, style: Style) -> Panel:

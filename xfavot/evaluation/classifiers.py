@@ -341,11 +341,8 @@ def classifiers_of(
         if not file.is_file():
             train = people_of(stores, "train", speakers, sizes["image_size"])
             new = Classifiers(**sizes, statistics=mel_statistics(stores, split="train")).to(place)
-            draws = {
-                "face": partial(face_batch, train),
-                "voice": partial(voice_batch, train, frames),
-            }
-            for name, draw in draws.items():
+            voices = partial(voice_batch, train, frames)
+            for name, draw in (("face", partial(face_batch, train)), ("voice", voices)):
                 on_log(f"classifier of {name}s: training on {len(speakers)} speakers")
                 fit(getattr(new, name), draw, steps=STEPS[name])
             known = {"face": held_out.faces, "voice": held_out.voices(frames)}

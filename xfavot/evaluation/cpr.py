@@ -445,11 +445,11 @@ def style_rater(converter: Converter) -> Rater:
     """
 
     def margin(triplet: Triplet) -> float:
-        how: dict[str, Any] = {"gender": triplet.genders[0]}
+        gender = triplet.genders[0]
         prompt, match, other = (
-            converter.style_of_face(sample, aligned=True, **how).vector
+            converter.style_of_face(sample, aligned=True, gender=gender).vector
             if is_face(sample)
-            else converter.style_of_voice(sample, **how).vector
+            else converter.style_of_voice(sample, gender=gender).vector
             for sample in triplet.samples
         )
         fits, odd = (float(torch.cosine_similarity(prompt, one)[0]) for one in (match, other))
