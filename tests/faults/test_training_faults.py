@@ -19,7 +19,7 @@ import torch
 
 from tests.conftest import FULL_DISK, ROOT, Patch, refuses
 from tests.unit.training_factory import small_run
-from xfavot import training
+from xfavot import training, weights
 from xfavot.errors import CheckpointError, ConfigError, DataError, TrainingError
 from xfavot.losses import terms
 from xfavot.models import device_of
@@ -30,7 +30,7 @@ KILLED_AT_STEP_3 = """
 import os, signal, sys, torch
 from pathlib import Path
 from tests.unit.training_factory import small_run
-from xfavot import training
+from xfavot import training, weights
 torch.set_num_threads(1)
 log = training.Session.log
 def log_and_die(session, terms):
@@ -136,6 +136,28 @@ def test_counts_of_heads_resume_and_old_checkpoints_stay_unknown(finished: Run) 
     old = checkpoint.load_model(resumed.checkpoint)
     assert (resumed.path, old.trained) == (finished.path, None)
     assert old.trained_speakers() == old.speakers
+
+
+def test_an_exported_model_becomes_a_run_where_it_is_wanted(
+    finished: Run, monkeypatch: Patch
+) -> None:
+    packed, place = finished.path.with_name("packed"), finished.path.with_name("shipped")
+    checkpoint.export(finished.path, packed)
+    assert str(finished.path.parents[1]) not in (packed / "state.json").read_text()
+    monkeypatch.setattr(weights, "MODEL", packed)
+    refuses(CheckpointError, "no checkpoint under", checkpoint.locate, place.with_name("typo"))
+    model, old = checkpoint.load_model(place), checkpoint.load_model(finished.checkpoint)
+    assert (model.path, model.step, model.config.name) == (
+        place / "checkpoints" / "step_00000004",
+        old.step,
+        "shipped",
+    )
+    for name, value in old.nets.state_dict().items():  # half precision
+        torch.testing.assert_close(model.nets.state_dict()[name], value, rtol=1e-3, atol=1e-6)
+    assert (model.trained, model.speakers) == (old.trained, old.speakers)
+    assert (place / "config.json").is_file()
+    packed.joinpath("state.json").write_text("{}")
+    assert checkpoint.locate(place) == model.path  # is there, and stays as it is
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "state.json"])

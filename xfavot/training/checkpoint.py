@@ -2,9 +2,10 @@
 
 ``checkpoints/step_00000100/`` holds ``model.safetensors`` (what is trained), ``ema.safetensors``
 (averages of G, E, M), ``f0.safetensors`` and ``content.safetensors`` (frozen), ``optimizer.pt``
-(tensors and plain values only) and ``state.json``. Every random choice of training is a function
-of (seed, step), so the step is the whole state of the random generators. Nothing in a checkpoint
-is ever executed.
+(tensors and plain values only) and ``state.json``. The model that comes with the package has
+neither averages of their own nor optimisers (:func:`export`). Every random choice of training is a
+function of (seed, step), so the step is the whole state of the random generators. Nothing in a
+checkpoint is ever executed.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim import Optimizer
 
-from xfavot import __version__
+from xfavot import __version__, weights
 from xfavot.audio.mel import MEL, Standardiser, require_contract
-from xfavot.config import RunConfig, from_dict, to_dict
+from xfavot.config import RunConfig, config_id, from_dict, to_dict
 from xfavot.data.batches import Batches
 from xfavot.data.store import GENDERS
 from xfavot.errors import CheckpointError, DataError
@@ -39,7 +40,8 @@ from xfavot.models.xfavot import XFaVoT, part_of
 from xfavot.training.step import GENERATOR_SIDE, Updater, listeners
 
 SCHEMA = 2  # 2: the F0 network reads pitch by classes
-STATE, OPTIMIZER = "state.json", "optimizer.pt"
+STATE, OPTIMIZER, AVERAGES = "state.json", "optimizer.pt", "ema.safetensors"
+SHIPPED = "shipped"  # a run of this name that is not there is the model that comes with the package
 MODULE_OF = {"face": "E_I", "voice": "E_A", "latent": "M"}  # where a style comes from
 MAY_DIFFER_ON_RESUME = (
     *("name", "data_root", "run_root", "steps", "schedule_steps", "device", "checkpointing"),
@@ -114,10 +116,14 @@ def checkpoints_of(run: Path) -> list[Path]:
 def locate(path: Path | str) -> Path:
     """A checkpoint's folder, given it, its run's folder or a folder of runs; of these the newest.
 
+    A run named "shipped" is made of the model that comes with the package, if it is not there.
+
     Raises:
         CheckpointError: there is none.
     """
     path = Path(path)
+    if path.name == SHIPPED and not path.exists():
+        _unpack(path)
     if (path / STATE).exists() or path.name.startswith("step_"):
         return path
     every = (p.parent for p in path.glob(f"*/checkpoints/step_*/{STATE}"))
@@ -181,6 +187,44 @@ def save(run: Path, updater: Updater, batches: Batches, *, step: int) -> Path:
             "older checkpoints are untouched; free some space and resume with -p resume auto"
         ) from error
     return target
+
+
+def export(path: Path | str, folder: Path) -> None:
+    """Write a checkpoint as the package ships it: in half precision, the averages as the weights.
+
+    Args:
+        path: as :func:`locate` takes it.
+        folder: where the files go; there is none yet.
+    """
+    path = locate(path)
+    state = read_state(path)
+    roots = {"name": SHIPPED, "data_root": "data", "run_root": "runs"}
+    tensors = load_file(path / "model.safetensors") | load_file(path / AVERAGES)
+    folder.mkdir(parents=True)
+    halves = {name: value.half() for name, value in tensors.items()}
+    save_file(halves, folder / "model.safetensors")
+    for name in ("f0.safetensors", "content.safetensors"):
+        shutil.copyfile(path / name, folder / name)
+    sizes = {p.name: p.stat().st_size for p in sorted(folder.iterdir())}
+    state |= {"config": {**state["config"], **roots}, "bytes": sizes}
+    write_whole(folder / STATE, json.dumps(state, indent=1))
+
+
+def _unpack(run: Path) -> None:
+    """Make a run of the model that comes with the package."""
+    state = read_state(weights.MODEL)
+    draft = run.with_name(f".{run.name}.draft")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.copytree(weights.MODEL, folder_of(draft, state["step"]))
+        config = from_dict(state["config"])
+        write_whole(
+            draft / "config.json",
+            json.dumps({"config_id": config_id(config), **state["config"]}, indent=1),
+        )
+        draft.rename(run)
+    except OSError as error:
+        raise CheckpointError(f"{run} could not be written ({error}); free some space") from error
 
 
 def _modules(updater: Updater) -> dict[str, nn.Module]:
@@ -254,7 +298,8 @@ def load_model(path: Path | str, *, device: str = "cpu") -> LoadedModel:
     nets = XFaVoT.of_run(config)
     f0, content = listeners(config, depth=state["content_depth"])
     averaged = nn.ModuleDict({k: m for k, m in nets.named_children() if k in GENERATOR_SIDE})
-    _load(path, {"model": nets, "ema": averaged, "f0": f0, "content": content})
+    parts = {"model": nets, "ema": averaged, "f0": f0, "content": content}
+    _load(path, {k: m for k, m in parts.items() if f"{k}.safetensors" in state["bytes"]})
     for module in (nets, f0, content):
         module.requires_grad_(False).eval().to(device)
     statistics = Standardiser(torch.tensor(state["mel_mean"]), torch.tensor(state["mel_std"]))

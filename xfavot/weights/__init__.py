@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
+MODEL = FOLDER / "model"  # a checkpoint of XFaVoT, see `xfavot.training.checkpoint.export`
 
 
 def shipped(name: str) -> Path:

@@ -1,0 +1,25 @@
+"""Make a run the model that comes with the package: `xfavot/weights/model/`.
+
+python -m tools.ship_model runs/<run>    its newest checkpoint, or name one
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+
+from xfavot import weights
+from xfavot.training.checkpoint import export
+
+
+def main() -> None:
+    """Replace the model of the package; the same checkpoint gives the same bytes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint")
+    given = parser.parse_args()
+    shutil.rmtree(weights.MODEL, ignore_errors=True)
+    export(given.checkpoint, weights.MODEL)
+
+
+if __name__ == "__main__":
+    main()
