@@ -154,6 +154,14 @@ show(evaluation.measure("face_identity"))
 show(evaluation.measure("nisqa"))
 
 # %% [markdown]
+# ## Voices: Distill-MOS
+#
+# The same question, put to a network that may be used for any purpose. Not in the paper.
+
+# %%
+show(evaluation.measure("distill_mos"))
+
+# %% [markdown]
 # ## Voices: SpkSim (Tables 3 and 5)
 #
 # Does the output sound like the person of the reference? Image-guided outputs are held against up

@@ -30,7 +30,7 @@ RECOGNISERS = ("espnet_librispeech", "pocketsphinx_grid")
 TRAINABLE = (*NETWORKS, VOCODER)
 METRICS = (
     *("fid", "lpips", "preservation", "face_identity"),  # of faces; the others are of voices
-    *("nisqa", "speaker_similarity", "word_error", "f0", "content", "verification"),
+    *("nisqa", "distill_mos", "speaker_similarity", "word_error", "f0", "content", "verification"),
 )
 FORMS = ("faces", "outputs")
 ALL = "all"

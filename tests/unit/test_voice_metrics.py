@@ -78,6 +78,7 @@ MEASURES: dict[str, Callable[[], Any]] = {
     "resemblyzer": lambda: SpeakerEncoder().embed,
     "nisqa": lambda: networks.Nisqa(networks.NISQA),
     "nisqa_tts": lambda: networks.Nisqa(networks.NISQA_TTS),
+    "distill_mos": networks.DistillMos,
 }
 
 
@@ -92,6 +93,14 @@ def test_a_measure_is_a_function_of_its_clip_alone(name: str) -> None:
     backwards = [measure(clip) for clip in clips[::-1]][::-1]
     for one, other in zip([*in_order, in_order[-1]], [*backwards, another(clips[-1])], strict=True):
         np.testing.assert_equal(one, other)
+
+
+def test_distill_mos_agrees_with_its_own_program() -> None:
+    wave = sounding(seconds=9.6)  # longer than what the network sees at once
+    theirs = pytest.importorskip("distillmos").ConvTransformerSQAModel().eval()
+    with torch.no_grad():
+        wanted = float(theirs(torch.from_numpy(networks.at_16_khz(wave))[None]))
+    assert networks.DistillMos()(wave) == {"distill_mos": pytest.approx(wanted, abs=1e-5)}
 
 
 def test_nisqa_over_shifts_beside_the_plain_score(monkeypatch: Patch) -> None:

@@ -44,7 +44,7 @@ PARTS = (  # of a group: direction, sex of the reference, and sexes of source an
     *(("", SEXES[b], ("f" + b, "m" + b)) for b in SEXES),
 )
 AT_ONCE = 32  # images
-OF_SOURCES = ("nisqa", "nisqa_tts", "word_error", "content_character_error")
+OF_SOURCES = ("nisqa", "nisqa_tts", "distill_mos", "word_error", "content_character_error")
 MOST_UTTERANCES = 10  # of a person
 EVERYTHING = "all"  # a metric: none of them could be measured
 UNUSABLE = "unusable_outputs"  # metric: share of a group's outputs that cannot be used

@@ -64,7 +64,7 @@ SCHEMA = 1  # of evaluation.json
 SCORING = 3  # raise when scores that are kept would come out otherwise
 PARTS = "parts"  # folder of scores that are kept
 IMAGE_SIZE = 128  # pixels, the paper's; to which pictures in files are brought
-WEIGHTS = ("nisqa", "nisqa_tts", "resemblyzer")  # sets with a published checksum
+WEIGHTS = ("nisqa", "nisqa_tts", "distill_mos", "resemblyzer")  # sets with a published checksum
 
 
 @dataclass(eq=False, kw_only=True)

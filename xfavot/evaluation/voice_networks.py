@@ -190,6 +190,33 @@ class Naturalness(nn.Module):
         return code
 
 
+# Another rater of quality, free for any use, whose weights come with its package
+
+
+DISTILL_MOS = "distill_mos"
+
+
+class DistillMos:
+    """Distill-MOS (Stahl and Gamper 2025): mean opinion of a voice, from 1 (bad) to 5.
+
+    Raises:
+        WeightsError: the package is not installed, or its weights are others than published.
+    """
+
+    def __init__(self) -> None:
+        """Load the network; see the class."""
+        path = fetched.path(DISTILL_MOS)
+        network = external.package("distillmos.sqa").ConvTransformerSQAModel(load_weights=False)
+        expected = network.state_dict()
+        network.load_state_dict(external.read_state(path, at=("model",), expected=expected))
+        self._network: Any = network.eval()
+
+    @torch.inference_mode()
+    def __call__(self, wave: Wave) -> dict[str, float]:
+        """Rate a voice (N,) of any length."""
+        return {DISTILL_MOS: float(self._network(torch.from_numpy(at_16_khz(wave))[None]))}
+
+
 # Speech recognisers for word error rates; each has its own name in the tables
 
 

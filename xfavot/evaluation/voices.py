@@ -218,7 +218,7 @@ def measures(family: str, *, recogniser: str = ESPNET) -> dict[str, Measure | Ex
     """Load the measures of a family; nothing is fetched or replaced.
 
     Args:
-        family: "nisqa", "speaker_similarity", "word_error", "f0" or "content".
+        family: "nisqa", "distill_mos", "speaker_similarity", "word_error", "f0" or "content".
         recogniser: of words, one of `RECOGNISERS`.
 
     Returns:
@@ -227,6 +227,7 @@ def measures(family: str, *, recogniser: str = ESPNET) -> dict[str, Measure | Ex
     track, read = partial(by_file, world_f0), lambda: by_file(networks.content_reader())
     ways: dict[str, dict[str, tuple[Callable[[], Any], Callable[..., Found]]]] = {
         "nisqa": {name: (partial(networks.Nisqa, name), _quality) for name in (NISQA, NISQA_TTS)},
+        "distill_mos": {networks.DISTILL_MOS: (networks.DistillMos, _rating)},
         "speaker_similarity": {SIMILARITY: (embedder, _likeness)},
         "word_error": {WER: (networks.RECOGNISERS[recogniser], _words)},
         "f0": {VOICING: (track, _melody), GENDER: (track, _gender)},
@@ -258,6 +259,10 @@ def _quality(network: networks.Nisqa, people: People, one: Output) -> Found:
         over = [scores[metric], *(each[metric] for each in later)]
         scores |= {metric + MEAN: float(np.mean(over)), metric + SPREAD: float(np.std(over))}
     return {name: (value, 1.0) for name, value in scores.items()}
+
+
+def _rating(rate: Callable[[Wave], dict[str, float]], people: People, one: Output) -> Found:
+    return {name: (value, 1.0) for name, value in rate(load_waveform(one.output)).items()}
 
 
 def _likeness(embed: Callable[[Path], Vector], people: People, one: Output) -> Found:
