@@ -9,16 +9,16 @@ import argparse
 import shutil
 
 from xfavot import weights
-from xfavot.training.checkpoint import export
+from xfavot.training.checkpoint import export, locate
 
 
 def main() -> None:
     """Replace the model of the package; the same checkpoint gives the same bytes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint")
-    given = parser.parse_args()
+    wanted = locate(parser.parse_args().checkpoint)  # before anything is deleted
     shutil.rmtree(weights.MODEL, ignore_errors=True)
-    export(given.checkpoint, weights.MODEL)
+    export(wanted, weights.MODEL)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from xfavot.audio.mel import MEL, Standardiser, require_contract
 from xfavot.config import RunConfig, config_id, from_dict, to_dict
 from xfavot.data.batches import Batches
 from xfavot.data.store import GENDERS
-from xfavot.errors import CheckpointError, DataError
+from xfavot.errors import CheckpointError, DataError, refusing
 from xfavot.files import write_whole
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
@@ -40,7 +40,7 @@ from xfavot.models.xfavot import XFaVoT, part_of
 from xfavot.training.step import GENERATOR_SIDE, Updater, listeners
 
 SCHEMA = 2  # 2: the F0 network reads pitch by classes
-STATE, OPTIMIZER, AVERAGES = "state.json", "optimizer.pt", "ema.safetensors"
+STATE, OPTIMIZER = "state.json", "optimizer.pt"
 SHIPPED = "shipped"  # a run of this name that is not there is the model that comes with the package
 MODULE_OF = {"face": "E_I", "voice": "E_A", "latent": "M"}  # where a style comes from
 MAY_DIFFER_ON_RESUME = (
@@ -199,7 +199,7 @@ def export(path: Path | str, folder: Path) -> None:
     path = locate(path)
     state = read_state(path)
     roots = {"name": SHIPPED, "data_root": "data", "run_root": "runs"}
-    tensors = load_file(path / "model.safetensors") | load_file(path / AVERAGES)
+    tensors = load_file(path / "model.safetensors") | load_file(path / "ema.safetensors")
     folder.mkdir(parents=True)
     halves = {name: value.half() for name, value in tensors.items()}
     save_file(halves, folder / "model.safetensors")
@@ -214,17 +214,17 @@ def _unpack(run: Path) -> None:
     """Make a run of the model that comes with the package."""
     state = read_state(weights.MODEL)
     draft = run.with_name(f".{run.name}.draft")
-    try:
+    with refusing(OSError, CheckpointError, f"{run} could not be written", "free some space"):
         shutil.rmtree(draft, ignore_errors=True)
         shutil.copytree(weights.MODEL, folder_of(draft, state["step"]))
-        config = from_dict(state["config"])
-        write_whole(
-            draft / "config.json",
-            json.dumps({"config_id": config_id(config), **state["config"]}, indent=1),
-        )
+        write_config(draft, from_dict(state["config"]))
         draft.rename(run)
-    except OSError as error:
-        raise CheckpointError(f"{run} could not be written ({error}); free some space") from error
+
+
+def write_config(run: Path, cfg: RunConfig) -> None:
+    """Write what a run is, with the id of its configuration, into its folder."""
+    description = {"config_id": config_id(cfg), **to_dict(cfg)}
+    write_whole(run / "config.json", json.dumps(description, indent=1))
 
 
 def _modules(updater: Updater) -> dict[str, nn.Module]:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from xfavot.audio import vocoder as vocoders
 from xfavot.audio.io import save_waveform
-from xfavot.config import NETWORKS, RunConfig, config_id, to_dict
+from xfavot.config import NETWORKS, RunConfig, config_id
 from xfavot.data.batches import Batch, Batches, open_validation, with_speakers
 from xfavot.data.prepare import open_or_make_mini
 from xfavot.data.store import Store
@@ -141,8 +141,7 @@ class Session:
         n = open_networks(cfg, stores, self.batches, outputs, self.on_log, start)
         self.updater = Updater(n, cfg, guidances=("z", *outputs), outputs=outputs)
         self.step = checkpoint.restore(start, self.updater) if start is not None else 0
-        description = {"config_id": config_id(cfg), **to_dict(cfg)}
-        write_whole(run / "config.json", json.dumps(description, indent=1))
+        checkpoint.write_config(run, cfg)
         kept = [json.dumps(r) + "\n" for r in self.metrics() if r["step"] <= self.step]
         if (run / METRICS).exists():  # the rest is written again
             write_whole(run / METRICS, "".join(kept))
