@@ -151,6 +151,7 @@ class TrainConfig(Section):
     warmup_steps: int = option(0, least=0)  # A20: self-reconstruction before adversarial training
     warmup_batch_size: int = option(16, least=1)  # A20
     warmup_lr: float = option(1.0e-3, above=0)  # A20, with beta1 0.9
+    warmup_muon: float = option(0.0, least=0)  # A81: rate of Muon for matrices; 0: Adam for all
     r1_every: int = option(1, least=1)  # A3: R1 on every n-th step, weighed n times
     precision: str = option("float32", choices=PRECISIONS)
     checkpointing: bool = False  # less memory, a quarter more work: blocks are computed again

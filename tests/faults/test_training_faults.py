@@ -95,6 +95,26 @@ def test_sigterm_saves_and_ends(finished: Run, monkeypatch: Patch) -> None:
     assert loop.read(run.path / loop.METRICS)[-1]["step"] == 5
 
 
+def test_the_optimiser_of_the_warm_up_resumes_and_ends_with_it(
+    tmp_path: Path, monkeypatch: Patch
+) -> None:
+    warm = {"train.warmup_steps": 2, "train.warmup_muon": 0.01}
+    whole, log = training.fit(small_run(tmp_path, steps=8, overrides=warm)), Session.log
+
+    def stop(session: Session, values: dict[str, float]) -> None:
+        log(session, values)
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "log", stop)
+        cfg = small_run(tmp_path / "again", steps=8, overrides=warm)
+        half = training.fit(cfg)
+    kept = [torch.load(run.checkpoint / "optimizer.pt").keys() for run in (half, whole)]
+    assert (half.step, "muon/G_I" in kept[0], "muon/G_I" in kept[1]) == (1, True, False)
+    resumed = resume(cfg)
+    assert loop.read(resumed.path / loop.METRICS) == loop.read(whole.path / loop.METRICS)
+
+
 def test_a_run_is_never_overwritten_or_run_twice_and_resumes_to_itself(finished: Run) -> None:
     refuses(CheckpointError, "-p resume auto", training.fit, finished.config)
     again = resume(finished.config)

@@ -26,6 +26,7 @@ from xfavot.models.f0 import F0Output, level_of, melody_of
 from xfavot.models.generators import USUAL_LEVEL, Excitation
 from xfavot.models.xfavot import OF_ONE, XFaVoT, part_of
 from xfavot.training import Session, checkpoint, loop, step
+from xfavot.training.muon import Muon, orthogonalised
 from xfavot.training.step import CODE_SLACK
 
 GENERATORS, ENCODERS, DISCRIMINATORS = {"G_I", "G_A"}, {"E_I", "E_A"}, {"D_I", "D_A", "C_A"}
@@ -132,6 +133,22 @@ def test_recomputed_blocks_give_equal_gradients(root: Path, rule: str, monkeypat
     assert len(seen[True]) == len(seen[False]) > 100
     for again, plain in zip(seen[True], seen[False], strict=True):
         torch.testing.assert_close(again, plain, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(8, 30), (30, 8), (16, 16)])
+def test_muon_steps_alike_in_all_directions_and_leaves_the_rest(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    gradient = torch.randn(shape) * torch.logspace(0, -1, shape[1])
+    left, _, right = torch.linalg.svd(gradient, full_matrices=False)
+    singular = torch.linalg.svdvals(orthogonalised(gradient))
+    assert 0.4 < singular.min() <= singular.max() < 1.3
+    matrix, bias = torch.nn.Parameter(torch.zeros(shape)), torch.nn.Parameter(torch.zeros(9))
+    matrix.grad, bias.grad = gradient.clone(), torch.ones(9)
+    Muon([matrix, bias], lr=0.5).step()
+    tall = max(1.0, shape[0] / shape[1]) ** 0.5
+    assert (matrix.grad, bias.grad is None) == (None, False)
+    along = torch.einsum("ik,ij,kj->k", left, -matrix.detach(), right) / (0.5 * tall)
+    assert torch.allclose(along.sort()[0], singular.sort()[0], atol=1e-4)
 
 
 def test_all_sources_log_every_term_of_every_pass(root: Path) -> None:

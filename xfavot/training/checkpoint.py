@@ -175,7 +175,7 @@ def save(run: Path, updater: Updater, batches: Batches, *, step: int) -> Path:
         for name, module in _modules(updater).items():
             flat = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
             save_file(flat, draft / f"{name}.safetensors")
-        optimizers = {k: o.state_dict() for k, o in updater.optimizers.items()}
+        optimizers = {k: o.state_dict() for k, o in _optimizers(updater).items()}
         torch.save(optimizers, draft / OPTIMIZER)
         state["bytes"] = {p.name: p.stat().st_size for p in sorted(draft.iterdir())}
         write_whole(draft / STATE, json.dumps(state, indent=1))
@@ -231,6 +231,11 @@ def _modules(updater: Updater) -> dict[str, nn.Module]:
     """What is kept, by the name of its file."""
     n = updater.n
     return {"model": n.nets, "ema": updater.ema, "f0": n.f0, "content": n.content}
+
+
+def _optimizers(updater: Updater) -> dict[str, Optimizer]:
+    """What is kept, by the name of its module."""
+    return updater.optimizers | {f"muon/{name}": one for name, one in updater.muons.items()}
 
 
 def prune(run: Path, *, keep: int, best: int) -> None:
@@ -389,9 +394,10 @@ def restore(path: Path, updater: Updater) -> int:
     """
     state = read_state(path)
     _load(path, _modules(updater))
+    updater.set_rates(state["step"] + 1)
     try:
         optimizers = torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True)
-        for name, optimizer in updater.optimizers.items():
+        for name, optimizer in _optimizers(updater).items():
             optimizer.load_state_dict(_narrowed(optimizers[name], optimizer))
         if "trained" not in state:
             updater.trained = None

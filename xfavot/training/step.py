@@ -27,9 +27,11 @@ from xfavot.models.blocks import recompute
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network, F0Output, level_of
 from xfavot.models.xfavot import XFaVoT
+from xfavot.training.muon import Muon
 
 GENERATOR_SIDE = ("G_I", "G_A", "E_I", "E_A", "M")  # their moving averages are kept, too (A19)
 DISCRIMINATOR_SIDE = ("D_I", "D_A", "C_A")
+WARMED = ("G_I", "G_A", "E_I", "E_A")
 ADAM = ("G_I", "E_I", "D_I", "M")  # the others AdamW, STATED (appendix A)
 WARMUP_BETA1 = 0.9  # A20
 LARGE = 50_000_000  # parameters; a step of so many on a CPU takes tens of seconds
@@ -76,6 +78,7 @@ class Updater:
         outputs: modalities generated, of "i" and "a".
 
     Attributes:
+        muons: optimisers of the matrices during the warm-up, where they are asked for (A81).
         ema: moving averages of the parameters of G_I, G_A, E_I, E_A and M, those that there are.
         trained: samples that have trained each head of a module so far; None where the run goes on
             from a checkpoint that did not count.
@@ -93,6 +96,9 @@ class Updater:
             )
             for name, module in nets.named_children()
         }
+        named = dict(nets.named_children())
+        warmed = [k for k in WARMED if k in named] if cfg.train.warmup_muon else []
+        self.muons = {k: Muon(named[k].parameters(), lr=cfg.train.warmup_muon) for k in warmed}
         averaged = {k: copy.deepcopy(m) for k, m in nets.named_children() if k in GENERATOR_SIDE}
         self.ema = nn.ModuleDict(averaged).requires_grad_(False).eval()
         if cfg.train.checkpointing:
@@ -118,11 +124,11 @@ class Updater:
             Every term of every pass by log key, such as "g/a2i/sty": detached scalars.
         """
         d = draw(self.cfg, step, batch.paired.shape[0], self.guidances)
-        self._set_rates(step)
+        self.set_rates(step)
         heard = hear_references(self.n, batch)
         if step <= self.cfg.train.warmup:  # A20
             logged = self._pairs(batch, d, heard)
-            self._move("G_I", "G_A", "E_I", "E_A")
+            self._move(*WARMED)
         else:
             with self._autocast():
                 voices = analyse_voices(self.n, batch) if "a" in self.outputs else None
@@ -242,9 +248,11 @@ class Updater:
         bf16 = self.cfg.train.precision == "bf16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
 
-    def _set_rates(self, step: int) -> None:
-        """Set rates and momenta: those of the warm-up, or those of the paper."""
+    def set_rates(self, step: int) -> None:
+        """Set rates and momenta of a step: those of the warm-up (A20, A81), or the paper's."""
         t = self.cfg.train
+        if step > t.warmup:
+            self.muons.clear()
         for name, optimizer in self.optimizers.items():
             lr, beta1 = (t.lr_mapping if name == "M" else t.lr), t.beta1
             if step <= t.warmup:
@@ -257,7 +265,10 @@ class Updater:
         Where beta1 is 0 (A15), Adam's mean of gradients is the gradient: one memory serves both,
         and between two steps nothing is kept of it.
         """
-        for optimizer in (self.optimizers[name] for name in names if name in self.optimizers):
+        for name in (name for name in names if name in self.optimizers):
+            if name in self.muons:  # leaves the others to Adam
+                self.muons[name].step()
+            optimizer = self.optimizers[name]
             means = optimizer.state if optimizer.param_groups[0]["betas"][0] == 0 else {}
             for p in means:
                 means[p]["exp_avg"] = means[p]["exp_avg"] if p.grad is None else p.grad
