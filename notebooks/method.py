@@ -412,7 +412,7 @@ cls = terms.classification(nets.C_A(still)[d.by_speaker], y_src, differ)
 total_D = adv_real + adv_fake + w.cls * cls + cfg.train.r1_every * w.r1_audio * r1
 
 fakes = [(t_A, still)]
-by_step["D_A"] = step.discriminator_terms(nets, batch, "a", fakes, d.by_speaker, r1_due=True)
+by_step["D_A"] = step.discriminator_terms(n, batch, "a", fakes, d.by_speaker, r1_due=True)
 torch.testing.assert_close(objective.total(by_step["D_A"], weights["D_A"]), total_D)
 show(adv_real=adv_real, adv_fake=adv_fake, cls=cls, r1=r1, total=total_D)
 

@@ -38,6 +38,7 @@ preset: str = ""  # size; empty means mini for dataset mini, else paper
 steps: int = -1  # training steps; -1: the preset's
 batch_size: int = -1  # samples a step; -1: the preset's
 precision: str = ""  # float32 or bf16; empty means the preset's
+processes: int = 1  # that train together on this machine
 resume: str = ""  # run folder or checkpoint to go on from; empty means none
 overrides: dict = {}  # dotted settings, such as loss.xm, to values
 
@@ -55,7 +56,7 @@ from xfavot.viz import drawing, progress, widgets
 # Values in parentheses are the paper preset's.
 
 # %%
-cfg = Train.resolve(
+parameters = Train.resolve(
     dataset=dataset,
     configuration=configuration,
     preset=preset,
@@ -64,11 +65,13 @@ cfg = Train.resolve(
     seed=seed,
     device=device,
     precision=precision,
+    processes=processes,
     data_root=data_root,
     run_root=run_root,
     resume=resume,
     overrides=overrides,
-).run
+)
+cfg = parameters.run
 progress.line(config.describe(cfg))
 
 # %% [markdown]
@@ -82,8 +85,13 @@ progress.line(config.describe(cfg))
 #
 # The session keeps what is not the method: it resumes exactly, stops between two steps on an
 # interrupt, lets no second process into the run, and refuses a term that is not finite.
+#
+# With `processes` above 1 the same loop runs in as many processes, each on a part of every batch,
+# and here the run that came out is opened.
 
 # %%
+if processes > 1:
+    resume = training.launch(parameters, progress.line)
 live = widgets.Live()
 with training.open_session(cfg, resume=resume, on_log=progress.line) as session:
     for step in session:

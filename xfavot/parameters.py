@@ -168,6 +168,7 @@ class Train(OnRuns):
     steps: int = option(FROM_PRESET, "training steps; -1: the preset's", least=1)
     batch_size: int = option(FROM_PRESET, "samples a step; -1: the preset's", least=1)
     precision: str = option("", "float32 or bf16; empty means the preset's", choices=PRECISIONS)
+    processes: int = option(1, "that train together on this machine", least=1)
     resume: str = option("", "run folder or checkpoint to go on from; empty means none")
     overrides: dict[str, Any] = option({}, "dotted settings, such as loss.xm, to values")
 

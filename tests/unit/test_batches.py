@@ -91,6 +91,17 @@ def test_genders_are_balanced_and_shared_by_the_references(mixture: list[Store])
     assert set(totals) == {3, 4}
 
 
+def test_parts_of_a_batch_are_the_whole_batch(mixture: list[Store]) -> None:
+    source = batches(mixture, augment=True)
+    whole, parts = source.batch(3), [source.batch(3, part, 4) for part in range(4)]
+    assert torch.cat([part.paired for part in parts]).equal(whole.paired)
+    for name in ROLES:
+        samples = [vars(role(part, name)) for part in parts]
+        for key, value in vars(role(whole, name)).items():
+            assert torch.cat([one[key] for one in samples]).equal(value)
+            assert len(samples[0][key]) == 2
+
+
 def test_pairs_are_one_speaker_and_speakers_are_distinct(mixture: list[Store]) -> None:
     source = batches(mixture)
     for step in range(40):

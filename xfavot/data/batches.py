@@ -239,7 +239,7 @@ def _uniform(rng: np.random.Generator, counts: Rows) -> Rows:
 STREAMS = ("genders", "sources", "references", "others", "faces", "crops", "augment")
 
 Streams = Mapping[str, np.random.Generator]
-Load = Callable[[Rows, Streams], Tensor]
+Load = Callable[[Rows, Rows, Streams], Tensor]
 
 
 class Batches:
@@ -301,22 +301,25 @@ class Batches:
         joined = ",".join(f"{store.corpus}:{store.manifest_hash}" for store in self.stores)
         return hashlib.sha256(joined.encode()).hexdigest()[:16]
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int, part: int = 0, parts: int = 1) -> Batch:
         """Draw a batch.
 
         Args:
             step: from 0 up.
+            part: which of the equal parts of its rows is loaded.
+            parts: how many there are; a divisor of the batch size.
 
         Returns:
-            The batch, on the CPU; the same for the same (seed, step).
+            The batch, on the CPU; the same for the same (seed, step), whatever the parts.
         """
+        kept = np.arange(self.batch_size).reshape(parts, -1)[part]
         rng = {s: np.random.default_rng([self.seed, step, n]) for n, s in enumerate(STREAMS)}
         target = _balanced_genders(rng["genders"], self._genders, self.batch_size)
         face, voice, paired = self._references(rng["references"], target)
         seen, heard = (kind in self.modalities for kind in MODALITIES)
-        images = self._side(rng, self._images, target, face, self._faces if seen else None)
-        audios = self._side(rng, self._voices, target, voice, self._mels if heard else None)
-        pair = torch.from_numpy(paired)
+        images = self._side(rng, self._images, target, face, kept, self._faces if seen else None)
+        audios = self._side(rng, self._voices, target, voice, kept, self._mels if heard else None)
+        pair = torch.from_numpy(paired[kept])
         return Batch(images[0], audios[0], images[1], audios[1], images[2], audios[2], pair)
 
     def _references(
@@ -354,9 +357,12 @@ class Batches:
         return face, voice, paired
 
     def _side(
-        self, rng: Streams, side: ByGender, target: Rows, first: Rows, load: Load | None
+        self, rng: Streams, side: ByGender, target: Rows, first: Rows, own: Rows, load: Load | None
     ) -> list[Samples | None]:
-        """Source, first and second reference of one modality, read together; or only drawn."""
+        """Source, first and second reference of one modality, read together; or only drawn.
+
+        Of all rows, which are drawn, those `own` are read.
+        """
         if not side:
             return [None, None, None]
         genders = _balanced_genders(rng["genders"], sorted(side), self.batch_size)
@@ -365,33 +371,36 @@ class Batches:
         second = _draw(rng["others"], side, target, first)
         if load is None:
             return [None, None, None]
-        x = load(np.concatenate([source, first, second]), rng).chunk(3)
+        every = np.concatenate([source, first, second])
+        places = np.concatenate([own + n * self.batch_size for n in range(3)])
+        x = load(every, places, rng).chunk(3)
         return [
             Samples(part, *map(torch.from_numpy, (self._gender[rows], self._speaker[rows], rows)))
-            for part, rows in zip(x, (source, first, second), strict=True)
+            for part, rows in zip(x, every[places].reshape(3, -1), strict=True)
         ]
 
-    def _faces(self, rows: Rows, rng: Streams) -> Tensor:
-        """(n, 3, H, W) uint8, a random face of each clip."""
+    def _faces(self, rows: Rows, places: Rows, rng: Streams) -> Tensor:
+        """(n, 3, H, W) uint8, a random face of each clip, at the n places among the rows."""
         start, count = self._parts[rows, 0], self._parts[rows, 1]
         which = start + _uniform(rng["faces"], count)
         changes: Sequence[Change | None] = [None] * len(rows)
         if self.augment:
             changes = draw_changes(rng["augment"], len(rows), self._stored_size)
-        pixels = np.empty((len(rows), 3, self.image_size, self.image_size), np.uint8)
-        for n, row in enumerate(rows.tolist()):
-            planes(self._owners[row].faces[which[n]], changes[n], pixels[n])
+        pixels = np.empty((len(places), 3, self.image_size, self.image_size), np.uint8)
+        for n, place in enumerate(places.tolist()):
+            planes(self._owners[rows[place]].faces[which[place]], changes[place], pixels[n])
         return torch.from_numpy(pixels)
 
-    def _mels(self, rows: Rows, rng: Streams) -> Tensor:
-        """(n, 1, 80, T) float32 standardised, a random crop of each clip."""
+    def _mels(self, rows: Rows, places: Rows, rng: Streams) -> Tensor:
+        """(n, 1, 80, T) float32 standardised, a random crop of each clip, as `_faces` has them."""
         length, start, count = self.mel_frames, *self._parts[rows, 2:].T
         first = start + _uniform(rng["crops"], np.maximum(count - length, 0) + 1)
-        frames = np.empty((len(rows), length, MEL.n_mels), np.float16)
-        for n, row in enumerate(rows.tolist()):
-            clip = self._owners[row].mel[first[n] : first[n] + min(count[n], length)]
+        frames = np.empty((len(places), length, MEL.n_mels), np.float16)
+        for n, place in enumerate(places.tolist()):
+            end = first[place] + min(count[place], length)
+            clip = self._owners[rows[place]].mel[first[place] : end]
             frames[n] = clip if len(clip) == length else clip[reflected(len(clip), length)]
-        x = torch.empty((len(rows), 1, MEL.n_mels, length))
+        x = torch.empty((len(places), 1, MEL.n_mels, length))
         x[:, 0] = torch.from_numpy(frames).transpose(1, 2)
         return x.sub_(self.standardiser.mean[:, None]).div_(self.standardiser.std[:, None])
 

@@ -9,9 +9,13 @@ stop. :func:`fit` is the loop; `notebooks/train.ipynb` writes it out with the sa
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -22,12 +26,13 @@ from types import FrameType
 from typing import Any
 
 import torch
+import yaml
 from filelock import FileLock, Timeout
 from torch import Tensor
 
 from xfavot.audio import vocoder as vocoders
 from xfavot.audio.io import save_waveform
-from xfavot.config import NETWORKS, RunConfig, config_id
+from xfavot.config import NETWORKS, RunConfig, config_id, key_of
 from xfavot.data.batches import Batch, Batches, open_validation, with_speakers
 from xfavot.data.prepare import open_or_make_mini
 from xfavot.data.store import Store
@@ -36,8 +41,11 @@ from xfavot.files import write_whole
 from xfavot.image.io import save_image, to_bytes
 from xfavot.models import device_of
 from xfavot.models.xfavot import XFaVoT
+from xfavot.parameters import Train
+from xfavot.strict import require
 from xfavot.training import checkpoint, pretrain, step
 from xfavot.training.pretrain import Log
+from xfavot.training.processes import joined
 from xfavot.training.step import Networks, Updater
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -86,6 +94,47 @@ def fit(cfg: RunConfig, *, resume: str = "", on_log: Log | None = None) -> Run:
         return session.finish()
 
 
+def launch(parameters: Train, on_log: Log) -> str:
+    """Train in `parameters.processes` processes of this machine, as `torchrun` starts them.
+
+    Args:
+        parameters: of the run.
+        on_log: receives what they write, line by line.
+
+    Returns:
+        The parameter `resume` by which the run is found.
+
+    Raises:
+        ConfigError: this is one of several processes already.
+        TrainingError: the training failed.
+    """
+    count, alone = parameters.processes, int(os.environ.get("WORLD_SIZE", "1")) == 1
+    require(alone, "processes", count, "1 under a launcher, which has started some", "leave it out")
+    given: dict[str, Any] = {**dataclasses.asdict(parameters), "processes": 1}
+    given |= {name: Path(given[name]).resolve() for name in ("data_root", "run_root")}
+    given["overrides"] = yaml.safe_dump(given["overrides"], default_flow_style=True)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={count}", "-m", "xfavot.cli", "train"]
+    command += [text for name, value in given.items() for text in ("-p", name, str(value))]
+    threads = {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // count, 1))}
+    pipe: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, env=threads | os.environ, **pipe)
+    try:
+        for line in process.stdout or ():
+            on_log({"message": line.rstrip()})
+    except BaseException:
+        process.terminate()  # they stop after the step
+        process.wait()
+        raise
+    if process.wait():
+        raise TrainingError(
+            f"the training in {count} processes ended with status {process.returncode}; the lines "
+            "above say why; go on from the last checkpoint with -p resume auto"
+        )
+    named = parameters.resume not in ("", "auto")
+    return str(checkpoint.locate(parameters.resume).parents[1]) if named else "auto"
+
+
 @contextmanager
 def open_session(
     cfg: RunConfig, *, resume: str = "", on_log: Log | None = None
@@ -107,12 +156,14 @@ class Session:
         self, cfg: RunConfig, stack: ExitStack, *, resume: str, on_log: Log | None
     ) -> None:
         """Open the data, the run's folder and the networks, at the step to go on from."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.on_log: Log = on_log or (lambda record: None)
+        self.processes = stack.enter_context(joined(cfg.train.device))
+        main = self.processes.main
+        self.on_log: Log = (main and on_log) or (lambda record: None)
+        if not main:
+            self.processes.every(0)  # the main one makes what is missing, the others find it
         start = None if resume in ("", "auto") else checkpoint.locate(resume)
         named, own = cfg.name.removesuffix(config_id(cfg)), Path(cfg.run_root) / cfg.name
-        if resume == "" and (own / METRICS).exists():
+        if main and resume == "" and (own / METRICS).exists():
             raise CheckpointError(
                 f"the run {own} exists already and would be overwritten; go on with it by "
                 "-p resume auto, or give another seed or run_root, or delete the folder"
@@ -120,13 +171,18 @@ class Session:
         self.device = device_of(cfg.train.device)
         stores = open_or_make_mini(cfg.data_root, cfg.data.corpora, self._say)
         self.batches = Batches(cfg, stores)
+        for name in ("batch_size", *["warmup_batch_size"] * (cfg.train.warmup > 0)):
+            size, count = getattr(cfg.train, name), self.processes.count
+            expected = f"a multiple of {count}, the number of processes"
+            require(size % count == 0, f"train.{name}", size, expected, "change one of the two")
         cfg = with_speakers(cfg, self.batches)
         if resume == "auto":
             start = checkpoint.to_resume(cfg, named="" if named == cfg.name else named)
         self.path = run = start.resolve().parents[1] if start is not None else own
         run.mkdir(parents=True, exist_ok=True)
         try:  # a killed run's lock is gone with its process
-            stack.enter_context(FileLock(run / ".lock", timeout=0))
+            if main:
+                stack.enter_context(FileLock(run / ".lock", timeout=0))
         except Timeout as error:
             raise CheckpointError(
                 f"the run {run} is being trained by another process; wait for it to end, or give "
@@ -139,27 +195,39 @@ class Session:
             cfg = checkpoint.going_on(start, cfg, self.batches.fingerprint)
         self.cfg, outputs = cfg, _outputs(cfg, self.batches)
         n = open_networks(cfg, stores, self.batches, outputs, self.on_log, start)
+        n = n._replace(processes=self.processes)
         self.updater = Updater(n, cfg, guidances=("z", *outputs), outputs=outputs)
         self.step = checkpoint.restore(start, self.updater) if start is not None else 0
-        checkpoint.write_config(run, cfg)
-        kept = [json.dumps(r) + "\n" for r in self.metrics() if r["step"] <= self.step]
-        if (run / METRICS).exists():  # the rest is written again
-            write_whole(run / METRICS, "".join(kept))
-        purge = self.step + 1 if self.step else None
-        self.events = SummaryWriter(str(run / "events"), purge_step=purge)
-        stack.callback(self.events.close)
-        scored = [(r["val/total"], int(r["step"])) for r in self.metrics() if "val/total" in r]
-        self.best = min(scored, default=(math.inf, 0))  # lowest on validation batches, its step
         self.warmup_batches = Batches(cfg, stores, batch_size=cfg.train.warmup_batch_size)
-        self.validation = open_validation(cfg, stores, self.batches, self._say)
+        self.stopped = False  # by a signal
         self.started, self.last_line = (0.0, self.step), 0.0  # clock, step; clock
+        if main:
+            from torch.utils.tensorboard import SummaryWriter
+
+            checkpoint.write_config(run, cfg)
+            kept = [json.dumps(r) + "\n" for r in self.metrics() if r["step"] <= self.step]
+            if (run / METRICS).exists():  # the rest is written again
+                write_whole(run / METRICS, "".join(kept))
+            purge = self.step + 1 if self.step else None
+            self.events = SummaryWriter(str(run / "events"), purge_step=purge)
+            stack.callback(self.events.close)
+            scored = [(r["val/total"], int(r["step"])) for r in self.metrics() if "val/total" in r]
+            self.best = min(scored, default=(math.inf, 0))  # lowest on validation batches, its step
+            self.validation = open_validation(cfg, stores, self.batches, self._say)
+            self.processes.every(0)
+        key = key_of({"run": [config_id(cfg), self.batches.fingerprint, self.step]})
+        alike = len(set(self.processes.every(int(key[:15], 16)))) == 1
+        advice = "give the same parameters, and folders data_root and run_root that are shared"
+        require(alike, "the run and its data", key, "the same on every process", advice)
         self._say(f"run {run}: from step {self.step} to {cfg.train.steps} on {self.device}")
 
     def __iter__(self) -> Iterator[int]:
         """Yield the number of every step until the last one or a signal."""
         self.started = time.monotonic(), self.step
-        while self.step < self.cfg.train.steps and not self.signals:
-            yield self.step + 1
+        while self.step < self.cfg.train.steps and not self.stopped:
+            self.stopped = any(self.processes.every(len(self.signals)))
+            if not self.stopped:
+                yield self.step + 1
 
     def due(self, what: str) -> bool:
         """Whether it is time to "log", to "sample" or for a "checkpoint" after a step."""
@@ -167,9 +235,10 @@ class Session:
         return self.step % every == 0 or self.step == self.cfg.train.steps
 
     def batch(self, number: int) -> Batch:
-        """The batch of a step on the device: a larger one in the warm-up (A20)."""
-        warmup = number <= self.cfg.train.warmup
-        return (self.warmup_batches if warmup else self.batches).batch(number).to(self.device)
+        """The batch of a step on the device: a larger one in the warm-up (A20); its own part."""
+        batches = self.warmup_batches if number <= self.cfg.train.warmup else self.batches
+        p = self.processes
+        return batches.batch(number, part=p.rank, parts=p.count).to(self.device)
 
     def update(self, batch: Batch, number: int) -> dict[str, float]:
         """Do a step; see :class:`xfavot.training.step.Updater`.
@@ -181,11 +250,13 @@ class Session:
             TrainingError: a term is not finite; the samples of the batch are named.
         """
         terms = self.updater(batch, number)
-        values = torch.stack([v.float() for v in terms.values()]).tolist()
+        means = torch.stack([v.float() for v in terms.values()])
+        self.processes.average([means])
+        values = means.tolist()
         bad = [k for k, v in zip(terms, values, strict=True) if not math.isfinite(v)]
         if bad:
             rows = {
-                role: [self.batches.items[i].id for i in samples.row.tolist()]
+                role: [self.batches.items[i].id for i in self.processes.together(samples.row)]
                 for role, samples in batch.roles().items()
             }
             raise TrainingError(
@@ -198,6 +269,8 @@ class Session:
 
     def log(self, terms: Mapping[str, float]) -> None:
         """Write the terms of the step; show them when the last line is long enough ago."""
+        if not self.processes.main:
+            return
         now, steps = time.monotonic(), self.cfg.train.steps
         rate = (now - self.started[0]) / max(self.step - self.started[1], 1)
         record = {"step": self.step, **terms}
@@ -212,7 +285,7 @@ class Session:
 
         The averages of G, E and M are measured; ``val/total`` adds style, cycle and xm.
         """
-        if self.validation is None:
+        if not self.processes.main or self.validation is None:
             return
         u = self.updater
         n = Networks(averaged(u), u.n.f0, u.n.content, u.n.standardiser)
@@ -250,6 +323,8 @@ class Session:
         Returns:
             The files; the sheet of faces first.
         """
+        if not self.processes.main:
+            return []
         batch = (self.validation or self.batches).batch(0).to(self.device)
         u, nets = self.updater, averaged(self.updater)
         d = step.draw(self.cfg, 0, batch.paired.shape[0], u.guidances)
@@ -290,15 +365,19 @@ class Session:
 
     def save(self) -> Path:
         """Write a checkpoint and delete those that are too old."""
+        if not self.processes.main:
+            return checkpoint.folder_of(self.path, self.step)
         saved = checkpoint.save(self.path, self.updater, self.batches, step=self.step)
         checkpoint.prune(self.path, keep=self.cfg.train.keep_checkpoints, best=self.best[1])
         return saved
 
     def finish(self) -> Run:
         """Save what was trained so far and say where it is."""
-        if self.signals:
+        if self.stopped:
             self._say(f"stopped by a signal after step {self.step}; go on with -p resume auto")
-        return Run(path=self.path, config=self.cfg, step=self.step, checkpoint=self.save())
+        saved = self.save()
+        self.processes.every(0)  # the others wait until it is on the disk
+        return Run(path=self.path, config=self.cfg, step=self.step, checkpoint=saved)
 
     def _record(self, record: Mapping[str, float]) -> None:
         """Append a record with its ``step`` to the metrics and to TensorBoard's event files.

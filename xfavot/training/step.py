@@ -11,7 +11,7 @@ import copy
 import ctypes
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
 import torch
@@ -28,6 +28,7 @@ from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network, F0Output, level_of
 from xfavot.models.xfavot import XFaVoT
 from xfavot.training.muon import Muon
+from xfavot.training.processes import Processes
 
 GENERATOR_SIDE = ("G_I", "G_A", "E_I", "E_A", "M")  # their moving averages are kept, too (A19)
 DISCRIMINATOR_SIDE = ("D_I", "D_A", "C_A")
@@ -41,13 +42,15 @@ CODE_SLACK = 0.2  # octaves; a code of a domain stands for any voice of it (A79)
 class Networks(NamedTuple):
     """The trained modules and the two frozen ones, with the mel statistics they share.
 
-    Where no voices are made, the frozen ones are empty modules.
+    Where no voices are made, the frozen ones are empty modules. `processes`: those that compute on
+    parts of one batch.
     """
 
     nets: XFaVoT
     f0: F0Network
     content: ContentNetwork
     standardiser: Standardiser
+    processes: Processes = Processes()
 
 
 def listeners(cfg: RunConfig, *, depth: int = 0) -> tuple[F0Network, ContentNetwork]:
@@ -65,7 +68,7 @@ def place(n: Networks, device: torch.device) -> Networks:
     for name, own in n.nets.named_children():
         if name in ("E_I", "E_A", *DISCRIMINATOR_SIDE):  # faster there; no gain for the generators
             own.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Networks(n.nets, n.f0, n.content, n.standardiser.to(device))
+    return n._replace(standardiser=n.standardiser.to(device))
 
 
 class Updater:
@@ -117,13 +120,15 @@ class Updater:
         """Do one step.
 
         Args:
-            batch: the batch of the step, on the device of the networks.
+            batch: the batch of the step, on the device of the networks; of several processes, the
+                part of this one.
             step: number of the step, from 1.
 
         Returns:
             Every term of every pass by log key, such as "g/a2i/sty": detached scalars.
         """
-        d = draw(self.cfg, step, batch.paired.shape[0], self.guidances)
+        own, rank, count = len(batch.paired), self.n.processes.rank, self.n.processes.count
+        d = draw(self.cfg, step, own * count, self.guidances).part(rank * own, own)
         self.set_rates(step)
         heard = hear_references(self.n, batch)
         if step <= self.cfg.train.warmup:  # A20
@@ -180,7 +185,7 @@ class Updater:
         logged, totals = {}, []
         with self._autocast():
             for o, fakes in made.items():
-                ts = discriminator_terms(self.n.nets, batch, o, fakes, d.by_speaker, r1_due=due)
+                ts = discriminator_terms(self.n, batch, o, fakes, d.by_speaker, r1_due=due)
                 totals.append(objective.total(ts, weights[f"D_{o.upper()}"]))
                 logged[f"d/{''.join(t.guidance for t, _ in fakes)}2{o}"] = ts
         torch.stack(totals).sum().backward()  # type: ignore[no-untyped-call]
@@ -242,6 +247,7 @@ class Updater:
     def _count(self, module: str, heads: Tensor) -> None:
         """Count samples (B,) towards the heads that they train; heads below 0 are none."""
         if self.trained is not None:
+            heads = self.n.processes.together(heads)
             self.trained[module].index_add_(0, heads.clamp(min=0), (heads >= 0).long())
 
     def _autocast(self) -> torch.autocast:
@@ -266,9 +272,11 @@ class Updater:
         and between two steps nothing is kept of it.
         """
         for name in (name for name in names if name in self.optimizers):
+            optimizer = self.optimizers[name]
+            own = [p.grad for p in optimizer.param_groups[0]["params"] if p.grad is not None]
+            self.n.processes.average(own)
             if name in self.muons:  # leaves the others to Adam
                 self.muons[name].step()
-            optimizer = self.optimizers[name]
             means = optimizer.state if optimizer.param_groups[0]["betas"][0] == 0 else {}
             for p in means:
                 means[p]["exp_avg"] = means[p]["exp_avg"] if p.grad is None else p.grad
@@ -432,15 +440,16 @@ def generator_terms(
         found["f0"] = terms.f0_consistency(real.f0.f0, f0.f0)
         energy = terms.frame_energy(n.standardiser.restore(fake))
         found["norm"] = terms.norm_consistency(real.energy, energy)
-        found["advcls"] = terms.classification(nets.C_A(fake)[by_speaker], reference, rows)
+        every = map(n.processes.together, (nets.C_A(fake)[by_speaker], reference, rows))
+        found["advcls"] = terms.classification(*every)
     return found, fake
 
 
 def discriminator_terms(
-    nets: XFaVoT, batch: Batch, output: str, fakes: Fakes, by_speaker: bool, *, r1_due: bool
+    n: Networks, batch: Batch, output: str, fakes: Fakes, by_speaker: bool, *, r1_due: bool
 ) -> Terms:
     """Terms of D_I's, or of D_A's and C_A's, objective on fakes of one output, at least one."""
-    audio = output == "a"
+    nets, audio = n.nets, output == "a"
     x, net = sources(batch, output), nets.D_A if audio else nets.D_I
 
     def domain(of: Samples | Target) -> Tensor:
@@ -460,7 +469,8 @@ def discriminator_terms(
         cls = []
         for t, made in fakes:
             source, _, rows = class_rows(batch, t, by_speaker)
-            cls.append(terms.classification(nets.C_A(made)[by_speaker], source, rows))
+            every = map(n.processes.together, (nets.C_A(made)[by_speaker], source, rows))
+            cls.append(terms.classification(*every))
         found["cls"] = torch.stack(cls).mean()
     return found | {"r1": penalty}
 
@@ -482,14 +492,17 @@ def pair_terms(
     def style(own: str, other: str, cross: Tensor) -> Tensor:
         return torch.where(batch.paired[:, None], s[other if cross and other in s else own], s[own])
 
+    every = {side: n.processes.together(styles) for side, styles in s.items()}
+    paired = n.processes.together(batch.paired)
     if voice is not None and "i" in s:
-        rows = batch.paired.nonzero().squeeze(1)
+        rows, speaker = paired.nonzero().squeeze(1), n.processes.together(voice.speaker)
         found["xm"] = terms.cross_modality_style_consistency(
-            s["i"][rows], s["a"][rows], voice.speaker[rows], tau=w.tau, form=w.xm_form
+            every["i"][rows], every["a"][rows], speaker[rows], tau=w.tau, form=w.xm_form
         )
     if heard:
-        both = torch.cat([s["a"], s["i"][batch.paired]] if "i" in s else [s["a"]])
-        known = torch.cat([level_of(heard), level_of(heard)[batch.paired]][: len(s)])
+        levels = n.processes.together(level_of(heard))
+        both = torch.cat([every["a"], every["i"][paired]] if "i" in s else [every["a"]])
+        known = torch.cat([levels, levels[paired]][: len(s)])
         found["level"] = terms.pitch_level(nets.G_A.level_of(both), known)
     if rec and face is not None:
         made = nets.G_I(d.disguised_faces(face.x), style("i", "a", d.cross[0]))
@@ -528,6 +541,11 @@ class Draw:
     mix: Tensor  # (B, 3, 3)
     shift: Tensor  # (B, 3, 1)
     stretch: Tensor  # (B,)
+
+    def part(self, start: int, count: int) -> Draw:
+        """The choices for some rows of the batch."""
+        rows = ("z1", "z2", "mix", "shift", "stretch")
+        return replace(self, **{k: getattr(self, k)[start : start + count] for k in rows})
 
     def disguised_faces(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] with mixed colours, same shape and range."""

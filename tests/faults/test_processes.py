@@ -1,0 +1,142 @@
+"""Several processes train as one does, and end with a message when one of them dies."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import ROOT, Patch, refuses
+from xfavot import cli, training
+from xfavot.errors import ConfigError, TrainingError
+from xfavot.parameters import Train
+from xfavot.training import checkpoint, loop
+
+# instance norm takes most of them away again, so that rounding alone moves them
+WITHOUT_EFFECT = re.compile(r"G_[IA]\..*bias")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("trained")
+    pytest.importorskip("accelerate")
+    command = [sys.executable, "-m", "tests.faults.forked", str(root)]
+    subprocess.run(command, cwd=ROOT, timeout=300, check=True)
+    return root
+
+
+def run_of(root: Path) -> Path:
+    return next(root.glob("runs/grid_*"))
+
+
+def ends(root: Path) -> list[str]:
+    """How the processes ended."""
+    return [file.read_text() for file in sorted(root.glob("ended_*.txt"))]
+
+
+@pytest.mark.parametrize("name", ["two", "killed_then_one", "one_then_two"])
+def test_two_processes_train_as_one(trained: Path, name: str) -> None:
+    one, other = run_of(trained / "one"), run_of(trained / name)
+    last = checkpoint.checkpoints_of(other)[-1]
+    step = checkpoint.read_state(last)["step"]
+    expected, found = (loop.read(run / loop.METRICS) for run in (one, other))
+    assert len(found) == step == (4 if name == "one_then_two" else 5)
+    for record, known in zip(found, expected[:step], strict=True):
+        assert record == pytest.approx(known, rel=1e-10, abs=1e-12)
+    for file in ("model.safetensors", "ema.safetensors"):
+        weights, known = (load_file(checkpoint.folder_of(r, step) / file) for r in (other, one))
+        for key, value in known.items():
+            tolerance = 1e-5 if WITHOUT_EFFECT.match(key) else 1e-11
+            torch.testing.assert_close(weights[key], value, rtol=0, atol=tolerance, msg=key)
+    counts = [checkpoint.read_state(checkpoint.folder_of(r, step))["trained"] for r in (other, one)]
+    assert counts[0] == counts[1]
+    assert ends(trained / name)[0] == "done"
+
+
+def test_the_run_covers_all_kinds_of_steps(trained: Path) -> None:
+    keys = [{*record} for record in loop.read(run_of(trained / "one") / loop.METRICS)]
+    passes = [{k.split("/")[1] for k in step if k.startswith("g/") and "2" in k} for step in keys]
+    assert [{name[0] for name in step} for step in passes] == [set(), {"i"}, {"z"}, {"a"}, {"i"}]
+    assert {"w/rec_image", "w/xm", "w/level"} <= keys[0]
+    assert "g/z2a/level" in keys[2]
+    state = checkpoint.read_state(checkpoint.checkpoints_of(run_of(trained / "one"))[-1])
+    assert sum(state["trained"]["M"][2:]) > 0 < sum(state["trained"]["C_A"][:2])  # by speaker, too
+    assert sum(state["trained"]["C_A"][2:]) > 0
+
+
+def test_a_process_that_dies_or_is_wrong_ends_the_others_with_a_message(trained: Path) -> None:
+    (left,) = ends(trained / "killed")
+    assert re.match(r"TrainingError: process 0 of 2 has lost the others .*-p resume auto", left)
+    first, second = ends(trained / "odd")
+    assert first.startswith("ConfigError: train.batch_size is 3; expected a multiple of 2, the num")
+    assert second.startswith("TrainingError: process 1 of 2 has lost the others")
+    for end in ends(trained / "other"):
+        assert re.match("ConfigError: the run and its data is .*the same on every process", end)
+
+
+def test_all_obey_a_signal_at_the_same_step(trained: Path) -> None:
+    assert ends(trained / "one_then_two") == ["done", "done"]
+    assert len(checkpoint.checkpoints_of(run_of(trained / "one_then_two"))) == 2  # steps 2 and 4
+
+
+class Popen:
+    """A launcher that runs nothing."""
+
+    commands: list[list[str]] = []  # noqa: RUF012
+    returncode = 0
+
+    def __init__(self, command: list[str], **_: Any) -> None:
+        self.commands.append(command)
+        self.stdout = ["one line\n"]
+
+    def wait(self) -> int:
+        return self.returncode
+
+
+def test_processes_are_launched_with_the_same_parameters(
+    tmp_path: Path, monkeypatch: Patch
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(loop.subprocess, "Popen", Popen)
+    monkeypatch.setattr(training, "fit", lambda cfg, **given: seen.append((cfg, given["resume"])))
+    given = {"overrides": {"loss.xm": 1e-5, "train.log_every": 7}, "preset": "smoke", "steps": 3}
+    folders = {"data_root": str(tmp_path / "d"), "run_root": str(tmp_path)}
+    parameters = Train.resolve(processes=2, resume="auto", dataset="grid", **given, **folders)
+    said: list[Any] = []
+    assert training.launch(parameters, said.append) == "auto"
+    assert said == [{"message": "one line"}]
+    command = Popen.commands[0]
+    launcher, own = command[1 : command.index("train")], command[command.index("train") :]
+    assert launcher[:2] == ["-m", "torch.distributed.run"]
+    assert launcher[2:] == ["--standalone", "--nproc-per-node=2", "-m", "xfavot.cli"]
+    assert cli.main(own) == 0
+    assert seen == [(parameters.run, "auto")]
+    monkeypatch.setattr(Popen, "returncode", 1)
+    refuses(TrainingError, "2 processes ended with status 1", training.launch, parameters, print)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refuses(ConfigError, "under a launcher", training.launch, parameters, print)
+    numbered = dataclasses.replace(parameters, device="cuda:1").run
+    refuses(ConfigError, "CUDA_VISIBLE_DEVICES", loop.fit, numbered)
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        (("stepz", "3"), "stepz is not a parameter here.*steps"),
+        (("steps", "many"), "steps is 'many'"),
+        (("seed", "True"), "seed is True"),
+        (("batch_size", "0"), "batch_size is 0"),
+    ],
+)
+def test_the_command_refuses_what_the_notebook_refuses(
+    pair: tuple[str, str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["train", "-p", *pair]) == 1
+    assert re.match(f"error: {message}", capsys.readouterr().err)
