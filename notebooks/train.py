@@ -39,6 +39,7 @@ steps: int = -1  # training steps; -1: the preset's
 batch_size: int = -1  # samples a step; -1: the preset's
 precision: str = ""  # float32 or bf16; empty means the preset's
 processes: int = 1  # that train together on this machine
+initial: str = ""  # model to start from: shipped, a run or a checkpoint; empty: none
 resume: str = ""  # run folder or checkpoint to go on from; empty means none
 overrides: dict = {}  # dotted settings, such as loss.xm, to values
 
@@ -68,6 +69,7 @@ parameters = Train.resolve(
     processes=processes,
     data_root=data_root,
     run_root=run_root,
+    initial=initial,
     resume=resume,
     overrides=overrides,
 )

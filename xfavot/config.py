@@ -30,7 +30,13 @@ BOOKKEEPING = (  # of the section train; none changes a number
     *("checkpoint_every", "keep_checkpoints"),
 )
 OF_RUN = ("dataset", "configuration", "preset", "seed", "data_root", "run_root")  # parameters
-OF_TRAIN = ("steps", "batch_size", "device", "precision")  # parameters too, of the section train
+OF_TRAIN = (
+    "steps",
+    "batch_size",
+    "device",
+    "precision",
+    "initial",
+)  # parameters too, of the section train
 PLACES = ("name", "data_root", "run_root")
 ALWAYS_SAID = ("dataset", "image_size", "mel_frames", "xm", "steps", "batch_size", "precision")
 
@@ -135,6 +141,7 @@ class TrainConfig(Section):
     """The optimisation: length, batch, rates, update rule, bookkeeping."""
 
     steps: int = option(20_000, least=1)  # STATED
+    initial: str = ""  # run or checkpoint whose weights a new run starts from
     schedule_steps: int = option(0, least=0)  # steps planned when the run started; 0: `steps`
     batch_size: int = option(32, least=1)  # STATED
     modalities: tuple[str, ...] = MODALITIES  # which halves of the model are trained
@@ -226,8 +233,8 @@ def resolve(
         dataset, configuration, preset: names in `xfavot/presets/`; an empty preset is "mini" for
             dataset "mini", else "paper".
         overrides: dotted settings to values, such as ``{"loss.xm": 0.5}``.
-        further: `seed`, `data_root`, `run_root`; and `steps`, `batch_size`, `device`, `precision`,
-            of which -1 or "" is the preset's.
+        further: `seed`, `data_root`, `run_root`, `initial`; and `steps`, `batch_size`, `device`,
+            `precision`, of which -1 or "" is the preset's.
 
     Returns:
         The run; its name is set unless `overrides` holds `name`.

@@ -36,7 +36,8 @@ FORMS = ("faces", "outputs")
 ALL = "all"
 VOICES = ("auto", "kokoro", "espeak")  # of mini
 MINI_CONVERSIONS = 24  # voices a task, faces a direction; minutes, not hours
-FOLDERS = ("data_root", "run_root", "out", "answers", "manifest", "study")
+FOLDERS = ("data_root", "run_root", "out", "answers", "manifest", "study", "initial")
+SHIPPED = "shipped"  # a checkpoint, the model that comes with the package
 
 
 class Parameters(Settings):
@@ -86,6 +87,9 @@ class Parameters(Settings):
             given["overrides"] = parse(overrides, "overrides")
         made = cls(**{name: typed(value, hints[name], name) for name, value in given.items()})
         folders: Any = {n: place(getattr(made, n)) for n in FOLDERS if getattr(made, n, "")}
+        for name in ("checkpoint", "initial"):
+            if given.get(name) == SHIPPED:
+                folders[name] = str(Path(folders["run_root"], SHIPPED))
         return dataclasses.replace(made, **folders)
 
 
@@ -169,6 +173,7 @@ class Train(OnRuns):
     batch_size: int = option(FROM_PRESET, "samples a step; -1: the preset's", least=1)
     precision: str = option("", "float32 or bf16; empty means the preset's", choices=PRECISIONS)
     processes: int = option(1, "that train together on this machine", least=1)
+    initial: str = option("", "model to start from: shipped, a run or a checkpoint; empty: none")
     resume: str = option("", "run folder or checkpoint to go on from; empty means none")
     overrides: dict[str, Any] = option({}, "dotted settings, such as loss.xm, to values")
 

@@ -174,10 +174,47 @@ def test_an_exported_model_becomes_a_run_where_it_is_wanted(
     )
     for name, value in old.nets.state_dict().items():  # half precision
         torch.testing.assert_close(model.nets.state_dict()[name], value, rtol=1e-3, atol=1e-6)
-    assert (model.trained, model.speakers) == (old.trained, old.speakers)
+    assert model.trained == old.trained
+    assert [name.partition("@")[0] for name in model.speakers] == list(old.speakers)
     assert (place / "config.json").is_file()
     packed.joinpath("state.json").write_text("{}")
     assert checkpoint.locate(place) == model.path  # is there, and stays as it is
+
+
+def test_a_run_starts_from_a_model_and_adds_heads_for_its_own_speakers(
+    finished: Run, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(weights, "MODEL", tmp_path / "packed")
+    checkpoint.export(finished.path, weights.MODEL)
+    place = str(tmp_path / "new" / "shipped")
+    started, model = small_run(tmp_path, initial=place), checkpoint.load_model(place)
+    other = {"model.image_width": 16}
+    refuses(
+        CheckpointError,
+        "model.image_width was 4, now 16; expected a model of the same sizes; give "
+        "-p configuration xfavot -p preset smoke",
+        training.fit,
+        small_run(tmp_path, initial=place, overrides=other),
+    )
+    with training.open_session(started) as session:
+        known, speakers = len(model.speakers), session.batches.speakers
+        assert speakers[:known] == model.speakers
+        assert {f"{name}@" for name in speakers[known:]} == {
+            n[: n.index("@") + 1] for n in speakers[:known]
+        }
+        u = session.updater
+        counts, learnt = u.trained, model.trained
+        assert counts is not None
+        assert learnt is not None
+        assert counts["M"].tolist() == [*learnt["M"], *[0] * (len(speakers) - known)]
+        for name, value in model.nets.state_dict().items():
+            given = u.n.nets.state_dict()[name]
+            assert torch.equal(given[: len(value)], value)
+            assert len(value) == len(given) or given[len(value) :].abs().sum() or "bias" in name
+        assert int(session.batch(1).ref_audio.speaker.min()) >= known
+        assert torch.equal(session.batches.standardiser.mean, model.standardiser.mean)
+    run = training.fit(started, resume="auto")
+    assert checkpoint.load_model(run.checkpoint).speakers == speakers
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "state.json"])

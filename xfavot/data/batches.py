@@ -32,7 +32,7 @@ from torch import Tensor
 
 from xfavot.audio.mel import MEL, Standardiser
 from xfavot.config import MODALITIES, RunConfig
-from xfavot.data.store import GENDERS, SPLITS, Item, Store, mel_statistics
+from xfavot.data.store import GENDERS, SPLITS, Item, Store, mel_statistics, voiced_speakers
 from xfavot.errors import ConfigError, DataError
 
 FLIP_PROBABILITY = 0.5
@@ -282,8 +282,7 @@ class Batches:
         self.items: tuple[Item, ...] = tuple(item for store in stores for item in store.items)
         self._check_sizes()
         self._owners = [store for store in stores for _ in store.items]
-        voiced = {i.speaker for i in self.items if i.split == "train" and i.frame_count}
-        self.speakers = tuple(sorted(voiced - {""}) if speakers is None else speakers)
+        self.speakers = voiced_speakers(stores) if speakers is None else tuple(speakers)
         codes = {speaker: code for code, speaker in enumerate(self.speakers)}
         self._speaker = np.array([codes.get(i.speaker, UNKNOWN) for i in self.items], np.int64)
         genders = [GENDERS.index(i.gender) if i.gender else UNKNOWN for i in self.items]

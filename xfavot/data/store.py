@@ -220,6 +220,13 @@ def open_stores(
     return [Store.open(folders[corpus], corpus=corpus) for corpus in present]
 
 
+def voiced_speakers(stores: Sequence[Store]) -> tuple[str, ...]:
+    """The speakers of the train split with audio, sorted: those that have a code in training."""
+    items = (item for store in stores for item in store.items)
+    voiced = {i.speaker for i in items if i.split == "train" and i.frame_count}
+    return tuple(sorted(voiced - {""}))
+
+
 def mel_statistics(stores: Sequence[Store], *, split: str) -> Standardiser:
     """Mean and standard deviation per band, pooled over every frame of a split of some stores.
 

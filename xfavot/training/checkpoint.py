@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import compress
@@ -31,17 +31,17 @@ from xfavot import __version__, weights
 from xfavot.audio.mel import MEL, Standardiser, require_contract
 from xfavot.config import RunConfig, config_id, from_dict, to_dict
 from xfavot.data.batches import Batches
-from xfavot.data.store import GENDERS
+from xfavot.data.store import GENDERS, Store, voiced_speakers
 from xfavot.errors import CheckpointError, DataError, refusing
 from xfavot.files import write_whole
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
 from xfavot.models.xfavot import XFaVoT, part_of
+from xfavot.parameters import SHIPPED
 from xfavot.training.step import GENERATOR_SIDE, Updater, listeners
 
 SCHEMA = 2  # 2: the F0 network reads pitch by classes
 STATE, OPTIMIZER = "state.json", "optimizer.pt"
-SHIPPED = "shipped"  # a run of this name that is not there is the model that comes with the package
 MODULE_OF = {"face": "E_I", "voice": "E_A", "latent": "M"}  # where a style comes from
 MAY_DIFFER_ON_RESUME = (
     *("name", "data_root", "run_root", "steps", "schedule_steps", "device", "checkpointing"),
@@ -206,7 +206,9 @@ def export(path: Path | str, folder: Path) -> None:
     for name in ("f0.safetensors", "content.safetensors"):
         shutil.copyfile(path / name, folder / name)
     sizes = {p.name: p.stat().st_size for p in sorted(folder.iterdir())}
-    state |= {"config": {**state["config"], **roots}, "bytes": sizes}
+    # people of other data may have the same names
+    speakers = [f"{name}@{state['data'][:8]}" for name in state["speakers"]]
+    state |= {"config": {**state["config"], **roots}, "bytes": sizes, "speakers": speakers}
     write_whole(folder / STATE, json.dumps(state, indent=1))
 
 
@@ -408,6 +410,55 @@ def restore(path: Path, updater: Updater) -> int:
             f"{path / OPTIMIZER} cannot be read ({error}); use an older checkpoint"
         ) from error
     return int(state["step"])
+
+
+def known_to(path: Path | str, stores: Sequence[Store]) -> dict[str, Any]:
+    """What a run takes over from a checkpoint that it starts from: speakers and mel statistics.
+
+    Args:
+        path: as :func:`locate` takes it.
+        stores: of the new run, whose further speakers come after those of the checkpoint.
+
+    Returns:
+        Arguments of :class:`xfavot.data.batches.Batches`.
+    """
+    state = read_state(locate(path))
+    mean, std = (torch.tensor(state[name]) for name in ("mel_mean", "mel_std"))
+    speakers = dict.fromkeys([*state["speakers"], *voiced_speakers(stores)])
+    return {"speakers": tuple(speakers), "standardiser": Standardiser(mean, std)}
+
+
+def adopt(path: Path, updater: Updater) -> None:
+    """Start a new run from the weights of a checkpoint; heads of new speakers stay as drawn.
+
+    Raises:
+        CheckpointError: its networks are of other sizes (each setting that differs is named), or a
+            file is damaged.
+    """
+    state, cfg = read_state(path), updater.cfg
+    was, now = (to_dict(one)["model"] for one in (from_dict(state["config"]), cfg))
+    wrong = [f"model.{k} was {was[k]}, now {v}" for k, v in now.items() if v != was[k]]
+    wrong = [text for text in wrong if not text.startswith("model.speakers ")]
+    given = load_file(path / "model.safetensors")
+    if (path / "ema.safetensors").exists():
+        given |= load_file(path / "ema.safetensors")
+    wrong += [f"it has no {k}" for k in updater.n.nets.state_dict() if k not in given][:1]
+    if wrong:
+        theirs = "-p configuration {configuration} -p preset {preset}".format(**state["config"])
+        raise CheckpointError(
+            f"a run cannot start from {path}: {'; '.join(wrong)}; expected a model of the same "
+            f"sizes; give {theirs}, or train one of these sizes first"
+        )
+    for module in (updater.n.nets, updater.ema):
+        for name, value in module.state_dict().items():
+            known = given[name][: len(value)]
+            value[: len(known)].copy_(known)
+    frozen = {"f0": updater.n.f0, "content": updater.n.content}
+    _load(path, {name: m for name, m in frozen.items() if f"{name}.safetensors" in state["bytes"]})
+    for name, counts in (updater.trained or {}).items():
+        old = state.get("trained", {}).get(name, [1] * len(counts))
+        old = old[: len(counts)]
+        counts[: len(old)].copy_(torch.tensor(old))
 
 
 def _narrowed(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:

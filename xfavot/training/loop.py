@@ -170,7 +170,9 @@ class Session:
             )
         self.device = device_of(cfg.train.device)
         stores = open_or_make_mini(cfg.data_root, cfg.data.corpora, self._say)
-        self.batches = Batches(cfg, stores)
+        initial = checkpoint.locate(cfg.train.initial) if cfg.train.initial else None
+        known = checkpoint.known_to(initial, stores) if initial else {}
+        self.batches = Batches(cfg, stores, **known)
         for name in ("batch_size", *["warmup_batch_size"] * (cfg.train.warmup > 0)):
             size, count = getattr(cfg.train, name), self.processes.count
             expected = f"a multiple of {count}, the number of processes"
@@ -194,11 +196,14 @@ class Session:
         if start is not None:
             cfg = checkpoint.going_on(start, cfg, self.batches.fingerprint)
         self.cfg, outputs = cfg, _outputs(cfg, self.batches)
-        n = open_networks(cfg, stores, self.batches, outputs, self.on_log, start)
+        origin = start or initial
+        n = open_networks(cfg, stores, self.batches, outputs, self.on_log, origin)
         n = n._replace(processes=self.processes)
         self.updater = Updater(n, cfg, guidances=("z", *outputs), outputs=outputs)
+        if start is None and initial is not None:
+            checkpoint.adopt(initial, self.updater)
         self.step = checkpoint.restore(start, self.updater) if start is not None else 0
-        self.warmup_batches = Batches(cfg, stores, batch_size=cfg.train.warmup_batch_size)
+        self.warmup_batches = Batches(cfg, stores, batch_size=cfg.train.warmup_batch_size, **known)
         self.stopped = False  # by a signal
         self.started, self.last_line = (0.0, self.step), 0.0  # clock, step; clock
         if main:
