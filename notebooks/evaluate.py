@@ -37,7 +37,7 @@ data_root: str = "data"  # folder of prepared stores
 seed: int = 0  # seed of everything random
 device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
 run_root: str = "runs"  # folder of runs
-checkpoint: str = ""  # run folder or checkpoint; empty means the newest
+checkpoint: str = ""  # run folder or checkpoint; empty: the newest, or else shipped
 vocoder: str = "source_filter"  # a vocoder's name, or its weights on disk
 manifest: str = ""  # CSV file of external outputs; empty means the checkpoint
 recogniser: str = "espnet_librispeech"  # or pocketsphinx_grid, for GRID
@@ -88,7 +88,7 @@ if cfg.manifest:
 
 # %%
 if not cfg.manifest:
-    model = load_model(cfg.checkpoint or cfg.run_root)
+    model = load_model(cfg.model)
     stores = convert.open_stores(cfg.data_root, cfg.corpora)
     evaluation = protocol.of_checkpoint(cfg, model, stores, on_log=progress.line)
 

@@ -31,7 +31,7 @@ data_root: str = "data"  # folder of prepared stores
 seed: int = 0  # seed of everything random
 device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
 run_root: str = "runs"  # folder of runs
-checkpoint: str = ""  # run folder or checkpoint; empty means the newest
+checkpoint: str = ""  # run folder or checkpoint; empty: the newest, or else shipped
 vocoder: str = "source_filter"  # a vocoder's name, or its weights on disk
 
 # %%
@@ -49,9 +49,7 @@ cfg = Explore.resolve(
     device=device,
     vocoder=vocoder,
 )
-converter = convert.Converter.load(
-    cfg.checkpoint or cfg.run_root, device=cfg.device, vocoder=cfg.vocoder
-)
+converter = convert.Converter.load(cfg.model, device=cfg.device, vocoder=cfg.vocoder)
 stores = convert.open_stores(cfg.data_root, cfg.corpora)
 progress.line(f"checkpoint: {converter.name}, on {converter.device}")
 progress.line(f"vocoder: {converter.vocoder.name}")

@@ -15,7 +15,7 @@ import typing
 from pathlib import Path
 from typing import Any, ClassVar
 
-from xfavot import config
+from xfavot import config, weights
 from xfavot.config import FROM_PRESET, NETWORKS, PRECISIONS, VOCODER, RunConfig, corpora_of, place
 from xfavot.errors import ConfigError
 from xfavot.presets import parse
@@ -234,8 +234,14 @@ class Tables(Parameters):
 class Explore(OnRuns):
     """Of `explore`: a checkpoint, and samples to convert."""
 
-    checkpoint: str = option("", "run folder or checkpoint; empty means the newest")
+    checkpoint: str = option("", "run folder or checkpoint; empty: the newest, or else shipped")
     vocoder: str = option("source_filter", "a vocoder's name, or its weights on disk")
+
+    @property
+    def model(self) -> str:
+        """The checkpoint, or the folder of runs; without a run, the model of the package."""
+        ships = weights.MODEL.exists() and not any(Path(self.run_root).glob("*/checkpoints"))
+        return self.checkpoint or str(Path(self.run_root, SHIPPED if ships else ""))
 
 
 class Evaluate(Explore):
@@ -285,7 +291,7 @@ class Study(Explore):
     @property
     def checkpoints(self) -> tuple[str, ...]:
         """Run folders or checkpoints; () for the ground truth alone."""
-        listed = names_of(self.checkpoint) or (self.run_root,)
+        listed = names_of(self.model)
         return () if self.checkpoint == NO_MODEL else listed
 
 
@@ -314,7 +320,7 @@ class Figures(Explore):
         """The study behind Fig. 5, of all checkpoints; the first one is that of the figures."""
         names = [*(entry.name for entry in dataclasses.fields(OnRuns)), "vocoder", "answers"]
         shared = {name: getattr(self, name) for name in names}
-        checkpoint = ",".join((self.checkpoint or self.run_root, *self.compared))
+        checkpoint = ",".join((self.model, *self.compared))
         return Study(checkpoint=checkpoint, triplets=self.triplets, evaluators=1, **shared)
 
 

@@ -23,6 +23,7 @@ from xfavot import training, weights
 from xfavot.errors import CheckpointError, ConfigError, DataError, TrainingError
 from xfavot.losses import terms
 from xfavot.models import device_of
+from xfavot.parameters import Explore
 from xfavot.training import Run, Session, checkpoint, loop
 
 resume = partial(training.fit, resume="auto")
@@ -179,6 +180,12 @@ def test_an_exported_model_becomes_a_run_where_it_is_wanted(
     assert (place / "config.json").is_file()
     packed.joinpath("state.json").write_text("{}")
     assert checkpoint.locate(place) == model.path  # is there, and stays as it is
+    runs, none = place.parent, place.with_name("none")
+    assert checkpoint.locate(runs) == finished.checkpoint  # of their own, not the one that ships
+    chosen = [Explore.resolve(run_root=str(root)).model for root in (runs, none)]
+    assert chosen == [str(runs), str(none / "shipped")]
+    named = Explore.resolve(run_root=str(none), checkpoint="shipped")
+    assert named.model == str(none / "shipped")
 
 
 def test_a_run_starts_from_a_model_and_adds_heads_for_its_own_speakers(

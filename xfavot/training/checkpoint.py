@@ -116,7 +116,8 @@ def checkpoints_of(run: Path) -> list[Path]:
 def locate(path: Path | str) -> Path:
     """A checkpoint's folder, given it, its run's folder or a folder of runs; of these the newest.
 
-    A run named "shipped" is made of the model that comes with the package, if it is not there.
+    A run named "shipped" is made of the model that comes with the package, if it is not there; all
+    others count as newer.
 
     Raises:
         CheckpointError: there is none.
@@ -127,7 +128,11 @@ def locate(path: Path | str) -> Path:
     if (path / STATE).exists() or path.name.startswith("step_"):
         return path
     every = (p.parent for p in path.glob(f"*/checkpoints/step_*/{STATE}"))
-    found = checkpoints_of(path) or sorted(every, key=lambda p: (p / STATE).stat().st_mtime)
+
+    def age(folder: Path) -> tuple[bool, float]:
+        return folder.parents[1].name != SHIPPED, (folder / STATE).stat().st_mtime
+
+    found = checkpoints_of(path) or sorted(every, key=age)
     if not found:
         raise CheckpointError(
             f"no checkpoint under {path}; expected <run>/checkpoints/step_*/; "
