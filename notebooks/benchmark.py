@@ -46,21 +46,19 @@ from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 
 from xfavot import presets, report
-from xfavot.audio.mel import MEL, Standardiser
+from xfavot.audio.mel import MEL
 from xfavot.audio.parallel_wavegan import untrained
 from xfavot.audio.vocoder import DEFAULT, vocoder
 from xfavot.config import resolve
-from xfavot.data.batches import Batch, Batches, Samples
+from xfavot.data.batches import Batches
 from xfavot.data.prepare import open_or_make_mini
 from xfavot.evaluation import speed
 from xfavot.evaluation.manifest import attempt
-from xfavot.models import device_of
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
 from xfavot.models.generators import F0_FEATURE_FACTOR
 from xfavot.models.xfavot import XFaVoT
 from xfavot.parameters import Benchmark
-from xfavot.training import step
 from xfavot.viz import drawing, progress
 
 # %%
@@ -170,34 +168,13 @@ loaded = bars(loading, "CPU time of a batch (ms)", "Loading a batch")
 # Full steps on random inputs: discriminators, generators, averages of the weights. Wall time with
 # all of torch's threads, so this one does depend on what else runs.
 
-
-# %%
-def full_step(run):
-    """A call that takes a full step of a configuration on random faces and mels."""
-    m, count, place = run.model, run.train.batch_size, device_of(run.train.device)
-    torch.manual_seed(run.seed)
-    f0, content = F0Network.from_config(m), ContentNetwork.from_config(m)
-    nets = step.place(step.Networks(XFaVoT(m), f0, content, Standardiser.neutral()), place)
-    updater = step.Updater(nets, run, guidances=("z", "i", "a"), outputs="ia")
-    code = torch.arange(count)  # a speaker a row, women and men in turn
-    shapes = {"image": (3, m.image_size, m.image_size), "audio": (1, m.mel_bins, m.mel_frames)}
-    samples = {
-        f"{role}_{side}": Samples(torch.randn(count, *shape), code % 2, code, code)
-        for side, shape in shapes.items()
-        for role in ("source", "ref", "ref2")
-    }
-    batch = Batch(**samples, paired=torch.ones(count, dtype=torch.bool)).to(place)
-    numbers = iter(range(run.train.warmup + 1, 2**31))  # all losses are there after the warm-up
-    return lambda: [float(value) for value in updater(batch, next(numbers)).values()]
-
-
 # %%
 calls = {}
 for preset in speed.STEP_PRESETS:
     given = {"seed": seed, "device": device, "overrides": {"model.speakers": 16}}
     run = resolve(preset=preset, **given)
     task = f"training step, batch {run.train.batch_size}, {run.train.precision}"
-    calls[f"preset {preset}", task] = full_step(run)
+    calls[f"preset {preset}", task] = speed.full_step(run)
 taken = speed.take_turns(calls, rounds=cfg.rounds, wall=True)
 steps = timings("wall_ms", taken)
 

@@ -17,14 +17,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from xfavot.audio.io import save_waveform
 from xfavot.audio.mel import MEL, Standardiser, mel_filterbank, stft
-from xfavot.data.batches import Batches, reflected
+from xfavot.config import RunConfig
+from xfavot.data.batches import Batch, Batches, Samples, reflected
 from xfavot.data.store import Item
 from xfavot.errors import import_optional
 from xfavot.image.io import to_float
+from xfavot.models import device_of
+from xfavot.models.xfavot import XFaVoT
+from xfavot.training import step
 
 JPEG_PIXELS = (1024, 256, 128)
 JPEG_QUALITY = 95
@@ -61,6 +67,92 @@ def take_turns(
     finally:
         torch.set_num_threads(threads)
     return seconds
+
+
+def open_step(run: RunConfig, place: torch.device) -> tuple[step.Updater, Batch]:
+    """What takes the steps of a run on a device, and a batch of random faces and voices for it.
+
+    Args:
+        run: of one modality or both; its networks start from its seed.
+        place: the device; on "meta" nothing is computed.
+    """
+    m, count = run.model, run.train.batch_size
+    torch.manual_seed(run.seed)
+    heard = step.listeners(run, depth=1)
+    n = step.place(step.Networks(XFaVoT.of_run(run), *heard, Standardiser.neutral()), place)
+    outputs = "".join(modality[0] for modality in run.train.modalities)
+    updater = step.Updater(n, run, guidances=("z", *outputs), outputs=outputs)
+    code = torch.arange(count) % max(m.speakers, 1)  # a speaker a row, women and men in turn
+    shapes = {"image": (3, m.image_size, m.image_size), "audio": (1, m.mel_bins, m.mel_frames)}
+    roles: dict[str, Any] = {
+        f"{role}_{side}": Samples(torch.randn(count, *shape), code % 2, code, code)
+        if side in run.train.modalities
+        else None
+        for side, shape in shapes.items()
+        for role in ("source", "ref", "ref2")
+    }
+    batch = Batch(**roles, paired=torch.full((count,), len(outputs) == 2))
+    return updater, batch.to(place)
+
+
+def full_step(run: RunConfig) -> Call:
+    """A call that takes the next full step of a run, all losses in it, on random inputs."""
+    updater, batch = open_step(run, device_of(run.train.device))
+    numbers = iter(range(run.train.warmup + 1, 2**31))  # all losses are there after the warm-up
+    return lambda: [float(value) for value in updater(batch, next(numbers)).values()]
+
+
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts floating-point operations while it is entered, those of second derivatives too.
+
+    `total`: a multiplication and an addition are two, by the rules of torch's own counter, whose
+    hooks on modules do not bear a second derivative.
+    """
+
+    def __init__(self) -> None:
+        """Start at 0."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total: int = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        """Let an operation run, and count it."""
+        if args and isinstance(args[0], Tensor) and args[0].is_meta:  # it has no values
+            if func is torch.ops.aten._local_scalar_dense.default:
+                return 1  # what is asked is true
+            if func is torch.ops.aten.nonzero.default:  # so are all rows
+                return torch.arange(len(args[0]), device="meta").view(-1, 1)
+        result = func(*args, **(kwargs or {}))
+        rule = flop_registry.get(func.overloadpacket)
+        self.total += int(rule(*args, **(kwargs or {}), out_val=result)) if rule else 0
+        return result
+
+
+def _products(lstm: nn.LSTM, x: Tensor) -> tuple[Tensor, None]:
+    """As many operations as a BiLSTM's products, at once; on "meta" its steps take seconds."""
+    ways = []
+    for way in ("", "_reverse"):
+        gates = x @ getattr(lstm, f"weight_ih_l0{way}").T  # (B, T, 4 H)
+        ways.append(gates[..., : lstm.hidden_size] @ getattr(lstm, f"weight_hh_l0{way}").T)
+    return torch.cat([h[..., : lstm.hidden_size] for h in ways], -1), None
+
+
+def tflop_a_step(run: RunConfig) -> float:
+    """10^12 floating-point operations of a full step of a run after the warm-up, R1 in it.
+
+    They are counted; nothing is computed.
+    """
+    every, counter = run.train.r1_every, Operations()
+    with counter:
+        with torch.device("meta"):
+            updater, batch = open_step(run, torch.device("meta"))
+        for lstm in (m for m in updater.n.f0.modules() if isinstance(m, nn.LSTM)):
+            vars(lstm)["forward"] = partial(_products, lstm)
+        updater.optimizers.clear()  # their work is not counted
+        updater.device = torch.device("cpu")  # "meta" has no autocast
+        updater(batch, (run.train.warmup // every + 1) * every)
+    return counter.total / 1e12
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from itertools import compress
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -382,12 +381,18 @@ def going_on(path: Path, cfg: RunConfig, fingerprint: str) -> RunConfig:
 
 def _differing(old: Mapping[str, Any], cfg: RunConfig) -> list[str]:
     """The settings in which a recorded configuration is of another run."""
-    was, now = (pd.json_normalize(to_dict(one)).iloc[0] for one in (from_dict(old), cfg))
+    was, now = (_dotted(to_dict(one)) for one in (from_dict(old), cfg))
     return [
         f"{key} was {was[key]}, now {now[key]}"
-        for key in sorted(now.index)
+        for key in sorted(now)
         if was[key] != now[key] and key.rpartition(".")[2] not in MAY_DIFFER_ON_RESUME
     ]
+
+
+def _dotted(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their dotted names, such as "train.steps"."""
+    sections = {k: v if isinstance(v, dict) else {"": v} for k, v in plain.items()}
+    return {f"{s}.{k}".rstrip("."): v for s, own in sections.items() for k, v in own.items()}
 
 
 def restore(path: Path, updater: Updater) -> int:

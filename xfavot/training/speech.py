@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rapidfuzz.distance import Levenshtein
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -39,7 +38,6 @@ LETTERS = str.maketrans(  # without a decomposition in Unicode
     | {"\u00fe": "th", "\u0131": "i", CURLY_APOSTROPHE: "'"}
 )
 INDEX = {symbol: index for index, symbol in enumerate(SYMBOLS)}
-edit_distance = Levenshtein.distance  # fewest insertions, deletions, substitutions of characters
 
 
 def plain(transcript: str) -> str:
@@ -499,6 +497,13 @@ def pitch_measures(tracks: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
     if pair.shape[1] > 1 and bool((pair.std(dim=1) > 0).all()):
         found["f0_correlation"] = float(torch.corrcoef(pair)[0, 1])
     return found
+
+
+def edit_distance(one: Sequence[str], other: Sequence[str]) -> int:
+    """Fewest insertions, deletions and substitutions, of characters or of words."""
+    from rapidfuzz.distance import Levenshtein
+
+    return Levenshtein.distance(one, other)
 
 
 def character_error(pairs: Sequence[tuple[str, str]]) -> dict[str, float]:

@@ -23,7 +23,7 @@ from xfavot.config import LossConfig, RunConfig
 from xfavot.data.batches import Batch, Samples
 from xfavot.losses import objective, terms
 from xfavot.losses.objective import Terms, may_use_speaker_head
-from xfavot.models.blocks import recompute
+from xfavot.models.blocks import full_precision, recompute
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network, F0Output, level_of
 from xfavot.models.xfavot import XFaVoT
@@ -456,7 +456,7 @@ def discriminator_terms(
         return audio_domain(of, by_speaker and audio, nets.genders)
 
     if r1_due:
-        with torch.autocast(x.x.device.type, enabled=False):
+        with full_precision(x.x.device):
             real = x.x.detach().float().requires_grad_()
             logits = net(real, domain(x))
             penalty = terms.r1(logits, real)
