@@ -266,6 +266,18 @@ def xm(face: torch.Tensor, voice: torch.Tensor, speaker: torch.Tensor, form: str
     return terms.cross_modality_style_consistency(face, voice, speaker, tau=0.5, form=form)
 
 
+def test_codes_match_where_they_are_distributed_as_the_styles() -> None:
+    first, second, style = (torch.tensor([x]) for x in ([3.0, 4.0], [0.0, 0.0], [0.0, 0.0]))
+    assert terms.code_match(first, second, style).item() == pytest.approx(0.0, abs=1e-6)
+    assert terms.code_match(first, first, style).item() == pytest.approx(5 / math.sqrt(2))
+    a, b, real = torch.randn(3, 20_000, 8, generator=torch.Generator().manual_seed(0))
+    right, narrow, wide, off = (
+        terms.code_match(spread * a + shift, spread * b + shift, real).item()
+        for spread, shift in ((1.0, 0.0), (0.6, 0.0), (1.6, 0.0), (1.0, 0.5))
+    )
+    assert right + 0.01 < min(narrow, wide, off)
+
+
 def test_xm_of_two_orthogonal_pairs() -> None:
     face, voice = torch.tensor([[[1.0, 0.0], [0.0, 3.0]], [[2.0, 0.0], [0.0, 1.0]]])
     one_way = math.log(math.exp(2) + 1) - 2
@@ -382,6 +394,10 @@ def test_companion_trains_the_level_of_styles_and_codes(tmp_path: Path) -> None:
         assert {"g/level", "g/z2a/level"} <= found.keys()
         assert "g/i2a/level" not in found
         assert g.level.weight.abs().sum() > 0
+        session.updater.guidances = ("i",)
+        assert "M" in moved(session, 2)  # it learns from every batch
+        assert session.updater.trained is not None
+        assert session.updater.trained["M"].sum() > 0
         x = torch.zeros(1, 1, 80, 96)
         with pytest.raises(ShapeError, match="G_A melody"):
             g(x, torch.zeros(1, cfg.model.style_dim), session.updater.n.f0.features(x))

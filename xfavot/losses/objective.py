@@ -81,7 +81,10 @@ def weights(cfg: RunConfig, step: int) -> dict[str, dict[str, float]]:
         },
         "D_I": {"adv_real": 1.0, "adv_fake": 1.0, "r1": every * w.r1_image},
         "D_A": {"adv_real": 1.0, "adv_fake": 1.0, "cls": w.cls, "r1": every * w.r1_audio},
-        "pairs": {"rec_image": rec, "rec_audio": rec, "xm": w.xm, "level": w.level},
+        "pairs": {
+            **{"rec_image": rec, "rec_audio": rec, "xm": w.xm},
+            **{"level": w.level, "codes": w.codes},
+        },
     }
 
 

@@ -7,6 +7,8 @@ Symbols follow the paper; B batch, S style, M mel bins, T frames, N speakers. St
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -297,3 +299,29 @@ def pitch_level(predicted: Tensor, level: Tensor, *, slack: float = 0.0) -> Tens
     """
     require_shape("level of the pitch", predicted, tuple(level.shape))
     return ((predicted - level).abs() - slack).clamp(min=0).mean()
+
+
+def code_match(first: Tensor, second: Tensor, style: Tensor) -> Tensor:
+    """How far styles of latent codes are from being distributed as those of references (A82).
+
+    The energy score of two draws against a sample, a proper scoring rule: in expectation it is
+    least where the draws have the sample's distribution (Gneiting and Raftery 2007, Sec. 4.3).
+
+    Paper: not in it. OURS.
+
+    Args:
+        first, second: (B, S), styles of two codes of the domain of each row.
+        style: (B, S), of a reference of that domain.
+
+    Returns:
+        Scalar, mean over B, in root mean squares over S.
+
+    Raises:
+        ShapeError: shapes differ.
+    """
+    for drawn in (first, second):
+        require_shape("styles of codes", drawn, tuple(style.shape))
+    away = torch.stack([first - style, second - style]).norm(dim=2).mean(0)  # (B,)
+    apart = (first - second).norm(dim=1)
+    score: Tensor = (away - apart / 2).mean() / math.sqrt(style.shape[1])
+    return score

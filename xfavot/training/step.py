@@ -133,7 +133,7 @@ class Updater:
         heard = hear_references(self.n, batch)
         if step <= self.cfg.train.warmup:  # A20
             logged = self._pairs(batch, d, heard)
-            self._move(*WARMED)
+            self._move(*WARMED, "M")
         else:
             with self._autocast():
                 voices = analyse_voices(self.n, batch) if "a" in self.outputs else None
@@ -201,7 +201,7 @@ class Updater:
         w, warmup = self.cfg.loss, d.step <= self.cfg.train.warmup
         both = batch.ref_image is not None and batch.ref_audio is not None
         rec = warmup or w.rec > 0
-        if not (rec or (w.xm > 0 and both) or heard):
+        if not (rec or (w.xm > 0 and both) or heard or w.codes > 0):
             return {}
         with self._autocast():
             ts = pair_terms(self.n, batch, d, w, heard, rec=rec)
@@ -213,6 +213,8 @@ class Updater:
                     "E" + name, x.gender if rec else torch.where(batch.paired, x.gender, -1)
                 )
                 self._count("G" + name, torch.full_like(x.gender, 0 if rec else -1))
+        for domain in code_domains(batch, d, self.n.nets.genders).values():
+            self._count("M", domain if w.codes > 0 else torch.full_like(domain, -1))
         return {"w" if warmup else "g": ts}
 
     def _generators(
@@ -371,6 +373,16 @@ def audio_domain(of: Samples | Target, by_speaker: bool, genders: int) -> Tensor
     )
 
 
+def code_domains(batch: Batch, d: Draw, genders: int) -> dict[str, Tensor]:
+    """Heads of M (B,) that the references of a batch are of, by side (Table 1)."""
+    sides = {"i": batch.ref_image, "a": batch.ref_audio}
+    there = {side: x for side, x in sides.items() if x is not None}
+    heads = {side: audio_domain(x, d.by_speaker, genders) for side, x in there.items()}
+    if batch.ref_image is not None:
+        heads["i"] = torch.where(batch.paired, heads["i"], batch.ref_image.gender)
+    return heads
+
+
 def sources(batch: Batch, output: str) -> Samples:
     """The source faces (output "i") or voices ("a") of a batch, which has to have them."""
     return batch.roles()["source_image" if output == "i" else "source_audio"]
@@ -478,7 +490,7 @@ def discriminator_terms(
 def pair_terms(
     n: Networks, batch: Batch, d: Draw, w: LossConfig, heard: F0Output | None, *, rec: bool
 ) -> Terms:
-    """Terms of the reference pairs: L_xm, self-reconstruction where asked for (A20), level (A79).
+    """Terms of the references: L_xm, self-reconstruction (A20), level (A79) and codes (A82).
 
     For self-reconstruction a face (a voice) comes back from a disguised copy of itself and a style
     of the same person: its own, or for half of the steps the other modality's.
@@ -504,6 +516,12 @@ def pair_terms(
         both = torch.cat([every["a"], every["i"][paired]] if "i" in s else [every["a"]])
         known = torch.cat([levels, levels[paired]][: len(s)])
         found["level"] = terms.pitch_level(nets.G_A.level_of(both), known)
+    if w.codes > 0:
+        drawn = [
+            (*(nets.M(z.to(domain.device), domain) for z in (d.z1, d.z2)), s[side].detach())
+            for side, domain in code_domains(batch, d, nets.genders).items()
+        ]
+        found["codes"] = torch.stack([terms.code_match(*one) for one in drawn]).mean()
     if rec and face is not None:
         made = nets.G_I(d.disguised_faces(face.x), style("i", "a", d.cross[0]))
         found["rec_image"] = terms.self_reconstruction(face.x, made)
