@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -149,6 +150,40 @@ def test_muon_steps_alike_in_all_directions_and_leaves_the_rest(shape: tuple[int
     assert (matrix.grad, bias.grad is None) == (None, False)
     along = torch.einsum("ik,ij,kj->k", left, -matrix.detach(), right) / (0.5 * tall)
     assert torch.allclose(along.sort()[0], singular.sort()[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("guidances", [("z", "i", "a"), ("a",)])
+def test_what_passes_share_leaves_gradients_as_they_are(
+    root: Path, guidances: tuple[str, ...]
+) -> None:
+    """Term by term and parameter by parameter, against passes that compute everything anew."""
+    with opened(small_run(root, configuration="companion")) as session:
+        u, batch = session.updater, session.batch(1)
+        n, d = u.n, dataclasses.replace(step.draw(session.cfg, 1, 2, "zia"), guidances=guidances)
+        nets, voices = n.nets, step.analyse_voices(n, batch)
+        logged, made = u._generators(batch, guidances, d, voices, None)
+        shared = {k: p.grad.clone() for k, p in nets.named_parameters() if p.grad is not None}
+        nets.zero_grad()
+        weight = objective.weights(session.cfg, 1)
+        for guidance, output in itertools.product(guidances, "ia"):
+            held = [*DISCRIMINATORS, *(ENCODERS | {"M"} if guidance != "z" else ())]
+            with step.frozen(*(getattr(nets, name) for name in held)):
+                t = step.make_target(nets, batch, guidance, d)
+                ts, fake = step.generator_terms(n, batch, t, output, voices, d.by_speaker)
+                objective.total(ts, weight[f"G_{output.upper()}"]).backward()
+            torch.testing.assert_close(logged[f"g/{guidance}2{output}"], ts)
+            torch.testing.assert_close(made[output][guidances.index(guidance)][1], fake.detach())
+        plain = {k: p.grad for k, p in nets.named_parameters() if p.grad is not None}
+        trained = GENERATORS | (ENCODERS | {"M"} if "z" in guidances else set())
+        assert {k.split(".")[0] for k in plain} == trained
+        assert shared.keys() == plain.keys()
+        largest: dict[str, float] = {}
+        for name, gradient in plain.items():
+            module = name.split(".")[0]
+            largest[module] = max(largest.get(module, 0.0), float(gradient.abs().max()))
+        for name, gradient in plain.items():  # of biases before a norm nothing is left but rounding
+            atol = 2e-5 * largest[name.split(".")[0]]
+            torch.testing.assert_close(shared[name], gradient, rtol=1e-4, atol=atol)
 
 
 def test_all_sources_log_every_term_of_every_pass(root: Path) -> None:

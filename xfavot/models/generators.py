@@ -101,15 +101,22 @@ class ImageGenerator(nn.Module):
         Raises:
             ShapeError: wrong axes, or a side is no multiple of ``2 ** levels``.
         """
+        return self.styled(self.content(x), s)
+
+    def content(self, x: Tensor) -> Tensor:
+        """What no style changes of faces (B, 3, H, W): (B, deep, H / factor, W / factor)."""
         require_shape("G_I input", x, (None, 3, None, None))
-        require_shape("G_I style", s, (x.shape[0], self.style_dim))
         if x.shape[2] % self.factor or x.shape[3] % self.factor:
             raise ShapeError(
                 f"G_I input: got {x.shape[2]} x {x.shape[3]} pixels; expected multiples of "
                 f"{self.factor}; resize or pad the faces"
             )
-        h = self.encode(self.stem(x))  # (B, deep, H / factor, W / factor)
-        return cast(Tensor, self.head(self.decode(h, s)))  # (B, 3, H, W)
+        return cast(Tensor, self.encode(self.stem(x)))
+
+    def styled(self, h: Tensor, s: Tensor) -> Tensor:
+        """Draw the faces of :meth:`content` in styles (B, S): (B, 3, H, W)."""
+        require_shape("G_I style", s, (h.shape[0], self.style_dim))
+        return cast(Tensor, self.head(self.decode(h, s)))
 
 
 class F0Path(nn.Module):
@@ -238,8 +245,11 @@ class AudioGenerator(nn.Module):
         Raises:
             ShapeError: wrong axes, or T is no multiple of 4.
         """
+        return self.styled(self.content(x, f0_features), s, melody, level)
+
+    def content(self, x: Tensor, f0_features: Tensor) -> Tensor:
+        """What no style changes of mels and F0 features: (B, deep + F, M / 16, T / 4)."""
         require_shape("G_A input", x, (None, 1, self.mel_bins, None))
-        require_shape("G_A style", s, (x.shape[0], self.style_dim))
         frames = x.shape[3]
         if frames % TIME_FACTOR or frames == 0:
             raise ShapeError(
@@ -249,11 +259,18 @@ class AudioGenerator(nn.Module):
         require_shape(
             "G_A F0 features", f0_features, (x.shape[0], self.f0_inputs, self.mel_bins // 8, frames)
         )
-        h = self.f0_path(self.encode(self.stem(x)), f0_features)  # (B, deep + F, M / 16, T / 4)
+        return cast(Tensor, self.f0_path(self.encode(self.stem(x)), f0_features))
+
+    def styled(
+        self, h: Tensor, s: Tensor, melody: Tensor | None = None, level: Tensor | None = None
+    ) -> Tensor:
+        """Say what :meth:`content` holds in styles (B, S): (B, 1, M, T); see :meth:`forward`."""
+        require_shape("G_A style", s, (h.shape[0], self.style_dim))
+        frames = TIME_FACTOR * h.shape[3]
         h = self.decode(h, s)  # (B, width, M, T)
         if self.excite is not None:
             melody = h.new_empty(0) if melody is None else melody
-            require_shape("G_A melody", melody, (x.shape[0], 2, frames))
+            require_shape("G_A melody", melody, (s.shape[0], 2, frames))
             level = self.level_of(s).detach() if level is None else level
             h = self.excite(h, melody, level)
         return cast(Tensor, self.head(h))  # (B, 1, M, T)

@@ -152,17 +152,17 @@ class Updater:
         """
         logged: dict[str, Terms] = {}
         nets = self.n.nets
+        f0 = {"i": None, "a": voices and voices.f0}
+        with torch.no_grad(), self._autocast():
+            kept = {o: content(nets, sources(batch, o).x, f0[o]) for o in self.outputs}
         for guidance in d.guidances:
             with torch.no_grad(), self._autocast():
                 t = make_target(nets, batch, guidance, d)
-                f0 = {"i": None, "a": voices and voices.f0}
-                made = {
-                    o: [(t, generate(nets, sources(batch, o).x, t.s1, f0[o]))] for o in self.outputs
-                }
+                made = {o: [(t, styled(nets, kept[o], t.s1, f0[o]))] for o in self.outputs}
             logged |= self._discriminators(batch, made, d)
         logged |= self._pairs(batch, d, heard)
         for guidance in d.guidances:
-            logged |= self._generators(batch, guidance, d, voices, heard)[0]
+            logged |= self._generators(batch, (guidance,), d, voices, heard)[0]
             self._move(*GENERATOR_SIDE)
         return logged
 
@@ -170,13 +170,10 @@ class Updater:
         self, batch: Batch, d: Draw, voices: Voices | None, heard: F0Output | None
     ) -> dict[str, Terms]:
         """One update of the generators' side, then one of the discriminators on its fakes (A13)."""
-        logged, made = self._pairs(batch, d, heard), dict[str, Fakes]()
-        for guidance in d.guidances:
-            found, fakes = self._generators(batch, guidance, d, voices, heard)
-            logged |= found
-            made = {output: [*made.get(output, ()), fake] for output, fake in fakes.items()}
+        logged = self._pairs(batch, d, heard)
+        found, made = self._generators(batch, d.guidances, d, voices, heard)
         self._move(*GENERATOR_SIDE)
-        return logged | self._discriminators(batch, made, d)
+        return logged | found | self._discriminators(batch, made, d)
 
     def _discriminators(self, batch: Batch, made: Mapping[str, Fakes], d: Draw) -> dict[str, Terms]:
         """An update of D_I, D_A and C_A on the given fakes of each output."""
@@ -218,33 +215,54 @@ class Updater:
         return {"w" if warmup else "g": ts}
 
     def _generators(
-        self, batch: Batch, guidance: str, d: Draw, voices: Voices | None, heard: F0Output | None
-    ) -> tuple[dict[str, Terms], dict[str, Fake]]:
-        """Gradients of the generators, with latent styles also of the encoders and M; the fakes."""
+        self,
+        batch: Batch,
+        guidances: Sequence[str],
+        d: Draw,
+        voices: Voices | None,
+        heard: F0Output | None,
+    ) -> tuple[dict[str, Terms], dict[str, Fakes]]:
+        """Gradients of the generators, with latent styles also of the encoders and M; the fakes.
+
+        What the passes share of their sources is computed once, and so is its backward pass, on the
+        sum of what the passes ask for.
+        """
         nets, weights = self.n.nets, objective.weights(self.cfg, d.step)
-        held = DISCRIMINATOR_SIDE if guidance == "z" else (*DISCRIMINATOR_SIDE, "E_I", "E_A", "M")
-        logged, fakes = dict[str, Terms](), dict[str, Fake]()
-        with frozen(*(module for name, module in nets.named_children() if name in held)):
-            for output in self.outputs:
-                with self._autocast():
-                    if not fakes or guidance == "z":  # M's graph is spent with each backward
-                        t = make_target(nets, batch, guidance, d)
-                    ts, fake = generator_terms(self.n, batch, t, output, voices, d.by_speaker)
-                    if heard and guidance + output == "za":
-                        level = nets.G_A.level_of(t.s1, held=True)
-                        ts["level"] = terms.pitch_level(level, level_of(heard), slack=CODE_SLACK)
-                    total = objective.total(ts, weights[f"G_{output.upper()}"])
-                total.backward()  # type: ignore[no-untyped-call]
+        logged, made, targets = dict[str, Terms](), dict[str, Fakes](), dict[str, Target]()
+        for output in self.outputs:
+            with self._autocast():
+                known = know(self.n, batch, output, voices, train_style="z" in guidances)
+            cut = Known(*(one.detach().requires_grad_() for one in known))
+            for guidance in guidances:
+                latent = guidance == "z"
+                held = DISCRIMINATOR_SIDE if latent else (*DISCRIMINATOR_SIDE, "E_I", "E_A", "M")
+                with frozen(*(m for name, m in nets.named_children() if name in held)):
+                    with self._autocast():
+                        if latent or guidance not in targets:  # M's graph is spent each time
+                            targets[guidance] = make_target(nets, batch, guidance, d)
+                        t = targets[guidance]
+                        own = cut if latent else Known(cut.content, cut.style.detach())
+                        ts, fake = generator_terms(
+                            self.n, batch, t, output, voices, d.by_speaker, known=own
+                        )
+                        if heard and guidance + output == "za":
+                            level = nets.G_A.level_of(t.s1, held=True)
+                            slack = CODE_SLACK
+                            ts["level"] = terms.pitch_level(level, level_of(heard), slack=slack)
+                        total = objective.total(ts, weights[f"G_{output.upper()}"])
+                    total.backward()  # type: ignore[no-untyped-call]
                 self._give_back()
                 logged[f"g/{guidance}2{output}"] = ts
-                fakes[output] = t, fake.detach()
+                made[output] = [*made.get(output, ()), (t, fake.detach())]
                 gender = sources(batch, output).gender
                 self._count(f"G_{output.upper()}", torch.zeros_like(gender))
-                if guidance == "z":
+                if latent:
                     self._count(f"E_{output.upper()}", gender)
-        if guidance == "z":
-            self._count("M", audio_domain(t, d.by_speaker, nets.genders))
-        return logged, fakes
+            asked = [(of, to.grad) for of, to in zip(known, cut, strict=True) if of.requires_grad]
+            torch.autograd.backward([of for of, _ in asked], [grad for _, grad in asked])
+        if "z" in guidances:
+            self._count("M", audio_domain(targets["z"], d.by_speaker, nets.genders))
+        return logged, made
 
     def _count(self, module: str, heads: Tensor) -> None:
         """Count samples (B,) towards the heads that they train; heads below 0 are none."""
@@ -421,30 +439,65 @@ def hear_references(n: Networks, batch: Batch) -> F0Output | None:
     return None if voice is None or not n.nets.G_A.melody else cast(F0Output, n.f0(voice.x))
 
 
-def generate(nets: XFaVoT, x: Tensor, style: Tensor, f0: F0Output | None) -> Tensor:
-    """Faces, or voices of which the F0 is given, in a style (B, S)."""
-    made: Tensor = nets.G_I(x, style) if f0 is None else nets.G_A(x, style, *nets.G_A.takes(f0))
-    return made
+class Known(NamedTuple):
+    """What the passes of a step share of the sources of one output."""
+
+    content: Tensor  # that no style changes; see `content` of G_I and G_A
+    style: Tensor  # (B, S), of the source itself
+
+
+def know(
+    n: Networks, batch: Batch, output: str, voices: Voices | None, *, train_style: bool = True
+) -> Known:
+    """Compute what the passes of an output share, the style with gradients where it is trained."""
+    nets, x = n.nets, sources(batch, output)
+    real, encoder = (voices, nets.E_A) if output == "a" else (None, nets.E_I)
+    with torch.set_grad_enabled(train_style and torch.is_grad_enabled()):
+        style = encoder(x.x, x.gender)
+    return Known(content(nets, x.x, real and real.f0), style)
+
+
+def content(nets: XFaVoT, x: Tensor, f0: F0Output | None) -> Tensor:
+    """What no style changes of faces, or of voices of which the F0 is given."""
+    return nets.G_I.content(x) if f0 is None else nets.G_A.content(x, f0.features)
+
+
+def styled(nets: XFaVoT, kept: Tensor, style: Tensor, f0: F0Output | None) -> Tensor:
+    """Faces or voices of a :func:`content` in a style (B, S)."""
+    if f0 is None:
+        return nets.G_I.styled(kept, style)
+    return nets.G_A.styled(kept, style, *nets.G_A.takes(f0)[1:])
 
 
 def generator_terms(
-    n: Networks, batch: Batch, t: Target, output: str, voices: Voices | None, by_speaker: bool
+    n: Networks,
+    batch: Batch,
+    t: Target,
+    output: str,
+    voices: Voices | None,
+    by_speaker: bool,
+    *,
+    known: Known | None = None,
 ) -> tuple[Terms, Tensor]:
-    """Terms of G_I's (output "i") or G_A's ("a") objective for one pass, and the fakes."""
+    """Terms of G_I's (output "i") or G_A's ("a") objective for one pass, and the fakes.
+
+    `known`: of :func:`know`, where it was computed already.
+    """
     nets, x = n.nets, sources(batch, output)
     real = voices if output == "a" else None
     encoder, discriminator = (nets.E_A, nets.D_A) if real else (nets.E_I, nets.D_I)
-    fake = generate(nets, x.x, t.s1, real and real.f0)
+    kept, source_style = known or know(n, batch, output, voices)
+    fake = styled(nets, kept, t.s1, real and real.f0)
     with torch.no_grad():
-        other = generate(nets, x.x, t.s2, real and real.f0)
-    source_style = encoder(x.x, x.gender)
+        other = styled(nets, kept, t.s2, real and real.f0)
     f0 = n.f0(fake) if real else None
     domain = audio_domain(t, by_speaker and output == "a", nets.genders)
+    back = styled(nets, content(nets, fake, f0), source_style, f0)
     found = {
         "adv": terms.adversarial_generator(discriminator(fake, domain)),
         "sty": terms.style_reconstruction(encoder(fake, t.gender), t.s1),
         "ds": terms.style_diversification(fake, other),
-        "cyc": terms.cycle_consistency(x.x, generate(nets, fake, source_style, f0)),
+        "cyc": terms.cycle_consistency(x.x, back),
     }
     if real and f0:
         _, reference, rows = class_rows(batch, t, by_speaker)
