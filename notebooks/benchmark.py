@@ -17,14 +17,16 @@
 # # What it costs on this machine
 #
 # Times the loader at the paper's sizes (Sec. 4: batch 32, 128 x 128 faces, 80 x 192 mels) beside
-# decoding the same samples from files, times full training steps at the small presets and every
-# vocoder, and counts the operations of every network at preset `paper`.
+# decoding the same samples from files, times full training steps by schedule and precision and
+# conversions at the small presets, and every vocoder, and counts the operations of every network at
+# preset `paper`. With `peers_root`, a folder with check-outs of `stargan-v2` and `StarGANv2-VC`,
+# their own iterations take turns with ours at preset `paper`.
 #
 # **In:** prepared stores under `data_root` (`mini` makes itself). **Out:** the tables `benchmark`,
-# `benchmark_vocoders` and `benchmark_networks` and the figures `benchmark` and `benchmark_vocoders`
-# under `out`.
-# **Time:** a minute on one CPU core; busy neighbours change it, which is why everything that is
-# compared takes turns and CPU time is counted.
+# `benchmark_vocoders` and `benchmark_networks` and the figures `benchmark`, `benchmark_steps` and
+# `benchmark_vocoders` under `out`.
+# **Time:** two minutes on one CPU core, an hour more with `peers_root`; busy neighbours change it,
+# which is why everything that is compared takes turns and CPU time is counted.
 
 # %% tags=["parameters"]
 dataset: str = "mini"  # mixture of corpora, see docs/training.md
@@ -32,6 +34,7 @@ data_root: str = "data"  # folder of prepared stores
 seed: int = 0  # seed of everything random
 device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
 rounds: int = 5  # times that each thing is timed
+peers_root: str = ""  # folder with check-outs of stargan-v2 and StarGANv2-VC
 out: str = "runs/benchmark"  # folder of the tables and figures
 
 # %%
@@ -41,19 +44,21 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import torch
-from IPython import display
+from IPython import display, get_ipython
 from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 
+import xfavot
 from xfavot import presets, report
 from xfavot.audio.mel import MEL
 from xfavot.audio.parallel_wavegan import untrained
 from xfavot.audio.vocoder import DEFAULT, vocoder
-from xfavot.config import resolve
+from xfavot.config import PRECISIONS, resolve
 from xfavot.data.batches import Batches
 from xfavot.data.prepare import open_or_make_mini
 from xfavot.evaluation import speed
 from xfavot.evaluation.manifest import attempt
+from xfavot.models import device_of
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
 from xfavot.models.generators import F0_FEATURE_FACTOR
@@ -64,7 +69,13 @@ from xfavot.viz import drawing, progress
 # %%
 began = report.begin()
 cfg = Benchmark.resolve(
-    dataset=dataset, data_root=data_root, device=device, seed=seed, rounds=rounds, out=out
+    dataset=dataset,
+    data_root=data_root,
+    device=device,
+    seed=seed,
+    rounds=rounds,
+    peers_root=peers_root,
+    out=out,
 )
 stores = open_or_make_mini(cfg.run.data_root, cfg.run.data.corpora, progress.line)
 
@@ -92,15 +103,19 @@ def named(what, metric, value, n):
     return row | {"value": value, "ci_low": None, "ci_high": None, "n": n, "seed": seed}
 
 
-def timings(metric, taken, base=None):
-    """Rows of seconds by round: the median, both ends, how many a second, the ratio of medians."""
-    rows, scale = [], 1.0 if metric == "rtf" else 1e3
-    for what, seconds in taken.items():
-        middle = float(np.median(seconds))
-        row = named(what, metric, scale * middle, len(seconds))
+def timings(metric, taken, base=None, share=1.0, tflop=None):
+    """Rows of a share of a call by round: medians, both ends, how many a second, the ratio."""
+    rows, scale, clock = [], 1.0 if metric == "rtf" else 1e3, int(metric == "wall_ms")
+    for what, spent in taken.items():
+        cpu, wall = (float(np.median(seconds)) / share for seconds in zip(*spent, strict=True))
+        seconds = [one[clock] / share for one in spent]
+        middle = (cpu, wall)[clock]
+        row = named(what, metric, scale * middle, len(spent))
         row |= {"lowest": scale * min(seconds), "highest": scale * max(seconds)}
-        ratio = middle / float(np.median(taken[base])) if base else None
-        rows.append(row | {"per_second": 1.0 / middle, "ratio": ratio})
+        against = float(np.median(taken[base], axis=0)[clock]) / share if base else None
+        row |= {"work": what[1], "cpu_s": cpu, "wall_s": wall, "peak_mib": None}
+        row |= {"tflop": (tflop or {}).get(what), "ratio": middle / against if base else None}
+        rows.append(row | {"per_second": 1.0 / middle})
     return rows
 
 
@@ -129,7 +144,7 @@ with speed.files(plain) as decoded:
     calls |= {(name, task): drawing_of(augmented, place) for name, place in ours.items()}
     taken = speed.take_turns(calls, rounds=cfg.rounds)
 for what in [what for what in taken if what[0] in ours]:  # a round is several short batches
-    taken[what] = [seconds / speed.BATCHES_A_ROUND for seconds in taken[what]]
+    taken[what] = [np.divide(spent, speed.BATCHES_A_ROUND) for spent in taken[what]]
 base = list(ours)[1], shape  # what reading the files gives
 loading = timings("cpu_ms", taken, base)
 
@@ -163,20 +178,74 @@ def bars(rows, label, title):
 loaded = bars(loading, "CPU time of a batch (ms)", "Loading a batch")
 
 # %% [markdown]
-# ## Training steps
+# ## Training steps and conversions
 #
-# Full steps on random inputs: discriminators, generators, averages of the weights. Wall time with
-# all of torch's threads, so this one does depend on what else runs.
+# Full steps on random inputs: discriminators, generators, averages of the weights; in the order of
+# the ancestors' updates (`alternate`) or in one update a side (`fused`). `tflop`: 10^12 operations
+# a sample of a step with one source of styles. Conversions: the generators on given styles, without
+# gradients. Wall time with all of torch's threads, so this one does depend on what else runs; its
+# ratio is to the first row of the same work.
 
 # %%
-calls = {}
+calls, tflop = {}, {}
 for preset in speed.STEP_PRESETS:
-    given = {"seed": seed, "device": device, "overrides": {"model.speakers": 16}}
-    run = resolve(preset=preset, **given)
-    task = f"training step, batch {run.train.batch_size}, {run.train.precision}"
-    calls[f"preset {preset}", task] = speed.full_step(run)
-taken = speed.take_turns(calls, rounds=cfg.rounds, wall=True)
-steps = timings("wall_ms", taken)
+    for rule in ("alternate", "fused"):
+        for precision in PRECISIONS:
+            given = {"seed": seed, "device": device, "precision": precision}
+            over = {"model.speakers": 16, "train.update_rule": rule}
+            run = resolve(preset=preset, overrides=over, **given)
+            count = run.train.batch_size
+            what = f"preset {preset}, {rule}, {precision}", f"training step, batch {count}"
+            calls[what] = speed.full_step(run)
+            with speed.Operations() as counter:
+                calls[what]()
+            tflop[what] = counter.total / 1e12 / count
+
+
+# %%
+def converting(nets, x, s, *features):
+    """A call that converts sources to styles."""
+
+    def convert():
+        with torch.inference_mode():
+            return nets(x, s, *features).sum().item()
+
+    return convert
+
+
+updater, batch = speed.open_step(run, device_of(device))  # of the last preset
+nets, s = updater.n.nets, torch.randn(count, run.model.style_dim, device=updater.device)
+faces, voices = batch.source_image.x, batch.source_audio.x
+what = f"preset {preset}", f"conversion of {count} faces"
+calls[what] = converting(nets.G_I, faces, s)
+what = f"preset {preset}", f"conversion of {count} voices of {run.model.mel_frames / 80:g} s"
+calls[what] = converting(nets.G_A, voices, s, *nets.G_A.hear(updater.n.f0, voices))
+taken = speed.take_turns(calls, rounds=cfg.rounds, threads=torch.get_num_threads())
+steps = timings("wall_ms", taken, tflop=tflop)
+for row in steps:
+    first = next(one for one in steps if one["work"] == row["work"])
+    row["ratio"] = row["value"] / first["value"]
+
+# %%
+stepping = bars(steps, "Wall time of a step or conversion (ms)", "Steps and conversions")
+
+# %% [markdown]
+# ## Beside the peers
+#
+# The peers' own iterations at their published sizes, 128 pixels and 192 frames, one thread, each
+# system in a process of its own that also says the peak of its memory; `ratio` is of CPU time. Code
+# of the peers is imported from `peers_root`, none of it is here.
+
+# %%
+peers = []
+for work in ("image", "audio") if peers_root else ():
+    found = Path(cfg.out, f"peers_{work}.json").absolute()
+    tool = Path(xfavot.__file__).parents[1] / "tools" / "steps_beside.py"
+    given = f"{tool} peers {peers_root} {found} --work {work} --rounds {rounds}"
+    get_ipython().run_line_magic("run", given)
+    for row in pd.read_json(found).to_dict("records"):
+        what = row["system"], row["work"]
+        peers.append(named(what, "cpu_ms", 1e3 * row["cpu_s"], row["n"]) | row | {"seed": seed})
 
 # %% [markdown]
 # ## Vocoders
@@ -199,8 +268,7 @@ for name in presets.names("vocoders"):
         made[name, "published size, random weights"] = network
 calls = {what: lambda decode=decode: decode(mel) for what, decode in made.items()}
 taken = speed.take_turns(calls, rounds=cfg.rounds)
-shares = {what: [t / speed.SECONDS for t in times] for what, times in taken.items()}
-vocoders = timings("rtf", shares, next(iter(shares)))
+vocoders = timings("rtf", taken, next(iter(taken)), share=speed.SECONDS)
 
 # %%
 heard = bars(vocoders, "CPU time for a second of sound (s)", "Vocoders")
@@ -237,12 +305,14 @@ for name, (network, *inputs) in passes.items():
 
 # %%
 origin = report.collect(began, cfg.run, tier=cfg.tier, stores=stores, notebook="benchmark")
+shown = ("work", "system", "cpu_s", "wall_s", "peak_mib", "tflop", "ratio")
 table = report.write_table(
     "benchmark",
-    [*loading, *steps],
+    measured := [*loading, *steps, *peers],
     provenance=origin,
     root=Path(cfg.out, "paper_tables"),
-    caption="Loading a batch (one thread, page cache warm) and training steps on random inputs.",
+    caption="Loading a batch (one thread, page cache warm), training steps and conversions.",
+    view=report.listing(measured, {name: name for name in shown}),
 )
 report.read_table(table)
 
@@ -251,6 +321,12 @@ figure = report.write_figure(
     "benchmark", loaded, data=loading, provenance=origin, root=Path(cfg.out, "figures")
 )
 display.Image(Path(figure, "benchmark.png"), width=700)
+
+# %%
+figure = report.write_figure(
+    "benchmark_steps", stepping, data=steps, provenance=origin, root=Path(cfg.out, "figures")
+)
+display.Image(Path(figure, "benchmark_steps.png"), width=700)
 
 # %%
 table = report.write_table(

@@ -214,6 +214,7 @@ class Benchmark(OnDevice):
     """Of `benchmark`: what is measured at the paper's sizes, how often, and where it is written."""
 
     rounds: int = option(5, "times that each thing is timed", least=1)
+    peers_root: str = option("", "folder with check-outs of stargan-v2 and StarGANv2-VC")
     out: str = option("runs/benchmark", "folder of the tables and figures")
     FIXED: ClassVar[dict[str, Any]] = {"preset": "paper"}
 

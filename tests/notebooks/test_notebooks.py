@@ -134,9 +134,11 @@ def test_benchmark(roots: dict[str, str], tmp_path: Path, monkeypatch: Patch) ->
     cells = " ".join(text.split())  # columns are padded
     for part in (
         "SMOKE: a test of the machinery",
-        "| prepared store | 128 px, 192 frames |",
+        "| 128 px, 192 frames | prepared store |",
         "| griffin_lim | no weights |",
-        "| preset smoke | training step, batch 2, float32 |",
+        "| training step, batch 2 | preset smoke, fused, bf16 |",
+        "| conversion of 2 faces | preset smoke |",
+        "| work | system | cpu_s | wall_s | peak_mib | tflop | ratio |",
     ):
         assert part in cells
     networks = folder.with_name("benchmark_networks") / "benchmark_networks.csv"

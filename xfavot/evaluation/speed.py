@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,31 +42,39 @@ What = tuple[str, str]  # system and task
 Call = Callable[[], object]
 
 
+class Spent(NamedTuple):
+    """Seconds of a call."""
+
+    cpu_s: float  # of the process, all its threads
+    wall_s: float
+
+
 def take_turns(
-    calls: Mapping[What, Call], *, rounds: int, wall: bool = False
-) -> dict[What, list[float]]:
+    calls: Mapping[What, Call], *, rounds: int, threads: int = 1
+) -> dict[What, list[Spent]]:
     """Time several calls that take turns, after a round that does not count.
 
     Args:
         calls: what to call, by name.
         rounds: how often.
-        wall: wall time with all of torch's threads, not CPU time of the process on one thread.
+        threads: of torch.
 
     Returns:
-        Seconds of each call, one a round.
+        What each call took, one a round.
     """
-    seconds: dict[What, list[float]] = {name: [] for name in calls}
-    clock, threads = time.perf_counter if wall else time.process_time, torch.get_num_threads()
-    torch.set_num_threads(threads if wall else 1)
+    spent: dict[What, list[Spent]] = {name: [] for name in calls}
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     try:
         for counts in (False, *[True] * rounds):
             for name, call in calls.items():
-                started = clock()
+                cpu, wall = time.process_time(), time.perf_counter()
                 call()
-                seconds[name] += [clock() - started] * counts
+                took = Spent(time.process_time() - cpu, time.perf_counter() - wall)
+                spent[name] += [took] * counts
     finally:
-        torch.set_num_threads(threads)
-    return seconds
+        torch.set_num_threads(before)
+    return spent
 
 
 def open_step(run: RunConfig, place: torch.device) -> tuple[step.Updater, Batch]:
