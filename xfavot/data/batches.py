@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,7 +32,7 @@ from torch import Tensor
 
 from xfavot.audio.mel import MEL, Standardiser
 from xfavot.config import MODALITIES, RunConfig
-from xfavot.data.store import GENDERS, SPLITS, Item, Store, mel_statistics, voiced_speakers
+from xfavot.data.store import SPLITS, Item, Store, mel_statistics, table_of, voiced_speakers
 from xfavot.errors import ConfigError, DataError
 
 FLIP_PROBABILITY = 0.5
@@ -169,20 +169,20 @@ class Pool:
     A clip whose speaker is unknown counts as a speaker of its own.
 
     Args:
-        items: all clips.
-        rows: positions of those that belong to the pool, at least one.
+        corpora, speakers: (N,) codes of all clips; corpora are numbered in the order of the clips.
+        rows: positions of those that belong to the pool, ascending, at least one.
     """
 
-    def __init__(self, items: Sequence[Item], rows: Sequence[int]) -> None:
+    def __init__(self, corpora: Rows, speakers: Rows, rows: Rows) -> None:
         """Sort the clips; see the class."""
-        corpora: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-        for row in rows:
-            corpora[items[row].corpus][items[row].speaker or f"clip:{items[row].id}"].append(row)
-        clips = [clips for speakers in corpora.values() for clips in speakers.values()]
-        self.rows = np.array([row for speaker in clips for row in speaker], np.int64)
+        _, first, place, clips = np.unique(
+            speakers[rows], return_index=True, return_inverse=True, return_counts=True
+        )
+        corpus = corpora[rows[first]]
+        order = np.lexsort((first, corpus))  # speakers by corpus, then as they first appear
+        self.rows = rows[np.argsort(np.argsort(order)[place], kind="stable")]
         # how many speakers each corpus, and clips each speaker, has; and where they begin
-        sizes = ([len(part) for part in parts] for parts in (corpora.values(), clips))
-        self._speakers, self._clips = (np.array(size, np.int64) for size in sizes)
+        self._speakers, self._clips = np.unique(corpus, return_counts=True)[1], clips[order]
         self._first_speaker = self._speakers.cumsum() - self._speakers
         self._first_clip = self._clips.cumsum() - self._clips
 
@@ -236,6 +236,24 @@ def _uniform(rng: np.random.Generator, counts: Rows) -> Rows:
     return np.floor(rng.random(len(counts)) * counts).astype(np.int64)
 
 
+class _Joined(Sequence[Item]):
+    """The items of several stores, one after the other."""
+
+    def __init__(self, parts: Sequence[Sequence[Item]]) -> None:
+        """Keep them as they are."""
+        self.parts, self.ends = parts, np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        """All of them."""
+        return int(self.ends[-1])
+
+    def __getitem__(self, i: Any) -> Any:
+        """One item."""
+        i = range(len(self))[i]
+        part = int(np.searchsorted(self.ends, i, "right"))
+        return self.parts[part][i - int(self.ends[part])]
+
+
 STREAMS = ("genders", "sources", "references", "others", "faces", "crops", "augment")
 
 Streams = Mapping[str, np.random.Generator]
@@ -279,18 +297,35 @@ class Batches:
         self.batch_size = cfg.train.batch_size if batch_size is None else batch_size
         self.augment = cfg.data.augment and split == "train"
         self.modalities = cfg.train.modalities
-        self.items: tuple[Item, ...] = tuple(item for store in stores for item in store.items)
         self._check_sizes()
-        self._owners = [store for store in stores for _ in store.items]
+        tables = [table_of(store.items) for store in stores]
+        names = [table["speakers"].tolist() for table in tables]
+
+        def column(name: str) -> Rows:
+            return np.concatenate([np.asarray(table[name], np.int64) for table in tables])
+
+        def coded(codes: Sequence[Sequence[int]]) -> Rows:
+            pairs = zip(codes, tables, strict=True)
+            return np.concatenate([np.array(c, np.int64)[t["speaker"]] for c, t in pairs])
+
+        self.items: Sequence[Item] = _Joined([store.items for store in stores])
+        self._owner = np.repeat(np.arange(len(stores)), [len(store.items) for store in stores])
         self.speakers = voiced_speakers(stores) if speakers is None else tuple(speakers)
         codes = {speaker: code for code, speaker in enumerate(self.speakers)}
-        self._speaker = np.array([codes.get(i.speaker, UNKNOWN) for i in self.items], np.int64)
-        genders = [GENDERS.index(i.gender) if i.gender else UNKNOWN for i in self.items]
-        self._gender = np.array(genders, np.int64)
-        parts = [(i.face_start, i.face_count, i.frame_start, i.frame_count) for i in self.items]
-        self._parts = np.array(parts, np.int64).reshape(-1, 4)
+        self._speaker = coded([[codes.get(name, UNKNOWN) for name in own] for own in names])
+        self._gender, self._split = column("gender"), column("split")
+        parts = ("face_start", "face_count", "frame_start", "frame_count")
+        self._parts = np.stack([column(name) for name in parts], axis=1)
+        # who a clip counts for: a speaker of its corpus, or itself where the speaker is unknown
+        corpora = list(dict.fromkeys(store.corpus for store in stores))
+        self._corpus = np.array([corpora.index(store.corpus) for store in stores])[self._owner]
+        groups: dict[tuple[str, str], int] = {}
+        pairs = [(store.corpus, own) for store, own in zip(stores, names, strict=True)]
+        known = coded([[groups.setdefault((c, n), len(groups)) for n in own] for c, own in pairs])
+        nobody = coded([[name == "" for name in own] for own in names])
+        self._group = np.where(nobody > 0, -1 - np.arange(len(known)), known)
         self._index()
-        if standardiser is None and any(item.frame_count for item in self.items):
+        if standardiser is None and self._parts[:, 3].any():
             standardiser = mel_statistics(self.stores, split="train")
         self.standardiser = (standardiser or Standardiser.neutral()).to("cpu")
 
@@ -386,8 +421,11 @@ class Batches:
         if self.augment:
             changes = draw_changes(rng["augment"], len(rows), self._stored_size)
         pixels = np.empty((len(places), 3, self.image_size, self.image_size), np.uint8)
+        owners = [self.stores[n] for n in self._owner[rows[places]]]
+        for owner, face in zip(owners, which[places].tolist(), strict=True):
+            owner.want("faces", face, 1)
         for n, place in enumerate(places.tolist()):
-            planes(self._owners[rows[place]].faces[which[place]], changes[place], pixels[n])
+            planes(owners[n].faces[which[place]], changes[place], pixels[n])
         return torch.from_numpy(pixels)
 
     def _mels(self, rows: Rows, places: Rows, rng: Streams) -> Tensor:
@@ -395,9 +433,14 @@ class Batches:
         length, start, count = self.mel_frames, *self._parts[rows, 2:].T
         first = start + _uniform(rng["crops"], np.maximum(count - length, 0) + 1)
         frames = np.empty((len(places), length, MEL.n_mels), np.float16)
-        for n, place in enumerate(places.tolist()):
-            end = first[place] + min(count[place], length)
-            clip = self._owners[rows[place]].mel[first[place] : end]
+        owners = [self.stores[n] for n in self._owner[rows[places]]]
+        spans = [
+            *zip(first[places].tolist(), np.minimum(count, length)[places].tolist(), strict=True)
+        ]
+        for owner, span in zip(owners, spans, strict=True):
+            owner.want("mel", *span)
+        for n, (start, size) in enumerate(spans):
+            clip = owners[n].mel[start : start + size]
             frames[n] = clip if len(clip) == length else clip[reflected(len(clip), length)]
         x = torch.empty((len(places), 1, MEL.n_mels, length))
         x[:, 0] = torch.from_numpy(frames).transpose(1, 2)
@@ -406,16 +449,16 @@ class Batches:
     def _index(self) -> None:
         """Group the usable clips by role, gender, corpus and speaker."""
 
-        def pools(rows: Collection[int]) -> ByGender:
-            of = {g: [row for row in sorted(rows) if self._gender[row] == g] for g in (0, 1)}
-            return {g: Pool(self.items, mine) for g, mine in of.items() if mine}
+        def pools(fits: NDArray[np.bool_]) -> ByGender:
+            rows = {g: np.flatnonzero(fits & (self._gender == g)) for g in (0, 1)}
+            return {g: Pool(self._corpus, self._group, r) for g, r in rows.items() if len(r)}
 
-        usable = [r for r, i in enumerate(self.items) if i.split == self.split and i.gender]
-        seen = {row for row in usable if self.items[row].face_count}
-        heard = {row for row in usable if self.items[row].frame_count}
-        self._require_side("faces", seen, any(item.face_count for item in self.items))
-        self._require_side("voices", heard, any(item.frame_count for item in self.items))
-        self._require_side("faces or voices", seen | heard, True)
+        faces, voices = self._parts[:, 1] > 0, self._parts[:, 3] > 0
+        usable = (self._split == SPLITS.index(self.split)) & (self._gender >= 0)
+        seen, heard = usable & faces, usable & voices
+        self._require_side("faces", seen.any(), faces.any())
+        self._require_side("voices", heard.any(), voices.any())
+        self._require_side("faces or voices", (seen | heard).any(), True)
         self._images, self._voices = pools(seen), pools(heard)
         self._pairs: ByGender = {}
         self._lone_faces, self._lone_voices = self._images, self._voices
@@ -424,13 +467,13 @@ class Batches:
             self._genders = sorted(self._images.keys() & self._voices.keys())
             self._require_side("faces and voices of one gender", self._genders, True)
             self._pairs = pools(seen & heard)
-            faces, voices = pools(seen - heard), pools(heard - seen)
+            lone, mute = pools(seen & ~heard), pools(heard & ~seen)
             # where one side is in pairs only, it is drawn from those
-            apart = [gender for gender in self._genders if gender in faces or gender in voices]
-            self._lone_faces = {g: faces.get(g, self._images[g]) for g in apart}
-            self._lone_voices = {g: voices.get(g, self._voices[g]) for g in apart}
+            apart = [gender for gender in self._genders if gender in lone or gender in mute]
+            self._lone_faces = {g: lone.get(g, self._images[g]) for g in apart}
+            self._lone_voices = {g: mute.get(g, self._voices[g]) for g in apart}
 
-    def _require_side(self, what: str, found: Collection[int], needed: bool) -> None:
+    def _require_side(self, what: str, found: object, needed: object) -> None:
         """Refuse a split without something that it needs."""
         if needed and not found:
             lost = Counter(i.corpus for i in self.items if i.split == self.split and not i.gender)

@@ -3,7 +3,8 @@
 :func:`write_store` writes it once; everything after reads it through :class:`Store`. Arrays grow
 while the clips stream by and are memory-mapped afterwards, so that neither side ever holds a corpus
 in memory. Frames are stored time first, (T, 80), so that a crop of a clip is one
-contiguous piece of the file.
+contiguous piece of the file. The system reads nothing ahead (it would read megabytes for each clip
+of a large corpus): who uses rows asks for just these, :meth:`Store.want`.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ import csv
 import hashlib
 import io
 import json
+import mmap
 import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, field, fields
 from os import PathLike
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -45,6 +48,7 @@ ARRAYS = {  # the file's type, and the part of an item's columns that counts its
     "f0": ("float32", "frame"),
 }
 HEAD, MANIFEST, QUARANTINE = "store.json", "manifest.csv", "quarantine.csv"
+INDEX = "index.npz"  # of the manifest, made with it; a store without one is read row by row
 LEFT_OUT = ("source", "reason", "detail", "files")  # columns of the quarantine; files: how many
 HEADER = 128  # bytes at the start of an .npy file, however many rows follow
 STD_FLOOR = 1e-3  # log10 units; keeps a band that never changes from being divided by zero
@@ -78,6 +82,52 @@ COLUMNS = tuple(f.name for f in fields(Item))
 POSITIONS = COLUMNS[-6:]
 
 
+class Items(Sequence[Item]):
+    """The items of a store, each read from the manifest when it is asked for.
+
+    A million of them take 60 MB so, and the store opens in seconds.
+
+    Args:
+        text: the manifest, memory-mapped.
+        table: see :func:`table_of`; and `lines`, where each of its rows begins, and its end.
+    """
+
+    def __init__(self, text: mmap.mmap, table: dict[str, Array]) -> None:
+        """Keep both."""
+        self.text, self.table = text, table
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.table["lines"]) - 1
+
+    def __getitem__(self, i: Any) -> Any:
+        """Read one row, or those of a slice."""
+        if isinstance(i, slice):
+            return tuple(self[n] for n in range(len(self))[i])
+        i, lines = range(len(self))[i], self.table["lines"]
+        row = next(csv.reader([self.text[lines[i] : lines[i + 1]].decode(errors="replace")]))
+        return _item(dict(zip(COLUMNS, row, strict=True)))
+
+
+def table_of(items: Sequence[Item]) -> dict[str, Array]:
+    """What items are drawn by, as one array a column.
+
+    Returns:
+        `split` and `gender`, positions in :data:`SPLITS` and :data:`GENDERS` or -1; `speaker`,
+        position in `speakers`; :data:`POSITIONS`.
+    """
+    if isinstance(items, Items):
+        return items.table
+    table: dict[str, Array] = {
+        name: np.array([getattr(i, name) for i in items], np.int64) for name in POSITIONS
+    }
+    speakers, codes = np.unique(np.array([i.speaker for i in items], str), return_inverse=True)
+    for name, known in (("split", SPLITS), ("gender", GENDERS)):
+        place = {value: n for n, value in enumerate(known)}
+        table[name] = np.array([place.get(getattr(i, name), -1) for i in items], np.int8)
+    return {**table, "speakers": speakers, "speaker": codes.astype(np.int32)}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Store:
     """A prepared store, opened for reading; :meth:`open` builds it.
@@ -85,7 +135,7 @@ class Store:
     Args:
         path: its folder.
         corpus: name of the corpus.
-        items: one a clip, in the order of the scan.
+        items: one a clip, in the order of the scan; :class:`Items` where there is an index.
         image_size: pixels a side of the stored faces.
         seed: seed of the splits.
         manifest_hash: 16 hex digits over the manifest, the mel contract and the image size.
@@ -94,11 +144,14 @@ class Store:
         audio: (N,) int16 at 24 kHz.
         mel: (T, 80) float16, log10.
         f0: (T,) float32 in Hz, 0 where unvoiced, NaN where not estimated.
+        sums: by split, of its mel frames: their number, sums and sums of squares, (161,); empty
+            where there is no index, or a clip that does not count.
+        maps: by array, its memory map and where its rows begin in that.
     """
 
     path: Path
     corpus: str
-    items: tuple[Item, ...]
+    items: Sequence[Item]
     image_size: int
     seed: int
     manifest_hash: str
@@ -107,6 +160,8 @@ class Store:
     audio: Array
     mel: Array
     f0: Array
+    sums: Mapping[str, Any] = field(default_factory=dict)
+    maps: Mapping[str, tuple[mmap.mmap, int]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: Path | str, *, corpus: str = "") -> Store:
@@ -128,44 +183,62 @@ class Store:
                 raise ValueError(f"it says {found}; expected schema {SCHEMA}, corpus {corpus!r}")
             size, seed, described = head["image_size"], head["seed"], dict(head["arrays"])
             require_contract(head["mel"], where=f"prepared store {path}")
-            arrays: dict[str, Array] = {}
+            arrays, maps = dict[str, Array](), dict[str, tuple[mmap.mmap, int]]()
             for name in ARRAYS:
                 file, expected = f"{name}.npy", described[name]
                 view = np.load(path / file, mmap_mode="r", allow_pickle=False)
                 if [*view.shape, view.dtype] != [*expected["shape"], expected["dtype"]]:
                     raise ValueError(f"{view.shape} {view.dtype}; expected {expected}")
                 arrays[name] = view.view(np.ndarray)  # slices of a plain array cost less
+                if hasattr(mmap, "MADV_RANDOM"):
+                    maps[name] = view._mmap, view.offset
+                    view._mmap.madvise(mmap.MADV_RANDOM)
             file = MANIFEST
-            text = (path / file).read_bytes()
-            rows = csv.DictReader(io.StringIO(text.decode(errors="replace"), newline=""))
-            if tuple(rows.fieldnames or ()) != COLUMNS:
-                raise ValueError(f"columns {rows.fieldnames}; expected {list(COLUMNS)}")
+            with (path / file).open("rb") as rows:
+                text = mmap.mmap(rows.fileno(), 0, access=mmap.ACCESS_READ)
+            digest = _digest(text, size)
             ends = {part: len(arrays[name]) for name, (_, part) in ARRAYS.items()}
-            items = tuple(_item(row, ends) for row in rows)
+            table = _index(path / INDEX, digest)
+            items: Sequence[Item] = Items(text, table) if table else _items(text)
+            _require_inside(items, ends)
             if len(items) != head["items"]:
                 raise ValueError(f"{len(items)} rows; expected {head['items']}")
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
             missing = isinstance(error, FileNotFoundError)
             raise DataError(
                 f"prepared store {path}: {file} {'missing' if missing else f'is damaged ({error})'}"
                 "; correct data_root, or remove it and prepare it by notebooks/prepare_data.ipynb"
             ) from error
-        digest = hashlib.sha256(text + MEL.hash.encode() + str(size).encode()).hexdigest()[:16]
-        return cls(path, head["corpus"], items, size, seed, digest, **arrays)
+        sums = dict(zip(SPLITS, table.get("sums", ()), strict=False))
+        known: dict[str, Any] = {**arrays, "sums": sums, "maps": maps}
+        return cls(path, head["corpus"], items, size, seed, digest, **known)
+
+    def want(self, name: str, start: int, count: int) -> None:
+        """Ask the system to read rows of an array; several are read at once, while others wait."""
+        if name in self.maps:
+            (view, offset), size = self.maps[name], getattr(self, name).strides[0]
+            begin = (offset + start * size) // mmap.PAGESIZE * mmap.PAGESIZE
+            view.madvise(mmap.MADV_WILLNEED, begin, offset + (start + count) * size - begin)
+
+    def part(self, name: str, start: int, count: int) -> Array:
+        """Rows of an array."""
+        self.want(name, start, count)
+        part: Array = getattr(self, name)[start : start + count]
+        return part
 
     def waveform(self, item: Item) -> NDArray[np.float32]:
         """(N,) float32 in [-1, 1) at 24 kHz; empty for a picture."""
-        stored = self.audio[item.sample_start : item.sample_start + item.sample_count]
+        stored = self.part("audio", item.sample_start, item.sample_count)
         return np.asarray(stored, dtype=np.float32) / np.float32(PCM_SCALE)
 
     def log_mel(self, item: Item) -> Tensor:
         """(80, T) float32, log10; float16 on disk keeps about three digits."""
-        stored = self.mel[item.frame_start : item.frame_start + item.frame_count]
+        stored = self.part("mel", item.frame_start, item.frame_count)
         return torch.from_numpy(np.asarray(stored, dtype=np.float32)).T.contiguous()
 
     def f0_hz(self, item: Item) -> NDArray[np.float32]:
         """(T,) float32 in Hz, 0 where unvoiced, NaN where not estimated."""
-        return np.array(self.f0[item.frame_start : item.frame_start + item.frame_count])
+        return np.array(self.part("f0", item.frame_start, item.frame_count))
 
     def face(self, item: Item, i: int = 0) -> NDArray[np.uint8]:
         """(H, W, 3) uint8, face number ``i`` of a clip.
@@ -181,14 +254,43 @@ class Store:
         return np.array(self.faces[item.face_start + i])
 
 
-def _item(row: Mapping[str, Any], ends: Mapping[str, int]) -> Item:
-    """One row of a manifest, which has to lie inside the arrays."""
-    item = Item(**{**row, **{column: int(row[column]) for column in POSITIONS}})
+def _digest(text: bytes | mmap.mmap, image_size: int) -> str:
+    """16 hex digits over a manifest, the mel contract and the image size."""
+    digest = hashlib.sha256(text)
+    digest.update(MEL.hash.encode() + str(image_size).encode())
+    return digest.hexdigest()[:16]
+
+
+def _index(path: Path, digest: str) -> dict[str, Array]:
+    """The index of a manifest; empty where there is none of just this one."""
+    if not path.exists():
+        return {}
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file) if str(file["digest"]) == digest else {}
+
+
+def _items(text: mmap.mmap) -> tuple[Item, ...]:
+    """Read all rows of a manifest."""
+    rows = csv.DictReader(io.StringIO(text[:].decode(errors="replace"), newline=""))
+    if tuple(rows.fieldnames or ()) != COLUMNS:
+        raise ValueError(f"columns {rows.fieldnames}; expected {list(COLUMNS)}")
+    return tuple(_item(row) for row in rows)
+
+
+def _item(row: Mapping[str, Any]) -> Item:
+    """One row of a manifest."""
+    return Item(**{**row, **{column: int(row[column]) for column in POSITIONS}})
+
+
+def _require_inside(items: Sequence[Item], ends: Mapping[str, int]) -> None:
+    """Refuse rows that do not lie inside the arrays."""
+    table = table_of(items)
     for part, end in ends.items():
-        start, count = getattr(item, f"{part}_start"), getattr(item, f"{part}_count")
-        if min(start, count) < 0 or start + count > end:
-            raise ValueError(f"clip {item.id!r} points outside the arrays: {start} + {count}")
-    return item
+        start, count = table[f"{part}_start"], table[f"{part}_count"]
+        wrong = np.flatnonzero((np.minimum(start, count) < 0) | (start + count > end))
+        for n in wrong[:1]:
+            where = f"{start[n]} + {count[n]}"
+            raise ValueError(f"clip {items[n].id!r} points outside the arrays: {where}")
 
 
 def open_stores(
@@ -222,9 +324,10 @@ def open_stores(
 
 def voiced_speakers(stores: Sequence[Store]) -> tuple[str, ...]:
     """The speakers of the train split with audio, sorted: those that have a code in training."""
-    items = (item for store in stores for item in store.items)
-    voiced = {i.speaker for i in items if i.split == "train" and i.frame_count}
-    return tuple(sorted(voiced - {""}))
+    tables = [table_of(store.items) for store in stores]
+    voiced = [t["speaker"][(t["split"] == 0) & (t["frame_count"] > 0)] for t in tables]
+    named = (t["speakers"][np.unique(c)].tolist() for t, c in zip(tables, voiced, strict=True))
+    return tuple(sorted({name for names in named for name in names} - {""}))
 
 
 def mel_statistics(stores: Sequence[Store], *, split: str) -> Standardiser:
@@ -243,22 +346,8 @@ def mel_statistics(stores: Sequence[Store], *, split: str) -> Standardiser:
     Raises:
         DataError: the split has no frame.
     """
-    count, total, square = 0, np.zeros(MEL.n_mels), np.zeros(MEL.n_mels)
-    clips = ((s, i) for s in stores for i in s.items if i.split == split and i.frame_count)
-    for store, item in clips:
-        frames = store.mel[item.frame_start : item.frame_start + item.frame_count]
-        block = np.asarray(frames, np.float64)  # (T, 80)
-        if not (np.isfinite(block).all() and block.max() <= HIGHEST_MEL):
-            warnings.warn(
-                f"prepared store {store.path}: {item.id} is left out of the mel statistics: its "
-                f"log mel reaches {block.max():.2f}; expected at most {HIGHEST_MEL:.2f}; prepare "
-                "the corpus anew",
-                stacklevel=2,
-            )
-            continue
-        count += len(block)
-        total += block.sum(axis=0)
-        square += np.square(block).sum(axis=0)
+    known = [store.sums[split] if store.sums else _sums(store, split) for store in stores]
+    count, total, square = np.split(np.sum(known, axis=0), [1, 1 + MEL.n_mels])
     if not count:
         names = ", ".join(store.corpus for store in stores)
         raise DataError(
@@ -268,6 +357,32 @@ def mel_statistics(stores: Sequence[Store], *, split: str) -> Standardiser:
     mean = total / count
     std = np.sqrt(np.maximum(square / count - mean**2, STD_FLOOR**2))
     return Standardiser(torch.from_numpy(mean).float(), torch.from_numpy(std).float())
+
+
+def _sums(store: Store, split: str) -> Array:
+    """(161,) the number of mel frames of a split, their sums and their sums of squares."""
+    sums = np.zeros(1 + 2 * MEL.n_mels)
+    for item in (i for i in store.items if i.split == split and i.frame_count):
+        own = _sums_of(store.part("mel", item.frame_start, item.frame_count))
+        if own is not None:
+            sums += own
+            continue
+        highest = store.part("mel", item.frame_start, item.frame_count).max()
+        warnings.warn(
+            f"prepared store {store.path}: {item.id} is left out of the mel statistics: its log "
+            f"mel reaches {highest:.2f}; expected at most {HIGHEST_MEL:.2f}; prepare the corpus "
+            "anew",
+            stacklevel=3,
+        )
+    return sums
+
+
+def _sums_of(frames: Array) -> Array | None:
+    """The same of a clip (T, 80); None where it is louder than sound or not finite."""
+    block = np.array(frames, np.float64, order="C")
+    if not (np.isfinite(block).all() and block.max() <= HIGHEST_MEL):
+        return None
+    return np.concatenate([[len(block)], block.sum(axis=0), np.square(block).sum(axis=0)])
 
 
 # A store while it is written
@@ -306,6 +421,7 @@ def write_store(
     draft.mkdir(parents=True)
     tails = {"faces": (image_size, image_size, 3), "landmarks": (5, 2), "mel": (MEL.n_mels,)}
     ends, items = {"face": 0, "sample": 0, "frame": 0}, list[Item]()
+    sums, fit = np.zeros((len(SPLITS), 1 + 2 * MEL.n_mels)), True
     described: dict[str, Any] = {}
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, draft, ignore_errors=True)
@@ -332,6 +448,10 @@ def write_store(
             if any(getattr(items[-1], name) not in values for name, values in ALLOWED.items()):
                 raise DataError(f"{items[-1]}; expected {ALLOWED}; correct the corpus's reader")
             ends = {part: end + counts[part] for part, end in ends.items()}
+            if frames:
+                own = _sums_of(arrays["mel"])
+                fit = fit and own is not None
+                sums[SPLITS.index(items[-1].split)] += 0.0 if own is None else own
         for name, (dtype, part) in ARRAYS.items():
             file, shape = files[name], (ends[part], *tails.get(name, ()))
             described[name] = {"dtype": dtype, "shape": [*shape]}
@@ -357,6 +477,12 @@ def write_store(
         for name, rows in tables.items():
             with (draft / name).open("w", encoding="utf-8", newline="") as table:
                 csv.writer(table, lineterminator="\n").writerows(rows)
+        text = (draft / MANIFEST).read_bytes()
+        lines = np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n")) + 1
+        if len(lines) == len(items) + 1:  # else some text has a line of its own
+            index: dict[str, Any] = {**table_of(items), **({"sums": sums} if fit else {})}
+            index |= {"lines": lines, "digest": _digest(text, image_size)}
+            np.savez(draft / INDEX, **index)
         for name, value in {**(beside or {}), HEAD: head}.items():
             write_whole(draft / name, json.dumps(value, indent=1) + "\n")
         draft.rename(path)
