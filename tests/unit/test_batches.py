@@ -523,8 +523,37 @@ def test_a_store_is_whole_or_absent(tmp_path: Path, monkeypatch: Patch) -> None:
     assert not list(tmp_path.iterdir())
     first = make_store(tmp_path, genders="fm", clips=1)
     refuses(OSError, "not empty", make_store, tmp_path, genders="fmf", clips=1)
-    assert Store.open(first.path).items == first.items
+    assert [*Store.open(first.path).items] == [*first.items]
     assert list(tmp_path.iterdir()) == [first.path]
+
+
+def test_a_store_reads_the_same_with_and_without_its_index(tmp_path: Path) -> None:
+    """Of a large corpus the index alone is read; older stores have none."""
+    shape = {"genders": ("f", "m", "", "m"), "clips": (3, 1, 4, 2), "known_speakers": True}
+    store = make_store(tmp_path, corpus="a", **shape)
+    anonymous = make_store(tmp_path, corpus="b", known_speakers=False)
+    found = [[*one.items] for one in (store, anonymous)], batches([store, anonymous])
+    index = (store.path / "index.npz").read_bytes()
+    for one in (store, anonymous):
+        (one.path / "index.npz").unlink()
+    plain = [Store.open(one.path) for one in (store, anonymous)]
+    assert all(isinstance(one.items, tuple) for one in plain)
+    again = batches(plain)
+    assert [[*one.items] for one in plain] == found[0]
+    assert [*again.items] == [*found[1].items] == found[0][0] + found[0][1]
+    assert again.items[-1] == again.items[len(again.items) - 1] == found[0][1][-1]
+    for name in ("mean", "std"):
+        one, other = (getattr(b.standardiser, name) for b in (again, found[1]))
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=0)
+    for step in range(5):
+        for name in ROLES:
+            one, other = (role(b.batch(step), name) for b in (again, found[1]))
+            assert one.row.equal(other.row)
+            assert one.speaker.equal(other.speaker)
+    (store.path / "index.npz").write_bytes(index[:100])
+    refuses(DataError, "is damaged .*not a zip file", Store.open, store.path)
+    (anonymous.path / "index.npz").write_bytes(index)  # of another manifest
+    assert isinstance(Store.open(anonymous.path).items, tuple)
 
 
 def test_calls_take_turns_on_one_thread(monkeypatch: Patch) -> None:

@@ -317,13 +317,9 @@ class Batches:
         parts = ("face_start", "face_count", "frame_start", "frame_count")
         self._parts = np.stack([column(name) for name in parts], axis=1)
         # who a clip counts for: a speaker of its corpus, or itself where the speaker is unknown
-        corpora = list(dict.fromkeys(store.corpus for store in stores))
-        self._corpus = np.array([corpora.index(store.corpus) for store in stores])[self._owner]
-        groups: dict[tuple[str, str], int] = {}
-        pairs = [(store.corpus, own) for store, own in zip(stores, names, strict=True)]
-        known = coded([[groups.setdefault((c, n), len(groups)) for n in own] for c, own in pairs])
         nobody = coded([[name == "" for name in own] for own in names])
-        self._group = np.where(nobody > 0, -1 - np.arange(len(known)), known)
+        known = column("speaker") + (self._owner << 32)
+        self._group = np.where(nobody, -1 - np.arange(len(known)), known)
         self._index()
         if standardiser is None and self._parts[:, 3].any():
             standardiser = mel_statistics(self.stores, split="train")
@@ -434,9 +430,7 @@ class Batches:
         first = start + _uniform(rng["crops"], np.maximum(count - length, 0) + 1)
         frames = np.empty((len(places), length, MEL.n_mels), np.float16)
         owners = [self.stores[n] for n in self._owner[rows[places]]]
-        spans = [
-            *zip(first[places].tolist(), np.minimum(count, length)[places].tolist(), strict=True)
-        ]
+        spans = np.stack([first, np.minimum(count, length)], axis=1)[places].tolist()
         for owner, span in zip(owners, spans, strict=True):
             owner.want("mel", *span)
         for n, (start, size) in enumerate(spans):
@@ -451,7 +445,7 @@ class Batches:
 
         def pools(fits: NDArray[np.bool_]) -> ByGender:
             rows = {g: np.flatnonzero(fits & (self._gender == g)) for g in (0, 1)}
-            return {g: Pool(self._corpus, self._group, r) for g, r in rows.items() if len(r)}
+            return {g: Pool(self._owner, self._group, r) for g, r in rows.items() if len(r)}
 
         faces, voices = self._parts[:, 1] > 0, self._parts[:, 3] > 0
         usable = (self._split == SPLITS.index(self.split)) & (self._gender >= 0)

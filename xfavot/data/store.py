@@ -197,8 +197,8 @@ class Store:
             with (path / file).open("rb") as rows:
                 text = mmap.mmap(rows.fileno(), 0, access=mmap.ACCESS_READ)
             digest = _digest(text, size)
-            ends = {part: len(arrays[name]) for name, (_, part) in ARRAYS.items()}
-            table = _index(path / INDEX, digest)
+            file, table = INDEX, _index(path / INDEX, digest)
+            file, ends = MANIFEST, {part: len(arrays[name]) for name, (_, part) in ARRAYS.items()}
             items: Sequence[Item] = Items(text, table) if table else _items(text)
             _require_inside(items, ends)
             if len(items) != head["items"]:
@@ -265,7 +265,7 @@ def _index(path: Path, digest: str) -> dict[str, Array]:
     """The index of a manifest; empty where there is none of just this one."""
     if not path.exists():
         return {}
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         return dict(file) if str(file["digest"]) == digest else {}
 
 
@@ -363,15 +363,14 @@ def _sums(store: Store, split: str) -> Array:
     """(161,) the number of mel frames of a split, their sums and their sums of squares."""
     sums = np.zeros(1 + 2 * MEL.n_mels)
     for item in (i for i in store.items if i.split == split and i.frame_count):
-        own = _sums_of(store.part("mel", item.frame_start, item.frame_count))
-        if own is not None:
+        frames = store.part("mel", item.frame_start, item.frame_count)
+        if (own := _sums_of(frames)) is not None:
             sums += own
             continue
-        highest = store.part("mel", item.frame_start, item.frame_count).max()
         warnings.warn(
             f"prepared store {store.path}: {item.id} is left out of the mel statistics: its log "
-            f"mel reaches {highest:.2f}; expected at most {HIGHEST_MEL:.2f}; prepare the corpus "
-            "anew",
+            f"mel reaches {frames.max():.2f}; expected at most {HIGHEST_MEL:.2f}; prepare the "
+            "corpus anew",
             stacklevel=3,
         )
     return sums

@@ -203,7 +203,8 @@ class Session:
         if start is None and initial is not None:
             checkpoint.adopt(initial, self.updater)
         self.step = checkpoint.restore(start, self.updater) if start is not None else 0
-        self.warmup_batches = Batches(cfg, stores, batch_size=cfg.train.warmup_batch_size, **known)
+        self.warmup_batches = copy.copy(self.batches)
+        self.warmup_batches.batch_size = cfg.train.warmup_batch_size
         self.stopped = False  # by a signal
         self.started, self.last_line = (0.0, self.step), 0.0  # clock, step; clock
         if main:
