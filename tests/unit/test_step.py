@@ -88,6 +88,22 @@ def test_one_modality_trains_its_own_passes(root: Path, modality: str) -> None:
         assert bool([*updater.n.f0.parameters()]) == (modality == "audio")
 
 
+@pytest.mark.parametrize("warmup", [0, 9])
+@pytest.mark.parametrize("rule", ["fused", "alternate"])
+def test_voices_rest_in_some_steps(tmp_path: Path, warmup: int, rule: str) -> None:
+    rest = {"train.voices_every": 2, "train.warmup_steps": warmup, "train.update_rule": rule}
+    given = {"train.sources": "all", "loss.rec": 1.0, **rest}
+    cfg = small_run(tmp_path, steps=40, configuration="companion", overrides=given)
+    with opened(cfg) as session:
+        hearing = {"G_A", *(set() if warmup else {"D_A", "C_A"})}
+        trained = session.updater.trained
+        assert trained is not None
+        assert not moved(session, 1) & hearing
+        assert trained["G_A"].sum() == 0 < trained["E_A"].sum()
+        assert moved(session, 2) >= {*hearing, "E_A", "E_I", "G_I", "M"}
+        assert trained["G_A"].sum() > 0
+
+
 def test_one_modality_is_trained_as_if_the_other_were_there(root: Path) -> None:
     """The weights are drawn alike, and heads of speakers that nothing trains are left out."""
     cfg = small_run(root, configuration="starganv2", overrides={"model.speakers": 3})

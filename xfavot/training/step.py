@@ -129,14 +129,15 @@ class Updater:
         """
         own, rank, count = len(batch.paired), self.n.processes.rank, self.n.processes.count
         d = draw(self.cfg, step, own * count, self.guidances).part(rank * own, own)
+        d = replace(d, voices=d.voices or "i" not in self.outputs)
         self.set_rates(step)
-        heard = hear_references(self.n, batch)
+        heard = hear_references(self.n, batch) if d.voices else None
         if step <= self.cfg.train.warmup:  # A20
             logged = self._pairs(batch, d, heard)
             self._move(*WARMED, "M")
         else:
             with self._autocast():
-                voices = analyse_voices(self.n, batch) if "a" in self.outputs else None
+                voices = analyse_voices(self.n, batch) if "a" in self._due(d) else None
             rule = self._alternate if self.cfg.train.update_rule == "alternate" else self._fused
             logged = rule(batch, d, voices, heard)
         self._average(step)
@@ -154,11 +155,11 @@ class Updater:
         nets = self.n.nets
         f0 = {"i": None, "a": voices and voices.f0}
         with torch.no_grad(), self._autocast():
-            kept = {o: content(nets, sources(batch, o).x, f0[o]) for o in self.outputs}
+            kept = {o: content(nets, sources(batch, o).x, f0[o]) for o in self._due(d)}
         for guidance in d.guidances:
             with torch.no_grad(), self._autocast():
                 t = make_target(nets, batch, guidance, d)
-                made = {o: [(t, styled(nets, kept[o], t.s1, f0[o]))] for o in self.outputs}
+                made = {o: [(t, styled(nets, kept[o], t.s1, f0[o]))] for o in kept}
             logged |= self._discriminators(batch, made, d)
         logged |= self._pairs(batch, d, heard)
         for guidance in d.guidances:
@@ -175,13 +176,18 @@ class Updater:
         self._move(*GENERATOR_SIDE)
         return logged | found | self._discriminators(batch, made, d)
 
+    def _due(self, d: Draw) -> str:
+        """What is generated in this step, of "i" and "a" (A83)."""
+        return self.outputs if d.voices else "i"
+
     def _discriminators(self, batch: Batch, made: Mapping[str, Fakes], d: Draw) -> dict[str, Terms]:
         """An update of D_I, D_A and C_A on the given fakes of each output."""
-        due = d.step % self.cfg.train.r1_every == 0
         weights = objective.weights(self.cfg, d.step)
         logged, totals = {}, []
         with self._autocast():
             for o, fakes in made.items():
+                updates = d.step // (self.cfg.train.voices_every if o == "a" else 1)
+                due = updates % self.cfg.train.r1_every == 0
                 ts = discriminator_terms(self.n, batch, o, fakes, d.by_speaker, r1_due=due)
                 totals.append(objective.total(ts, weights[f"D_{o.upper()}"]))
                 logged[f"d/{''.join(t.guidance for t, _ in fakes)}2{o}"] = ts
@@ -209,7 +215,8 @@ class Updater:
                 self._count(
                     "E" + name, x.gender if rec else torch.where(batch.paired, x.gender, -1)
                 )
-                self._count("G" + name, torch.full_like(x.gender, 0 if rec else -1))
+                own = rec and (name == "_I" or d.voices)
+                self._count("G" + name, torch.full_like(x.gender, 0 if own else -1))
         for domain in code_domains(batch, d, self.n.nets.genders).values():
             self._count("M", domain if w.codes > 0 else torch.full_like(domain, -1))
         return {"w" if warmup else "g": ts}
@@ -229,7 +236,7 @@ class Updater:
         """
         nets, weights = self.n.nets, objective.weights(self.cfg, d.step)
         logged, made, targets = dict[str, Terms](), dict[str, Fakes](), dict[str, Target]()
-        for output in self.outputs:
+        for output in self._due(d):
             with self._autocast():
                 known = know(self.n, batch, output, voices, train_style="z" in guidances)
             cut = Known(*(one.detach().requires_grad_() for one in known))
@@ -578,7 +585,7 @@ def pair_terms(
     if rec and face is not None:
         made = nets.G_I(d.disguised_faces(face.x), style("i", "a", d.cross[0]))
         found["rec_image"] = terms.self_reconstruction(face.x, made)
-    if rec and voice is not None:
+    if rec and voice is not None and d.voices:
         with torch.no_grad():
             pitch = nets.G_A.takes(heard) if heard else (n.f0.features(voice.x),)
         level = level_of(heard) if heard else None
@@ -606,6 +613,7 @@ class Draw:
     step: int  # from 1
     guidances: tuple[str, ...]
     by_speaker: bool  # which heads of D_A and M and which group of C_A: speakers or genders (A2)
+    voices: bool  # whether voices are generated beside the faces (A83)
     z1: Tensor  # (B, L)
     z2: Tensor  # (B, L)
     cross: Tensor  # (2,) bool: whether faces, voices are regenerated from the other's style
@@ -654,4 +662,5 @@ def draw(cfg: RunConfig, step: int, batch_size: int, guidances: tuple[str, ...])
     shift = SHIFT * (2 * torch.rand(b, 3, 1, generator=rng) - 1)
     stretch = 1 + STRETCH * (2 * torch.rand(b, generator=rng) - 1)
     by_speaker = speakers and cfg.train.dual_domain
-    return Draw(step, guidances, by_speaker, z1, z2, cross, mix, shift, stretch)
+    voices = step % cfg.train.voices_every == 0
+    return Draw(step, guidances, by_speaker, voices, z1, z2, cross, mix, shift, stretch)
