@@ -222,12 +222,7 @@ def require_device(name: str, value: str) -> None:
 
 
 def resolve(
-    *,
-    dataset: str = "mini",
-    configuration: str = "xfavot",
-    preset: str = "",
-    overrides: Mapping[str, Any] | None = None,
-    **further: Any,
+    *, dataset: str = "mini", configuration: str = "xfavot", preset: str = "", **further: Any
 ) -> RunConfig:
     """Put a run together: defaults, preset, configuration, parameters, overrides.
 
@@ -244,19 +239,29 @@ def resolve(
     Raises:
         ConfigError: an unknown name, a wrong type or value.
     """
-    preset = preset or ("mini" if dataset == "mini" else "paper")
+    preset = preset or usual_preset(dataset)
+    layers = merge(presets.load("sizes", preset), presets.load("configurations", configuration))
+    chosen: dict[str, Any] = {"configuration": configuration, "preset": preset, **further}
+    run = build(RunConfig, with_chosen(layers, dataset=dataset, **chosen))
+    named = f"{dataset}_{configuration}_{preset}_s{run.seed}_{config_id(run)}"
+    return run if run.name else dataclasses.replace(run, name=named)
+
+
+def usual_preset(dataset: str) -> str:
+    """The preset of a dataset, where none is named."""
+    return "mini" if dataset == "mini" else "paper"
+
+
+def with_chosen(layers: Mapping[str, Any], *, dataset: str, **further: Any) -> dict[str, Any]:
+    """Lay parameters and overrides over the layers of presets; see :func:`resolve`."""
+    overrides = nest(further.pop("overrides", None) or {})
     train = {name: further.pop(name) for name in OF_TRAIN if name in further}
     chosen = {
-        **{"configuration": configuration, "preset": preset, **further},
+        **further,
         "data": {"dataset": dataset, "corpora": corpora_of(dataset)},
         "train": {name: v for name, v in train.items() if v not in (FROM_PRESET, "")},
     }
-    layers = presets.load("sizes", preset)
-    for layer in (presets.load("configurations", configuration), chosen, nest(overrides or {})):
-        layers = merge(layers, layer)
-    run = build(RunConfig, layers)
-    named = f"{dataset}_{configuration}_{preset}_s{run.seed}_{config_id(run)}"
-    return run if run.name else dataclasses.replace(run, name=named)
+    return merge(merge(layers, chosen), overrides)
 
 
 def nest(overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,11 +32,12 @@ METRICS = (
     *("fid", "lpips", "preservation", "face_identity"),  # of faces; the others are of voices
     *("nisqa", "distill_mos", "speaker_similarity", "word_error", "f0", "content", "verification"),
 )
+BASELINES = ("adain_vc", "adain_cvc")
 FORMS = ("faces", "outputs")
 ALL = "all"
 VOICES = ("auto", "kokoro", "espeak")  # of mini
 MINI_CONVERSIONS = 24  # voices a task, faces a direction; minutes, not hours
-FOLDERS = ("data_root", "run_root", "out", "answers", "manifest", "study", "initial")
+FOLDERS = ("data_root", "run_root", "out", "answers", "manifest", "study", "initial", "weights")
 SHIPPED = "shipped"  # a checkpoint, the model that comes with the package
 
 
@@ -176,6 +177,18 @@ class Train(OnRuns):
     initial: str = option("", "model to start from: shipped, a run or a checkpoint; empty: none")
     resume: str = option("", "run folder or checkpoint to go on from; empty means none")
     overrides: dict[str, Any] = option({}, "dotted settings, such as loss.xm, to values")
+
+
+class Baseline(OnRuns):
+    """Of `baseline`: one run of a compared system, or a checkpoint that its authors published."""
+
+    system: str = option("adain_vc", "compared system: adain_vc, adain_cvc", choices=BASELINES)
+    preset: str = option("", "size; empty means mini for dataset mini, else paper")
+    steps: int = option(FROM_PRESET, "training steps; -1: the preset's", least=1)
+    batch_size: int = option(FROM_PRESET, "samples a step; -1: the preset's", least=1)
+    resume: str = option("", "run folder or checkpoint to go on from; empty means none")
+    overrides: dict[str, Any] = option({}, "dotted settings, such as system.width, to values")
+    weights: str = option("", "published checkpoint to take in place of training")
 
 
 class Method(OnDevice):

@@ -124,21 +124,25 @@ def band_centres() -> tuple[Tensor, Tensor]:
     return edges[1:-1], 0.5 * (edges[2:] - edges[:-2])
 
 
-def _edges() -> Tensor:
+def _edges(bands: int = MEL.n_mels, fmin: float = MEL.fmin, fmax: float = MEL.fmax) -> Tensor:
     """The edges of the triangular filters: (M + 2,) Hz, float64."""
-    low, high = hz_to_mel(torch.tensor([MEL.fmin, MEL.fmax], dtype=torch.float64))
-    return mel_to_hz(low + (high - low) * torch.linspace(0, 1, MEL.n_mels + 2, dtype=torch.float64))
+    low, high = hz_to_mel(torch.tensor([fmin, fmax], dtype=torch.float64))
+    return mel_to_hz(low + (high - low) * torch.linspace(0, 1, bands + 2, dtype=torch.float64))
 
 
 @lru_cache(maxsize=8)
 @torch.inference_mode(mode=False)
-def mel_filterbank(device: torch.device | str = "cpu") -> Tensor:
+def mel_filterbank(device: torch.device | str = "cpu", **other: Any) -> Tensor:
     """Triangular filters on Slaney's scale, each of unit area in Hz (mel_norm "slaney").
+
+    Args:
+        device: where they are.
+        other: `bands`, `fmin`, `fmax` (Hz) than the contract's.
 
     Returns:
         (80, 1025) float32: n_mels by n_fft / 2 + 1; built once a device, so leave it as it is.
     """
-    edges = _edges()[:, None]  # (M + 2, 1)
+    edges = _edges(**other)[:, None]  # (M + 2, 1)
     bins = torch.arange(MEL.n_fft // 2 + 1, dtype=torch.float64)
     bins = bins * (MEL.sample_rate / MEL.n_fft)  # (F,) Hz
     widths = edges.diff(dim=0)

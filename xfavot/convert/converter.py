@@ -328,7 +328,7 @@ def _ending_in(suffix: str, path: str | PathLike[str]) -> Path:
     return target
 
 
-def _described(given: Any) -> str:
+def described(given: Any) -> str:
     """Say what a source or a reference was: the name of a file, or the type and size of data."""
     if isinstance(given, str | PathLike):
         return Path(given).name
@@ -351,6 +351,9 @@ class Converter:
         WeightsError: the vocoder's weights are missing or damaged.
         DataError: the vocoder or the checkpoint was made for another mel-spectrogram.
     """
+
+    title = "XFaVoT (arXiv 2302.13838)"
+    tasks: tuple[Task, ...] = tuple(Task)  # that the method has
 
     def __init__(
         self,
@@ -441,7 +444,7 @@ class Converter:
         x = self._pixels(face, "reference face", aligned)
         with torch.inference_mode():
             vector = self.nets.E_I(x, self._code(GENDERS.index(head)))  # (1, S)
-        texts = {"reference": _described(face), "gender": f"{head} ({origin})"}
+        texts = {"reference": described(face), "gender": f"{head} ({origin})"}
         return Style(vector=vector, guidance="face", gender=head, provenance=texts)
 
     def style_of_voice(self, voice: Any, *, gender: str | None = None) -> Style:
@@ -468,7 +471,7 @@ class Converter:
             head = head or GENDERS[int(mean(mel, lambda x: self.nets.C_A(x)[0]).argmax())]
             code = self._code(GENDERS.index(head))
             vector = mean(mel, lambda x: self.nets.E_A(x, code))  # (1, S)
-        texts = {"reference": _described(voice), "gender": f"{head} ({origin})"}
+        texts = {"reference": described(voice), "gender": f"{head} ({origin})"}
         return Style(vector=vector, guidance="voice", gender=head, provenance=texts)
 
     def style_of_latent(
@@ -653,10 +656,10 @@ class Converter:
         (first,) = [letter for letter, kind in KINDS.items() if kind == style.guidance]
         return {
             "software": f"xfavot {__version__}",
-            "synthetic": "yes: converted by XFaVoT (arXiv 2302.13838), not a recording",
+            "synthetic": f"yes: converted by {self.title}, not a recording",
             "task": f"{first}2{output} (guidance to output)",
             "checkpoint": self.name,
             "step": str(self.step),
-            "source": _described(source),
+            "source": described(source),
             **style.provenance,
         }

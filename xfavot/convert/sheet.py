@@ -98,7 +98,7 @@ def sample_grids(
         task.value: convert_grid(
             converter, task, sources[task.output], guides[task.guidance], note=note
         )
-        for task in Task
+        for task in converter.tasks
         if task.output in kinds and guides.get(task.guidance)
     }
 

@@ -352,6 +352,10 @@ class Batches:
         pair = torch.from_numpy(paired[kept])
         return Batch(images[0], audios[0], images[1], audios[1], images[2], audios[2], pair)
 
+    def waveform(self, row: int) -> NDArray[np.float32]:
+        """The whole clip (N,) of a position in `items`, at 24 kHz."""
+        return self.stores[int(self._owner[row])].waveform(self.items[row])
+
     def _references(
         self, rng: np.random.Generator, genders: Rows
     ) -> tuple[Rows, Rows, NDArray[np.bool_]]:

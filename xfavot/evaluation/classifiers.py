@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xfavot.audio.mel import MEL, Standardiser
+from xfavot.baselines.training import Model
 from xfavot.config import key_of
 from xfavot.data.batches import planes, reflected, to_range
 from xfavot.data.store import GENDERS, Store, mel_statistics
 from xfavot.errors import DataError
 from xfavot.training import speech
-from xfavot.training.checkpoint import LoadedModel
 from xfavot.weights import recorded
 
 SPLITS = ("train", "val")  # to learn from, and to say how well
@@ -304,7 +304,7 @@ MEL_NOISE = 0.1  # log10
 
 
 def classifiers_of(
-    model: LoadedModel, stores: Sequence[Store], *, device: Device, on_log: Callable[[str], None]
+    model: Model, stores: Sequence[Store], *, device: Device, on_log: Callable[[str], None]
 ) -> tuple[Classifiers, People]:
     """Load the classifiers of a corpus and size, or train them on it and keep them.
 

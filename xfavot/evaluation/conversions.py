@@ -148,9 +148,10 @@ class Study:
         """Every group, in the order of the rows; one that says why, where nobody is held out."""
         if not self.own("face") and not self.own("voice"):
             return [Group(names=self.names(""), make=lambda: self.convert(Task.A2A))]
-        groups: list[Group] = [self.faces(task) for task in Task if task.output == "face"]
+        tasks = self.converter.tasks
+        groups: list[Group] = [self.faces(task) for task in tasks if task.output == "face"]
         groups += [self.faces(None)] if self.converter.has("face") else []
-        groups += [self.voices(task) for task in PAPER]
+        groups += [self.voices(task) for task in PAPER if task in tasks]
         groups += self.ground_truth() if self.converter.has("voice") else []
         return [*groups, Group(names=self.names("verification"), score=self.verification)]
 

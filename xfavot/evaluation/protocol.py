@@ -27,6 +27,7 @@ import torch
 from torch.nn import functional
 
 from xfavot import __version__
+from xfavot.baselines.training import Model, converter_of, load_model
 from xfavot.config import key_of
 from xfavot.convert.converter import Converter, Task
 from xfavot.data.store import Store
@@ -40,7 +41,6 @@ from xfavot.evaluation.rows import DEFINITIONS, Row, csv_text, markdown_table, w
 from xfavot.evaluation.voice_networks import NISQA, NISQA_TTS
 from xfavot.fetch import checksum_of
 from xfavot.parameters import Evaluate
-from xfavot.training.checkpoint import LoadedModel, load_model
 from xfavot.weights.fetched import describe
 
 Log = Callable[[str], None]
@@ -265,9 +265,11 @@ def _part(row: Row) -> tuple[str, str]:
 
 
 def of_checkpoint(
-    cfg: Evaluate, model: LoadedModel, stores: Sequence[Store], *, on_log: Log = lambda line: None
+    cfg: Evaluate, model: Model, stores: Sequence[Store], *, on_log: Log = lambda line: None
 ) -> Evaluation:
-    """Prepare the evaluation of a checkpoint; it converts when something is measured.
+    """Prepare the evaluation of a checkpoint, or of one of a compared system.
+
+    It converts when something is measured.
 
     Args:
         cfg: the metrics, the counts, the recogniser, vocoder, device, seed and substitute.
@@ -281,7 +283,7 @@ def of_checkpoint(
         WeightsError: the vocoder's weights cannot be used.
     """
     folder, run = model.path.resolve().parents[1] / "evaluation", model.config
-    converter = Converter(model, name=model.title, device=cfg.device, vocoder=cfg.vocoder)
+    converter = converter_of(model, device=cfg.device, vocoder=cfg.vocoder)
     with writing(folder):  # of voices, on the disk of the results; removed at the process's end
         folder.mkdir(parents=True, exist_ok=True)
         place = tempfile.TemporaryDirectory(prefix=".voices_", dir=folder)
@@ -289,12 +291,13 @@ def of_checkpoint(
     groups: list[Group] = []
     for speakers in SPLIT_OF:
         groups += Study(converter, stores, cfg, speakers, Path(place.name, speakers)).groups()
+    networks = [network for network in (model.nets, getattr(model, "f0", None)) if network]
     basis = {
         "schema": SCHEMA,
         "version": __version__,
         "system": run.configuration,
         "dataset": cfg.dataset,
-        "checkpoint": [model.step, images.digest(model.nets), images.digest(model.f0)],
+        "checkpoint": [model.step, *map(images.digest, networks)],
         "stores": [store.manifest_hash for store in stores],
         "seed": cfg.seed,
         "conversions": cfg.count,
@@ -302,6 +305,7 @@ def of_checkpoint(
     }
     asked = {"recogniser": cfg.recogniser, "run": run.name, "substitute": cfg.substitute}
     classifiers = partial(classifiers_of, model, stores, device=converter.device, on_log=on_log)
+    judged = cfg.substitute and any(task.output == "face" for task in converter.tasks)
     return Evaluation(
         cfg=cfg,
         groups=groups,
@@ -309,7 +313,7 @@ def of_checkpoint(
         origin={**basis, **asked, "metrics": sorted(cfg.chosen), "step": model.step},
         basis=[SCORING, str(cfg.vocoder), basis],
         styles=converter,
-        classifiers=cache(classifiers) if cfg.substitute else None,
+        classifiers=cache(classifiers) if judged else None,
         on_log=on_log,
     )
 
@@ -332,7 +336,7 @@ def of_manifest(cfg: Evaluate, *, on_log: Log = lambda line: None) -> Evaluation
     if cfg.checkpoint:
         model = load_model(Path(cfg.checkpoint))
         networks = images.digest(model.nets)
-        styles = Converter(model, name=model.title, device=cfg.device)
+        styles = converter_of(model, device=cfg.device)
     origin = {
         "schema": "xfavot external scores 1",
         "version": __version__,

@@ -1,9 +1,9 @@
 """Presets, configurations, datasets and corpora as YAML files, and the strict reader of them.
 
-`sizes/` holds how large a run is, `configurations/` the rows of the paper's tables, `datasets/`
-the mixtures of corpora, `corpora/` what is known of each corpus, `weights/` what weights are not
-shipped, `vocoders/` the published sizes of vocoders. A file may name one base of its own kind with
-`extends:`.
+`sizes/` holds how large a run is, `configurations/` the rows of the paper's tables, `baselines/`
+the compared systems by their sizes, `datasets/` the mixtures of corpora, `corpora/` what is known
+of each corpus, `weights/` what weights are not shipped, `vocoders/` the published sizes of
+vocoders. A file may name one base of its own kind with `extends:`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ KINDS = {
     "datasets": "dataset",
     "corpora": "corpus",
     "vocoders": "vocoder",
+    "baselines": "system and preset",
     "weights": "set of weights",
 }
 

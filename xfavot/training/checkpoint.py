@@ -39,8 +39,12 @@ from xfavot.models.xfavot import XFaVoT, part_of
 from xfavot.parameters import SHIPPED
 from xfavot.training.step import GENERATOR_SIDE, Updater, listeners
 
+Modules = Mapping[str, nn.Module]  # by the names of their files
+Optimizers = Mapping[str, Optimizer]
+
 SCHEMA = 2  # 2: the F0 network reads pitch by classes
 STATE, OPTIMIZER = "state.json", "optimizer.pt"
+OLDER = "use an older checkpoint"
 MODULE_OF = {"face": "E_I", "voice": "E_A", "latent": "M"}  # where a style comes from
 MAY_DIFFER_ON_RESUME = (
     *("name", "data_root", "run_root", "steps", "schedule_steps", "device", "checkpointing"),
@@ -155,32 +159,43 @@ def save(run: Path, updater: Updater, batches: Batches, *, step: int) -> Path:
     Raises:
         CheckpointError: it could not be written (a full disk, say); older ones stay as they are.
     """
-    target = folder_of(run, step)
-    if (target / STATE).exists():
-        return target
-    draft, statistics = target.with_name(f".{target.name}.draft"), updater.n.standardiser
-    state = {
+    known: dict[str, Any] = {"content_depth": getattr(updater.n.content, "depth", 1)}
+    if updater.trained is not None:
+        known["trained"] = {name: counts.tolist() for name, counts in updater.trained.items()}
+    state = told(updater.cfg, step, batches) | known
+    return write(run, state, _modules(updater), _optimizers(updater))
+
+
+def told(cfg: RunConfig, step: int, batches: Batches | None = None) -> dict[str, Any]:
+    """What every checkpoint says: the run, the step, and the data, if it was trained here."""
+    statistics = batches.standardiser if batches else Standardiser.neutral()
+    return {
         "schema": SCHEMA,
         "version": __version__,
         "step": step,
-        "config": to_dict(updater.cfg),
+        "config": to_dict(cfg),
         "mel": MEL.as_dict(),
         "mel_mean": statistics.mean.tolist(),
         "mel_std": statistics.std.tolist(),
-        "speakers": list(batches.speakers),
-        "data": batches.fingerprint,
-        "content_depth": getattr(updater.n.content, "depth", 1),
+        "speakers": list(batches.speakers) if batches else [],
+        "data": batches.fingerprint if batches else "",
     }
-    if updater.trained is not None:
-        state["trained"] = {name: counts.tolist() for name, counts in updater.trained.items()}
+
+
+def write(run: Path, state: dict[str, Any], modules: Modules, optimizers: Optimizers) -> Path:
+    """Write modules by the names of their files, optimisers and a state; see :func:`save`."""
+    step = int(state["step"])
+    target = folder_of(run, step)
+    if (target / STATE).exists():
+        return target
+    draft = target.with_name(f".{target.name}.draft")
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        for name, module in _modules(updater).items():
+        for name, module in modules.items():
             flat = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
             save_file(flat, draft / f"{name}.safetensors")
-        optimizers = {k: o.state_dict() for k, o in _optimizers(updater).items()}
-        torch.save(optimizers, draft / OPTIMIZER)
+        torch.save({k: o.state_dict() for k, o in optimizers.items()}, draft / OPTIMIZER)
         state["bytes"] = {p.name: p.stat().st_size for p in sorted(draft.iterdir())}
         write_whole(draft / STATE, json.dumps(state, indent=1))
         draft.rename(target)
@@ -274,7 +289,7 @@ def read_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def _load(path: Path, modules: Mapping[str, nn.Module]) -> None:
+def load_modules(path: Path, modules: Modules) -> None:
     """Load safetensors into modules by name; every tensor has to be there and to fit.
 
     Older checkpoints hold modules and heads that their configuration did not train: left out.
@@ -306,11 +321,16 @@ def load_model(path: Path | str, *, device: str = "cpu") -> LoadedModel:
     path = locate(path)
     state = read_state(path)
     config = from_dict(state["config"])
+    if "system" in state:
+        raise CheckpointError(
+            f"{path} is a checkpoint of the compared system {config.configuration}; expected one "
+            "of XFaVoT; name another by -p checkpoint, or open this one by evaluate or baseline"
+        )
     nets = XFaVoT.of_run(config)
     f0, content = listeners(config, depth=state["content_depth"])
     averaged = nn.ModuleDict({k: m for k, m in nets.named_children() if k in GENERATOR_SIDE})
     parts = {"model": nets, "ema": averaged, "f0": f0, "content": content}
-    _load(path, {k: m for k, m in parts.items() if f"{k}.safetensors" in state["bytes"]})
+    load_modules(path, {k: m for k, m in parts.items() if f"{k}.safetensors" in state["bytes"]})
     for module in (nets, f0, content):
         module.requires_grad_(False).eval().to(device)
     statistics = Standardiser(torch.tensor(state["mel_mean"]), torch.tensor(state["mel_std"]))
@@ -405,21 +425,29 @@ def restore(path: Path, updater: Updater) -> int:
         CheckpointError: a file is damaged or does not fit.
     """
     state = read_state(path)
-    _load(path, _modules(updater))
+    load_modules(path, _modules(updater))
     updater.set_rates(state["step"] + 1)
-    try:
-        optimizers = torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True)
-        for name, optimizer in _optimizers(updater).items():
-            optimizer.load_state_dict(_narrowed(optimizers[name], optimizer))
-        if "trained" not in state:
-            updater.trained = None
+    restore_optimizers(path, _optimizers(updater))
+    if "trained" not in state:
+        updater.trained = None
+    faults = (KeyError, RuntimeError)
+    with refusing(faults, CheckpointError, f"{path / STATE} is damaged", OLDER):
         for name, value in (updater.trained or {}).items():
             value.copy_(torch.tensor(state["trained"][name][: len(value)]))
-    except (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        raise CheckpointError(
-            f"{path / OPTIMIZER} cannot be read ({error}); use an older checkpoint"
-        ) from error
     return int(state["step"])
+
+
+def restore_optimizers(path: Path, optimizers: Optimizers) -> None:
+    """Load the optimisers of a checkpoint by their names.
+
+    Raises:
+        CheckpointError: the file is damaged or does not fit.
+    """
+    faults = (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError)
+    with refusing(faults, CheckpointError, f"{path / OPTIMIZER} cannot be read", OLDER):
+        states = torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True)
+        for name, optimizer in optimizers.items():
+            optimizer.load_state_dict(_narrowed(states[name], optimizer))
 
 
 def known_to(path: Path | str, stores: Sequence[Store]) -> dict[str, Any]:
@@ -464,7 +492,7 @@ def adopt(path: Path, updater: Updater) -> None:
             known = given[name][: len(value)]
             value[: len(known)].copy_(known)
     frozen = {"f0": updater.n.f0, "content": updater.n.content}
-    _load(path, {name: m for name, m in frozen.items() if f"{name}.safetensors" in state["bytes"]})
+    load_modules(path, {k: m for k, m in frozen.items() if f"{k}.safetensors" in state["bytes"]})
     for name, counts in (updater.trained or {}).items():
         old = state.get("trained", {}).get(name, [1] * len(counts))
         old = old[: len(counts)]
@@ -472,7 +500,7 @@ def adopt(path: Path, updater: Updater) -> None:
 
 
 def _narrowed(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-    """An optimiser's state without heads that an older checkpoint had more; see :func:`_load`."""
+    """An optimiser's state without heads that an older checkpoint had more; see `load_modules`."""
     for number, parameter in enumerate(optimizer.param_groups[0]["params"]):
         for name, value in state["state"].get(number, {}).items():
             if value.dim() and len(value) > len(parameter):

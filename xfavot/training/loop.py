@@ -82,16 +82,21 @@ def fit(cfg: RunConfig, *, resume: str = "", on_log: Log | None = None) -> Run:
         TrainingError: a term is not finite.
     """
     with open_session(cfg, resume=resume, on_log=on_log) as session:
-        for number in session:
-            terms = session.update(session.batch(number), number)
-            if session.due("log"):
-                session.log(terms)
-            if session.due("sample"):
-                session.validate()
-                session.sample()
-            if session.due("checkpoint"):
-                session.save()
-        return session.finish()
+        return train(session)
+
+
+def train(session: Session) -> Run:
+    """Go through the steps of a session, as :func:`fit` does."""
+    for number in session:
+        terms = session.update(session.batch(number), number)
+        if session.due("log"):
+            session.log(terms)
+        if session.due("sample"):
+            session.validate()
+            session.sample()
+        if session.due("checkpoint"):
+            session.save()
+    return session.finish()
 
 
 def launch(parameters: Train, on_log: Log) -> str:
@@ -169,7 +174,7 @@ class Session:
                 "-p resume auto, or give another seed or run_root, or delete the folder"
             )
         self.device = device_of(cfg.train.device)
-        stores = open_or_make_mini(cfg.data_root, cfg.data.corpora, self._say)
+        stores = self._stores(cfg)
         initial = checkpoint.locate(cfg.train.initial) if cfg.train.initial else None
         known = checkpoint.known_to(initial, stores) if initial else {}
         self.batches = Batches(cfg, stores, **known)
@@ -195,14 +200,8 @@ class Session:
             start = checkpoint.locate(run)
         if start is not None:
             cfg = checkpoint.going_on(start, cfg, self.batches.fingerprint)
-        self.cfg, outputs = cfg, _outputs(cfg, self.batches)
-        origin = start or initial
-        n = open_networks(cfg, stores, self.batches, outputs, self.on_log, origin)
-        n = n._replace(processes=self.processes)
-        self.updater = Updater(n, cfg, guidances=("z", *outputs), outputs=outputs)
-        if start is None and initial is not None:
-            checkpoint.adopt(initial, self.updater)
-        self.step = checkpoint.restore(start, self.updater) if start is not None else 0
+        self.cfg = cfg
+        self.step = self._open(stores, start, initial)
         self.warmup_batches = copy.copy(self.batches)
         self.warmup_batches.batch_size = cfg.train.warmup_batch_size
         self.stopped = False  # by a signal
@@ -226,6 +225,21 @@ class Session:
         advice = "give the same parameters, and folders data_root and run_root that are shared"
         require(alike, "the run and its data", key, "the same on every process", advice)
         self._say(f"run {run}: from step {self.step} to {cfg.train.steps} on {self.device}")
+
+    def _stores(self, cfg: RunConfig) -> list[Store]:
+        """The prepared stores that the run learns from."""
+        return open_or_make_mini(cfg.data_root, cfg.data.corpora, self._say)
+
+    def _open(self, stores: list[Store], start: Path | None, initial: Path | None) -> int:
+        """Make networks and optimisers, as they are at the step to go on from, and return that."""
+        cfg, outputs = self.cfg, _outputs(self.cfg, self.batches)
+        origin = start or initial
+        n = open_networks(cfg, stores, self.batches, outputs, self.on_log, origin)
+        n = n._replace(processes=self.processes)
+        self.updater = Updater(n, cfg, guidances=("z", *outputs), outputs=outputs)
+        if start is None and initial is not None:
+            checkpoint.adopt(initial, self.updater)
+        return checkpoint.restore(start, self.updater) if start is not None else 0
 
     def __iter__(self) -> Iterator[int]:
         """Yield the number of every step until the last one or a signal."""
@@ -255,7 +269,7 @@ class Session:
         Raises:
             TrainingError: a term is not finite; the samples of the batch are named.
         """
-        terms = self.updater(batch, number)
+        terms = self._move(batch, number)
         means = torch.stack([v.float() for v in terms.values()])
         self.processes.average([means])
         values = means.tolist()
@@ -272,6 +286,10 @@ class Session:
             )
         self.step = number
         return dict(zip(terms, values, strict=True))
+
+    def _move(self, batch: Batch, number: int) -> dict[str, Tensor]:
+        """Move everything that is trained; the terms."""
+        return self.updater(batch, number)
 
     def log(self, terms: Mapping[str, float]) -> None:
         """Write the terms of the step; show them when the last line is long enough ago."""
@@ -373,9 +391,12 @@ class Session:
         """Write a checkpoint and delete those that are too old."""
         if not self.processes.main:
             return checkpoint.folder_of(self.path, self.step)
-        saved = checkpoint.save(self.path, self.updater, self.batches, step=self.step)
+        saved = self._write()
         checkpoint.prune(self.path, keep=self.cfg.train.keep_checkpoints, best=self.best[1])
         return saved
+
+    def _write(self) -> Path:
+        return checkpoint.save(self.path, self.updater, self.batches, step=self.step)
 
     def finish(self) -> Run:
         """Save what was trained so far and say where it is."""

@@ -1,0 +1,303 @@
+"""Compared systems: published sizes and checkpoints, their loss, training, conversion, scores."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import Patch, refuses
+from tests.unit.store_factory import face, make_store, tone
+from xfavot.baselines import adain_vc, training
+from xfavot.baselines.adain_vc import PublishedMel, divergence
+from xfavot.baselines.training import Plan, fit, load_model, plan_of
+from xfavot.convert import Converter, sample_grids
+from xfavot.data.store import Store
+from xfavot.errors import CheckpointError, ConfigError, DataError, WeightsError
+from xfavot.evaluation import protocol
+from xfavot.parameters import BASELINES, Baseline, Evaluate
+from xfavot.report import tables
+from xfavot.training import loop
+from xfavot.training.loop import Run
+
+SYSTEMS = tuple(training.SYSTEMS)
+VOICE = tone(120.0, 1.3, np.random.default_rng(0))
+
+
+def planned(root: Path, system: str = "adain_vc", **given: Any) -> Plan:
+    usual: dict[str, Any] = {"dataset": "grid", "preset": "smoke", "device": "cpu"}
+    usual |= {"data_root": str(root / "data"), "run_root": str(root / "runs")}
+    return plan_of(Baseline.resolve(system=system, **usual | given))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("baselines")
+    splits = ("train", "train", "val")
+    make_store(root / "data", corpus="grid", genders="ffmm", seconds=1.3, splits=splits)
+    return root
+
+
+@pytest.fixture(scope="module")
+def store(root: Path) -> Store:
+    return Store.open(root / "data" / "grid")
+
+
+@pytest.fixture(scope="module")
+def runs(root: Path) -> dict[str, Run]:
+    return {system: fit(planned(root, system)) for system in SYSTEMS}
+
+
+def size(network: torch.nn.Module) -> int:
+    return sum(value.numel() for value in network.parameters())
+
+
+def test_sizes_are_the_published_ones(tmp_path: Path) -> None:
+    given = {"dataset": "grid", "preset": "paper"}
+    wide = planned(tmp_path, **given).system().net
+    parts = {"speaker_encoder": 3_756_288, "content_encoder": 3_574_656, "decoder": 1_709_568}
+    assert {name: size(part) for name, part in wide.named_children()} == parts
+    assert sum(parts.values()) == 9_040_512
+    narrow = planned(tmp_path, **given, overrides={"system.bands": 80}).system().net
+    assert size(narrow) == 4_892_880
+    assert plan_of(Baseline.resolve(system="adain_vc")).run.preset == "mini"
+
+
+def theirs() -> dict[str, torch.Tensor]:
+    """A state dictionary laid out as the published one, by its published sizes."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in ("speaker_encoder", "content_encoder"):
+        shapes |= {f"{name}.conv_bank.{k}.weight": (128, 512, k + 1) for k in range(8)}
+        shapes[f"{name}.in_conv_layer.weight"] = (128, 1536, 1)
+        for n in range(6):
+            shapes[f"{name}.first_conv_layers.{n}.weight"] = (128, 128, 5)
+            shapes[f"{name}.second_conv_layers.{n}.weight"] = (128, 128, 5)
+    for n in range(6):
+        shapes[f"speaker_encoder.first_dense_layers.{n}.weight"] = (128, 128)
+        shapes[f"speaker_encoder.second_dense_layers.{n}.weight"] = (128, 128)
+        shapes[f"decoder.first_conv_layers.{n}.weight"] = (128, 128, 5)
+        shapes[f"decoder.second_conv_layers.{n}.weight"] = (128 * (2, 1)[n % 2], 128, 5)
+    shapes |= {f"decoder.conv_affine_layers.{n}.weight": (256, 128) for n in range(12)}
+    shapes["speaker_encoder.output_layer.weight"] = (128, 128)
+    shapes |= {f"content_encoder.{n}_layer.weight": (128, 128, 1) for n in ("mean", "std")}
+    shapes["decoder.in_conv_layer.weight"] = (128, 128, 1)
+    shapes["decoder.out_conv_layer.weight"] = (512, 128, 1)
+    biases = {name.replace("weight", "bias"): shape[:1] for name, shape in shapes.items()}
+    rng = torch.Generator().manual_seed(0)
+    return {n: 0.02 * torch.randn(shape, generator=rng) for n, shape in (shapes | biases).items()}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("published")
+    torch.save(theirs(), folder / "vctk_model.ckpt")
+    np.savez(folder / "attr.npz", mean=np.full(512, 0.4), std=np.full(512, 0.2))
+    return folder / "vctk_model.ckpt"
+
+
+def test_a_published_checkpoint_becomes_a_run_that_converts(
+    published: Path, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(adain_vc, "ITERATIONS", 2)
+    plan = planned(tmp_path, preset="paper")
+    run = training.import_published(plan, published)
+    model = load_model(run.path)
+    for name, value in theirs().items():
+        assert torch.equal(model.nets.get_parameter(f"net.{name}"), value)
+    converter = training.converter_of(model)
+    made = converter.convert_voice(
+        VOICE, voice_reference=tone(200.0, 1.0, np.random.default_rng(1))
+    )
+    assert made.waveform.shape == VOICE.shape
+    assert np.abs(made.waveform).max() > 0
+    assert (made.provenance["vocoder"], made.provenance["task"][:3]) == ("griffin_lim", "a2a")
+    assert "converted by AdaIN-VC" in made.provenance["synthetic"]
+    small = planned(tmp_path, overrides={"system.width": 16})
+    refuses(ConfigError, "preset paper", training.import_published, small, published)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda state: state.pop("decoder.out_conv_layer.bias"), "Missing.*decoder.out_conv_layer"),
+        (lambda state: state.update(decoder=torch.zeros(1)), 'Unexpected.*"decoder"'),
+        (lambda state: state.update({"content_encoder.mean_layer.bias": torch.zeros(9)}), "mean_l"),
+    ],
+)
+def test_a_wrong_key_is_named(published: Path, tmp_path: Path, change: Any, match: str) -> None:
+    state = theirs()
+    change(state)
+    torch.save(state, tmp_path / "model.ckpt")
+    (tmp_path / "attr.npz").write_bytes(published.with_name("attr.npz").read_bytes())
+    refuses(WeightsError, match, adain_vc.published, planned(tmp_path).run, tmp_path / "model.ckpt")
+
+
+def test_statistics_and_weights_are_never_executed(published: Path, tmp_path: Path) -> None:
+    call = partial(adain_vc.published, planned(tmp_path).run, tmp_path / "model.ckpt")
+    refuses(WeightsError, r"attr\.npz.*numpy\.savez", call)
+    np.savez(tmp_path / "attr.npz", mean=np.zeros(512, object), std=np.ones(512))
+    refuses(WeightsError, r"allow_pickle.*numpy\.savez", call)
+    np.savez(tmp_path / "attr.npz", mean=np.zeros(512), std=np.zeros(512))
+    refuses(WeightsError, "not positive", call)
+    np.savez(tmp_path / "attr.npz", mean=np.zeros(512), std=np.ones(512))
+    torch.save({"key": partial(print)}, tmp_path / "model.ckpt")
+    refuses(WeightsError, "model.ckpt and attr.npz cannot be used", call)
+
+
+def test_divergence_by_hand() -> None:
+    mean, log_variance = torch.tensor([[[0.0, 2.0]]]), torch.tensor([[[0.0, math.log(3.0)]]])
+    wanted = 0.5 * (0.0 + (3.0 + 4.0 - 1.0 - math.log(3.0))) / 2
+    assert float(divergence(mean, log_variance)) == pytest.approx(wanted)
+
+
+def test_the_decoder_by_hand() -> None:
+    """One block of it: shuffled samples, and norm, scale and offset of the style's layer."""
+    torch.manual_seed(0)
+    decoder = adain_vc.Decoder(bands=3, width=2)
+    style, z = torch.randn(1, 2), torch.randn(1, 2, 12)
+    seen: list[torch.Tensor] = []
+    decoder.first_conv_layers[1].register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    assert decoder(z, style).shape == (1, 3, 96)
+
+    def styled(x: torch.Tensor, layer: int) -> torch.Tensor:
+        known = decoder.conv_affine_layers[layer](style)[0]  # offsets, then scales
+        y = (x - x.mean(2, keepdim=True)) / (x.var(2, keepdim=True, correction=0) + 1e-5).sqrt()
+        return torch.relu(y * known[2:, None] + known[:2, None])
+
+    h = decoder.in_conv_layer(z)
+    h = (h - h.mean(2, keepdim=True)) / (h.var(2, keepdim=True, correction=0) + 1e-5).sqrt()
+    h = torch.relu(h)
+    y = decoder.second_conv_layers[0](styled(decoder.first_conv_layers[0](h), 0))
+    apart = torch.stack([y[:, [0, 2]], y[:, [1, 3]]], dim=3).flatten(2)  # even and odd channels
+    torch.testing.assert_close(seen[0], styled(apart, 1) + h.repeat_interleave(2, dim=2))
+
+
+def filters() -> np.ndarray:
+    """512 triangles of unit area, evenly spread on Slaney's scale over 12 kHz: (512, 1025)."""
+    mels = np.linspace(0, 15 + 27 * np.log(12) / np.log(6.4), 514)
+    edges = np.where(mels < 15, mels * 200 / 3, 1000 * 6.4 ** ((mels - 15) / 27))[:, None]
+    hz = np.arange(1025) * 24_000 / 2048
+    up, down = (hz - edges[:-2]) / np.diff(edges[:-1], axis=0), (edges[2:] - hz)
+    return np.maximum(0, np.minimum(up, down / np.diff(edges[1:], axis=0))) * (
+        2 / (edges[2:] - edges[:-2])
+    )
+
+
+def test_a_segment_is_that_of_the_whole_clip_and_turns_back_into_sound() -> None:
+    mel, wave = PublishedMel(), np.pad(VOICE, 9000)
+    start, stop = mel.trim(wave)
+    assert 8000 < start < 9100 < len(wave) - 10_000 < stop
+    heard = wave[start:stop]
+    emphasised = np.append(heard[0], heard[1:] - np.float32(0.97) * heard[:-1])
+    padded = np.pad(emphasised, 1024, mode="reflect")
+    frames = np.lib.stride_tricks.sliding_window_view(padded, 2048)[::300]
+    window = np.pad(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(1200) / 1200), 424)
+    bands = filters() @ np.abs(np.fft.rfft(frames * window)).T
+    db = np.clip((20 * np.log10(np.maximum(1e-5, bands)) - 20 + 100) / 100, 1e-8, 1)
+    np.testing.assert_allclose(mel.levels(heard).numpy(), db, atol=2e-4)
+    mel.fit([wave, VOICE])
+    whole, part = mel(heard), mel.segment(wave, 40, torch.Generator().manual_seed(3))
+    places = [n for n in range(whole.shape[1] - 39) if torch.allclose(whole[:, n : n + 40], part)]
+    assert len(places) == 1
+    assert mel.segment(VOICE[:3000], 40, torch.Generator()).shape == (512, 40)
+    sound = mel.sound(whole, stop - start)
+    assert sound.shape == heard.shape
+    error = (mel.levels(sound) - mel.levels(heard)).abs().mean()
+    assert error < 0.05  # 5 dB
+
+
+def test_training_learns_and_stops_and_goes_on_exactly(
+    root: Path, runs: dict[str, Run], tmp_path: Path, monkeypatch: Patch
+) -> None:
+    place = {"data_root": str(root / "data"), "steps": 12}
+    plan = planned(tmp_path / "whole", **place, overrides={"system.kl": 0.0})
+    losses = [
+        record["loss"] for record in loop.read(fit(plan).path / loop.METRICS) if "loss" in record
+    ]
+    assert losses[-1] < 0.9 * losses[0]
+    log = training.Session.log
+
+    def stop(session: Any, values: dict[str, float]) -> None:
+        log(session, values)
+        signal.raise_signal(signal.SIGTERM)
+
+    plan = planned(tmp_path / "half", data_root=str(root / "data"))
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Session, "log", stop)
+        assert fit(plan).step == 1
+    resumed, whole = fit(plan, resume="auto"), runs["adain_vc"]
+    read = [(run.path / loop.METRICS).read_bytes() for run in (resumed, whole)]
+    assert read[0] == read[1]
+    first, second = (load_model(run.path).nets.state_dict() for run in (resumed, whole))
+    assert all(torch.equal(first[name], value) for name, value in second.items())
+    longer = fit(planned(tmp_path / "half", data_root=str(root / "data"), steps=5), resume="auto")
+    assert (longer.path, longer.step) == (resumed.path, 5)
+    other = planned(tmp_path / "half", **place, overrides={"system.kl": 0.5})
+    refuses(ConfigError, "kl is 0.5, expected 1.0", fit, other, resume=str(resumed.path))
+    refuses(CheckpointError, "exists already", fit, plan)
+
+
+def test_the_published_features_are_trained_on(root: Path, tmp_path: Path) -> None:
+    sizes = {"system.bands": 512, "train.sample_every": 99}
+    plan = planned(tmp_path, data_root=str(root / "data"), steps=1, overrides=sizes)
+    features = load_model(fit(plan).path).nets.features
+    assert 0.1 < float(features.mean.mean()) < 0.9
+    assert 1e-3 < float(features.std.mean()) < 0.5
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_grids_and_rows_are_those_of_the_system(
+    runs: dict[str, Run], store: Store, system: str, monkeypatch: Patch
+) -> None:
+    model = load_model(runs[system].path)
+    task = {"adain_vc": "a2a", "adain_cvc": "i2a"}[system]
+    converter = training.converter_of(model)
+    ((name, grid),) = sample_grids(converter, [store], count=2).items()
+    assert (name, len(grid.cells), len(grid.cells[0])) == (task, 2, 2)
+    for column, cells in zip(grid.columns, zip(*grid.cells, strict=True), strict=True):
+        for cell in cells:
+            assert cell.waveform.shape == column.waveform.shape
+            assert np.isfinite(cell.waveform).all()
+    assert not np.array_equal(grid.cells[0][0].waveform, grid.cells[1][0].waveform)
+    options: dict[str, Any] = {"dataset": "grid", "device": "cpu", "vocoder": "griffin_lim"}
+    cfg = Evaluate.resolve(**options, metrics="f0,fid", conversions=2)
+    written = protocol.of_checkpoint(cfg, model, [store]).save()
+    rows = tables.read(runs[system].path.parent, ("grid",)).rows
+    own = [row for row in rows if row["system"] == system]
+    assert {row["task"] for row in own} == {task}
+    assert {"unusable_outputs", "voicing_agreement"} & {row["metric"] for row in own}
+    assert json.loads(written.with_suffix(".json").read_text("utf-8"))["system"] == system
+
+
+def test_long_speech_and_wrong_requests(runs: dict[str, Run]) -> None:
+    voice = training.converter_of(load_model(runs["adain_vc"].path))
+    image = training.converter_of(load_model(runs["adain_cvc"].path), vocoder="griffin_lim")
+    long = np.tile(VOICE, 11)  # two windows
+    made = voice.convert_voice(long, voice_reference=VOICE)
+    assert (made.waveform.shape, made.f0.shape) == (long.shape, made.log_mel.shape[1:])
+    picture = face((90, 60, 40), 128)
+    ask = partial(voice.convert_voice, VOICE)
+    refuses(ConfigError, "face as guidance; expected voice-guided", ask, face_reference=picture)
+    refuses(ConfigError, "learnt none", ask, latent=3, gender="f")
+    refuses(ConfigError, "voice as guidance", image.style_of_voice, VOICE)
+    style = image.style_of_face(picture, aligned=True)
+    refuses(ConfigError, "face as output", image.convert_face, picture, style=style, aligned=True)
+    refuses(CheckpointError, "compared system adain_vc", Converter.load, runs["adain_vc"].path)
+
+
+def test_what_cannot_be_trained(root: Path, tmp_path: Path) -> None:
+    refuses(ConfigError, "system is 'adain'; did you mean 'adain_vc'", Baseline, system="adain")
+    refuses(ConfigError, "system.width is 0", planned, tmp_path, overrides={"system.width": 0})
+    refuses(ConfigError, "system.heads is not", planned, tmp_path, overrides={"system.heads": 1})
+    make_store(tmp_path / "data", corpus="grid", kind="audio", clips=2, seconds=0.6)
+    refuses(
+        DataError, "no clip of grid has a face and a voice", fit, planned(tmp_path, "adain_cvc")
+    )
+    assert SYSTEMS == BASELINES

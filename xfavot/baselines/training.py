@@ -1,0 +1,213 @@
+"""Training of the compared systems, and their checkpoints: the method's loop with other networks.
+
+A run looks like those of the method: batches by (seed, step), ``config.json``, ``metrics.jsonl``,
+checkpoints that are written whole, exact resume, signals. Its ``state.json`` names the system and
+its settings, by which :func:`load_model` tells it from a checkpoint of the method.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xfavot import config, presets
+from xfavot.audio.mel import Standardiser, differences
+from xfavot.audio.vocoder import DEFAULT
+from xfavot.baselines.adain_cvc import AdaINCVC
+from xfavot.baselines.adain_vc import AdaINVC, SystemConfig, published
+from xfavot.baselines.system import BaselineConverter, System, Trained
+from xfavot.config import RunConfig, config_id, from_dict
+from xfavot.convert.converter import Converter
+from xfavot.data.batches import Batch, Batches
+from xfavot.data.store import Store
+from xfavot.errors import CheckpointError
+from xfavot.parameters import Baseline
+from xfavot.strict import build, require
+from xfavot.training import checkpoint, loop
+from xfavot.training.checkpoint import LoadedModel
+from xfavot.training.loop import Run
+from xfavot.training.pretrain import Log
+
+SYSTEMS: dict[str, type[System]] = {"adain_vc": AdaINVC, "adain_cvc": AdaINCVC}
+MOST_UTTERANCES = 5_000  # that statistics of a system's own features are taken from, CODE
+Model = LoadedModel | Trained
+MODEL = "model"  # file of the networks, and name of the optimiser
+NOT_OF_TRAINING = ("system", "resume", "weights")  # parameters
+
+
+class Plan(NamedTuple):
+    """A run of a compared system: `run.configuration` names it, `settings` are its own."""
+
+    run: RunConfig
+    settings: Any
+
+    def system(self) -> System:
+        """Make the networks."""
+        return SYSTEMS[self.run.configuration](self.settings, self.run)
+
+
+def plan_of(asked: Baseline) -> Plan:
+    """Put a run together: the preset of the system, parameters, overrides.
+
+    Args:
+        asked: the parameters; `overrides` may also name settings of the system, such as
+            ``{"system.width": 64}``.
+
+    Raises:
+        ConfigError: an unknown name, a wrong type or value.
+    """
+    given = {k: v for k, v in asdict(asked).items() if k not in NOT_OF_TRAINING}
+    preset = given["preset"] = asked.preset or config.usual_preset(asked.dataset)
+    layers = presets.load("baselines", f"{asked.system}_{preset}")
+    layers = config.with_chosen(layers, configuration=asked.system, **given)
+    settings = build(SYSTEMS[asked.system].settings_of, layers.pop("system", {}), "system")
+    plan = Plan(build(RunConfig, layers), settings)
+    same = replace(plan.run, train=replace(plan.run.train, steps=1))  # to go on with more
+    key = config.key_of({"run": config_id(same), "system": asdict(plan.settings)})[:8]
+    named = f"{asked.dataset}_{asked.system}_{preset}_s{plan.run.seed}_{key}"
+    return plan._replace(run=replace(plan.run, name=plan.run.name or named))
+
+
+class Session(loop.Session):
+    """A run of a compared system being trained; see :class:`xfavot.training.loop.Session`.
+
+    Args:
+        plan: of :func:`plan_of`.
+        stack: what is opened is closed with it.
+        resume, on_log: as for :func:`xfavot.training.loop.fit`.
+    """
+
+    def __init__(self, plan: Plan, stack: ExitStack, **how: Any) -> None:
+        """Open the data, the run's folder and the networks."""
+        self.plan = plan
+        super().__init__(plan.run, stack, **how)
+
+    def _stores(self, cfg: RunConfig) -> list[Store]:
+        count = self.processes.count
+        require(count == 1, "processes", count, "1 for a compared system", "start it alone")
+        return SYSTEMS[cfg.configuration].usable(super()._stores(cfg))
+
+    def _open(self, stores: list[Store], start: Path | None, initial: Path | None) -> int:
+        torch.manual_seed(self.cfg.seed)
+        self.system = self.plan.system().to(self.device).train()
+        self.optimizer = self.system.optimizer(self.cfg.train)
+        if start is None:
+            if self.system.features is not None:
+                items, seed = self.batches.items, self.cfg.seed
+                order = np.random.default_rng(seed).permutation(len(items)).tolist()
+                rows = (n for n in order if items[n].split == "train" and items[n].sample_count)
+                waves = map(self.batches.waveform, islice(rows, MOST_UTTERANCES))
+                self.system.features.fit(waves)
+            return 0
+        state = checkpoint.read_state(start)
+        differing = differences(asdict(self.plan.settings), state.get("system", {}))
+        expected, step = "the settings of the run that goes on", "give its parameters"
+        require(not differing, "resume", f"{start}: {differing}", expected, step)
+        checkpoint.load_modules(start, {MODEL: self.system})
+        checkpoint.restore_optimizers(start, {MODEL: self.optimizer})
+        return int(state["step"])
+
+    def _losses(self, batches: Batches, batch: Batch) -> dict[str, Tensor]:
+        """The terms of the step after the present one."""
+        return self.system.losses(batch, self.step + 1, batches.waveform)
+
+    def _move(self, batch: Batch, number: int) -> dict[str, Tensor]:
+        terms = self._losses(self.batches, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(terms["loss"])
+        nn.utils.clip_grad_norm_(self.system.parameters(), self.system.gradient_norm)
+        self.optimizer.step()
+        return {name: value.detach() for name, value in terms.items()}
+
+    @torch.no_grad()
+    def validate(self) -> None:
+        """Write the mean terms on fixed validation batches, if there is such a split."""
+        if (known := self.validation) is None:
+            return
+        drawn = (known.batch(number).to(self.device) for number in range(loop.VALIDATION_BATCHES))
+        found = [self._losses(known, batch) for batch in drawn]
+        means = {f"val/{k}": float(torch.stack([one[k] for one in found]).mean()) for k in found[0]}
+        means["val/total"] = means["val/rec"]
+        self._record({"step": self.step, **means})
+        self.best = min(self.best, (means["val/total"], self.step))
+        self._tell({"step": self.step, **means})
+
+    def sample(self, *, vocoder: str = "") -> list[Path]:
+        """Make nothing; a run is listened to at its end."""
+        return []
+
+    def _write(self) -> Path:
+        state = checkpoint.told(self.cfg, self.step, self.batches) | {
+            "system": asdict(self.plan.settings)
+        }
+        return checkpoint.write(self.path, state, {MODEL: self.system}, {MODEL: self.optimizer})
+
+
+def fit(plan: Plan, *, resume: str = "", on_log: Log | None = None) -> Run:
+    """Train a compared system; see :func:`xfavot.training.loop.fit` for arguments and errors."""
+    with ExitStack() as stack:
+        return loop.train(Session(plan, stack, resume=resume, on_log=on_log))
+
+
+def import_published(plan: Plan, weights: Path) -> Run:
+    """Make a run, at step 0, of the checkpoint that AdaIN-VC's authors published.
+
+    Args:
+        plan: of `adain_vc`, preset `paper`.
+        weights: see :func:`xfavot.baselines.adain_vc.published`.
+
+    Raises:
+        ConfigError: another system or other sizes.
+        WeightsError: the files cannot be used.
+        CheckpointError: the run cannot be written.
+    """
+    step = "give -p system adain_vc -p preset paper"
+    fits = (plan.run.configuration, plan.settings) == ("adain_vc", SystemConfig())
+    require(fits, "weights", str(weights), "a checkpoint of adain_vc, at its own sizes", step)
+    cfg = replace(plan.run, name="published_adain_vc")
+    run, system = Path(cfg.run_root, cfg.name), published(cfg, weights)
+    checkpoint.write_config(run, cfg)
+    state = checkpoint.told(cfg, 0) | {"system": asdict(plan.settings)}
+    return Run(run, cfg, 0, checkpoint.write(run, state, {MODEL: system}, {}))
+
+
+def load_model(path: Path | str) -> Model:
+    """Open a checkpoint of the method or of a compared system for conversion, on the CPU.
+
+    Args:
+        path: as :func:`xfavot.training.checkpoint.locate` takes it.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or of a system that this version does not know.
+    """
+    path = checkpoint.locate(path)
+    state = checkpoint.read_state(path)
+    if "system" not in state:
+        return checkpoint.load_model(path)
+    cfg = from_dict(state["config"])
+    if (name := cfg.configuration) not in SYSTEMS:
+        raise CheckpointError(f"{path}: system {name!r}; expected one of {', '.join(SYSTEMS)}")
+    system = Plan(cfg, build(SYSTEMS[name].settings_of, state["system"], "system")).system()
+    checkpoint.load_modules(path, {MODEL: system})
+    statistics = Standardiser(*(torch.tensor(state[part]) for part in ("mel_mean", "mel_std")))
+    return Trained(system.requires_grad_(False), statistics, cfg, int(state["step"]), path)
+
+
+def converter_of(model: Model, **how: Any) -> Converter:
+    """Put a checkpoint behind the interface of a converter.
+
+    Args:
+        model: of :func:`load_model`.
+        how: `name`, `device`, `vocoder`, as for :class:`Converter`.
+    """
+    how = {"name": model.title, "device": "cpu", "vocoder": DEFAULT, **how}
+    if isinstance(model, Trained):
+        return BaselineConverter(model, **how)
+    return Converter(model, **how)
