@@ -64,6 +64,22 @@ def test_train_leaves_a_run_with_grids_and_voices(trained: tuple[Path, str]) -> 
     assert "metrics.jsonl" in text
 
 
+def test_baseline_trains_and_is_scored(roots: dict[str, str], tmp_path: Path) -> None:
+    own = roots | {"run_root": str(tmp_path / "runs")}
+    text = execute("baseline", tmp_path, **SMOKE, **own, system="adain_cvc")
+    (config,) = Path(own["run_root"]).glob("*/config.json")
+    assert "step 4/4" in text
+    assert "SystemConfig(bands=80, width=8" in text
+    assert (config.parent / "samples" / "grid_i2a.png").stat().st_size > 4_000
+    assert text.count("<audio") == 6  # two sources, each after two faces
+    how = {"metrics": "f0", "conversions": 1, "vocoder": "griffin_lim"}
+    given = {"dataset": "grid", "device": "cpu", "checkpoint": str(config.parent)}
+    text = execute("evaluate", tmp_path, **own, **given, **how)
+    rows = pd.read_csv(config.parent / "evaluation" / "evaluation.csv")
+    assert {*zip(rows["system"], rows["task"], strict=True)} == {("adain_cvc", "i2a")}
+    assert not (config.parent / "evaluation" / "learning.csv").exists()
+
+
 def test_method_computes_every_term_as_training_does(roots: dict[str, str], tmp_path: Path) -> None:
     data = {"dataset": "grid", "data_root": roots["data_root"]}
     text = execute("method", tmp_path, device="cpu", **data)

@@ -152,6 +152,17 @@ def test_reasons_of_another_dataset_count_for_nothing(tmp_path: Path) -> None:
     assert len(tables.read(tmp_path, ("mini",)).missing) == 1
 
 
+def test_a_later_system_of_voices_leaves_the_real_faces_in(tmp_path: Path) -> None:
+    faces = row(system="ground truth", task="faces", metric=FID, value=5.0)
+    voices = row(system="ground truth", task="sources", value=4.0)
+    run(tmp_path, [row(), faces, voices], name="r1", at=1)
+    later = [row(system="adain_vc"), {**voices, "value": 4.5}]
+    run(tmp_path, later, name="r2", at=2)
+    rows = tables.read(tmp_path, ("mini",)).rows
+    real = {one["task"]: one["value"] for one in rows if one["system"] == "ground_truth"}
+    assert (real, len(rows)) == ({"faces": 5.0, "sources": 4.5}, 4)
+
+
 def test_tiers_are_never_mixed_and_the_latest_counts(tmp_path: Path) -> None:
     run(tmp_path, [row(value=1.0)], name="old", at=1)
     run(tmp_path, [row(value=2.0)], name="new", at=2)

@@ -40,9 +40,8 @@ EMPHASIS = 0.97
 BANDS, FMAX_HZ = 512, 12_000.0  # on Slaney's scale from 0 Hz, of unit area; FFT as in MEL
 FLOOR = 1e-5  # magnitude
 RANGE_DB, TOP_DB = 100.0, 20.0  # 0 is -80 dB, 1 is 20 dB
-LEAST = 1e-8  # of a value between 0 and 1, and of what is divided by
+LEAST = 1e-8  # of a value between 0 and 1, of a variance, and of what is divided by
 ITERATIONS = 100  # of Griffin-Lim's algorithm
-STD_FLOOR = 1e-4
 MEMORY = 1000  # samples after which a click's de-emphasis is below float32
 
 
@@ -84,7 +83,7 @@ class PublishedMel(nn.Module):
             count, total, square = count + x.shape[1], total + x.sum(1), square + x.square().sum(1)
         mean = total / count
         self.mean.copy_(mean)
-        self.std.copy_((square / count - mean.square()).clamp(min=STD_FLOOR**2).sqrt())
+        self.std.copy_((square / count - mean.square()).clamp(min=LEAST).sqrt())
 
     def forward(self, wave: Wave) -> Tensor:
         """Turn (N,), trimmed, into (M, T), zero mean and unit deviation a band."""

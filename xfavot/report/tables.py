@@ -114,13 +114,15 @@ def read(run_root: Path | str, datasets: tuple[str, ...], *, study: bool = False
             files += [(f"{path.name} of {run}", one)] if one.rows or one.missing else []
     tier = max((one.tier for _, one in files), key=TIERS.index, default="reduced")
     result = Evaluations(tier=tier)
-    taken: set[tuple[str, str]] = set()  # a system on a dataset has its rows from one file
+    # a system on a dataset has its rows from one file, recordings those of a task
+    taken: set[tuple[str, ...]] = set()
     for name, one in reversed(files):  # the later ones first
         if one.tier != tier:
             result.left_out.append(f"{name} is of tier {one.tier}, another of tier {tier}")
             continue
-        of = [(row["system"], row["dataset"]) for row in one.rows]
-        if older := sorted({system for system, _ in taken.intersection(of)}):
+        real = [str(r["task"]) * (r["system"] == "ground_truth") for r in one.rows]
+        of = [(r["system"], r["dataset"], t) for r, t in zip(one.rows, real, strict=True)]
+        if older := sorted({system for system, *_ in taken.intersection(of)}):
             result.left_out.append(f"{', '.join(older)} in {name}: a later file has them")
         kept = [row for row, key in zip(one.rows, of, strict=True) if key not in taken]
         result.rows, result.missing = kept + result.rows, one.missing + result.missing
