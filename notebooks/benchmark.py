@@ -53,7 +53,7 @@ from xfavot import presets, report
 from xfavot.audio.mel import MEL
 from xfavot.audio.parallel_wavegan import untrained
 from xfavot.audio.vocoder import DEFAULT, vocoder
-from xfavot.config import PRECISIONS, resolve
+from xfavot.config import resolve
 from xfavot.data.batches import Batches
 from xfavot.data.prepare import open_or_make_mini
 from xfavot.evaluation import speed
@@ -184,13 +184,13 @@ loaded = bars(loading, "CPU time of a batch (ms)", "Loading a batch")
 # the ancestors' updates (`alternate`) or in one update a side (`fused`). `tflop`: 10^12 operations
 # a sample of a step with one source of styles. Conversions: the generators on given styles, without
 # gradients. Wall time with all of torch's threads, so this one does depend on what else runs; its
-# ratio is to the first row of the same work.
+# ratio is to the first row of the same work. bf16 where the processor has it.
 
 # %%
 calls, tflop = {}, {}
 for preset in speed.STEP_PRESETS:
     for rule in ("alternate", "fused"):
-        for precision in PRECISIONS:
+        for precision in speed.precisions(device):
             given = {"seed": seed, "device": device, "precision": precision}
             over = {"model.speakers": 16, "train.update_rule": rule}
             run = resolve(preset=preset, overrides=over, **given)

@@ -384,11 +384,12 @@ def time_steps(out: Path, *, rounds: int, **given: Any) -> list[dict[str, Any]]:
     device = device_of(given["device"])
     describe(device, say)
     kinds = {"float32": (torch.float32, False), "bf16": (torch.bfloat16, False)}
+    kinds = {name: kinds[name] for name in speed.precisions(given["device"])}
     kinds |= {"tf32": (torch.float32, True)} if device.type == "cuda" else {}
     peaks = {name: peak_tflops(device, kind, tf32=tf32) for name, (kind, tf32) in kinds.items()}
     say({f"peak_{name}_tflops": peak for name, peak in peaks.items()})
     given["overrides"] = {"model.speakers": 128} | given.pop("overrides", {})
-    for precision in config.PRECISIONS:
+    for precision in speed.precisions(given["device"]):
         for rule in ("alternate", "fused"):
             over = given["overrides"] | {"train.update_rule": rule}
             cfg = config.resolve(**given | {"precision": precision, "overrides": over})

@@ -230,7 +230,7 @@ def beside_peers(root: Path, out: Path, *, rounds: int, batch: int, work: str, p
     name = f"{work} iteration, batch {batch}"
     calls: dict[Any, Any] = {(name, peer): (batch, partial(make, root, batch))}
     for rule in ("alternate", "fused"):
-        for precision in config.PRECISIONS:
+        for precision in speed.precisions("cpu"):
             what = name, f"{configuration}, {rule}, {precision}"
             calls[what] = batch, partial(ours, configuration, preset, batch, precision, rule)
     take_turns(calls, rounds, out)

@@ -152,7 +152,7 @@ def test_benchmark(roots: dict[str, str], tmp_path: Path, monkeypatch: Patch) ->
         "SMOKE: a test of the machinery",
         "| 128 px, 192 frames | prepared store |",
         "| griffin_lim | no weights |",
-        "| training step, batch 2 | preset smoke, fused, bf16 |",
+        "| training step, batch 2 | preset smoke, fused, float32 |",
         "| conversion of 2 faces | preset smoke |",
         "| work | system | cpu_s | wall_s | peak_mib | tflop | ratio |",
     ):

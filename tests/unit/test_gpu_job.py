@@ -88,6 +88,7 @@ def test_a_full_step_at_the_papers_sizes_costs_what_it_may() -> None:
 
 def test_speed_of_steps_beside_the_peak(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(gpu_job, "PEAK_SIDE_CPU", 64)
+    monkeypatch.setattr(speed, "precisions", lambda device: config.PRECISIONS)
     monkeypatch.setattr(speed, "tflop_a_step", lambda run: 0.5)
     rows = gpu_job.time_steps(
         tmp_path, rounds=1, preset="smoke", configuration="starganv2", device="cpu", batch_size=2

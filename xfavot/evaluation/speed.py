@@ -23,7 +23,7 @@ from torch.utils.flop_counter import flop_registry
 
 from xfavot.audio.io import save_waveform
 from xfavot.audio.mel import MEL, Standardiser, mel_filterbank, stft
-from xfavot.config import RunConfig
+from xfavot.config import PRECISIONS, RunConfig
 from xfavot.data.batches import Batch, Batches, Samples, reflected
 from xfavot.data.store import Item
 from xfavot.errors import import_optional
@@ -40,6 +40,12 @@ SECONDS = 2.0  # of sound that a vocoder makes
 
 What = tuple[str, str]  # system and task
 Call = Callable[[], object]
+
+
+def precisions(device: str) -> tuple[str, ...]:
+    """The precisions that a device computes in; a processor without bf16 takes minutes a step."""
+    quick = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+    return PRECISIONS if device_of(device).type != "cpu" or quick else PRECISIONS[:1]
 
 
 class Spent(NamedTuple):
