@@ -157,7 +157,8 @@ def bars(rows, label, title):
     frame = pd.DataFrame(rows)
     figure = Figure(figsize=(7.2, 0.21 * len(frame) + 0.9), layout="constrained")
     axes = figure.add_subplot(xscale="log", xlabel=f"{label}; line: all rounds", title=title)
-    ours = frame["system"] == frame["system"][0]
+    first = frame["system"].str.split().str[0]
+    ours = first == first[0]
     colours = ours.map({True: drawing.PALETTE[0], False: drawing.PALETTE[1]})
     spread = [frame["value"] - frame["lowest"], frame["highest"] - frame["value"]]
     names = frame["system"] + ": " + frame["task"]

@@ -139,7 +139,7 @@ def stargan_v2_vc(root: Path, batch: int) -> Call:
     sizes = yaml.safe_load((folder / "Utils" / "ASR" / "config.yml").read_text())["model_params"]
     pitch, words = jdc.JDCNet(num_class=1, seq_len=192), asr.ASRCNN(**sizes)
     for frozen in (pitch, words):
-        frozen.requires_grad_(False).eval()
+        frozen.requires_grad_(False).train()  # as their trainer leaves them
     args = Attributes(settings["model_params"] | {"num_domains": DOMAINS})
     nets, averages = models.build_model(args, pitch, words)
     trained = ("generator", "mapping_network", "style_encoder", "discriminator")
