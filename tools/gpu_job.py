@@ -41,7 +41,7 @@ from xfavot.data.store import HEAD, MANIFEST, QUARANTINE, Store
 from xfavot.errors import DataError, TrainingError
 from xfavot.evaluation import speed
 from xfavot.models import device_of
-from xfavot.training import Session, checkpoint, step
+from xfavot.training import Session, checkpoint, loop, step
 from xfavot.training.step import Networks
 
 PART_BYTES = 16_000_000
@@ -309,20 +309,15 @@ def train(parts: Path, out: Path, *, minutes: float, work: Path, **given: Any) -
     often = max(int(SAVE_EVERY_S / seconds), 1)
     paces = {"checkpoint_every": often, "sample_every": often, "keep_checkpoints": 1}
     cfg = dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, **paces))
+
+    def over(number: int) -> bool:
+        late = time.monotonic() + seconds > end
+        if late:
+            say(f"the minutes are nearly over before step {number}")
+        return late
+
     with training.open_session(cfg, resume="auto", on_log=say) as session:
-        for number in session:
-            if time.monotonic() + seconds > end:
-                say(f"the minutes are nearly over before step {number}")
-                break
-            terms = session.update(session.batch(number), number)
-            if session.due("log"):
-                session.log(terms)
-            if session.due("sample"):
-                session.validate()
-                session.sample()
-            if session.due("checkpoint"):
-                session.save()
-        run = session.finish()
+        run = loop.train(session, enough=over)
     if torch.cuda.is_available():
         say(f"peak of the GPU's memory: {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB")
     count = split(run.path, out, run.path.name)

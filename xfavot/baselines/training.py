@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from xfavot import config, presets
-from xfavot.audio.mel import Standardiser, differences
+from xfavot.audio.mel import differences
 from xfavot.audio.vocoder import DEFAULT
 from xfavot.baselines.adain_cvc import AdaINCVC
 from xfavot.baselines.adain_vc import AdaINVC, SystemConfig, published
@@ -196,7 +196,7 @@ def load_model(path: Path | str) -> Model:
         raise CheckpointError(f"{path}: system {name!r}; expected one of {', '.join(SYSTEMS)}")
     system = Plan(cfg, build(SYSTEMS[name].settings_of, state["system"], "system")).system()
     checkpoint.load_modules(path, {MODEL: system})
-    statistics = Standardiser(*(torch.tensor(state[part]) for part in ("mel_mean", "mel_std")))
+    statistics = checkpoint.statistics_of(state)
     return Trained(system.requires_grad_(False), statistics, cfg, int(state["step"]), path)
 
 

@@ -333,8 +333,7 @@ def load_model(path: Path | str, *, device: str = "cpu") -> LoadedModel:
     load_modules(path, {k: m for k, m in parts.items() if f"{k}.safetensors" in state["bytes"]})
     for module in (nets, f0, content):
         module.requires_grad_(False).eval().to(device)
-    statistics = Standardiser(torch.tensor(state["mel_mean"]), torch.tensor(state["mel_std"]))
-    shared = nets, f0, content, statistics.to(device)
+    shared = nets, f0, content, statistics_of(state).to(device)
     speakers, step = tuple(state["speakers"]), int(state["step"])
     return LoadedModel(*shared, config, speakers, step, path, state.get("trained"))
 
@@ -450,20 +449,24 @@ def restore_optimizers(path: Path, optimizers: Optimizers) -> None:
             optimizer.load_state_dict(_narrowed(states[name], optimizer))
 
 
-def known_to(path: Path | str, stores: Sequence[Store]) -> dict[str, Any]:
+def known_to(path: Path, stores: Sequence[Store]) -> dict[str, Any]:
     """What a run takes over from a checkpoint that it starts from: speakers and mel statistics.
 
     Args:
-        path: as :func:`locate` takes it.
+        path: a checkpoint's folder.
         stores: of the new run, whose further speakers come after those of the checkpoint.
 
     Returns:
         Arguments of :class:`xfavot.data.batches.Batches`.
     """
-    state = read_state(locate(path))
-    mean, std = (torch.tensor(state[name]) for name in ("mel_mean", "mel_std"))
+    state = read_state(path)
     speakers = dict.fromkeys([*state["speakers"], *voiced_speakers(stores)])
-    return {"speakers": tuple(speakers), "standardiser": Standardiser(mean, std)}
+    return {"speakers": tuple(speakers), "standardiser": statistics_of(state)}
+
+
+def statistics_of(state: Mapping[str, Any]) -> Standardiser:
+    """The mel statistics that a checkpoint's state holds."""
+    return Standardiser(*(torch.tensor(state[name]) for name in ("mel_mean", "mel_std")))
 
 
 def adopt(path: Path, updater: Updater) -> None:
@@ -475,8 +478,8 @@ def adopt(path: Path, updater: Updater) -> None:
     """
     state, cfg = read_state(path), updater.cfg
     was, now = (to_dict(one)["model"] for one in (from_dict(state["config"]), cfg))
-    wrong = [f"model.{k} was {was[k]}, now {v}" for k, v in now.items() if v != was[k]]
-    wrong = [text for text in wrong if not text.startswith("model.speakers ")]
+    differing = [k for k, v in now.items() if v != was[k] and k != "speakers"]
+    wrong = [f"model.{k} was {was[k]}, now {now[k]}" for k in differing]
     given = load_file(path / "model.safetensors")
     if (path / "ema.safetensors").exists():
         given |= load_file(path / "ema.safetensors")

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,9 +85,11 @@ def fit(cfg: RunConfig, *, resume: str = "", on_log: Log | None = None) -> Run:
         return train(session)
 
 
-def train(session: Session) -> Run:
-    """Go through the steps of a session, as :func:`fit` does."""
+def train(session: Session, *, enough: Callable[[int], bool] = lambda number: False) -> Run:
+    """Go through the steps of a session, as :func:`fit` does, until one is more than `enough`."""
     for number in session:
+        if enough(number):
+            break
         terms = session.update(session.batch(number), number)
         if session.due("log"):
             session.log(terms)
