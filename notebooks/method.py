@@ -50,7 +50,7 @@ from xfavot.losses import objective, terms
 from xfavot.models import device_of
 from xfavot.models.xfavot import shape_trace
 from xfavot.parameters import Method
-from xfavot.training import step
+from xfavot.training import draws, step
 from xfavot.viz import progress
 
 
@@ -191,15 +191,16 @@ pd.DataFrame(
 # warm-up that uses speaker heads; a pass is named guidance-2-output. In `i2a`, a voice that is
 # guided by a face, rows without a pair fall back to the gender. All of `mini` is audio-visual, so
 # that the rule is shown by taking the second half of its faces for image-only ones. Functions:
-# [`draw`, `make_target`, `audio_domain`](../xfavot/training/step.py).
+# [`draw`](../xfavot/training/draws.py),
+# [`make_target`, `audio_domain`](../xfavot/training/step.py).
 
 # %%
 sources, rows = ("z", "i", "a"), len(batch.paired)
 if batch.paired.all():
     batch.paired[rows // 2 :] = False
 after = range(cfg.train.warmup + 1, cfg.train.warmup + 99)
-number = next(k for k in after if step.draw(cfg, k, rows, sources).by_speaker)
-d = step.draw(cfg, number, rows, sources)
+number = next(k for k in after if draws.draw(cfg, k, rows, sources).by_speaker)
+d = draws.draw(cfg, number, rows, sources)
 targets = {source: step.make_target(nets, batch, source, d) for source in sources}
 heads = {source: step.audio_domain(t, d.by_speaker, nets.genders) for source, t in targets.items()}
 pd.DataFrame(
@@ -399,7 +400,7 @@ pd.DataFrame(
 # $C_A$ has to hear the source behind the conversion: STATED in words. The penalty $R_1$ is not in
 # the paper, but in both ancestors (A3). Fakes carry no gradient here. Functions: [`r1`,
 # `classification`](../xfavot/losses/terms.py),
-# [`discriminator_terms`](../xfavot/training/step.py).
+# [`real_terms`, `fake_terms`](../xfavot/training/step.py).
 
 # %%
 own = step.audio_domain(x_A, d.by_speaker, nets.genders)
@@ -412,7 +413,8 @@ cls = terms.classification(nets.C_A(still)[d.by_speaker], y_src, differ)
 total_D = adv_real + adv_fake + w.cls * cls + cfg.train.r1_every * w.r1_audio * r1
 
 fakes = [(t_A, still)]
-by_step["D_A"] = step.discriminator_terms(n, batch, "a", fakes, d.by_speaker, r1_due=True)
+by_step["D_A"] = step.fake_terms(n, batch, "a", fakes, d.by_speaker)
+by_step["D_A"] |= step.real_terms(n, batch, "a", d.by_speaker, r1_due=True)
 torch.testing.assert_close(objective.total(by_step["D_A"], weights["D_A"]), total_D)
 show(adv_real=adv_real, adv_fake=adv_fake, cls=cls, r1=r1, total=total_D)
 

@@ -227,10 +227,7 @@ def r1_by_layer(n: Networks, batch: Batch, output: str) -> tuple[float, list[flo
     second derivative that got lost on the way gives less, or 0.
     """
     net = n.nets.D_A if output == "a" else n.nets.D_I
-    source = step.sources(batch, output)
-    target = step.Target("z", *[torch.empty(0)] * 2, source.gender, source.speaker)
-    fakes = [(target, source.x)]
-    value = step.discriminator_terms(n, batch, output, fakes, False, r1_due=True)["r1"]
+    value = step.real_terms(n, batch, output, False, r1_due=True)["r1"]
     ends = [net.trunk[0].weight, net.heads.weight]
     value.backward(inputs=list(net.parameters()))
     slopes = [float((w * w.grad).sum().detach()) / 2 if w.grad is not None else 0 for w in ends]

@@ -83,7 +83,7 @@ def test_a_full_step_at_the_papers_sizes_costs_what_it_may() -> None:
     """10^12 operations of a sample, all three sources of styles; 2.58 before passes shared any."""
     fused = {"train.update_rule": "fused"}
     run = config.resolve(preset="paper", batch_size=1, overrides=fused)
-    assert 2.1 < speed.tflop_a_step(run) < 2.28
+    assert 2.1 < speed.tflop_a_step(run) < 2.2
 
 
 def test_speed_of_steps_beside_the_peak(tmp_path: Path, monkeypatch: Patch) -> None:

@@ -43,7 +43,7 @@ from xfavot.models import device_of
 from xfavot.models.xfavot import XFaVoT
 from xfavot.parameters import Train
 from xfavot.strict import require
-from xfavot.training import checkpoint, pretrain, step
+from xfavot.training import checkpoint, draws, pretrain, step
 from xfavot.training.pretrain import Log
 from xfavot.training.processes import joined
 from xfavot.training.step import Networks, Updater
@@ -318,7 +318,7 @@ class Session:
         sums: dict[str, list[Tensor]] = {}
         for number in range(VALIDATION_BATCHES):
             batch = self.validation.batch(number).to(self.device)
-            d = step.draw(self.cfg, number, batch.paired.shape[0], u.guidances)
+            d = draws.draw(self.cfg, number, batch.paired.shape[0], u.guidances)
             voices = step.analyse_voices(n, batch) if "a" in u.outputs else None
             for guidance in u.guidances:
                 t = step.make_target(n.nets, batch, guidance, d)
@@ -353,7 +353,7 @@ class Session:
             return []
         batch = (self.validation or self.batches).batch(0).to(self.device)
         u, nets = self.updater, averaged(self.updater)
-        d = step.draw(self.cfg, 0, batch.paired.shape[0], u.guidances)
+        d = draws.draw(self.cfg, 0, batch.paired.shape[0], u.guidances)
         targets = [step.make_target(nets, batch, g, d) for g in u.guidances]
         stem = str(self.path / "samples" / f"step_{self.step:08d}")
         made: list[Path] = []

@@ -2,7 +2,7 @@
 
 Paper Sec. 3.2 and 3.3; the order of updates follows StarGAN v2 (A12). Guidances, the sources of a
 style: "z" latent, "i" face, "a" voice; outputs: "i", "a"; a pass is named guidance-2-output, as in
-"a2i". :class:`Updater` shows the passes of a step, then come the terms of each pass and the draws.
+"a2i". :class:`Updater` shows the passes of a step, then come the terms of each pass.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import copy
 import ctypes
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple, cast
 
 import torch
@@ -25,8 +26,10 @@ from xfavot.losses import objective, terms
 from xfavot.losses.objective import Terms, may_use_speaker_head
 from xfavot.models.blocks import full_precision, recompute
 from xfavot.models.content import ContentNetwork
+from xfavot.models.encoders import Discriminator
 from xfavot.models.f0 import F0Network, F0Output, level_of
 from xfavot.models.xfavot import XFaVoT
+from xfavot.training.draws import Draw, draw
 from xfavot.training.muon import Muon
 from xfavot.training.processes import Processes
 
@@ -36,6 +39,7 @@ WARMED = ("G_I", "G_A", "E_I", "E_A")
 ADAM = ("G_I", "E_I", "D_I", "M")  # the others AdamW, STATED (appendix A)
 WARMUP_BETA1 = 0.9  # A20
 LARGE = 50_000_000  # parameters; a step of so many on a CPU takes tens of seconds
+TINY = 1e-20  # of a gradient that is passed on only to be scaled back
 CODE_SLACK = 0.2  # octaves; a code of a domain stands for any voice of it (A79)
 
 
@@ -170,25 +174,46 @@ class Updater:
     def _fused(
         self, batch: Batch, d: Draw, voices: Voices | None, heard: F0Output | None
     ) -> dict[str, Terms]:
-        """One update of the generators' side, then one of the discriminators on its fakes (A13)."""
+        """One update of the generators' side and one of the discriminators, on its fakes (A13).
+
+        Neither waits for the other, so the discriminators see every fake once: the pass that leads
+        the generators teaches the discriminators, too.
+        """
         logged = self._pairs(batch, d, heard)
-        found, made = self._generators(batch, d.guidances, d, voices, heard)
+        found, made = self._generators(batch, d.guidances, d, voices, heard, teach=True)
+        taught = {
+            o: {
+                k: torch.stack([found[f"g/{t.guidance}2{o}"].pop(k) for t, _ in fakes]).mean()
+                for k in ("adv_fake", "cls")[: 1 + (o == "a")]
+            }
+            for o, fakes in made.items()
+        }
         self._move(*GENERATOR_SIDE)
-        return logged | found | self._discriminators(batch, made, d)
+        return logged | found | self._discriminators(batch, made, d, taught)
 
     def _due(self, d: Draw) -> str:
         """What is generated in this step, of "i" and "a" (A83)."""
         return self.outputs if d.voices else "i"
 
-    def _discriminators(self, batch: Batch, made: Mapping[str, Fakes], d: Draw) -> dict[str, Terms]:
-        """An update of D_I, D_A and C_A on the given fakes of each output."""
+    def _discriminators(
+        self,
+        batch: Batch,
+        made: Mapping[str, Fakes],
+        d: Draw,
+        taught: Mapping[str, Terms] = MappingProxyType({}),
+    ) -> dict[str, Terms]:
+        """An update of D_I, D_A and C_A on the given fakes of each output.
+
+        `taught`: the terms of the fakes by output, where their gradients are there already.
+        """
         weights = objective.weights(self.cfg, d.step)
         logged, totals = {}, []
         with self._autocast():
             for o, fakes in made.items():
                 updates = d.step // (self.cfg.train.voices_every if o == "a" else 1)
                 due = updates % self.cfg.train.r1_every == 0
-                ts = discriminator_terms(self.n, batch, o, fakes, d.by_speaker, r1_due=due)
+                of_fakes = taught.get(o) or fake_terms(self.n, batch, o, fakes, d.by_speaker)
+                ts = of_fakes | real_terms(self.n, batch, o, d.by_speaker, r1_due=due)
                 totals.append(objective.total(ts, weights[f"D_{o.upper()}"]))
                 logged[f"d/{''.join(t.guidance for t, _ in fakes)}2{o}"] = ts
         torch.stack(totals).sum().backward()  # type: ignore[no-untyped-call]
@@ -228,13 +253,17 @@ class Updater:
         d: Draw,
         voices: Voices | None,
         heard: F0Output | None,
+        *,
+        teach: bool = False,
     ) -> tuple[dict[str, Terms], dict[str, Fakes]]:
         """Gradients of the generators, with latent styles also of the encoders and M; the fakes.
 
         What the passes share of their sources is computed once, and so is its backward pass, on the
-        sum of what the passes ask for.
+        sum of what the passes ask for. `teach`: also the gradients of D_I, D_A and C_A from the
+        fakes, and their terms.
         """
         nets, weights = self.n.nets, objective.weights(self.cfg, d.step)
+        teachers = () if teach else DISCRIMINATOR_SIDE
         logged, made, targets = dict[str, Terms](), dict[str, Fakes](), dict[str, Target]()
         for output in self._due(d):
             with self._autocast():
@@ -242,24 +271,39 @@ class Updater:
             cut = Known(*(one.detach().requires_grad_() for one in known))
             for guidance in guidances:
                 latent = guidance == "z"
-                held = DISCRIMINATOR_SIDE if latent else (*DISCRIMINATOR_SIDE, "E_I", "E_A", "M")
+                held = teachers if latent else (*teachers, "E_I", "E_A", "M")
                 with frozen(*(m for name, m in nets.named_children() if name in held)):
                     with self._autocast():
                         if latent or guidance not in targets:  # M's graph is spent each time
                             targets[guidance] = make_target(nets, batch, guidance, d)
                         t = targets[guidance]
                         own = cut if latent else Known(cut.content, cut.style.detach())
+                        share = weights[f"D_{output.upper()}"]["adv_fake"] / len(guidances)
                         ts, fake = generator_terms(
-                            self.n, batch, t, output, voices, d.by_speaker, known=own
+                            self.n,
+                            batch,
+                            t,
+                            output,
+                            voices,
+                            d.by_speaker,
+                            known=own,
+                            teach=share if teach else 0,
                         )
                         if heard and guidance + output == "za":
                             level = nets.G_A.level_of(t.s1, held=True)
                             slack = CODE_SLACK
                             ts["level"] = terms.pitch_level(level, level_of(heard), slack=slack)
                         total = objective.total(ts, weights[f"G_{output.upper()}"])
-                    total.backward()  # type: ignore[no-untyped-call]
+                    if teach and output == "a":
+                        lesson = weights["D_A"]["cls"] / len(guidances) * ts["cls"]
+                        heard_by = list(nets.C_A.parameters())
+                        torch.autograd.backward(lesson, inputs=heard_by, retain_graph=True)
+                    led = [m for name, m in nets.named_children() if name != "C_A"]
+                    every = [p for module in led for p in module.parameters()]
+                    moved = [x for x in (*every, *own) if x.requires_grad]
+                    torch.autograd.backward(total, inputs=moved)
                 self._give_back()
-                logged[f"g/{guidance}2{output}"] = ts
+                logged[f"g/{guidance}2{output}"] = {k: v.detach() for k, v in ts.items()}
                 made[output] = [*made.get(output, ()), (t, fake.detach())]
                 gender = sources(batch, output).gender
                 self._count(f"G_{output.upper()}", torch.zeros_like(gender))
@@ -485,10 +529,13 @@ def generator_terms(
     by_speaker: bool,
     *,
     known: Known | None = None,
+    teach: float = 0,
 ) -> tuple[Terms, Tensor]:
     """Terms of G_I's (output "i") or G_A's ("a") objective for one pass, and the fakes.
 
-    `known`: of :func:`know`, where it was computed already.
+    `known`: of :func:`know`, where it was computed already. `teach`: weight with which the backward
+    pass of "adv" is to teach the discriminator that these are fakes; then there are also its term
+    "adv_fake" and C_A's "cls".
     """
     nets, x = n.nets, sources(batch, output)
     real = voices if output == "a" else None
@@ -500,51 +547,82 @@ def generator_terms(
     f0 = n.f0(fake) if real else None
     domain = audio_domain(t, by_speaker and output == "a", nets.genders)
     back = styled(nets, content(nets, fake, f0), source_style, f0)
+    logits = judged(discriminator, fake, domain, teach) if teach else discriminator(fake, domain)
     found = {
-        "adv": terms.adversarial_generator(discriminator(fake, domain)),
+        "adv": terms.adversarial_generator(logits),
         "sty": terms.style_reconstruction(encoder(fake, t.gender), t.s1),
         "ds": terms.style_diversification(fake, other),
         "cyc": terms.cycle_consistency(x.x, back),
     }
     if real and f0:
-        _, reference, rows = class_rows(batch, t, by_speaker)
+        source, reference, rows = class_rows(batch, t, by_speaker)
         found["sc"] = terms.speech_consistency(real.content, n.content.features(fake))
         found["f0"] = terms.f0_consistency(real.f0.f0, f0.f0)
         energy = terms.frame_energy(n.standardiser.restore(fake))
         found["norm"] = terms.norm_consistency(real.energy, energy)
-        every = map(n.processes.together, (nets.C_A(fake)[by_speaker], reference, rows))
-        found["advcls"] = terms.classification(*every)
+        every = (nets.C_A(fake)[by_speaker], source, reference, rows)
+        classes, source, reference, rows = map(n.processes.together, every)
+        found["advcls"] = terms.classification(classes, reference, rows)
+        if teach:
+            found["cls"] = terms.classification(classes, source, rows)
+    if teach:
+        found["adv_fake"] = terms.adversarial_fake(logits.detach())
     return found, fake
 
 
-def discriminator_terms(
-    n: Networks, batch: Batch, output: str, fakes: Fakes, by_speaker: bool, *, r1_due: bool
-) -> Terms:
-    """Terms of D_I's, or of D_A's and C_A's, objective on fakes of one output, at least one."""
+def judged(net: Discriminator, fake: Tensor, domain: Tensor, weight: float) -> Tensor:
+    """Logits (B,) of fakes, whose backward pass teaches the discriminator as well.
+
+    A logit depends on its own sample alone. So what the generator and the discriminator want of a
+    sample differs by one factor in every gradient of that sample: the discriminator's parameters
+    get the gradients of `weight` times :func:`~xfavot.losses.terms.adversarial_fake`, the fakes
+    those of the loss at hand.
+    """
+    factor: list[Tensor] = []
+
+    def to_net(gradient: Tensor) -> Tensor:
+        own = logits.detach().float().sigmoid().clamp_min(TINY) * (weight / len(fake))
+        factor.append(gradient.float() / own)
+        return own.to(gradient)
+
+    def to_fake(gradient: Tensor) -> Tensor:
+        return gradient.mul(factor.pop().to(gradient).view(-1, 1, 1, 1))
+
+    seen = fake.view_as(fake)
+    seen.register_hook(to_fake)  # type: ignore[no-untyped-call]
+    logits: Tensor = net(seen, domain)
+    logits.register_hook(to_net)  # type: ignore[no-untyped-call]
+    return logits
+
+
+def real_terms(n: Networks, batch: Batch, output: str, by_speaker: bool, *, r1_due: bool) -> Terms:
+    """Terms of D_I's or D_A's objective on the real sources of one output."""
     nets, audio = n.nets, output == "a"
     x, net = sources(batch, output), nets.D_A if audio else nets.D_I
-
-    def domain(of: Samples | Target) -> Tensor:
-        return audio_domain(of, by_speaker and audio, nets.genders)
-
+    domain = audio_domain(x, by_speaker and audio, nets.genders)
     if r1_due:
         with full_precision(x.x.device):
             real = x.x.detach().float().requires_grad_()
-            logits = net(real, domain(x))
+            logits = net(real, domain)
             penalty = terms.r1(logits, real)
     else:
-        logits = net(x.x, domain(x))
+        logits = net(x.x, domain)
         penalty = logits.new_zeros(())
-    fake = torch.stack([terms.adversarial_fake(net(made, domain(t))) for t, made in fakes])
-    found = {"adv_real": terms.adversarial_real(logits), "adv_fake": fake.mean()}
-    if audio:
-        cls = []
-        for t, made in fakes:
+    return {"adv_real": terms.adversarial_real(logits), "r1": penalty}
+
+
+def fake_terms(n: Networks, batch: Batch, output: str, fakes: Fakes, by_speaker: bool) -> Terms:
+    """Terms of D_I's, or of D_A's and C_A's, objective on fakes of one output, at least one."""
+    nets, audio = n.nets, output == "a"
+    net, found = nets.D_A if audio else nets.D_I, dict[str, list[Tensor]](adv_fake=[])
+    for t, made in fakes:
+        domain = audio_domain(t, by_speaker and audio, nets.genders)
+        found["adv_fake"].append(terms.adversarial_fake(net(made, domain)))
+        if audio:
             source, _, rows = class_rows(batch, t, by_speaker)
             every = map(n.processes.together, (nets.C_A(made)[by_speaker], source, rows))
-            cls.append(terms.classification(*every))
-        found["cls"] = torch.stack(cls).mean()
-    return found | {"r1": penalty}
+            found.setdefault("cls", []).append(terms.classification(*every))
+    return {k: torch.stack(each).mean() for k, each in found.items()}
 
 
 def pair_terms(
@@ -593,74 +671,3 @@ def pair_terms(
         made = nets.G_A(d.disguised_voices(voice.x), s_voice, *pitch, level=level)
         found["rec_audio"] = terms.self_reconstruction(voice.x, made)
     return found
-
-
-# What is drawn in a step
-
-
-MIXING = 1.5  # spread of the logits of the colour mix
-GAIN, SHIFT = 0.4, 0.4  # of the mixed colours, in units of [-1, 1]
-STRETCH = 0.18  # largest relative stretch of the mel axis
-
-
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """The random choices of one step; a function of (seed, step) alone.
-
-    `mix`, `shift` and `stretch` hide who a source is, for self-reconstruction (A20).
-    """
-
-    step: int  # from 1
-    guidances: tuple[str, ...]
-    by_speaker: bool  # which heads of D_A and M and which group of C_A: speakers or genders (A2)
-    voices: bool  # whether voices are generated beside the faces (A83)
-    z1: Tensor  # (B, L)
-    z2: Tensor  # (B, L)
-    cross: Tensor  # (2,) bool: whether faces, voices are regenerated from the other's style
-    mix: Tensor  # (B, 3, 3)
-    shift: Tensor  # (B, 3, 1)
-    stretch: Tensor  # (B,)
-
-    def part(self, start: int, count: int) -> Draw:
-        """The choices for some rows of the batch."""
-        rows = ("z1", "z2", "mix", "shift", "stretch")
-        return replace(self, **{k: getattr(self, k)[start : start + count] for k in rows})
-
-    def disguised_faces(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] with mixed colours, same shape and range."""
-        mixed = torch.baddbmm(self.shift.to(x), self.mix.to(x), x.flatten(2))  # (B, 3, H W)
-        return mixed.clamp(-1, 1).view_as(x)
-
-    def disguised_voices(self, x: Tensor) -> Tensor:
-        """(B, 1, M, T) with its mel axis stretched, linearly interpolated, same shape."""
-        bands = x.shape[2]
-        place = torch.arange(bands, device=x.device) * self.stretch.to(x)[:, None]  # (B, M)
-        place = place.clamp(0, bands - 1)
-        low = place.floor().long().clamp(max=bands - 2)
-        weight = (place - low)[:, None, :, None]  # (B, 1, M, 1)
-        rows = low[:, None, :, None].expand(-1, 1, -1, x.shape[3])
-        return torch.lerp(x.gather(2, rows), x.gather(2, rows + 1), weight)
-
-
-def draw(cfg: RunConfig, step: int, batch_size: int, guidances: tuple[str, ...]) -> Draw:
-    """Draw the latent codes, the head family, the style sources and the disguises of a step.
-
-    Args:
-        cfg: the run's configuration.
-        step: number of the step, from 1.
-        batch_size: B.
-        guidances: the style sources that the data allow.
-    """
-    rng, b = torch.Generator().manual_seed(cfg.seed * 1_000_003 + step), batch_size
-    speakers = bool(torch.rand((), generator=rng) < cfg.train.speaker_head_probability)
-    if cfg.train.sources == "one":
-        guidances = (guidances[int(torch.randint(len(guidances), (), generator=rng))],)
-    z1, z2 = (torch.randn(b, cfg.model.latent_dim, generator=rng) for _ in range(2))
-    cross = torch.rand(2, generator=rng) < 0.5
-    mix = torch.softmax(MIXING * torch.randn(b, 3, 3, generator=rng), dim=2)
-    mix = mix * (1 + GAIN * (2 * torch.rand(b, 1, 1, generator=rng) - 1))
-    shift = SHIFT * (2 * torch.rand(b, 3, 1, generator=rng) - 1)
-    stretch = 1 + STRETCH * (2 * torch.rand(b, generator=rng) - 1)
-    by_speaker = speakers and cfg.train.dual_domain
-    voices = step % cfg.train.voices_every == 0
-    return Draw(step, guidances, by_speaker, voices, z1, z2, cross, mix, shift, stretch)
