@@ -20,6 +20,7 @@ import torch
 from tests.conftest import FULL_DISK, ROOT, Patch, refuses
 from tests.unit.training_factory import small_run
 from xfavot import training, weights
+from xfavot.convert import Converter
 from xfavot.errors import CheckpointError, ConfigError, DataError, TrainingError
 from xfavot.losses import terms
 from xfavot.models import device_of
@@ -186,6 +187,63 @@ def test_an_exported_model_becomes_a_run_where_it_is_wanted(
     assert chosen == [str(runs), str(none / "shipped")]
     named = Explore.resolve(run_root=str(none), checkpoint="shipped")
     assert named.model == str(none / "shipped")
+
+
+def test_a_model_goes_to_the_hub_and_comes_back(
+    finished: Run, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    """A hub of two functions; what is sent can be opened, and opened it can be sent again."""
+    hub = pytest.importorskip("huggingface_hub")
+    said: list[Any] = []
+
+    class Api:
+        def __init__(self, **_: Any) -> None: ...
+
+        def create_repo(self, repository: str, **how: Any) -> str:
+            said.append(how)
+            return f"https://hub/{repository}"
+
+        def upload_folder(self, *, repo_id: str, folder_path: Path, **_: Any) -> None:
+            shutil.copytree(folder_path, tmp_path / "hub" / repo_id)
+
+    def snapshot(repository: str, **how: Any) -> str:
+        said.append(how)
+        if not (tmp_path / "hub" / repository).is_dir():
+            raise hub.errors.HFValidationError("no such repository")
+        return str(tmp_path / "hub" / repository)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub, "HfApi", Api)
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
+    monkeypatch.setenv("XFAVOT_OFFLINE", "1")
+    refuses(CheckpointError, "forbids", checkpoint.publish, finished.path, "me/x", licence="mit")
+    monkeypatch.delenv("XFAVOT_OFFLINE")
+    first = Converter.load(finished.path)
+    assert first.push_to_hub("me/model", licence="cc-by-4.0") == "https://hub/me/model"
+    names = {path.name for path in (tmp_path / "hub" / "me" / "model").iterdir()}
+    tensors = {f"{name}.safetensors" for name in ("model", "f0", "content")}
+    assert names == tensors | {"state.json", "README.md"}  # no optimiser, nothing pickled
+    card = (tmp_path / "hub" / "me" / "model" / "README.md").read_text("utf-8")
+    assert "license: cc-by-4.0" in card
+    assert 'from_pretrained("me/model")' in card
+    came = Converter.from_pretrained("me/model", revision="v1")
+    assert said[0] == {"private": True, "exist_ok": True}
+    assert said[1]["revision"] == "v1"
+    assert said[1]["allow_patterns"] == ["*.safetensors", "state.json"]
+    assert came.name == "model at step 4"
+    came.push_to_hub("me/again")
+    again = checkpoint.load_model(tmp_path / "hub" / "me" / "again")
+    assert again.speakers == came.model.speakers
+    assert (tmp_path / "hub" / "me" / "again" / "README.md").read_text("utf-8") == card
+    for name, value in came.nets.state_dict().items():
+        torch.testing.assert_close(again.nets.state_dict()[name], value)
+    refuses(CheckpointError, "me/typo could not be fetched", Converter.from_pretrained, "me/typo")
+    for name in ("hub/typo", "typo"):  # a folder, not a name on the hub
+        refuses(CheckpointError, f"no checkpoint under {name}", Converter.from_pretrained, name)
+    monkeypatch.setattr(weights, "MODEL", tmp_path / "none")
+    refuses(CheckpointError, "no model comes with this copy", Converter.from_pretrained)
+    monkeypatch.setattr(weights, "MODEL", tmp_path / "hub" / "me" / "model")
+    assert Converter.from_pretrained().name == "model at step 4"
 
 
 def test_a_run_starts_from_a_model_and_adds_heads_for_its_own_speakers(

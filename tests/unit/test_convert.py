@@ -196,7 +196,7 @@ BAD: list[tuple[str, Any, dict[str, Any], type[Exception], str]] = [
     ("face", FACE, {"latent": 0, "speaker": "toy/s9"}, ConfigError, "'toy/s1', 'toy/s2'"),
     ("face", FACE, {"latent": -1, "gender": "f"}, ConfigError, "as seed"),
     ("face", FACE, {"latent": 0, "gender": "x"}, ConfigError, 'expected "f", "m"'),
-    ("face", FACE, {"face_reference": FACE}, ConfigError, 'pass gender="f" or gender="m"'),
+    ("face", FACE, {"face_reference": FACE}, ConfigError, 'give it, "f" or "m"'),
     ("voice", VOICE, {"voice_reference": VOICE, "speaker": "toy/s1"}, TypeError, "speaker"),
 ]
 

@@ -34,7 +34,8 @@ from xfavot.image.align import align_face, detect
 from xfavot.image.io import load_image, save_image, to_bytes, to_float
 from xfavot.models import device_of
 from xfavot.models.f0 import level_of, track
-from xfavot.training.checkpoint import LoadedModel, load_model
+from xfavot.parameters import SHIPPED
+from xfavot.training.checkpoint import LoadedModel, load_model, pretrained, publish
 
 # Whatever people hand in, brought into the form that the networks see: a face goes through
 # detection and CelebA-HQ's alignment unless it is said to be aligned, a voice is mono at 24 kHz
@@ -397,6 +398,21 @@ class Converter:
         model = load_model(Path(checkpoint))
         return cls(model, name=model.title, device=device, vocoder=vocoder)
 
+    @classmethod
+    def from_pretrained(
+        cls, name: str | PathLike[str] = SHIPPED, *, revision: str = "", **how: Any
+    ) -> Converter:
+        """Load the model that ships, a folder, or "owner/name" of the Hugging Face hub.
+
+        `name`, `revision` and errors are those of :func:`xfavot.training.checkpoint.pretrained`,
+        `how` is as in :meth:`load`.
+        """
+        return cls.load(pretrained(Path(name), revision=revision), **how)
+
+    def push_to_hub(self, repository: str, *, licence: str = "other", private: bool = True) -> str:
+        """Send this model and a card to the hub; see :func:`xfavot.training.checkpoint.publish`."""
+        return publish(self.model.path, repository, licence=licence, private=private)
+
     @property
     def image_size(self) -> int:
         """Pixels of a side of the faces that the networks see."""
@@ -439,7 +455,7 @@ class Converter:
         if not head:
             raise ConfigError(
                 "gender is missing for a face reference, which E_I has a head for and no network "
-                'of the model reads from a face; pass gender="f" or gender="m"'
+                'of the model reads from a face; give it, "f" or "m"'
             )
         x = self._pixels(face, "reference face", aligned)
         with torch.inference_mode():
@@ -464,7 +480,7 @@ class Converter:
         if not head and not self.model.estimates_gender():
             raise ConfigError(
                 f"gender is missing for a voice reference; C_A of checkpoint {self.name} has not "
-                'learnt to tell genders yet; pass gender="f" or gender="m"'
+                'learnt to tell genders yet; give it, "f" or "m"'
             )
         *_, mel = self._mel(read_voice(voice, name="reference voice"))
         with torch.inference_mode():

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import torch
@@ -31,7 +34,8 @@ from xfavot.audio.mel import MEL, Standardiser, require_contract
 from xfavot.config import RunConfig, config_id, from_dict, to_dict
 from xfavot.data.batches import Batches
 from xfavot.data.store import GENDERS, Store, voiced_speakers
-from xfavot.errors import CheckpointError, DataError, refusing
+from xfavot.errors import CheckpointError, DataError, import_optional, refusing
+from xfavot.fetch import OFFLINE, is_offline
 from xfavot.files import write_whole
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
@@ -43,7 +47,11 @@ Modules = Mapping[str, nn.Module]  # by the names of their files
 Optimizers = Mapping[str, Optimizer]
 
 SCHEMA = 2  # 2: the F0 network reads pitch by classes
-STATE, OPTIMIZER = "state.json", "optimizer.pt"
+STATE, OPTIMIZER, CARD = "state.json", "optimizer.pt", "README.md"
+HUB = (
+    "expected owner/name of a model that push_to_hub wrote and that you may see; correct the name, "
+    "log in with `hf auth login`, or try again when the network is there"
+)
 OLDER = "use an older checkpoint"
 MODULE_OF = {"face": "E_I", "voice": "E_A", "latent": "M"}  # where a style comes from
 MAY_DIFFER_ON_RESUME = (
@@ -144,6 +152,76 @@ def locate(path: Path | str) -> Path:
     return found[-1]
 
 
+def pretrained(name: Path | str = SHIPPED, *, revision: str = "") -> Path:
+    """The folder of a checkpoint by its name, fetched from the Hugging Face hub if it is there.
+
+    Args:
+        name: "shipped", the model that comes with the package; a folder, as :func:`locate` takes
+            it; or "owner/name" of a model on the hub, where no such folder is. Of the hub nothing
+            but safetensors and `state.json` is fetched; ``XFAVOT_OFFLINE=1`` takes what is here.
+        revision: of the hub: a branch, a tag or a commit; empty means the newest.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be fetched.
+        DataError: huggingface_hub is not installed.
+    """
+    text = str(name)
+    if text == SHIPPED and not Path(name).exists():
+        if not (weights.MODEL / STATE).exists():
+            raise CheckpointError(
+                "no model comes with this copy of the package; expected the folder of a run, or "
+                "owner/name on the hub; train one with notebooks/train.ipynb"
+            )
+        return weights.MODEL
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", text) or Path(name).parent.is_dir():
+        return locate(name)
+    hub = import_optional("huggingface_hub", extra="hub", purpose=f"fetching {text} from the hub")
+    with refusing(Exception, CheckpointError, f"{text} could not be fetched from the hub", HUB):
+        wanted = {"allow_patterns": ["*.safetensors", STATE], "local_files_only": is_offline()}
+        return Path(hub.snapshot_download(text, revision=revision or None, **wanted))
+
+
+def publish(path: Path, repository: str, *, licence: str, private: bool = True) -> str:
+    """Send a checkpoint to the Hugging Face hub as the package ships it, with a model card.
+
+    Args:
+        path: of the checkpoint; a `README.md` beside its files is its card.
+        repository: "owner/name"; it is made if it is not there.
+        licence: of the weights, which the data decide, as the hub names it: "cc-by-4.0", "other".
+        private: of a repository that is made.
+
+    Returns:
+        Its address.
+
+    Raises:
+        CheckpointError: it could not be sent.
+        DataError: huggingface_hub is not installed.
+    """
+    if is_offline():
+        raise CheckpointError(f"{OFFLINE} forbids connections; unset it to send to {repository}")
+    hub = import_optional("huggingface_hub", extra="hub", purpose="sending a model to the hub")
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place, "model")
+        export(path, folder, name=repository.rpartition("/")[2])
+        if not (folder / CARD).exists():
+            known = read_state(folder)
+            facts = {
+                **known["config"],
+                **known["config"]["data"],
+                **known,
+                "people": len(known["speakers"]),
+            }
+            card = Template(Path(__file__).with_name("model_card.md").read_text("utf-8"))
+            told = card.substitute(facts, repository=repository, licence=licence)
+            write_whole(folder / CARD, told)
+        with refusing(Exception, CheckpointError, f"{repository} could not be written", HUB):
+            api = hub.HfApi(library_name="xfavot", library_version=__version__)
+            address = str(api.create_repo(repository, private=private, exist_ok=True))
+            said = f"Checkpoint of step {read_state(folder)['step']}"
+            api.upload_folder(repo_id=repository, folder_path=folder, commit_message=said)
+    return address
+
+
 def save(run: Path, updater: Updater, batches: Batches, *, step: int) -> Path:
     """Write the checkpoint of a step; the folder appears complete or not at all.
 
@@ -208,26 +286,32 @@ def write(run: Path, state: dict[str, Any], modules: Modules, optimizers: Optimi
     return target
 
 
-def export(path: Path | str, folder: Path) -> None:
+def export(path: Path | str, folder: Path, *, name: str = SHIPPED) -> None:
     """Write a checkpoint as the package ships it: in half precision, the averages as the weights.
 
     Args:
-        path: as :func:`locate` takes it.
+        path: as :func:`locate` takes it; what was written so before is copied.
         folder: where the files go; there is none yet.
+        name: of the model.
     """
     path = locate(path)
     state = read_state(path)
-    roots = {"name": SHIPPED, "data_root": "data", "run_root": "runs"}
-    tensors = load_file(path / "model.safetensors") | load_file(path / "ema.safetensors")
+    roots = {"name": name, "data_root": "data", "run_root": "runs"}
     folder.mkdir(parents=True)
-    halves = {name: value.half() for name, value in tensors.items()}
-    save_file(halves, folder / "model.safetensors")
-    for name in ("f0.safetensors", "content.safetensors"):
-        shutil.copyfile(path / name, folder / name)
-    sizes = {p.name: p.stat().st_size for p in sorted(folder.iterdir())}
-    # people of other data may have the same names
-    speakers = [f"{name}@{state['data'][:8]}" for name in state["speakers"]]
-    state |= {"config": {**state["config"], **roots}, "bytes": sizes, "speakers": speakers}
+    for file in ("f0.safetensors", "content.safetensors", CARD):
+        if (path / file).exists():
+            shutil.copyfile(path / file, folder / file)
+    if (path / "ema.safetensors").exists():
+        tensors = load_file(path / "model.safetensors") | load_file(path / "ema.safetensors")
+        halves = {key: value.half() for key, value in tensors.items()}
+        save_file(halves, folder / "model.safetensors")
+        (folder / "model.safetensors").chmod(0o644)  # safetensors keeps it from others
+        # people of other data may have the same names
+        state["speakers"] = [f"{one}@{state['data'][:8]}" for one in state["speakers"]]
+    else:
+        shutil.copyfile(path / "model.safetensors", folder / "model.safetensors")
+    sizes = {p.name: p.stat().st_size for p in sorted(folder.glob("*.safetensors"))}
+    state |= {"config": {**state["config"], **roots}, "bytes": sizes}
     write_whole(folder / STATE, json.dumps(state, indent=1))
 
 
