@@ -114,6 +114,8 @@ class LossConfig(Section):
     rec: float = option(0.0, least=0)  # A20: self-reconstruction after the warm-up, small presets
     level: float = option(0.0, least=0)  # A79: level of the pitch read from styles
     codes: float = option(0.0, least=0)  # A82: styles of codes distributed as those of references
+    perceptual: float = option(0.0, least=0)  # A85: of self-reconstructed faces
+    resemblance: float = option(0.0, least=0)  # A85: of faces to those of their references
     tau: float = option(0.07, above=0)  # A14
     xm_form: str = option("symmetric", choices=("one_way", "mmv", "symmetric"))  # A5
     r1_image: float = option(1.0, least=0)  # A3

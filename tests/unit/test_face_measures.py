@@ -19,12 +19,13 @@ from tests.conftest import refuses
 from tests.parity.test_face_distances import group
 from xfavot.convert import Task
 from xfavot.errors import DataError, ShapeError
-from xfavot.evaluation.face_encoder import FEATURES, SIDE, FaceEncoder, identity
+from xfavot.evaluation.face_encoder import FaceEncoder, identity
 from xfavot.evaluation.images import CONTOUR, FOUND, POSE, contour_f, edges, pose, preservation
 from xfavot.evaluation.manifest import Output
 from xfavot.image.align import detect
 from xfavot.mini import draw
 from xfavot.mini import people as people_mini
+from xfavot.models.face_encoder import FEATURES, SIDE
 
 pytest.importorskip("facenet_pytorch", reason="the detector's weights are not installed")
 

@@ -74,7 +74,10 @@ def weights(cfg: RunConfig, step: int) -> dict[str, dict[str, float]]:
     rec = 1.0 if step <= cfg.train.warmup else w.rec
     ds_image, ds_audio = (ds_weight(v, step, w.ds_decay_steps) for v in (w.ds_image, w.ds_audio))
     return {
-        "G_I": {"adv": 1.0, "sty": w.sty, "ds": -ds_image, "cyc": w.cyc_image},
+        "G_I": {
+            **{"adv": 1.0, "sty": w.sty, "ds": -ds_image, "cyc": w.cyc_image},
+            "resemblance": w.resemblance,
+        },
         "G_A": {
             **{"adv": 1.0, "sty": w.sty, "ds": -ds_audio, "cyc": w.cyc_audio},
             **{"sc": w.sc, "f0": w.f0, "norm": w.norm, "advcls": w.advcls, "level": w.level},
@@ -83,7 +86,8 @@ def weights(cfg: RunConfig, step: int) -> dict[str, dict[str, float]]:
         "D_A": {"adv_real": 1.0, "adv_fake": 1.0, "cls": w.cls, "r1": every * w.r1_audio},
         "pairs": {
             **{"rec_image": rec, "rec_audio": rec, "xm": w.xm},
-            **{"level": w.level, "codes": w.codes},
+            **{"level": w.level, "codes": w.codes, "resemblance": w.resemblance},
+            "perceptual": rec * w.perceptual,
         },
     }
 

@@ -19,6 +19,7 @@ IMAGE_END = 4  # pixels a side before the closing convolution, STATED
 AUDIO_END = 5  # mel bins and frames the closing convolution covers, STATED
 AUDIO_LEVELS = 4  # halvings of both axes, STATED
 MIN_FRAMES = AUDIO_END * 2**AUDIO_LEVELS  # 80 frames, 1.0 s
+TINY = 1e-20  # of a gradient that is passed on only to be scaled back
 
 
 class Trunk(nn.Sequential):
@@ -137,6 +138,30 @@ class Discriminator(nn.Module):
             ShapeError: wrong axes, size or domain, or fewer than 80 frames.
         """
         return pick(self.logits(x), domain, name="discriminator")
+
+    def taught(self, fake: Tensor, domain: Tensor, weight: float) -> Tensor:
+        """Score fakes as :meth:`forward` does, so that one backward pass teaches both sides.
+
+        A logit depends on its own sample alone, so what a generator and the discriminator want of a
+        sample differs by one factor in all gradients of that sample. The parameters get the
+        gradients of `weight` times :func:`~xfavot.losses.terms.adversarial_fake`, whatever is made
+        of the logits; the fakes get those of what is.
+        """
+        factor: list[Tensor] = []
+
+        def to_parameters(gradient: Tensor) -> Tensor:
+            own = logits.detach().float().sigmoid().clamp_min(TINY) * (weight / len(fake))
+            factor.append(gradient.float() / own)
+            return own.to(gradient)
+
+        def to_fake(gradient: Tensor) -> Tensor:
+            return gradient.mul(factor.pop().to(gradient).view(-1, 1, 1, 1))
+
+        seen = fake.view_as(fake)
+        seen.register_hook(to_fake)  # type: ignore[no-untyped-call]
+        logits: Tensor = self(seen, domain)
+        logits.register_hook(to_parameters)  # type: ignore[no-untyped-call]
+        return logits
 
 
 class AudioClassifier(nn.Module):

@@ -314,7 +314,7 @@ class Session:
         if not self.processes.main or self.validation is None:
             return
         u = self.updater
-        n = Networks(averaged(u), u.n.f0, u.n.content, u.n.standardiser)
+        n = u.n._replace(nets=averaged(u))
         sums: dict[str, list[Tensor]] = {}
         for number in range(VALIDATION_BATCHES):
             batch = self.validation.batch(number).to(self.device)

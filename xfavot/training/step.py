@@ -26,8 +26,8 @@ from xfavot.losses import objective, terms
 from xfavot.losses.objective import Terms, may_use_speaker_head
 from xfavot.models.blocks import full_precision, recompute
 from xfavot.models.content import ContentNetwork
-from xfavot.models.encoders import Discriminator
 from xfavot.models.f0 import F0Network, F0Output, level_of
+from xfavot.models.face_encoder import FaceEncoder
 from xfavot.models.xfavot import XFaVoT
 from xfavot.training.draws import Draw, draw
 from xfavot.training.muon import Muon
@@ -39,15 +39,15 @@ WARMED = ("G_I", "G_A", "E_I", "E_A")
 ADAM = ("G_I", "E_I", "D_I", "M")  # the others AdamW, STATED (appendix A)
 WARMUP_BETA1 = 0.9  # A20
 LARGE = 50_000_000  # parameters; a step of so many on a CPU takes tens of seconds
-TINY = 1e-20  # of a gradient that is passed on only to be scaled back
 CODE_SLACK = 0.2  # octaves; a code of a domain stands for any voice of it (A79)
 
 
 class Networks(NamedTuple):
     """The trained modules and the two frozen ones, with the mel statistics they share.
 
-    Where no voices are made, the frozen ones are empty modules. `processes`: those that compute on
-    parts of one batch.
+    Where no voices are made, the frozen ones are empty modules. `face`: a third frozen one, where
+    faces are to show the person of their reference (A85). `processes`: those that compute on parts
+    of one batch.
     """
 
     nets: XFaVoT
@@ -55,6 +55,7 @@ class Networks(NamedTuple):
     content: ContentNetwork
     standardiser: Standardiser
     processes: Processes = Processes()
+    face: FaceEncoder | None = None
 
 
 def listeners(cfg: RunConfig, *, depth: int = 0) -> tuple[F0Network, ContentNetwork]:
@@ -95,8 +96,11 @@ class Updater:
         self, networks: Networks, cfg: RunConfig, *, guidances: tuple[str, ...], outputs: str
     ) -> None:
         """Make an optimiser a module, of the paper's kinds, and the averages."""
-        self.n, self.cfg, self.guidances, self.outputs = networks, cfg, guidances, outputs
         nets = networks.nets
+        self.device = next(nets.parameters()).device
+        if cfg.loss.perceptual + cfg.loss.resemblance > 0 and "i" in outputs:
+            networks = networks._replace(face=FaceEncoder().to(self.device))
+        self.n, self.cfg, self.guidances, self.outputs = networks, cfg, guidances, outputs
         self.optimizers: dict[str, Optimizer] = {
             name: (Adam if name in ADAM else AdamW)(
                 module.parameters(), weight_decay=cfg.train.weight_decay, fused=True
@@ -110,7 +114,6 @@ class Updater:
         self.ema = nn.ModuleDict(averaged).requires_grad_(False).eval()
         if cfg.train.checkpointing:
             recompute(nets)
-        self.device = next(nets.parameters()).device
         self.large = self.device.type == "cpu" and nets.parameter_table()[-1][1] > LARGE
         genders, domains = nets.genders, nets.M.domains
         heads = {"G_I": 1, "G_A": 1, "E_I": genders, "E_A": genders, "M": domains, "C_A": domains}
@@ -232,7 +235,9 @@ class Updater:
         if not (rec or (w.xm > 0 and both) or heard or w.codes > 0):
             return {}
         with self._autocast():
-            ts = pair_terms(self.n, batch, d, w, heard, rec=rec)
+            ts = pair_terms(
+                self.n, batch, d, w, heard, rec=rec, convert=warmup and w.resemblance > 0
+            )
             total = objective.total(ts, objective.weights(self.cfg, d.step)["pairs"])
         total.backward()  # type: ignore[no-untyped-call]
         for name, x in (("_I", batch.ref_image), ("_A", batch.ref_audio)):
@@ -547,13 +552,18 @@ def generator_terms(
     f0 = n.f0(fake) if real else None
     domain = audio_domain(t, by_speaker and output == "a", nets.genders)
     back = styled(nets, content(nets, fake, f0), source_style, f0)
-    logits = judged(discriminator, fake, domain, teach) if teach else discriminator(fake, domain)
+    logits = discriminator.taught(fake, domain, teach) if teach else discriminator(fake, domain)
     found = {
         "adv": terms.adversarial_generator(logits),
         "sty": terms.style_reconstruction(encoder(fake, t.gender), t.s1),
         "ds": terms.style_diversification(fake, other),
         "cyc": terms.cycle_consistency(x.x, back),
     }
+    if n.face and output == "i" and t.guidance != "z" and batch.ref_image is not None:
+        shown = batch.paired | (t.guidance == "i")
+        with torch.no_grad():
+            wanted = n.face.maps(batch.ref_image.x)
+        found["resemblance"] = terms.resemblance(n.face.maps(fake), wanted, shown)
     if real and f0:
         source, reference, rows = class_rows(batch, t, by_speaker)
         found["sc"] = terms.speech_consistency(real.content, n.content.features(fake))
@@ -568,31 +578,6 @@ def generator_terms(
     if teach:
         found["adv_fake"] = terms.adversarial_fake(logits.detach())
     return found, fake
-
-
-def judged(net: Discriminator, fake: Tensor, domain: Tensor, weight: float) -> Tensor:
-    """Logits (B,) of fakes, whose backward pass teaches the discriminator as well.
-
-    A logit depends on its own sample alone. So what the generator and the discriminator want of a
-    sample differs by one factor in every gradient of that sample: the discriminator's parameters
-    get the gradients of `weight` times :func:`~xfavot.losses.terms.adversarial_fake`, the fakes
-    those of the loss at hand.
-    """
-    factor: list[Tensor] = []
-
-    def to_net(gradient: Tensor) -> Tensor:
-        own = logits.detach().float().sigmoid().clamp_min(TINY) * (weight / len(fake))
-        factor.append(gradient.float() / own)
-        return own.to(gradient)
-
-    def to_fake(gradient: Tensor) -> Tensor:
-        return gradient.mul(factor.pop().to(gradient).view(-1, 1, 1, 1))
-
-    seen = fake.view_as(fake)
-    seen.register_hook(to_fake)  # type: ignore[no-untyped-call]
-    logits: Tensor = net(seen, domain)
-    logits.register_hook(to_net)  # type: ignore[no-untyped-call]
-    return logits
 
 
 def real_terms(n: Networks, batch: Batch, output: str, by_speaker: bool, *, r1_due: bool) -> Terms:
@@ -626,12 +611,20 @@ def fake_terms(n: Networks, batch: Batch, output: str, fakes: Fakes, by_speaker:
 
 
 def pair_terms(
-    n: Networks, batch: Batch, d: Draw, w: LossConfig, heard: F0Output | None, *, rec: bool
+    n: Networks,
+    batch: Batch,
+    d: Draw,
+    w: LossConfig,
+    heard: F0Output | None,
+    *,
+    rec: bool,
+    convert: bool = False,
 ) -> Terms:
     """Terms of the references: L_xm, self-reconstruction (A20), level (A79) and codes (A82).
 
     For self-reconstruction a face (a voice) comes back from a disguised copy of itself and a style
-    of the same person: its own, or for half of the steps the other modality's.
+    of the same person: its own, or for half of the steps the other modality's. `convert`: also
+    faces in another's style, for the frozen network (A85).
     """
     nets, face, voice, found = n.nets, batch.ref_image, batch.ref_audio, Terms()
     sides = ("i", "E_I", face), ("a", "E_A", voice)
@@ -661,8 +654,21 @@ def pair_terms(
         ]
         found["codes"] = torch.stack([terms.code_match(*one) for one in drawn]).mean()
     if rec and face is not None:
-        made = nets.G_I(d.disguised_faces(face.x), style("i", "a", d.cross[0]))
+        s_face = style("i", "a", d.cross[0])
+        made = nets.G_I(d.disguised_faces(face.x), s_face)
         found["rec_image"] = terms.self_reconstruction(face.x, made)
+        if n.face:
+            with torch.no_grad():
+                real = n.face.maps(face.x)
+            found["perceptual"] = terms.perceptual(n.face.maps(made), real)
+            if convert:  # half of them, each in the style of the next
+                half = slice(0, (len(face.x) + 1) // 2)
+                seen = n.face.maps(nets.G_I(face.x[half], s_face[half].roll(1, 0)))
+                wanted, use = (
+                    [m[half].roll(1, 0) for m in real],
+                    torch.ones_like(batch.paired[half]),
+                )
+                found["resemblance"] = terms.resemblance(seen, wanted, use)
     if rec and voice is not None and d.voices:
         with torch.no_grad():
             pitch = nets.G_A.takes(heard) if heard else (n.f0.features(voice.x),)
