@@ -53,6 +53,7 @@ seed: int = 0  # seed of everything random
 source: str = ""  # folder of originals; not needed for mini
 download: bool = False  # first fetch what the owners let anyone download
 speakers: int = 16  # people in mini
+utterances: int = 24  # sentences of each person in mini
 voices: str = "auto"  # of mini: auto, kokoro or espeak
 workers: int = 0  # processes; 0 means one a core
 
@@ -67,6 +68,7 @@ cfg = Prepare.resolve(
     source=source,
     download=download,
     speakers=speakers,
+    utterances=utterances,
     voices=voices,
     data_root=data_root,
     workers=workers,

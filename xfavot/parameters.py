@@ -138,13 +138,14 @@ class Prepare(Parameters):
     source: str = option("", "folder of originals; not needed for mini")
     download: bool = option(False, "first fetch what the owners let anyone download")
     speakers: int = option(16, "people in mini", least=2)
+    utterances: int = option(24, "sentences of each person in mini", least=1)
     voices: str = option("auto", "of mini: auto, kokoro or espeak", choices=VOICES)
     workers: int = option(0, "processes; 0 means one a core", least=0)
 
     def __post_init__(self) -> None:
         """Check that real data have a source."""
         super().__post_init__()
-        for name, usual in {"speakers": 16, "voices": "auto"}.items():
+        for name, usual in {"speakers": 16, "utterances": 24, "voices": "auto"}.items():
             given = getattr(self, name)
             says = f"{usual} for {self.dataset}"
             require("mini" in self.corpora or given == usual, name, given, says, "of mini alone")

@@ -56,6 +56,7 @@ def weights(session: Session) -> dict[str, torch.Tensor]:
     return {k: torch.cat([p.detach().flatten() for p in m.parameters()]) for k, m in named}
 
 
+EVERY = {"train.voices_every": 1}
 OWN = GENERATORS | DISCRIMINATORS
 LATENT = OWN | ENCODERS | {"M"}  # the latent pass alone trains encoders and M
 PASSES: list[tuple[str, dict[str, object], set[str]]] = [
@@ -174,7 +175,7 @@ def test_what_passes_share_leaves_gradients_as_they_are(
     root: Path, guidances: tuple[str, ...], teach: bool
 ) -> None:
     """Term by term and parameter by parameter, against passes that compute everything anew."""
-    with opened(small_run(root, configuration="companion")) as session:
+    with opened(small_run(root, configuration="companion", overrides=EVERY)) as session:
         u, batch = session.updater, session.batch(1)
         d = draws.draw(session.cfg, 1, 2, "zia")
         d = dataclasses.replace(d, guidances=guidances, by_speaker=True)
@@ -448,8 +449,42 @@ def test_the_level_costs_nothing_within_the_slack() -> None:
     refuses(ShapeError, "level of the pitch", terms.pitch_level, predicted, level[:1])
 
 
+def test_faces_resemble_in_regions() -> None:
+    """A hair line that moves within a region costs nothing, one in another region does."""
+    maps = torch.zeros(2, 1, 8, 8)
+    maps[0, 0, 0, 0] = maps[1, 0, 7, 7] = 4.0
+    moved = maps.roll(1, -1)
+    moved[1] = maps[1]
+    use = torch.tensor([True, True])
+    assert terms.resemblance([moved], [maps], use) == 0
+    other = maps.flip(0)
+    # two of sixteen regions differ by 1; a region of the wanted ones varies by 0.5 in two of them
+    assert terms.resemblance([other], [maps], use) == pytest.approx((2 / 16) / (2 * 0.5 / 16))
+    assert terms.resemblance([torch.stack([maps[0], maps[0]])], [maps], ~use) == 0
+    assert terms.perceptual([maps, moved], [maps, maps]) == pytest.approx(0.5)
+
+
+def test_companion_compares_faces_with_their_references(tmp_path: Path) -> None:
+    warm = {"train.sources": "all", "train.warmup_steps": 1, "train.voices_every": 1}
+    with opened(small_run(tmp_path, configuration="companion", overrides=warm)) as session:
+        first = session.update(session.batch(1), 1)
+        assert {"w/perceptual", "w/resemblance"} <= first.keys()
+        batch = session.batch(2)
+        found = session.update(batch, 2)
+        assert {"g/i2i/resemblance", "g/a2i/resemblance", "g/perceptual"} <= found.keys()
+        assert "g/z2i/resemblance" not in found
+        assert "g/resemblance" not in found  # of the warm-up alone
+        batch.paired[:] = False  # nobody knows how the voices' people look
+        found = session.update(batch, 3)
+        assert (found["g/a2i/resemblance"], found["g/i2i/resemblance"] > 0) == (0, True)
+
+
 def test_companion_trains_the_level_of_styles_and_codes(tmp_path: Path) -> None:
-    cfg = small_run(tmp_path, configuration="companion", overrides={"train.sources": "all"})
+    cfg = small_run(
+        tmp_path,
+        configuration="companion",
+        overrides={"train.sources": "all", "train.voices_every": 1},
+    )
     with training.open_session(cfg) as session:
         g = session.updater.n.nets.G_A
         levels = g.level_of(torch.randn(3, cfg.model.style_dim)).tolist()

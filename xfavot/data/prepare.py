@@ -518,16 +518,17 @@ def prepare_dataset(
     for corpus in cfg.corpora:
         wanted, folder = asked_for(corpus, seed), Path(source)
         if corpus == "mini" and not given:
-            speech = speech_of(cfg.voices, speakers=cfg.speakers, seed=seed)
-            wanted |= {"speakers": cfg.speakers, "speech": speech}
+            size = {"speakers": cfg.speakers, "utterances": cfg.utterances, "seed": seed}
+            wanted |= {"speakers": cfg.speakers, "speech": speech_of(cfg.voices, **size)}
+            if cfg.utterances != Prepare.utterances:
+                wanted |= {"utterances": cfg.utterances}
             # the originals are the package's own: a finished store does not need them again
             if store := existing(Path(cfg.data_root) / corpus, wanted):
                 log(f"mini: {store.path} is ready ({len(store.items)} items); nothing to do")
                 stores.append(store)
                 continue
             folder = Path(cfg.data_root) / ORIGINALS / corpus
-            size = {"speakers": cfg.speakers, "seed": seed, "workers": max(workers, 1)}
-            generate(folder, **size, voices=cfg.voices, on_log=log)
+            generate(folder, **size, workers=max(workers, 1), voices=cfg.voices, on_log=log)
         if cfg.download and corpora.describe(corpus).download:
             corpora.download(corpus, source, on_log=log)
         try:
