@@ -35,9 +35,11 @@ checkpoint: str = ""  # run folder or checkpoint; empty: the newest, or else shi
 vocoder: str = "source_filter"  # a vocoder's name, or its weights on disk
 
 # %%
+from pathlib import Path
+
 from xfavot import convert
 from xfavot.parameters import Explore
-from xfavot.viz import drawing, progress, widgets
+from xfavot.viz import drawing, explorer, progress, widgets
 
 # %%
 cfg = Explore.resolve(
@@ -80,12 +82,16 @@ widgets.players(heard)
 # %% [markdown]
 # ## Choose for yourself
 #
-# With a running kernel, the widgets convert whatever you choose, also a file that you add (a
-# frontal face, or a clip of speech).
+# With a running kernel, what you choose is converted at once: original, reference and result side
+# by side, at true level. *mixed with* and *how much* slide to a second reference, *head* slides
+# between the genders' heads, and the *directions* are the principal ones of these people's styles.
+# Add a frontal face or a clip of speech as a file, or record a voice. *keep this* saves the result
+# with its provenance in `runs/explored`; what is there stays in the gallery. The tab key reaches
+# everything, the arrow keys move a slider. `voila notebooks/explore.ipynb` serves this as a page.
 
 # %%
 people = convert.samples(stores, seed=cfg.seed)
-widgets.Explorer(converter, people).widget
+explorer.Explorer(converter, people, folder=Path(cfg.run_root, "explored")).widget
 
 # %% [markdown]
 # ## Your own files, in code

@@ -23,7 +23,6 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from argcomplete.completers import ChoicesCompleter
 
 from xfavot import presets
 from xfavot.errors import ConfigError, DataError, XFaVoTError
+from xfavot.files import unused
 from xfavot.media import kind_of, open_media
 from xfavot.parameters import SHIPPED, Train
 from xfavot.weights import fetched
@@ -161,8 +161,7 @@ def _target(output: str | None, stem: str, suffix: str) -> Path:
     """Choose a file that is not there yet: `output`, or in that folder, or here, a numbered one."""
     target = Path(output or ".")
     if target.is_dir():
-        names = (f"{stem}_{n}{suffix}" if n > 1 else f"{stem}{suffix}" for n in count(1))
-        return next(file for file in map(target.joinpath, names) if not file.exists())
+        return unused(target, stem, suffix)
     if target.exists() or target.suffix.lower() != suffix:
         fault = "is there already" if target.exists() else f"does not end in {suffix}"
         raise ConfigError(

@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from os import PathLike
 from pathlib import Path
 
@@ -42,3 +43,9 @@ def write_whole(path: str | PathLike[str], data: bytes | str) -> None:
     content = data.encode("utf-8") if isinstance(data, str) else data
     with whole(path) as draft:
         draft.write_bytes(content)
+
+
+def unused(folder: Path, stem: str, suffix: str) -> Path:
+    """Choose a file of a folder that is not there yet: `stem.png`, or `stem_2.png` and so on."""
+    names = (f"{stem}_{number}{suffix}" if number > 1 else stem + suffix for number in count(1))
+    return next(file for file in map(folder.joinpath, names) if not file.exists())

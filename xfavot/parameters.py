@@ -259,6 +259,21 @@ class Explore(OnRuns):
         return self.checkpoint or str(Path(self.run_root, SHIPPED if ships else ""))
 
 
+class Demo(Explore):
+    """Of `demo`: a model, and a short training that starts from it on a few new people."""
+
+    run_root: str = option("runs/demo", "folder of runs")
+    checkpoint: str = option(SHIPPED, "model to show and to start from: shipped, or a run")
+    people: int = option(4, "new people to learn, women and men", least=2)
+    steps: int = option(100, "training steps", least=1)
+
+    def learning(self, data_root: str, model: RunConfig) -> RunConfig:
+        """The run that goes on from the model, whose configuration this is, on other data."""
+        kind = {"configuration": model.configuration, "preset": model.preset}
+        short = {"train.ema_decay": 0.95, "train.sample_every": self.steps}
+        return self._run(**kind, data_root=data_root, initial=self.model, overrides=short)
+
+
 class Evaluate(Explore):
     """Of `evaluate`: a checkpoint by the paper's protocol, or external outputs."""
 

@@ -97,6 +97,20 @@ def test_explore(trained: tuple[Path, str], roots: dict[str, str], tmp_path: Pat
     assert 4 <= text.count("<audio") <= 6  # a source, a voice after each of the three
 
 
+def test_demo_converts_strangers_and_learns_some(
+    trained: tuple[Path, str], roots: dict[str, str], tmp_path: Path
+) -> None:
+    own = {"data_root": roots["data_root"], "run_root": str(tmp_path / "runs")}
+    given = {"checkpoint": str(trained[0]), "people": 2, "steps": 2, **own}
+    text = execute("demo", tmp_path, dataset="grid", device="cpu", **given)
+    (run,) = (tmp_path / "runs").glob("*/config.json")
+    assert str(trained[0]) in run.read_text("utf-8")
+    assert "step 2/2" in text
+    assert "after 2 steps" in text
+    assert "L_xm" in text
+    assert text.count("iVBORw0KGgo") >= 6  # faces, voices, and four tasks before and after
+
+
 def test_pretrain_trains_a_vocoder(roots: dict[str, str], tmp_path: Path) -> None:
     text = execute("pretrain", tmp_path, **SMOKE, **roots, network="vocoder")
     assert list(Path(roots["run_root"], "auxiliary").glob("vocoder_*/source_filter.safetensors"))

@@ -40,7 +40,7 @@ from xfavot.data.prepare import assign_splits, content_sha256, prepare_dataset, 
 from xfavot.data.readers import NOT_NEEDED, NOTED, Clip
 from xfavot.data.readers.layouts import READERS
 from xfavot.data.report import card, preview, summary
-from xfavot.data.store import Store
+from xfavot.data.store import Store, subset
 from xfavot.errors import DataError
 from xfavot.files import write_whole
 from xfavot.image.io import load_frames, load_image, save_image
@@ -147,6 +147,23 @@ def test_held_out_speakers_are_unseen(tmp_path: Path) -> None:
     lines = summary([store]).splitlines()
     assert "  beside the paper: speakers 2 (109), unseen 1 (30)" in lines
     assert any(line.startswith("  held-out speakers not present: p228, p231, ") for line in lines)
+
+
+def test_a_store_of_some_speakers_of_another(tmp_path: Path) -> None:
+    whole = make_store(tmp_path / "all", corpus="toy", genders="fm", clips=2)
+    name = whole.items[-1].speaker
+    for _ in range(2):  # made, then opened
+        few = subset(whole, tmp_path / "few" / "toy", [name])
+        assert {item.speaker for item in few.items} == {name}
+        kept = [item for item in whole.items if item.speaker == name]
+        for one, old in zip(few.items, kept, strict=True):
+            assert (one.id, one.split, one.sha256) == (old.id, old.split, old.sha256)
+            np.testing.assert_array_equal(few.face(one), whole.face(old))
+            np.testing.assert_array_equal(few.waveform(one), whole.waveform(old))
+            np.testing.assert_array_equal(few.f0_hz(one), whole.f0_hz(old))
+    refuses(DataError, "has no speakers", subset, whole, tmp_path / "few" / "toy", ["typo"])
+    others = [item.speaker for item in whole.items]
+    refuses(DataError, "holds other speakers", subset, whole, few.path, others)
 
 
 def test_splits_keep_groups_and_what_a_corpus_prescribes() -> None:

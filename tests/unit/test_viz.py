@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("ipywidgets")
@@ -31,7 +32,7 @@ from xfavot.errors import ConfigError, DataError
 from xfavot.evaluation import matching
 from xfavot.parameters import Figures
 from xfavot.viz import drawing as drawing_room
-from xfavot.viz import progress, widgets
+from xfavot.viz import explorer, progress, widgets
 from xfavot.viz.drawing import conversions, title_of
 from xfavot.viz.paper_figures import Material, excused
 
@@ -109,28 +110,73 @@ PEOPLE = [Example(label=f"s1 ({sex})", speaker=f"mini/{sex}", gender=sex, **SEEN
 
 
 def test_the_explorer_converts_and_takes_files(converter: Converter, tmp_path: Path) -> None:
-    explorer = widgets.Explorer(converter, [*PEOPLE, PEOPLE[0]])
-    assert list(explorer.examples) == ["s1 (f)", "s1 (m)", "s1 (f) #2"]
-    assert "<img" in explorer.result.value
+    given = [*PEOPLE, PEOPLE[0]]
+    e = explorer.Explorer(converter, given, folder=tmp_path / "kept")
+    assert list(e.examples) == ["s1 (f)", "s1 (m)", "s1 (f) #2"]
+    assert "<img" in e.result.value
     for output in ("face", "voice"):
-        for guidance in widgets.GUIDANCE.values():
-            explorer.output.value, explorer.guidance.value = output, guidance
-            assert "<img" in explorer.result.value
+        for guidance in explorer.GUIDANCE.values():
+            e.output.value, e.guidance.value = output, guidance
+            assert "<img" in e.result.value
             players = {"face": guidance == "voice", "voice": 2 + (guidance == "voice")}[output]
-            assert explorer.result.value.count("<audio") == players
-    before = explorer.result.value
-    explorer.reference.value = "s1 (m)"
-    explorer.code.value = 7
-    assert explorer.result.value != before
+            assert e.result.value.count("<audio") == players
+    before = e.result.value
+    e.reference.value = "code 7"
+    assert e.result.value != before
     path = tmp_path / "mine.wav"
     save_waveform(path, tone(150.0, 0.3, RNG))
-    explorer.upload.value = [upload("../../mine.wav", path.read_bytes())]
-    assert "mine.wav" in explorer.source.options
-    explorer.source.value, explorer.output.value = "mine.wav", "face"
-    assert "sample mine.wav has no face" in explorer.result.value
-    explorer.upload.value = [upload("page.exe", b"<html>")]
-    assert "expected a picture, a sound or a film" in explorer.result.value
-    assert "page.exe" not in explorer.source.options
+    e.upload.value = [upload("../../mine.wav", path.read_bytes())]
+    assert (e.output.value, e.source.value) == ("voice", "mine.wav")
+    e.guidance.value = "voice"
+    assert "mine.wav" in e.reference.options
+    e.reference.value = "mine.wav"
+    heard = converter.style_of_voice(e.examples["mine.wav"].waveform).gender
+    assert e.gender.value == "fm".index(heard)
+    e.output.value = "face"
+    assert "mine.wav" not in e.source.options
+    shown = e.result.value
+    e.upload.value = [upload("page.exe", b"<html>")]
+    assert "expected a picture, a sound or a film" in e.said.value
+    assert e.result.value == shown
+    assert "page.exe" not in e.reference.options
+    e.recorder.content = encoded("webm", "libopus", tone(150.0, 0.5, RNG), 48_000)
+    assert (e.source.value, e.output.value) == ("recording 1", "voice")
+
+
+def test_the_explorer_slides_between_styles_and_keeps_results(
+    converter: Converter, tmp_path: Path
+) -> None:
+    e = explorer.Explorer(converter, PEOPLE, folder=tmp_path / "kept")
+    e.guidance.value = "latent"
+    e.reference.value, e.second.value = "code 1", "code 2"
+
+    def of(code: int, head: str) -> Any:
+        return converter.style_of_latent(code, gender=head).vector
+
+    e.gender.value, e.mix.value = 0.0, 0.25
+    torch.testing.assert_close(e.style().vector, 0.75 * of(1, "f") + 0.25 * of(2, "f"))
+    e.mix.value, e.gender.value = 0.0, 0.75
+    torch.testing.assert_close(e.style().vector, 0.25 * of(1, "f") + 0.75 * of(1, "m"))
+    before, shown = e.style().vector, e.result.value
+    e.moves[0].value = 2.0
+    moved = e.style()
+    styles = [
+        e._style(kind, one.label, one.gender).vector for one in PEOPLE for kind in ("face", "voice")
+    ]
+    spread = float(torch.cat(styles).var(dim=0, correction=0).sum())
+    assert 0 < float((moved.vector - before).norm()) / 2 <= spread**0.5
+    assert e.result.value != shown
+    e._keep()
+    e._keep()  # nothing is overwritten
+    files = sorted((tmp_path / "kept").iterdir())
+    assert [file.name for file in files] == ["s1--f-_after_code-1.png", "s1--f-_after_code-1_2.png"]
+    with Image.open(files[0]) as image:
+        assert image.info["directions"] == "+2.00, +0.00, +0.00"
+        assert image.info["gender"] == "0.25 f + 0.75 m"
+        assert (image.info["source"], image.info["reference"]) == ("s1 (f)", "code 1")
+    assert explorer.Explorer(converter, PEOPLE, folder=tmp_path / "kept").gallery.value.count(
+        "<figure"
+    ) == len(files)
 
 
 def upload(name: str, content: bytes) -> dict[str, Any]:
@@ -144,7 +190,7 @@ def upload(name: str, content: bytes) -> dict[str, Any]:
     [("a.png", b"", "is empty"), ("page.jpg", b"<html>", "upload 'page.jpg'.* is text")],
 )
 def test_uploads_are_checked(name: str, content: bytes, match: str, converter: Converter) -> None:
-    refuses(DataError, match, widgets.read_upload, name, content, converter)
+    refuses(DataError, match, explorer.read_upload, name, content, converter)
 
 
 def test_progress_lines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,7 +216,7 @@ def test_progress_lines(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_uploads(name: str, form: str, codec: str, rate: int, converter: Converter) -> None:
     wave = np.sin(np.arange(rate) * 2 * np.pi * 150 / rate).astype(np.float32) / 4
-    sample = widgets.read_upload(name, encoded(form, codec, wave, rate), converter)
+    sample = explorer.read_upload(name, encoded(form, codec, wave, rate), converter)
     assert sample.face is None
     assert sample.waveform is not None
     assert len(sample.waveform) == pytest.approx(24000, abs=2000)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,8 @@ class Grid:
     cells: Sequence[Sequence[Panel]]
 
 
-Reference: TypeAlias = Example | tuple[int, str]  # a sample, or a latent code and its gender
+# a sample, a latent code and its gender, or what is shown and the style that is taken
+Reference: TypeAlias = Example | tuple[int, str] | tuple[Panel, Style]
 
 
 def sample_grids(
@@ -117,11 +118,11 @@ def convert_grid(
         converter: the model.
         task: what guides what.
         sources: samples that have what is converted.
-        references: samples that have what guides, or latent codes with a gender each.
+        references: samples that have what guides, latent codes with a gender each, or styles.
         note: for the foot of a figure.
     """
     known = [_reference(converter, task.guidance, one) for one in references]
-    columns = [_panel(converter, task.output, source) for source in sources]
+    columns = [panel_of(converter, task.output, source) for source in sources]
     cells = [
         [_converted(converter, task.output, source, style) for source in sources]
         for _, style in known
@@ -131,18 +132,21 @@ def convert_grid(
 
 
 def _reference(converter: Converter, guidance: str, one: Reference) -> tuple[Panel, Style]:
-    if isinstance(one, tuple):
-        code, gender = one
-        style = converter.style_of_latent(code, gender=gender)
-        return Panel(label=f"code {code} ({gender})"), style
+    match one:
+        case (Panel() as panel, Style() as style):
+            return panel, style
+        case (int() as code, str() as gender):
+            style = converter.style_of_latent(code, gender=gender)
+            return Panel(label=f"code {code} ({gender})"), style
+    example = cast(Example, one)
     if guidance == "face":
-        style = converter.style_of_face(one.face, gender=one.gender, aligned=True)
+        style = converter.style_of_face(example.face, gender=example.gender, aligned=True)
     else:
-        style = converter.style_of_voice(one.waveform, gender=one.gender)
-    return _panel(converter, guidance, one), style
+        style = converter.style_of_voice(example.waveform, gender=example.gender)
+    return panel_of(converter, guidance, example), style
 
 
-def _panel(converter: Converter, kind: str, one: Example) -> Panel:
+def panel_of(converter: Converter, kind: str, one: Example) -> Panel:
     """Show the face of a sample, or its voice and beside it its speaker's face, if there is one."""
     if kind == "face":
         return Panel(label=one.label, face=one.face)

@@ -17,7 +17,7 @@ import mmap
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import astuple, dataclass, field, fields
 from os import PathLike
@@ -486,3 +486,38 @@ def write_store(
             write_whole(draft / name, json.dumps(value, indent=1) + "\n")
         draft.rename(path)
     return Store.open(path, corpus=path.name)
+
+
+def subset(store: Store, path: Path, speakers: Sequence[str]) -> Store:
+    """Write a store of some speakers of another one; what is there already is opened.
+
+    Args:
+        store: prepared, of any corpus.
+        path: folder of the new one, ``<data_root>/<corpus>``.
+        speakers: their names in the manifest.
+
+    Raises:
+        DataError: the store has no such speaker, or another store is there already.
+        OSError: the disk is full; nothing is left.
+    """
+    known = {item.speaker for item in store.items}
+    if absent := [name for name in speakers if name not in known]:
+        raise DataError(
+            f"prepared store {store.path} has no speakers {absent}; expected some of its "
+            f"{len(known)}, such as {min(known, default='none')!r}; correct the names"
+        )
+    if path.exists():
+        there = Store.open(path, corpus=path.name)
+        if {item.speaker for item in there.items} != set(speakers):
+            raise DataError(f"{path} holds other speakers; expected {speakers}; delete that folder")
+        return there
+
+    def clips() -> Iterator[tuple[dict[str, str], dict[str, Array]]]:
+        for item in store.items:
+            if item.speaker in speakers:
+                at = {part: (f"{part}_start", f"{part}_count") for _, part in ARRAYS.values()}
+                rows = {part: [getattr(item, one) for one in names] for part, names in at.items()}
+                texts = {n: getattr(item, n) for n in COLUMNS if n not in (*POSITIONS, "corpus")}
+                yield texts, {n: store.part(n, *rows[part]) for n, (_, part) in ARRAYS.items()}
+
+    return write_store(path, clips(), image_size=store.image_size, seed=store.seed)
