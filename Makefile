@@ -1,7 +1,9 @@
 # make setup     everything into .venv (Linux, Python 3.11 to 3.13, a C++ compiler; 6 GB)
-# make demo      data, training and pictures of dataset mini, into runs/
+# make lean      what `make demo` and the command line need, without CUDA (1.7 GB)
+# make demo      conversions, a short training and what it changed, as one page: runs/demo/demo.html
 # make paper     all tables and figures: DATASET=mini (default), PAPER="-p checkpoint runs/<run>",
 #                OUT=<folder>; what is fresh is skipped
+# make docs      the site: README, docs and notebooks, executed copies of runs/ where there are some
 # make test      the test suite; make lint: style, types, import order, notebooks in step
 # make notebooks write the .ipynb of every py:percent source; make cards: DATASETS.md and
 #                WEIGHTS.md of the presets
@@ -15,21 +17,40 @@ DEMO ?= runs/demo
 PAPERMILL := $(PY) -m papermill --log-output --no-progress-bar
 DATASET ?= mini
 OUT ?= $(if $(filter mini,$(DATASET)),.,runs/paper_$(DATASET))
+# PyTorch without CUDA, which its own index has; elsewhere: make lean CPU_TORCH='torch==2.13.0+cpu'
+CPU_TORCH ?= --extra-index-url https://download.pytorch.org/whl/cpu torch==2.12.1+cpu
+LEAN := .venv/.lean
+READY := .venv/.ready
+SITE ?= build/site
 WITHOUT_PINS := parallel-wavegan==0.6.1 facenet-pytorch==2.6.0 distillmos==0.9.1 xls-r-sqa==0.1.0
 
-.PHONY: setup extras demo paper test lint types format notebooks cards clean
+.PHONY: setup lean extras demo docs paper test lint types format notebooks cards clean
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt Makefile
+lean: $(if $(wildcard $(STAMP)),,$(LEAN))
+
+$(READY):
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else f"Python is {v[0]}.{v[1]}; expected 3.11 to 3.13; run make PYTHON=python3.11 setup")'
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo 'the venv module is missing; on Debian or Ubuntu: apt-get install python3-venv'; exit 1; }
 	@command -v c++ >/dev/null || { echo 'a C++ compiler is missing (two packages have no wheel); on Debian or Ubuntu: apt-get install g++ python3-dev'; exit 1; }
-	@echo 'installing into .venv (6 GB; it is quiet for some minutes)'
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install -q 'pip==24.0' 'setuptools<74' wheel
+	@touch $@
+
+$(STAMP): pyproject.toml constraints.txt Makefile | $(READY)
+	@test ! -e $(LEAN) || { echo 'make lean has put PyTorch without CUDA into .venv; expected none: remove .venv and run make setup again'; exit 1; }
+	@echo 'installing into .venv (6 GB; it is quiet for some minutes)'
 	.venv/bin/python -m pip install -q -c constraints.txt -e '.[all]'
 	@$(MAKE) --no-print-directory extras PY=.venv/bin/python
+	@touch $@
+
+$(LEAN): pyproject.toml constraints.txt Makefile | $(READY)
+	@echo 'installing into .venv (1.7 GB; it is quiet for a minute or two)'
+	.venv/bin/python -m pip install -q $(CPU_TORCH)
+	grep -v '^torch==' constraints.txt > $@.txt
+	.venv/bin/python -m pip install -q -c $@.txt -e '.[demo]'
+	.venv/bin/python -m pip install -q --no-deps $(filter facenet%,$(WITHOUT_PINS))
 	@touch $@
 
 # parallel-wavegan has no wheel and its set-up needs the installed pip; facenet-pytorch pins a PyTorch
@@ -37,18 +58,38 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 extras:
 	$(PY) -m pip install -q --no-deps --no-build-isolation $(WITHOUT_PINS)
 
-demo: setup
+# Without a model in the package, one is trained for 300 steps and shown instead.
+demo: lean
 	@mkdir -p $(DEMO)
 	$(PAPERMILL) notebooks/prepare_data.ipynb $(DEMO)/prepare_data.ipynb -p dataset mini
+ifneq ($(wildcard xfavot/weights/model/state.json),)
+	$(PAPERMILL) notebooks/demo.ipynb $(DEMO)/demo.ipynb
+else
 	$(PAPERMILL) notebooks/train.ipynb $(DEMO)/train.ipynb -p dataset mini -p steps 300 -p resume auto
-	$(PAPERMILL) notebooks/explore.ipynb $(DEMO)/explore.ipynb -p dataset mini
-	@echo 'done: open $(DEMO)/explore.ipynb, or look into runs/'
+	$(PAPERMILL) notebooks/explore.ipynb $(DEMO)/demo.ipynb -p dataset mini
+endif
+	$(PY) -m nbconvert --log-level ERROR --to html --no-input $(DEMO)/demo.ipynb
+	@echo 'done: open $(DEMO)/demo.html'
+	@test -z "$$DISPLAY$$WAYLAND_DISPLAY" || $(PY) -m webbrowser -t file://$(abspath $(DEMO))/demo.html
 
 # Only the pictures of mini, which are drawn, belong into the repository.
 paper: setup
 	@mkdir -p runs
 	$(PAPERMILL) notebooks/paper.ipynb runs/paper_$(DATASET).ipynb -p dataset $(DATASET) -p out $(OUT) $(PAPER)
 	@echo 'done: runs/paper_$(DATASET).ipynb shows all of it'
+
+# Sphinx needs none of the other packages and has an environment of its own.
+docs:
+	test -x .venv-docs/bin/sphinx-build || { $(PYTHON) -m venv .venv-docs && .venv-docs/bin/python -m pip install -q -r docs/requirements.txt; }
+	rm -rf $(SITE) build/pages && mkdir -p build/pages/xfavot
+	cp -r *.md LICENSE docs figures paper_tables notebooks build/pages
+	cp -r xfavot/weights build/pages/xfavot
+	@for name in $(notdir $(wildcard notebooks/*.ipynb)); do \
+	  for copy in runs/$$name $(DEMO)/$$name; do \
+	    test ! -e $$copy || cp $$copy build/pages/notebooks/$$name; done; done
+	.venv-docs/bin/sphinx-build -q -W --keep-going -c docs build/pages $(SITE)
+	cp $(SITE)/README.html $(SITE)/index.html
+	@echo 'done: open $(SITE)/index.html'
 
 test: setup
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
