@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,12 +138,11 @@ def _reference(converter: Converter, guidance: str, one: Reference) -> tuple[Pan
         case (int() as code, str() as gender):
             style = converter.style_of_latent(code, gender=gender)
             return Panel(label=f"code {code} ({gender})"), style
-    example = cast(Example, one)
     if guidance == "face":
-        style = converter.style_of_face(example.face, gender=example.gender, aligned=True)
+        style = converter.style_of_face(one.face, gender=one.gender, aligned=True)
     else:
-        style = converter.style_of_voice(example.waveform, gender=example.gender)
-    return panel_of(converter, guidance, example), style
+        style = converter.style_of_voice(one.waveform, gender=one.gender)
+    return panel_of(converter, guidance, one), style
 
 
 def panel_of(converter: Converter, kind: str, one: Example) -> Panel:
