@@ -81,9 +81,8 @@ paper: setup
 # Sphinx needs none of the other packages and has an environment of its own.
 docs:
 	test -x .venv-docs/bin/sphinx-build || { $(PYTHON) -m venv .venv-docs && .venv-docs/bin/python -m pip install -q -r docs/requirements.txt; }
-	rm -rf $(SITE) build/pages && mkdir -p build/pages/xfavot
-	cp -r *.md LICENSE docs figures paper_tables notebooks build/pages
-	cp -r xfavot/weights build/pages/xfavot
+	rm -rf $(SITE) build/pages && mkdir -p build/pages
+	cp -r *.md LICENSE CITATION.cff docs figures paper_tables notebooks xfavot build/pages
 	@for name in $(notdir $(wildcard notebooks/*.ipynb)); do \
 	  for copy in runs/$$name $(DEMO)/$$name; do \
 	    test ! -e $$copy || cp $$copy build/pages/notebooks/$$name; done; done
