@@ -1,8 +1,8 @@
 # make setup     everything into .venv (Linux, Python 3.11 to 3.13, a C++ compiler; 6 GB)
 # make lean      what `make demo` and the command line need, without CUDA (1.7 GB)
 # make demo      conversions, a short training and what it changed, as one page: runs/demo/demo.html
-# make paper     all tables and figures: DATASET=mini (default), PAPER="-p checkpoint runs/<run>",
-#                OUT=<folder>; what is fresh is skipped
+# make paper     all tables and figures: DATASET=mini (default), PAPER=all or rows with commas,
+#                OUT=<folder>, CONFIG="checkpoint=runs/<run>"; what is done is not done again
 # make docs      the site: README, docs and notebooks, executed copies of runs/ where there are some
 # make test      the test suite; make lint: style, types, import order, notebooks in step
 # make notebooks write the .ipynb of every py:percent source; make cards: DATASETS.md and
@@ -72,10 +72,13 @@ endif
 	@echo 'done: open $(DEMO)/demo.html'
 	@test -z "$$DISPLAY$$WAYLAND_DISPLAY" || $(PY) -m webbrowser -t file://$(abspath $(DEMO))/demo.html
 
-# Only the pictures of mini, which are drawn, belong into the repository.
+# Only the pictures of mini, which are drawn, belong into the repository. What failed stops only what
+# follows from it: the page is made of the rest, and says what is missing.
+WORKFLOW = $(PY) -m snakemake -s workflow/Snakefile --cores $(JOBS) --directory runs/paper_$(DATASET) \
+	--config dataset=$(DATASET) out=$(OUT) $(if $(PAPER),rows=$(PAPER)) $(CONFIG)
 paper: setup
-	@mkdir -p runs
-	$(PAPERMILL) notebooks/paper.ipynb runs/paper_$(DATASET).ipynb -p dataset $(DATASET) -p out $(OUT) $(PAPER)
+	@mkdir -p runs/paper_$(DATASET)
+	$(WORKFLOW) || { $(WORKFLOW) present=True; exit 1; }
 	@echo 'done: runs/paper_$(DATASET).ipynb shows all of it'
 
 # Sphinx needs none of the other packages and has an environment of its own.

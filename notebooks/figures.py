@@ -317,10 +317,10 @@ if material.has("Fig. 3", "face", "voice"):
     order = [0, 1, 3, 2, 5, 4]  # after a voice of one's own sex twice, then of the other one
     pairs = list(zip(faces, [voices[i] for i in order if i < len(voices)], strict=False))
     for name, one in material.systems.items():
-        if one.has("face") and one.has("voice"):
+        if Task.A2I in one.tasks and one.has("face") and one.has("voice"):
             made[name] = [convert_grid(one, Task.A2I, [face], [voice]) for face, voice in pairs]
         else:
-            paper_figures.missing(f"Fig. 3, {name}", "it has no faces or no voices")
+            paper_figures.missing(f"Fig. 3, {name}", "it makes no faces after voices")
 
 # %%
 if made:
@@ -339,15 +339,27 @@ if made:
 # %% [markdown]
 # ## Fig. 4: the same voices over several faces
 #
-# A row should show one person, whoever the source is.
+# A row should show one person, whoever the source is. Systems given as `others` follow.
+
+
+# %%
+def of_all(item, task, sources, references, title):
+    """Draw the same conversions by every system that makes them."""
+    able = {n: m for n, m in material.systems.items() if task in m.tasks}
+    able = {n: m for n, m in able.items() if m.has(task.guidance) and m.has(task.output)}
+    count = 4 if len(able) == 1 else 3  # so that all fit a page
+    given = task, sources[:count], references[:count]
+    grids = {name: convert_grid(one, *given) for name, one in able.items()}
+    shown = grids if len(grids) > 1 else next(iter(grids.values()))
+    figure = drawing.conversions(shown, title=title, note=material.note)
+    publish(item, figure, grids={name: [grid] for name, grid in grids.items()})
+
 
 # %%
 if material.has("Fig. 4", "face", "voice"):
     faces = material.draw("face", count=4, seed=6)
     voices = material.draw("voice", count=4, seed=7, avoid=faces)
-    grid = convert_grid(material.converter, Task.A2I, faces, voices, note=material.note)
-    figure = drawing.conversions(grid, title="The same voices over several faces")
-    publish("fig4", figure, grids=[grid])
+    of_all("fig4", Task.A2I, faces, voices, "The same voices over several faces")
 
 # %% [markdown]
 # ## Fig. 5: do face and voice belong together?
@@ -439,9 +451,7 @@ if material.has("Fig. 8", "face", "voice"):
 if material.has("Fig. 9", "face", "voice"):
     voices = material.draw("voice", count=4, seed=18)
     faces = material.draw("face", count=4, seed=19, avoid=voices)
-    grid = convert_grid(material.converter, Task.I2A, voices, faces, note=material.note)
-    figure = drawing.conversions(grid, title="More image-guided voices")
-    publish("fig9", figure, grids=[grid])
+    of_all("fig9", Task.I2A, voices, faces, "More image-guided voices")
 
 # %% [markdown]
 # ## Fig. 10: the style space

@@ -16,40 +16,24 @@
 # %% [markdown]
 # # All tables and figures of the paper
 #
-# Runs the other notebooks in their order, each in a process of its own: `prepare_data`, `train`
-# (a run a configuration, unless `checkpoint` names finished ones), `evaluate`, `cpr_study`,
-# `figures`, `tables`. What is fresh is skipped: a step runs again only when its parameters, its
-# inputs, or the package have changed; training goes on where it stopped.
+# The page of a workflow (`workflow/Snakefile`) that runs the other notebooks: `prepare_data`,
+# `train` and `baseline` (a run a row and seed), `evaluate`, `cpr_study`, `figures`, `tables`, and
+# this one. The budget of every row, and the rows, stand in `workflow/config.yaml`. After a kill the
+# same command does what is left; training goes on where it stopped; a notebook that fails stops
+# only what follows from it.
 #
-# **In:** a dataset; for all but `mini`, `source`, the folder of its originals. **Out:** the
-# executed notebooks in `<run_root>/paper_<dataset>/`, runs and study under `run_root`, and the
-# tables and figures under `out`. At the end stands what is in the tables, what is missing, and why.
+# **In:** what the workflow made: runs below `run_root`, tables and figures below `out`.
+# **Out:** this page: what is in the tables, what is missing, and why. **Time:** seconds.
 #
-# **Time:** on two CPU cores with `dataset mini`, an hour or more for the training, five minutes for
-# all the rest.
-#
-#     make paper DATASET=mini
-#     papermill notebooks/paper.ipynb runs/paper.ipynb -p dataset mini -p checkpoint runs/<run>
+#     make paper DATASET=mini PAPER=all
+#     make paper DATASET=mini CONFIG="checkpoint=runs/<run>"
+#     papermill notebooks/paper.ipynb runs/paper.ipynb -p dataset mini -p out .
 
 # %% tags=["parameters"]
 dataset: str = "mini"  # mixture of corpora, see docs/training.md
 data_root: str = "data"  # folder of prepared stores
 seed: int = 0  # seed of everything random
-device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
 run_root: str = "runs"  # folder of runs
-source: str = ""  # folder of originals; not needed for mini
-checkpoint: str = ""  # runs or checkpoints, with commas; empty means to train
-configurations: str = "xfavot"  # rows of the paper's tables, with commas
-preset: str = ""  # size; empty means mini for dataset mini, else paper
-steps: int = -1  # training steps; -1: the preset's
-vocoder: str = "source_filter"  # a vocoder's name, or its weights on disk
-recogniser: str = ""  # of words; empty means pocketsphinx_grid on mini, or ESPnet
-metrics: str = "all"  # as in evaluate
-conversions: int = -1  # as in evaluate
-substitute: str = "judge"  # as in evaluate; empty means none
-triplets: int = 30  # of the study, a model and task
-study: str = ""  # folder of a study that was answered; empty makes one
-answers: str = ""  # folder of people's answers to that study; empty means none
 out: str = "runs/paper"  # folder of figures/ and paper_tables/
 
 # %%
@@ -59,51 +43,64 @@ import pandas as pd
 from IPython import display
 
 from xfavot import report
-from xfavot.parameters import Paper
-from xfavot.report import paper
-from xfavot.viz import progress
+from xfavot.parameters import Page
+from xfavot.report import tables
+from xfavot.training import checkpoint
 
 # %%
-cfg = Paper.resolve(
-    dataset=dataset,
-    source=source,
-    checkpoint=checkpoint,
-    configurations=configurations,
-    preset=preset,
-    steps=steps,
-    data_root=data_root,
-    run_root=run_root,
-    seed=seed,
-    device=device,
-    vocoder=vocoder,
-    recogniser=recogniser,
-    metrics=metrics,
-    conversions=conversions,
-    substitute=substitute,
-    triplets=triplets,
-    study=study,
-    answers=answers,
-    out=out,
+cfg = Page.resolve(dataset=dataset, data_root=data_root, seed=seed, run_root=run_root, out=out)
+runs, folders = (
+    Path(cfg.run_root),
+    {kind: Path(cfg.out, kind) for kind in ("paper_tables", "figures")},
 )
 
 # %% [markdown]
-# ## The notebooks
+# ## The runs
 #
-# A failure of `evaluate`, the study or the figures stops only what follows from it.
+# Every run on this dataset: its newest checkpoint, the samples that it was trained with, and
+# whether that checkpoint was scored.
 
 # %%
-failed = []
-for step in paper.steps(cfg):
-    failed += paper.run(step, on_log=progress.line)
+found = []
+for file in sorted(runs.glob("*/config.json")):
+    run, kept = report.read_json(file, "a run's settings"), checkpoint.checkpoints_of(file.parent)
+    if run["data"]["dataset"] != cfg.dataset:
+        continue
+    last, train = int(kept[-1].name.removeprefix("step_")) if kept else 0, run["train"]
+    scores = file.with_name("evaluation") / "evaluation.json"
+    scored = report.read_json(scores, "an evaluation")["step"] if scores.is_file() else None
+    row = {"row": tables.SYSTEMS.get(run["configuration"], run["configuration"])}
+    row |= {"seed": run["seed"], "preset": run["preset"], "step": last, "of": train["steps"]}
+    row |= {
+        "samples a step": train["batch_size"],
+        "scored at step": scored,
+        "run": file.parent.name,
+    }
+    found.append(row)
+display.Markdown(pd.DataFrame(found, dtype=object).to_markdown(index=False) or "none")
+
+# %% [markdown]
+# ## What failed
+#
+# Notebooks of the workflow that ended with an error; the files beside this page hold them whole.
+
+# %%
+executed = [*runs.glob(f"paper_{cfg.dataset}/*.ipynb"), *runs.glob("*/evaluation/evaluate.ipynb")]
+for file in sorted(executed):
+    for cell in report.read_json(file, "an executed notebook")["cells"]:
+        for output in cell.get("outputs", []):
+            if output["output_type"] == "error":
+                why = f"- {file.relative_to(runs)}: {output['ename']}: {output['evalue']}"
+                display.display(display.Markdown(why))
 
 # %% [markdown]
 # ## The tables
 
 # %%
-tables = [f"table{number}" for number in range(1, 10)]
-tables += ["correspondence", "verification", "by_direction_and_sex", "modules"]
-for name in tables:
-    for table in Path(cfg.out, paper.TABLES, name).glob("*.md"):
+items = [f"table{number}" for number in range(1, 10)]
+items += ["correspondence", "verification", "by_direction_and_sex", "modules"]
+for name in items:
+    for table in (folders["paper_tables"] / name).glob("*.md"):
         display.display(display.Markdown(table.read_text(encoding="utf-8")))
 
 # %% [markdown]
@@ -112,24 +109,21 @@ for name in tables:
 # %%
 figures = [f"fig{number}" for number in range(1, 11)]
 for name in figures:
-    for picture in Path(cfg.out, paper.FIGURES, name).glob("*.png"):
+    for picture in (folders["figures"] / name).glob("*.png"):
         display.display(display.Image(picture, width=900))
 
 # %% [markdown]
 # ## What is here, and what is not
 
 # %%
-items = []
-for kind, names in ((paper.TABLES, tables), (paper.FIGURES, figures)):
-    for folder in (Path(cfg.out, kind, name) for name in names):
-        items.append({"item": folder.name, "tier": "not made", "values": "", "empty cells": ""})
+listed = []
+for kind, names in (("paper_tables", items), ("figures", figures)):
+    for folder in (folders[kind] / name for name in names):
+        listed.append({"item": folder.name, "tier": "not made", "values": "", "empty cells": ""})
         if folder.is_dir():
-            items[-1]["tier"] = report.read_record(folder)["tier"]
-        if folder.is_dir() and kind == paper.TABLES:
+            listed[-1]["tier"] = report.read_record(folder)["tier"]
+        if folder.is_dir() and kind == "paper_tables":
             rows = report.read_table(folder).rows
             empty = sum(bool(row.get("missing")) for row in rows)
-            items[-1] |= {"values": str(len(rows) - empty), "empty cells": str(empty or "")}
-display.Markdown(pd.DataFrame(items).set_index("item").to_markdown())
-
-# %%
-assert not failed, f"{len(failed)} steps failed; " + "; ".join(failed)
+            listed[-1] |= {"values": str(len(rows) - empty), "empty cells": str(empty or "")}
+display.Markdown(pd.DataFrame(listed).set_index("item").to_markdown())

@@ -242,6 +242,8 @@ def compare(item, caption):
     rows = tables.compared(item, found, dataset=dataset)
     names = {metric: name.split()[0] for metric, (name, _) in measures.items()}
     notes = definitions(rows, names)
+    several = {row["system"]: row["seeds"] for row in rows if row.get("seeds")}
+    notes += [f"{name}: the mean of trainings with seeds {one}." for name, one in several.items()]
     view = report.footnoted(laid_out(item, rows), *notes)
     show(item, rows, measured, view, caption)
 

@@ -1,151 +1,154 @@
-"""The whole paper: which notebooks run, what is fresh, what a failure leaves, what is named."""
+"""The workflow: which notebooks run, and what runs after a failure, a kill or a change."""
 
 from __future__ import annotations
 
-import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from unittest.mock import Mock
 
 import pytest
 
-from tests.conftest import Patch, refuses
-from xfavot.errors import CheckpointError, ConfigError, DataError
+from tests.conftest import ROOT, Patch, refuses
+from xfavot.errors import ConfigError
 from xfavot.parameters import Paper
-from xfavot.report import paper
-from xfavot.report.paper import Step
 
-ORDER = ["prepare_data", "train", "evaluate", "cpr_study", "figures", "tables"]
+pytest.importorskip("snakemake")
 
-
-def asked(root: Path, **given: Any) -> Paper:
-    places = {"data_root": "data", "run_root": "runs", "out": "out"}
-    folders = {name: str(root / place) for name, place in places.items()}
-    return Paper.resolve(**folders, steps=3, **given)
+# In the place of papermill: leaves the notebook's output, fails or kills when it is told to
+NOTEBOOK = """
+import json, os, pathlib, signal, sys
+notebook, out = [a for a in sys.argv[1:] if a.endswith(".ipynb")]
+notebook, out = pathlib.Path(notebook).stem, pathlib.Path(out)
+given = json.loads(sys.argv[sys.argv.index("-y") + 1])
+for at, word in enumerate(sys.argv):
+    if word == "-p":
+        given[sys.argv[at + 1]] = sys.argv[at + 2]
+root = pathlib.Path(os.environ["TOLD"])
+name = out.stem if notebook in ("train", "baseline") else notebook
+with (root / "ran.jsonl").open("a") as log:
+    log.write(json.dumps([notebook, name, given]) + chr(10))
+wrong = (root / "wrong").read_text().split()
+if notebook in wrong or any(part in name for part in wrong):
+    sys.exit("broken")
+if notebook + "!" in wrong:
+    os.killpg(0, signal.SIGKILL)
+made = {
+    "prepare_data": lambda: pathlib.Path(given["data_root"], "mini", "store.json"),
+    "evaluate": lambda: out.with_name("evaluation.csv"),
+    "cpr_study": lambda: pathlib.Path(given["out"], "paper_tables", "cpr", "cpr.csv"),
+    "figures": lambda: pathlib.Path(given["out"], "figures", "fig1", "fig1.png"),
+    "tables": lambda: pathlib.Path(given["out"], "paper_tables", "table1", "table1.md"),
+    "paper": lambda: out,
+}
+if notebook in made:
+    place = made[notebook]()
+else:
+    run, step = name.removeprefix("train_").rsplit("_", 1)
+    place = pathlib.Path(given["run_root"], run, "checkpoints", "step_" + step, "state.json")
+place.parent.mkdir(parents=True, exist_ok=True)
+place.write_text(notebook)
+"""
+ORDER = ["prepare_data", "train", "evaluate", "cpr_study", "figures", "tables", "paper"]
+Make = Callable[..., list[str]]
 
 
 @pytest.fixture
-def ran(monkeypatch: Patch) -> list[Step]:
-    """Notebooks that only leave their outputs."""
-    steps: list[Step] = []
+def make(tmp_path: Path, monkeypatch: Patch) -> Make:
+    """Run the workflow with notebooks that only leave their outputs; names of those that ran."""
+    (tmp_path / "papermill.py").write_text(NOTEBOOK)
+    path = os.pathsep.join([str(tmp_path), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    monkeypatch.setenv("PYTHONPATH", path)
+    monkeypatch.setenv("TOLD", str(tmp_path))
+    told = tmp_path / "ran.jsonl"
 
-    def run(step: Step) -> None:
-        steps.append(step)
-        file = step.output / "state.pt" if step.notebook == "train" else step.output
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("content")
+    def run(
+        wrong: str = "", *, ends: bool = True, apart: bool = False, **given: object
+    ) -> list[str]:
+        (tmp_path / "wrong").write_text(wrong)
+        told.write_text("")
+        places = {f"{name}_root": tmp_path / name for name in ("data", "run")}
+        usual = {"dataset": "mini", "preset": "smoke", "steps": 3, "out": tmp_path / "out"}
+        asked = [f"{k}={v}" for k, v in {**usual, **places, **given}.items()]
+        command = [
+            "-s",
+            str(ROOT / "workflow" / "Snakefile"),
+            "--directory",
+            str(tmp_path / "state"),
+        ]
+        command += ["--cores", "1", "--quiet", "all", "--config", *asked]
+        if apart:
+            process = [sys.executable, "-m", "snakemake", *command]
+            done = subprocess.run(
+                process, start_new_session=True, capture_output=True, cwd=tmp_path
+            )
+            assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+        else:
+            from snakemake.cli import main
 
-    monkeypatch.setattr(paper, "_execute", run)
-    monkeypatch.setattr(paper.checkpoint, "STATE", "state.pt")
-    return steps
+            with pytest.raises(SystemExit) as ended:
+                main(command)
+            assert (ended.value.code in (0, None)) == ends
+        return [json.loads(line)[0] for line in told.read_text().splitlines()]
 
-
-def loop(cfg: Paper) -> list[str]:
-    """Run what is not fresh, as the notebook does."""
-    return [why for step in paper.steps(cfg) for why in paper.run(step, on_log=lambda _: None)]
-
-
-def make(cfg: Paper, ran: list[Step]) -> list[str]:
-    """Names of the notebooks that ran."""
-    ran.clear()
-    assert loop(cfg) == []
-    return [step.notebook for step in ran]
-
-
-def test_only_what_is_not_fresh_runs(tmp_path: Path, ran: list[Step], monkeypatch: Patch) -> None:
-    cfg = asked(tmp_path)
-    assert make(cfg, ran) == ORDER
-    train, evaluate, study, figures = ran[1:5]
-    assert (train.parameters["configuration"], train.parameters["steps"]) == ("xfavot", 3)
-    assert train.parameters["preset"] == "mini"
-    assert Path(evaluate.parameters["checkpoint"]).name == "step_00000003"
-    assert evaluate.parameters["recogniser"] == "pocketsphinx_grid"
-    assert figures.parameters["study"] == study.parameters["out"]
-    assert make(cfg, ran) == []
-
-    (run,) = (tmp_path / "runs").glob("mini_xfavot_*")
-    (run / "evaluation" / "evaluation.csv").write_text("other figures")
-    assert make(cfg, ran) == ["tables"]
-    (tmp_path / "out" / "figures" / "fig1" / "fig1.png").unlink()
-    assert make(cfg, ran) == ["figures"]
-    (run / "checkpoints" / "step_00000003" / "state.pt").write_text("trained on")
-    assert make(cfg, ran) == ORDER[2:]
-    cfg = asked(tmp_path, substitute="")
-    assert make(cfg, ran)[0] == "evaluate"
-    with monkeypatch.context() as patch:
-        patch.setattr(paper, "PACKAGE", Path(__file__).parent)
-        assert make(cfg, ran) == ORDER[2:], "new code evaluates again and trains nothing"
-    (tmp_path / "weights" / "nisqa").mkdir(parents=True)
-    (tmp_path / "weights" / "nisqa" / "nisqa.tar").write_bytes(b"weights")
-    monkeypatch.setenv("XFAVOT_WEIGHTS", str(tmp_path / "weights"))
-    assert make(cfg, ran) == ORDER[2:], "a metric can be had that was missing"
-    pages = {Path(step.parameters["out"]) for step in ran if step.notebook == "cpr_study"}
-    people = {"study": str(*pages), "answers": str(tmp_path / "answers"), "substitute": ""}
-    (tmp_path / "answers").mkdir()
-    (tmp_path / "answers" / "01.json").write_text("answers")
-    assert make(asked(tmp_path, **people), ran)[:2] == ["cpr_study", "figures"]
-    assert ran[0].parameters["out"] == people["study"]
-    assert ran[0].parameters["answers"] == ran[1].parameters["answers"] == people["answers"]
-    assert make(cfg, ran)[:2] == ["cpr_study", "figures"]
-    monkeypatch.setenv("XFAVOT_WEIGHTS", str(tmp_path.with_name("elsewhere") / "weights"))
-    moved = tmp_path.rename(tmp_path.with_name("elsewhere"))
-    assert make(asked(moved, substitute=""), ran) == []
+    return run
 
 
-def test_several_configurations_and_named_checkpoints(tmp_path: Path, ran: list[Step]) -> None:
-    names = make(asked(tmp_path, configurations="xfavot, joint"), ran)
-    assert names == ["prepare_data", *["train"] * 2, *["evaluate"] * 2, *ORDER[3:]]
-    figures = ran[-2].parameters
-    assert "_xfavot_" in figures["checkpoint"]
-    assert "_joint_" in figures["others"]
-    (run,) = (tmp_path / "runs").glob("mini_joint_*")
-    fields = {"data_root": str(tmp_path / "data"), "run_root": str(tmp_path / "runs")}
-    out = str(tmp_path / "one")
-    assert make(Paper.resolve(**fields, checkpoint=str(run), out=out), ran) == [
-        *("cpr_study", "figures", "tables")  # it is evaluated already
-    ]
-    nowhere = Paper.resolve(**fields, checkpoint=str(tmp_path / "step_1"), out=out)
-    refuses(CheckpointError, "step_1 does not exist", loop, nowhere)
+def told(tmp_path: Path) -> dict[str, dict[str, object]]:
+    """Parameters of each notebook that ran last, by its name or the run's."""
+    lines = map(json.loads, (tmp_path / "ran.jsonl").read_text().splitlines())
+    return {name: given for _, name, given in lines}
 
 
-def test_a_failure_stops_what_needs_it(tmp_path: Path, ran: Any, monkeypatch: Patch) -> None:
-    works = paper._execute
-
-    def fails(name: str) -> Any:
-        def run(step: Step) -> None:
-            if step.notebook == name:
-                raise DataError(f"{step.name}: broken")
-            works(step)
-
-        return run
-
-    monkeypatch.setattr(paper, "_execute", fails("cpr_study"))
-    assert loop(asked(tmp_path)) == ["cpr_study: broken"]
-    assert [step.notebook for step in ran] == [name for name in ORDER if name != "cpr_study"]
-    assert ran[-2].parameters["study"] == ""
-    monkeypatch.setattr(paper, "_execute", works)
-    assert make(asked(tmp_path), ran) == ["cpr_study", "figures", "tables"]
-    monkeypatch.setattr(paper, "_execute", fails("train"))
-    refuses(DataError, "train_mini_joint_", loop, asked(tmp_path, configurations="joint"))
+def test_after_a_kill_only_the_rest_runs(make: Make, tmp_path: Path) -> None:
+    killed = make("figures!", apart=True)
+    assert (killed[:2], killed[-1]) == (ORDER[:2], "figures")
+    left = make()
+    assert sorted(killed[:-1] + left) == sorted(ORDER), "only what was killed runs twice"
+    assert left[-1] == "paper"
+    assert make() == []
+    assert make(substitute="") == ["evaluate", "tables", "paper"]
+    (run,) = (tmp_path / "run").glob("mini_xfavot_*")
+    (run / "evaluation" / "evaluation.csv").write_text("scored by hand")
+    assert make(substitute="", device="cpu") == ["tables", "paper"]
 
 
-def test_a_notebook_that_fails_says_so(tmp_path: Path, monkeypatch: Patch) -> None:
-    papermill = pytest.importorskip("papermill")
-    step = Step(tmp_path, "tables", {}, tmp_path / "x")
-    error = papermill.PapermillExecutionError(0, 1, "", "ConfigError", "no such mixture", [])
-    monkeypatch.setattr(papermill, "execute_notebook", Mock(side_effect=error))
-    refuses(DataError, r"tables: .*failed \(ConfigError: no such mixture", paper._execute, step)
-    monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **__: io.StringIO())
-    refuses(DataError, r"tables: the notebook failed \(x was not written", paper._execute, step)
+def test_a_failure_stops_what_follows_from_it(make: Make, tmp_path: Path) -> None:
+    rows = {"rows": "xfavot,joint,adain_vc", "seed": 2}
+    ran = make("_joint_", ends=False, **rows)
+    assert sorted(ran) == sorted([*ORDER[:3], "train", "baseline", "evaluate"])
+    page = make("_joint_", present=True, **rows)
+    assert sorted(page) == ["cpr_study", "figures", "paper", "tables"]
+    given = told(tmp_path)["figures"]
+    assert "_xfavot_" in str(given["checkpoint"])
+    assert "_adain_vc_" in str(given["others"])
+    assert "joint" not in str(given)
+    ran = make(**rows)
+    assert sorted(ran) == ["cpr_study", "evaluate", "figures", "paper", "tables", "train"]
+    trained = next(
+        one for name, one in told(tmp_path).items() if name.startswith("train_mini_joint")
+    )
+    assert (trained["configuration"], trained["seed"], trained["steps"]) == ("joint", 2, 3)
+    assert (trained["batch_size"], trained["resume"]) == (8, "auto")
+    (run,) = (tmp_path / "run").glob("mini_joint_*")
+    ran = make(checkpoint=str(run))  # it is evaluated already, but with another seed
+    assert sorted(ran) == ["cpr_study", "evaluate", "figures", "paper", "tables"]
 
 
 def test_wrong_parameters() -> None:
     for given, message in (
-        ({"checkpoint": "runs/x", "steps": 5}, "checkpoint"),
-        ({"configurations": " ,"}, "configurations"),
-        ({"configurations": "xfavott"}, "xfavott"),
+        ({"checkpoint": "runs/x", "rows": "joint"}, "checkpoint"),
+        ({"rows": " ,"}, "rows"),
+        ({"rows": "xfavott"}, "did you mean 'xfavot'"),
+        ({"rows": "all", "listed": {"joint": 3}}, "a list of seeds"),
+        ({"rows": "all"}, "one at least"),
         ({"answers": "answers"}, "a study and its answers"),
         ({"device": "tpu"}, "device"),
     ):
         refuses(ConfigError, message, Paper.resolve, **given)
+    wanted = Paper.resolve(rows="all", listed={"xfavot": [0, 1]}).wanted
+    assert wanted == (("xfavot", [0, 1]),)
     assert Paper.resolve(dataset="grid").evaluation["recogniser"] == "espnet_librispeech"

@@ -26,6 +26,7 @@ from tests.unit.store_factory import make_store
 from tests.unit.test_convert import loaded
 from xfavot import report
 from xfavot.audio.vocoder import GriffinLim
+from xfavot.convert import Task
 from xfavot.data.store import Store
 from xfavot.errors import ConfigError, DataError
 from xfavot.evaluation import cpr
@@ -535,8 +536,9 @@ def test_hidden_factors_are_read_of_what_the_task_made(store: Store) -> None:
 def test_raters_are_those_that_stores_and_models_allow(store: Store, tmp_path: Path) -> None:
     plain = make_store(tmp_path, corpus="plain")
     models: Any = {
-        "m": SimpleNamespace(has=lambda kind: True),
-        "image_only": SimpleNamespace(has=lambda kind: kind == "face"),
+        "m": SimpleNamespace(has=lambda kind: True, tasks=tuple(Task)),
+        "image_only": SimpleNamespace(has=lambda kind: kind == "face", tasks=tuple(Task)),
+        "adain_cvc": SimpleNamespace(has=lambda kind: True, tasks=(Task.I2A,)),
     }
     raters = ["the hidden factors", "the style encoders of m"]
     assert list(cpr.raters_of([store], models)) == raters

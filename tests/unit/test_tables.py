@@ -94,7 +94,9 @@ def test_without_runs_every_cell_is_there_with_its_reason() -> None:
     found = cell(rows, system="XFaVoT", task="a2a", metric=NISQA)
     assert (found["published_grid"], found["published_celebahq_vctk"]) == (4.65, 4.56)
     assert "train.ipynb -p configuration xfavot" in found["missing"]
-    assert "manifest" in cell(rows, system="Fragment-VC", metric=NISQA)["missing"]
+    assert "-p system fragment_vc" in cell(rows, system="Fragment-VC", metric=NISQA)["missing"]
+    faces = tables.compared("table2", Evaluations(), dataset="mini")
+    assert "manifest" in cell(faces, system="SGSIM", metric=FID)["missing"]
 
 
 def test_measured_values_stand_beside_the_published(tmp_path: Path) -> None:
@@ -161,6 +163,28 @@ def test_a_later_system_of_voices_leaves_the_real_faces_in(tmp_path: Path) -> No
     rows = tables.read(tmp_path, ("mini",)).rows
     real = {one["task"]: one["value"] for one in rows if one["system"] == "ground_truth"}
     assert (real, len(rows)) == ({"faces": 5.0, "sources": 4.5}, 4)
+
+
+def test_seeds_of_one_run_are_averaged(tmp_path: Path) -> None:
+    """By people each, then over seeds; another budget, or an older one of a seed, is left out."""
+    real = row(system="ground truth", task="sources", value=4.0)
+    for name, seed, value, steps, at in (
+        *(("a0_old", 0, 9.0, 2000, 1), ("a1", 1, 2.0, 2000, 2), ("a0", 0, 1.0, 2000, 3)),
+        *(("a2", 2, 6.0, 2000, 4), ("b0", 0, 7.0, 500, 0)),
+    ):
+        both = [row(value=value, ci_low=value - 1, ci_high=value + 2), real]
+        file = run(tmp_path, both, name=name, at=at) / "config.json"
+        known = json.loads(file.read_text("utf-8")) | {"seed": seed, "train": {"steps": steps}}
+        file.write_text(json.dumps(known), encoding="utf-8")
+    found = tables.read(tmp_path, ("mini",))
+    one, truth = found.rows
+    assert (one["value"], one["ci_low"], one["ci_high"], one["n"]) == (3.0, 2.0, 5.0, 140)
+    assert (one["seeds"], one["least"], one["most"]) == ("0, 1, 2", 1.0, 6.0)
+    assert [part.split(",")[0] for part in one["evaluation"].split("; ")] == ["a0", "a1", "a2"]
+    assert (truth["value"], "seeds" in truth) == (4.0, False)
+    assert any("of b0: a later file" in line for line in found.left_out)
+    rows = tables.compared("table3", found, dataset="mini")
+    assert cell(rows, system="XFaVoT", task="a2a", metric=NISQA)["most"] == 6.0
 
 
 def test_tiers_are_never_mixed_and_the_latest_counts(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfavot.audio.mel import MEL, log_mel
-from xfavot.convert import Converter
+from xfavot.convert import Converter, Task
 from xfavot.convert.converter import resize_face
 from xfavot.data.sample import HELD_OUT_FIRST
 from xfavot.data.store import GENDERS, Store
@@ -410,7 +410,8 @@ def raters_of(stores: Stores, converters: Mapping[str, Converter]) -> dict[str, 
     if len(stores) == 1 and (stores[0].path / "factors.json").is_file():
         raters["the hidden factors"] = factor_rater(stores[0])
     for name, converter in converters.items():
-        if converter.has("face") and converter.has("voice"):
+        both = {Task.A2A, Task.I2A} <= {*converter.tasks}  # it encodes voices and faces
+        if both and converter.has("face") and converter.has("voice"):
             raters[f"the style encoders of {name}"] = style_rater(converter)
     return raters
 

@@ -25,7 +25,8 @@ import numpy as np
 
 from xfavot import config
 from xfavot.audio.mel import MEL
-from xfavot.convert import Converter
+from xfavot.baselines.training import converter_of, load_model
+from xfavot.convert import Converter, Task
 from xfavot.data.store import Store
 from xfavot.errors import ConfigError, DataError, import_optional
 from xfavot.evaluation import cpr
@@ -34,7 +35,6 @@ from xfavot.files import write_whole
 from xfavot.image.io import resize_image
 from xfavot.parameters import Study as Asked
 from xfavot.report import Provenance, collect, machine, read_json, times
-from xfavot.training.checkpoint import load_model
 
 PAPER_TRIPLETS = 30
 SCHEMA = 1
@@ -82,15 +82,15 @@ def systems_of(cfg: Asked) -> dict[str, Converter]:
         names = [f"{name}, {part}" if often[name] > 1 else name for name, part in pairs]
     how: dict[str, Any] = {"device": cfg.device, "vocoder": cfg.vocoder}
     named = zip(names, models, strict=True)
-    return {name: Converter(model, name=name, **how) for name, model in named}
+    return {name: converter_of(model, name=name, **how) for name, model in named}
 
 
 @functools.cache
 def weights_digest(checkpoint: Path) -> str:
     """SHA-256 of the trained weights and their averages."""
     digest = hashlib.sha256()
-    for part in ("model", "ema"):
-        digest.update((checkpoint / f"{part}.safetensors").read_bytes())
+    for file in (checkpoint / "model.safetensors", checkpoint / "ema.safetensors"):
+        digest.update(file.read_bytes() if file.exists() else b"")  # one without averages
     return digest.hexdigest()
 
 
@@ -141,8 +141,9 @@ def ask(
         drawn += truth
         on_log(f"{cpr.TRUTH}, {task}: {len(truth) or 'no'} triplets of clips with face and voice")
         for name, converter in systems.items():
-            if not (converter.has("face") and converter.has("voice")):
-                on_log(f"{name}, {task}: left out, it has no faces or no voices")
+            kinds = converter.has("face") and converter.has("voice")
+            if not kinds or Task(task) not in converter.tasks:
+                on_log(f"{name}, {task}: left out, it does not make this")
                 continue
             drawn += cpr.converted(converter, stores, system=name, task=task, **how)
             on_log(f"{name}, {task}: {cfg.triplets} triplets")

@@ -4,7 +4,7 @@ Tidy rows first: every cell that the paper has is there, with our value or the r
 none. The paper's value stands in a column of its own, `published_<dataset>`, and only there; on a
 dataset that the paper has not, all its columns stand beside, since none of them is comparable. What
 was measured beyond the paper's cells follows below them. `notebooks/tables.ipynb` names and orders
-them as the paper does. Nothing is computed here.
+them as the paper does. Nothing is computed here but the mean over seeds of a row.
 
 Our own: `correspondence` (CPR, Fig. 5), `verification` (face against voice) and
 `by_direction_and_sex`, of every metric.
@@ -13,11 +13,13 @@ Our own: `correspondence` (CPR, Fig. 5), `verification` (face against voice) and
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from xfavot.errors import DataError, refusing
@@ -27,6 +29,7 @@ from xfavot.evaluation.manifest import EVERYTHING
 from xfavot.evaluation.voice_networks import NISQA
 from xfavot.evaluation.voices import SIMILARITY as SPKSIM
 from xfavot.evaluation.voices import WER
+from xfavot.parameters import BASELINES as TRAINED
 from xfavot.report import COLUMNS, MISSING, TIERS, from_csv, read_json, read_table, require_columns
 
 Row = dict[str, Any]
@@ -86,12 +89,14 @@ class Evaluations:
             ``system`` is a key of :data:`SYSTEMS` where it is one.
         missing: why metrics are missing: ``system``, ``task`` ("" is any), ``metric``, ``reason``.
         left_out: files that are not used, and why.
+        trained: of one file: its run and evaluation but for the seed of training, and that seed.
     """
 
     tier: str = "reduced"
     rows: list[Row] = field(default_factory=list)
     missing: list[Row] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    trained: tuple[str, int | None] = ("", None)
 
 
 def read(run_root: Path | str, datasets: tuple[str, ...], *, study: bool = False) -> Evaluations:
@@ -112,6 +117,7 @@ def read(run_root: Path | str, datasets: tuple[str, ...], *, study: bool = False
         if study or path.name != STUDY:
             one = _file(path, root / run, datasets, study)
             files += [(f"{path.name} of {run}", one)] if one.rows or one.missing else []
+    files = _joined(files)
     tier = max((one.tier for _, one in files), key=TIERS.index, default="reduced")
     result = Evaluations(tier=tier)
     # a system on a dataset has its rows from one file, recordings those of a task
@@ -120,13 +126,71 @@ def read(run_root: Path | str, datasets: tuple[str, ...], *, study: bool = False
         if one.tier != tier:
             result.left_out.append(f"{name} is of tier {one.tier}, another of tier {tier}")
             continue
-        real = [str(r["task"]) * (r["system"] == "ground_truth") for r in one.rows]
+        real = [str(r["task"]) * (r["system"] == REAL) for r in one.rows]
         of = [(r["system"], r["dataset"], t) for r, t in zip(one.rows, real, strict=True)]
         if older := sorted({system for system, *_ in taken.intersection(of)}):
             result.left_out.append(f"{', '.join(older)} in {name}: a later file has them")
         kept = [row for row, key in zip(one.rows, of, strict=True) if key not in taken]
         result.rows, result.missing = kept + result.rows, one.missing + result.missing
         taken.update(of)
+    return result
+
+
+ABOUT_RUN = (
+    "config_id",
+    "name",
+    "seed",
+    "data_root",
+    "run_root",
+)  # not what it is but for its seed
+OF_ROW = ("system", "task", "dataset", "metric", "direction", "sex", "speakers", "guidance")
+REAL = "ground_truth"
+
+
+def _joined(files: Sequence[tuple[str, Evaluations]]) -> list[tuple[str, Evaluations]]:
+    """Put the evaluations of runs that differ in their seed alone in the place of the last one.
+
+    Values and bounds of intervals become means over the seeds: the interval is that of people, and
+    too wide where the seeds' errors are independent; columns hold the seeds and their extremes.
+    """
+    seeds: dict[str, dict[int, int]] = {}  # the last file of each seed, by what they share
+    for place, (_, one) in enumerate(files):
+        run, seed = one.trained
+        if seed is not None:
+            own = seeds.setdefault(run, {})
+            own.pop(seed, None)
+            own[seed] = place
+    result = []
+    for place, (name, one) in enumerate(files):
+        run, seed = one.trained
+        own = seeds.get(run, {}) if seed is not None else {}
+        if len(own) > 1 and place == max(own.values()):
+            alike = {seed: files[n][1] for seed, n in sorted(own.items())}
+            name = f"{name} and {len(own) - 1} of other seeds"
+            result.append((name, replace(one, rows=_means(alike))))
+        elif len(own) < 2:
+            result.append((name, one))
+    return result
+
+
+def _means(seeds: Mapping[int, Evaluations]) -> list[Row]:
+    """Average rows over seeds; those of recordings, in which nothing was trained, are the first."""
+    rows: dict[tuple[Any, ...], dict[int, Row]] = {}
+    for seed, one in seeds.items():
+        for row in one.rows:
+            rows.setdefault(tuple(row.get(name) for name in OF_ROW), {})[seed] = row
+    result = []
+    for own in rows.values():
+        first, values = next(iter(own.values())), [row["value"] for row in own.values()]
+        if first["system"] != REAL and len(own) > 1:
+            bounds = {
+                name: None if None in (held := [row[name] for row in own.values()]) else fmean(held)
+                for name in ("ci_low", "ci_high")
+            }
+            known = {"seeds": ", ".join(map(str, own)), "least": min(values), "most": max(values)}
+            origin = "; ".join(str(row["evaluation"]) for row in own.values())
+            first = {**first, **bounds, "value": fmean(values), **known, "evaluation": origin}
+        result.append(first)
     return result
 
 
@@ -154,7 +218,13 @@ def _file(path: Path, run: Path, datasets: tuple[str, ...], study: bool) -> Eval
         if row.get("dataset") in (None, *datasets)
     ]
     tier = str(table.record["tier"]) if table else _tier(config, how)
-    return Evaluations(tier=tier, rows=rows, missing=missing)
+    trained: tuple[str, int | None] = ("", None)
+    if config and how:
+        run_as = {k: v for k, v in config.items() if k not in ABOUT_RUN}
+        run_as["train"] = {**config.get("train", {}), "device": ""}
+        how = {k: v for k, v in how.items() if k not in ("checkpoint", "run", "version")}
+        trained = json.dumps([run_as, how], sort_keys=True), config.get("seed")
+    return Evaluations(tier=tier, rows=rows, missing=missing, trained=trained)
 
 
 def _rows(path: Path) -> list[Row]:
@@ -226,7 +296,7 @@ def _item(row: Row) -> str:
     if not _whole(row):
         return EVERY
     faces, voices = task.endswith("2i"), task.endswith("2a")
-    if row["system"] == "ground_truth":
+    if row["system"] == REAL:
         faces = task == REAL_FACES or metric.startswith(OF_FACES)
         voices = not faces
     number = 2 + 2 * (row["system"] in ABLATIONS) + voices
@@ -314,8 +384,9 @@ def _reason(ours: Evaluations, key: Cell, dataset: str) -> str:
         said.get(metric) or said.get(EVERYTHING): True,
         "no study answered: cpr_study.ipynb": metric == PREFERENCE,
         "the evaluation has no such row": bool(own),
+        f"not evaluated: baseline.ipynb -p system {system}, then evaluate.ipynb": system in TRAINED,
         "baseline, not run: evaluate.ipynb -p manifest scores its outputs": system in BASELINES,
-        "no recordings scored: evaluate.ipynb": system == "ground_truth",
+        "no recordings scored: evaluate.ipynb": system == REAL,
         f"another work, not measured on {dataset}": system not in SYSTEMS,
         f"not evaluated: train.ipynb -p configuration {system}, then evaluate.ipynb": True,
     }

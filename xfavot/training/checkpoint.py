@@ -276,6 +276,7 @@ def write(run: Path, state: dict[str, Any], modules: Modules, optimizers: Optimi
         torch.save({k: o.state_dict() for k, o in optimizers.items()}, draft / OPTIMIZER)
         state["bytes"] = {p.name: p.stat().st_size for p in sorted(draft.iterdir())}
         write_whole(draft / STATE, json.dumps(state, indent=1))
+        shutil.rmtree(target, ignore_errors=True)  # without a state: what a removal left
         draft.rename(target)
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(draft, ignore_errors=True)
