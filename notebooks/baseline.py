@@ -17,13 +17,16 @@
 # # Train a compared system
 #
 # Trains one of the systems that the paper compares with (Tables 3 and 5, App. F) and listens to it:
-# `adain_vc`, voices after a reference voice, and `adain_cvc`, AdaIN-VC with a face encoder in the
-# place of its speaker encoder, voices after a face. Preset `paper` is AdaIN-VC as its authors
-# published it (512 bands, their own features, Griffin-Lim), preset `mini` a narrower one on the
-# package's mel-spectrogram and vocoder. The layers of the face encoder are our own choice (A84).
+# `adain_vc` and `fragment_vc`, voices after a reference voice, `adain_cvc`, AdaIN-VC with a face
+# encoder in the place of its speaker encoder, voices after a face; or its neighbour `vclip`, which
+# retrieves speakers for a face and lets a trained model of the method speak (`conversion`). Preset
+# `paper` has the published sizes, features and schedule (Fragment-VC needs wav2vec 2.0, Vclip
+# CLIP, see docs/training.md), preset `mini` narrower ones on the package's mel-spectrogram,
+# networks and vocoder. Our own choices: A84 (AdaIN-CVC), A86 (Vclip), A87 (Fragment-VC).
 #
 # **In:** prepared stores under `data_root` (`mini` makes itself); or `weights`, the checkpoint that
-# AdaIN-VC's authors published, with `attr.npz` beside it: then nothing is trained.
+# the authors of `adain_vc` (with `attr.npz` beside it) or of `fragment_vc` published: then nothing
+# is trained.
 # **Out:** a run under `run_root`: `config.json`, `metrics.jsonl`, `checkpoints/`, `samples/`.
 # `evaluate.ipynb` scores it as it scores the method: `-p checkpoint <run>`.
 # **Time:** preset `mini` 0.4 s a step on one core of an AMD EPYC (torch 2.12.1, one thread, the
@@ -37,13 +40,14 @@ data_root: str = "data"  # folder of prepared stores
 seed: int = 0  # seed of everything random
 device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
 run_root: str = "runs"  # folder of runs
-system: str = "adain_vc"  # compared system: adain_vc, adain_cvc
+system: str = "adain_vc"  # compared system: adain_vc, adain_cvc, fragment_vc, vclip
 preset: str = ""  # size; empty means mini for dataset mini, else paper
 steps: int = -1  # training steps; -1: the preset's
 batch_size: int = -1  # samples a step; -1: the preset's
 resume: str = ""  # run folder or checkpoint to go on from; empty means none
 overrides: dict = {}  # dotted settings, such as system.width, to values
 weights: str = ""  # published checkpoint to take in place of training
+conversion: str = ""  # of vclip: run of XFaVoT that speaks, or shipped
 
 # %%
 from pathlib import Path
@@ -74,6 +78,7 @@ parameters = Baseline.resolve(
     resume=resume,
     overrides=overrides,
     weights=weights,
+    conversion=conversion,
 )
 plan = training.plan_of(parameters)
 progress.line(config.describe(plan.run))

@@ -15,7 +15,7 @@ import typing
 from pathlib import Path
 from typing import Any, ClassVar
 
-from xfavot import config, weights
+from xfavot import config, presets, weights
 from xfavot.config import FROM_PRESET, NETWORKS, PRECISIONS, VOCODER, RunConfig, corpora_of, place
 from xfavot.errors import ConfigError
 from xfavot.presets import parse
@@ -32,12 +32,13 @@ METRICS = (
     *("fid", "lpips", "preservation", "face_identity"),  # of faces; the others are of voices
     *("nisqa", "distill_mos", "speaker_similarity", "word_error", "f0", "content", "verification"),
 )
-BASELINES = ("adain_vc", "adain_cvc")
+BASELINES = ("adain_vc", "adain_cvc", "fragment_vc", "vclip")
 FORMS = ("faces", "outputs")
 ALL = "all"
 VOICES = ("auto", "kokoro", "espeak")  # of mini
 MINI_CONVERSIONS = 24  # voices a task, faces a direction; minutes, not hours
 FOLDERS = ("data_root", "run_root", "out", "answers", "manifest", "study", "initial", "weights")
+MODELS = ("checkpoint", "initial", "conversion")  # which may be the shipped one
 SHIPPED = "shipped"  # a checkpoint, the model that comes with the package
 
 
@@ -87,8 +88,10 @@ class Parameters(Settings):
         if isinstance(overrides := given.get("overrides"), str):
             given["overrides"] = parse(overrides, "overrides")
         made = cls(**{name: typed(value, hints[name], name) for name, value in given.items()})
-        folders: Any = {n: place(getattr(made, n)) for n in FOLDERS if getattr(made, n, "")}
-        for name in ("checkpoint", "initial"):
+        folders: Any = {
+            n: place(getattr(made, n)) for n in (*FOLDERS, "conversion") if getattr(made, n, "")
+        }
+        for name in MODELS:
             if given.get(name) == SHIPPED:
                 folders[name] = str(Path(folders["run_root"], SHIPPED))
         return dataclasses.replace(made, **folders)
@@ -183,13 +186,14 @@ class Train(OnRuns):
 class Baseline(OnRuns):
     """Of `baseline`: one run of a compared system, or a checkpoint that its authors published."""
 
-    system: str = option("adain_vc", "compared system: adain_vc, adain_cvc", choices=BASELINES)
+    system: str = option("adain_vc", f"compared system: {', '.join(BASELINES)}", choices=BASELINES)
     preset: str = option("", "size; empty means mini for dataset mini, else paper")
     steps: int = option(FROM_PRESET, "training steps; -1: the preset's", least=1)
     batch_size: int = option(FROM_PRESET, "samples a step; -1: the preset's", least=1)
     resume: str = option("", "run folder or checkpoint to go on from; empty means none")
     overrides: dict[str, Any] = option({}, "dotted settings, such as system.width, to values")
     weights: str = option("", "published checkpoint to take in place of training")
+    conversion: str = option("", "of vclip: run of XFaVoT that speaks, or shipped")
 
 
 class Method(OnDevice):
@@ -244,6 +248,12 @@ class Tables(Parameters):
     run_root: str = option("runs", "folder of runs")
     out: str = option("runs/tables", "folder of the tables")
     FIXED: ClassVar[dict[str, Any]] = {"preset": "paper"}
+
+
+class Page(Tables):
+    """Of `paper`: the page that shows all tables and figures of a dataset, and what is missing."""
+
+    out: str = option("runs/paper", "folder of figures/ and paper_tables/")
 
 
 class Explore(OnRuns):
@@ -355,13 +365,19 @@ class Figures(Explore):
 
 
 class Paper(OnRuns):
-    """Of `paper`: all tables and figures of which dataset and runs."""
+    """Of the workflow: all tables and figures of which dataset and rows, on one budget.
 
-    source: str = option("", "folder of originals; not needed for mini")
-    checkpoint: str = option("", "runs or checkpoints, with commas; empty means to train")
-    configurations: str = option("xfavot", "rows of the paper's tables, with commas")
+    The rows and the budget stand in `workflow/config.yaml`.
+    """
+
+    rows: str = option("xfavot", "with commas, or all: those listed")
+    listed: dict[str, Any] = option({}, "rows of all, each with the seeds that it is trained with")
+    steps: int = option(FROM_PRESET, "training steps of each; -1: its preset's", least=1)
+    batch_size: int = option(FROM_PRESET, "samples a step; -1: the preset's", least=1)
     preset: str = option("", "size; empty means mini for dataset mini, else paper")
-    steps: int = option(FROM_PRESET, "training steps; -1: the preset's", least=1)
+    checkpoint: str = option("", "runs or checkpoints, with commas; empty means to train")
+    present: bool = option(False, "only what follows from that which is there already")
+    source: str = option("", "folder of originals; not needed for mini")
     vocoder: str = option("source_filter", "a vocoder's name, or its weights on disk")
     recogniser: str = option("", "of words; empty means pocketsphinx_grid on mini, or ESPnet")
     metrics: str = option(ALL, "as in evaluate")
@@ -376,12 +392,17 @@ class Paper(OnRuns):
         """Refuse what no notebook takes, and what contradicts itself."""
         super().__post_init__()
         both = bool(self.study) == bool(self.answers)
-        require(both, "study", self.study, "a study and its answers", "give -p study, -p answers")
-        trained = (self.configurations, self.preset, self.steps) == ("xfavot", "", FROM_PRESET)
-        expected = "no configurations, preset or steps beside it"
-        alone = not self.checkpoint or trained
-        require(alone, "checkpoint", self.checkpoint, expected, "leave one of the two out")
-        _ = self.runs
+        require(both, "study", self.study, "a study and its answers", "give study= and answers=")
+        alone = not self.checkpoint or self.rows == "xfavot"
+        require(alone, "checkpoint", self.checkpoint, "no rows beside it", "leave one of them out")
+        known = (*presets.names("configurations"), *BASELINES)
+        for name, seeds in (("", ()), *self.wanted):
+            if name and name not in known:
+                raise ConfigError(f"rows has {name!r}; {nearest(name, known)}")
+            whole = isinstance(seeds, list | tuple)
+            whole = whole and all(type(seed) is int and seed >= 0 for seed in seeds)
+            require(whole, f"listed.{name}", seeds, "a list of seeds, such as [0, 1]", "correct it")
+        require(bool(self.checkpoint or self.wanted), "rows", self.rows, "one at least", "name it")
 
     def absolute(self, name: str) -> str:
         """Return a folder for notebooks that are started elsewhere, or "" where none is given."""
@@ -394,11 +415,11 @@ class Paper(OnRuns):
         return tuple(str(Path(place(one)).resolve()) for one in names_of(self.checkpoint))
 
     @property
-    def runs(self) -> tuple[RunConfig, ...]:
-        """What is trained first, one a configuration; empty with `checkpoint` given."""
-        roots = {name: self.absolute(name) for name in ("data_root", "run_root")}
-        names = () if self.checkpoint else names_of(self.configurations)
-        return tuple(self._run(**roots, configuration=name) for name in names)
+    def wanted(self) -> tuple[tuple[str, list[Any]], ...]:
+        """Rows to train, each with its seeds; none with `checkpoint` given."""
+        listed = self.listed.items() if self.rows == ALL else ()
+        named = [(name, [self.seed]) for name in names_of(self.rows) if name != ALL]
+        return () if self.checkpoint else tuple(listed or named)
 
     @property
     def evaluation(self) -> dict[str, Any]:

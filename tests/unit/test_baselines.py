@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -16,8 +20,10 @@ import torch
 
 from tests.conftest import Patch, refuses
 from tests.unit.store_factory import face, make_store, tone
+from tests.unit.training_factory import small_run
+from xfavot import training as training_of_method
 from xfavot.audio import vocoder
-from xfavot.baselines import adain_vc, training
+from xfavot.baselines import adain_vc, fragment_vc, training, vclip
 from xfavot.baselines.adain_vc import PublishedMel, divergence
 from xfavot.baselines.training import Plan, fit, load_model, plan_of
 from xfavot.convert import Converter, sample_grids
@@ -43,6 +49,8 @@ def quick() -> Iterator[None]:
 def planned(root: Path, system: str = "adain_vc", **given: Any) -> Plan:
     usual: dict[str, Any] = {"dataset": "grid", "preset": "smoke", "device": "cpu"}
     usual |= {"data_root": str(root / "data"), "run_root": str(root / "runs")}
+    if system == "vclip":  # the model that speaks
+        usual["conversion"] = str(next(iter(root.glob("runs/grid_xfavot_*")), root))
     return plan_of(Baseline.resolve(system=system, **usual | given))
 
 
@@ -61,6 +69,7 @@ def store(root: Path) -> Store:
 
 @pytest.fixture(scope="module")
 def runs(root: Path) -> dict[str, Run]:
+    training_of_method.fit(small_run(root, steps=1))
     return {system: fit(planned(root, system)) for system in SYSTEMS}
 
 
@@ -77,6 +86,12 @@ def test_sizes_are_the_published_ones(tmp_path: Path) -> None:
     narrow = planned(tmp_path, **given, overrides={"system.bands": 80}).system().net
     assert size(narrow) == 4_892_880
     assert plan_of(Baseline.resolve(system="adain_vc")).run.preset == "mini"
+    sizes = planned(tmp_path, "fragment_vc", **given).settings
+    with torch.device("meta"):
+        net = fragment_vc.FragmentNet(768, sizes.width, sizes.hidden, sizes.dropout)
+    parts = {name: size(part) for name, part in net.named_children()}
+    assert sum(parts.values()) == 48_008_256
+    assert parts["mel_linear"] == 512 * 80 + 80
 
 
 def theirs() -> dict[str, torch.Tensor]:
@@ -158,6 +173,156 @@ def test_statistics_and_weights_are_never_executed(published: Path, tmp_path: Pa
     np.savez(tmp_path / "attr.npz", mean=np.zeros(512), std=np.ones(512))
     torch.save({"key": partial(print)}, tmp_path / "model.ckpt")
     refuses(WeightsError, "model.ckpt and attr.npz cannot be used", call)
+
+
+@pytest.mark.parametrize("system", ["fragment_vc", "vclip"])
+def test_what_is_drawn_is_that_of_the_step(
+    root: Path, runs: dict[str, Run], system: str, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    """Dropout, references and the optimiser's stages are those of a run that was not stopped."""
+    (method,) = root.glob("runs/grid_xfavot_*")
+    given: dict[str, Any] = {"data_root": str(root / "data")}
+    given |= {"conversion": str(method)} if system == "vclip" else {}
+    plan, log = planned(tmp_path, system, **given), training.Session.log
+
+    def stop(session: Any, values: dict[str, float]) -> None:
+        log(session, values)
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Session, "log", stop)
+        assert fit(plan).step == 1
+    torch.rand(7)  # whatever else the process draws
+    resumed = load_model(fit(plan, resume="auto").path).nets.state_dict()
+    whole = load_model(runs[system].path).nets.state_dict()
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+
+
+def of_fragments() -> dict[str, torch.Tensor]:
+    """A state dictionary laid out as that of the published Fragment-VC, by its published sizes."""
+    shapes: dict[str, tuple[int, ...]] = {"unet.prenet.0": (768, 768), "unet.prenet.2": (512, 768)}
+    norms: list[str] = []
+    for n in range(3):
+        shapes[f"unet.conv{n + 1}"] = (512, 512 if n else 80, 3)
+        for layer, parts in ((f"unet.extractor{n + 1}", 3), (f"smoothers.layers.{n}", 2)):
+            shapes |= {f"{layer}.conv1": (1024, 512, 9), f"{layer}.conv2": (512, 1024, 1)}
+            norms += [f"{layer}.norm{part + 1}" for part in range(parts)]
+            for attention in ("self_attn", "cross_attn")[: parts - 1]:
+                shapes[f"{layer}.{attention}.out_proj"] = (512, 512)
+                shapes[f"{layer}.{attention}.in_proj"] = (1536, 512)
+    shapes |= {"mel_linear": (80, 512), "post_net.0": (512, 80, 5), "post_net.16": (80, 512, 5)}
+    shapes |= {f"post_net.{n}": (512, 512, 5) for n in (4, 8, 12)}
+    rng = torch.Generator().manual_seed(0)
+    state: dict[str, torch.Tensor] = {}
+    for name, shape in shapes.items():
+        joint = "_" if name.endswith("in_proj") else "."
+        state[f"{name}{joint}weight"] = 0.02 * torch.randn(shape, generator=rng)
+        state[f"{name}{joint}bias"] = torch.zeros(shape[0])
+    counted = {f"post_net.{n}": 80 if n == 17 else 512 for n in (1, 5, 9, 13, 17)}
+    for name, width in {**dict.fromkeys(norms, 512), **counted}.items():
+        state |= {f"{name}.weight": torch.ones(width), f"{name}.bias": torch.zeros(width)}
+    for name, width in counted.items():
+        state |= {
+            f"{name}.running_mean": torch.zeros(width),
+            f"{name}.running_var": torch.ones(width),
+        }
+        state[f"{name}.num_batches_tracked"] = torch.tensor(9)
+    return state
+
+
+def test_published_fragments_convert(tmp_path: Path, monkeypatch: Patch) -> None:
+    plan, file = planned(tmp_path, "fragment_vc", preset="paper"), tmp_path / "state.pt"
+    state = of_fragments()
+    torch.save({**state, "unet.conv4.bias": torch.zeros(1)}, file)
+    refuses(WeightsError, 'Unexpected.*"unet.conv4.bias"', fragment_vc.published, plan.run, file)
+    torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), file)
+    refuses(WeightsError, "theirs is a program", fragment_vc.published, plan.run, file)
+    torch.save(state, file)
+    model = load_model(training.import_published(plan, file).path)
+    assert torch.equal(model.nets.net.mel_linear.weight, state["mel_linear.weight"])
+    converter = training.converter_of(model)
+    monkeypatch.setenv("XFAVOT_WEIGHTS", str(tmp_path))
+    fragment_vc.listening.cache_clear()
+    ask = partial(converter.convert_voice, VOICE, voice_reference=VOICE)
+    if importlib.util.find_spec("transformers") is None:
+        refuses(DataError, r"Wav2Vec2Model needs transformers.*encoders", ask)
+    else:
+        refuses(WeightsError, "wav2vec2_base cannot be used", ask)
+
+    def listens(wave: torch.Tensor) -> Any:
+        return SimpleNamespace(last_hidden_state=wave.unfold(1, 400, 320).mean(2)[..., None] + ONES)
+
+    listener = Mock(side_effect=listens)
+    listener.to = lambda device: listener
+    monkeypatch.setattr(fragment_vc, "listening", lambda: listener)
+    monkeypatch.setattr(adain_vc, "ITERATIONS", 2)
+    made = ask()
+    assert made.waveform.shape == VOICE.shape
+    assert 0 < np.abs(made.waveform).max() <= 1
+    assert made.provenance["vocoder"] == "griffin_lim"
+
+
+ONES = torch.ones(768)
+
+
+def test_features_of_fragments_turn_back_into_sound() -> None:
+    heard = fragment_vc.PublishedFeatures()
+    mel = heard(VOICE, heard=False)
+    assert mel.shape == (80, round(len(VOICE) * 16 / 24) // 326 + 1)
+    error = (heard(heard.sound(mel, len(VOICE)), heard=False) - mel).abs().mean()
+    assert error < 0.6  # of natural logarithms, 5 dB
+    tone_hz = np.sin(2 * np.pi * 1000 * np.arange(24_000) / 24_000).astype(np.float32)
+    wave = fragment_vc.resampled(torch.from_numpy(tone_hz), 24_000, 16_000)
+    wanted = torch.sin(2 * torch.pi * 1000 * torch.arange(16_000) / 16_000)
+    torch.testing.assert_close(wave, wanted, atol=1e-3, rtol=0)
+
+
+def test_rates_of_fragments_by_hand(tmp_path: Path) -> None:
+    sizes = {"system.alone_steps": 10, "system.warmup_steps": 2, "system.extraction_rate": 0.1}
+    plan = planned(tmp_path, "fragment_vc", steps=30, overrides={**sizes, "train.lr": 1.0})
+    system = plan.system()
+    optimizer = system.optimizer(plan.run.train)
+    rates = {}
+    for number in range(1, 31):
+        system.schedule(optimizer, number)
+        rates[number] = [group["lr"] for group in optimizer.param_groups]
+    assert rates[1] == [0.5, 0.5]
+    assert rates[2] == rates[3] == [1.0, 1.0]
+    assert rates[11] == pytest.approx([0.05, 0.5])  # warmed up anew, the extraction slower
+    assert rates[12] == pytest.approx([0.1, 1.0])
+    assert rates[22] == pytest.approx([0.05, 0.5])  # half of the way down
+    assert rates[30][1] < 0.01
+
+
+def test_association_by_hand() -> None:
+    """Two clips of one person and one of another: everything of the first person is right."""
+    s = torch.tensor([[2.0, 1.0, 0.0], [1.0, 2.0, 0.0], [0.0, 0.0, 3.0]])
+    same, other = math.log(math.e**2 + math.e), math.log(math.e**2 + math.e + 1)
+    lost = (2 * (other - same) + math.log(math.e**3 + 2) - 3) / 3  # alike in both directions
+    found = vclip.association(s, torch.tensor([4, 4, 7]))
+    assert float(found) == pytest.approx(lost, rel=1e-5)
+
+
+def test_a_face_speaks_with_the_people_it_retrieves(runs: dict[str, Run], store: Store) -> None:
+    model = load_model(runs["vclip"].path)
+    system, converter = model.nets, training.converter_of(model, vocoder="griffin_lim")
+    people = {item.speaker for item in store.items if item.split == "train"}
+    assert len(system.candidates) == len(system.voices) == len(people)
+    assert system.voices.shape[1] == model.conversion.config.model.style_dim
+    torch.testing.assert_close(system.candidates.norm(dim=1), torch.ones(len(people)))
+    system.settings = replace(system.settings, retrieved=1, spread=0.0)
+    for person in range(len(people)):
+        spoken = system.speaker(system.candidates[person : person + 1])
+        assert torch.equal(spoken[0], system.voices[person])
+    system.settings = replace(system.settings, spread=1.0)
+    drawn = [system.speaker(system.candidates[:1]) for _ in range(2)]
+    assert torch.equal(*drawn)
+    made = converter.convert_voice(
+        VOICE, face_reference=face((90, 60, 40), 128), reference_aligned=True
+    )
+    assert made.waveform.shape == VOICE.shape
+    assert "grid_xfavot" in made.provenance["speaks"]
+    assert "converted by Vclip" in made.provenance["synthetic"]
 
 
 def test_divergence_by_hand() -> None:
@@ -266,7 +431,7 @@ def test_grids_and_rows_are_those_of_the_system(
     runs: dict[str, Run], store: Store, system: str, monkeypatch: Patch
 ) -> None:
     model = load_model(runs[system].path)
-    task = {"adain_vc": "a2a", "adain_cvc": "i2a"}[system]
+    task = "i2a" if system in ("adain_cvc", "vclip") else "a2a"
     converter = training.converter_of(model, vocoder=vocoder.GriffinLim(iterations=1))
     ((name, grid),) = sample_grids(converter, [store], count=2).items()
     assert (name, len(grid.cells), len(grid.cells[0])) == (task, 2, 2)
@@ -276,11 +441,12 @@ def test_grids_and_rows_are_those_of_the_system(
             assert np.isfinite(cell.waveform).all()
     assert not np.array_equal(grid.cells[0][0].waveform, grid.cells[1][0].waveform)
     options: dict[str, Any] = {"dataset": "grid", "device": "cpu", "vocoder": "griffin_lim"}
-    cfg = Evaluate.resolve(**options, metrics="f0,fid", conversions=1)
+    cfg = Evaluate.resolve(**options, metrics="f0,fid,verification", conversions=1)
     written = protocol.of_checkpoint(cfg, model, [store]).save()
     rows = tables.read(runs[system].path.parent, ("grid",)).rows
     own = [row for row in rows if row["system"] == system]
-    assert {row["task"] for row in own} == {task}
+    compares = {"verification"} if system == "vclip" else set()  # it encodes both
+    assert {row["task"] for row in own} - {"a2a"} == {task, *compares} - {"a2a"}
     assert {"unusable_outputs", "voicing_agreement"} & {row["metric"] for row in own}
     assert json.loads(written.with_suffix(".json").read_text("utf-8"))["system"] == system
 
@@ -305,6 +471,8 @@ def test_what_cannot_be_trained(root: Path, tmp_path: Path) -> None:
     refuses(ConfigError, "system is 'adain'; did you mean 'adain_vc'", Baseline, system="adain")
     refuses(ConfigError, "system.width is 0", planned, tmp_path, overrides={"system.width": 0})
     refuses(ConfigError, "system.heads is not", planned, tmp_path, overrides={"system.heads": 1})
+    refuses(ConfigError, "conversion is ''.*vclip", planned, tmp_path, "vclip", conversion="")
+    refuses(ConfigError, "conversion is", planned, tmp_path, conversion="runs/x")
     make_store(tmp_path / "data", corpus="grid", kind="audio", clips=2, seconds=0.6)
     refuses(
         DataError, "no clip of grid has a face and a voice", fit, planned(tmp_path, "adain_cvc")

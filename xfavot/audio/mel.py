@@ -132,19 +132,25 @@ def _edges(bands: int = MEL.n_mels, fmin: float = MEL.fmin, fmax: float = MEL.fm
 
 @lru_cache(maxsize=8)
 @torch.inference_mode(mode=False)
-def mel_filterbank(device: torch.device | str = "cpu", **other: Any) -> Tensor:
+def mel_filterbank(
+    device: torch.device | str = "cpu",
+    *,
+    n_fft: int = MEL.n_fft,
+    rate: int = MEL.sample_rate,
+    **other: Any,
+) -> Tensor:
     """Triangular filters on Slaney's scale, each of unit area in Hz (mel_norm "slaney").
 
     Args:
         device: where they are.
+        n_fft, rate: of the transform, samples and Hz.
         other: `bands`, `fmin`, `fmax` (Hz) than the contract's.
 
     Returns:
         (80, 1025) float32: n_mels by n_fft / 2 + 1; built once a device, so leave it as it is.
     """
     edges = _edges(**other)[:, None]  # (M + 2, 1)
-    bins = torch.arange(MEL.n_fft // 2 + 1, dtype=torch.float64)
-    bins = bins * (MEL.sample_rate / MEL.n_fft)  # (F,) Hz
+    bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * (rate / n_fft)  # (F,) Hz
     widths = edges.diff(dim=0)
     rising, falling = (bins - edges[:-2]) / widths[:-1], (edges[2:] - bins) / widths[1:]
     triangles = torch.minimum(rising, falling).clamp(min=0.0)  # (M, F)

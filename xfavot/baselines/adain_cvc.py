@@ -33,29 +33,30 @@ def face_encoder(width: int) -> nn.Module:
     return nn.Sequential(*layers, *last)
 
 
+def audio_visual(stores: Sequence[Store]) -> list[Store]:
+    """Clips with a face and a voice, so that every reference of a batch is a pair.
+
+    Raises:
+        DataError: there is none.
+    """
+    kept = [[i for i in s.items if i.face_count and i.frame_count] for s in stores]
+    both = [replace(s, items=tuple(i)) for s, i in zip(stores, kept, strict=True) if i]
+    if not both:
+        raise DataError(
+            f"a compared system: no clip of {', '.join(store.corpus for store in stores)} has a "
+            "face and a voice; expected audio-visual speakers; train it on grid, voxceleb or mini"
+        )
+    return both
+
+
 class AdaINCVC(AdaINVC):
     """AdaIN-CVC: a voice is put together again after the face of its speaker."""
 
     title, tasks = "AdaIN-CVC", (Task.I2A,)
     voices, guides = "ref_audio", "ref_image"  # of the same people
+    usable = staticmethod(audio_visual)
 
     def __init__(self, settings: SystemConfig, cfg: RunConfig) -> None:
         """Make the networks."""
         super().__init__(settings, cfg)
         self.net["speaker_encoder"] = face_encoder(settings.width)
-
-    @staticmethod
-    def usable(stores: Sequence[Store]) -> list[Store]:
-        """Clips with a face and a voice, so that every reference of a batch is a pair.
-
-        Raises:
-            DataError: there is none.
-        """
-        kept = [[i for i in s.items if i.face_count and i.frame_count] for s in stores]
-        both = [replace(s, items=tuple(i)) for s, i in zip(stores, kept, strict=True) if i]
-        if not both:
-            raise DataError(
-                f"AdaIN-CVC: no clip of {', '.join(store.corpus for store in stores)} has a face "
-                "and a voice; expected audio-visual speakers; train it on grid, voxceleb or mini"
-            )
-        return both

@@ -13,7 +13,8 @@ Preset `mini` is ours: the package's mel-spectrogram and vocoder, narrower layer
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,8 @@ from xfavot.audio.io import Wave
 from xfavot.audio.mel import MEL, istft, mel_filterbank, stft
 from xfavot.baselines.system import System, Waveform
 from xfavot.config import RunConfig, Section
-from xfavot.convert.converter import Task
-from xfavot.data.batches import Batch, reflected
+from xfavot.convert.converter import Converter, Task
+from xfavot.data.batches import Batch, Batches, reflected
 from xfavot.errors import WeightsError, refusing
 from xfavot.strict import option
 from xfavot.training.speech import generator_of
@@ -41,6 +42,7 @@ BANDS, FMAX_HZ = 512, 12_000.0  # on Slaney's scale from 0 Hz, of unit area; FFT
 FLOOR = 1e-5  # magnitude
 RANGE_DB, TOP_DB = 100.0, 20.0  # 0 is -80 dB, 1 is 20 dB
 LEAST = 1e-8  # of a value between 0 and 1, of a variance, and of what is divided by
+MOST_UTTERANCES = 5_000  # that mean and deviation are taken from, CODE
 ITERATIONS = 100  # of Griffin-Lim's algorithm
 MEMORY = 1000  # samples after which a click's de-emphasis is below float32
 
@@ -103,14 +105,28 @@ class PublishedMel(nn.Module):
         mel = 10.0 ** ((levels * RANGE_DB - RANGE_DB + TOP_DB) / 20.0)
         sums = (self.bank @ self.bank.T).sum(0)
         wanted = self.bank.T @ (mel / sums.where(sums > LEAST, torch.ones_like(sums))[:, None])
-        spectrum, span = wanted + 0j, (x.shape[1] - 1) * MEL.hop
-        for _ in range(ITERATIONS):
-            spectrum = stft(istft(spectrum, span))
-            spectrum = wanted * spectrum / spectrum.abs().clamp(min=LEAST)
-        wave = functional.pad(istft(spectrum, max(samples, span))[None], (MEMORY - 1, 0))
-        kernel = EMPHASIS ** torch.arange(MEMORY - 1, -1, -1, device=wave.device)
-        sound = functional.conv1d(wave[None], kernel[None, None])[0, 0]  # undoes the emphasis
-        return sound[:samples].cpu().numpy()
+        wave = phases(wanted, (x.shape[1] - 1) * MEL.hop, stft, istft)
+        wave = deemphasised(functional.pad(wave, (0, max(samples - len(wave), 0))))
+        return wave[:samples].cpu().numpy()
+
+
+def phases(
+    wanted: Tensor, samples: int, forth: Callable[[Tensor], Tensor], back: Callable[..., Tensor]
+) -> Tensor:
+    """Find a sound (N,) whose spectrum has these magnitudes (F, T), by Griffin-Lim's algorithm."""
+    spectrum = wanted + 0j
+    for _ in range(ITERATIONS):
+        spectrum = forth(back(spectrum, samples))
+        spectrum = wanted * spectrum / spectrum.abs().clamp(min=LEAST)
+    return back(spectrum, samples)
+
+
+def deemphasised(wave: Tensor) -> Tensor:
+    """Undo the emphasis of (N,)."""
+    kernel = EMPHASIS ** torch.arange(MEMORY - 1, -1, -1, device=wave.device)
+    return functional.conv1d(functional.pad(wave, (MEMORY - 1, 0))[None, None], kernel[None, None])[
+        0, 0
+    ]
 
 
 # The networks. Everywhere: (B, channels, T), ReLU, reflection at the ends, no dropout
@@ -260,11 +276,17 @@ class AdaINVC(System):
 
     def __init__(self, settings: SystemConfig, cfg: RunConfig) -> None:
         """Make the networks and, for their number of bands, the published features."""
-        super().__init__()
-        self.settings, self.frames, self.seed = settings, cfg.model.mel_frames, cfg.seed
+        super().__init__(settings, cfg)
+        self.frames = cfg.model.mel_frames
         self.features = PublishedMel() if settings.bands == BANDS else None
         sizes = settings.bands, settings.width
         self.net = nn.ModuleDict({name: network(*sizes) for name, network in NETS.items()})
+
+    def begin(self, batches: Batches, conversion: Converter | None, *, new: bool) -> None:
+        """Take mean and deviation of the published features over some clips."""
+        if new and self.features is not None:
+            rows = islice(batches.drawn(self.seed), MOST_UTTERANCES)
+            self.features.fit(map(batches.waveform, rows))
 
     def losses(self, batch: Batch, number: int, waveform: Waveform) -> dict[str, Tensor]:
         """L1 between a voice and its reconstruction, and the divergence of its content."""

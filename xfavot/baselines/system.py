@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -25,11 +26,11 @@ from xfavot.audio.source_filter import NAME, SourceFilterVocoder
 from xfavot.config import RunConfig, TrainConfig
 from xfavot.convert import converter as converting
 from xfavot.convert.converter import ConvertedVoice, Converter, Style, Task, read_voice
-from xfavot.data.batches import Batch
+from xfavot.data.batches import Batch, Batches
 from xfavot.data.store import GENDERS, Store
-from xfavot.errors import ConfigError
+from xfavot.errors import ConfigError, WeightsError, import_optional, refusing
 from xfavot.models import device_of
-from xfavot.weights import shipped
+from xfavot.weights import fetched, shipped
 
 Waveform = Callable[[int], Wave]  # of a row
 
@@ -42,6 +43,8 @@ class System(nn.Module, ABC):
         tasks: what it can do.
         settings_of: class of its settings.
         gradient_norm: at which gradients are clipped.
+        judged_by: the term that is compared on the validation split.
+        speaks: whether a model of the method makes its voices.
         features: None, or what it hears in place of the package's mel-spectrogram: a module as
             :class:`xfavot.baselines.adain_vc.PublishedMel` is one.
     """
@@ -50,7 +53,14 @@ class System(nn.Module, ABC):
     tasks: ClassVar[tuple[Task, ...]]
     settings_of: ClassVar[type[Any]]
     gradient_norm: ClassVar[float] = 5.0
-    features: Any
+    judged_by: ClassVar[str] = "rec"
+    speaks: ClassVar[bool] = False
+
+    def __init__(self, settings: Any, cfg: RunConfig) -> None:
+        """Start without networks, and without features of its own."""
+        super().__init__()
+        self.settings, self.cfg, self.seed = settings, cfg, cfg.seed
+        self.features: Any = None
 
     @staticmethod
     def usable(stores: Sequence[Store]) -> list[Store]:
@@ -63,7 +73,7 @@ class System(nn.Module, ABC):
 
     @abstractmethod
     def losses(self, batch: Batch, number: int, waveform: Waveform) -> dict[str, Tensor]:
-        """Compute the terms of a step: "loss", which is minimised, "rec", and others.
+        """Compute the terms of a step: "loss", which is minimised, the one it is judged by, others.
 
         Args:
             batch: on the device of the networks.
@@ -75,15 +85,59 @@ class System(nn.Module, ABC):
     def embed(self, x: Tensor) -> Tensor:
         """Encode what guides, a voice (1, 1, M, T) or a face (1, 3, H, W), to a style (1, S)."""
 
-    @abstractmethod
+    def whole(self, x: Tensor) -> Tensor:
+        """Encode a voice (1, 1, M, T) of any length, window by window."""
+        return converting.mean(x, self.embed)
+
     def convert(self, x: Tensor, style: Tensor) -> Tensor:
         """Convert features (1, 1, M, T), T at least 80, after a style (1, S)."""
+        raise NotImplementedError(f"{self.title} converts by a converter of its own")
+
+    def begin(self, batches: Batches, conversion: Converter | None, *, new: bool) -> None:
+        """Look at the data before the first step; of a `new` run, measure what is kept.
+
+        Args:
+            batches: of training.
+            conversion: the model of the method that speaks, where it has one.
+            new: whether there is no checkpoint yet.
+        """
+
+    def settle(self, batches: Batches) -> None:
+        """Bring what depends on the weights in order, before a checkpoint is written."""
+
+    def schedule(self, optimizer: Optimizer, number: int) -> None:
+        """Set the rates of a step, from 1; they stay as they are."""
 
     def optimizer(self, train: TrainConfig) -> Optimizer:
         """Make the optimiser."""
         how: dict[str, Any] = {"betas": (train.beta1, train.beta2), "amsgrad": True}
         how["weight_decay"] = train.weight_decay
         return torch.optim.Adam(self.parameters(), train.lr, **how)
+
+
+def pretrained(network: str, name: str) -> nn.Module:
+    """Open a frozen network of transformers from a local folder; nothing is fetched.
+
+    Args:
+        network: its class there.
+        name: its folder below that of fetched weights (`XFAVOT_WEIGHTS`).
+
+    Raises:
+        DataError: transformers is not installed.
+        WeightsError: the files are missing or damaged, or of other shapes, which are named.
+    """
+    library = import_optional("transformers", extra="encoders", purpose=network)
+    folder = fetched.root() / name
+    advice = f"expected config.json and model.safetensors of {network}, as transformers saves them"
+    faults = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
+    with refusing(faults, WeightsError, f"{folder} cannot be used", advice):
+        model, about = getattr(library, network).from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+        if missing := sorted(map(str, {*about["missing_keys"], *about["mismatched_keys"]})):
+            raise ValueError(f"{len(missing)} tensors are missing or do not fit: {missing[:3]}")
+    opened: nn.Module = model.eval().requires_grad_(False)
+    return opened
 
 
 class Trained(NamedTuple):
@@ -94,6 +148,7 @@ class Trained(NamedTuple):
     config: RunConfig
     step: int
     path: Path
+    conversion: Any = None  # the model of the method that speaks
 
     @property
     def title(self) -> str:
@@ -112,12 +167,13 @@ class BaselineConverter(Converter):
 
     def __init__(self, model: Trained, *, name: str, device: str, vocoder: Any) -> None:
         """Move the networks to the device; see the class."""
+        self.model: Any = model
         self.system, self.title, self.tasks = model.nets, model.nets.title, model.nets.tasks
         self.name, self.config, self.step = name, model.config, model.step
         self.device, self.speakers = device_of(device), ()
         self.system.to(self.device).eval()
         self.standardiser = model.standardiser.to(self.device)
-        given = "griffin_lim" if self.system.features else vocoder
+        given = "griffin_lim" if self.system.features is not None else vocoder
         self.vocoder = given if isinstance(given, vocoders.Vocoder) else vocoders.vocoder(given)
         self.listener = SourceFilterVocoder.load(shipped(NAME), name=NAME)
 
@@ -142,7 +198,7 @@ class BaselineConverter(Converter):
         """Encode a reference voice; no head depends on a gender, which is only noted."""
         self._require("voice", "guidance")
         x = self._heard(read_voice(voice, name="reference voice"))
-        return self._style("voice", voice, gender, converting.mean(x, self.system.embed))
+        return self._style("voice", voice, gender, self.system.whole(x))
 
     @torch.inference_mode()
     def style_of_face(

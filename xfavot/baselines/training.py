@@ -7,27 +7,32 @@ its settings, by which :func:`load_model` tells it from a checkpoint of the meth
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from xfavot import config, presets
 from xfavot.audio.mel import differences
 from xfavot.audio.vocoder import DEFAULT
+from xfavot.baselines import adain_vc, fragment_vc
 from xfavot.baselines.adain_cvc import AdaINCVC
-from xfavot.baselines.adain_vc import AdaINVC, SystemConfig, published
+from xfavot.baselines.adain_vc import AdaINVC
+from xfavot.baselines.fragment_vc import FragmentVC
 from xfavot.baselines.system import BaselineConverter, System, Trained
+from xfavot.baselines.vclip import Vclip
 from xfavot.config import RunConfig, config_id, from_dict
 from xfavot.convert.converter import Converter
 from xfavot.data.batches import Batch, Batches
 from xfavot.data.store import Store
-from xfavot.errors import CheckpointError
+from xfavot.errors import CheckpointError, refusing
+from xfavot.files import write_whole
 from xfavot.parameters import Baseline
 from xfavot.strict import build, require
 from xfavot.training import checkpoint, loop
@@ -35,18 +40,31 @@ from xfavot.training.checkpoint import LoadedModel
 from xfavot.training.loop import Run
 from xfavot.training.pretrain import Log
 
-SYSTEMS: dict[str, type[System]] = {"adain_vc": AdaINVC, "adain_cvc": AdaINCVC}
-MOST_UTTERANCES = 5_000  # that statistics of a system's own features are taken from, CODE
+SYSTEMS: dict[str, type[System]] = {
+    "adain_vc": AdaINVC,
+    "adain_cvc": AdaINCVC,
+    "fragment_vc": FragmentVC,
+    "vclip": Vclip,
+}
+PUBLISHED: dict[str, Callable[[RunConfig, Path], System]] = {
+    "adain_vc": adain_vc.published,
+    "fragment_vc": fragment_vc.published,
+}
 Model = LoadedModel | Trained
 MODEL = "model"  # file of the networks, and name of the optimiser
-NOT_OF_TRAINING = ("system", "resume", "weights")  # parameters
+CONVERSION = "conversion"  # folder in a run: the checkpoint that speaks
+NOT_OF_TRAINING = ("system", "resume", "weights", "conversion")  # parameters
 
 
 class Plan(NamedTuple):
-    """A run of a compared system: `run.configuration` names it, `settings` are its own."""
+    """A run of a compared system: `run.configuration` names it, `settings` are its own.
+
+    `conversion`: where the model of the method lies that speaks, of a system that needs one.
+    """
 
     run: RunConfig
     settings: Any
+    conversion: str = ""
 
     def system(self) -> System:
         """Make the networks."""
@@ -68,9 +86,15 @@ def plan_of(asked: Baseline) -> Plan:
     layers = presets.load("baselines", f"{asked.system}_{preset}")
     layers = config.with_chosen(layers, configuration=asked.system, **given)
     settings = build(SYSTEMS[asked.system].settings_of, layers.pop("system", {}), "system")
-    plan = Plan(build(RunConfig, layers), settings)
+    plan = Plan(build(RunConfig, layers), settings, asked.conversion)
+    fits = SYSTEMS[asked.system].speaks == bool(asked.conversion)
+    says = "a run of XFaVoT, or shipped, with system vclip alone"
+    require(fits, "conversion", asked.conversion, says, "give -p conversion runs/<run>")
     same = replace(plan.run, train=replace(plan.run.train, steps=1))  # to go on with more
-    key = config.key_of({"run": config_id(same), "system": asdict(plan.settings)})[:8]
+    about: dict[str, Any] = {"run": config_id(same), "system": asdict(plan.settings)}
+    if plan.conversion:  # run and step, wherever they lie
+        about["conversion"] = Path(plan.conversion).parts[-3:]
+    key = config.key_of(about)[:8]
     named = f"{asked.dataset}_{asked.system}_{preset}_s{plan.run.seed}_{key}"
     return plan._replace(run=replace(plan.run, name=plan.run.name or named))
 
@@ -98,13 +122,11 @@ class Session(loop.Session):
         torch.manual_seed(self.cfg.seed)
         self.system = self.plan.system().to(self.device).train()
         self.optimizer = self.system.optimizer(self.cfg.train)
+        if start is None and self.system.speaks:
+            _take(self.plan.conversion, self.path / CONVERSION)
+        self.system.begin(self.batches, _speaking(self.path), new=start is None)
+        self.system.to(self.device)
         if start is None:
-            if self.system.features is not None:
-                items, seed = self.batches.items, self.cfg.seed
-                order = np.random.default_rng(seed).permutation(len(items)).tolist()
-                rows = (n for n in order if items[n].split == "train" and items[n].sample_count)
-                waves = map(self.batches.waveform, islice(rows, MOST_UTTERANCES))
-                self.system.features.fit(waves)
             return 0
         state = checkpoint.read_state(start)
         differing = differences(asdict(self.plan.settings), state.get("system", {}))
@@ -123,6 +145,7 @@ class Session(loop.Session):
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(terms["loss"])
         nn.utils.clip_grad_norm_(self.system.parameters(), self.system.gradient_norm)
+        self.system.schedule(self.optimizer, number)
         self.optimizer.step()
         return {name: value.detach() for name, value in terms.items()}
 
@@ -132,9 +155,11 @@ class Session(loop.Session):
         if (known := self.validation) is None:
             return
         drawn = (known.batch(number).to(self.device) for number in range(loop.VALIDATION_BATCHES))
+        self.system.eval()
         found = [self._losses(known, batch) for batch in drawn]
+        self.system.train()
         means = {f"val/{k}": float(torch.stack([one[k] for one in found]).mean()) for k in found[0]}
-        means["val/total"] = means["val/rec"]
+        means["val/total"] = means[f"val/{self.system.judged_by}"]
         self._record({"step": self.step, **means})
         self.best = min(self.best, (means["val/total"], self.step))
         self._tell({"step": self.step, **means})
@@ -144,10 +169,30 @@ class Session(loop.Session):
         return []
 
     def _write(self) -> Path:
+        self.system.settle(self.batches)
         state = checkpoint.told(self.cfg, self.step, self.batches) | {
             "system": asdict(self.plan.settings)
         }
         return checkpoint.write(self.path, state, {MODEL: self.system}, {MODEL: self.optimizer})
+
+
+def _take(model: str, folder: Path) -> None:
+    """Copy a checkpoint of the method, but its optimisers: a run holds all that it needs."""
+    path = checkpoint.load_model(model).path
+    state = checkpoint.read_state(path)
+    sizes = {name: n for name, n in state["bytes"].items() if name != checkpoint.OPTIMIZER}
+    advice = "free some space, and start again"
+    with refusing(OSError, CheckpointError, f"{folder} could not be written", advice):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in sizes:
+            shutil.copyfile(path / name, folder / name)
+        write_whole(folder / checkpoint.STATE, json.dumps(state | {"bytes": sizes}, indent=1))
+
+
+def _speaking(run: Path) -> Converter | None:
+    """The model of the method that speaks in a run, if it has one."""
+    folder = run / CONVERSION
+    return Converter(checkpoint.load_model(folder)) if folder.is_dir() else None
 
 
 def fit(plan: Plan, *, resume: str = "", on_log: Log | None = None) -> Run:
@@ -157,25 +202,27 @@ def fit(plan: Plan, *, resume: str = "", on_log: Log | None = None) -> Run:
 
 
 def import_published(plan: Plan, weights: Path) -> Run:
-    """Make a run, at step 0, of the checkpoint that AdaIN-VC's authors published.
+    """Make a run, at step 0, of the checkpoint that the authors of a system published.
 
     Args:
-        plan: of `adain_vc`, preset `paper`.
-        weights: see :func:`xfavot.baselines.adain_vc.published`.
+        plan: of one of :data:`PUBLISHED`, preset `paper`.
+        weights: see its function.
 
     Raises:
         ConfigError: another system or other sizes.
         WeightsError: the files cannot be used.
         CheckpointError: the run cannot be written.
     """
-    step = "give -p system adain_vc -p preset paper"
-    fits = (plan.run.configuration, plan.settings) == ("adain_vc", SystemConfig())
-    require(fits, "weights", str(weights), "a checkpoint of adain_vc, at its own sizes", step)
-    cfg = replace(plan.run, name="published_adain_vc")
-    run, system = Path(cfg.run_root, cfg.name), published(cfg, weights)
+    system, own = plan.run.configuration, SYSTEMS[plan.run.configuration]
+    fits, known = plan.settings == own.settings_of(), " or ".join(PUBLISHED)
+    step = f"give -p system {known} with -p preset paper"
+    expected = f"a checkpoint of {known}, at its own sizes"
+    require(fits and system in PUBLISHED, "weights", str(weights), expected, step)
+    cfg = replace(plan.run, name=f"published_{system}")
+    run, opened = Path(cfg.run_root, cfg.name), PUBLISHED[system](cfg, weights)
     checkpoint.write_config(run, cfg)
     state = checkpoint.told(cfg, 0) | {"system": asdict(plan.settings)}
-    return Run(run, cfg, 0, checkpoint.write(run, state, {MODEL: system}, {}))
+    return Run(run, cfg, 0, checkpoint.write(run, state, {MODEL: opened}, {}))
 
 
 def load_model(path: Path | str) -> Model:
@@ -197,7 +244,10 @@ def load_model(path: Path | str) -> Model:
     system = Plan(cfg, build(SYSTEMS[name].settings_of, state["system"], "system")).system()
     checkpoint.load_modules(path, {MODEL: system})
     statistics = checkpoint.statistics_of(state)
-    return Trained(system.requires_grad_(False), statistics, cfg, int(state["step"]), path)
+    folder = path.parents[1] / CONVERSION
+    speaks = checkpoint.load_model(folder) if system.speaks else None
+    known = statistics, cfg, int(state["step"]), path, speaks
+    return Trained(system.requires_grad_(False), *known)
 
 
 def converter_of(model: Model, **how: Any) -> Converter:
@@ -209,5 +259,6 @@ def converter_of(model: Model, **how: Any) -> Converter:
     """
     how = {"name": model.title, "device": "cpu", "vocoder": DEFAULT, **how}
     if isinstance(model, Trained):
-        return BaselineConverter(model, **how)
+        kind: type[BaselineConverter] = getattr(model.nets, "converter", BaselineConverter)
+        return kind(model, **how)
     return Converter(model, **how)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -355,6 +355,17 @@ class Batches:
     def waveform(self, row: int) -> NDArray[np.float32]:
         """The whole clip (N,) of a position in `items`, at 24 kHz."""
         return self.stores[int(self._owner[row])].waveform(self.items[row])
+
+    def drawn(self, seed: int) -> Iterator[int]:
+        """Yield the positions of all clips of the train split with a voice, in a random order."""
+        for row in np.random.default_rng(seed).permutation(len(self.items)).tolist():
+            if self.items[row].split == "train" and self.items[row].sample_count:
+                yield row
+
+    def crops(self, rows: Sequence[int]) -> Tensor:
+        """Read a crop of each of some clips, always the same: (n, 1, 80, T) standardised."""
+        rng = {"crops": np.random.default_rng(self.seed)}
+        return self._mels(np.array(rows), np.arange(len(rows)), rng)
 
     def _references(
         self, rng: np.random.Generator, genders: Rows

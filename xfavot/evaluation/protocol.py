@@ -291,7 +291,9 @@ def of_checkpoint(
     groups: list[Group] = []
     for speakers in SPLIT_OF:
         groups += Study(converter, stores, cfg, speakers, Path(place.name, speakers)).groups()
-    networks = [network for network in (model.nets, getattr(model, "f0", None)) if network]
+    speaks = getattr(model, "conversion", None)  # of a system that has the method speak
+    every = model.nets, getattr(model, "f0", None), speaks and speaks.nets
+    networks = [network for network in every if network]
     basis = {
         "schema": SCHEMA,
         "version": __version__,
