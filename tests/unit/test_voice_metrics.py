@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from torch import Tensor
 from tests.conftest import Patch, refuses
 from tests.unit.store_factory import make_store
 from tests.unit.training_factory import shared_store
+from xfavot.audio.io import load_waveform
 from xfavot.audio.mel import MEL
 from xfavot.audio.vocoder import Vocoder
 from xfavot.data.store import Store
@@ -26,6 +29,7 @@ from xfavot.evaluation import voice_networks as networks
 from xfavot.evaluation import voices
 from xfavot.evaluation.voice_networks import SpeakerEncoder
 from xfavot.evaluation.voices import CER, WER, count_errors, normalise
+from xfavot.mini.generate import PACK
 
 RATE = 24_000
 
@@ -75,6 +79,7 @@ def test_speaker_similarity_does_not_depend_on_level(encoder: SpeakerEncoder) ->
 MEASURES: dict[str, Callable[[], Any]] = {
     "pocketsphinx": lambda: networks.PocketsphinxGrid().hear,
     "espnet": lambda: networks.Espnet().hear,
+    "whisper": lambda: networks.Whisper().hear,
     "resemblyzer": lambda: SpeakerEncoder().embed,
     "nisqa": lambda: networks.Nisqa(networks.NISQA),
     "nisqa_tts": lambda: networks.Nisqa(networks.NISQA_TTS),
@@ -93,6 +98,50 @@ def test_a_measure_is_a_function_of_its_clip_alone(name: str) -> None:
     backwards = [measure(clip) for clip in clips[::-1]][::-1]
     for one, other in zip([*in_order, in_order[-1]], [*backwards, another(clips[-1])], strict=True):
         np.testing.assert_equal(one, other)
+
+
+def test_whisper_writes_what_is_said(tmp_path: Path, monkeypatch: Patch) -> None:
+    """Half minutes, bytes in GPT-2's spelling, digits in words."""
+    heard: list[tuple[int, ...]] = []
+
+    class Network:
+        def __init__(self, name: str, files: dict[str, bytes], **_: Any) -> None:
+            assert json.loads(files["config.json"])["suppress_ids"] == []
+
+        def generate(self, mel: Any, prompts: list[list[str]], **_: Any) -> list[Any]:
+            heard.append(mel.shape)
+            assert prompts == [list(networks.Whisper.PROMPT)]
+            return [Mock(sequences_ids=[[1, 2, 0]])]
+
+    library, package = Mock(), networks.external.package
+    library.models.Whisper, library.StorageView.from_array = Network, lambda x: x
+
+    def given(name: str, **how: Any) -> Any:
+        return library if name == "ctranslate2" else package(name, **how)
+
+    monkeypatch.setattr(networks.external, "package", given)
+    pieces = ["<|end|>", "\u0120caf\u00c3\u00a9,", "\u01207"]
+    (tmp_path / "pieces.json").write_text(json.dumps(pieces), encoding="utf-8")
+    monkeypatch.setattr(networks.fetched, "path", lambda name: tmp_path / "pieces.json")
+    whisper = networks.Whisper()
+    assert whisper.hear(np.zeros(24_000 * 31, np.float32)).split() == ["caf\u00e9,", "seven"] * 2
+    assert heard == [(1, 80, 3000)] * 2
+    tone = np.sin(np.arange(16_000) * 2 * np.pi * 1000 / 16_000).astype(np.float32)
+    mel = whisper.features(tone)
+    assert 26 <= mel[:, 50].argmax() <= 29  # 1 kHz on Slaney's scale of 80 bands up to 8 kHz
+    assert mel.max() - mel.min() == 2.0  # eight decades
+    assert mel[0, 2000] == mel.min()
+
+
+def test_whisper_hears_the_embedded_corpus() -> None:
+    try:
+        whisper = networks.Whisper()
+    except WeightsError as error:
+        pytest.skip(str(error))
+    with zipfile.ZipFile(PACK) as pack:
+        name = next(name for name in sorted(pack.namelist()) if name.endswith(".opus"))
+        words = load_waveform(pack.read(name))
+    assert len(whisper.hear(words).split()) >= 4
 
 
 def test_distill_mos_agrees_with_its_own_program() -> None:

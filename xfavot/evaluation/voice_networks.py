@@ -356,11 +356,12 @@ class Whisper:
                 np.ascontiguousarray(self.features(x[start : start + self.SAMPLES])[None])
             )
             (found,) = self._network.generate(mel, [list(self.PROMPT)], beam_size=self.BEAMS)
-            pieces = "".join(self._pieces[n] for n in found.sequences_ids[0])
-            raw = bytes(self._bytes[c] for c in pieces if c in self._bytes)
+            pieces = (self._pieces[n] for n in found.sequences_ids[0])
+            words = "".join(piece for piece in pieces if not re.fullmatch(r"<\|.*\|>", piece))
+            raw = bytes(self._bytes[c] for c in words)
             heard.append(raw.decode("utf-8", errors="replace"))
-        words = self.DIGITS.split()
-        return re.sub(r"\d", lambda m: f" {words[int(m[0])]} ", " ".join(heard)).strip()
+        digits = self.DIGITS.split()
+        return re.sub(r"[0-9]", lambda m: f" {digits[int(m[0])]} ", " ".join(heard)).strip()
 
 
 Recogniser = PocketsphinxGrid | Espnet | Whisper
