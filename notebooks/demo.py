@@ -14,7 +14,7 @@
 # ---
 
 # %% [markdown]
-# # What the model does, and what it learns in two minutes
+# # What the model does, and what it learns in a hundred steps
 #
 # The model that comes with the package converts faces and voices of people whom it has never seen
 # or heard: all six tasks of the paper (Fig. 1 and 3 to 6). Then it learns a few of these people in

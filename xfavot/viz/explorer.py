@@ -41,7 +41,8 @@ NOBODY = "nobody else"
 DIRECTIONS = 3  # of the style space that can be moved along
 MOST_DEVIATIONS = 3.0
 SHOWN_FILES = 12  # of the gallery, the newest first
-WAIT = "<p>converting ...</p>"
+BREAKS = "overflow-wrap:anywhere;line-height:1.4"
+SHEET_PIXELS = "800"  # wide: a laptop's screen without the choices
 
 
 def read_upload(name: str, content: bytes, converter: Converter) -> Example:
@@ -120,7 +121,7 @@ class Explorer:
             accept="image/*,audio/*,video/*", multiple=True, description="add files"
         )
         self.recorder, self.kept = Recorder(), w.Button(description="keep this", icon="save")
-        self.said, self.result, self.gallery = w.HTML(), w.HTML(), w.HTML()
+        self.said, self.result, self.gallery = w.HTML(layout=wide), w.HTML(), w.HTML()
         tips = {
             self.second: "a second reference, to slide to",
             self.gender: "between the style encoder's heads of both genders",
@@ -287,7 +288,8 @@ class Explorer:
         started = time.perf_counter()
         with self._telling():
             grid = self.convert()
-            self.result.value = conversions(grid).html() + players(voices_of([grid])).html
+            sheet = png_tag(conversions(grid).render(), width=SHEET_PIXELS)
+            self.result.value = sheet + players(voices_of([grid])).html
             self.said.value = f"<p>converted in {time.perf_counter() - started:.1f} s</p>"
 
     def _keep(self, _button: Any = None) -> None:
@@ -298,7 +300,7 @@ class Explorer:
             suffix = ".png" if isinstance(made, ConvertedFace) else ".wav"
             path = made.save(unused(self.folder, stem, suffix))
             self._show_gallery()
-            self.said.value = f"<p>saved as <code>{escape(str(path))}</code></p>"
+            self.said.value = f"<p style='{BREAKS}'>saved as {escape(str(path))}</p>"
 
     def _show_gallery(self) -> None:
         """Show the newest files of the folder."""
@@ -342,4 +344,4 @@ class Explorer:
         try:
             yield
         except XFaVoTError as error:
-            self.said.value = f"<p role='alert'><b>{escape(str(error))}</b></p>"
+            self.said.value = f"<p role='alert' style='{BREAKS}'><b>{escape(str(error))}</b></p>"
