@@ -87,7 +87,8 @@ widgets.players(heard)
 # between the genders' heads, and the *directions* are the principal ones of these people's styles.
 # Add a frontal face or a clip of speech as a file, or record a voice. *keep this* saves the result
 # with its provenance in `runs/explored`; what is there stays in the gallery. The tab key reaches
-# everything, the arrow keys move a slider. `voila notebooks/explore.ipynb` serves this as a page.
+# everything, the arrow keys move a slider. `voila notebooks/explore.ipynb` serves this notebook as
+# a page (`pip install voila`).
 
 # %%
 people = convert.samples(stores, seed=cfg.seed)

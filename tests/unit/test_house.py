@@ -133,6 +133,13 @@ def test_notebook_declares_and_passes_every_parameter(path: Path) -> None:
     assert not call.args
 
 
+def test_the_site_has_every_page() -> None:
+    pages = (ROOT / "docs" / "conf.py").read_text("utf-8").split("PAGES = {")[1].split("}")[0]
+    named = set(re.findall(r"[\w/]+", pages))
+    there = [*NOTEBOOKS, *(ROOT / "docs").glob("*.md")]
+    assert {str(path.relative_to(ROOT).with_suffix("")) for path in there} <= named
+
+
 # What is installed: four files name the same libraries
 
 
