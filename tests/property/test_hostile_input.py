@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.conftest import refuses
 from tests.unit.store_factory import encoded, face, make_store, tone
 from xfavot import parameters, presets
 from xfavot.audio.io import load_waveform
@@ -134,6 +135,15 @@ def test_states_of_checkpoints(data: Any, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return make_store(tmp_path_factory.mktemp("store"), corpus="toy", genders="f", clips=1)
+
+
+def test_a_header_that_ends_too_early(store: Store) -> None:
+    """NumPy's reader of headers gives up on it in its own way."""
+    file = store.path / "faces.npy"
+    before = file.read_bytes()
+    file.write_bytes(before.replace(b"}", b"(", 1))
+    refuses(DataError, "faces.npy is damaged", Store.open, store.path)
+    file.write_bytes(before)
 
 
 @QUICK

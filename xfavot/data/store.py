@@ -22,6 +22,7 @@ from contextlib import ExitStack
 from dataclasses import astuple, dataclass, field, fields
 from os import PathLike
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 from zipfile import BadZipFile
 
@@ -49,6 +50,7 @@ ARRAYS = {  # the file's type, and the part of an item's columns that counts its
 }
 HEAD, MANIFEST, QUARANTINE = "store.json", "manifest.csv", "quarantine.csv"
 INDEX = "index.npz"  # of the manifest, made with it; a store without one is read row by row
+UNREADABLE = (OSError, EOFError, BadZipFile, TokenError)  # an array whose header is damaged, too
 LEFT_OUT = ("source", "reason", "detail", "files")  # columns of the quarantine; files: how many
 HEADER = 128  # bytes at the start of an .npy file, however many rows follow
 STD_FLOOR = 1e-3  # log10 units; keeps a band that never changes from being divided by zero
@@ -203,7 +205,7 @@ class Store:
             _require_inside(items, ends)
             if len(items) != head["items"]:
                 raise ValueError(f"{len(items)} rows; expected {head['items']}")
-        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
+        except (*UNREADABLE, ValueError, KeyError, TypeError) as error:
             missing = isinstance(error, FileNotFoundError)
             raise DataError(
                 f"prepared store {path}: {file} {'missing' if missing else f'is damaged ({error})'}"
