@@ -5,8 +5,8 @@
 #                OUT=<folder>, CONFIG="checkpoint=runs/<run>"; what is done is not done again
 # make docs      the site: README, docs and notebooks, executed copies of runs/ where there are some
 # make test      the test suite; make lint: style, types, import order, notebooks in step
-# make notebooks write the .ipynb of every py:percent source; make cards: DATASETS.md and
-#                WEIGHTS.md of the presets
+# make notebooks write the .ipynb of every py:percent source; make cards: DATASETS.md,
+#                WEIGHTS.md and docs/systems/ of the presets
 # make clean     remove build leftovers
 
 PYTHON ?= python3

@@ -10,7 +10,9 @@ from docutils.utils.math.latex2mathml import tex2mathml
 project = author = "XFaVoT"
 extensions = ["myst_nb"]
 root_doc = "README"
-include_patterns = ["*.md", "docs/*.md", "notebooks/*.ipynb", "xfavot/weights/*.md"]
+include_patterns = [
+    *("*.md", "docs/*.md", "docs/systems/*.md", "notebooks/*.ipynb", "xfavot/weights/*.md")
+]
 exclude_patterns = ["CHANGELOG.md"]
 nb_execution_mode = "off"  # what is shown was executed by people or by make
 nb_output_stderr = "remove"
@@ -27,6 +29,10 @@ PAGES = {
     "Notebooks": "notebooks/demo notebooks/explore notebooks/method notebooks/prepare_data "
     "notebooks/pretrain notebooks/train notebooks/baseline notebooks/evaluate notebooks/cpr_study "
     "notebooks/figures notebooks/tables notebooks/paper notebooks/benchmark",
+    "Systems": "docs/systems/xfavot docs/systems/companion docs/systems/starganv2 "
+    "docs/systems/starganv2vc_oneshot docs/systems/joint docs/systems/joint_xm "
+    "docs/systems/dual_no_xm docs/systems/adain_vc docs/systems/adain_cvc "
+    "docs/systems/fragment_vc docs/systems/vclip",
     "Reference": "docs/mini docs/trials ASSUMPTIONS DATASETS WEIGHTS docs/development",
 }
 

@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import Patch, refuses
+from tests.conftest import ROOT, Patch, refuses
 from tests.unit.store_factory import face, make_store, tone
 from tests.unit.training_factory import small_run
+from tools import cards
 from xfavot import training as training_of_method
 from xfavot.audio import vocoder
 from xfavot.baselines import adain_vc, fragment_vc, training, vclip
@@ -465,6 +466,16 @@ def test_long_speech_and_wrong_requests(runs: dict[str, Run]) -> None:
     style = image.style_of_face(picture, aligned=True)
     refuses(ConfigError, "face as output", image.convert_face, picture, style=style, aligned=True)
     refuses(CheckpointError, "compared system adain_vc", Converter.load, runs["adain_vc"].path)
+
+
+def test_the_committed_pages_are_those_of_the_systems() -> None:
+    pages = cards.systems()
+    assert {*SYSTEMS} < {*pages}
+    for name, page in pages.items():
+        committed = (ROOT / "docs" / "systems" / f"{name}.md").read_text("utf-8")
+        assert committed == page, "run make cards"
+    assert "| `paper` | 48,008,256 |" in pages["fragment_vc"]
+    assert "(A84, OURS)" in pages["adain_cvc"]
 
 
 def test_what_cannot_be_trained(root: Path, tmp_path: Path) -> None:
