@@ -287,6 +287,7 @@ def written(root: Path, *rows: dict[str, Any], tier: str = "reduced") -> Path:
 
 
 def test_a_table_is_read_back_with_every_digit(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()  # as a workflow makes it
     rows = [
         entry(value=1 / 3, ci_low=np.float64(0.3), ci_high=0.4, note="a | b"),
         entry(system="peer", value=np.int64(5), n=np.int64(3), seed="0, 1", good=True),

@@ -506,7 +506,8 @@ def read_json(file: Path, expected: str, **fields: Sequence[Any]) -> dict[str, A
 def _commit(folder: Path, files: Mapping[str, bytes], provenance: Provenance) -> Path:
     """Put all files, by their suffix, and the record in place at once."""
     tier, item = provenance["tier"], folder.name
-    there = read_record(folder)["tier"] if folder.exists() else tier
+    held = folder.exists() and any(folder.iterdir())  # a workflow makes folders beforehand
+    there = read_record(folder)["tier"] if held else tier
     if TIERS.index(there) > TIERS.index(tier):
         raise DataError(
             f"{folder} holds an artifact of tier {there!r}, this one is of tier {tier!r}; expected "
