@@ -278,10 +278,20 @@ class Demo(Explore):
     steps: int = option(100, "training steps", least=1)
 
     def learning(self, data_root: str, model: RunConfig) -> RunConfig:
-        """The run that goes on from the model, whose configuration this is, on other data."""
+        """The run that goes on from the model, whose configuration this is, on other data.
+
+        Its networks have the model's sizes, also where a preset has others by now.
+        """
         kind = {"configuration": model.configuration, "preset": model.preset}
+        usual = dataclasses.asdict(self._run(**kind).model)
+        sizes = {
+            f"model.{k}": v for k, v in dataclasses.asdict(model.model).items() if v != usual[k]
+        }
+        sizes.pop("model.speakers", None)  # those of the data are added
         short = {"train.ema_decay": 0.95, "train.sample_every": self.steps}
-        return self._run(**kind, data_root=data_root, initial=self.model, overrides=short)
+        return self._run(
+            **kind, data_root=data_root, initial=self.model, overrides={**short, **sizes}
+        )
 
 
 class Evaluate(Explore):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -20,8 +21,10 @@ from tests.notebooks.runner import execute
 from tests.unit.store_factory import face, make_store, provenance_of, tone
 from xfavot import presets
 from xfavot.audio.io import save_waveform
+from xfavot.config import ModelConfig, RunConfig
 from xfavot.evaluation import speed
 from xfavot.image.io import save_image
+from xfavot.parameters import Demo
 from xfavot.training import loop
 
 SMOKE = {"dataset": "grid", "preset": "smoke", "device": "cpu"}
@@ -105,6 +108,9 @@ def test_demo_converts_strangers_and_learns_some(
     text = execute("demo", tmp_path, dataset="grid", device="cpu", **given)
     (run,) = (tmp_path / "runs").glob("*/config.json")
     assert str(trained[0]) in run.read_text("utf-8")
+    other = dataclasses.replace(RunConfig(), model=ModelConfig(image_levels=3), preset="smoke")
+    learning = Demo.resolve(dataset="grid").learning("data", other)  # a preset of another time
+    assert learning.model == dataclasses.replace(other.model, speakers=learning.model.speakers)
     assert "step 2/2" in text
     assert "after 2 steps" in text
     assert "L_xm" in text
