@@ -312,7 +312,8 @@ def export(path: Path | str, folder: Path, *, name: str = SHIPPED) -> None:
     else:
         shutil.copyfile(path / "model.safetensors", folder / "model.safetensors")
     sizes = {p.name: p.stat().st_size for p in sorted(folder.glob("*.safetensors"))}
-    state |= {"config": {**state["config"], **roots}, "bytes": sizes}
+    trained = {**state["config"]["train"], "initial": ""}  # a path of another machine
+    state |= {"config": {**state["config"], **roots, "train": trained}, "bytes": sizes}
     write_whole(folder / STATE, json.dumps(state, indent=1))
 
 
