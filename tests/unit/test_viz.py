@@ -303,8 +303,9 @@ def test_missing(model: Converter, tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_parameters() -> None:
-    cfg = Figures.resolve(others=" runs/a , runs/b", run_root="here", study="asked")
-    assert cfg.asked.checkpoints == ("here", "runs/a", "runs/b")
+    several = {"others": " runs/a , runs/b", "study": "asked"}
+    cfg = Figures.resolve(checkpoint="runs/c", **several)
+    assert cfg.asked.checkpoints == ("runs/c", "runs/a", "runs/b")
     assert (cfg.asked.form, cfg.asked.triplets) == ("faces", 30)
     with pytest.raises(ConfigError, match=r"study is ''; expected the study that was answered"):
         Figures.resolve(answers="folder")

@@ -386,7 +386,7 @@ class Converter:
 
         Args:
             checkpoint: the folder of a checkpoint; of a run, whose newest is taken; or of runs,
-                whose newest is taken.
+                whose newest is taken; or "shipped", the model that comes with the package.
             device: where the networks run, as torch names it; "auto" is a GPU if there is one.
             vocoder: as in the class: "source_filter", "griffin_lim", another name, or weights.
 
@@ -395,7 +395,8 @@ class Converter:
             ConfigError: there is no such device or vocoder.
             WeightsError: the vocoder's weights are missing or damaged.
         """
-        model = load_model(Path(checkpoint))
+        path = pretrained() if str(checkpoint) == SHIPPED else Path(checkpoint)
+        model = load_model(path)
         return cls(model, name=model.title, device=device, vocoder=vocoder)
 
     @classmethod
