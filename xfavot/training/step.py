@@ -39,6 +39,7 @@ WARMED = ("G_I", "G_A", "E_I", "E_A")
 ADAM = ("G_I", "E_I", "D_I", "M")  # the others AdamW, STATED (appendix A)
 WARMUP_BETA1 = 0.9  # A20
 LARGE = 50_000_000  # parameters; a step of so many on a CPU takes tens of seconds
+GIVES_BACK_EVERY = 16  # steps; see _give_back
 CODE_SLACK = 0.2  # octaves; a code of a domain stands for any voice of it (A79)
 
 
@@ -148,6 +149,7 @@ class Updater:
             rule = self._alternate if self.cfg.train.update_rule == "alternate" else self._fused
             logged = rule(batch, d, voices, heard)
         self._average(step)
+        self._give_back(due=step % GIVES_BACK_EVERY == 0)
         return {f"{p}/{k}": v.detach() for p, ts in logged.items() for k, v in ts.items()}
 
     def _alternate(
@@ -362,12 +364,13 @@ class Updater:
             optimizer.zero_grad(set_to_none=True)
         self._give_back()
 
-    def _give_back(self) -> None:
+    def _give_back(self, *, due: bool = False) -> None:
         """Give memory that is free back to the system, where the C library is able to (glibc).
 
-        Of a large model on a CPU: a step of a small one is over sooner than this pays.
+        Of a large model on a CPU whenever this is called; of any other when it is `due`: what glibc
+        keeps for itself grows from step to step.
         """
-        if self.large:
+        if self.large or due:
             with suppress(AttributeError, OSError, TypeError):
                 ctypes.CDLL(None).malloc_trim(0)
 
