@@ -271,6 +271,7 @@ class Updater:
         """
         nets, weights = self.n.nets, objective.weights(self.cfg, d.step)
         teachers = () if teach else DISCRIMINATOR_SIDE
+        led = [p for k, m in nets.named_children() if k != "C_A" for p in m.parameters()]
         logged, made, targets = dict[str, Terms](), dict[str, Fakes](), dict[str, Target]()
         for output in self._due(d):
             with self._autocast():
@@ -305,9 +306,7 @@ class Updater:
                         lesson = weights["D_A"]["cls"] / len(guidances) * ts["cls"]
                         heard_by = list(nets.C_A.parameters())
                         torch.autograd.backward(lesson, inputs=heard_by, retain_graph=True)
-                    led = [m for name, m in nets.named_children() if name != "C_A"]
-                    every = [p for module in led for p in module.parameters()]
-                    moved = [x for x in (*every, *own) if x.requires_grad]
+                    moved = [x for x in (*led, *own) if x.requires_grad]
                     torch.autograd.backward(total, inputs=moved)
                 self._give_back()
                 logged[f"g/{guidance}2{output}"] = {k: v.detach() for k, v in ts.items()}
