@@ -20,12 +20,14 @@
 # decoding the same samples from files, times full training steps by schedule and precision and
 # conversions at the small presets, and every vocoder, and counts the operations of every network at
 # preset `paper`. With `peers_root`, a folder with check-outs of `stargan-v2` and `StarGANv2-VC`,
-# their own iterations take turns with ours at preset `paper`.
+# their own iterations take turns with ours at preset `paper`. With `checkpoint`, a run that kept
+# its checkpoints, what these have learnt is drawn against the CPU seconds that they took.
 #
 # **In:** prepared stores under `data_root` (`mini` makes itself). **Out:** the tables `benchmark`,
 # `benchmark_vocoders` and `benchmark_networks` and the figures `benchmark`, `benchmark_steps` and
-# `benchmark_vocoders` under `out`.
-# **Time:** two minutes on one CPU core, an hour more with `peers_root`; busy neighbours change it,
+# `benchmark_vocoders` under `out`; with `checkpoint` also the figure `time_to_quality`.
+# **Time:** two minutes on one CPU core, an hour more with `peers_root`, three minutes more for each
+# checkpoint; busy neighbours change it,
 # which is why everything that is compared takes turns and CPU time is counted.
 
 # %% tags=["parameters"]
@@ -35,6 +37,7 @@ seed: int = 0  # seed of everything random
 device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
 rounds: int = 5  # times that each thing is timed
 peers_root: str = ""  # folder with check-outs of stargan-v2 and StarGANv2-VC
+checkpoint: str = ""  # run whose checkpoints are measured, for the time to quality
 out: str = "runs/benchmark"  # folder of the tables and figures
 
 # %%
@@ -56,14 +59,13 @@ from xfavot.audio.vocoder import DEFAULT, vocoder
 from xfavot.config import resolve
 from xfavot.data.batches import Batches
 from xfavot.data.prepare import open_or_make_mini
-from xfavot.evaluation import speed
+from xfavot.evaluation import learning, speed
 from xfavot.evaluation.manifest import attempt
-from xfavot.models import device_of
-from xfavot.models.content import ContentNetwork
-from xfavot.models.f0 import F0Network
+from xfavot.models import content, device_of, f0
 from xfavot.models.generators import F0_FEATURE_FACTOR
 from xfavot.models.xfavot import XFaVoT
 from xfavot.parameters import Benchmark
+from xfavot.training import checkpoint as kept
 from xfavot.viz import drawing, progress
 
 # %%
@@ -75,6 +77,7 @@ cfg = Benchmark.resolve(
     seed=seed,
     rounds=rounds,
     peers_root=peers_root,
+    checkpoint=checkpoint,
     out=out,
 )
 stores = open_or_make_mini(cfg.run.data_root, cfg.run.data.corpora, progress.line)
@@ -249,6 +252,53 @@ for work in ("image", "audio") if peers_root else ():
         peers.append(named(what, "cpu_ms", 1e3 * row["cpu_s"], row["n"]) | row | {"seed": seed})
 
 # %% [markdown]
+# ## Time to quality
+#
+# What the checkpoints of a run have learnt (`xfavot.evaluation.learning`), against the CPU seconds
+# of its training. Dashed: what `xfavot` at preset `mini` had learnt of the sixteen people at
+# revision 5b8a329 after 3,500 steps and 7,175 CPU seconds, when espeak-ng spoke. A run keeps all
+# of its checkpoints by `-p overrides "train: {keep_checkpoints: 99}"`.
+
+# %%
+SEX, IDENTITY = "sex of the reference, all pairs", "identity of the reference"
+PITCH, POSE = "correlation of log pitch", "error of pose over that of random faces"
+DIFFERENT = "diversity over the references, L1"
+BEFORE = {(SEX, "a2a"): 0.90, (SEX, "i2a"): 0.87, (SEX, "z2a"): 0.73, (IDENTITY, "a2a"): 0.94}
+BEFORE |= {(IDENTITY, "i2a"): 0.91, (PITCH, "a2a"): 0.41, (POSE, "a2i"): 0.48}
+BEFORE |= {(DIFFERENT, "a2a"): 0.57}
+learnt = []
+for path in kept.checkpoints_of(Path(cfg.checkpoint)) if cfg.checkpoint else ():
+    model, spent = kept.load_model(path), kept.read_state(path)["cpu_s"]
+    how = {"seed": seed, "device": device, "on_log": progress.line}
+    found = learning.evaluate_learning(model, stores, **how)
+    learnt += [
+        one | {"cpu_s": spent}
+        for one in found
+        if (one["metric"], one["task"]) in BEFORE and "speaker" not in one["guidance"]
+    ]
+
+
+# %%
+def courses(rows):
+    """A panel for each measure, a line for each task, over the CPU seconds of the training."""
+    frame, kinds = pd.DataFrame(rows), list(dict.fromkeys(metric for metric, _ in BEFORE))
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    for panel, metric in zip(figure.subplots(2, 3).flat, kinds, strict=False):
+        for k, task in enumerate(task for measure, task in BEFORE if measure == metric):
+            one = frame[(frame["metric"] == metric) & (frame["task"] == task)].sort_values("cpu_s")
+            colour = drawing.PALETTE[k]
+            panel.plot(one["cpu_s"], one["value"], ".-", color=colour, label=task)
+            panel.axhline(BEFORE[metric, task], color=colour, linestyle="--", linewidth=0.8)
+        title = metric.replace(" over", "\nover").replace(", all pairs", "")
+        panel.set(title=title, xlabel="CPU seconds", xlim=(0, None))
+        panel.legend(fontsize=7)
+    figure.axes[-1].remove()
+    return drawing.Drawing(figure)
+
+
+quality = courses(learnt) if learnt else None
+
+# %% [markdown]
 # ## Vocoders
 #
 # CPU time for a second of sound, on one core. Published networks have their published sizes and
@@ -283,7 +333,7 @@ heard = bars(vocoders, "CPU time for a second of sound (s)", "Vocoders")
 # %%
 m = cfg.run.model
 with torch.device("meta"):
-    nets, heard_by = XFaVoT(m), {"F0": F0Network, "content": ContentNetwork}
+    nets, heard_by = XFaVoT(m), {"F0": f0.F0Network, "content": content.ContentNetwork}
     x, a = torch.empty(1, 3, m.image_size, m.image_size), torch.empty(1, 1, 80, m.mel_frames)
     style, domain = torch.empty(1, m.style_dim), torch.zeros(1, dtype=torch.int64)
     melody = torch.empty(1, F0_FEATURE_FACTOR * m.f0_width, m.mel_bins // 8, m.mel_frames)
@@ -328,6 +378,13 @@ figure = report.write_figure(
     "benchmark_steps", stepping, data=steps, provenance=origin, root=Path(cfg.out, "figures")
 )
 display.Image(Path(figure, "benchmark_steps.png"), width=700)
+
+# %%
+if quality:
+    figure = report.write_figure(
+        "time_to_quality", quality, data=learnt, provenance=origin, root=Path(cfg.out, "figures")
+    )
+    display.display(display.Image(Path(figure, "time_to_quality.png"), width=700))
 
 # %%
 table = report.write_table(

@@ -92,7 +92,7 @@ class Parameters(Settings):
             n: place(getattr(made, n)) for n in (*FOLDERS, "conversion") if getattr(made, n, "")
         }
         for name in MODELS:
-            if given.get(name) == SHIPPED:
+            if given.get(name) == SHIPPED and "run_root" in folders:
                 folders[name] = str(Path(folders["run_root"], SHIPPED))
         return dataclasses.replace(made, **folders)
 
@@ -233,6 +233,7 @@ class Benchmark(OnDevice):
 
     rounds: int = option(5, "times that each thing is timed", least=1)
     peers_root: str = option("", "folder with check-outs of stargan-v2 and StarGANv2-VC")
+    checkpoint: str = option("", "run whose checkpoints are measured, for the time to quality")
     out: str = option("runs/benchmark", "folder of the tables and figures")
     FIXED: ClassVar[dict[str, Any]] = {"preset": "paper"}
 

@@ -80,6 +80,9 @@ def test_a_killed_and_resumed_run_writes_the_same_metrics(made: Run, tmp_path: P
     assert metrics.read_bytes() == whole
     first, second = (checkpoint.load_model(r.checkpoint) for r in (made, resumed))
     assert first.trained == second.trained
+    taken = [checkpoint.read_state(c)["cpu_s"] for c in checkpoint.checkpoints_of(resumed.path)]
+    assert taken[0] > 0
+    assert taken == sorted(taken)
     for a, b in zip(first.nets.parameters(), second.nets.parameters(), strict=True):
         assert torch.equal(a, b)
 

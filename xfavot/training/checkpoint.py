@@ -222,7 +222,7 @@ def publish(path: Path, repository: str, *, licence: str, private: bool = True) 
     return address
 
 
-def save(run: Path, updater: Updater, batches: Batches, *, step: int) -> Path:
+def save(run: Path, updater: Updater, batches: Batches, *, step: int, cpu_s: float = 0) -> Path:
     """Write the checkpoint of a step; the folder appears complete or not at all.
 
     Args:
@@ -230,6 +230,7 @@ def save(run: Path, updater: Updater, batches: Batches, *, step: int) -> Path:
         updater: networks, averages and optimisers.
         batches: of training, which know the speakers and the prepared stores.
         step: number of finished steps.
+        cpu_s: CPU seconds that the training has taken, of its first process.
 
     Returns:
         The checkpoint's folder.
@@ -238,6 +239,7 @@ def save(run: Path, updater: Updater, batches: Batches, *, step: int) -> Path:
         CheckpointError: it could not be written (a full disk, say); older ones stay as they are.
     """
     known: dict[str, Any] = {"content_depth": getattr(updater.n.content, "depth", 1)}
+    known["cpu_s"] = round(cpu_s, 1)
     if updater.trained is not None:
         known["trained"] = {name: counts.tolist() for name, counts in updater.trained.items()}
     state = told(updater.cfg, step, batches) | known

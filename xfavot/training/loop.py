@@ -241,6 +241,8 @@ class Session:
         self.updater = Updater(n, cfg, guidances=("z", *outputs), outputs=outputs)
         if start is None and initial is not None:
             checkpoint.adopt(initial, self.updater)
+        before = checkpoint.read_state(start).get("cpu_s", 0.0) if start is not None else 0.0
+        self.free_s = time.process_time() - before  # CPU time of this process that is no training
         return checkpoint.restore(start, self.updater) if start is not None else 0
 
     def __iter__(self) -> Iterator[int]:
@@ -398,7 +400,8 @@ class Session:
         return saved
 
     def _write(self) -> Path:
-        return checkpoint.save(self.path, self.updater, self.batches, step=self.step)
+        spent = time.process_time() - self.free_s
+        return checkpoint.save(self.path, self.updater, self.batches, step=self.step, cpu_s=spent)
 
     def finish(self) -> Run:
         """Save what was trained so far and say where it is."""
