@@ -182,8 +182,14 @@ def test_an_exported_model_becomes_a_run_where_it_is_wanted(
     assert model.trained == old.trained
     assert [name.partition("@")[0] for name in model.speakers] == list(old.speakers)
     assert (place / "config.json").is_file()
-    packed.joinpath("state.json").write_text("{}")
+    (place / "kept").touch()
     assert checkpoint.locate(place) == model.path  # is there, and stays as it is
+    newer = packed.joinpath("state.json").read_text().replace('"step": 4', '"step": 3')
+    packed.joinpath("state.json").write_text(newer)
+    assert checkpoint.locate(place).name == "step_00000003"
+    (older,) = place.parent.glob("shipped_*")
+    assert (older / "kept").exists()
+    assert checkpoint.locate(older).name == model.path.name
     runs, none = place.parent, place.with_name("none")
     assert checkpoint.locate(runs) == finished.checkpoint  # of their own, not the one that ships
     chosen = [Explore.resolve(run_root=str(root)).model for root in (runs, none)]

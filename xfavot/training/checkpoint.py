@@ -10,6 +10,7 @@ checkpoint is ever executed.
 
 from __future__ import annotations
 
+import filecmp
 import json
 import pickle
 import re
@@ -35,7 +36,7 @@ from xfavot.config import RunConfig, config_id, from_dict, to_dict
 from xfavot.data.batches import Batches
 from xfavot.data.store import GENDERS, Store, voiced_speakers
 from xfavot.errors import CheckpointError, DataError, import_optional, refusing
-from xfavot.fetch import OFFLINE, is_offline
+from xfavot.fetch import OFFLINE, checksum_of, is_offline
 from xfavot.files import write_whole
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
@@ -127,21 +128,22 @@ def checkpoints_of(run: Path) -> list[Path]:
 def locate(path: Path | str) -> Path:
     """A checkpoint's folder, given it, its run's folder or a folder of runs; of these the newest.
 
-    A run named "shipped" is made of the model that comes with the package, if it is not there; all
-    others count as newer.
+    A run named "shipped" is made of the model that comes with the package, if it is not there or an
+    older version's (which becomes `shipped_<sha256>`, with all that was made of it); all others
+    count as newer.
 
     Raises:
         CheckpointError: there is none.
     """
     path = Path(path)
-    if path.name == SHIPPED and not path.exists():
+    if path.name == SHIPPED and (weights.MODEL / STATE).exists():
         _unpack(path)
     if (path / STATE).exists() or path.name.startswith("step_"):
         return path
     every = (p.parent for p in path.glob(f"*/checkpoints/step_*/{STATE}"))
 
     def age(folder: Path) -> tuple[bool, float]:
-        return folder.parents[1].name != SHIPPED, (folder / STATE).stat().st_mtime
+        return folder.parents[1].name.partition("_")[0] != SHIPPED, (folder / STATE).stat().st_mtime
 
     found = checkpoints_of(path) or sorted(every, key=age)
     if not found:
@@ -320,9 +322,16 @@ def export(path: Path | str, folder: Path, *, name: str = SHIPPED) -> None:
 
 
 def _unpack(run: Path) -> None:
-    """Make a run of the model that comes with the package."""
+    """Make a run of the model that comes with the package, and move an older version's away."""
+    draft, before = run.with_name(f".{run.name}.draft"), checkpoints_of(run)
+    if run.exists():
+        ours = len(before) == 1 and not (before[0] / OPTIMIZER).exists()
+        if not ours or filecmp.cmp(before[0] / STATE, weights.MODEL / STATE, shallow=False):
+            return
     state = read_state(weights.MODEL)
-    draft = run.with_name(f".{run.name}.draft")
+    if run.exists():
+        digest = checksum_of(before[0] / STATE).partition(":")[2][:8]
+        run.rename(run.with_name(f"{run.name}_{digest}"))
     with refusing(OSError, CheckpointError, f"{run} could not be written", "free some space"):
         shutil.rmtree(draft, ignore_errors=True)
         shutil.copytree(weights.MODEL, folder_of(draft, state["step"]))
