@@ -167,6 +167,20 @@ def people(store: Store, split: str) -> People:
     return classifiers.people_of([store], split, classifiers.speakers_of([store], ["val"]), SIZE)
 
 
+def test_detail_sees_blur_and_the_grid_of_enlargement() -> None:
+    real = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert learning.detail(0.5 * real, real)[0] == pytest.approx(0.25)
+    blurred = torch.nn.functional.avg_pool2d(real, 3, stride=1, padding=1)
+    sharp, lines, own = learning.detail(blurred, real)
+    assert sharp < 0.2
+    assert max(lines, own) < 1.5
+    grid = torch.zeros(32, 32)
+    grid[::4] = 1.0  # every fourth row
+    _, lines, again = learning.detail(real + grid, real)
+    assert lines > 2 * own
+    assert again == own
+
+
 def test_the_protocol_gives_every_row_and_keeps_classifiers(store: Store, tmp_path: Path) -> None:
     model, said = loaded(store, tmp_path), list[str]()
     how: dict[str, Any] = {"seed": 0, "device": "cpu", "on_log": said.append}

@@ -51,6 +51,7 @@ GOAL_SEX = 0.95
 GOAL_IDENTITY = {"voice": 0.50, "face": 0.40}
 GOAL_POSE = 0.5  # of the difference between random faces
 GOAL_DIVERSITY = 0.5  # of the difference between the references' own faces
+GOAL_GRID = 1.1  # of the power of the frequencies beside
 
 Log = Callable[[str], None]
 
@@ -87,8 +88,8 @@ def measures(grid: Grid, classifiers: Classifiers, *, random_pose: float) -> lis
         random_pose: mean difference of pose between random real faces, used where it is known.
 
     Returns:
-        Rows for sex, identity, pose and diversity; goals for identity and diversity only where a
-        face or a voice guides.
+        Rows for sex, identity, pose, diversity and detail of faces; goals for identity and
+        diversity only where a face or a voice guides.
     """
     classifier = getattr(classifiers, grid.output)
     entry, source, reference = partial(row, grid.task, grid.guidance), grid.source, grid.reference
@@ -131,7 +132,49 @@ def measures(grid: Grid, classifiers: Classifiers, *, random_pose: float) -> lis
             goal = GOAL_DIVERSITY if asked else None
             metric = f"diversity over the references{label}, {space}"
             rows.append(entry(metric, value, n, chance=0.0, goal=goal))
+    if grid.output == "face":
+        made, real = grid.x.flatten(0, 1), torch.cat([source.x, reference.x])
+        sharp, lines, own_lines = detail(made, real)
+        rows.append(entry("power of the highest octave over that of real faces", sharp, len(made)))
+        known = {"judge": own_lines, "goal": GOAL_GRID, "sense": AT_MOST}
+        rows.append(
+            entry("power at the generator's grid over beside it", lines, len(made), **known)
+        )
     return rows
+
+
+def detail(x: Tensor, real: Tensor) -> tuple[float, float, float]:
+    """How sharp faces are, and how much of the generator's grid is in them.
+
+    Enlargement by two and by four leaves lines at half and a quarter of the sampling frequency.
+
+    Args:
+        x, real: (n, 3, H, H) outputs and real faces.
+
+    Returns:
+        The outputs' power in the highest octave of frequencies over that of real faces; the power
+        at such lines over that of the frequencies beside, at most of both lines and axes, of the
+        outputs and of real faces.
+    """
+    size = x.shape[-1]
+    window = torch.hann_window(size, periodic=False, device=x.device)
+
+    def power(faces: Tensor) -> Tensor:
+        grey = faces.mean(1) - faces.mean((1, 2, 3))[:, None, None]
+        spectrum: Tensor = torch.fft.fft2(grey * window[:, None] * window)
+        return spectrum.abs().square().mean(0)
+
+    def at_lines(spectrum: Tensor) -> float:
+        axes = torch.stack([spectrum.mean(0), spectrum.mean(1)])
+        places = torch.tensor([size // 4, size // 2])
+        return float((2 * axes[:, places] / (axes[:, places - 1] + axes[:, places + 1])).max())
+
+    outputs, originals = power(x), power(real)
+    frequency = torch.fft.fftfreq(size, device=x.device)  # cycles a pixel
+    radius = torch.hypot(frequency[:, None], frequency)
+    top = (radius > 0.25) & (radius <= 0.5)
+    sharp = float(outputs[top].sum() / originals[top].sum())
+    return sharp, at_lines(outputs), at_lines(originals)
 
 
 def _mean(values: Tensor) -> tuple[float, int]:
