@@ -32,7 +32,7 @@ PAGES = {
     "Systems": "docs/systems/xfavot docs/systems/companion docs/systems/starganv2 "
     "docs/systems/starganv2vc_oneshot docs/systems/joint docs/systems/joint_xm "
     "docs/systems/dual_no_xm docs/systems/adain_vc docs/systems/adain_cvc "
-    "docs/systems/fragment_vc docs/systems/vclip",
+    "docs/systems/fragment_vc docs/systems/vclip docs/systems/sgsim",
     "Reference": "docs/mini docs/trials ASSUMPTIONS DATASETS WEIGHTS docs/development",
 }
 

@@ -18,15 +18,17 @@
 #
 # Trains one of the systems that the paper compares with (Tables 3 and 5, App. F) and listens to it:
 # `adain_vc` and `fragment_vc`, voices after a reference voice, `adain_cvc`, AdaIN-VC with a face
-# encoder in the place of its speaker encoder, voices after a face; or its neighbour `vclip`, which
+# encoder in the place of its speaker encoder, voices after a face; `sgsim`, which moves a face in a
+# generator's latent space after a voice (Table 2, Fig. 3); or its neighbour `vclip`, which
 # retrieves speakers for a face and lets a trained model of the method speak (`conversion`). Preset
-# `paper` has the published sizes, features and schedule (Fragment-VC needs wav2vec 2.0, Vclip
-# CLIP, see docs/training.md), preset `mini` narrower ones on the package's mel-spectrogram,
-# networks and vocoder. Our own choices: A84 (AdaIN-CVC), A86 (Vclip), A87 (Fragment-VC).
+# `paper` has the published sizes, features and schedule (Fragment-VC needs wav2vec 2.0, Vclip and
+# SGSIM CLIP, see docs/training.md), preset `mini` narrower ones on the package's mel-spectrogram,
+# networks and vocoder. Our own choices: A84 (AdaIN-CVC), A86 (Vclip), A87 (Fragment-VC), A88
+# (SGSIM).
 #
 # **In:** prepared stores under `data_root` (`mini` makes itself); or `weights`, the checkpoint that
-# the authors of `adain_vc` (with `attr.npz` beside it) or of `fragment_vc` published: then nothing
-# is trained.
+# the authors of `adain_vc` (with `attr.npz` beside it) or of `fragment_vc` published, or the folder
+# of `sgsim`'s networks: then nothing is trained.
 # **Out:** a run under `run_root`: `config.json`, `metrics.jsonl`, `checkpoints/`, `samples/`.
 # `evaluate.ipynb` scores it as it scores the method: `-p checkpoint <run>`.
 # **Time:** preset `mini` 0.4 s a step on one core of an AMD EPYC (torch 2.12.1, one thread, the
@@ -40,7 +42,7 @@ data_root: str = "data"  # folder of prepared stores
 seed: int = 0  # seed of everything random
 device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
 run_root: str = "runs"  # folder of runs
-system: str = "adain_vc"  # compared system: adain_vc, adain_cvc, fragment_vc, vclip
+system: str = "adain_vc"  # compared system: adain_vc, adain_cvc, fragment_vc, vclip, sgsim
 preset: str = ""  # size; empty means mini for dataset mini, else paper
 steps: int = -1  # training steps; -1: the preset's
 batch_size: int = -1  # samples a step; -1: the preset's

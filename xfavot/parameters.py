@@ -32,7 +32,7 @@ METRICS = (
     *("fid", "lpips", "preservation", "face_identity"),  # of faces; the others are of voices
     *("nisqa", "distill_mos", "speaker_similarity", "word_error", "f0", "content", "verification"),
 )
-BASELINES = ("adain_vc", "adain_cvc", "fragment_vc", "vclip")
+BASELINES = ("adain_vc", "adain_cvc", "fragment_vc", "vclip", "sgsim")
 FORMS = ("faces", "outputs")
 ALL = "all"
 VOICES = ("auto", "kokoro", "espeak")  # of mini

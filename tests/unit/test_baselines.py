@@ -24,7 +24,8 @@ from tests.unit.training_factory import small_run
 from tools import cards
 from xfavot import training as training_of_method
 from xfavot.audio import vocoder
-from xfavot.baselines import adain_vc, fragment_vc, training, vclip
+from xfavot.audio.mel import Standardiser
+from xfavot.baselines import adain_vc, fragment_vc, sgsim, training, vclip
 from xfavot.baselines.adain_vc import PublishedMel, divergence
 from xfavot.baselines.training import Plan, fit, load_model, plan_of
 from xfavot.convert import Converter, sample_grids
@@ -40,9 +41,21 @@ SYSTEMS = tuple(training.SYSTEMS)
 VOICE = tone(120.0, 1.3, np.random.default_rng(0))
 
 
+class Light(torch.nn.Module):
+    """In the place of dlib's network for SGSIM: the colours of sixteen regions."""
+
+    def forward(self, faces: torch.Tensor) -> torch.Tensor:
+        seen = torch.nn.functional.adaptive_avg_pool2d(faces, 4).flatten(1)
+        return torch.nn.functional.normalize(torch.nn.functional.pad(seen, (0, 80)), dim=1)
+
+    def maps(self, faces: torch.Tensor) -> list[torch.Tensor]:
+        return [faces]
+
+
 @pytest.fixture(autouse=True, scope="module")
 def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sgsim, "seeing", lambda name: Light())
         patch.setattr(loop, "VALIDATION_BATCHES", 1)
         yield
 
@@ -176,7 +189,7 @@ def test_statistics_and_weights_are_never_executed(published: Path, tmp_path: Pa
     refuses(WeightsError, "model.ckpt and attr.npz cannot be used", call)
 
 
-@pytest.mark.parametrize("system", ["fragment_vc", "vclip"])
+@pytest.mark.parametrize("system", ["fragment_vc", "vclip", "sgsim"])
 def test_what_is_drawn_is_that_of_the_step(
     root: Path, runs: dict[str, Run], system: str, tmp_path: Path, monkeypatch: Patch
 ) -> None:
@@ -326,6 +339,194 @@ def test_a_face_speaks_with_the_people_it_retrieves(runs: dict[str, Run], store:
     assert "converted by Vclip" in made.provenance["synthetic"]
 
 
+def of_sgsim() -> dict[str, dict[str, torch.Tensor]]:
+    """State dictionaries laid out as those of SGSIM's published networks, by their shapes."""
+
+    def norm(name: str, width: int) -> Shapes:
+        parts = {"weight": (width,), "bias": (width,), "running_mean": (width,)}
+        parts |= {"running_var": (width,), "num_batches_tracked": ()}
+        return {f"{name}.{part}": shape for part, shape in parts.items()}
+
+    def modulated(name: str, outputs: int, inputs: int, size: int) -> Shapes:
+        code = {f"{name}.modulation.weight": (inputs, 512), f"{name}.modulation.bias": (inputs,)}
+        return {f"{name}.weight": (1, outputs, inputs, size, size), **code}
+
+    channels = {4 << n: min(512, 32768 // (4 << n)) for n in range(9)}
+    g: Shapes = {"input.input": (1, 512, 4, 4), "noises.noise_0": (1, 1, 4, 4)}
+    for n in range(8):
+        g |= {f"style.{n + 1}.weight": (512, 512), f"style.{n + 1}.bias": (512,)}
+    layers = [("conv1", 512, 512), *((f"convs.{n}", 0, 0) for n in range(16))]
+    for n, (name, inputs, outputs) in enumerate(layers):
+        side = 4 << (n + 1) // 2
+        outputs, inputs = channels[side], channels[side // (2 if n % 2 else 1)]
+        g |= modulated(f"{name}.conv", outputs, inputs, 3)
+        g |= {f"{name}.noise.weight": (1,), f"{name}.activate.bias": (outputs,)}
+        g |= {f"{name}.conv.blur.kernel": (4, 4)} if n % 2 else {}
+        g[f"noises.noise_{n}"] = (1, 1, side, side)
+    for n, width in enumerate(channels.values()):
+        name = f"to_rgbs.{n - 1}" if n else "to_rgb1"
+        g |= modulated(f"{name}.conv", 3, width, 1) | {f"{name}.bias": (1, 3, 1, 1)}
+        g |= {f"{name}.upsample.kernel": (4, 4)} if n else {}
+
+    f: Shapes = {"input_layer.0.weight": (64, 3, 3, 3), "input_layer.2.weight": (64,)}
+    f |= norm("input_layer.1", 64) | norm("output_layer.0", 512) | norm("output_layer.4", 512)
+    f |= {"output_layer.3.weight": (512, 512 * 49), "output_layer.3.bias": (512,)}
+    units = [64] * 3 + [128] * 4 + [256] * 14 + [512] * 3
+    for n, (a, b) in enumerate(zip([64, *units], units, strict=False)):
+        unit = f"body.{n}.res_layer"
+        f |= norm(f"{unit}.0", a) | norm(f"{unit}.4", b)
+        f |= {f"{unit}.1.weight": (b, a, 3, 3), f"{unit}.3.weight": (b, b, 3, 3)}
+        f |= {f"{unit}.2.weight": (b,), f"{unit}.5.fc1.weight": (b // 16, b, 1, 1)}
+        f[f"{unit}.5.fc2.weight"] = (b, b // 16, 1, 1)
+        if a != b:
+            f[f"body.{n}.shortcut_layer.0.weight"] = (b, a, 1, 1)
+            f |= norm(f"body.{n}.shortcut_layer.1", b)
+
+    part = "feature_extractor"
+    s: Shapes = {"conv.weight": (3, 1, 3, 3), "conv.bias": (3,), f"{part}.fc.bias": (512,)}
+    s |= {f"{part}.conv1.weight": (64, 3, 7, 7), f"{part}.fc.weight": (512, 512)}
+    s |= norm(f"{part}.bn1", 64)
+    for n, (a, b) in enumerate(((64, 64), (64, 128), (128, 256), (256, 512))):
+        for block in range(2):
+            at, inputs = f"{part}.layer{n + 1}.{block}", b if block else a
+            s |= {f"{at}.conv1.weight": (b, inputs, 3, 3), f"{at}.conv2.weight": (b, b, 3, 3)}
+            s |= norm(f"{at}.bn1", b) | norm(f"{at}.bn2", b)
+        if n:
+            s[f"{part}.layer{n + 1}.0.downsample.0.weight"] = (b, a, 1, 1)
+            s |= norm(f"{part}.layer{n + 1}.0.downsample.1", b)
+    rng = torch.Generator().manual_seed(0)
+    return {
+        name: {n: torch.rand((), generator=rng).expand(shape) for n, shape in shapes.items()}
+        for name, shapes in {"generator": g, "identity": f, "audio": s}.items()
+    }
+
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def test_published_networks_of_sgsim_are_opened(tmp_path: Path) -> None:
+    plan, states = planned(tmp_path, "sgsim", preset="paper"), of_sgsim()
+    refuses(WeightsError, "stylegan2-ffhq.*No such file", sgsim.published, plan.run, tmp_path)
+    average = torch.rand(512)
+
+    def save(changed: str = "", **tensors: Any) -> None:
+        for name, state in states.items():
+            kept = state | tensors if name == changed else state
+            kept = {n: value for n, value in kept.items() if value is not None}
+            whole = {"g_ema": kept, "latent_avg": average} if name == "generator" else kept
+            torch.save(whole, tmp_path / sgsim.FILES[name])
+
+    save()
+    assert plan.settings == sgsim.SystemConfig()
+    assert training.PUBLISHED["sgsim"] is sgsim.published
+    system = sgsim.published(plan.run, tmp_path)
+    sizes = {name: size(system.net[name]) for name in states}
+    assert sizes == {"generator": 30_370_060, "identity": 43_797_696, "audio": 11_439_198}
+    assert torch.equal(system.latent_avg, average)
+    for name, state in states.items():
+        own = system.net[name].state_dict()
+        assert {*own} == {*state}
+        assert all(torch.equal(own[n], value.to(own[n].dtype)) for n, value in state.items())
+    for name, key, value, match in (
+        ("generator", "to_rgbs.7.bias", None, "Missing"),
+        ("identity", "body.23.res_layer.2.weight", torch.zeros(7), "size mismatch"),
+        ("audio", "feature_extractor.fc2.bias", torch.zeros(1), "Unexpected"),
+    ):
+        save(name, **{key: value})
+        refuses(WeightsError, f"{match}.*{key}", sgsim.published, plan.run, tmp_path)
+
+
+def test_layers_of_the_generator_by_hand() -> None:
+    """Each sample has a kernel of its own; doubling puts in zeros before the low-pass filter."""
+    torch.manual_seed(0)
+    layer = sgsim.Modulated(3, 2, 3, 5, doubles=True)
+    x, w = torch.randn(2, 3, 4, 4), torch.randn(2, 5)
+    scales = w @ layer.modulation.weight.T / 5**0.5 + 1
+    line = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 4
+    for n in range(2):
+        kernel = layer.weight[0] / 27**0.5 * scales[n, :, None, None]
+        kernel = kernel / (kernel.square().sum((1, 2, 3), keepdim=True) + 1e-8).sqrt()
+        wide = torch.zeros(1, 3, 11, 11)
+        wide[0, :, 2:10:2, 2:10:2] = x[n]  # zeros between, and around
+        wide = torch.nn.functional.conv2d(wide, kernel.flip(2, 3))  # (1, 2, 9, 9)
+        wide = torch.nn.functional.pad(wide, [1] * 4)
+        wanted = torch.nn.functional.conv2d(
+            wide.transpose(0, 1), (line[:, None] * line)[None, None]
+        )
+        torch.testing.assert_close(layer(x, w)[n], wanted[:, 0], atol=1e-5, rtol=1e-5)
+    ones = sgsim.LowPass()(torch.ones(1, 1, 6, 6), doubled=True)
+    torch.testing.assert_close(ones[..., 1:-1, 1:-1], torch.ones(1, 1, 10, 10))
+    small = torch.randn(1, 3, 64, 64)
+    repeated = torch.nn.functional.interpolate(small, scale_factor=7)
+    pooled = torch.nn.functional.avg_pool2d(repeated, 2)
+    torch.testing.assert_close(sgsim.for_clip(small), pooled, atol=1e-5, rtol=1e-5)
+
+
+def test_a_face_moves_towards_a_voice(runs: dict[str, Run], monkeypatch: Patch) -> None:
+    model = load_model(runs["sgsim"].path)
+    system, converter = model.nets, training.converter_of(model, vocoder="griffin_lim")
+    pictures = [face(colour, 128) for colour in ((90, 60, 40), (30, 90, 150))]
+    x = torch.cat([converter._pixels(one, "face", True) for one in pictures])
+    voices = [tone(hz, 1.3, np.random.default_rng(0)) for hz in (110.0, 240.0)]
+    place = torch.cat([converter.style_of_voice(one).vector for one in voices])
+    system.settings = replace(system.settings, steps=12, similarity=0.0)
+    start = system.inverted(x)
+    assert float(sgsim.distance(system.drawn(start), x).mean()) < float(
+        sgsim.distance(system.drawn(system.codes(x)), x).mean()
+    )
+
+    def near(codes: torch.Tensor) -> torch.Tensor:
+        return torch.cosine_similarity(system.seen(system.net["generator"](codes))[0], place)
+
+    moved = system.moved(start, place)
+    assert bool((near(moved) > near(start)).all())
+    converter.system.double()  # every face alone, whatever is beside it
+    both = converter.guided(x.double()[[0, 0, 1]], place.double()[[0, 1, 1]])
+    alone = converter.guided(x[1:].double(), place[1:].double())
+    torch.testing.assert_close(both[2:], alone, atol=1e-6, rtol=0)
+    converter.system.float()
+    assert not torch.equal(both[0], both[1])
+    gone = {}
+    for masking, similarity in ((False, 0.0), (False, 10.0), (True, 10.0)):
+        held = {"masking": masking, "similarity": similarity, "identity": 0.0}
+        system.settings = replace(system.settings, **held)
+        moved = system.moved(start, place)
+        gone[masking, similarity] = float((moved - start).square().sum())
+    assert gone[False, 10.0] < gone[True, 10.0] < gone[False, 0.0]
+    made = converter.convert_face(pictures[0], voice_reference=voices[0], aligned=True)
+    assert made.image.shape == (32, 32, 3)
+    assert "converted by SGSIM" in made.provenance["synthetic"]
+    assert made.provenance["task"].startswith("a2i")
+    refuses(ConfigError, "voice as output", converter.convert_voice, VOICE, voice_reference=VOICE)
+    monkeypatch.setattr(sgsim, "seeing", vclip.seeing)  # dlib's own network
+    assert system.seen(x)[1].shape == (2, 128)
+    assert float(sgsim.distance(x, x).sum()) == 0.0 < float(sgsim.distance(x, x.flip(0)).min())
+
+
+def test_published_sgsim_hears_and_converts(root: Path, tmp_path: Path, monkeypatch: Patch) -> None:
+    def clip(pixel_values: torch.Tensor) -> SimpleNamespace:
+        assert pixel_values.shape[1:] == (3, 224, 224)
+        return SimpleNamespace(image_embeds=Light()(pixel_values).repeat(1, 4))
+
+    looks = Mock(to=Mock(return_value=clip))
+    monkeypatch.setattr(sgsim, "seeing", lambda name: looks if name == "clip" else Light())
+    monkeypatch.setattr(sgsim, "ArcFace", lambda: torch.nn.Flatten())
+    small = {"pixels": 32, "latent": 8, "width": 8, "finest": 8, "steps": 2, "inversion_steps": 2}
+    plan = planned(tmp_path, "sgsim", preset="paper", data_root=str(root / "data"))
+    system = sgsim.SGSIM(sgsim.SystemConfig(**small), plan.run).requires_grad_(False)
+    model = training.Trained(system, Standardiser.neutral(), plan.run, 0, tmp_path)
+    converter = training.converter_of(model)
+    heard = converter._heard(VOICE)
+    assert heard.shape == (1, 1, 128, 512)
+    assert 0.9 < float(heard.max()) <= 1.0
+    rows = heard[0, 0].reshape(512, 128)  # bands by time, after 1.3 s of 10 it is silent
+    assert float(rows[:, 18:].max()) == 0.0
+    assert int(rows[:, 5].argmax()) < 60  # 120 Hz is one of the lowest bands
+    made = converter.convert_face(face((90, 60, 40), 128), voice_reference=VOICE, aligned=True)
+    assert made.image.shape == (128, 128, 3)
+    refuses(ConfigError, "clip'; expected dlib_face.*-p weights", fit, plan)
+
+
 def test_divergence_by_hand() -> None:
     mean, log_variance = torch.tensor([[[0.0, 2.0]]]), torch.tensor([[[0.0, math.log(3.0)]]])
     wanted = 0.5 * (0.0 + (3.0 + 4.0 - 1.0 - math.log(3.0))) / 2
@@ -432,23 +633,25 @@ def test_grids_and_rows_are_those_of_the_system(
     runs: dict[str, Run], store: Store, system: str, monkeypatch: Patch
 ) -> None:
     model = load_model(runs[system].path)
-    task = "i2a" if system in ("adain_cvc", "vclip") else "a2a"
+    task = {"adain_cvc": "i2a", "vclip": "i2a", "sgsim": "a2i"}.get(system, "a2a")
+    kind = "face" if system == "sgsim" else "waveform"
     converter = training.converter_of(model, vocoder=vocoder.GriffinLim(iterations=1))
     ((name, grid),) = sample_grids(converter, [store], count=2).items()
     assert (name, len(grid.cells), len(grid.cells[0])) == (task, 2, 2)
     for column, cells in zip(grid.columns, zip(*grid.cells, strict=True), strict=True):
         for cell in cells:
-            assert cell.waveform.shape == column.waveform.shape
-            assert np.isfinite(cell.waveform).all()
-    assert not np.array_equal(grid.cells[0][0].waveform, grid.cells[1][0].waveform)
+            made, source = (getattr(panel, kind) for panel in (cell, column))
+            assert made.shape == ((32, 32, 3) if kind == "face" else source.shape)
+            assert np.isfinite(made).all()
+    assert not np.array_equal(*(getattr(grid.cells[n][0], kind) for n in range(2)))
     options: dict[str, Any] = {"dataset": "grid", "device": "cpu", "vocoder": "griffin_lim"}
-    cfg = Evaluate.resolve(**options, metrics="f0,fid,verification", conversions=1)
+    cfg = Evaluate.resolve(**options, metrics="f0,preservation,verification", conversions=1)
     written = protocol.of_checkpoint(cfg, model, [store]).save()
     rows = tables.read(runs[system].path.parent, ("grid",)).rows
     own = [row for row in rows if row["system"] == system]
-    compares = {"verification"} if system == "vclip" else set()  # it encodes both
+    compares = {"verification"} if system in ("vclip", "sgsim") else set()  # it encodes both
     assert {row["task"] for row in own} - {"a2a"} == {task, *compares} - {"a2a"}
-    assert {"unusable_outputs", "voicing_agreement"} & {row["metric"] for row in own}
+    assert {"unusable_outputs", "voicing_agreement", "contour_f"} & {row["metric"] for row in own}
     assert json.loads(written.with_suffix(".json").read_text("utf-8"))["system"] == system
 
 

@@ -96,7 +96,7 @@ def test_without_runs_every_cell_is_there_with_its_reason() -> None:
     assert "train.ipynb -p configuration xfavot" in found["missing"]
     assert "-p system fragment_vc" in cell(rows, system="Fragment-VC", metric=NISQA)["missing"]
     faces = tables.compared("table2", Evaluations(), dataset="mini")
-    assert "manifest" in cell(faces, system="SGSIM", metric=FID)["missing"]
+    assert "-p system sgsim" in cell(faces, system="SGSIM", metric=FID)["missing"]
 
 
 def test_measured_values_stand_beside_the_published(tmp_path: Path) -> None:

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from xfavot import config, presets
 from xfavot.audio.mel import differences
 from xfavot.audio.vocoder import DEFAULT
-from xfavot.baselines import adain_vc, fragment_vc
+from xfavot.baselines import adain_vc, fragment_vc, sgsim
 from xfavot.baselines.adain_cvc import AdaINCVC
 from xfavot.baselines.adain_vc import AdaINVC
 from xfavot.baselines.fragment_vc import FragmentVC
+from xfavot.baselines.sgsim import SGSIM
 from xfavot.baselines.system import BaselineConverter, System, Trained
 from xfavot.baselines.vclip import Vclip
 from xfavot.config import RunConfig, config_id, from_dict
@@ -45,10 +46,12 @@ SYSTEMS: dict[str, type[System]] = {
     "adain_cvc": AdaINCVC,
     "fragment_vc": FragmentVC,
     "vclip": Vclip,
+    "sgsim": SGSIM,
 }
 PUBLISHED: dict[str, Callable[[RunConfig, Path], System]] = {
     "adain_vc": adain_vc.published,
     "fragment_vc": fragment_vc.published,
+    "sgsim": sgsim.published,
 }
 Model = LoadedModel | Trained
 MODEL = "model"  # file of the networks, and name of the optimiser
