@@ -469,7 +469,7 @@ def test_a_face_moves_towards_a_voice(runs: dict[str, Run], monkeypatch: Patch) 
     x = torch.cat([converter._pixels(one, "face", True) for one in pictures])
     voices = [tone(hz, 1.3, np.random.default_rng(0)) for hz in (110.0, 240.0)]
     place = torch.cat([converter.style_of_voice(one).vector for one in voices])
-    system.settings = replace(system.settings, steps=12, similarity=0.0)
+    system.settings = replace(system.settings, steps=12, lr=0.1, similarity=0.0)
     start = system.inverted(x)
     assert float(sgsim.distance(system.drawn(start), x).mean()) < float(
         sgsim.distance(system.drawn(system.codes(x)), x).mean()

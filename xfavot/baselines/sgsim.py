@@ -369,7 +369,7 @@ class SystemConfig(Section):
     finest: int = option(32, least=1)  # channels at its last resolution
     size: int = option(512, least=1)  # of the space in which face and voice meet
     voice_width: int = option(64, least=1)  # of our encoder of voices
-    jitter: float = option(0.1, least=0)  # deviation of noise on our codes in training
+    jitter: float = option(0.3, least=0)  # deviation of noise on our codes in training
     inversion_steps: int = option(300, least=0)
     inversion_lr: float = option(0.05, above=0)
     steps: int = option(300, least=0)  # of the manipulation, CODE
