@@ -149,7 +149,8 @@ class Updater:
             rule = self._alternate if self.cfg.train.update_rule == "alternate" else self._fused
             logged = rule(batch, d, voices, heard)
         self._average(step)
-        self._give_back(due=step % GIVES_BACK_EVERY == 0)
+        if step % GIVES_BACK_EVERY == 0:
+            self._give_back(due=True)
         return {f"{p}/{k}": v.detach() for p, ts in logged.items() for k, v in ts.items()}
 
     def _alternate(
