@@ -28,7 +28,7 @@ PAGES = {
     "Results": "tables figures",
     "Notebooks": "notebooks/demo notebooks/explore notebooks/method notebooks/prepare_data "
     "notebooks/pretrain notebooks/train notebooks/baseline notebooks/evaluate notebooks/cpr_study "
-    "notebooks/figures notebooks/tables notebooks/paper notebooks/benchmark",
+    "notebooks/associate notebooks/figures notebooks/tables notebooks/paper notebooks/benchmark",
     "Systems": "docs/systems/xfavot docs/systems/companion docs/systems/starganv2 "
     "docs/systems/starganv2vc_oneshot docs/systems/joint docs/systems/joint_xm "
     "docs/systems/dual_no_xm docs/systems/adain_vc docs/systems/adain_cvc "

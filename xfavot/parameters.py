@@ -196,6 +196,30 @@ class Baseline(OnRuns):
     conversion: str = option("", "of vclip: run of XFaVoT that speaks, or shipped")
 
 
+class Associate(OnRuns):
+    """Of `associate`: which face goes with which voice, learnt by heads on frozen encoders."""
+
+    folds: int = option(8, "parts of the people; each is judged by heads of the others", least=2)
+    steps: int = option(300, "training steps of a fold", least=1)
+    fewer: str = option("13,26,52", "people to learn from, for the curve, with commas")
+    checkpoint: str = option("", "run or shipped, whose encoders stand beside, and who speaks")
+    conversions: int = option(0, "voices to make for faces by the checkpoint", least=0)
+    out: str = option("runs/association", "folder of what is found")
+
+    def __post_init__(self) -> None:
+        """Check the curve, and that somebody speaks."""
+        super().__post_init__()
+        fine = all(one.isdecimal() and int(one) > 1 for one in names_of(self.fewer))
+        require(fine, "fewer", self.fewer, "numbers of people, such as 13,26", "correct it")
+        fine = bool(self.checkpoint) or not self.conversions
+        require(fine, "conversions", self.conversions, "0 without a checkpoint", "name one")
+
+    @property
+    def curve(self) -> tuple[int, ...]:
+        """Numbers of people to learn from, in rising order."""
+        return tuple(sorted(map(int, names_of(self.fewer))))
+
+
 class Method(OnDevice):
     """Of `method`: the data of one batch and the size of the modules that it goes through.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 pytest.importorskip("papermill")
 pytest.importorskip("ipykernel")
@@ -20,9 +21,9 @@ from tests.conftest import Patch
 from tests.notebooks.runner import execute
 from tests.unit.store_factory import face, make_store, provenance_of, tone
 from xfavot import presets
-from xfavot.audio.io import save_waveform
+from xfavot.audio.io import load_waveform, save_waveform
 from xfavot.config import ModelConfig, RunConfig
-from xfavot.evaluation import speed
+from xfavot.evaluation import association, manifest, speed
 from xfavot.image.io import save_image
 from xfavot.parameters import Demo
 from xfavot.training import loop
@@ -184,3 +185,26 @@ def test_benchmark(roots: dict[str, str], tmp_path: Path, monkeypatch: Patch) ->
     assert counted["M"] == pytest.approx(2 * macs / 1e9)
     assert counted["C_A"] == counted["D_A"] > 0
     assert (tmp_path / "out" / "figures" / "benchmark" / "benchmark.png").stat().st_size > 4_000
+
+
+def test_associate_judges_strangers_and_lets_the_model_speak(
+    trained: tuple[Path, str], roots: dict[str, str], tmp_path: Path
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    store = make_store(data, corpus="grid", genders="fmfmfm", clips=2, seconds=1.2)
+    told = np.random.default_rng(0).normal(size=(12, 384)).astype(np.float16)
+    kept = out / "features" / f"grid_{store.manifest_hash}.npy"
+    kept.parent.mkdir(parents=True)
+    np.save(kept, told)  # as if the encoders had read all clips; tones are no voices to them
+    given = {"data_root": str(data), "run_root": roots["run_root"], "out": str(out)}
+    few = {"folds": 2, "steps": 4, "fewer": "2", "checkpoint": str(trained[0]), "conversions": 2}
+    text = execute("associate", tmp_path, dataset="grid", device="cpu", **given, **few)
+    rows = pd.read_csv(out / "paper_tables" / "association" / "association.csv")
+    assert sorted(set(rows["learnt_from"])) == [0, 2, 3]
+    assert (out / "figures" / "association" / "association.png").exists()
+    assert association.load(out / "association.safetensors")("face", torch.ones(1, 128)).norm() > 0
+    made = manifest.read(out / "voices" / "manifest.csv")
+    assert [one.model for one in made[:3]] == ["association", "after the true voice", "unconverted"]
+    assert len(made) == 6
+    assert all(load_waveform(one.output).any() for one in made)
+    assert "evaluate.ipynb" in text

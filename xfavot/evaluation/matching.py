@@ -202,7 +202,12 @@ def roc_measures(
 
 
 def pair_rows(
-    score: Array, first: Sequence[str], second: Sequence[str], gender: Mapping[str, str], seed: int
+    score: Array,
+    first: Sequence[str],
+    second: Sequence[str],
+    gender: Mapping[str, str],
+    seed: int,
+    compared: NDArray[np.bool_] | None = None,
 ) -> list[Row]:
     """Measure AUC and EER of scored pairs.
 
@@ -211,6 +216,7 @@ def pair_rows(
         first, second: the people of rows and columns.
         gender: of people by name; where a pair's is not known, it counts among all pairs alone.
         seed: of the bootstrap over people.
+        compared: (Q, G), which pairs count; default all.
 
     Returns:
         Rows with metric, value, ci_low, ci_high, n (pairs), people, seed, chance. What cannot be
@@ -224,7 +230,8 @@ def pair_rows(
     a, b = (one.ravel() for one in np.meshgrid(*codes, indexing="ij"))
     score, same = np.asarray(score, dtype=np.float64).ravel(), a == b
     sexes = np.array([gender.get(name, "") for name in names])
-    parts = {ALL: np.ones_like(same), ONE_SEX: (sexes[a] == sexes[b]) & (sexes[a] != "")}
+    counted = np.ones_like(same) if compared is None else compared.ravel()
+    parts = {ALL: counted, ONE_SEX: counted & (sexes[a] == sexes[b]) & (sexes[a] != "")}
     drawn = draws_of(len(names), seed=seed)
     rows: list[Row] = []
     for part, chosen in parts.items():
@@ -241,12 +248,15 @@ def pair_rows(
     return rows
 
 
-def cross_modal_rows(space: StyleSpace, *, seed: int) -> list[Row]:
+def cross_modal_rows(
+    space: StyleSpace, *, seed: int, groups: Sequence[int] | None = None
+) -> list[Row]:
     """Measure verification and retrieval between faces and voices.
 
     Args:
         space: the styles.
         seed: of the bootstrap over people.
+        groups: (K,) of everybody; only people of one group are compared. Default: all with all.
 
     Returns:
         Rows as `pair_rows`, and R@1 and R@5 of "face to voice" and "voice to face" (column
@@ -259,18 +269,21 @@ def cross_modal_rows(space: StyleSpace, *, seed: int) -> list[Row]:
     (face, of_face), (voice, of_voice) = map(space.of, KINDS)
     names = np.array(space.speakers)
     sexes = dict(zip(space.speakers, space.genders, strict=True))
+    met = torch.ones_like(space.one_sex)
+    if groups is not None:
+        met = torch.from_numpy(np.equal.outer(groups, groups))
     pairs = (face @ voice.T).numpy(), names[of_face].tolist(), names[of_voice].tolist()
-    rows = [{**one, "direction": ""} for one in pair_rows(*pairs, sexes, seed=seed)]
+    measured = pair_rows(*pairs, sexes, seed=seed, compared=met[of_face][:, of_voice].numpy())
+    rows = [{**one, "direction": ""} for one in measured]
     for query, gallery in (KINDS, KINDS[::-1]):
         (x, who), (y, whose) = space.of(query), space.of(gallery)
         similarity = x @ means(y, whose, len(names)).T  # (n, K)
-        everybody = torch.ones_like(space.one_sex)
-        for part, allowed in (("", everybody), (" within one sex", space.one_sex)):
+        for part, allowed in (("", met), (" within one sex", met & space.one_sex)):
             choices = allowed.sum(1)[who]
             asked = choices > 1
             people = names[who[asked]].tolist()
             for k in RANKS if people else ():
-                if not part and k >= len(names):
+                if not part and k >= int(choices.max()):
                     continue
                 found = hits(similarity[asked], who[asked], allowed[who[asked]], k=k)
                 samples = [(float(hit), 1.0, name) for hit, name in zip(found, people, strict=True)]

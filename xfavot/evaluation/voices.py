@@ -43,6 +43,7 @@ Measure = Callable[[People, Output], Found]
 
 SIMILARITY, WER, CER = "speaker_similarity", "word_error", "character_error"
 CORRELATION, VOICING, GENDER = "f0_correlation", "voicing_agreement", "gender_agreement_f0"
+DISTANCE = "f0_distance"
 CHARACTERS, LIKENESS = "content_character_error", "content_likeness"
 MEAN, SPREAD = "_over_shifts", "_spread_of_shifts"  # end names of NISQA's metrics
 SHIFTS_MS = (0, 10, 20, 30)  # left out at the beginning, since NISQA's score depends on it
@@ -116,10 +117,14 @@ def gender_by_pitch(f0: Track) -> str:
     Returns:
         "f" or "m", or "" with fewer than ten voiced frames.
     """
+    height = median_hz(f0)
+    return "" if height is None else "f" if height > GENDER_HZ else "m"
+
+
+def median_hz(f0: Track) -> float | None:
+    """Median of a track (T,) in Hz where it is voiced; ``None`` with fewer than ten such frames."""
     voiced = f0[f0 > 0]
-    if len(voiced) < LEAST_VOICED:
-        return ""
-    return "f" if float(np.median(voiced)) > GENDER_HZ else "m"
+    return float(np.median(voiced)) if len(voiced) >= LEAST_VOICED else None
 
 
 # Does a converted voice still say what its source says? Read by the content network that ships
@@ -206,6 +211,9 @@ NO_GENDER = (
     "the sex of the reference is not known; expected a voice with pitch as reference, or the "
     "column gender; fill it"
 )
+NO_PITCH = (
+    "fewer than ten voiced frames in the output or the reference; expected a voice with pitch"
+)
 NOBODY = (
     "no voice of the reference's person is known; expected a voice as reference, or the same "
     "speaker as the reference of an a2a or a2i row; add such rows"
@@ -230,7 +238,7 @@ def measures(family: str, *, recogniser: str = ESPNET) -> dict[str, Measure | Ex
         "distill_mos": {networks.DISTILL_MOS: (networks.DistillMos, _rating)},
         "speaker_similarity": {SIMILARITY: (embedder, _likeness)},
         "word_error": {WER: (networks.RECOGNISERS[recogniser], _words)},
-        "f0": {VOICING: (track, _melody), GENDER: (track, _gender)},
+        "f0": {VOICING: (track, _melody), GENDER: (track, _gender), DISTANCE: (track, _distance)},
         "content": {CHARACTERS: (read, _characters), LIKENESS: (read, _content)},
     }
     load = cache(lambda loader: loader())  # each network once
@@ -265,10 +273,16 @@ def _rating(rate: Callable[[Wave], dict[str, float]], people: People, one: Outpu
     return {name: (value, 1.0) for name, value in rate(load_waveform(one.output)).items()}
 
 
-def _likeness(embed: Callable[[Path], Vector], people: People, one: Output) -> Found:
+def _of_reference(one: Output, people: People) -> Sequence[Path]:
+    """Find voices of the person whom the reference shows."""
     files = one.voices or people(one.speaker)
     if not files:
         raise DataError(LATENT if one.task.guidance == "latent" else NOBODY)
+    return files
+
+
+def _likeness(embed: Callable[[Path], Vector], people: People, one: Output) -> Found:
+    files = _of_reference(one, people)
     cosines = np.stack([*map(embed, files)]) @ embed(one.output)  # of unit vectors (256,)
     return {SIMILARITY: (float(cosines.mean()), 1.0)}
 
@@ -292,6 +306,14 @@ def _gender(track: Callable[[Path], Track], people: People, one: Output) -> Foun
     if not wanted:
         raise DataError(NO_GENDER)
     return {GENDER: (float(gender_by_pitch(track(one.output)) == wanted), 1.0)}
+
+
+def _distance(track: Callable[[Path], Track], people: People, one: Output) -> Found:
+    made, *true = (median_hz(track(file)) for file in (one.output, *_of_reference(one, people)))
+    known = [height for height in true if height is not None]
+    if made is None or not known:
+        raise DataError(NO_PITCH)
+    return {DISTANCE: (abs(float(np.log2(made) - np.log2(known).mean())), 1.0)}
 
 
 def _characters(read: Callable[[Path], tuple[str, Tensor]], people: People, one: Output) -> Found:
