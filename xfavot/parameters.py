@@ -407,12 +407,12 @@ class Paper(OnRuns):
     The rows and the budget stand in `workflow/config.yaml`.
     """
 
-    rows: str = option("xfavot", "with commas, or all: those listed")
+    rows: str = option("", "with commas, or all: those listed; empty: xfavot, or a checkpoint alone")
     listed: dict[str, Any] = option({}, "rows of all, each with the seeds that it is trained with")
     steps: int = option(FROM_PRESET, "training steps of each; -1: its preset's", least=1)
     batch_size: int = option(FROM_PRESET, "samples a step; -1: the preset's", least=1)
     preset: str = option("", "size; empty means mini for dataset mini, else paper")
-    checkpoint: str = option("", "runs or checkpoints, with commas; empty means to train")
+    checkpoint: str = option("", "runs or checkpoints, with commas; the first is in the figures")
     present: bool = option(False, "only what follows from that which is there already")
     source: str = option("", "folder of originals; not needed for mini")
     vocoder: str = option("source_filter", "a vocoder's name, or its weights on disk")
@@ -430,8 +430,6 @@ class Paper(OnRuns):
         super().__post_init__()
         both = bool(self.study) == bool(self.answers)
         require(both, "study", self.study, "a study and its answers", "give study= and answers=")
-        alone = not self.checkpoint or self.rows == "xfavot"
-        require(alone, "checkpoint", self.checkpoint, "no rows beside it", "leave one of them out")
         known = (*presets.names("configurations"), *BASELINES)
         for name, seeds in (("", ()), *self.wanted):
             if name and name not in known:
@@ -439,7 +437,8 @@ class Paper(OnRuns):
             whole = isinstance(seeds, list | tuple)
             whole = whole and all(type(seed) is int and seed >= 0 for seed in seeds)
             require(whole, f"listed.{name}", seeds, "a list of seeds, such as [0, 1]", "correct it")
-        require(bool(self.checkpoint or self.wanted), "rows", self.rows, "one at least", "name it")
+        some = bool(self.wanted) or not self.rows
+        require(some, "rows", self.rows, "one at least", "name it")
 
     def absolute(self, name: str) -> str:
         """Return a folder for notebooks that are started elsewhere, or "" where none is given."""
@@ -453,10 +452,10 @@ class Paper(OnRuns):
 
     @property
     def wanted(self) -> tuple[tuple[str, list[Any]], ...]:
-        """Rows to train, each with its seeds; none with `checkpoint` given."""
+        """Rows to train, each with its seeds."""
         listed = self.listed.items() if self.rows == ALL else ()
-        named = [(name, [self.seed]) for name in names_of(self.rows) if name != ALL]
-        return () if self.checkpoint else tuple(listed or named)
+        names = names_of(self.rows or ("" if self.checkpoint else Train.configuration))
+        return tuple(listed or [(name, [self.seed]) for name in names if name != ALL])
 
     @property
     def evaluation(self) -> dict[str, Any]:

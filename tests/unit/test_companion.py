@@ -137,11 +137,15 @@ def test_a_failure_stops_what_follows_from_it(make: Make, tmp_path: Path) -> Non
     (run,) = (tmp_path / "run").glob("mini_joint_*")
     ran = make(checkpoint=str(run))  # it is evaluated already, but with another seed
     assert sorted(ran) == ["cpr_study", "evaluate", "figures", "paper", "tables"]
+    ran = make(checkpoint=str(run), rows="adain_vc")  # beside it, a row that is new
+    assert "baseline" in ran
+    given = told(tmp_path)["figures"]
+    assert "_joint_" in str(given["checkpoint"])
+    assert "_adain_vc_" in str(given["others"])
 
 
 def test_wrong_parameters() -> None:
     for given, message in (
-        ({"checkpoint": "runs/x", "rows": "joint"}, "checkpoint"),
         ({"rows": " ,"}, "rows"),
         ({"rows": "xfavott"}, "did you mean 'xfavot'"),
         ({"rows": "all", "listed": {"joint": 3}}, "a list of seeds"),
@@ -152,4 +156,7 @@ def test_wrong_parameters() -> None:
         refuses(ConfigError, message, Paper.resolve, **given)
     wanted = Paper.resolve(rows="all", listed={"xfavot": [0, 1]}).wanted
     assert wanted == (("xfavot", [0, 1]),)
+    assert Paper.resolve().wanted == (("xfavot", [0]),)
+    assert Paper.resolve(checkpoint="runs/x").wanted == ()
+    assert Paper.resolve(checkpoint="runs/x", rows="joint", seed=4).wanted == (("joint", [4]),)
     assert Paper.resolve(dataset="grid").evaluation["recogniser"] == "espnet_librispeech"
