@@ -407,7 +407,7 @@ class Paper(OnRuns):
     The rows and the budget stand in `workflow/config.yaml`.
     """
 
-    rows: str = option("", "with commas, or all: those listed; empty: xfavot, or a checkpoint alone")
+    rows: str = option("", "with commas; all: those listed; empty: xfavot, or a checkpoint alone")
     listed: dict[str, Any] = option({}, "rows of all, each with the seeds that it is trained with")
     steps: int = option(FROM_PRESET, "training steps of each; -1: its preset's", least=1)
     batch_size: int = option(FROM_PRESET, "samples a step; -1: the preset's", least=1)

@@ -102,4 +102,6 @@ def test_reading_goes_on_where_it_was_and_leaves_out_what_has_no_voice(
     association.read_pairs([store], tmp_path / "kept", said.append)
     assert len(asked) - before == 1 + 4
     few = make_store(tmp_path / "few", genders="fm", clips=2)
+    voices = make_store(tmp_path / "voices", kind="audio", clips=1)
+    refuses(DataError, "0 people", association.read_pairs, [voices], tmp_path / "kept", said.append)
     refuses(DataError, "2 people", association.read_pairs, [few], tmp_path / "kept", said.append)

@@ -133,7 +133,7 @@ def test_a_failure_stops_what_follows_from_it(make: Make, tmp_path: Path) -> Non
         one for name, one in told(tmp_path).items() if name.startswith("train_mini_joint")
     )
     assert (trained["configuration"], trained["seed"], trained["steps"]) == ("joint", 2, 3)
-    assert (trained["batch_size"], trained["resume"]) == (8, "auto")
+    assert (trained["batch_size"], trained["resume"]) == (4, "auto")
     (run,) = (tmp_path / "run").glob("mini_joint_*")
     ran = make(checkpoint=str(run))  # it is evaluated already, but with another seed
     assert sorted(ran) == ["cpr_study", "evaluate", "figures", "paper", "tables"]

@@ -44,6 +44,7 @@ UNUSABLE = np.inf  # first number of a row whose clip has no voice or face
 LOG_EVERY = 1000  # clips
 SPACE, TAU, RATE, DROPPED = 128, 0.1, 1e-3, 0.8  # size, temperature, step size, share of the input
 MOST_PEOPLE = 512  # a step
+FITTED_ON = 1 << 14  # clips, by which what the encoders tell is standardised
 JUDGED, JUDGED_BY = (
     256,
     6,
@@ -102,6 +103,8 @@ def read_pairs(stores: Sequence[Store], folder: Path, log: Log) -> Pairs:
         known = np.asarray(table["speakers"]) != ""
         wanted = (table["face_count"] > 0) & (table["frame_count"] > 0) & known[table["speaker"]]
         rows = np.flatnonzero(wanted)
+        if not len(rows):
+            continue
         features = _features(store, rows, folder / f"{store.corpus}_{store.manifest_hash}.npy", log)
         usable = np.isfinite(features[:, 0])
         parts.append(features if usable.all() else features[usable])
@@ -109,7 +112,7 @@ def read_pairs(stores: Sequence[Store], folder: Path, log: Log) -> Pairs:
         places.append(np.stack([np.full_like(rows, number), rows], axis=1))
         names.append(np.asarray(table["speakers"])[table["speaker"][rows]])
         sexes.append(np.array([*GENDERS, ""])[table["gender"][rows]])
-    every, sex = np.concatenate(names), np.concatenate(sexes)
+    every, sex = np.concatenate([[], *names]).astype(str), np.concatenate([[], *sexes]).astype(str)
     speakers, first, code = np.unique(every, return_index=True, return_inverse=True)
     if len(speakers) < 4:
         raise DataError(
@@ -205,7 +208,7 @@ def fit(pairs: Pairs, people: Array, *, steps: int, seed: int) -> Heads:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         heads = Heads()
-        some = np.sort(order if len(order) <= 1 << 16 else rng.choice(order, 1 << 16, False))
+        some = np.sort(rng.permutation(order)[:FITTED_ON])
         for kind in KINDS:
             heads.fit_scale(kind, pairs.of(kind, some))
         optimiser = torch.optim.AdamW(heads.parameters(), RATE)
