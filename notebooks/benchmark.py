@@ -80,6 +80,7 @@ cfg = Benchmark.resolve(
     checkpoint=checkpoint,
     out=out,
 )
+taught = kept.cpu_seconds(Path(cfg.checkpoint)) if cfg.checkpoint else {}
 stores = open_or_make_mini(cfg.run.data_root, cfg.run.data.corpora, progress.line)
 
 # %% [markdown]
@@ -267,10 +268,9 @@ BEFORE = {(SEX, "a2a"): 0.90, (SEX, "i2a"): 0.87, (SEX, "z2a"): 0.73, (IDENTITY,
 BEFORE |= {(IDENTITY, "i2a"): 0.91, (PITCH, "a2a"): 0.41, (POSE, "a2i"): 0.48}
 BEFORE |= {(DIFFERENT, "a2a"): 0.57}
 learnt = []
-for path in kept.checkpoints_of(Path(cfg.checkpoint)) if cfg.checkpoint else ():
-    model, spent = kept.load_model(path), kept.read_state(path)["cpu_s"]
+for path, spent in taught.items():
     how = {"seed": seed, "device": device, "on_log": progress.line}
-    found = learning.evaluate_learning(model, stores, **how)
+    found = learning.evaluate_learning(kept.load_model(path), stores, **how)
     learnt += [
         one | {"cpu_s": spent}
         for one in found

@@ -80,8 +80,8 @@ def test_a_killed_and_resumed_run_writes_the_same_metrics(made: Run, tmp_path: P
     assert metrics.read_bytes() == whole
     first, second = (checkpoint.load_model(r.checkpoint) for r in (made, resumed))
     assert first.trained == second.trained
-    taken = [checkpoint.read_state(c)["cpu_s"] for c in checkpoint.checkpoints_of(resumed.path)]
-    assert taken[0] > 0
+    taken = [*checkpoint.cpu_seconds(resumed.path).values()]
+    assert (len(taken), taken[0] > 0) == (2, True)
     assert taken == sorted(taken)
     for a, b in zip(first.nets.parameters(), second.nets.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -155,12 +155,15 @@ def test_counts_of_heads_resume_and_old_checkpoints_stay_unknown(finished: Run) 
     assert (model.trained["G_A"], more.trained["G_A"]) == ([16], [20])
     for path in finished.path.glob("checkpoints/*/state.json"):  # as an older version wrote it
         state = json.loads(path.read_text())
-        del state["trained"], state["config"]["train"]["schedule_steps"]
+        del state["trained"], state["cpu_s"], state["config"]["train"]["schedule_steps"]
         path.write_text(json.dumps(state))
     resumed = resume(small_run(root, steps=6))
     old = checkpoint.load_model(resumed.checkpoint)
     assert (resumed.path, old.trained) == (finished.path, None)
     assert old.trained_speakers() == old.speakers
+    assert "cpu_s" not in checkpoint.read_state(resumed.checkpoint)
+    refuses(CheckpointError, "what CPU time", checkpoint.cpu_seconds, resumed.path)
+    refuses(CheckpointError, "no checkpoint under", checkpoint.cpu_seconds, root)
 
 
 def test_an_exported_model_becomes_a_run_where_it_is_wanted(

@@ -125,6 +125,21 @@ def checkpoints_of(run: Path) -> list[Path]:
     return sorted(p.parent for p in (run / "checkpoints").glob(f"step_*/{STATE}"))
 
 
+def cpu_seconds(run: Path) -> dict[Path, float]:
+    """CPU seconds of training until each checkpoint of a run, oldest first, or until one given.
+
+    Raises:
+        CheckpointError: there is none, one is damaged, or does not say it.
+    """
+    states = {path: read_state(path) for path in checkpoints_of(run) or [locate(run)]}
+    if dumb := [path.name for path, state in states.items() if "cpu_s" not in state]:
+        raise CheckpointError(
+            f"{dumb[0]} of {run} does not say what CPU time it took: an older version wrote it, or "
+            "what it goes on from; expected a run that this version trained from its first step"
+        )
+    return {path: state["cpu_s"] for path, state in states.items()}
+
+
 def locate(path: Path | str) -> Path:
     """A checkpoint's folder, given it, its run's folder or a folder of runs; of these the newest.
 
@@ -224,7 +239,9 @@ def publish(path: Path, repository: str, *, licence: str, private: bool = True) 
     return address
 
 
-def save(run: Path, updater: Updater, batches: Batches, *, step: int, cpu_s: float = 0) -> Path:
+def save(
+    run: Path, updater: Updater, batches: Batches, *, step: int, cpu_s: float | None = None
+) -> Path:
     """Write the checkpoint of a step; the folder appears complete or not at all.
 
     Args:
@@ -232,7 +249,7 @@ def save(run: Path, updater: Updater, batches: Batches, *, step: int, cpu_s: flo
         updater: networks, averages and optimisers.
         batches: of training, which know the speakers and the prepared stores.
         step: number of finished steps.
-        cpu_s: CPU seconds that the training has taken, of its first process.
+        cpu_s: CPU seconds that the training has taken, of its first process; ``None`` if unknown.
 
     Returns:
         The checkpoint's folder.
@@ -241,7 +258,8 @@ def save(run: Path, updater: Updater, batches: Batches, *, step: int, cpu_s: flo
         CheckpointError: it could not be written (a full disk, say); older ones stay as they are.
     """
     known: dict[str, Any] = {"content_depth": getattr(updater.n.content, "depth", 1)}
-    known["cpu_s"] = round(cpu_s, 1)
+    if cpu_s is not None:
+        known["cpu_s"] = round(cpu_s, 1)
     if updater.trained is not None:
         known["trained"] = {name: counts.tolist() for name, counts in updater.trained.items()}
     state = told(updater.cfg, step, batches) | known

@@ -241,8 +241,9 @@ class Session:
         self.updater = Updater(n, cfg, guidances=("z", *outputs), outputs=outputs)
         if start is None and initial is not None:
             checkpoint.adopt(initial, self.updater)
-        before = checkpoint.read_state(start).get("cpu_s", 0.0) if start is not None else 0.0
-        self.free_s = time.process_time() - before  # CPU time of this process that is no training
+        before = checkpoint.read_state(start).get("cpu_s") if start is not None else 0.0
+        # CPU time of this process that is no training
+        self.free_s = None if before is None else time.process_time() - before
         return checkpoint.restore(start, self.updater) if start is not None else 0
 
     def __iter__(self) -> Iterator[int]:
@@ -400,7 +401,7 @@ class Session:
         return saved
 
     def _write(self) -> Path:
-        spent = time.process_time() - self.free_s
+        spent = None if self.free_s is None else time.process_time() - self.free_s
         return checkpoint.save(self.path, self.updater, self.batches, step=self.step, cpu_s=spent)
 
     def finish(self) -> Run:
