@@ -83,14 +83,15 @@ paper: setup
 
 # Sphinx needs none of the other packages and has an environment of its own.
 docs:
-	test -x .venv-docs/bin/sphinx-build || { $(PYTHON) -m venv .venv-docs && .venv-docs/bin/python -m pip install -q -r docs/requirements.txt; }
-	rm -rf $(SITE) build/pages && mkdir -p build/pages
+	test -e .venv-docs/.ready || { $(PYTHON) -m venv .venv-docs && .venv-docs/bin/python -m pip install -q -r docs/requirements.txt && touch .venv-docs/.ready; }
+	rm -rf $(SITE).draft build/pages && mkdir -p build/pages
 	cp -r *.md LICENSE CITATION.cff docs figures paper_tables notebooks xfavot build/pages
 	@for name in $(notdir $(wildcard notebooks/*.ipynb)); do \
 	  for copy in runs/$$name $(DEMO)/$$name; do \
 	    test ! -e $$copy || cp $$copy build/pages/notebooks/$$name; done; done
-	.venv-docs/bin/sphinx-build -q -W --keep-going -c docs build/pages $(SITE)
-	cp $(SITE)/README.html $(SITE)/index.html
+	.venv-docs/bin/sphinx-build -q -W --keep-going -c docs build/pages $(SITE).draft
+	cp $(SITE).draft/README.html $(SITE).draft/index.html
+	rm -rf $(SITE) && mv $(SITE).draft $(SITE)
 	@echo 'done: open $(SITE)/index.html'
 
 test: setup

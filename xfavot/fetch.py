@@ -19,7 +19,7 @@ import tarfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,9 +77,15 @@ def alone(folder: Path) -> Iterator[None]:
     """
     advice = "free some space or choose another folder, and run again: what came so far is kept"
     with refusing(OSError, DataError, f"{folder} cannot be written or read", advice):
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".fetch.lock"):
+        lock = FileLock(folder / ".fetch.lock")
+        while not lock.is_locked:
+            folder.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # whoever was done has removed the folder
+                lock.acquire()
+        try:
             yield
+        finally:
+            lock.release()
 
 
 def fetch(remote: Remote, folder: Path, log: Log) -> Path:

@@ -1,9 +1,10 @@
-"""Files written whole: another process sees the old content or the new, never a part of it."""
+"""Files and folders written whole: another process sees the old or the new, never a part of it."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -36,6 +37,28 @@ def whole(path: str | PathLike[str]) -> Iterator[Path]:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside one that is not there yet, and put it in that one's place.
+
+    If the block fails, it is removed, and so is what a killed process left of it.
+
+    Args:
+        path: the folder; those above it are made.
+
+    Raises:
+        OSError: the disk refuses, or something is there by now.
+    """
+    draft = path.with_name(f".{path.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        draft.mkdir(parents=True)
+        yield draft
+        draft.rename(path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def write_whole(path: str | PathLike[str], data: bytes | str) -> None:

@@ -244,6 +244,7 @@ def test_mini_makes_its_own_originals_once(tmp_path: Path, monkeypatch: Patch) -
 
     monkeypatch.setattr(generate, "_in_own_process", small)
     monkeypatch.setattr(generate, "_unpack", lambda *_: None)
+    monkeypatch.setattr(generate.fetched, "path", lambda name: None)  # nobody speaks
     store = again()
     factors = json.loads((store.path / "factors.json").read_text(encoding="utf-8"))
     ages = {name: who["age"] for name, who in factors["people"].items()}

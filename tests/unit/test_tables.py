@@ -364,7 +364,7 @@ def test_a_failed_write_changes_nothing(tmp_path: Path, monkeypatch: Patch) -> N
     for owner, name, fault, message in faults:
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, fault)
-            refuses(OSError, message, written, tmp_path, entry(value=2.0))
+            refuses(DataError, message, written, tmp_path, entry(value=2.0))
     assert (tmp_path / "t" / "t.json").read_bytes() == before
     assert report.read_table(tmp_path / "t").rows[0]["value"] == 1.0
     assert [path.name for path in tmp_path.iterdir()] == ["t"]

@@ -372,8 +372,10 @@ def prepare(
             detect([np.zeros((64, 64, 3), np.uint8)])
         ready = target.with_name(f".{plan.corpus}.partial")
         with fetch.alone(ready):
-            store = _assembled(plan, target, record, _made_ready(plan, ready, workers, log))
-        shutil.rmtree(ready, ignore_errors=True)
+            store = existing(target, record)  # another process may have made it meanwhile
+            if store is None:
+                store = _assembled(plan, target, record, _made_ready(plan, ready, workers, log))
+            shutil.rmtree(ready, ignore_errors=True)
         log(summary([store]).partition("\n")[0])
     else:
         log(f"{plan.corpus}: {target} is ready ({len(store.items)} items); nothing to do")

@@ -23,7 +23,7 @@ from xfavot.baselines.training import Model
 from xfavot.config import key_of
 from xfavot.data.batches import planes, reflected, to_range
 from xfavot.data.store import GENDERS, Store, mel_statistics
-from xfavot.errors import DataError
+from xfavot.errors import DataError, refusing
 from xfavot.training import speech
 from xfavot.weights import recorded
 
@@ -162,7 +162,9 @@ def people_of(
 def _poses(store: Store) -> Tensor:
     """(F, 2) yaw and pitch of every stored face, NaN where unknown."""
     count, file = len(store.faces), store.path / FACTORS
-    entries = json.loads(file.read_text("utf-8")).get("faces", []) if file.is_file() else []
+    faults = (OSError, ValueError, AttributeError)
+    with refusing(faults, DataError, f"{file} is damaged", "prepare the corpus anew"):
+        entries = json.loads(file.read_text("utf-8")).get("faces", []) if file.is_file() else []
     if len(entries) != count:
         entries = [{}] * count
     return torch.tensor([[float(entry.get(name, "nan")) for name in POSE] for entry in entries])

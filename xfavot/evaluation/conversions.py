@@ -366,6 +366,8 @@ class Study:
                 made = self.converter.convert_voice(wave, style=style)
                 save_waveform(file, made.waveform)
             except Exception as error:
+                if isinstance(error.__cause__, OSError):  # a full disk is no fault of the model
+                    raise
                 failure = f"not converted: {reason_of(error)}"
             outputs.append(
                 Output(

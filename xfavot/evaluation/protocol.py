@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from torch.nn import functional
 
 from xfavot import __version__
@@ -63,6 +65,7 @@ SHOWN = ("system", "task", "speakers", "direction", "sex", "metric", *COLUMNS[4:
 SCHEMA = 1  # of evaluation.json
 SCORING = 4  # raise when scores that are kept would come out otherwise
 PARTS = "parts"  # folder of scores that are kept
+VOICES, LOCK = ".voices_", ".lock"  # begins the folder of converted voices, which one process has
 IMAGE_SIZE = 128  # pixels, the paper's; to which pictures in files are brought
 WEIGHTS = ("nisqa", "nisqa_tts", "distill_mos", "resemblyzer")  # sets with a published checksum
 
@@ -286,8 +289,14 @@ def of_checkpoint(
     converter = converter_of(model, device=cfg.device, vocoder=cfg.vocoder)
     with writing(folder):  # of voices, on the disk of the results; removed at the process's end
         folder.mkdir(parents=True, exist_ok=True)
-        place = tempfile.TemporaryDirectory(prefix=".voices_", dir=folder)
+        for left in folder.glob(f"{VOICES}*"):  # by a process that was killed
+            with suppress(Timeout), FileLock(left / LOCK, timeout=0):
+                shutil.rmtree(left, ignore_errors=True)
+        place = tempfile.TemporaryDirectory(prefix=VOICES, dir=folder)
+        lock = FileLock(Path(place.name, LOCK))  # gone with its process
+        lock.acquire()
     atexit.register(place.cleanup)
+    atexit.register(lock.release)
     groups: list[Group] = []
     for speakers in SPLIT_OF:
         groups += Study(converter, stores, cfg, speakers, Path(place.name, speakers)).groups()

@@ -16,8 +16,9 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,8 @@ def _in_own_process(folder: Path, job: dict[str, Any]) -> Any:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise DataError(
             f"speaker s{job['number'] + 1:02d} of `mini` could not be made: {last}; expected exit "
-            f'status 0, got {done.returncode}; pip install "xfavot[mini]" if a module is missing'
+            f"status 0, got {done.returncode}; free some space if the disk is full, or "
+            'pip install "xfavot[mini]" if a module is missing'
         )
     return json.loads(done.stdout)
 
@@ -178,7 +180,7 @@ def generate(
 
     Raises:
         DataError: a number is too small or too large, the folder is taken (by another generator's,
-            seed's or size's originals, too), an extra or Kokoro is missing.
+            seed's or size's originals, too), cannot be written, an extra or Kokoro is missing.
     """
     log = on_log or (lambda line: None)
     shared: dict[str, Any] = {"utterances": utterances, "seed": seed}
@@ -191,24 +193,15 @@ def generate(
             f"{MOST_SPEAKERS}, and 1 to {speak.MOST_SENTENCES}; choose other numbers"
         )
     folder = Path(folder).resolve()
-    if folder.exists() and any(folder.iterdir()):
-        record = folder / "factors.json"
-        known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-        if (there := {key: known.get(key) for key in factors}) != factors:
-            raise DataError(
-                f"{folder} is not empty and holds {there if known else 'other files'}; expected "
-                f"{factors}, or a new folder; remove it or choose another"
-            )
-        log(f"mini: originals in {folder} are ready")
+    if _is_made(folder, factors, log):
         return folder
     if speech.startswith(KOKORO):  # once, and not in every process
         what = f"{speakers} people of seed {seed} of `mini` have no voices in the package"
         advice = "or choose voices espeak, which sound less natural"
         with refusing(WeightsError, DataError, what, advice):
             fetched.path(KOKORO)
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    place = folder.with_name(f".{folder.name}.partial")
+    partial = place / folder.name
     done = itertools.count(1)
 
     def make(number: int) -> Any:
@@ -219,23 +212,47 @@ def generate(
         log(f"mini: {entry['hidden']['speaker']} made ({next(done)} of {speakers})")
         return entry
 
-    try:
-        with ThreadPoolExecutor(workers) as pool:
-            entries = list(pool.map(make, numbers(speakers)))
-        cast = {entry["hidden"]["speaker"]: entry for entry in entries}
-        rows = [f"{who},{entry['hidden']['gender']}\n" for who, entry in cast.items()]
-        (partial / "speakers.csv").write_text("speaker,gender\n" + "".join(rows), encoding="utf-8")
-        people = {who: {**e["hidden"], "voice": e["voice"]} for who, e in cast.items()}
-        faces = {f"{who}/{name}": p for who, e in cast.items() for name, p in e["faces"].items()}
-        every = {**factors, "people": people, "faces": faces}
-        text = json.dumps(every, indent=1, sort_keys=True) + "\n"
-        (partial / "factors.json").write_text(text, encoding="utf-8")
-        if folder.exists():
-            folder.rmdir()
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with fetch.alone(place):
+        try:
+            if _is_made(folder, factors, log):  # by another process, meanwhile
+                return folder
+            shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+            partial.mkdir()
+            with ThreadPoolExecutor(workers) as pool:
+                entries = list(pool.map(make, numbers(speakers)))
+            cast = {entry["hidden"]["speaker"]: entry for entry in entries}
+            rows = [f"{who},{entry['hidden']['gender']}\n" for who, entry in cast.items()]
+            table = "speaker,gender\n" + "".join(rows)
+            (partial / "speakers.csv").write_text(table, encoding="utf-8")
+            people = {who: {**e["hidden"], "voice": e["voice"]} for who, e in cast.items()}
+            faces = {
+                f"{who}/{name}": p for who, e in cast.items() for name, p in e["faces"].items()
+            }
+            every = {**factors, "people": people, "faces": faces}
+            text = json.dumps(every, indent=1, sort_keys=True) + "\n"
+            (partial / "factors.json").write_text(text, encoding="utf-8")
+            if folder.exists():
+                folder.rmdir()
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
     return folder
+
+
+def _is_made(folder: Path, factors: Mapping[str, Any], log: Callable[[str], None]) -> bool:
+    """Whether a folder holds the originals that are asked for; refuse any other content."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return False
+    record, known = folder / "factors.json", dict[str, Any]()
+    with suppress(OSError, ValueError, TypeError):
+        known = dict(json.loads(record.read_text(encoding="utf-8")))
+    if (there := {key: known.get(key) for key in factors}) != factors:
+        raise DataError(
+            f"{folder} is not empty and holds {there if known else 'other files'}; expected "
+            f"{factors}, or a new folder; remove it or choose another"
+        )
+    log(f"mini: originals in {folder} are ready")
+    return True
 
 
 if __name__ == "__main__":

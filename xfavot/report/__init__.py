@@ -38,7 +38,7 @@ import torch
 from xfavot.config import RunConfig, config_id, to_dict
 from xfavot.data.store import Store
 from xfavot.errors import DataError, refusing
-from xfavot.evaluation.rows import csv_text
+from xfavot.evaluation.rows import csv_text, writing
 from xfavot.parameters import injected
 
 Row = Mapping[str, Any]
@@ -391,9 +391,8 @@ def write_table(
         The folder.
 
     Raises:
-        DataError: no row, a column is missing, a number is not finite, or an artifact of a higher
-            tier lies there.
-        OSError: it cannot be written; what was there is unchanged.
+        DataError: no row, a column is missing, a number is not finite, an artifact of a higher
+            tier lies there, or it cannot be written; what was there is unchanged.
     """
     whole = plain_rows(item, rows)
     for number, row in enumerate(whole, 1):
@@ -431,7 +430,7 @@ def write_figure(
         The folder.
 
     Raises:
-        DataError, OSError: as :func:`write_table`.
+        DataError: as :func:`write_table`.
     """
     rows = plain_rows(item, data)
     files = {"csv": csv_text(rows, [*rows[0]]).encode("utf-8")}
@@ -518,18 +517,19 @@ def _commit(folder: Path, files: Mapping[str, bytes], provenance: Provenance) ->
     record = {"schema": SCHEMA, "item": item, **provenance, "files": digests}
     text = json.dumps(record, indent=1, allow_nan=False) + "\n"
     draft, before = (folder.with_name(f".{item}.{os.getpid()}.{end}") for end in ("new", "old"))
-    try:
-        draft.mkdir(parents=True)
-        for name, content in {**named, f"{item}.json": text.encode("utf-8")}.items():
-            (draft / name).write_bytes(content)
-        if folder.exists():
-            os.replace(folder, before)
-        os.replace(draft, folder)
-    except OSError:
-        if before.exists() and not folder.exists():
-            os.replace(before, folder)
-        raise
-    finally:
-        for left in (draft, before):
-            shutil.rmtree(left, ignore_errors=True)
+    with writing(folder):
+        try:
+            draft.mkdir(parents=True)
+            for name, content in {**named, f"{item}.json": text.encode("utf-8")}.items():
+                (draft / name).write_bytes(content)
+            if folder.exists():
+                os.replace(folder, before)
+            os.replace(draft, folder)
+        except OSError:
+            if before.exists() and not folder.exists():
+                os.replace(before, folder)
+            raise
+        finally:
+            for left in (draft, before):
+                shutil.rmtree(left, ignore_errors=True)
     return folder

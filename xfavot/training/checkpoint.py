@@ -25,6 +25,7 @@ from string import Template
 from typing import Any
 
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -37,7 +38,7 @@ from xfavot.data.batches import Batches
 from xfavot.data.store import GENDERS, Store, voiced_speakers
 from xfavot.errors import CheckpointError, DataError, import_optional, refusing
 from xfavot.fetch import OFFLINE, checksum_of, is_offline
-from xfavot.files import write_whole
+from xfavot.files import whole_folder, write_whole
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
 from xfavot.models.xfavot import XFaVoT, part_of
@@ -54,6 +55,8 @@ HUB = (
     "log in with `hf auth login`, or try again when the network is there"
 )
 OLDER = "use an older checkpoint"
+ROOM = "expected a folder that may be written, with room; free some space, or name another"
+UNWRITTEN = (OSError, SafetensorError)
 MODULE_OF = {"face": "E_I", "voice": "E_A", "latent": "M"}  # where a style comes from
 MAY_DIFFER_ON_RESUME = (
     *("name", "data_root", "run_root", "steps", "schedule_steps", "device", "checkpointing"),
@@ -288,20 +291,16 @@ def write(run: Path, state: dict[str, Any], modules: Modules, optimizers: Optimi
     target = folder_of(run, step)
     if (target / STATE).exists():
         return target
-    draft = target.with_name(f".{target.name}.draft")
     try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        for name, module in modules.items():
-            flat = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-            save_file(flat, draft / f"{name}.safetensors")
-        torch.save({k: o.state_dict() for k, o in optimizers.items()}, draft / OPTIMIZER)
-        state["bytes"] = {p.name: p.stat().st_size for p in sorted(draft.iterdir())}
-        write_whole(draft / STATE, json.dumps(state, indent=1))
-        shutil.rmtree(target, ignore_errors=True)  # without a state: what a removal left
-        draft.rename(target)
+        with whole_folder(target) as draft:
+            for name, module in modules.items():
+                flat = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+                save_file(flat, draft / f"{name}.safetensors")
+            torch.save({k: o.state_dict() for k, o in optimizers.items()}, draft / OPTIMIZER)
+            state["bytes"] = {p.name: p.stat().st_size for p in sorted(draft.iterdir())}
+            write_whole(draft / STATE, json.dumps(state, indent=1))
+            shutil.rmtree(target, ignore_errors=True)  # without a state: what a removal left
     except (OSError, RuntimeError, SafetensorError) as error:
-        shutil.rmtree(draft, ignore_errors=True)
         raise CheckpointError(
             f"the checkpoint of step {step} could not be written to {target.parent} ({error}); "
             "older checkpoints are untouched; free some space and resume with -p resume auto"
@@ -316,45 +315,57 @@ def export(path: Path | str, folder: Path, *, name: str = SHIPPED) -> None:
         path: as :func:`locate` takes it; what was written so before is copied.
         folder: where the files go; there is none yet.
         name: of the model.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or the files cannot be written.
     """
     path = locate(path)
     state = read_state(path)
     roots = {"name": name, "data_root": "data", "run_root": "runs"}
-    folder.mkdir(parents=True)
-    for file in ("f0.safetensors", "content.safetensors", CARD):
-        if (path / file).exists():
-            shutil.copyfile(path / file, folder / file)
-    if (path / "ema.safetensors").exists():
-        tensors = load_file(path / "model.safetensors") | load_file(path / "ema.safetensors")
-        halves = {key: value.half() for key, value in tensors.items()}
-        save_file(halves, folder / "model.safetensors")
-        (folder / "model.safetensors").chmod(0o644)  # safetensors keeps it from others
-        # people of other data may have the same names
-        state["speakers"] = [f"{one}@{state['data'][:8]}" for one in state["speakers"]]
-    else:
-        shutil.copyfile(path / "model.safetensors", folder / "model.safetensors")
-    sizes = {p.name: p.stat().st_size for p in sorted(folder.glob("*.safetensors"))}
-    trained = {**state["config"]["train"], "initial": ""}  # a path of another machine
-    state |= {"config": {**state["config"], **roots, "train": trained}, "bytes": sizes}
-    write_whole(folder / STATE, json.dumps(state, indent=1))
+    unwritten = refusing(UNWRITTEN, CheckpointError, f"{folder} could not be written", ROOM)
+    with unwritten, whole_folder(folder) as draft:
+        for file in ("f0.safetensors", "content.safetensors", CARD):
+            if (path / file).exists():
+                shutil.copyfile(path / file, draft / file)
+        if (path / "ema.safetensors").exists():
+            tensors = load_file(path / "model.safetensors") | load_file(path / "ema.safetensors")
+            halves = {key: value.half() for key, value in tensors.items()}
+            save_file(halves, draft / "model.safetensors")
+            (draft / "model.safetensors").chmod(0o644)  # safetensors keeps it from others
+            # people of other data may have the same names
+            state["speakers"] = [f"{one}@{state['data'][:8]}" for one in state["speakers"]]
+        else:
+            shutil.copyfile(path / "model.safetensors", draft / "model.safetensors")
+        sizes = {p.name: p.stat().st_size for p in sorted(draft.glob("*.safetensors"))}
+        trained = {**state["config"]["train"], "initial": ""}  # a path of another machine
+        state |= {"config": {**state["config"], **roots, "train": trained}, "bytes": sizes}
+        write_whole(draft / STATE, json.dumps(state, indent=1))
 
 
 def _unpack(run: Path) -> None:
     """Make a run of the model that comes with the package, and move an older version's away."""
-    draft, before = run.with_name(f".{run.name}.draft"), checkpoints_of(run)
-    if run.exists():
-        ours = len(before) == 1 and not (before[0] / OPTIMIZER).exists()
-        if not ours or filecmp.cmp(before[0] / STATE, weights.MODEL / STATE, shallow=False):
-            return
-    state = read_state(weights.MODEL)
-    if run.exists():
-        digest = checksum_of(before[0] / STATE).partition(":")[2][:8]
-        run.rename(run.with_name(f"{run.name}_{digest}"))
-    with refusing(OSError, CheckpointError, f"{run} could not be written", "free some space"):
-        shutil.rmtree(draft, ignore_errors=True)
-        shutil.copytree(weights.MODEL, folder_of(draft, state["step"]))
-        write_config(draft, from_dict(state["config"]))
-        draft.rename(run)
+    if _stays(run):
+        return
+    with refusing(UNWRITTEN, CheckpointError, f"{run} could not be written", ROOM):
+        run.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(run.with_name(f".{run.name}.lock")):
+            if _stays(run):  # by now
+                return
+            state = read_state(weights.MODEL)
+            if run.exists():
+                digest = checksum_of(checkpoints_of(run)[0] / STATE).partition(":")[2][:8]
+                run.rename(run.with_name(f"{run.name}_{digest}"))
+            with whole_folder(run) as draft:
+                shutil.copytree(weights.MODEL, folder_of(draft, state["step"]))
+                write_config(draft, from_dict(state["config"]))
+
+
+def _stays(run: Path) -> bool:
+    """Whether a run is there that is the package's model, or none of the package's."""
+    before = checkpoints_of(run)
+    ours = len(before) == 1 and not (before[0] / OPTIMIZER).exists()
+    same = ours and filecmp.cmp(before[0] / STATE, weights.MODEL / STATE, shallow=False)
+    return run.exists() and (not ours or same)
 
 
 def write_config(run: Path, cfg: RunConfig) -> None:

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -36,7 +36,7 @@ from xfavot.config import NETWORKS, RunConfig, config_id, key_of
 from xfavot.data.batches import Batch, Batches, open_validation, with_speakers
 from xfavot.data.prepare import open_or_make_mini
 from xfavot.data.store import Store
-from xfavot.errors import CheckpointError, DataError, TrainingError
+from xfavot.errors import CheckpointError, DataError, TrainingError, refusing
 from xfavot.files import write_whole
 from xfavot.image.io import save_image, to_bytes
 from xfavot.models import device_of
@@ -147,8 +147,12 @@ def open_session(
     cfg: RunConfig, *, resume: str = "", on_log: Log | None = None
 ) -> Iterator[Session]:
     """Open everything a run needs, and close it at the end; see :func:`fit` for the arguments."""
+    what = f"the run's folder below {cfg.run_root} cannot be written or read"
+    advice = "free some space, or give a run_root that you may write; checkpoints are as they were"
     with ExitStack() as stack:
-        yield Session(cfg, stack, resume=resume, on_log=on_log)
+        with refusing(OSError, CheckpointError, what, advice):
+            session = Session(cfg, stack, resume=resume, on_log=on_log)
+        yield session
 
 
 class Session:
@@ -217,7 +221,7 @@ class Session:
                 write_whole(run / METRICS, "".join(kept))
             purge = self.step + 1 if self.step else None
             self.events = SummaryWriter(str(run / "events"), purge_step=purge)
-            stack.callback(self.events.close)
+            stack.callback(self._close)
             scored = [(r["val/total"], int(r["step"])) for r in self.metrics() if "val/total" in r]
             self.best = min(scored, default=(math.inf, 0))  # lowest on validation batches, its step
             self.validation = open_validation(cfg, stores, self.batches, self._say)
@@ -421,14 +425,19 @@ class Session:
         try:
             with (self.path / METRICS).open("a") as file:
                 file.write(json.dumps(record) + "\n")
+            for name, value in record.items():
+                if name != "step":
+                    self.events.add_scalar(name, value, record["step"])
         except OSError as error:
             raise TrainingError(
                 f"{self.path / METRICS} could not be written ({error}); free some space and go on "
                 "with -p resume auto"
             ) from error
-        for name, value in record.items():
-            if name != "step":
-                self.events.add_scalar(name, value, record["step"])
+
+    def _close(self) -> None:
+        """Close the event files; on a full disk what was said first counts."""
+        with suppress(OSError):
+            self.events.close()
 
     def _say(self, message: str) -> None:
         self._tell({"message": message})
