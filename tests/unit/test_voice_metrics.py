@@ -84,6 +84,7 @@ MEASURES: dict[str, Callable[[], Any]] = {
     "nisqa": lambda: networks.Nisqa(networks.NISQA),
     "nisqa_tts": lambda: networks.Nisqa(networks.NISQA_TTS),
     "distill_mos": networks.DistillMos,
+    "swift_f0": networks.SwiftF0,
 }
 
 
@@ -150,6 +151,55 @@ def test_distill_mos_agrees_with_its_own_program() -> None:
     with torch.no_grad():
         wanted = float(theirs(torch.from_numpy(networks.at_16_khz(wave))[None]))
     assert networks.DistillMos()(wave) == {"distill_mos": pytest.approx(wanted, abs=1e-5)}
+
+
+def test_swift_f0_on_the_frames_of_the_mel(monkeypatch: Patch) -> None:
+    """Between its own frames, at one level, and not where there is silence."""
+    heard: list[np.ndarray] = []
+
+    def run(wanted: list[str], given: dict[str, np.ndarray]) -> list[np.ndarray]:
+        assert wanted == ["pitch", "confidence"]
+        assert (float(given["fmin"]), float(given["fmax"])) == (60.0, 600.0)
+        heard.append(given["audio"])
+        frames = given["audio"].shape[1] // 256
+        sure = np.where(np.arange(frames) < 70, 0.5, 0.49)
+        return [100.0 + np.arange(frames)[None], sure[None]]
+
+    library = Mock(**{"InferenceSession.return_value.run": run})
+    monkeypatch.setattr(networks.external, "package", lambda name, extra: library)
+    monkeypatch.setattr(networks.fetched, "path", lambda name: Path(name))
+    track = networks.SwiftF0()
+    wave = sounding(seconds=1.6)
+    wave[:12_000] = 0  # half a second
+    f0 = track(wave)
+    assert (f0.dtype, len(f0)) == (np.float32, 24_000 * 16 // 3000 + 1)
+    assert not f0[:39].any()  # the first frame of the network after the silence is the 31st
+    assert f0[40] == pytest.approx(100 + 31.25, abs=0.01)  # of 0.5 s
+    assert f0[80] == pytest.approx(100 + 62.5, abs=0.01)  # of 1 s
+    assert f0[87] > 0  # 1.088 s
+    assert not f0[91:].any()  # after 1.12 s the network is not sure
+    np.testing.assert_array_equal(track(0.01 * wave), f0)
+    np.testing.assert_allclose(heard[1], heard[0], atol=1e-6)
+    assert track(np.zeros(10, np.float32)).tolist() == [0.0]
+
+
+def test_swift_f0_beside_world(monkeypatch: Patch) -> None:
+    try:
+        track = networks.SwiftF0()
+    except WeightsError as error:
+        loaded = voices.measures("f0")
+        assert "swift-f0" in str(loaded["voicing_agreement_swift_f0"])
+        pytest.skip(str(error))
+    for hz in (110.0, 230.0):
+        f0 = track(sounding(hz))
+        assert (f0 > 0).mean() > 0.9
+        assert np.median(f0[f0 > 0]) == pytest.approx(hz, rel=0.01)
+    monkeypatch.setattr(voices, "load_waveform", lambda file: sounding(float(file.name)))
+    made = Mock(source=Path("110"), output=Path("220"))
+    names = ("voicing_agreement", "voicing_agreement_swift_f0")
+    for name in names:
+        measure: Any = voices.measures("f0")[name]
+        assert measure(Mock(), made)[name][0] > 0.9
 
 
 def test_nisqa_over_shifts_beside_the_plain_score(monkeypatch: Patch) -> None:

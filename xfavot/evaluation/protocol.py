@@ -53,7 +53,7 @@ FACE_FAMILIES = ("fid", "lpips", "preservation", "face_identity")
 NAMES: Mapping[str, Sequence[str]] = {  # of metrics that go missing where it is not the family's
     **{family: tuple(DEFINITIONS[family]) for family in FACE_FAMILIES},
     "nisqa": (NISQA, NISQA_TTS),
-    "f0": (voices.VOICING,),
+    "f0": (voices.VOICING, voices.VOICING + voices.SWIFT),
     "content": (voices.CHARACTERS,),
 }
 COLUMNS = (

@@ -1,4 +1,4 @@
-"""The networks that voices are measured by: quality, speaker, words, content.
+"""The networks that voices are measured by: quality, speaker, words, melody, content.
 
 What is not installed or has no weights raises a `WeightsError` that says how to get it; nothing is
 fetched or replaced. What a network says is a function of the clip alone. Waves are (N,) in [-1, 1],
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xfavot import weights
+from xfavot.audio.f0 import HIGHEST_HZ, LOWEST_HZ
 from xfavot.audio.mel import MEL, Standardiser, log_mel
 from xfavot.errors import DataError, WeightsError, refusing
 from xfavot.evaluation import external
@@ -465,6 +466,59 @@ def _at_speaker_level(wave: Wave) -> Wave:
             "expected speech, (N,) finite samples; listen to the file"
         )
     return np.asarray(wave * (10.0 ** (SPEAKER_DBFS / 20.0) / level), dtype=np.float32)
+
+
+# A second opinion on melody, beside WORLD's
+
+
+SWIFT = "swift_f0"
+SURE = 0.5  # from which on a frame is voiced
+PEAK, SILENT_PEAK = 0.5, 1e-3  # at which it hears a voice; below which it knows no silence
+
+
+class SwiftF0:
+    """swift-f0 (Nieradzik 2025): F0 by a small network on spectrograms, on one thread.
+
+    It is sensitive to level: every voice is brought to the same peak.
+
+    Raises:
+        WeightsError: its weights are not here, or onnxruntime is not installed.
+    """
+
+    HOP = 256  # samples a frame, at 16 kHz
+
+    def __init__(self) -> None:
+        """Load the network; see the class."""
+        path = fetched.path(SWIFT)
+        runtime = external.package("onnxruntime", extra="voices")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        cpu = ["CPUExecutionProvider"]
+        self._session: Any = runtime.InferenceSession(str(path), options, providers=cpu)
+
+    def __call__(self, wave: Wave) -> Wave:
+        """Track a voice as :func:`xfavot.audio.f0.world_f0` does, between the same limits.
+
+        Args:
+            wave: (N,).
+
+        Returns:
+            (N // 300 + 1,) Hz, 0 where the nearest frame of the network is unvoiced.
+        """
+        x = np.pad(at_16_khz(wave), (0, self.HOP))  # one frame at least
+        x *= PEAK / max(float(np.abs(x).max()), 1e-9)
+        given = {"fmin": np.array(LOWEST_HZ, np.float32), "fmax": np.array(HIGHEST_HZ, np.float32)}
+        hz, sure = self._session.run(["pitch", "confidence"], {"audio": x[None], **given})
+        heard = np.abs(x[: sure.size * self.HOP].reshape(-1, self.HOP)).max(1) >= SILENT_PEAK
+        voiced = (sure[0] >= SURE) & heard
+        known = np.flatnonzero(voiced)
+        if not known.size:
+            return np.zeros(len(wave) // MEL.hop + 1, dtype=np.float32)
+        step = MEL.hop * RATE_HZ / MEL.sample_rate / self.HOP
+        places = np.arange(len(wave) // MEL.hop + 1) * step  # in frames of the network
+        between = np.exp(np.interp(places, known, np.log(hz[0, known])))
+        nearest = np.rint(places).astype(int).clip(0, len(voiced) - 1)
+        return np.where(voiced[nearest], between, 0).astype(np.float32)
 
 
 # The content network that ships

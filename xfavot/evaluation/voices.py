@@ -44,6 +44,7 @@ Measure = Callable[[People, Output], Found]
 SIMILARITY, WER, CER = "speaker_similarity", "word_error", "character_error"
 CORRELATION, VOICING, GENDER = "f0_correlation", "voicing_agreement", "gender_agreement_f0"
 DISTANCE = "f0_distance"
+SWIFT = f"_{networks.SWIFT}"  # ends the names of melody's metrics by another tracker
 CHARACTERS, LIKENESS = "content_character_error", "content_likeness"
 MEAN, SPREAD = "_over_shifts", "_spread_of_shifts"  # end names of NISQA's metrics
 SHIFTS_MS = (0, 10, 20, 30)  # left out at the beginning, since NISQA's score depends on it
@@ -233,12 +234,16 @@ def measures(family: str, *, recogniser: str = ESPNET) -> dict[str, Measure | Ex
         By the first metric of each the measure, or the error that says why it cannot be had.
     """
     track, read = partial(by_file, world_f0), lambda: by_file(networks.content_reader())
+    second = lambda: by_file(networks.SwiftF0()), partial(_melody, ending=SWIFT)
     ways: dict[str, dict[str, tuple[Callable[[], Any], Callable[..., Found]]]] = {
         "nisqa": {name: (partial(networks.Nisqa, name), _quality) for name in (NISQA, NISQA_TTS)},
         "distill_mos": {networks.DISTILL_MOS: (networks.DistillMos, _rating)},
         "speaker_similarity": {SIMILARITY: (embedder, _likeness)},
         "word_error": {WER: (networks.RECOGNISERS[recogniser], _words)},
-        "f0": {VOICING: (track, _melody), GENDER: (track, _gender), DISTANCE: (track, _distance)},
+        "f0": {
+            **{VOICING: (track, _melody), VOICING + SWIFT: second},
+            **{GENDER: (track, _gender), DISTANCE: (track, _distance)},
+        },
         "content": {CHARACTERS: (read, _characters), LIKENESS: (read, _content)},
     }
     load = cache(lambda loader: loader())  # each network once
@@ -295,10 +300,10 @@ def _words(recogniser: Any, people: People, one: Output) -> Found:
     return count_errors(one.transcript, recogniser.hear(load_waveform(one.output)))
 
 
-def _melody(track: Callable[[Path], Track], people: People, one: Output) -> Found:
+def _melody(track: Callable[[Path], Track], people: People, one: Output, ending: str = "") -> Found:
     voicing, correlation = agreement(track(one.source), track(one.output))
-    found = {VOICING: (voicing, 1.0)}
-    return found if correlation is None else found | {CORRELATION: (correlation, 1.0)}
+    found = {VOICING + ending: (voicing, 1.0)}
+    return found if correlation is None else found | {CORRELATION + ending: (correlation, 1.0)}
 
 
 def _gender(track: Callable[[Path], Track], people: People, one: Output) -> Found:
