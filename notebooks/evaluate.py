@@ -116,7 +116,8 @@ show(evaluation.measure("unusable_outputs"))
 # ## Faces: FID (Tables 2 and 4)
 #
 # The Frechet distance between the outputs of a direction and the training faces of the target sex;
-# smaller is better. It falls with the number of images: compare values of equal n alone.
+# smaller is better. It falls with the number of images: compare values of equal n alone. Over
+# EfficientNet-lite0's features it is no FID, and has its own name.
 
 # %%
 show(evaluation.measure("fid"))
@@ -182,7 +183,8 @@ show(evaluation.measure("word_error"))
 # %% [markdown]
 # ## Voices: melody and sex, by F0
 #
-# The melody is the source's, the height of the voice the reference's. Not in the paper.
+# The melody is the source's, the height of the voice the reference's. Not in the paper. WORLD's F0,
+# and swift-f0's where its weights are.
 
 # %%
 show(evaluation.measure("f0"))

@@ -181,7 +181,9 @@ class InvertedBottleneck(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Change maps (n, C, H, W); they are added to what keeps their shape."""
-        changed: Tensor = super().forward(x)
+        changed = x
+        for layer in self:
+            changed = layer(changed)
         return x + changed if x.shape == changed.shape else changed
 
 
