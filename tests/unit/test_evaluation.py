@@ -205,10 +205,16 @@ def test_the_protocol_gives_every_row_and_keeps_classifiers(store: Store, tmp_pa
     refuses(WeightsError, "delete it", learning.evaluate_learning, model, [store], **how)
 
 
-def test_a_model_of_faces_and_a_store_of_women(store: Store, tmp_path: Path) -> None:
-    model, said = loaded(store, tmp_path, modalities=("image",)), list[str]()
+@pytest.mark.parametrize(
+    ("modality", "learnt"),
+    [("image", {"judge of faces", "i2i", "z2i"}), ("audio", {"judge of voices", "a2a", "z2a"})],
+)
+def test_a_model_of_one_modality_and_a_store_of_women(
+    store: Store, tmp_path: Path, modality: str, learnt: set[str]
+) -> None:
+    model, said = loaded(store, tmp_path, modalities=(modality,)), list[str]()
     women = make_store(tmp_path, genders="ff", clips=3, seconds=1.1)
-    for data, tasks in ((store, {"judge of faces", "i2i", "z2i"}), (women, set[str]())):
+    for data, tasks in ((store, learnt), (women, set[str]())):
         how: dict[str, Any] = {"seed": 0, "device": "cpu", "on_log": said.append}
         assert {row["task"] for row in learning.evaluate_learning(model, [data], **how)} == tasks
     assert "expected women and men" in said[-1]

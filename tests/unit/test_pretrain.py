@@ -207,12 +207,12 @@ def test_rate_rises_and_falls() -> None:
 def test_networks_learn(name: str, store: Store, cfg: RunConfig, monkeypatch: Patch) -> None:
     monkeypatch.setattr(speech, "AS_IT_IS", 1.0)  # other tones would take longer to learn
     cfg = changed(cfg, "model", f0_width=8, mel_frames=80, content_width=16, content_channels=8)
-    cfg = changed(cfg, "pretrain", **{f"{name}_steps": 40, f"{name}_lr": 1.0e-2, "batch_size": 4})
+    cfg = changed(cfg, "pretrain", **{f"{name}_steps": 80, f"{name}_lr": 1.0e-2, "batch_size": 4})
     said: list[Any] = []
     state, known = torch.get_rng_state(), mel_statistics([store], split="train")
     _, record = pretrain.train(name, cfg, [store], known, on_log=said.append)
     assert torch.equal(torch.get_rng_state(), state)
-    steps = [(name, step) for step in range(2, 41, 2)]
+    steps = [(name, step) for step in range(4, 81, 4)]
     assert [(line["network"], line["step"]) for line in said] == steps
     losses = [line["loss"] for line in record["training"]["losses"]]
     assert losses == [line["loss"] for line in said]

@@ -337,9 +337,9 @@ def draw(speaker: Tensor, gender: Tensor, count: int, rng: torch.Generator) -> T
 
 def _encode(model: LoadedModel, kind: str, samples: Labelled) -> Tensor:
     """(n, S) styles of samples under the heads of their own genders."""
-    x, encoder = samples.x, model.nets.E_I
+    x, encoder = samples.x, model.nets.get_submodule("E_I" if kind == "face" else "E_A")
     if kind == "voice":
-        x, encoder = model.standardiser.standardise(x).unsqueeze(1), model.nets.E_A
+        x = model.standardiser.standardise(x).unsqueeze(1)
     parts = zip(torch.split(x, AT_ONCE), torch.split(samples.gender, AT_ONCE), strict=True)
     return torch.cat([encoder(*part) for part in parts])
 
