@@ -508,3 +508,14 @@ def test_a_failure_keeps_the_old_file_and_removes_the_draft(tmp_path: Path) -> N
     folder.mkdir()
     refuses(OSError, "folder", write_whole, folder, b"a folder is in the way")
     assert sorted(tmp_path.iterdir()) == [folder, target]
+
+
+def test_a_system_that_is_compared_and_ablated_stands_in_both_tables() -> None:
+    whole = {"metric": "frechet, judge", "task": "i2i", "direction": "mean", "sex": ""}
+    for system, items in (
+        ("xfavot", ("table2", "table4")),
+        ("joint_xm", ("table4",)),
+        ("sgsim", ("table2",)),
+        ("companion", ("table2",)),
+    ):
+        assert tables._items({"system": system, **whole}) == items

@@ -286,21 +286,25 @@ def _whole(row: Row) -> bool:
     return row.get("direction") in MEAN and row.get("sex") in MEAN
 
 
-def _item(row: Row) -> str:
-    """The table that a measured row belongs to, if it is in none of the paper's cells."""
+def _items(row: Row) -> tuple[str, ...]:
+    """The tables that a measured row belongs to, if it is in none of the paper's cells."""
     metric, task = str(row["metric"]), str(row["task"])
     if PREFERENCE in metric:
-        return "correspondence"
+        return ("correspondence",)
     if "verification" in metric or "R@" in metric:
-        return "verification"
+        return ("verification",)
     if not _whole(row):
-        return EVERY
+        return (EVERY,)
     faces, voices = task.endswith("2i"), task.endswith("2a")
     if row["system"] == REAL:
         faces = task == REAL_FACES or metric.startswith(OF_FACES)
         voices = not faces
-    number = 2 + 2 * (row["system"] in ABLATIONS) + voices
-    return f"table{number}" if faces or voices else ""
+    if not faces and not voices:
+        return ()
+    comparison, ablation = f"table{2 + voices}", f"table{4 + voices}"
+    named = {cell["table"] for cell in PUBLISHED if cell["system"] == row["system"]}
+    usual = ablation if row["system"] in ABLATIONS else comparison
+    return tuple(item for item in (comparison, ablation) if item in named) or (usual,)
 
 
 def compared(item: str, ours: Evaluations, *, dataset: str) -> list[Row]:
@@ -317,7 +321,7 @@ def compared(item: str, ours: Evaluations, *, dataset: str) -> list[Row]:
     cells = [cell for cell in PUBLISHED if cell["table"] == item]
     printed = tuple(dict.fromkeys(cell["dataset"] for cell in cells))
     own = OWN_CELLS.get(item, [])
-    more = [row for row in ours.rows if _item(row) == item]
+    more = [row for row in ours.rows if item in _items(row)]
     if item == EVERY and more:
         own = []
     rows, used, blank = [], set(), dict.fromkeys(COLUMNS)
