@@ -11,7 +11,8 @@ project = author = "XFaVoT"
 extensions = ["myst_nb"]
 root_doc = "README"
 include_patterns = [
-    *("*.md", "docs/*.md", "docs/systems/*.md", "notebooks/*.ipynb", "xfavot/weights/*.md")
+    *("*.md", "docs/*.md", "docs/systems/*.md", "notebooks/*.ipynb"),
+    *("xfavot/weights/*.md", "xfavot/weights/model/README.md"),
 ]
 exclude_patterns = ["CHANGELOG.md"]
 nb_execution_mode = "off"  # what is shown was executed by people or by make
