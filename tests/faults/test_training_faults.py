@@ -312,6 +312,15 @@ def test_checkpoints_of_something_else_are_refused(finished: Run, tmp_path: Path
     refuses(CheckpointError, "prepared data in data_root were 0123", resume, finished.config)
     path.write_text(json.dumps(state | {"mel": state["mel"] | {"fmin": 0.0}}))
     refuses(CheckpointError, "fmin", checkpoint.load_model, finished.checkpoint)
+    for change, said in (
+        ({"mapping_width": 10**6}, "numbers, its file has"),
+        ({}, "no counts of C_A"),
+    ):
+        changed = json.loads(json.dumps(state))  # of more memory than there is; of no count
+        changed["config"]["model"] |= change
+        changed["trained"] |= {} if change else {"C_A": []}
+        path.write_text(json.dumps(changed))
+        refuses(CheckpointError, said, checkpoint.load_model, finished.checkpoint)
     refuses(CheckpointError, "no checkpoint under", checkpoint.load_model, tmp_path / "data")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -21,12 +22,23 @@ from tests.unit.store_factory import encoded, face, make_store, tone
 from xfavot import parameters, presets
 from xfavot.audio.io import load_waveform
 from xfavot.audio.mel import MEL
-from xfavot.config import RunConfig, from_dict, to_dict
+from xfavot.config import RunConfig, to_dict
+from xfavot.data import report
+from xfavot.data.readers.layouts import scan
 from xfavot.data.store import Store
 from xfavot.errors import CheckpointError, ConfigError, DataError
+from xfavot.evaluation import classifiers, manifest
 from xfavot.image.io import load_image
 from xfavot.media import kind_of
-from xfavot.training.checkpoint import SCHEMA, read_state
+from xfavot.report import study
+from xfavot.training.checkpoint import (
+    SCHEMA,
+    going_on,
+    read_state,
+    restore_optimizers,
+    statistics_of,
+)
+from xfavot.training.loop import read
 
 QUICK = settings(
     max_examples=60,
@@ -118,18 +130,98 @@ def test_overrides(text: str) -> None:
         parameters.Train.resolve(overrides=text)
 
 
+@st.composite
+def changed(draw: Any, whole: Any) -> bytes:
+    """A JSON document in which something at any depth is gone or another value, or a part of it."""
+    content = json.loads(json.dumps(whole))
+    for _ in range(draw(st.integers(1, 2))):
+        at = content
+        while at:
+            name = draw(st.sampled_from(sorted(at) if isinstance(at, dict) else range(len(at))))
+            if isinstance(at[name], dict | list) and draw(st.integers(0, 3)):
+                at = at[name]
+                continue
+            at[name] = draw(ODD)
+            if draw(st.booleans()):
+                del at[name]
+            break
+    text = json.dumps(content).encode()
+    return text[: draw(st.sampled_from([len(text)] * 9 + [len(text) // 2]))]
+
+
+STATE: dict[str, Any] = {"schema": SCHEMA, "bytes": {}, "mel": MEL.as_dict(), "step": 3}
+STATE |= {"config": to_dict(RunConfig()), "speakers": ["mini/s01"], "data": "0123"}
+STATE |= {"mel_mean": [0.0] * 80, "mel_std": [1.0] * 80, "content_depth": 1}
+STATE |= {"trained": {"M": [1, 2, 3], "G_A": [6]}}
+
+
+@QUICK
+@given(content=changed(STATE))
+def test_states_of_checkpoints(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text(json.dumps(STATE), encoding="utf-8")
+    assert read_state(tmp_path) == STATE
+    (tmp_path / "state.json").write_bytes(content)
+    with suppress(CheckpointError, ConfigError):
+        statistics_of(read_state(tmp_path))
+        going_on(tmp_path, RunConfig(), "0123")
+
+
+LAYERS = torch.nn.Linear(2, 2)
+SAVED = io.BytesIO()
+torch.save({"model": torch.optim.Adam(LAYERS.parameters()).state_dict()}, SAVED)
+
+
+@QUICK
+@given(content=damaged([SAVED.getvalue()]))
+def test_optimisers_of_checkpoints(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "optimizer.pt").write_bytes(content)
+    with suppress(CheckpointError):
+        restore_optimizers(tmp_path, {"model": torch.optim.Adam(LAYERS.parameters())})
+
+
+FACTORS = {
+    "people": {"s01": {"age": 0.5}},
+    "faces": {"s01/a_0": {"yaw": 1, "landmarks": [[1] * 2] * 5}},
+}
+TABLE = b"task,source,reference,output,model,gender\na2a,a.wav,a.wav,a_0.png,x,f\n"
+LISTS: dict[str, tuple[Any, Any]] = {  # files: what is in them, and their reader, given the folder
+    "factors.json": (changed(FACTORS), lambda folder: scan("mini", folder, 0)),
+    "speakers.csv": (damaged([b"speaker,gender\ns01,f\n"]), lambda folder: scan("mini", folder, 0)),
+    "outputs.csv": (
+        st.one_of(
+            damaged([TABLE]),
+            st.sampled_from([b"~no/a.wav", b"a" * 300]).map(
+                lambda name: TABLE.replace(b"a_0.png", name)
+            ),
+        ),
+        lambda folder: manifest.read(folder / "outputs.csv"),
+    ),
+    "metrics.jsonl": (
+        st.one_of(damaged([b'{"step": 1, "g/a2a/sty": 0.5}\n' * 2]), st.just(b"5\n")),
+        lambda folder: [record["step"] for record in read(folder / "metrics.jsonl")],
+    ),
+    "key.json": (
+        changed(
+            {"schema": 1, "study": "a", "form": "faces", "dataset": "mini", "seed": 0}
+            | {"questions": {}, "sheets": {}, "automatic": [{}], "provenance": {}}
+        ),
+        lambda folder: study.result_rows(study.open_study(folder), []),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
 @QUICK
 @given(data=st.data())
-def test_states_of_checkpoints(data: Any, tmp_path: Path) -> None:
-    config = to_dict(RunConfig())
-    state: dict[str, Any] = {"schema": SCHEMA, "bytes": {}, "mel": MEL.as_dict(), "config": config}
-    section = data.draw(st.sampled_from([state, config, *(config[k] for k in ("model", "train"))]))
-    section[data.draw(st.sampled_from(sorted(section)))] = data.draw(ODD)
-    text = json.dumps(state)
-    cut = data.draw(st.sampled_from([len(text), len(text) // 2, 0]))
-    (tmp_path / "state.json").write_text(text[:cut], encoding="utf-8")
-    with suppress(CheckpointError, ConfigError):
-        from_dict(read_state(tmp_path)["config"])
+def test_lists_and_tables(data: Any, name: str, tmp_path: Path) -> None:
+    (tmp_path / "s01").mkdir(exist_ok=True)
+    for file in ("a.wav", "s01/a.wav", "s01/a_0.png"):
+        (tmp_path / file).write_bytes(b"x")
+    (tmp_path / "speakers.csv").write_text("speaker,gender\ns01,f\n", encoding="utf-8")
+    content, call = LISTS[name]
+    (tmp_path / name).write_bytes(data.draw(content))
+    with suppress(CheckpointError, DataError):
+        call(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -149,9 +241,9 @@ def test_a_header_that_ends_too_early(store: Store) -> None:
 @QUICK
 @given(data=st.data())
 def test_prepared_stores(data: Any, store: Store) -> None:
-    name = data.draw(st.sampled_from(["store.json", "manifest.csv", "index.npz", "faces.npy"]))
-    file = store.path / name
-    before = file.read_bytes()
+    names = ["store.json", "manifest.csv", "index.npz", "faces.npy", "quarantine.csv"]
+    file = store.path / data.draw(st.sampled_from([*names, "factors.json"]))
+    before = file.read_bytes() if file.exists() else b'{"faces": [{"yaw": 1.0}]}'
     try:
         file.write_bytes(data.draw(damaged([before])))
         with suppress(DataError):
@@ -159,5 +251,6 @@ def test_prepared_stores(data: Any, store: Store) -> None:
             for item in again.items:
                 again.waveform(item), again.log_mel(item), again.f0_hz(item)
                 [again.face(item, i) for i in range(min(item.face_count, 2))]
+            report._facts(again), classifiers._poses(again)
     finally:
         file.write_bytes(before)

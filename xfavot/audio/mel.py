@@ -79,6 +79,7 @@ def require_contract(got: MelContract | Mapping[str, Any], *, where: str) -> Non
         DataError: at least one setting differs; each is named with both values.
     """
     theirs = got.as_dict() if isinstance(got, MelContract) else got
+    theirs = theirs if isinstance(theirs, Mapping) else {}
     if differing := differences(theirs, MEL.as_dict()):
         raise DataError(
             f"{where}: another mel-spectrogram: {differing}; "

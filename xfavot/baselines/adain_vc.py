@@ -12,7 +12,6 @@ Preset `mini` is ours: the package's mel-spectrogram and vocoder, narrower layer
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
@@ -334,10 +333,9 @@ def published(cfg: RunConfig, weights: Path) -> AdaINVC:
         "and std; their attr.pkl is a pickle, which may run any program: where you trust it, turn "
         "it into numbers once: numpy.savez('attr.npz', **pickle.load(open('attr.pkl', 'rb')))"
     )
-    faults = (OSError, ValueError, KeyError, EOFError, RuntimeError, pickle.UnpicklingError)
     statistics, system = weights.with_name("attr.npz"), AdaINVC(SystemConfig(), cfg)
     with (
-        refusing(faults, WeightsError, f"{weights} and attr.npz cannot be used", advice),
+        refusing(Exception, WeightsError, f"{weights} and attr.npz cannot be used", advice),
         np.load(statistics, allow_pickle=False) as kept,
     ):
         known = {name: torch.from_numpy(kept[name]).float() for name in ("mean", "std")}

@@ -14,7 +14,6 @@ authors' WaveRNN is not read; published features become sound by Griffin-Lim's a
 from __future__ import annotations
 
 import math
-import pickle
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -369,8 +368,7 @@ def published(cfg: RunConfig, weights: Path) -> FragmentVC:
         "trust it, turn it into tensors once: "
         "torch.save(torch.jit.load('fragmentvc.pt', 'cpu').state_dict(), 'fragmentvc_state.pt')"
     )
-    faults = (OSError, ValueError, KeyError, EOFError, RuntimeError, pickle.UnpicklingError)
     system = FragmentVC(SystemConfig(), cfg)
-    with refusing(faults, WeightsError, f"{weights} cannot be used", advice):
+    with refusing(Exception, WeightsError, f"{weights} cannot be used", advice):
         system.net.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     return system

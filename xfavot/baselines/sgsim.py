@@ -22,7 +22,6 @@ CLIP and ArcFace, dlib's network of faces, with a space in which voices meet wha
 from __future__ import annotations
 
 import math
-import pickle
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -580,11 +579,9 @@ def published(cfg: RunConfig, weights: Path) -> SGSIM:
     with torch.device("meta"):  # no numbers are drawn that files replace
         system = SGSIM(SystemConfig(), cfg)
     system.features = PublishedSound()
-    faults: Any = (OSError, ValueError, KeyError, EOFError, RuntimeError, pickle.UnpicklingError)
-    faults += TypeError, AttributeError  # of other containers
     advice = f"expected a folder with {', '.join(FILES.values())} as they are published"
     for part, file in FILES.items():
-        with refusing(faults, WeightsError, f"{weights / file} cannot be used", advice):
+        with refusing(Exception, WeightsError, f"{weights / file} cannot be used", advice):
             state = torch.load(weights / file, map_location="cpu", weights_only=True)
             if part == "generator":
                 mean = {"latent_avg": state["latent_avg"]}

@@ -68,7 +68,11 @@ def _tally(items: Sequence[Item], key: Callable[[Item], str]) -> dict[str, dict[
 def _facts(store: Store) -> dict[str, Any]:
     items, listed = store.items, dict[str, list[dict[str, Any]]]()
     if (store.path / QUARANTINE).is_file():
-        with (store.path / QUARANTINE).open(newline="", encoding="utf-8") as file:
+        what, advice = f"{store.path / QUARANTINE} is damaged", "prepare the corpus anew"
+        with (
+            refusing((OSError, ValueError, KeyError, csv.Error), DataError, what, advice),
+            (store.path / QUARANTINE).open(newline="", encoding="utf-8") as file,
+        ):
             for row in csv.DictReader(file):  # older stores do not count files
                 row_of = {**row, "files": int(row.get("files") or 1)}
                 listed.setdefault(row["reason"], []).append(row_of)

@@ -162,12 +162,12 @@ def people_of(
 def _poses(store: Store) -> Tensor:
     """(F, 2) yaw and pitch of every stored face, NaN where unknown."""
     count, file = len(store.faces), store.path / FACTORS
-    faults = (OSError, ValueError, AttributeError)
+    faults = (OSError, ValueError, TypeError, AttributeError)
     with refusing(faults, DataError, f"{file} is damaged", "prepare the corpus anew"):
         entries = json.loads(file.read_text("utf-8")).get("faces", []) if file.is_file() else []
-    if len(entries) != count:
-        entries = [{}] * count
-    return torch.tensor([[float(entry.get(name, "nan")) for name in POSE] for entry in entries])
+        if len(entries) != count:
+            entries = [{}] * count
+        return torch.tensor([[float(entry.get(name, "nan")) for name in POSE] for entry in entries])
 
 
 FACE_WIDTHS = (16, 32, 48, 64, 96, 96)  # channels after each halving

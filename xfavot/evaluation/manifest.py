@@ -305,7 +305,7 @@ def read(path: str | PathLike[str]) -> tuple[Output, ...]:
     for number, row in lines:
         try:
             one = _output(file.parent, row)
-        except DataError as error:
+        except (DataError, OSError, RuntimeError) as error:  # of a path, too
             faults.append(f"line {number} {error}")
             continue
         outputs.append(one)

@@ -455,11 +455,12 @@ def read_table(path: Place) -> Table:
     """
     folder = Path(path)
     record, contents = read_record(folder), dict[str, bytes]()
+    known: Any = record.get("files")
     for suffix in (".csv", ".md", ".tex"):
         file = folder / f"{folder.name}{suffix}"
         contents[suffix] = file.read_bytes() if file.is_file() else b""
         digest = hashlib.sha256(contents[suffix]).hexdigest()
-        if digest != record.get("files", {}).get(file.name):
+        if not isinstance(known, dict) or digest != known.get(file.name):
             raise DataError(
                 f"{file} is missing or not the file that was written; write the table again; it is "
                 "generated, never edited"

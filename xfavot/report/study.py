@@ -28,7 +28,7 @@ from xfavot.audio.mel import MEL
 from xfavot.baselines.training import converter_of, load_model
 from xfavot.convert import Converter, Task
 from xfavot.data.store import Store
-from xfavot.errors import ConfigError, DataError, import_optional
+from xfavot.errors import ConfigError, DataError, import_optional, refusing
 from xfavot.evaluation import cpr
 from xfavot.evaluation.cpr import Row, Sample, Triplet, is_face
 from xfavot.files import write_whole
@@ -39,6 +39,7 @@ from xfavot.report import Provenance, collect, machine, read_json, times
 PAPER_TRIPLETS = 30
 SCHEMA = 1
 KEY, PAGES = "key.json", "pages"
+PARTS = ("study", "form", "dataset", "seed", "questions", "sheets", "automatic", "provenance")
 ID_BYTES, TOKEN_BYTES = 5, 6
 FACE_PIXELS = 256
 JPEG_QUALITY = 90
@@ -249,7 +250,9 @@ def open_study(folder: str | os.PathLike[str]) -> Key:
         DataError: there is none, or its key is damaged.
     """
     expected = "the key of a study; give the folder in which it was made with -p out"
-    return read_json(Path(folder, KEY), expected, schema=[SCHEMA])
+    key = read_json(Path(folder, KEY), expected, schema=[SCHEMA])
+    with refusing(KeyError, DataError, f"{Path(folder, KEY)} is damaged", f"expected {expected}"):
+        return {name: key[name] for name in PARTS} | key
 
 
 # A page: a single HTML file that works offline, on any device
@@ -367,17 +370,19 @@ def result_rows(key: Key, answers: Sequence[Row]) -> list[Row]:
         answers: of :func:`read_answers`.
 
     Raises:
-        DataError: there is neither.
+        DataError: there is neither, or the key is damaged.
     """
-    if not answers and not key["automatic"]:
+    if not answers and not key.get("automatic"):
         raise DataError(
             f"study {key['study']}: no answers yet, and no automatic CPR on {key['dataset']} "
             "without a model; expected either; read answers with -p answers <folder>"
         )
-    order = {item: place for place, item in enumerate(key["questions"])}
-    given = sorted(answers, key=lambda row: order[row["triplet"]])
-    rows = cpr.cpr_rows(given, dataset=key["dataset"], seed=key["seed"]) if given else []
-    return [*rows, *key["automatic"]]
+    advice = "restore it: without it nobody can say what was asked"
+    with refusing((ValueError, LookupError, TypeError), DataError, f"{KEY} is damaged", advice):
+        order = {item: place for place, item in enumerate(key["questions"])}
+        given = sorted(answers, key=lambda row: order[row["triplet"]])
+        rows = cpr.cpr_rows(given, dataset=key["dataset"], seed=key["seed"]) if given else []
+        return [*rows, *key["automatic"]]
 
 
 def _sheet(key: Key, file: Path) -> tuple[str, list[Row]]:

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import filecmp
 import json
-import pickle
+import math
 import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import compress
+from itertools import chain, compress
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -57,6 +57,10 @@ HUB = (
 OLDER = "use an older checkpoint"
 ROOM = "expected a folder that may be written, with room; free some space, or name another"
 UNWRITTEN = (OSError, SafetensorError)
+KINDS = {"step": int, "data": str, "config": dict, "speakers": list}  # of entries of a state
+KINDS |= {"mel_mean": list, "mel_std": list}
+MOST_DEPTH = 100  # of a content network
+COUNTED = ("G_I", "G_A", "E_I", "E_A", "M", "C_A")  # modules whose samples are counted
 MODULE_OF = {"face": "E_I", "voice": "E_A", "latent": "M"}  # where a style comes from
 MAY_DIFFER_ON_RESUME = (
     *("name", "data_root", "run_root", "steps", "schedule_steps", "device", "checkpointing"),
@@ -407,12 +411,26 @@ def read_state(path: Path) -> dict[str, Any]:
             if got != size:
                 raise ValueError(f"{name} has {got} bytes instead of {size}")
         require_contract(state["mel"], where=f"checkpoint {path}")
+        _require_kinds(state)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError) as error:
         raise CheckpointError(
             f"{path} is no checkpoint, or damaged ({error}); expected a folder such as "
             "<run>/checkpoints/step_00000100; use an older checkpoint of the run"
         ) from error
     return state
+
+
+def _require_kinds(state: Mapping[str, Any]) -> None:
+    """Refuse a state whose entries are not of the kinds that :func:`save` writes."""
+    kinds = KINDS if "system" in state else {**KINDS, "content_depth": int}
+    wrong = [f"{k} is {state[k]!r:.60}" for k, kind in kinds.items() if type(state[k]) is not kind]
+    statistics, counts = state["mel_mean"] + state["mel_std"], state.get("trained", {})
+    numbers = [*statistics, *chain.from_iterable(counts.values())]
+    if not all(type(one) in (int, float) and math.isfinite(one) for one in numbers):
+        wrong.append("a mean, deviation or count is no number")
+    named = all(type(name) is str for name in state["speakers"])
+    if wrong or not named or len(statistics) != 2 * MEL.n_mels:
+        raise ValueError(", ".join(wrong) or "its mel statistics or speakers are not whole")
 
 
 def load_modules(path: Path, modules: Modules) -> None:
@@ -452,7 +470,11 @@ def load_model(path: Path | str, *, device: str = "cpu") -> LoadedModel:
             f"{path} is a checkpoint of the compared system {config.configuration}; expected one "
             "of XFaVoT; name another by -p checkpoint, or open this one by evaluate or baseline"
         )
-    nets = XFaVoT.of_run(config)
+    _require_room(config, state, path)
+    nets, trained = XFaVoT.of_run(config), state.get("trained")
+    counted = [name for name in COUNTED if hasattr(nets, name)]
+    if trained is not None and (lacking := [name for name in counted if not trained.get(name)]):
+        raise CheckpointError(f"{path / STATE} has no counts of {', '.join(lacking)}; {OLDER}")
     f0, content = listeners(config, depth=state["content_depth"])
     averaged = nn.ModuleDict({k: m for k, m in nets.named_children() if k in GENERATOR_SIDE})
     parts = {"model": nets, "ema": averaged, "f0": f0, "content": content}
@@ -461,7 +483,24 @@ def load_model(path: Path | str, *, device: str = "cpu") -> LoadedModel:
         module.requires_grad_(False).eval().to(device)
     shared = nets, f0, content, statistics_of(state).to(device)
     speakers, step = tuple(state["speakers"]), int(state["step"])
-    return LoadedModel(*shared, config, speakers, step, path, state.get("trained"))
+    return LoadedModel(*shared, config, speakers, step, path, trained)
+
+
+def _require_room(config: RunConfig, state: Mapping[str, Any], path: Path) -> None:
+    """Refuse sizes of networks that the files cannot fill, before memory is taken for them."""
+    faults = (RuntimeError, TypeError, ValueError, OverflowError)
+    with refusing(faults, CheckpointError, f"{path / STATE} is damaged", OLDER):
+        if not 0 <= state["content_depth"] < MOST_DEPTH:
+            raise ValueError(f"content_depth is {state['content_depth']}")
+        with torch.device("meta"):
+            listening = zip(
+                ("f0", "content"), listeners(config, depth=state["content_depth"]), strict=True
+            )
+            planned = {"model": XFaVoT.of_run(config), **dict(listening)}
+        for name, module in planned.items():
+            count = sum(value.numel() for value in module.state_dict().values())
+            if count > (size := state["bytes"].get(f"{name}.safetensors", 0)):
+                raise ValueError(f"{name} would have {count} numbers, its file has {size} bytes")
 
 
 # Going on from a checkpoint: is it of this run, and everything back in its place
@@ -568,8 +607,7 @@ def restore_optimizers(path: Path, optimizers: Optimizers) -> None:
     Raises:
         CheckpointError: the file is damaged or does not fit.
     """
-    faults = (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError)
-    with refusing(faults, CheckpointError, f"{path / OPTIMIZER} cannot be read", OLDER):
+    with refusing(Exception, CheckpointError, f"{path / OPTIMIZER} cannot be read", OLDER):
         states = torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True)
         for name, optimizer in optimizers.items():
             optimizer.load_state_dict(_narrowed(states[name], optimizer))

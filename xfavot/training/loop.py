@@ -530,10 +530,10 @@ def read(path: Path) -> list[dict[str, float]]:
         CheckpointError: a line before the last is damaged.
     """
     records = []
-    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     for number, line in enumerate(lines, 1):
         try:
-            records.append(json.loads(line))
-        except ValueError as error:
+            records.append({"step": 0, **json.loads(line)})
+        except (ValueError, TypeError) as error:
             raise CheckpointError(f"{path}, line {number} is damaged ({error})") from error
     return records

@@ -42,8 +42,13 @@ def mini(source: Source) -> Iterator[Clip]:
             f"{source.root} has no speakers.csv; expected a folder written by "
             "xfavot.mini.generate; generate the corpus first"
         )
-    factors: dict[str, Any] = json.loads(source.text(source.root / "factors.json") or "{}")
-    people, faces = factors.get("people", {}), factors.get("faces", {})
+    faults, advice = (ValueError, TypeError, AttributeError), "generate the corpus again"
+    with refusing(faults, DataError, f"{source.root / 'factors.json'} is damaged", advice):
+        factors: dict[str, Any] = json.loads(source.text(source.root / "factors.json") or "{}")
+        people = dict(factors.get("people", {}))
+        faces = {name: dict(pose) for name, pose in factors.get("faces", {}).items()}
+        marks = {name: pose.pop("landmarks", None) for name, pose in faces.items()}
+        framed = {n: np.array(m, np.float32).reshape(5, 2) for n, m in marks.items() if m}
     for speaker in sorted(source.speakers):
         waves = sorted((source.root / speaker).glob("*.wav"))
         place = f"{source.seed}/{speaker}/"
@@ -51,9 +56,8 @@ def mini(source: Source) -> Iterator[Clip]:
         held_out = drawn[: max(1, round(HELD_OUT_SHARE * len(waves)))] if waves[1:] else []
         for wave in waves:
             images = tuple(sorted(wave.parent.glob(f"{wave.stem}_*.png")))
-            poses = [dict(faces.get(f"{speaker}/{image.stem}", {})) for image in images]
-            points = [pose.pop("landmarks", None) for pose in poses]
-            known = images and all(point is not None for point in points)
+            names = [f"{speaker}/{image.stem}" for image in images]
+            points = [framed[name] for name in names if name in framed]
             yield source.clip(
                 *(f"{speaker}/{wave.stem}", "av", speaker),
                 transcript=source.words(wave.with_suffix(".txt")),
@@ -61,8 +65,11 @@ def mini(source: Source) -> Iterator[Clip]:
                 audio=wave,
                 images=images,
                 aligned=True,
-                landmarks=np.array(points, dtype=np.float32) if known else None,
-                extra={"hidden": people.get(speaker, {}), "faces": poses},
+                landmarks=np.stack(points) if images and len(points) == len(images) else None,
+                extra={
+                    "hidden": people.get(speaker, {}),
+                    "faces": [faces.get(name, {}) for name in names],
+                },
             )
 
 
