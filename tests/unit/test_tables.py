@@ -246,6 +246,8 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         ("evaluation/evaluation.csv", whole.replace("3.25", "nan"), "row 1: .*'value': 'nan'"),
         ("config.json", "{", "config.json is missing or damaged"),
         ("config.json", "[1]", "config.json is missing or damaged"),
+        ("config.json", '{"train": false}', "config.json is damaged"),
+        ("config.json", '{"seed": [0]}', "config.json is damaged"),
         ("evaluation/missing.csv", "system,metric,reason\nxfavot,,\n", "missing.csv cannot"),
     ):
         before = (folder / file).read_bytes() if (folder / file).exists() else b""

@@ -221,9 +221,12 @@ def _file(path: Path, run: Path, datasets: tuple[str, ...], study: bool) -> Eval
     trained: tuple[str, int | None] = ("", None)
     if config and how:
         run_as = {k: v for k, v in config.items() if k not in ABOUT_RUN}
-        run_as["train"] = {**config.get("train", {}), "device": ""}
         how = {k: v for k, v in how.items() if k not in ("checkpoint", "run", "version")}
-        trained = json.dumps([run_as, how], sort_keys=True), config.get("seed")
+        what, faults = f"{run / 'config.json'} is damaged", (TypeError, ValueError)
+        with refusing(faults, DataError, what, "restore the file, or move the run away"):
+            run_as["train"] = {**config.get("train", {}), "device": ""}
+            seed = int(config["seed"]) if "seed" in config else None
+            trained = json.dumps([run_as, how], sort_keys=True), seed
     return Evaluations(tier=tier, rows=rows, missing=missing, trained=trained)
 
 
