@@ -45,7 +45,7 @@ from xfavot.parameters import Train
 from xfavot.strict import require
 from xfavot.training import checkpoint, draws, pretrain, step
 from xfavot.training.pretrain import Log
-from xfavot.training.processes import joined
+from xfavot.training.processes import Processes, joined
 from xfavot.training.step import Networks, Updater
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -321,7 +321,7 @@ class Session:
         if not self.processes.main or self.validation is None:
             return
         u = self.updater
-        n = u.n._replace(nets=averaged(u))
+        n = u.n._replace(nets=averaged(u), processes=Processes())  # the others are not here
         sums: dict[str, list[Tensor]] = {}
         for number in range(VALIDATION_BATCHES):
             batch = self.validation.batch(number).to(self.device)
