@@ -107,11 +107,11 @@ def named(system, people, found):
 
 
 heads = "heads on frozen encoders"
-found, learnt = association.judged(pairs, fold, steps=cfg.steps, seed=cfg.seed)
-rows = named(heads, learnt, found)
+judged = association.judged(pairs, fold, steps=cfg.steps, seed=cfg.seed)
+rows, learnt = named(heads, judged.learnt, judged.rows), judged.learnt
 for people in (one for one in cfg.curve if one < learnt):
-    found, _ = association.judged(pairs, fold, people=people, steps=cfg.steps, seed=cfg.seed)
-    rows += named(heads, people, found)
+    less = association.judged(pairs, fold, people=people, steps=cfg.steps, seed=cfg.seed)
+    rows += named(heads, people, less.rows)
 
 # %%
 converter = convert.Converter.load(cfg.checkpoint, device=cfg.device) if cfg.checkpoint else None
@@ -157,9 +157,9 @@ if converter is not None and cfg.conversions:
         converter,
         pairs,
         fold,
+        judged.heads,
         Path(cfg.out, "voices"),
         conversions=cfg.conversions,
-        steps=cfg.steps,
         seed=cfg.seed,
     )
     made = sorted(manifest.parent.glob("*_association.wav"))

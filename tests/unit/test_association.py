@@ -40,7 +40,8 @@ def test_strangers_are_matched_where_face_and_voice_are_tied(
 ) -> None:
     pairs = drawn(48, tied=tied)
     fold = association.deal(pairs.genders, 4, seed=0)
-    rows, learnt = association.judged(pairs, fold, steps=60, seed=0)
+    rows, heads, learnt = association.judged(pairs, fold, steps=60, seed=0)
+    assert len(heads) == 4
     value = {(row["metric"], row["direction"]): row for row in rows}
     auc = value["verification AUC, all pairs", ""]
     assert learnt == 36
@@ -62,7 +63,8 @@ def test_the_nearest_voices_and_the_file_of_heads(tmp_path: Path) -> None:
     pairs = drawn(48, tied=1.0)
     known, new = np.arange(40), np.arange(40, 48)
     heads = association.fit(pairs, known, steps=60, seed=0)
-    found = [association.nearest(heads, pairs, 3 * person, new)[0] for person in new]
+    voices = association.voices_of(heads, pairs, new)
+    found = [association.nearest(heads, pairs, 3 * person, voices)[0] for person in new]
     assert np.mean(found == new) >= 0.5  # chance: 1 in 8
     association.save(heads, file := tmp_path / "association.safetensors", steps=60)
     again = association.fit(pairs, known, steps=60, seed=0)

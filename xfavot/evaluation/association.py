@@ -45,10 +45,7 @@ LOG_EVERY = 1000  # clips
 SPACE, TAU, RATE, DROPPED = 128, 0.1, 1e-3, 0.8  # size, temperature, step size, share of the input
 MOST_PEOPLE = 512  # a step
 FITTED_ON = 1 << 14  # clips, by which what the encoders tell is standardised
-JUDGED, JUDGED_BY = (
-    256,
-    6,
-)  # people, and clips of each, at most; intervals draw all their pairs anew
+JUDGED, JUDGED_BY = 256, 6  # people at most, clips of each; intervals draw their pairs anew
 PEOPLE, HEARD = 5, 3  # whose voices are mixed for a face, clips of each
 LEAST = 1e-6  # deviation
 
@@ -239,9 +236,21 @@ def deal(genders: Sequence[str], folds: int, seed: int) -> Array:
     return fold
 
 
-def judged(
-    pairs: Pairs, fold: Array, *, people: int = 0, steps: int, seed: int
-) -> tuple[list[Row], int]:
+class Judged(NamedTuple):
+    """How well heads match people that they were not trained on.
+
+    Args:
+        rows: as :func:`xfavot.evaluation.matching.cross_modal_rows` gives them.
+        heads: one of each fold, trained on the others.
+        learnt: people that everybody was judged by, at most.
+    """
+
+    rows: list[Row]
+    heads: list[Heads]
+    learnt: int
+
+
+def judged(pairs: Pairs, fold: Array, *, people: int = 0, steps: int, seed: int) -> Judged:
     """Measure how well heads match people that they were not trained on.
 
     Args:
@@ -250,38 +259,37 @@ def judged(
         people: to learn from, a fold; 0: all of the other folds.
         steps: of the training.
         seed: of draws and weights.
-
-    Returns:
-        Rows (:func:`xfavot.evaluation.matching.cross_modal_rows`), and the number of people that
-        each was judged by.
     """
-    rng, learnt = np.random.default_rng(seed), 0
+    rng, learnt, trained = np.random.default_rng(seed), 0, list[Heads]()
     styles, rows = list[Tensor](), list[Array]()
     for number in range(int(fold.max()) + 1):
         others = rng.permutation(np.flatnonzero(fold != number))[: people or None]
         learnt = max(learnt, len(others))
-        heads = fit(pairs, others, steps=steps, seed=seed)
-        for person in np.flatnonzero(fold == number):
-            own = rng.permutation(np.flatnonzero(pairs.speaker == person))[:JUDGED_BY]
-            rows.append(own)
-            with torch.no_grad():
-                styles.append(torch.stack([heads(kind, pairs.of(kind, own)) for kind in KINDS]))
+        trained.append(heads := fit(pairs, others, steps=steps, seed=seed))
+        rows.append(own := _drawn(pairs, np.flatnonzero(fold == number), rng))
+        with torch.no_grad():
+            styles.append(torch.stack([heads(kind, pairs.of(kind, own)) for kind in KINDS]))
     made = torch.cat(styles, dim=1)
-    return _compared(pairs, fold, made, np.concatenate(rows), seed=seed), learnt
+    return Judged(_compared(pairs, fold, made, np.concatenate(rows), seed=seed), trained, learnt)
+
+
+def _drawn(pairs: Pairs, people: Array, rng: np.random.Generator) -> Array:
+    """Rows of some clips of everybody."""
+    own = (np.flatnonzero(pairs.speaker == person) for person in people)
+    return np.concatenate([rng.permutation(rows)[:JUDGED_BY] for rows in own])
 
 
 def judged_styles(converter: Converter, pairs: Pairs, fold: Array, *, seed: int) -> list[Row]:
     """Measure a model's own styles as :func:`judged` measures heads, on the same people."""
-    rng, styles, rows = np.random.default_rng(seed), list[Tensor](), list[int]()
-    for person in np.flatnonzero(fold >= 0):
-        rows += rng.permutation(np.flatnonzero(pairs.speaker == person))[:JUDGED_BY].tolist()
+    styles = list[Tensor]()
+    rows = _drawn(pairs, np.flatnonzero(fold >= 0), np.random.default_rng(seed))
     for row in rows:
         (store, item), gender = pairs.clip(row), pairs.genders[pairs.speaker[row]] or None
         face = store.face(item, item.face_count // 2)
         seen = converter.style_of_face(face, gender=gender, aligned=True)
         heard = converter.style_of_voice(store.waveform(item), gender=gender)
         styles.append(torch.stack([seen.vector, heard.vector]))
-    return _compared(pairs, fold, torch.cat(styles, dim=1).cpu(), np.array(rows), seed=seed)
+    return _compared(pairs, fold, torch.cat(styles, dim=1).cpu(), rows, seed=seed)
 
 
 def _compared(pairs: Pairs, fold: Array, styles: Tensor, rows: Array, *, seed: int) -> list[Row]:
@@ -294,15 +302,21 @@ def _compared(pairs: Pairs, fold: Array, styles: Tensor, rows: Array, *, seed: i
     return cross_modal_rows(space, seed=seed, groups=fold[people].tolist())
 
 
-def nearest(heads: Heads, pairs: Pairs, row: int, people: Array) -> Array:
-    """Order people (their codes) by how well their voices go with the face of a clip."""
+def voices_of(heads: Heads, pairs: Pairs, people: Array) -> tuple[Array, Tensor]:
+    """Where people's voices are: their codes, sorted, and unit means (K, E)."""
+    rows = np.flatnonzero(np.isin(pairs.speaker, people))
+    codes, code = np.unique(pairs.speaker[rows], return_inverse=True)
+    with torch.no_grad():
+        voices = heads("voice", pairs.of("voice", rows))
+    return codes, means(voices, torch.from_numpy(code), len(codes))
+
+
+def nearest(heads: Heads, pairs: Pairs, row: int, voices: tuple[Array, Tensor]) -> Array:
+    """Order people by how well their voices (:func:`voices_of`) go with the face of a clip."""
     with torch.no_grad():
         face = heads("face", pairs.of("face", np.array([row])))[0]
-        rows = np.flatnonzero(np.isin(pairs.speaker, people))
-        voices = heads("voice", pairs.of("voice", rows))
-    codes, code = np.unique(pairs.speaker[rows], return_inverse=True)
-    found: Array = (means(voices, torch.from_numpy(code), len(codes)) @ face).argsort().numpy()
-    return np.asarray(codes[found[::-1]])
+    codes, places = voices
+    return np.asarray(codes[(places @ face).argsort().numpy()[::-1]])
 
 
 def style_of(converter: Converter, pairs: Pairs, people: Array) -> Style:
@@ -319,10 +333,10 @@ def speak(
     converter: Converter,
     pairs: Pairs,
     fold: Array,
+    heads: Sequence[Heads],
     folder: Path,
     *,
     conversions: int,
-    steps: int,
     seed: int,
 ) -> Path:
     """Give faces a voice: that of the five people whose voices go best with them, by a converter.
@@ -334,9 +348,9 @@ def speak(
         converter: of voices.
         pairs: what the encoders tell.
         fold: (K,) of everybody (:func:`deal`).
+        heads: one of each fold (:func:`judged`).
         folder: of the sounds, the pictures and the list.
         conversions: at most; each of another face, from the voice of somebody else of its fold.
-        steps: of each fold's training.
         seed: of all draws.
 
     Returns:
@@ -348,8 +362,7 @@ def speak(
     rng, rows = np.random.default_rng(seed), list[dict[str, Any]]()
     chosen = rng.permutation(np.flatnonzero(fold >= 0))[:conversions]
     for number in np.unique(fold[chosen]):
-        others = np.flatnonzero(fold != number)
-        heads = fit(pairs, others, steps=steps, seed=seed)
+        voices = voices_of(heads[number], pairs, np.flatnonzero(fold != number))
         for code in chosen[fold[chosen] == number]:
             name = f"{code:03}"
             row = int(np.flatnonzero(pairs.speaker == code)[0])
@@ -359,7 +372,7 @@ def speak(
                 save_image(folder / f"{name}_face.png", store.face(item, item.face_count // 2))
                 save_waveform(folder / f"{name}_voice.wav", store.waveform(item))
                 save_waveform(folder / f"{name}_source.wav", other.waveform(said))
-            near = nearest(heads, pairs, row, others)[:PEOPLE]
+            near = nearest(heads[number], pairs, row, voices)[:PEOPLE]
             for style, made in (
                 (style_of(converter, pairs, near), "association"),
                 (style_of(converter, pairs, np.array([code])), "true"),

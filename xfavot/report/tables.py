@@ -285,6 +285,9 @@ OWN_CELLS: dict[str, list[Cell]] = {  # that our own tables always have
 }
 
 
+PLACED = {(cell["table"], cell["system"]) for cell in PUBLISHED}
+
+
 def _whole(row: Row) -> bool:
     return row.get("direction") in MEAN and row.get("sex") in MEAN
 
@@ -305,9 +308,9 @@ def _items(row: Row) -> tuple[str, ...]:
     if not faces and not voices:
         return ()
     comparison, ablation = f"table{2 + voices}", f"table{4 + voices}"
-    named = {cell["table"] for cell in PUBLISHED if cell["system"] == row["system"]}
-    usual = ablation if row["system"] in ABLATIONS else comparison
-    return tuple(item for item in (comparison, ablation) if item in named) or (usual,)
+    system = row["system"]
+    named = tuple(item for item in (comparison, ablation) if (item, system) in PLACED)
+    return named or (ablation if system in ABLATIONS else comparison,)
 
 
 def compared(item: str, ours: Evaluations, *, dataset: str) -> list[Row]:
