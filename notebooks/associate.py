@@ -20,7 +20,8 @@
 # real people; what is learnt here is the way from one to the other, two linear heads, by the
 # paper's L_xm (Sec. 3.2). Everybody is judged by heads that have not met them. With a `checkpoint`,
 # its own encoders are judged on the same pairs, and with `conversions` it speaks: faces are given
-# the voice of the people whose voices go best with them.
+# the voice of the people whose voices go best with them. `voices` may name further encoders of
+# speech, folders with weights as transformers saves them (WavLM, HuBERT, wav2vec 2.0, AST).
 #
 # **In:** prepared stores under `data_root` with faces and speech of known people, some tens at
 # least.
@@ -42,6 +43,7 @@ run_root: str = "runs"  # folder of runs
 folds: int = 8  # parts of the people; each is judged by heads of the others
 steps: int = 300  # training steps of a fold
 fewer: str = "13,26,52"  # people to learn from, for the curve, with commas
+voices: str = "resemblyzer"  # encoders of voices, with commas; the first one speaks
 checkpoint: str = ""  # run or shipped, whose encoders stand beside, and who speaks
 conversions: int = 0  # voices to make for faces by the checkpoint
 out: str = "runs/association"  # folder of what is found
@@ -71,6 +73,7 @@ cfg = Associate.resolve(
     folds=folds,
     steps=steps,
     fewer=fewer,
+    voices=voices,
     checkpoint=checkpoint,
     conversions=conversions,
     out=out,
@@ -81,7 +84,9 @@ stores = open_or_make_mini(cfg.data_root, cfg.corpora, progress.line)
 # ## What the encoders tell
 
 # %%
-pairs = association.read_pairs(stores, Path(cfg.out, "features"), progress.line)
+told = Path(cfg.out, "features")
+first, *others = cfg.encoders
+pairs = association.read_pairs(stores, told, progress.line, voices=first)
 fold = association.deal(pairs.genders, cfg.folds, cfg.seed)
 women, men = (pairs.genders.count(gender) for gender in "fm")
 f"{len(pairs.speaker)} clips of {len(pairs.speakers)} people ({women} women, {men} men)"
@@ -106,12 +111,20 @@ def named(system, people, found):
     return [{**cells, **{name: row.get(name) for name in kept}} for row in found]
 
 
-heads = "heads on frozen encoders"
-judged = association.judged(pairs, fold, steps=cfg.steps, seed=cfg.seed)
-rows, learnt = named(heads, judged.learnt, judged.rows), judged.learnt
+heads, how = "heads on dlib_face and {}".format, {"steps": cfg.steps, "seed": cfg.seed}
+own = heads(first)
+judged = association.judged(pairs, fold, **how)
+rows, learnt = named(own, judged.learnt, judged.rows), judged.learnt
 for people in (one for one in cfg.curve if one < learnt):
-    less = association.judged(pairs, fold, people=people, steps=cfg.steps, seed=cfg.seed)
-    rows += named(heads, people, less.rows)
+    less = association.judged(pairs, fold, people=people, **how)
+    rows += named(own, people, less.rows)
+
+# %%
+for name in others:
+    heard = association.read_pairs(stores, told, progress.line, voices=name)
+    dealt = association.deal(heard.genders, cfg.folds, cfg.seed)
+    found = association.judged(heard, dealt, **how)
+    rows += named(heads(name), found.learnt, found.rows)
 
 # %%
 converter = convert.Converter.load(cfg.checkpoint, device=cfg.device) if cfg.checkpoint else None
@@ -120,14 +133,14 @@ if converter is not None:
     rows += named(converter.name, 0, found)
 
 # %%
-table = pd.DataFrame(rows).query("learnt_from in [0, @learnt]")
+table = pd.DataFrame(rows).query("learnt_from in [0, @learnt] or system != @own")
 table[["system", "metric", "direction", "value", "ci_low", "ci_high", "chance", "n"]].round(3)
 
 # %% [markdown]
 # ## What more people would bring
 
 # %%
-curve = pd.DataFrame(rows).query("learnt_from > 0 and metric.str.contains('AUC')")
+curve = pd.DataFrame(rows).query("system == @own and metric.str.contains('AUC')")
 figure = Figure(figsize=(4.6, 3.0), layout="constrained")
 axes = figure.add_subplot()
 for (metric, line), colour in zip(curve.groupby("metric"), drawing.PALETTE, strict=False):
@@ -170,10 +183,9 @@ if converter is not None and cfg.conversions:
 # ## What was written, read back from disk
 
 # %%
-everybody = association.fit(pairs, np.arange(len(pairs.speakers)), steps=cfg.steps, seed=cfg.seed)
-association.save(
-    everybody, Path(cfg.out, "association.safetensors"), steps=cfg.steps, people=len(pairs.speakers)
-)
+everybody = association.fit(pairs, np.arange(len(pairs.speakers)), **how)
+known = {"steps": cfg.steps, "people": len(pairs.speakers), "voices": first}
+association.save(everybody, Path(cfg.out, "association.safetensors"), **known)
 origin = report.collect(began, cfg.run, tier="reduced", stores=stores, notebook="associate")
 kept = report.write_table(
     "association", rows, provenance=origin, root=Path(cfg.out, "paper_tables")

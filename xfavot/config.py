@@ -130,6 +130,7 @@ class PretrainConfig(Section):
     """
 
     source: str = option("auto", choices=("auto", "shipped", "train"))
+    teacher: str = ""  # folder of an encoder of speech that the content network learns from (A89)
     f0_steps: int = option(40_000, above=0)
     content_steps: int = option(40_000, above=0)
     f0_lr: float = option(3.0e-4, above=0)  # CODE
@@ -338,6 +339,8 @@ def config_id(cfg: RunConfig) -> str:
         del plain["train"][key]
     for key in [name for name in plain["pretrain"] if name.startswith("vocoder_")]:
         del plain["pretrain"][key]
+    if not plain["pretrain"]["teacher"]:  # it came later: runs without keep their names
+        del plain["pretrain"]["teacher"]
     canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
 

@@ -202,6 +202,7 @@ class Associate(OnRuns):
     folds: int = option(8, "parts of the people; each is judged by heads of the others", least=2)
     steps: int = option(300, "training steps of a fold", least=1)
     fewer: str = option("13,26,52", "people to learn from, for the curve, with commas")
+    voices: str = option("resemblyzer", "encoders of voices, with commas; the first one speaks")
     checkpoint: str = option("", "run or shipped, whose encoders stand beside, and who speaks")
     conversions: int = option(0, "voices to make for faces by the checkpoint", least=0)
     out: str = option("runs/association", "folder of what is found")
@@ -211,6 +212,8 @@ class Associate(OnRuns):
         super().__post_init__()
         fine = all(one.isdecimal() and int(one) > 1 for one in names_of(self.fewer))
         require(fine, "fewer", self.fewer, "numbers of people, such as 13,26", "correct it")
+        fine = bool(self.encoders) and all(Path(one).name == one for one in self.encoders)
+        require(fine, "voices", self.voices, "resemblyzer, or folders of weights", "correct it")
         fine = bool(self.checkpoint) or not self.conversions
         require(fine, "conversions", self.conversions, "0 without a checkpoint", "name one")
 
@@ -218,6 +221,11 @@ class Associate(OnRuns):
     def curve(self) -> tuple[int, ...]:
         """Numbers of people to learn from, in rising order."""
         return tuple(sorted(map(int, names_of(self.fewer))))
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Encoders of voices: resemblyzer, or folders among the fetched weights."""
+        return names_of(self.voices)
 
 
 class Method(OnDevice):

@@ -27,12 +27,13 @@ from torch.optim import AdamW, Optimizer
 from xfavot.audio.io import Wave
 from xfavot.audio.mel import MEL, mel_filterbank
 from xfavot.baselines.adain_vc import EMPHASIS, deemphasised, phases
-from xfavot.baselines.system import System, Waveform, pretrained
+from xfavot.baselines.system import System, Waveform
 from xfavot.config import RunConfig, Section, TrainConfig
 from xfavot.convert.converter import Converter, Task
 from xfavot.data.batches import Batch, Batches, Samples, reflected
 from xfavot.errors import WeightsError, refusing
 from xfavot.models.content import STRIDE, ContentNetwork
+from xfavot.models.pretrained import pretrained
 from xfavot.strict import option
 from xfavot.training.pretrain import ensure_network
 from xfavot.training.speech import generator_of

@@ -15,7 +15,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -28,9 +27,9 @@ from xfavot.convert import converter as converting
 from xfavot.convert.converter import ConvertedVoice, Converter, Style, Task, read_voice
 from xfavot.data.batches import Batch, Batches
 from xfavot.data.store import GENDERS, Store
-from xfavot.errors import ConfigError, WeightsError, import_optional, refusing
+from xfavot.errors import ConfigError
 from xfavot.models import device_of
-from xfavot.weights import fetched, shipped
+from xfavot.weights import shipped
 
 Waveform = Callable[[int], Wave]  # of a row
 
@@ -113,31 +112,6 @@ class System(nn.Module, ABC):
         how: dict[str, Any] = {"betas": (train.beta1, train.beta2), "amsgrad": True}
         how["weight_decay"] = train.weight_decay
         return torch.optim.Adam(self.parameters(), train.lr, **how)
-
-
-def pretrained(network: str, name: str) -> nn.Module:
-    """Open a frozen network of transformers from a local folder; nothing is fetched.
-
-    Args:
-        network: its class there.
-        name: its folder below that of fetched weights (`XFAVOT_WEIGHTS`).
-
-    Raises:
-        DataError: transformers is not installed.
-        WeightsError: the files are missing or damaged, or of other shapes, which are named.
-    """
-    library = import_optional("transformers", extra="encoders", purpose=network)
-    folder = fetched.root() / name
-    advice = f"expected config.json and model.safetensors of {network}, as transformers saves them"
-    faults = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
-    with refusing(faults, WeightsError, f"{folder} cannot be used", advice):
-        model, about = getattr(library, network).from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-        if missing := sorted(map(str, {*about["missing_keys"], *about["mismatched_keys"]})):
-            raise ValueError(f"{len(missing)} tensors are missing or do not fit: {missing[:3]}")
-    opened: nn.Module = model.eval().requires_grad_(False)
-    return opened
 
 
 class Trained(NamedTuple):

@@ -23,11 +23,12 @@ from torch.nn import functional
 from xfavot.audio.mel import MEL
 from xfavot.baselines.adain_cvc import audio_visual
 from xfavot.baselines.adain_vc import SpeakerEncoder
-from xfavot.baselines.system import BaselineConverter, System, Trained, Waveform, pretrained
+from xfavot.baselines.system import BaselineConverter, System, Trained, Waveform
 from xfavot.config import RunConfig, Section
 from xfavot.convert.converter import ConvertedVoice, Converter, Style, Task, read_voice
 from xfavot.data.batches import Batch, Batches
 from xfavot.models.face_encoder import FaceEncoder
+from xfavot.models.pretrained import pretrained
 from xfavot.strict import option
 
 SEEN_BY = ("clip", "dlib_face")  # what looks at faces

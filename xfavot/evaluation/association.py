@@ -1,10 +1,11 @@
 """Which face goes with which voice, learnt from few people: two heads on frozen encoders.
 
-dlib's network of faces and Resemblyzer's of voices know real people far better than anything that
-some hundred of them could teach. Only the way from one to the other is learnt: a linear head each,
-by the paper's own L_xm (Sec. 3.2), with nearly all of the input dropped in every step, so that no
-head can learn its people by heart. What is reported comes from people whom the heads have not met:
-people are dealt into folds, and everybody is judged by the heads that the other folds trained.
+dlib's network of faces and Resemblyzer's of voices, or an encoder of speech that has local weights,
+know real people far better than anything that some hundred of them could teach. Only the way from
+one to the other is learnt: a linear head each, by the paper's own L_xm (Sec. 3.2), with nearly all
+of the input dropped in every step, so that no head can learn its people by heart. What is reported
+comes from people whom the heads have not met: people are dealt into folds, and everybody is judged
+by the heads that the other folds trained.
 
 The encoders run once. What they see and hear is kept in one array beside the results, row by row,
 so that an interrupted reading goes on where it was, and a million clips need 0.9 GB.
@@ -36,9 +37,11 @@ from xfavot.evaluation.voice_networks import SpeakerEncoder
 from xfavot.files import whole
 from xfavot.image.io import save_image, to_float
 from xfavot.losses.terms import cross_modality_style_consistency
+from xfavot.models.pretrained import SpeechEncoder
 from xfavot.weights import recorded
 
-SIZES = {"face": 128, "voice": 256}  # of what dlib's network and Resemblyzer tell
+FACE = 128  # values that dlib's network tells
+RESEMBLYZER = "resemblyzer"
 FRAMES = 4  # of a clip that are looked at, evenly spaced
 UNUSABLE = np.inf  # first number of a row whose clip has no voice or face
 LOG_EVERY = 1000  # clips
@@ -58,7 +61,7 @@ class Pairs(NamedTuple):
 
     Args:
         stores: where the clips lie.
-        features: (n, 384) float16, face before voice.
+        features: (n, 128 + V) float16, face before voice.
         place: (n, 2) number of the store, row in it.
         speaker: (n,) codes.
         speakers: their names, sorted.
@@ -74,7 +77,7 @@ class Pairs(NamedTuple):
 
     def of(self, kind: str, rows: Array) -> Tensor:
         """Vectors (n, F) of faces or voices."""
-        own = slice(0, SIZES["face"]) if kind == "face" else slice(SIZES["face"], None)
+        own = slice(0, FACE) if kind == "face" else slice(FACE, None)
         return torch.from_numpy(np.asarray(self.features[rows, own], dtype=np.float32))
 
     def clip(self, row: int) -> tuple[Store, Item]:
@@ -83,16 +86,21 @@ class Pairs(NamedTuple):
         return self.stores[number], self.stores[number].items[int(place)]
 
 
-def read_pairs(stores: Sequence[Store], folder: Path, log: Log) -> Pairs:
+def read_pairs(
+    stores: Sequence[Store], folder: Path, log: Log, *, voices: str = RESEMBLYZER
+) -> Pairs:
     """Let the encoders read every clip with faces and speech of a known speaker.
 
     Args:
         stores: prepared stores, all splits of which are read.
         folder: where what they tell is kept, by store; it is gone on with.
         log: takes a line now and then.
+        voices: their encoder: resemblyzer, or the folder of an encoder of speech among the weights
+            (:class:`xfavot.models.pretrained.SpeechEncoder`).
 
     Raises:
         DataError: fewer than four people, or the folder cannot be written.
+        WeightsError: an encoder's weights are missing, or do not fit.
     """
     parts, places, names, sexes = [], [], [], []
     for number, store in enumerate(stores):
@@ -102,7 +110,9 @@ def read_pairs(stores: Sequence[Store], folder: Path, log: Log) -> Pairs:
         rows = np.flatnonzero(wanted)
         if not len(rows):
             continue
-        features = _features(store, rows, folder / f"{store.corpus}_{store.manifest_hash}.npy", log)
+        own = "" if voices == RESEMBLYZER else f"_{voices}"
+        file = folder / f"{store.corpus}_{store.manifest_hash}{own}.npy"
+        features = _features(store, rows, file, voices, log)
         usable = np.isfinite(features[:, 0])
         parts.append(features if usable.all() else features[usable])
         rows = rows[usable]
@@ -121,9 +131,10 @@ def read_pairs(stores: Sequence[Store], folder: Path, log: Log) -> Pairs:
     return Pairs(stores, features, place, code, speakers.tolist(), sex[first].tolist())
 
 
-def _features(store: Store, rows: Array, file: Path, log: Log) -> Array:
-    """(n, 384) of some clips of a store: what was kept, and what was missing."""
-    shape = len(rows), sum(SIZES.values())
+def _features(store: Store, rows: Array, file: Path, voices: str, log: Log) -> Array:
+    """(n, 128 + V) of some clips of a store: what was kept, and what was missing."""
+    voice = SpeakerEncoder() if voices == RESEMBLYZER else SpeechEncoder(voices)
+    shape = len(rows), FACE + voice.size
     advice = "expected a writable folder with room; or remove it, so that it is made again"
     with refusing((OSError, ValueError), DataError, f"{file} cannot be used", advice):
         if not file.exists():
@@ -135,7 +146,7 @@ def _features(store: Store, rows: Array, file: Path, log: Log) -> Array:
     missing = np.flatnonzero(np.isnan(kept[:, 0]))
     if not len(missing):
         return kept
-    face, voice = FaceEncoder(), SpeakerEncoder()
+    face = FaceEncoder()
     for done, n in enumerate(missing, 1):
         item = store.items[int(rows[n])]
         try:
@@ -164,14 +175,16 @@ class Heads(nn.Module):
     """Two linear maps into a space in which a person's face and voice meet; unit vectors.
 
     Args:
+        voice: values that the encoder of voices tells.
         size: of that space.
     """
 
-    def __init__(self, *, size: int = SPACE) -> None:
+    def __init__(self, *, voice: int = 256, size: int = SPACE) -> None:
         """Make them; vectors of the encoders are standardised first."""
         super().__init__()
-        self.net = nn.ModuleDict({kind: nn.Linear(width, size) for kind, width in SIZES.items()})
-        for kind, width in SIZES.items():
+        self.voice, widths = voice, {"face": FACE, "voice": voice}
+        self.net = nn.ModuleDict({kind: nn.Linear(width, size) for kind, width in widths.items()})
+        for kind, width in widths.items():
             self.register_buffer(f"{kind}_mean", torch.zeros(width))
             self.register_buffer(f"{kind}_deviation", torch.ones(width))
 
@@ -204,7 +217,7 @@ def fit(pairs: Pairs, people: Array, *, steps: int, seed: int) -> Heads:
     )  # everybody's rows lie together
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        heads = Heads()
+        heads = Heads(voice=pairs.features.shape[1] - FACE)
         some = np.sort(rng.permutation(order)[:FITTED_ON])
         for kind in KINDS:
             heads.fit_scale(kind, pairs.of(kind, some))
@@ -403,7 +416,8 @@ def save(heads: Heads, file: Path, **known: Any) -> None:
     Raises:
         TrainingError: the file cannot be written.
     """
-    record = {"network": "association", "contract": SIZES, "arguments": {}, **known}
+    record = {"network": "association", "contract": {"face": FACE}, **known}
+    record["arguments"] = {"voice": heads.voice}
     recorded.write(file, heads, record)
 
 

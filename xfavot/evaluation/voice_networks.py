@@ -438,6 +438,8 @@ class SpeakerEncoder:
         WeightsError: the package is not installed, or its weights are others than published.
     """
 
+    size = 256  # values of an embedding
+
     def __init__(self) -> None:
         """Load the network; see the class."""
         path = fetched.path("resemblyzer")

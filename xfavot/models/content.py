@@ -154,4 +154,8 @@ class ContentNetwork(nn.Module):
         Raises:
             ShapeError: x has other axes.
         """
-        return functional.log_softmax(self.head(self.features(x).transpose(1, 2)), dim=-1)
+        return self.said(self.features(x))
+
+    def said(self, features: Tensor) -> Tensor:
+        """Recognise in features (B, content_channels, T') what is said, (B, T', 29) as above."""
+        return functional.log_softmax(self.head(features.transpose(1, 2)), dim=-1)

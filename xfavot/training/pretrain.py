@@ -35,6 +35,7 @@ from xfavot.files import whole
 from xfavot.models import device_of
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
+from xfavot.models.pretrained import SpeechEncoder
 from xfavot.training import speech
 from xfavot.training import vocoder as vocoding
 from xfavot.training.speech import Clip
@@ -197,7 +198,8 @@ def _lesson(
         return network, partial(vocoding.losses, network, clips, **drawn)
     if name == "content":
         network, loss = ContentNetwork.from_config(cfg.model), speech.content_loss
-        batch = partial(speech.content_batch, clips, **drawn)
+        teacher = SpeechEncoder(cfg.pretrain.teacher) if cfg.pretrain.teacher else None
+        batch = partial(speech.content_batch, clips, teacher=teacher, **drawn)
     else:
         network, loss = F0Network.from_config(cfg.model), speech.f0_loss
         network.to(memory_format=torch.channels_last)  # a fifth faster
@@ -346,16 +348,18 @@ def ensure_network(
             on_log({"message": message})
 
     p, ready, sizes = cfg.pretrain, None, dict[str, int]()
+    taught = name == "content" and bool(p.teacher)
     if name != VOCODER:
         with torch.device("meta"):
             sizes = (F0Network if name == "f0" else ContentNetwork).from_config(cfg.model).sizes
-        if p.source != "train":
+        if p.source != "train" and not taught:
             shipped = load_network(weights.shipped(name), standardiser)
             ready = shipped if shipped.record["arguments"] == sizes else None
         if p.source == "shipped" and ready is None:
             raise WeightsError(
                 f"pretrain.source is 'shipped', but no {name} network of {sizes} comes with the "
-                "package; expected the widths of preset mini; set pretrain.source to auto"
+                "package; expected the widths of preset mini, without pretrain.teacher; set "
+                "pretrain.source to auto"
             )
     stores = [store for store in stores if any(item.frame_count for item in store.items)]
     if name == "content":
@@ -370,6 +374,8 @@ def ensure_network(
         "manifests": {store.corpus: store.manifest_hash for store in stores},
         "standardiser": {"mean": standardiser.mean.tolist(), "std": standardiser.std.tolist()},
     } | ({"arguments": sizes} if sizes else {})
+    if taught:
+        recipe["teacher"] = p.teacher
     folder = Path(cfg.run_root) / "auxiliary" / f"{name}_{key_of(recipe)}"
     path, state = folder / f"{RECIPES[name].file}.safetensors", folder / "state.pt"
     kept = path.is_file()

@@ -23,8 +23,9 @@ from xfavot.audio.f0 import HIGHEST_HZ, LOWEST_HZ
 from xfavot.audio.mel import MEL, Standardiser, log_mel
 from xfavot.data.store import Item, Store
 from xfavot.errors import import_optional
-from xfavot.models.content import BLANK, SYMBOLS, ContentNetwork
+from xfavot.models.content import BLANK, STRIDE, SYMBOLS, ContentNetwork
 from xfavot.models.f0 import F0Network, F0Output, class_of, track
+from xfavot.models.pretrained import SpeechEncoder, similarities
 
 Wave = NDArray[np.float32]
 Speech = tuple[Tensor, Tensor]  # log10 mel (80, T) and F0 (T,) Hz, 0 where unvoiced
@@ -390,13 +391,20 @@ def _stretch(x: Tensor, places: Tensor) -> Tensor:
 
 
 def content_batch(
-    clips: Sequence[Clip], *, batch_size: int, seed: int, step: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    clips: Sequence[Clip],
+    *,
+    batch_size: int,
+    seed: int,
+    step: int,
+    teacher: SpeechEncoder | None = None,
+) -> tuple[Any, ...]:
     """Draw whole clips; vary rate of speech, vocal tract and recording at random.
 
     Returns:
         Log10 mel (B, 80, T), the last frame of a clip repeated as padding; mel frames (B,) of each
-        clip; the characters of all as indices into SYMBOLS, and how many (B,) each clip has.
+        clip; the characters of all as indices into SYMBOLS, and how many (B,) each clip has; with a
+        teacher also what it hears in each clip as it was recorded, (T', F) at the times of the
+        content network's own frames.
     """
     generator = generator_of(seed, step)
     rows = torch.randint(len(clips), (batch_size,), generator=generator)
@@ -414,7 +422,14 @@ def content_batch(
     targets = [torch.tensor(encode(clip.item.transcript)) for clip in drawn]
     lengths = torch.tensor([len(target) for target in targets])
     heard = augment(another_recording(padded, generator, rooms=CONTENT_ROOMS), generator)
-    return heard, frames, torch.cat(targets), lengths
+    if teacher is None:
+        return heard, frames, torch.cat(targets), lengths
+    wanted = []
+    for clip, tempo, count in zip(drawn, tempi, (frames + 1) // 2, strict=True):
+        told = teacher(clip.store.waveform(clip.item))
+        apart = STRIDE * MEL.hop / MEL.sample_rate * tempo / teacher.hop_s  # of its frames
+        wanted.append(_stretch(told.T, torch.arange(int(count)) * apart).T)
+    return heard, frames, torch.cat(targets), lengths, wanted
 
 
 # How the F0 and the content network learn, and how well they do on clips not trained on (A36, A37)
@@ -423,6 +438,7 @@ def content_batch(
 CLASS_BLUR = 1.0  # standard deviation, in classes, of the pitch asked for
 LEAP = 0.15  # change of F0 between two frames that is taken for a mistake of WORLD's
 VOICING_WEIGHT = 2.0  # beside the cross-entropy of the pitch
+TAUGHT_WEIGHT = 10.0  # of the squared difference of cosines, beside CTC
 GROSS_ERROR = 0.2  # relative pitch error that counts as gross
 
 
@@ -470,14 +486,32 @@ def f0_loss(network: F0Network, on: Standardiser, log_mel: Tensor, f0: Tensor) -
 
 
 def content_loss(
-    network: ContentNetwork, on: Standardiser, log_mel: Tensor, frames: Tensor, *text: Tensor
+    network: ContentNetwork,
+    on: Standardiser,
+    log_mel: Tensor,
+    frames: Tensor,
+    targets: Tensor,
+    lengths: Tensor,
+    wanted: Sequence[Tensor] = (),
 ) -> dict[str, Tensor]:
-    """The CTC loss of a batch of :func:`content_batch`."""
-    said = hear(network, log_mel, on).transpose(0, 1)  # (T', B, V)
-    targets, lengths = text
+    """The CTC loss of a batch of :func:`content_batch`.
+
+    With a teacher, the moments of a clip shall be alike in the features that L_sc compares where
+    they are alike to the teacher (Tung and Mori 2019; A89).
+    """
+    mel = on.standardise(log_mel).unsqueeze(1).to(next(network.parameters()).device)
+    features = network.features(mel)
+    said = network.said(features).transpose(0, 1)  # (T', B, V)
     sizes = (frames + 1) // 2, lengths
     loss = functional.ctc_loss(said, targets, *sizes, blank=BLANK, zero_infinity=True)
-    return {"loss": loss}
+    if not wanted:
+        return {"loss": loss}
+    off = [
+        (similarities(own[:, : len(told)].T) - similarities(told.to(own.device))).square().mean()
+        for own, told in zip(features, wanted, strict=True)
+    ]
+    taught = torch.stack(off).mean()
+    return {"loss": loss + TAUGHT_WEIGHT * taught, "ctc": loss, "taught": taught}
 
 
 def pitch_measures(tracks: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
