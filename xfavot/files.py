@@ -40,25 +40,35 @@ def whole(path: str | PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside one that is not there yet, and put it in that one's place.
+def whole_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield an empty folder beside another, and put it in that one's place.
 
-    If the block fails, it is removed, and so is what a killed process left of it.
+    If the block fails, it is removed, and so is what a killed process left of it; what was at the
+    path stays as it was.
 
     Args:
         path: the folder; those above it are made.
+        replace: it may be there already.
 
     Raises:
-        OSError: the disk refuses, or something is there by now.
+        OSError: the disk refuses, or something is there that is not to be replaced.
     """
-    draft = path.with_name(f".{path.name}.draft")
+    draft, before = (path.with_name(f".{path.name}.{end}") for end in ("draft", "before"))
     shutil.rmtree(draft, ignore_errors=True)
     try:
         draft.mkdir(parents=True)
         yield draft
+        if replace and path.exists():
+            shutil.rmtree(before, ignore_errors=True)
+            path.rename(before)
         draft.rename(path)
+    except BaseException:
+        if before.exists() and not path.exists():
+            before.rename(path)
+        raise
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        for left in (draft, before):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def write_whole(path: str | PathLike[str], data: bytes | str) -> None:

@@ -37,9 +37,8 @@ from xfavot.data import corpora
 from xfavot.data.corpora import Download, describe, download, offer
 from xfavot.data.readers.layouts import scan
 from xfavot.errors import ConfigError, DataError, WeightsError
-from xfavot.evaluation import external
 from xfavot.fetch import Remote, alone, unpack
-from xfavot.weights import fetched
+from xfavot.weights import external, fetched
 
 
 def remote(url: str, *mirrors: str, size: int = 0, checksum: str = sha256(BODY)) -> Remote:

@@ -120,6 +120,14 @@ def test_the_optimiser_of_the_warm_up_resumes_and_ends_with_it(
     assert loop.read(resumed.path / loop.METRICS) == loop.read(whole.path / loop.METRICS)
 
 
+def test_lines_of_metrics_without_a_step_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / loop.METRICS
+    file.write_text('{"step": 3, "loss": 1.5}\n{"loss": 2.5}\n')
+    refuses(CheckpointError, "line 2 is damaged.*'step'.*take the line out", loop.read, file)
+    file.write_text('{"step": 3, "loss": 1.5}\n{"loss": 2.5}')  # a process was killed here
+    assert loop.read(file) == [{"step": 3, "loss": 1.5}]
+
+
 def test_a_run_is_never_overwritten_or_run_twice_and_resumes_to_itself(finished: Run) -> None:
     refuses(CheckpointError, "-p resume auto", training.fit, finished.config)
     again = resume(finished.config)

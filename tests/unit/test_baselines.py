@@ -164,9 +164,12 @@ def test_a_published_checkpoint_becomes_a_run_that_converts(
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda state: state.pop("decoder.out_conv_layer.bias"), "Missing.*decoder.out_conv_layer"),
-        (lambda state: state.update(decoder=torch.zeros(1)), 'Unexpected.*"decoder"'),
-        (lambda state: state.update({"content_encoder.mean_layer.bias": torch.zeros(9)}), "mean_l"),
+        (lambda state: state.pop("decoder.out_conv_layer.bias"), r"out_conv_layer.bias is missing"),
+        (lambda state: state.update(decoder=torch.zeros(1)), r"decoder is \(1,\), expected none"),
+        (
+            lambda state: state.update({"content_encoder.mean_layer.bias": torch.zeros(9)}),
+            "is .9,., exp",
+        ),
     ],
 )
 def test_a_wrong_key_is_named(published: Path, tmp_path: Path, change: Any, match: str) -> None:
@@ -186,7 +189,7 @@ def test_statistics_and_weights_are_never_executed(published: Path, tmp_path: Pa
     refuses(WeightsError, "not positive", call)
     np.savez(tmp_path / "attr.npz", mean=np.zeros(512), std=np.ones(512))
     torch.save({"key": partial(print)}, tmp_path / "model.ckpt")
-    refuses(WeightsError, "model.ckpt and attr.npz cannot be used", call)
+    refuses(WeightsError, "model.ckpt: names .*numpy.savez", call)
 
 
 @pytest.mark.parametrize("system", ["fragment_vc", "vclip", "sgsim"])
@@ -248,7 +251,7 @@ def test_published_fragments_convert(tmp_path: Path, monkeypatch: Patch) -> None
     plan, file = planned(tmp_path, "fragment_vc", preset="paper"), tmp_path / "state.pt"
     state = of_fragments()
     torch.save({**state, "unet.conv4.bias": torch.zeros(1)}, file)
-    refuses(WeightsError, 'Unexpected.*"unet.conv4.bias"', fragment_vc.published, plan.run, file)
+    refuses(WeightsError, "conv4.bias is .*expected none", fragment_vc.published, plan.run, file)
     torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), file)
     refuses(WeightsError, "theirs is a program", fragment_vc.published, plan.run, file)
     torch.save(state, file)
@@ -428,12 +431,12 @@ def test_published_networks_of_sgsim_are_opened(tmp_path: Path) -> None:
         assert {*own} == {*state}
         assert all(torch.equal(own[n], value.to(own[n].dtype)) for n, value in state.items())
     for name, key, value, match in (
-        ("generator", "to_rgbs.7.bias", None, "Missing"),
-        ("identity", "body.23.res_layer.2.weight", torch.zeros(7), "size mismatch"),
-        ("audio", "feature_extractor.fc2.bias", torch.zeros(1), "Unexpected"),
+        ("generator", "to_rgbs.7.bias", None, "missing"),
+        ("identity", "body.23.res_layer.2.weight", torch.zeros(7), "expected .512"),
+        ("audio", "feature_extractor.fc2.bias", torch.zeros(1), "expected none"),
     ):
         save(name, **{key: value})
-        refuses(WeightsError, f"{match}.*{key}", sgsim.published, plan.run, tmp_path)
+        refuses(WeightsError, f"{key} is .*{match}", sgsim.published, plan.run, tmp_path)
 
 
 def test_layers_of_the_generator_by_hand() -> None:

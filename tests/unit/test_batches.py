@@ -516,7 +516,7 @@ def test_arrays_and_values_that_do_not_fit(tmp_path: Path) -> None:
 
 
 def test_a_store_is_whole_or_absent(tmp_path: Path, monkeypatch: Patch) -> None:
-    (tmp_path / ".toy.new").mkdir()  # a killed process left it
+    (tmp_path / ".toy.draft").mkdir()  # a killed process left it
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", Mock(side_effect=FULL_DISK))
         refuses(OSError, "No space left", make_store, tmp_path, genders="fm", clips=1)

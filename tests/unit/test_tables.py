@@ -22,7 +22,7 @@ from tests.conftest import Patch, refuses
 from tests.unit.store_factory import make_store
 from xfavot import config, report
 from xfavot.errors import DataError
-from xfavot.files import whole, write_whole
+from xfavot.files import whole, whole_folder, write_whole
 from xfavot.parameters import Tables
 from xfavot.report import Provenance, tables
 from xfavot.report.tables import Evaluations
@@ -510,6 +510,21 @@ def test_a_failure_keeps_the_old_file_and_removes_the_draft(tmp_path: Path) -> N
     folder.mkdir()
     refuses(OSError, "folder", write_whole, folder, b"a folder is in the way")
     assert sorted(tmp_path.iterdir()) == [folder, target]
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "table"
+    with whole_folder(folder) as draft:
+        (draft / "a").write_text("old")
+    (tmp_path / ".table.before").mkdir()  # a killed process left it
+    with pytest.raises(KeyError), whole_folder(folder, replace=True):
+        raise KeyError
+    with whole_folder(folder, replace=True) as draft:
+        (draft / "b").write_text("new")
+        refuses(OSError, "not empty", draft.rename, folder)
+        assert [file.name for file in folder.iterdir()] == ["a"]
+    assert [file.name for file in folder.iterdir()] == ["b"]
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_a_system_that_is_compared_and_ablated_stands_in_both_tables() -> None:

@@ -18,8 +18,7 @@ from tools import cards
 from xfavot.audio.vocoder import PUBLISHED
 from xfavot.cli import main
 from xfavot.errors import ConfigError, WeightsError
-from xfavot.evaluation import external
-from xfavot.weights import fetched
+from xfavot.weights import external, fetched
 from xfavot.weights.fetched import describe, names
 
 REAL = {

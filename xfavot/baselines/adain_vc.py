@@ -30,6 +30,7 @@ from xfavot.data.batches import Batch, Batches, reflected
 from xfavot.errors import WeightsError, refusing
 from xfavot.strict import option
 from xfavot.training.speech import generator_of
+from xfavot.weights import external
 
 # The published features: mel-spectrogram of pre-emphasised, trimmed speech, in decibels from 0 to 1
 
@@ -335,12 +336,13 @@ def published(cfg: RunConfig, weights: Path) -> AdaINVC:
     )
     statistics, system = weights.with_name("attr.npz"), AdaINVC(SystemConfig(), cfg)
     with (
-        refusing(Exception, WeightsError, f"{weights} and attr.npz cannot be used", advice),
+        refusing(Exception, WeightsError, f"{statistics} cannot be used", advice),
         np.load(statistics, allow_pickle=False) as kept,
     ):
         known = {name: torch.from_numpy(kept[name]).float() for name in ("mean", "std")}
         if not bool((known["std"] > 0).all()):
             raise ValueError("a deviation is not positive")
         system.features.load_state_dict(known)
-        system.net.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    expected = system.net.state_dict()
+    system.net.load_state_dict(external.read_state(weights, expected=expected, advice=advice))
     return system

@@ -31,12 +31,12 @@ from xfavot.baselines.system import System, Waveform
 from xfavot.config import RunConfig, Section, TrainConfig
 from xfavot.convert.converter import Converter, Task
 from xfavot.data.batches import Batch, Batches, Samples, reflected
-from xfavot.errors import WeightsError, refusing
 from xfavot.models.content import STRIDE, ContentNetwork
 from xfavot.models.pretrained import pretrained
 from xfavot.strict import option
 from xfavot.training.pretrain import ensure_network
 from xfavot.training.speech import generator_of
+from xfavot.weights import external
 
 # The published features: wav2vec 2.0, and a mel-spectrogram of pre-emphasised speech at 16 kHz
 
@@ -370,6 +370,6 @@ def published(cfg: RunConfig, weights: Path) -> FragmentVC:
         "torch.save(torch.jit.load('fragmentvc.pt', 'cpu').state_dict(), 'fragmentvc_state.pt')"
     )
     system = FragmentVC(SystemConfig(), cfg)
-    with refusing(Exception, WeightsError, f"{weights} cannot be used", advice):
-        system.net.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    expected = system.net.state_dict()
+    system.net.load_state_dict(external.read_state(weights, expected=expected, advice=advice))
     return system

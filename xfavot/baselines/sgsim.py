@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,10 +43,11 @@ from xfavot.baselines.vclip import CLIP_SIDE, SEEN_BY, association, seeing
 from xfavot.config import RunConfig, Section
 from xfavot.convert.converter import Converter, Style, Task
 from xfavot.data.batches import Batch, Batches
-from xfavot.errors import WeightsError, import_optional, refusing
+from xfavot.errors import import_optional
 from xfavot.models.blocks import LEAK, Resample, encoder, he_init, widths
 from xfavot.strict import option, require
 from xfavot.training.speech import generator_of
+from xfavot.weights import external
 
 # StyleGAN2's generator, in the layout of its port to PyTorch by which it is published
 
@@ -580,13 +582,12 @@ def published(cfg: RunConfig, weights: Path) -> SGSIM:
         system = SGSIM(SystemConfig(), cfg)
     system.features = PublishedSound()
     advice = f"expected a folder with {', '.join(FILES.values())} as they are published"
+    read = partial(external.read_state, advice=advice)
     for part, file in FILES.items():
-        with refusing(Exception, WeightsError, f"{weights / file} cannot be used", advice):
-            state = torch.load(weights / file, map_location="cpu", weights_only=True)
-            if part == "generator":
-                mean = {"latent_avg": state["latent_avg"]}
-                system.load_state_dict(mean, strict=False, assign=True)
-                state = state["g_ema"]
-            state = {name.removeprefix("module."): value for name, value in state.items()}
-            system.net[part].load_state_dict(state, assign=True)
+        own, at = system.net[part], ("g_ema",) if part == "generator" else ()
+        state = read(weights / file, at=at, expected=own.state_dict())
+        own.load_state_dict(state, assign=True)
+    mean = {"latent_avg": system.latent_avg}
+    mean = read(weights / FILES["generator"], at=("latent_avg",), expected=mean)
+    system.load_state_dict(mean, strict=False, assign=True)
     return system

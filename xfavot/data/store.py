@@ -15,7 +15,6 @@ import io
 import json
 import mmap
 import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -35,7 +34,7 @@ from xfavot import __version__
 from xfavot.audio.io import HIGHEST_PEAK, PCM_SCALE
 from xfavot.audio.mel import LOUDEST, MEL, Standardiser, require_contract
 from xfavot.errors import DataError
-from xfavot.files import write_whole
+from xfavot.files import whole_folder, write_whole
 
 SCHEMA = 1  # of a prepared store; another number is refused
 GENDERS = ("f", "m")  # the position is the gender code
@@ -417,15 +416,11 @@ def write_store(
         DataError: arrays that do not fit each other or the store, or a text that no store may hold.
         OSError: the path is taken or the disk is full; nothing is left.
     """
-    draft = path.with_name(f".{path.name}.new")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
     tails = {"faces": (image_size, image_size, 3), "landmarks": (5, 2), "mel": (MEL.n_mels,)}
     ends, items = {"face": 0, "sample": 0, "frame": 0}, list[Item]()
     sums, fit = np.zeros((len(SPLITS), 1 + 2 * MEL.n_mels)), True
     described: dict[str, Any] = {}
-    with ExitStack() as stack:
-        stack.callback(shutil.rmtree, draft, ignore_errors=True)
+    with whole_folder(path) as draft, ExitStack() as stack:
         files = {n: stack.enter_context((draft / f"{n}.npy").open("wb")) for n in ARRAYS}
         for file in files.values():
             file.seek(HEADER)
@@ -486,7 +481,6 @@ def write_store(
             np.savez(draft / INDEX, **index)
         for name, value in {**(beside or {}), HEAD: head}.items():
             write_whole(draft / name, json.dumps(value, indent=1) + "\n")
-        draft.rename(path)
     return Store.open(path, corpus=path.name)
 
 

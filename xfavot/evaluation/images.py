@@ -25,12 +25,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xfavot.errors import DataError, ShapeError
-from xfavot.evaluation import external
 from xfavot.evaluation.manifest import Faces, attempt
 from xfavot.evaluation.rows import DEFINITIONS, Array, Row, ratio, with_means
 from xfavot.image import io
 from xfavot.image.align import detect
-from xfavot.weights import fetched
+from xfavot.weights import external, fetched
 
 Device = torch.device | str
 Picture = NDArray[np.uint8]

@@ -31,11 +31,10 @@ from xfavot import weights
 from xfavot.audio.f0 import HIGHEST_HZ, LOWEST_HZ
 from xfavot.audio.mel import MEL, Standardiser, log_mel
 from xfavot.errors import DataError, WeightsError, refusing
-from xfavot.evaluation import external
 from xfavot.mini.speak import SLOTS
 from xfavot.training.pretrain import load_network
 from xfavot.training.speech import decode
-from xfavot.weights import fetched
+from xfavot.weights import external, fetched
 
 Wave = NDArray[np.float32]
 

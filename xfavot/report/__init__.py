@@ -23,7 +23,6 @@ import os
 import platform
 import re
 import shlex
-import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -39,6 +38,7 @@ from xfavot.config import RunConfig, config_id, to_dict
 from xfavot.data.store import Store
 from xfavot.errors import DataError, refusing
 from xfavot.evaluation.rows import csv_text, writing
+from xfavot.files import whole_folder
 from xfavot.parameters import injected
 
 Row = Mapping[str, Any]
@@ -517,20 +517,7 @@ def _commit(folder: Path, files: Mapping[str, bytes], provenance: Provenance) ->
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in named.items()}
     record = {"schema": SCHEMA, "item": item, **provenance, "files": digests}
     text = json.dumps(record, indent=1, allow_nan=False) + "\n"
-    draft, before = (folder.with_name(f".{item}.{os.getpid()}.{end}") for end in ("new", "old"))
-    with writing(folder):
-        try:
-            draft.mkdir(parents=True)
-            for name, content in {**named, f"{item}.json": text.encode("utf-8")}.items():
-                (draft / name).write_bytes(content)
-            if folder.exists():
-                os.replace(folder, before)
-            os.replace(draft, folder)
-        except OSError:
-            if before.exists() and not folder.exists():
-                os.replace(before, folder)
-            raise
-        finally:
-            for left in (draft, before):
-                shutil.rmtree(left, ignore_errors=True)
+    with writing(folder), whole_folder(folder, replace=True) as draft:
+        for name, content in {**named, f"{item}.json": text.encode("utf-8")}.items():
+            (draft / name).write_bytes(content)
     return folder

@@ -579,11 +579,11 @@ def _dotted(plain: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{s}.{k}".rstrip("."): v for s, own in sections.items() for k, v in own.items()}
 
 
-def restore(path: Path, updater: Updater) -> int:
+def restore(path: Path, updater: Updater) -> dict[str, Any]:
     """Load weights, averages, optimisers and counts of a checkpoint into an updater.
 
     Returns:
-        The number of finished steps.
+        The checkpoint's state.
 
     Raises:
         CheckpointError: a file is damaged or does not fit.
@@ -598,7 +598,7 @@ def restore(path: Path, updater: Updater) -> int:
     with refusing(faults, CheckpointError, f"{path / STATE} is damaged", OLDER):
         for name, value in (updater.trained or {}).items():
             value.copy_(torch.tensor(state["trained"][name][: len(value)]))
-    return int(state["step"])
+    return state
 
 
 def restore_optimizers(path: Path, optimizers: Optimizers) -> None:

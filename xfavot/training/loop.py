@@ -245,10 +245,12 @@ class Session:
         self.updater = Updater(n, cfg, guidances=("z", *outputs), outputs=outputs)
         if start is None and initial is not None:
             checkpoint.adopt(initial, self.updater)
-        before = checkpoint.read_state(start).get("cpu_s") if start is not None else 0.0
+        began, state = time.process_time(), {"cpu_s": 0.0, "step": 0}
+        if start is not None:
+            state = checkpoint.restore(start, self.updater)
         # CPU time of this process that is no training
-        self.free_s = None if before is None else time.process_time() - before
-        return checkpoint.restore(start, self.updater) if start is not None else 0
+        self.free_s = began - state["cpu_s"] if "cpu_s" in state else None
+        return int(state["step"])
 
     def __iter__(self) -> Iterator[int]:
         """Yield the number of every step until the last one or a signal."""
@@ -533,7 +535,11 @@ def read(path: Path) -> list[dict[str, float]]:
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     for number, line in enumerate(lines, 1):
         try:
-            records.append({"step": 0, **json.loads(line)})
-        except (ValueError, TypeError) as error:
-            raise CheckpointError(f"{path}, line {number} is damaged ({error})") from error
+            record = json.loads(line)
+            records.append({"step": record["step"], **record})
+        except (ValueError, TypeError, KeyError) as error:
+            raise CheckpointError(
+                f"{path}, line {number} is damaged ({error!r}); expected a record with its step; "
+                "take the line out"
+            ) from error
     return records

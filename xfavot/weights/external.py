@@ -24,6 +24,10 @@ from xfavot.errors import WeightsError, refusing
 from xfavot.fetch import looks_like_page
 
 SHOWN = 3  # tensors that a message names
+ADVICE = (
+    "expected tensors by name in safetensors or PyTorch's format, and the file that belongs to "
+    "this network; remove it and fetch it again, or name another"
+)
 _GLOBAL = re.compile(r"(?:GLOBAL|global:?|Unsupported class)\s+(?:GLOBAL\s+)?([\w.]+\.[\w.]+)")
 
 
@@ -42,11 +46,12 @@ def package(name: str, *, extra: str = "metrics") -> Any:
         return importlib.import_module(name)
 
 
-def read(path: str | PathLike[str]) -> Any:
+def read(path: str | PathLike[str], *, advice: str = ADVICE) -> Any:
     """Read a checkpoint onto the CPU.
 
     Args:
         path: a file of safetensors or PyTorch, whatever its ending.
+        advice: what was expected and what to do, the end of messages.
 
     Returns:
         What it holds: tensors by name, or containers and plain values around them.
@@ -71,7 +76,7 @@ def read(path: str | PathLike[str]) -> Any:
         else:
             line = str(error).rpartition("WeightsUnpickler error: ")[2].strip().partition("\n")[0]
             reason = f"is damaged, or of a kind that may run code ({line:.150}); nothing was run"
-        raise _refusal(file, reason) from error
+        raise _refusal(file, reason, advice) from error
 
 
 def read_state(
@@ -80,12 +85,14 @@ def read_state(
     at: Sequence[str] = (),
     expected: Mapping[str, Tensor | Sequence[int]] | None = None,
     ignored: tuple[str, ...] = (),
+    advice: str = ADVICE,
 ) -> dict[str, Tensor]:
-    """Read the tensors of a checkpoint by name.
+    """Read the tensors of a checkpoint by name; a leading "module." is no part of a name.
 
     Args:
-        path: see `read`.
-        at: the names that lead to them, from the outside; NISQA: ``("model_state_dict",)``.
+        path, advice: see `read`.
+        at: the names that lead to them, or to one, from the outside; NISQA:
+            ``("model_state_dict",)``.
         expected: tensors or shapes by name, such as a network's own `state_dict()`; all of them
             and no others must be there.
         ignored: how the names of tensors end that may be there or not, and are left out.
@@ -98,17 +105,19 @@ def read_state(
             are others than expected: the first that are missing, too many or of another shape are
             named.
     """
-    held, file = read(path), Path(path)
+    held, file = read(path, advice=advice), Path(path)
     for key in at:
         held = held.get(key) if isinstance(held, Mapping) else None
+    held = {at[-1]: held} if isinstance(held, Tensor) else held
     if not isinstance(held, Mapping) or not held:
-        raise _refusal(file, f"holds no tensors by name{' at ' * bool(at)}{'/'.join(at)}")
-    state = {str(name): value for name, value in held.items() if not str(name).endswith(ignored)}
+        raise _refusal(file, f"holds no tensors by name{' at ' * bool(at)}{'/'.join(at)}", advice)
+    named = {str(name).removeprefix("module."): value for name, value in held.items()}
+    state = {name: value for name, value in named.items() if not name.endswith(ignored)}
     for name, value in state.items():
         if not isinstance(value, Tensor):
-            raise _refusal(file, f"{name} is {reprlib.repr(value)}, no tensor")
+            raise _refusal(file, f"{name} is {reprlib.repr(value)}, no tensor", advice)
         if value.is_floating_point() and not bool(value.isfinite().all()):
-            raise _refusal(file, f"{name} has values that are not finite")
+            raise _refusal(file, f"{name} has values that are not finite", advice)
     if expected is not None:
         shapes = {name: tuple(getattr(one, "shape", one)) for name, one in expected.items()}
         wanted = {name: one for name, one in shapes.items() if not name.endswith(ignored)}
@@ -120,12 +129,9 @@ def read_state(
         ]
         if odd:
             what = f"{len(odd)} of {len(wanted)} expected tensors do not fit"
-            raise _refusal(file, f"{what}: {'; '.join(odd[:SHOWN])}")
+            raise _refusal(file, f"{what}: {'; '.join(odd[:SHOWN])}", advice)
     return state
 
 
-def _refusal(file: Path, reason: str) -> WeightsError:
-    return WeightsError(
-        f"weights {file}: {reason}; expected tensors by name in safetensors or PyTorch's format, "
-        "and the file that belongs to this network; remove it and fetch it again, or name another"
-    )
+def _refusal(file: Path, reason: str, advice: str) -> WeightsError:
+    return WeightsError(f"weights {file}: {reason}; {advice}")
