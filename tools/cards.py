@@ -132,10 +132,13 @@ def _parameters(name: str, preset: str) -> str:
         speaks = {"conversion": "run"} if name == "vclip" else {}
         plan = training.plan_of(Baseline.resolve(system=name, **given, **speaks))
         try:
-            named = plan.system().named_parameters()
+            system = plan.system()
         except (DataError, WeightsError):
             return "not counted: it depends on a frozen network that is not here"
-        return f"{sum(p.numel() for n, p in named if not n.startswith('content.')):,}"
+        named = system.named_parameters()
+        count = f"{sum(p.numel() for n, p in named if not n.startswith('content.')):,}"
+        taken = getattr(system, "published", False)
+        return f"none; {count} are taken as they were published" if taken else count
     overrides = SPEAKERS if preset == "mini" else {}
     with torch.device("meta"):
         nets = XFaVoT.of_run(Train.resolve(configuration=name, overrides=overrides, **given).run)

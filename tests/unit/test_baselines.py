@@ -146,6 +146,7 @@ def test_a_published_checkpoint_becomes_a_run_that_converts(
     monkeypatch.setattr(adain_vc, "ITERATIONS", 2)
     plan = planned(tmp_path, preset="paper")
     run = training.import_published(plan, published)
+    assert json.loads((run.path / "config.json").read_text("utf-8"))["system"]["bands"] == 512
     model = load_model(run.path)
     for name, value in theirs().items():
         assert torch.equal(model.nets.get_parameter(f"net.{name}"), value)

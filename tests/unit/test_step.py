@@ -182,7 +182,8 @@ def test_what_passes_share_leaves_gradients_as_they_are(
         n, nets, voices = u.n, u.n.nets, step.analyse_voices(u.n, batch)
         with torch.no_grad():  # one discriminator is sure of itself: nothing may be lost of a fake
             nets.D_I.heads.bias -= 99
-        logged, made = u._generators(batch, guidances, d, voices, None, teach=teach)
+        told = step.References(None, ())
+        logged, made = u._generators(batch, guidances, d, voices, told, teach=teach)
         shared = {k: p.grad.clone() for k, p in nets.named_parameters() if p.grad is not None}
         nets.zero_grad()
         weight = objective.weights(session.cfg, 1)

@@ -92,11 +92,8 @@ class PublishedMel(nn.Module):
         return (self.levels(wave) - self.mean[:, None]) / self.std[:, None]
 
     def segment(self, wave: Wave, frames: int, rng: torch.Generator) -> Tensor:
-        """(M, frames) of a random place of a whole clip; a short clip goes on by reflection."""
-        x: Tensor = self(wave[slice(*self.trim(wave))])
-        first = int(torch.randint(max(x.shape[1] - frames, 0) + 1, (1,), generator=rng))
-        x = x[:, first : first + frames]
-        return x[:, torch.from_numpy(reflected(x.shape[1], frames)).to(x.device)]
+        """(M, frames) of a random place of a whole clip."""
+        return segment(self(wave[slice(*self.trim(wave))]), frames, rng)
 
     def sound(self, x: Tensor, samples: int) -> Wave:
         """Invert (M, T): a normalised transpose of the filters, then Griffin-Lim's algorithm."""
@@ -108,6 +105,13 @@ class PublishedMel(nn.Module):
         wave = phases(wanted, (x.shape[1] - 1) * MEL.hop, stft, istft)
         wave = deemphasised(functional.pad(wave, (0, max(samples - len(wave), 0))))
         return wave[:samples].cpu().numpy()
+
+
+def segment(x: Tensor, frames: int, rng: torch.Generator) -> Tensor:
+    """(C, frames) of a random place of (C, T); a short clip goes on by reflection."""
+    first = int(torch.randint(max(x.shape[1] - frames, 0) + 1, (1,), generator=rng))
+    x = x[:, first : first + frames]
+    return x[:, torch.from_numpy(reflected(x.shape[1], frames)).to(x.device)]
 
 
 def phases(

@@ -26,11 +26,11 @@ from torch.optim import AdamW, Optimizer
 
 from xfavot.audio.io import Wave
 from xfavot.audio.mel import MEL, mel_filterbank
-from xfavot.baselines.adain_vc import EMPHASIS, deemphasised, phases
+from xfavot.baselines.adain_vc import EMPHASIS, deemphasised, phases, segment
 from xfavot.baselines.system import System, Waveform
 from xfavot.config import RunConfig, Section, TrainConfig
 from xfavot.convert.converter import Converter, Task
-from xfavot.data.batches import Batch, Batches, Samples, reflected
+from xfavot.data.batches import Batch, Batches, Samples
 from xfavot.models.content import STRIDE, ContentNetwork
 from xfavot.models.pretrained import pretrained
 from xfavot.strict import option
@@ -105,12 +105,6 @@ class PublishedFeatures(nn.Module):
             found = listener(y[None]).last_hidden_state[0]  # (T', 768)
         times = torch.arange(mel.shape[1], device=y.device) * HOP / HEARD_HOP
         return torch.cat([found[times.round().long().clamp(max=len(found) - 1)].T, mel])
-
-    def segment(self, x: Tensor, frames: int, rng: torch.Generator) -> Tensor:
-        """(C, frames) of a random place of (C, T); a short clip goes on by reflection."""
-        first = int(torch.randint(max(x.shape[1] - frames, 0) + 1, (1,), generator=rng))
-        x = x[:, first : first + frames]
-        return x[:, torch.from_numpy(reflected(x.shape[1], frames)).to(x.device)]
 
     def sound(self, x: Tensor, samples: int) -> Wave:
         """Invert (848, T) or (80, T) by Griffin-Lim's algorithm, with a peak of 1 at most."""
@@ -311,7 +305,7 @@ class FragmentVC(System):
     def _published(self, role: Samples, waveform: Waveform, rng: torch.Generator) -> Tensor:
         """(B, 1, 848, T) of the published features."""
         whole = (self.features(waveform(row)) for row in role.row.tolist())
-        parts = [self.features.segment(one, self.frames, rng) for one in whole]
+        parts = [segment(one, self.frames, rng) for one in whole]
         return torch.stack(parts)[:, None]
 
     def _others(self, role: Samples, waveform: Waveform, rng: torch.Generator) -> Tensor:
@@ -328,7 +322,7 @@ class FragmentVC(System):
             x = self.batches.crops(rows).to(role.x.device)[:, 0]
         else:
             parts = (self.features(waveform(row), heard=False) for row in rows)
-            x = torch.stack([self.features.segment(one, self.frames, rng) for one in parts])
+            x = torch.stack([segment(one, self.frames, rng) for one in parts])
         return torch.cat([part.transpose(0, 1).flatten(1)[None] for part in x.chunk(len(role.row))])
 
     def _heard(self, x: Tensor) -> Tensor:

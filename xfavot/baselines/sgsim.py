@@ -16,7 +16,7 @@ not used), and the encoders that others invert real faces with; a face is invert
 
 Preset `mini` is ours: a narrow generator of the same layers, of 64 pixels, which learns to draw
 faces again from the codes that an encoder gives them, without a discriminator; and, in the place of
-CLIP and ArcFace, dlib's network of faces, with a space in which voices meet what it sees (as A86).
+CLIP and ArcFace, dlib's network of faces, with a space in which voices meet what it sees.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from xfavot.baselines.adain_cvc import audio_visual
 from xfavot.baselines.adain_vc import SpeakerEncoder
 from xfavot.baselines.fragment_vc import resampled
 from xfavot.baselines.system import BaselineConverter, System, Trained, Waveform
-from xfavot.baselines.vclip import CLIP_SIDE, SEEN_BY, association, seeing
+from xfavot.baselines.vclip import CLIP_SIDE, SEEN_BY, association, people_of, seeing
 from xfavot.config import RunConfig, Section
-from xfavot.convert.converter import Converter, Style, Task
+from xfavot.convert.converter import Converter, Task
 from xfavot.data.batches import Batch, Batches
 from xfavot.errors import import_optional
 from xfavot.models.blocks import LEAK, Resample, encoder, he_init, widths
@@ -408,19 +408,13 @@ def descended(w: Tensor, cost: Callable[[Tensor], Tensor], steps: int, lr: float
 class SGSIMConverter(BaselineConverter):
     """A style is a place in the space of pictures and sounds, towards which a face is moved."""
 
+    meets = True
+
     def __init__(self, model: Trained, **how: Any) -> None:
         """Open it; see the class above."""
         super().__init__(model, **how)
         nets: Any = SimpleNamespace(G_I=self.guided)
         self.nets = nets
-
-    @torch.inference_mode()
-    def style_of_face(
-        self, face: Any, *, gender: str | None = None, aligned: bool = False
-    ) -> Style:
-        """Encode a face to where voices are looked for; no head depends on a gender."""
-        x = self._pixels(face, "reference face", aligned)
-        return self._style("face", face, gender, self.system.embed(x))
 
     def guided(self, faces: Tensor, places: Tensor) -> Tensor:
         """Move faces (B, 3, H, W) in [-1, 1] towards places (B, E): (B, 3, H, W)."""
@@ -485,8 +479,7 @@ class SGSIM(System):
         made = self.drawn(codes + self.settings.jitter * noise)
         rec = distance(made, shown.x).mean()
         cosine = self.embed(shown.x) @ self.embed(heard.x).T
-        speaker = torch.where(heard.speaker < 0, -1 - heard.row, heard.speaker)
-        match = association(self.log_scale.exp() * cosine, speaker)
+        match = association(self.log_scale.exp() * cosine, people_of(heard))
         loss = rec + PRIOR * codes.square().mean() + match
         return {"loss": loss, "rec": rec, "match": match}
 

@@ -139,6 +139,8 @@ class BaselineConverter(Converter):
             these by Griffin-Lim's algorithm instead.
     """
 
+    meets = False  # whether styles are places where faces and voices meet, so that both are encoded
+
     def __init__(self, model: Trained, *, name: str, device: str, vocoder: Any) -> None:
         """Move the networks to the device; see the class."""
         self.model: Any = model
@@ -160,7 +162,8 @@ class BaselineConverter(Converter):
         return GENDERS if any(task.guidance == guidance for task in self.tasks) else ()
 
     def _require(self, kind: str, role: str = "output") -> None:
-        if not any(getattr(task, role) == kind for task in self.tasks):
+        either = self.meets and role == "guidance"
+        if not either and not any(getattr(task, role) == kind for task in self.tasks):
             said = ", ".join(f"{task.guidance}-guided {task.output}s" for task in self.tasks)
             raise ConfigError(
                 f"{self.title} ({self.name}) was asked for a {kind} as {role}; expected "

@@ -113,7 +113,7 @@ class Session(loop.Session):
 
     def __init__(self, plan: Plan, stack: ExitStack, **how: Any) -> None:
         """Open the data, the run's folder and the networks."""
-        self.plan = plan
+        self.plan, self.settings = plan, {"system": asdict(plan.settings)}
         super().__init__(plan.run, stack, **how)
 
     def _stores(self, cfg: RunConfig) -> list[Store]:
@@ -173,9 +173,7 @@ class Session(loop.Session):
 
     def _write(self) -> Path:
         self.system.settle(self.batches)
-        state = checkpoint.told(self.cfg, self.step, self.batches) | {
-            "system": asdict(self.plan.settings)
-        }
+        state = {**checkpoint.told(self.cfg, self.step, self.batches), **self.settings}
         return checkpoint.write(self.path, state, {MODEL: self.system}, {MODEL: self.optimizer})
 
 
@@ -223,8 +221,9 @@ def import_published(plan: Plan, weights: Path) -> Run:
     require(fits and system in PUBLISHED, "weights", str(weights), expected, step)
     cfg = replace(plan.run, name=f"published_{system}")
     run, opened = Path(cfg.run_root, cfg.name), PUBLISHED[system](cfg, weights)
-    checkpoint.write_config(run, cfg)
-    state = checkpoint.told(cfg, 0) | {"system": asdict(plan.settings)}
+    settings = {"system": asdict(plan.settings)}
+    checkpoint.write_config(run, cfg, **settings)
+    state = checkpoint.told(cfg, 0) | settings
     return Run(run, cfg, 0, checkpoint.write(run, state, {MODEL: opened}, {}))
 
 

@@ -25,8 +25,8 @@ from xfavot.baselines.adain_cvc import audio_visual
 from xfavot.baselines.adain_vc import SpeakerEncoder
 from xfavot.baselines.system import BaselineConverter, System, Trained, Waveform
 from xfavot.config import RunConfig, Section
-from xfavot.convert.converter import ConvertedVoice, Converter, Style, Task, read_voice
-from xfavot.data.batches import Batch, Batches
+from xfavot.convert.converter import ConvertedVoice, Converter, Task
+from xfavot.data.batches import Batch, Batches, Samples
 from xfavot.models.face_encoder import FaceEncoder
 from xfavot.models.pretrained import pretrained
 from xfavot.strict import option
@@ -88,20 +88,21 @@ def association(similarity: Tensor, speaker: Tensor) -> Tensor:
     return torch.stack(lost).mean()
 
 
+def people_of(heard: Samples) -> Tensor:
+    """Codes (B,) of who speaks; an unknown one is nobody else."""
+    return torch.where(heard.speaker < 0, -1 - heard.row, heard.speaker)
+
+
 class VclipConverter(BaselineConverter):
     """A style is a place in the space of faces and voices; the method's conversion speaks."""
+
+    meets = True
 
     def __init__(self, model: Trained, *, name: str, device: str, vocoder: Any) -> None:
         """Open both; see the class above."""
         super().__init__(model, name=name, device=device, vocoder=vocoder)
         how: dict[str, Any] = {"device": device, "vocoder": self.vocoder}
         self.speaks = Converter(model.conversion, name=model.conversion.title, **how)
-
-    @torch.inference_mode()
-    def style_of_voice(self, voice: Any, *, gender: str | None = None) -> Style:
-        """Encode a voice to where faces are looked for; no head depends on a gender."""
-        x = self._heard(read_voice(voice, name="reference voice"))
-        return self._style("voice", voice, gender, self.system.whole(x))
 
     def convert_voice(self, voice: Any, **guidance: Any) -> ConvertedVoice:
         """Convert a voice to the speaker that a face retrieves; see :class:`Converter`."""
@@ -187,8 +188,7 @@ class Vclip(System):
     def losses(self, batch: Batch, number: int, waveform: Waveform) -> dict[str, Tensor]:
         """Contrast the faces of a batch with the voices, of which the right one is near."""
         shown, heard = (batch.roles()[name] for name in ("ref_image", "ref_audio"))
-        cosine, told, row = self.embed(shown.x) @ self.embed(heard.x).T, heard.speaker, heard.row
-        speaker = torch.where(told < 0, -1 - row, told)  # an unknown one is nobody else
+        cosine, speaker = self.embed(shown.x) @ self.embed(heard.x).T, people_of(heard)
         found = speaker[cosine.argmax(1)] == speaker
         loss = association(self.log_scale.exp() * cosine, speaker)
         return {"loss": loss, "found": found.float().mean()}

@@ -136,13 +136,8 @@ def read(run_root: Path | str, datasets: tuple[str, ...], *, study: bool = False
     return result
 
 
-ABOUT_RUN = (
-    "config_id",
-    "name",
-    "seed",
-    "data_root",
-    "run_root",
-)  # not what it is but for its seed
+# not what a run is but for its seed; older ones of compared systems do not say "system"
+ABOUT_RUN = ("config_id", "name", "seed", "data_root", "run_root", "system")
 OF_ROW = ("system", "task", "dataset", "metric", "direction", "sex", "speakers", "guidance")
 REAL = "ground_truth"
 

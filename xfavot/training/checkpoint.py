@@ -372,9 +372,9 @@ def _stays(run: Path) -> bool:
     return run.exists() and (not ours or same)
 
 
-def write_config(run: Path, cfg: RunConfig) -> None:
-    """Write what a run is, with the id of its configuration, into its folder."""
-    description = {"config_id": config_id(cfg), **to_dict(cfg)}
+def write_config(run: Path, cfg: RunConfig, **own: Any) -> None:
+    """Write what a run is, with the id of its configuration and `own` settings, into its folder."""
+    description = {"config_id": config_id(cfg), **to_dict(cfg), **own}
     write_whole(run / "config.json", json.dumps(description, indent=1))
 
 
@@ -527,6 +527,7 @@ def to_resume(cfg: RunConfig, *, named: str) -> Path | None:
         with suppress(OSError, ValueError, KeyError, TypeError):  # it is no run's, or damaged
             old = json.loads(file.read_text())
             del old["config_id"]
+            old.pop("system", None)
             if checkpoints_of(file.parent) and not _differing(old, cfg):
                 alike.append(file.parent)
     if len(alike) > 1:

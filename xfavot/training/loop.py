@@ -163,6 +163,8 @@ class Session:
         stack: what is opened is closed with it.
     """
 
+    settings: Mapping[str, Any] = {}  # settings that are no part of the configuration
+
     def __init__(
         self, cfg: RunConfig, stack: ExitStack, *, resume: str, on_log: Log | None
     ) -> None:
@@ -215,7 +217,7 @@ class Session:
         if main:
             from torch.utils.tensorboard import SummaryWriter
 
-            checkpoint.write_config(run, cfg)
+            checkpoint.write_config(run, cfg, **self.settings)
             kept = [json.dumps(r) + "\n" for r in self.metrics() if r["step"] <= self.step]
             if (run / METRICS).exists():  # the rest is written again
                 write_whole(run / METRICS, "".join(kept))

@@ -139,22 +139,24 @@ class Updater:
         d = draw(self.cfg, step, own * count, self.guidances).part(rank * own, own)
         d = replace(d, voices=d.voices or "i" not in self.outputs)
         self.set_rates(step)
-        heard = hear_references(self.n, batch) if d.voices else None
+        with self._autocast():
+            seen = see_references(self.n, batch)
+        told = References(hear_references(self.n, batch) if d.voices else None, seen)
         if step <= self.cfg.train.warmup:  # A20
-            logged = self._pairs(batch, d, heard)
+            logged = self._pairs(batch, d, told)
             self._move(*WARMED, "M")
         else:
             with self._autocast():
                 voices = analyse_voices(self.n, batch) if "a" in self._due(d) else None
             rule = self._alternate if self.cfg.train.update_rule == "alternate" else self._fused
-            logged = rule(batch, d, voices, heard)
+            logged = rule(batch, d, voices, told)
         self._average(step)
         if step % GIVES_BACK_EVERY == 0:
             self._give_back(due=True)
         return {f"{p}/{k}": v.detach() for p, ts in logged.items() for k, v in ts.items()}
 
     def _alternate(
-        self, batch: Batch, d: Draw, voices: Voices | None, heard: F0Output | None
+        self, batch: Batch, d: Draw, voices: Voices | None, told: References
     ) -> dict[str, Terms]:
         """Four kinds of passes as in StarGAN v2 (A12), with two references instead of one.
 
@@ -171,22 +173,22 @@ class Updater:
                 t = make_target(nets, batch, guidance, d)
                 made = {o: [(t, styled(nets, kept[o], t.s1, f0[o]))] for o in kept}
             logged |= self._discriminators(batch, made, d)
-        logged |= self._pairs(batch, d, heard)
+        logged |= self._pairs(batch, d, told)
         for guidance in d.guidances:
-            logged |= self._generators(batch, (guidance,), d, voices, heard)[0]
+            logged |= self._generators(batch, (guidance,), d, voices, told)[0]
             self._move(*GENERATOR_SIDE)
         return logged
 
     def _fused(
-        self, batch: Batch, d: Draw, voices: Voices | None, heard: F0Output | None
+        self, batch: Batch, d: Draw, voices: Voices | None, told: References
     ) -> dict[str, Terms]:
         """One update of the generators' side and one of the discriminators, on its fakes (A13).
 
         Neither waits for the other, so the discriminators see every fake once: the pass that leads
         the generators teaches the discriminators, too.
         """
-        logged = self._pairs(batch, d, heard)
-        found, made = self._generators(batch, d.guidances, d, voices, heard, teach=True)
+        logged = self._pairs(batch, d, told)
+        found, made = self._generators(batch, d.guidances, d, voices, told, teach=True)
         taught = {
             o: {
                 k: torch.stack([found[f"g/{t.guidance}2{o}"].pop(k) for t, _ in fakes]).mean()
@@ -230,17 +232,16 @@ class Updater:
         self._move(*DISCRIMINATOR_SIDE)
         return logged
 
-    def _pairs(self, batch: Batch, d: Draw, heard: F0Output | None) -> dict[str, Terms]:
+    def _pairs(self, batch: Batch, d: Draw, told: References) -> dict[str, Terms]:
         """Gradients of the encoders from L_xm, and of the generators from A20 where asked for."""
         w, warmup = self.cfg.loss, d.step <= self.cfg.train.warmup
         both = batch.ref_image is not None and batch.ref_audio is not None
         rec = warmup or w.rec > 0
-        if not (rec or (w.xm > 0 and both) or heard or w.codes > 0):
+        if not (rec or (w.xm > 0 and both) or told.heard or w.codes > 0):
             return {}
         with self._autocast():
-            ts = pair_terms(
-                self.n, batch, d, w, heard, rec=rec, convert=warmup and w.resemblance > 0
-            )
+            convert = warmup and w.resemblance > 0
+            ts = pair_terms(self.n, batch, d, w, *told, rec=rec, convert=convert)
             total = objective.total(ts, objective.weights(self.cfg, d.step)["pairs"])
         total.backward()  # type: ignore[no-untyped-call]
         for name, x in (("_I", batch.ref_image), ("_A", batch.ref_audio)):
@@ -260,7 +261,7 @@ class Updater:
         guidances: Sequence[str],
         d: Draw,
         voices: Voices | None,
-        heard: F0Output | None,
+        told: References,
         *,
         teach: bool = False,
     ) -> tuple[dict[str, Terms], dict[str, Fakes]]:
@@ -296,12 +297,13 @@ class Updater:
                             voices,
                             d.by_speaker,
                             known=own,
+                            seen=told.seen,
                             teach=share if teach else 0,
                         )
-                        if heard and guidance + output == "za":
+                        if told.heard and guidance + output == "za":
                             level = nets.G_A.level_of(t.s1, held=True)
-                            slack = CODE_SLACK
-                            ts["level"] = terms.pitch_level(level, level_of(heard), slack=slack)
+                            wanted = level_of(told.heard)
+                            ts["level"] = terms.pitch_level(level, wanted, slack=CODE_SLACK)
                         total = objective.total(ts, weights[f"G_{output.upper()}"])
                     if teach and output == "a":
                         lesson = weights["D_A"]["cls"] / len(guidances) * ts["cls"]
@@ -498,6 +500,20 @@ def hear_references(n: Networks, batch: Batch) -> F0Output | None:
     return None if voice is None or not n.nets.G_A.melody else cast(F0Output, n.f0(voice.x))
 
 
+@torch.no_grad()
+def see_references(n: Networks, batch: Batch) -> Sequence[Tensor]:
+    """Maps of the reference faces, where faces are to show their persons (A85)."""
+    face = batch.ref_image
+    return () if face is None or n.face is None else n.face.maps(face.x)
+
+
+class References(NamedTuple):
+    """What the frozen networks tell of the references, once a step."""
+
+    heard: F0Output | None
+    seen: Sequence[Tensor]
+
+
 class Known(NamedTuple):
     """What the passes of a step share of the sources of one output."""
 
@@ -537,13 +553,14 @@ def generator_terms(
     by_speaker: bool,
     *,
     known: Known | None = None,
+    seen: Sequence[Tensor] = (),
     teach: float = 0,
 ) -> tuple[Terms, Tensor]:
     """Terms of G_I's (output "i") or G_A's ("a") objective for one pass, and the fakes.
 
-    `known`: of :func:`know`, where it was computed already. `teach`: weight with which the backward
-    pass of "adv" is to teach the discriminator that these are fakes; then there are also its term
-    "adv_fake" and C_A's "cls".
+    `known`, `seen`: of :func:`know` and :func:`see_references`, where these were computed already.
+    `teach`: weight with which the backward pass of "adv" is to teach the discriminator that these
+    are fakes; then there are also its term "adv_fake" and C_A's "cls".
     """
     nets, x = n.nets, sources(batch, output)
     real = voices if output == "a" else None
@@ -563,9 +580,7 @@ def generator_terms(
         "cyc": terms.cycle_consistency(x.x, back),
     }
     if n.face and output == "i" and t.guidance != "z" and batch.ref_image is not None:
-        shown = batch.paired | (t.guidance == "i")
-        with torch.no_grad():
-            wanted = n.face.maps(batch.ref_image.x)
+        shown, wanted = batch.paired | (t.guidance == "i"), seen or see_references(n, batch)
         found["resemblance"] = terms.resemblance(n.face.maps(fake), wanted, shown)
     if real and f0:
         source, reference, rows = class_rows(batch, t, by_speaker)
@@ -619,6 +634,7 @@ def pair_terms(
     d: Draw,
     w: LossConfig,
     heard: F0Output | None,
+    seen: Sequence[Tensor] = (),
     *,
     rec: bool,
     convert: bool = False,
@@ -627,7 +643,7 @@ def pair_terms(
 
     For self-reconstruction a face (a voice) comes back from a disguised copy of itself and a style
     of the same person: its own, or for half of the steps the other modality's. `convert`: also
-    faces in another's style, for the frozen network (A85).
+    faces in another's style, for the frozen network (A85). `seen`: of :func:`see_references`.
     """
     nets, face, voice, found = n.nets, batch.ref_image, batch.ref_audio, Terms()
     sides = ("i", "E_I", face), ("a", "E_A", voice)
@@ -661,17 +677,13 @@ def pair_terms(
         made = nets.G_I(d.disguised_faces(face.x), s_face)
         found["rec_image"] = terms.self_reconstruction(face.x, made)
         if n.face:
-            with torch.no_grad():
-                real = n.face.maps(face.x)
-            found["perceptual"] = terms.perceptual(n.face.maps(made), real)
+            seen = seen or see_references(n, batch)
+            found["perceptual"] = terms.perceptual(n.face.maps(made), seen)
             if convert:  # half of them, each in the style of the next
                 half = slice(0, (len(face.x) + 1) // 2)
-                seen = n.face.maps(nets.G_I(face.x[half], s_face[half].roll(1, 0)))
-                wanted, use = (
-                    [m[half].roll(1, 0) for m in real],
-                    torch.ones_like(batch.paired[half]),
-                )
-                found["resemblance"] = terms.resemblance(seen, wanted, use)
+                other = n.face.maps(nets.G_I(face.x[half], s_face[half].roll(1, 0)))
+                wanted, use = [m[half].roll(1, 0) for m in seen], torch.ones_like(batch.paired)
+                found["resemblance"] = terms.resemblance(other, wanted, use[half])
     if rec and voice is not None and d.voices:
         with torch.no_grad():
             pitch = nets.G_A.takes(heard) if heard else (n.f0.features(voice.x),)
