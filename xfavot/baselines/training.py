@@ -167,7 +167,7 @@ class Session(loop.Session):
         self.best = min(self.best, (means["val/total"], self.step))
         self._tell({"step": self.step, **means})
 
-    def sample(self, *, vocoder: str = "") -> list[Path]:
+    def sample(self) -> list[Path]:
         """Make nothing; a run is listened to at its end."""
         return []
 

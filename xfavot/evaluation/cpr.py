@@ -144,7 +144,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(value) for value in values]
 
 
-def bootstrap(answers: pd.DataFrame, *, seed: int, draws: int = BOOTSTRAPS) -> tuple[float, float]:
+def bootstrap(answers: pd.DataFrame, *, seed: int) -> tuple[float, float]:
     """Interval of the share of right answers when both evaluators and triplets are drawn anew.
 
     Answers of one evaluator, and answers to one triplet, belong together; counting them as
@@ -153,7 +153,6 @@ def bootstrap(answers: pd.DataFrame, *, seed: int, draws: int = BOOTSTRAPS) -> t
     Args:
         answers: at least one; not every evaluator need have answered everything.
         seed: of the draws.
-        draws: how many.
 
     Returns:
         The 2.5 % and 97.5 % quantile.
@@ -163,7 +162,7 @@ def bootstrap(answers: pd.DataFrame, *, seed: int, draws: int = BOOTSTRAPS) -> t
     np.add.at(given, codes, 1.0)
     np.add.at(right, codes, answers["right"].to_numpy(dtype=float))
     rng = np.random.default_rng(seed)
-    e, t = (rng.multinomial(n, np.full(n, 1 / n), size=draws) for n in given.shape)
+    e, t = (rng.multinomial(n, np.full(n, 1 / n), size=BOOTSTRAPS) for n in given.shape)
     asked = ((e @ given) * t).sum(axis=1)  # (draws,)
     shares = ((e @ right) * t).sum(axis=1)[asked > 0] / asked[asked > 0]
     low, high = np.quantile(shares, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

@@ -103,10 +103,10 @@ def write_tables(folder: Path | str, texts: Mapping[str, str]) -> None:
 # Bootstrap over people: intervals that do not take the samples of one person for independent
 
 
-def draws_of(people: int, *, seed: int, draws: int = DRAWS) -> Array:
-    """(draws, people): how often each person is drawn."""
+def draws_of(people: int, *, seed: int) -> Array:
+    """(:data:`DRAWS`, people): how often each person is drawn."""
     rng = np.random.default_rng(seed)
-    return rng.multinomial(people, np.full(people, 1 / people), size=draws).astype(np.float64)
+    return rng.multinomial(people, np.full(people, 1 / people), size=DRAWS).astype(np.float64)
 
 
 def interval(value: float, drawn: Iterable[float]) -> dict[str, float | None]:

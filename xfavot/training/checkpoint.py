@@ -452,12 +452,11 @@ def load_modules(path: Path, modules: Modules) -> None:
             ) from error
 
 
-def load_model(path: Path | str, *, device: str = "cpu") -> LoadedModel:
-    """Open a checkpoint for conversion.
+def load_model(path: Path | str) -> LoadedModel:
+    """Open a checkpoint for conversion, on the CPU.
 
     Args:
         path: a checkpoint's folder, a run's folder (its newest one is taken) or a folder of runs.
-        device: where the networks go.
 
     Raises:
         CheckpointError: it is missing, damaged, or of another mel contract.
@@ -480,8 +479,8 @@ def load_model(path: Path | str, *, device: str = "cpu") -> LoadedModel:
     parts = {"model": nets, "ema": averaged, "f0": f0, "content": content}
     load_modules(path, {k: m for k, m in parts.items() if f"{k}.safetensors" in state["bytes"]})
     for module in (nets, f0, content):
-        module.requires_grad_(False).eval().to(device)
-    shared = nets, f0, content, statistics_of(state).to(device)
+        module.requires_grad_(False).eval()
+    shared = nets, f0, content, statistics_of(state)
     speakers, step = tuple(state["speakers"]), int(state["step"])
     return LoadedModel(*shared, config, speakers, step, path, trained)
 

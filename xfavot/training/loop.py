@@ -351,11 +351,8 @@ class Session:
         self._tell({"step": self.step, **means})
 
     @torch.no_grad()
-    def sample(self, *, vocoder: str = vocoders.DEFAULT) -> list[Path]:
+    def sample(self) -> list[Path]:
         """Write ``samples/step_*.png`` and a few WAVs of the present averages.
-
-        Args:
-            vocoder: a name for :func:`xfavot.audio.vocoder.vocoder`.
 
         Returns:
             The files; the sheet of faces first.
@@ -385,7 +382,7 @@ class Session:
                 self._say(f"no sample sheet: {error}")
         if "a" in u.outputs:
             x = step.sources(batch, "a").x[:1]
-            heard, to_wave = nets.G_A.hear(u.n.f0, x), vocoders.vocoder(vocoder)
+            heard, to_wave = nets.G_A.hear(u.n.f0, x), vocoders.vocoder(vocoders.DEFAULT)
             voices = {"source": x}
             for t in targets:
                 for row, style in enumerate(t.s1[:VOICES]):
