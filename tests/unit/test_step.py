@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
 import math
 from contextlib import AbstractContextManager
@@ -54,6 +55,19 @@ def weights(session: Session) -> dict[str, torch.Tensor]:
     n = session.updater.n
     named = [*n.nets.named_children(), ("f0", n.f0), ("content", n.content)]
     return {k: torch.cat([p.detach().flatten() for p in m.parameters()]) for k, m in named}
+
+
+@pytest.mark.parametrize("rule", ["fused", "alternate"])
+def test_nothing_of_a_step_is_kept(rule: str, tmp_path: Path) -> None:
+    given = {"train.update_rule": rule, "train.sources": "all", "train.warmup_steps": 0}
+    kept = []
+    with opened(small_run(tmp_path, overrides=given)) as session:
+        for number in range(1, 5):
+            session.update(session.batch(number), number)
+            gc.collect()
+            alive = [one for one in gc.get_objects() if issubclass(type(one), torch.Tensor)]
+            kept.append(sum(one.numel() for one in alive if one.ndim == 4))
+    assert kept[2] == kept[3]
 
 
 EVERY = {"train.voices_every": 1}

@@ -147,19 +147,19 @@ class Discriminator(nn.Module):
         gradients of `weight` times :func:`~xfavot.losses.terms.adversarial_fake`, whatever is made
         of the logits; the fakes get those of what is.
         """
-        factor: list[Tensor] = []
+        factor, seen = list[Tensor](), fake.view_as(fake)
+        logits: Tensor = self(seen, domain)
+        told = logits.detach()  # a hook that held the logits would keep all behind them for ever
 
         def to_parameters(gradient: Tensor) -> Tensor:
-            own = logits.detach().float().sigmoid().clamp_min(TINY) * (weight / len(fake))
+            own = told.float().sigmoid().clamp_min(TINY) * (weight / len(told))
             factor.append(gradient.float() / own)
             return own.to(gradient)
 
         def to_fake(gradient: Tensor) -> Tensor:
             return gradient.mul(factor.pop().to(gradient).view(-1, 1, 1, 1))
 
-        seen = fake.view_as(fake)
         seen.register_hook(to_fake)  # type: ignore[no-untyped-call]
-        logits: Tensor = self(seen, domain)
         logits.register_hook(to_parameters)  # type: ignore[no-untyped-call]
         return logits
 
