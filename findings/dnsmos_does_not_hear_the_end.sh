@@ -11,7 +11,8 @@
 # Matters:  converted sentences fail at their ends: a vocoder that rings out, a decoder that does
 #           not stop. Up to 18 % of a clip is exempt from its rating, but nothing of one under 9 s,
 #           so that systems judged on clips of other lengths are not comparable. Two seconds of the
-#           clip's beginning, appended, let its end be heard. torchmetrics 1.9.0 counts the windows alike.
+#           clip's beginning, appended, let its end be heard. torchmetrics 1.9.0 counts windows by
+#           the same formula (read there, not run).
 # Fails when noise at the end changes a score, more is left out than said, or the remedy is none.
 set -euo pipefail
 folder=$(mktemp -d)
