@@ -350,22 +350,22 @@ def test_a_higher_tier_is_never_replaced_by_a_lower_one(tmp_path: Path) -> None:
 def test_a_failed_write_changes_nothing(tmp_path: Path, monkeypatch: Patch) -> None:
     written(tmp_path, entry(value=1.0))
     before = (tmp_path / "t" / "t.json").read_bytes()
-    write, replace = Path.write_bytes, report.os.replace
+    write, rename = Path.write_bytes, Path.rename
 
     def full(self: Path, content: bytes) -> int:
         if self.name == "t.json":
             raise OSError(28, "No space left on device")
         return write(self, content)
 
-    def stuck(source: Path, target: Path) -> None:
-        if source.name.endswith(".new"):
+    def stuck(self: Path, target: Path) -> Path:
+        if self.name == ".t.draft":  # the old one has made room
             raise OSError(5, "Input/output error")
-        replace(source, target)
+        return rename(self, target)
 
-    faults: Any = ((Path, "write_bytes", full, "No space"), (report.os, "replace", stuck, "Input"))
-    for owner, name, fault, message in faults:
+    faults: Any = (("write_bytes", full, "No space"), ("rename", stuck, "Input"))
+    for name, fault, message in faults:
         with monkeypatch.context() as patch:
-            patch.setattr(owner, name, fault)
+            patch.setattr(Path, name, fault)
             refuses(DataError, message, written, tmp_path, entry(value=2.0))
     assert (tmp_path / "t" / "t.json").read_bytes() == before
     assert report.read_table(tmp_path / "t").rows[0]["value"] == 1.0
