@@ -34,6 +34,7 @@ try:
     from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
     from matplotlib.gridspec import GridSpec
     from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
     from matplotlib.patheffects import withStroke
     from matplotlib.text import Text
 except ImportError as error:
@@ -42,8 +43,11 @@ except ImportError as error:
     ) from error
 
 INK, FAINT, RULE = "#222222", "#6f6f6f", "#d9d9d9"  # as in the style sheet
-# Okabe and Ito's palette, in the order in which lines take the colours
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Okabe and Ito's palette and more for many systems, in the order in which lines take the colours
+PALETTE = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
+    *("#882255", "#999933", "#332288", "#44AA99", "#AA4499", "#661100"),  # Tol's muted, and a brown
+)
 SPECTROGRAM = "magma"
 PITCH_COLOUR = "#7DF9FF"
 PITCH_RANGE_HZ = (60.0, 500.0)  # of the logarithmic scale that pitch tracks are drawn on
@@ -454,6 +458,7 @@ def _curve(axes: Any, line: pd.DataFrame, colour: str, *, held_out: bool) -> Non
 
 
 RECORDED = "#9aa3aa"  # the colour of recordings, which no model made
+NARROW = 5  # bars of a task, from which on their numbers stand upright
 
 
 @styled
@@ -466,22 +471,31 @@ def preferences(rows: Sequence[Mapping[str, Any]]) -> Drawing:
     frame = pd.DataFrame(rows)
     frame = frame[frame["metric"] == frame["metric"][0]]
     systems, tasks = list(frame["system"].unique()), list(frame["task"].unique())
-    colours, width = cycle(PALETTE), 0.72 / len(systems)
-    figure = Figure(figsize=(5.4, 3.0), layout="constrained")
+    made = [system for system in systems if system != TRUTH]
+    colours = dict.fromkeys(systems, RECORDED) | dict(zip(made, cycle(PALETTE), strict=False))
+    most = int(frame["task"].value_counts().max())
+    many, width = most > NARROW, 0.8 / most
+    figure = Figure(figsize=(max(5.4, 0.36 * most * len(tasks)), 3.0), layout="constrained")
     axes = figure.add_subplot()
-    for number, (system, one) in enumerate(frame.groupby("system", sort=False)):
-        x = one["task"].map(tasks.index) + width * (number - (len(systems) - 1) / 2)
+    for number, (_, one) in enumerate(frame.groupby("task", sort=False)):
+        x = number + width * (np.arange(len(one)) - (len(one) - 1) / 2)
         apart = [one["value"] - one["ci_low"], one["ci_high"] - one["value"]]
-        colour = RECORDED if system == TRUTH else next(colours)
-        axes.bar(x, one["value"], 0.9 * width, color=colour, label=system)
+        axes.bar(x, one["value"], 0.9 * width, color=[colours[name] for name in one["system"]])
         axes.errorbar(x, one["value"], apart, fmt="none", ecolor=INK, capsize=2.5)
+        how: dict[str, Any] = {
+            "ha": "center",
+            "color": "white",
+            "weight": "bold",
+            "rotation": 90 if many else 0,
+        }
         for place, value in zip(x, one["value"], strict=True):
-            axes.text(place, 0.02, f"{value:.2f}", ha="center", color="white", weight="bold")
+            axes.text(place, 0.02, f"{value:.2f}", **how)
     axes.tick_params(axis="x", length=0, labelcolor=INK)
     axes.axhline(CHANCE, color=INK, linestyle="--", linewidth=0.8)
     axes.set_xticks(range(len(tasks)), [title_of(Task(task)) for task in tasks])
     axes.grid(axis="x", visible=False)
     axes.set(ylim=(0, 1.02), ylabel="CPR", title=f"{frame['metric'].iloc[0]}; dashed: chance")
     axes.set_xlabel(f"lines: 95 % ({frame['interval'].iloc[0]}), {frame['n'].max()} at most a bar")
-    figure.legend(loc="outside upper left", ncols=4)
+    shown = [Patch(color=colour, label=name) for name, colour in colours.items()]
+    figure.legend(handles=shown, loc="outside upper left", ncols=5 if many else 4)
     return Drawing(figure)
