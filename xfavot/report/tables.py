@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from xfavot.config import RunConfig, to_dict
 from xfavot.errors import DataError, refusing
 from xfavot.evaluation.images import FID_STARGAN_V2 as FID
 from xfavot.evaluation.images import LPIPS_STARGAN_V2 as LPIPS
@@ -31,6 +32,7 @@ from xfavot.evaluation.voices import SIMILARITY as SPKSIM
 from xfavot.evaluation.voices import WER
 from xfavot.parameters import BASELINES as TRAINED
 from xfavot.report import COLUMNS, MISSING, TIERS, from_csv, read_json, read_table, require_columns
+from xfavot.strict import merge
 
 Row = dict[str, Any]
 Cell = tuple[str, str, str]  # system, task, metric; an empty task is any
@@ -219,7 +221,8 @@ def _file(path: Path, run: Path, datasets: tuple[str, ...], study: bool) -> Eval
         how = {k: v for k, v in how.items() if k not in ("checkpoint", "run", "version")}
         what, faults = f"{run / 'config.json'} is damaged", (TypeError, ValueError)
         with refusing(faults, DataError, what, "restore the file, or move the run away"):
-            run_as["train"] = {**config.get("train", {}), "device": ""}
+            run_as = merge(to_dict(RunConfig()), run_as)  # older runs lack what came later
+            run_as["train"]["device"] = ""
             seed = int(config["seed"]) if "seed" in config else None
             trained = json.dumps([run_as, how], sort_keys=True), seed
     return Evaluations(tier=tier, rows=rows, missing=missing, trained=trained)
