@@ -133,8 +133,8 @@ def read_pairs(
 
 def _features(store: Store, rows: Array, file: Path, voices: str, log: Log) -> Array:
     """(n, 128 + V) of some clips of a store: what was kept, and what was missing."""
-    voice = SpeakerEncoder() if voices == RESEMBLYZER else SpeechEncoder(voices)
-    shape = len(rows), FACE + voice.size
+    other = None if voices == RESEMBLYZER else SpeechEncoder(voices)
+    shape = len(rows), FACE + (other or SpeakerEncoder).size
     advice = "expected a writable folder with room; or remove it, so that it is made again"
     with refusing((OSError, ValueError), DataError, f"{file} cannot be used", advice):
         if not file.exists():
@@ -146,7 +146,7 @@ def _features(store: Store, rows: Array, file: Path, voices: str, log: Log) -> A
     missing = np.flatnonzero(np.isnan(kept[:, 0]))
     if not len(missing):
         return kept
-    face = FaceEncoder()
+    face, voice = FaceEncoder(), other or SpeakerEncoder()
     for done, n in enumerate(missing, 1):
         item = store.items[int(rows[n])]
         try:
