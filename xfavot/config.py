@@ -157,6 +157,7 @@ class TrainConfig(Section):
     ema_decay: float = option(0.999, least=0, below=1)  # A19
     update_rule: str = option("alternate", choices=("alternate", "fused"))  # A12: ancestors' order
     sources: str = option("all", choices=("all", "one"))  # A13: style sources a step
+    pairs: int = option(0, least=0)  # A90: further pairs of a face and a voice for L_xm, a step
     voices_every: int = option(1, least=1)  # A83: voices are generated in every n-th step
     dual_domain: bool = True  # STATED
     speaker_head_probability: float = option(0.5, least=0, most=1)  # A2

@@ -143,10 +143,17 @@ def tone(pitch_hz: float, seconds: float, rng: np.random.Generator) -> NDArray[n
 
 def make_batches(stores: list[Store], **changes: object) -> Batches:
     """Batches of the factory's stores, small unless told otherwise."""
-    sizes = {"image_size": 32, "mel_frames": 24, "batch_size": 8, "seed": 0, "augment": False}
+    sizes = {
+        "image_size": 32,
+        "mel_frames": 24,
+        "batch_size": 8,
+        "seed": 0,
+        "augment": False,
+        "pairs": 0,
+    }
     sizes |= {name: changes.pop(name) for name in sizes.keys() & changes}
-    given = SimpleNamespace(**sizes, modalities=config.MODALITIES)  # a run of any size
-    cfg: Any = SimpleNamespace(model=given, train=given, data=given, seed=given.seed)
+    given = SimpleNamespace(**sizes, modalities=config.MODALITIES, xm=1.0)  # a run of any size
+    cfg: Any = SimpleNamespace(model=given, train=given, data=given, loss=given, seed=given.seed)
     return Batches(cfg, stores, **changes)  # type: ignore[arg-type]
 
 

@@ -118,6 +118,22 @@ def test_pairs_are_one_speaker_and_speakers_are_distinct(mixture: list[Store]) -
         assert len(set(speakers)) == len(speakers)
 
 
+def test_further_pairs_are_distinct_people_and_leave_the_rest(mixture: list[Store]) -> None:
+    plain, source = batches(mixture), batches(mixture, pairs=8)
+    whole = source.batch(5)
+    for name in ROLES:
+        assert role(whole, name).x.equal(role(plain.batch(5), name).x)
+    faces, voices = role(whole, "pair_image"), role(whole, "pair_audio")
+    assert sorted(faces.speaker.tolist()) == list(range(8))  # those of the audio-visual store
+    assert voices.speaker.equal(faces.speaker)
+    assert faces.gender.sum() == 4
+    parts = [source.batch(5, part, 4) for part in range(4)]
+    for name in ("pair_image", "pair_audio"):
+        assert torch.cat([role(part, name).x for part in parts]).equal(role(whole, name).x)
+    assert batches(mixture[1:], pairs=8).batch(5).pair_image is None
+    assert batches(mixture, pairs=8, split="val").batch(5).pair_image is None
+
+
 def test_who_is_paired_where_corpora_lack_a_side(mixture: list[Store]) -> None:
     batch = batches(mixture[:1]).batch(0)
     assert batch.paired.all()

@@ -255,6 +255,26 @@ def test_image_only_references_never_reach_the_speaker_heads(root: Path) -> None
         assert (step.audio_domain(paired, True, 2) >= 2).all()
 
 
+def test_further_pairs_count_as_the_pairs_of_the_batch_do(root: Path) -> None:
+    with opened(small_run(root, overrides={"train.pairs": 4})) as session:
+        n, w, batch = session.updater.n, session.cfg.loss, session.batch(1)
+        d = draws.draw(session.cfg, 1, len(batch.paired), ("i",))
+        found = step.pair_terms(n, batch, d, w, None, rec=False)["xm"]
+        i, a, who = [], [], []
+        for face, voice in (
+            (batch.ref_image, batch.ref_audio),
+            (batch.pair_image, batch.pair_audio),
+        ):
+            i.append(n.nets.E_I(face.x, face.gender))
+            a.append(n.nets.E_A(voice.x, voice.gender))
+            who.append(face.speaker)
+        i, a, who = map(torch.cat, (i, a, who))
+        expected = terms.cross_modality_style_consistency(i, a, who, tau=w.tau, form=w.xm_form)
+        torch.testing.assert_close(found, expected)
+        session.update(batch, 1)
+        assert session.updater.trained["E_I"].tolist() == [3, 3]
+
+
 def test_no_speaker_is_drawn_without_dual_domain(root: Path) -> None:
     cfg = small_run(root)
     gender_only = dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, dual_domain=False))

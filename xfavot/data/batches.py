@@ -77,7 +77,8 @@ class Batch:
 
     Row i of the four references has one gender, the target gender of row i; the references "2" are
     other clips of that gender, of any speaker. ``paired`` (B,) bool: the first face and the first
-    voice of the row are one speaker of an audio-visual corpus.
+    voice of the row are one speaker of an audio-visual corpus. ``pair_image`` and ``pair_audio``:
+    further faces and voices, row by row of one speaker, for L_xm alone (A90).
     """
 
     source_image: Samples | None
@@ -87,6 +88,8 @@ class Batch:
     ref2_image: Samples | None
     ref2_audio: Samples | None
     paired: Tensor
+    pair_image: Samples | None = None
+    pair_audio: Samples | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
@@ -254,7 +257,7 @@ class _Joined(Sequence[Item]):
         return self.parts[part][i - int(self.ends[part])]
 
 
-STREAMS = ("genders", "sources", "references", "others", "faces", "crops", "augment")
+STREAMS = ("genders", "sources", "references", "others", "faces", "crops", "augment", "pairs")
 
 Streams = Mapping[str, np.random.Generator]
 Load = Callable[[Rows, Rows, Streams], Tensor]
@@ -297,6 +300,8 @@ class Batches:
         self.batch_size = cfg.train.batch_size if batch_size is None else batch_size
         self.augment = cfg.data.augment and split == "train"
         self.modalities = cfg.train.modalities
+        wanted = split == "train" and cfg.loss.xm > 0
+        self.pairs = cfg.train.pairs if wanted else 0
         self._check_sizes()
         tables = [table_of(store.items) for store in stores]
         names = [table["speakers"].tolist() for table in tables]
@@ -350,7 +355,8 @@ class Batches:
         images = self._side(rng, self._images, target, face, kept, self._faces if seen else None)
         audios = self._side(rng, self._voices, target, voice, kept, self._mels if heard else None)
         pair = torch.from_numpy(paired[kept])
-        return Batch(images[0], audios[0], images[1], audios[1], images[2], audios[2], pair)
+        more = self._further(rng["pairs"], part, parts) if self.pairs and self._pairs else ()
+        return Batch(images[0], audios[0], images[1], audios[1], images[2], audios[2], pair, *more)
 
     def waveform(self, row: int) -> NDArray[np.float32]:
         """The whole clip (N,) of a position in `items`, at 24 kHz."""
@@ -401,6 +407,24 @@ class Batches:
                     drawn[alone] = side[gender].draw(rng, len(alone))
         return face, voice, paired
 
+    def _further(self, rng: np.random.Generator, part: int, parts: int) -> list[Samples]:
+        """Draw the faces and the voices of further pairs, and read the given part of them."""
+        genders = _balanced_genders(rng, sorted(self._pairs), self.pairs)
+        clips = np.empty((2, self.pairs), dtype=np.int64)
+        for gender, pool in self._pairs.items():
+            where = np.flatnonzero(genders == gender)
+            speakers = pool.speakers(rng, len(where))
+            clips[:, where] = [pool.clips(rng, speakers) for _ in MODALITIES]
+        kept, streams = np.arange(self.pairs).reshape(parts, -1)[part], dict.fromkeys(STREAMS, rng)
+        return [
+            self._samples(load(rows, kept, streams), rows[kept])
+            for load, rows in zip((self._faces, self._mels), clips, strict=True)
+        ]
+
+    def _samples(self, x: Tensor, rows: Rows) -> Samples:
+        """What was read of some clips, with their codes."""
+        return Samples(x, *map(torch.from_numpy, (self._gender[rows], self._speaker[rows], rows)))
+
     def _side(
         self, rng: Streams, side: ByGender, target: Rows, first: Rows, own: Rows, load: Load | None
     ) -> list[Samples | None]:
@@ -419,10 +443,7 @@ class Batches:
         every = np.concatenate([source, first, second])
         places = np.concatenate([own + n * self.batch_size for n in range(3)])
         x = load(every, places, rng).chunk(3)
-        return [
-            Samples(part, *map(torch.from_numpy, (self._gender[rows], self._speaker[rows], rows)))
-            for part, rows in zip(x, every[places].reshape(3, -1), strict=True)
-        ]
+        return list(map(self._samples, x, every[places].reshape(3, -1)))
 
     def _faces(self, rows: Rows, places: Rows, rng: Streams) -> Tensor:
         """(n, 3, H, W) uint8, a random face of each clip, at the n places among the rows."""

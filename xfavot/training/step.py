@@ -251,6 +251,9 @@ class Updater:
                 )
                 own = rec and (name == "_I" or d.voices)
                 self._count("G" + name, torch.full_like(x.gender, 0 if own else -1))
+        if batch.pair_image:
+            for name in ("E_I", "E_A"):
+                self._count(name, batch.pair_image.gender)
         for domain in code_domains(batch, d, self.n.nets.genders).values():
             self._count("M", domain if w.codes > 0 else torch.full_like(domain, -1))
         return {"w" if warmup else "g": ts}
@@ -658,9 +661,12 @@ def pair_terms(
     paired = n.processes.together(batch.paired)
     if voice is not None and "i" in s:
         rows, speaker = paired.nonzero().squeeze(1), n.processes.together(voice.speaker)
-        found["xm"] = terms.cross_modality_style_consistency(
-            every["i"][rows], every["a"][rows], speaker[rows], tau=w.tau, form=w.xm_form
-        )
+        pairs = [every["i"][rows], every["a"][rows], speaker[rows]]
+        if (i := batch.pair_image) and (a := batch.pair_audio):  # A90
+            more = nets.E_I(i.x, i.gender), nets.E_A(a.x, a.gender), a.speaker
+            further = map(n.processes.together, more)
+            pairs = list(map(torch.cat, zip(pairs, further, strict=True)))
+        found["xm"] = terms.cross_modality_style_consistency(*pairs, tau=w.tau, form=w.xm_form)
     if heard:
         levels = n.processes.together(level_of(heard))
         both = torch.cat([every["a"], every["i"][paired]] if "i" in s else [every["a"]])
