@@ -28,7 +28,15 @@ import numpy as np
 from xfavot import fetch
 from xfavot.errors import DataError, WeightsError, refusing
 from xfavot.mini import speak
-from xfavot.mini.people import SCHEMA, nuisance, numbers, person, sex_and_rank, stream
+from xfavot.mini.people import (
+    MOST_SPEAKERS,
+    SCHEMA,
+    nuisance,
+    numbers,
+    person,
+    sex_and_rank,
+    stream,
+)
 from xfavot.mini.speak import ESPEAK, KOKORO, code, sentences
 from xfavot.parameters import VOICES
 from xfavot.strict import nearest
@@ -36,7 +44,6 @@ from xfavot.weights import fetched
 
 SHIPPED = "shipped"  # who speaks the default people: Kokoro did, on another machine
 PACK = Path(__file__).with_name("voices.zip")  # <speaker>/<sentence>.opus
-MOST_SPEAKERS = 1000
 IN_PACK = {"speakers": 16, "utterances": 24, "seed": 0}
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-SCHEMA = 3  # raise when pictures or sounds change, so that old ones are not taken for new
+SCHEMA = 4  # raise when pictures or sounds change, so that old ones are not taken for new
 
 Colour = tuple[int, int, int]
 
@@ -45,6 +45,7 @@ QUIET = _colours("484e5c 76685c c4bcb0 364254 78807c 584042")
 LOOKS = table("looks.csv")  # combinations that occur in people, all different
 _STEPS = (0.8191725133961645, 0.6710436067037893, 0.5497004779019703)  # R3 sequence (plastic root)
 _ROW = 8  # numbers of one sex in a row
+MOST_SPEAKERS = 1_000
 FACTORS = ("age", "size", "liveliness", "jaw", "brow", "eye_size", "eye_tilt", "nose", "lips")
 
 
@@ -140,6 +141,9 @@ def person(number: int, *, seed: int) -> Person:
     age, size, liveliness = hidden
     looks = [look for look in LOOKS if look["sex"] == gender]
     order = stream(seed, "looks", int(woman)).permutation(len(looks))
+    if rank >= _ROW:  # factors and voices follow the rank, too: looks must not tell of them
+        others = stream(seed, "ranks", int(woman)).permutation(MOST_SPEAKERS // 2 - _ROW)
+        rank = _ROW + int(others[rank - _ROW])
     # every further lap joins another cut to skin and hair; every twelfth, other glasses and beard
     lap, place = divmod(rank, len(looks))
     cut = place + 5 * lap
