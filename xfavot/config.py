@@ -38,6 +38,7 @@ OF_TRAIN = (
     "initial",
 )  # parameters too, of the section train
 PLACES = ("name", "data_root", "run_root")
+LATER = (("pretrain", "teacher"), ("train", "pairs"))  # newer settings: runs without keep their names
 ALWAYS_SAID = ("dataset", "image_size", "mel_frames", "xm", "steps", "batch_size", "precision")
 
 
@@ -340,8 +341,9 @@ def config_id(cfg: RunConfig) -> str:
         del plain["train"][key]
     for key in [name for name in plain["pretrain"] if name.startswith("vocoder_")]:
         del plain["pretrain"][key]
-    if not plain["pretrain"]["teacher"]:  # it came later: runs without keep their names
-        del plain["pretrain"]["teacher"]
+    for section, key in LATER:
+        if not plain[section][key]:
+            del plain[section][key]
     canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
 

@@ -44,6 +44,8 @@ def test_defaults_of_train_are_a_mini_run_and_of_real_data_the_papers() -> None:
     assert cfg.model.image_size == 64
     assert cfg.name == f"mini_xfavot_mini_s0_{config.config_id(cfg)}"
     assert len(config.config_id(cfg)) == 8
+    known = config.resolve(dataset="mini", steps=2000, batch_size=4)
+    assert known.name.endswith("_29bd01db")  # settings that come later move no run
     paper = resolve(dataset="grid")
     assert paper.preset == "paper"
     for section in ("model", "loss", "train", "pretrain"):
