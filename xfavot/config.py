@@ -38,7 +38,10 @@ OF_TRAIN = (
     "initial",
 )  # parameters too, of the section train
 PLACES = ("name", "data_root", "run_root")
-LATER = (("pretrain", "teacher"), ("train", "pairs"))  # newer settings: runs without keep their names
+LATER = (
+    ("pretrain", "teacher"),
+    ("train", "pairs"),
+)  # newer settings: runs without keep their names
 ALWAYS_SAID = ("dataset", "image_size", "mel_frames", "xm", "steps", "batch_size", "precision")
 
 

@@ -150,9 +150,10 @@ def make_batches(stores: list[Store], **changes: object) -> Batches:
         "seed": 0,
         "augment": False,
         "pairs": 0,
+        "heads": 0,
     }
     sizes |= {name: changes.pop(name) for name in sizes.keys() & changes}
-    given = SimpleNamespace(**sizes, modalities=config.MODALITIES, xm=1.0)  # a run of any size
+    given = SimpleNamespace(**sizes, modalities=config.MODALITIES, xm=1.0, speakers=sizes["heads"])
     cfg: Any = SimpleNamespace(model=given, train=given, data=given, loss=given, seed=given.seed)
     return Batches(cfg, stores, **changes)  # type: ignore[arg-type]
 

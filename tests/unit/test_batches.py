@@ -139,6 +139,19 @@ def test_further_pairs_are_distinct_people_and_leave_the_rest(mixture: list[Stor
     assert batches(mixture, pairs=8, split="val").batch(5).pair_image is None
 
 
+def test_people_without_a_head_are_somebody_all_the_same(mixture: list[Store]) -> None:
+    every, few = batches(mixture), batches(mixture, heads=3)
+    assert (few.speakers, few.without_code) == (every.speakers[:3], len(every.speakers) - 3)
+    known = role(every.batch(2), "ref_audio")
+    voices = role(few.batch(2), "ref_audio")
+    assert voices.x.equal(known.x)
+    assert voices.speaker.equal(torch.where(known.speaker < 3, known.speaker, -1))
+    assert voices.person.equal(known.person)
+    assert [len(set(side.tolist())) for side in (known.person, known.speaker)] == [
+        len({every.items[row].speaker for row in known.row.tolist()})
+    ] * 2
+
+
 def test_who_is_paired_where_corpora_lack_a_side(mixture: list[Store]) -> None:
     batch = batches(mixture[:1]).batch(0)
     assert batch.paired.all()

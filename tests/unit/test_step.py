@@ -267,7 +267,7 @@ def test_further_pairs_count_as_the_pairs_of_the_batch_do(root: Path) -> None:
         ):
             i.append(n.nets.E_I(face.x, face.gender))
             a.append(n.nets.E_A(voice.x, voice.gender))
-            who.append(face.speaker)
+            who.append(face.person)
         i, a, who = map(torch.cat, (i, a, who))
         expected = terms.cross_modality_style_consistency(i, a, who, tau=w.tau, form=w.xm_form)
         torch.testing.assert_close(found, expected)

@@ -39,7 +39,7 @@ from xfavot.baselines.adain_cvc import audio_visual
 from xfavot.baselines.adain_vc import SpeakerEncoder
 from xfavot.baselines.fragment_vc import resampled
 from xfavot.baselines.system import BaselineConverter, System, Trained, Waveform
-from xfavot.baselines.vclip import CLIP_SIDE, SEEN_BY, association, people_of, seeing
+from xfavot.baselines.vclip import CLIP_SIDE, SEEN_BY, association, seeing
 from xfavot.config import RunConfig, Section
 from xfavot.convert.converter import Converter, Task
 from xfavot.data.batches import Batch, Batches
@@ -479,7 +479,7 @@ class SGSIM(System):
         made = self.drawn(codes + self.settings.jitter * noise)
         rec = distance(made, shown.x).mean()
         cosine = self.embed(shown.x) @ self.embed(heard.x).T
-        match = association(self.log_scale.exp() * cosine, people_of(heard))
+        match = association(self.log_scale.exp() * cosine, heard.person)
         loss = rec + PRIOR * codes.square().mean() + match
         return {"loss": loss, "rec": rec, "match": match}
 

@@ -26,7 +26,7 @@ from xfavot.baselines.adain_vc import SpeakerEncoder
 from xfavot.baselines.system import BaselineConverter, System, Trained, Waveform
 from xfavot.config import RunConfig, Section
 from xfavot.convert.converter import ConvertedVoice, Converter, Task
-from xfavot.data.batches import Batch, Batches, Samples
+from xfavot.data.batches import Batch, Batches
 from xfavot.models.face_encoder import FaceEncoder
 from xfavot.models.pretrained import pretrained
 from xfavot.strict import option
@@ -86,11 +86,6 @@ def association(similarity: Tensor, speaker: Tensor) -> Tensor:
         s.logsumexp(1) - r.logsumexp(1) for s, r in ((similarity, right), (similarity.T, right.T))
     ]
     return torch.stack(lost).mean()
-
-
-def people_of(heard: Samples) -> Tensor:
-    """Codes (B,) of who speaks; an unknown one is nobody else."""
-    return torch.where(heard.speaker < 0, -1 - heard.row, heard.speaker)
 
 
 class VclipConverter(BaselineConverter):
@@ -188,7 +183,7 @@ class Vclip(System):
     def losses(self, batch: Batch, number: int, waveform: Waveform) -> dict[str, Tensor]:
         """Contrast the faces of a batch with the voices, of which the right one is near."""
         shown, heard = (batch.roles()[name] for name in ("ref_image", "ref_audio"))
-        cosine, speaker = self.embed(shown.x) @ self.embed(heard.x).T, people_of(heard)
+        cosine, speaker = self.embed(shown.x) @ self.embed(heard.x).T, heard.person
         found = speaker[cosine.argmax(1)] == speaker
         loss = association(self.log_scale.exp() * cosine, speaker)
         return {"loss": loss, "found": found.float().mean()}

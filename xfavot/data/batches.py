@@ -58,12 +58,14 @@ class Samples:
         gender: (B,) int64, 0 = f, 1 = m.
         speaker: (B,) int64, position in ``Batches.speakers``, -1 if it is not there.
         row: (B,) int64, position in ``Batches.items``.
+        person: (B,) int64, who it is, also without a place in ``Batches.speakers``.
     """
 
     x: Tensor
     gender: Tensor
     speaker: Tensor
     row: Tensor
+    person: Tensor
 
     def to(self, device: torch.device | str) -> Samples:
         """The same samples on a device, as float32."""
@@ -277,7 +279,8 @@ class Batches:
         stores: the mixture, all with faces of one stored size.
         split: "train", "val" or "unseen".
         batch_size: rows, if others than the run's.
-        speakers: ids with a code; default, all speakers of the train split with audio, sorted.
+        speakers: ids with a code; default, all speakers of the train split with audio, sorted. Of
+            more than ``model.speakers``, unless that is 0, the first have one (A91).
         standardiser: mel statistics; default, those of the stores' train split.
 
     Raises:
@@ -316,7 +319,9 @@ class Batches:
 
         self.items: Sequence[Item] = _Joined([store.items for store in stores])
         self._owner = np.repeat(np.arange(len(stores)), [len(store.items) for store in stores])
-        self.speakers = voiced_speakers(stores) if speakers is None else tuple(speakers)
+        every = voiced_speakers(stores) if speakers is None else tuple(speakers)
+        self.speakers = every[: cfg.model.speakers or None]
+        self.without_code = len(every) - len(self.speakers)
         codes = {speaker: code for code, speaker in enumerate(self.speakers)}
         self._speaker = coded([[codes.get(name, UNKNOWN) for name in own] for own in names])
         self._gender, self._split = column("gender"), column("split")
@@ -427,7 +432,8 @@ class Batches:
 
     def _samples(self, x: Tensor, rows: Rows) -> Samples:
         """What was read of some clips, with their codes."""
-        return Samples(x, *map(torch.from_numpy, (self._gender[rows], self._speaker[rows], rows)))
+        codes = self._gender[rows], self._speaker[rows], rows, self._group[rows]
+        return Samples(x, *map(torch.from_numpy, codes))
 
     def _side(
         self, rng: Streams, side: ByGender, target: Rows, first: Rows, own: Rows, load: Load | None
@@ -546,17 +552,6 @@ def open_validation(
 
 
 def with_speakers(cfg: RunConfig, batches: Batches) -> RunConfig:
-    """The configuration with the number of speakers filled in, where it is 0.
-
-    Raises:
-        ConfigError: it is smaller than the number of speakers.
-    """
-    count, given = len(batches.speakers), cfg.model.speakers
-    if given == 0:
-        return replace(cfg, model=replace(cfg.model, speakers=max(count, 1)))
-    if count > given:
-        raise ConfigError(
-            f"model.speakers is {given}, but the training data has {count} speakers with audio; "
-            "set it to that number or to 0 in overrides"
-        )
-    return cfg
+    """The configuration with the number of speakers filled in, where it is 0."""
+    count = cfg.model.speakers or max(len(batches.speakers), 1)
+    return replace(cfg, model=replace(cfg.model, speakers=count))

@@ -99,7 +99,7 @@ def open_step(run: RunConfig, place: torch.device) -> tuple[step.Updater, Batch]
     code = torch.arange(count) % max(m.speakers, 1)  # a speaker a row, women and men in turn
     shapes = {"image": (3, m.image_size, m.image_size), "audio": (1, m.mel_bins, m.mel_frames)}
     roles: dict[str, Any] = {
-        f"{role}_{side}": Samples(torch.randn(count, *shape), code % 2, code, code)
+        f"{role}_{side}": Samples(torch.randn(count, *shape), code % 2, code, code, code)
         if side in run.train.modalities
         else None
         for side, shape in shapes.items()

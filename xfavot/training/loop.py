@@ -232,6 +232,9 @@ class Session:
         alike = len(set(self.processes.every(int(key[:15], 16)))) == 1
         advice = "give the same parameters, and folders data_root and run_root that are shared"
         require(alike, "the run and its data", key, "the same on every process", advice)
+        if others := self.batches.without_code:
+            least = f"model.speakers is {cfg.model.speakers}"
+            self._say(f"{least}: M, D_A and C_A know {others} more people by gender alone (A91)")
         self._say(f"run {run}: from step {self.step} to {cfg.train.steps} on {self.device}")
 
     def _stores(self, cfg: RunConfig) -> list[Store]:

@@ -660,12 +660,11 @@ def pair_terms(
     every = {side: n.processes.together(styles) for side, styles in s.items()}
     paired = n.processes.together(batch.paired)
     if voice is not None and "i" in s:
-        rows, speaker = paired.nonzero().squeeze(1), n.processes.together(voice.speaker)
-        pairs = [every["i"][rows], every["a"][rows], speaker[rows]]
+        rows, person = paired.nonzero().squeeze(1), n.processes.together(voice.person)
+        pairs = [every["i"][rows], every["a"][rows], person[rows]]
         if (i := batch.pair_image) and (a := batch.pair_audio):  # A90
-            more = nets.E_I(i.x, i.gender), nets.E_A(a.x, a.gender), a.speaker
-            further = map(n.processes.together, more)
-            pairs = list(map(torch.cat, zip(pairs, further, strict=True)))
+            more = nets.E_I(i.x, i.gender), nets.E_A(a.x, a.gender), a.person
+            pairs = [*map(torch.cat, zip(pairs, map(n.processes.together, more), strict=True))]
         found["xm"] = terms.cross_modality_style_consistency(*pairs, tau=w.tau, form=w.xm_form)
     if heard:
         levels = n.processes.together(level_of(heard))
@@ -673,11 +672,12 @@ def pair_terms(
         known = torch.cat([levels, levels[paired]][: len(s)])
         found["level"] = terms.pitch_level(nets.G_A.level_of(both), known)
     if w.codes > 0:
-        drawn = [
-            (*(nets.M(z.to(domain.device), domain) for z in (d.z1, d.z2)), s[side].detach())
-            for side, domain in code_domains(batch, d, nets.genders).items()
-        ]
-        found["codes"] = torch.stack([terms.code_match(*one) for one in drawn]).mean()
+        domains = code_domains(batch, d, nets.genders)  # M once: its gradient is as large as it is
+        heads = torch.cat([domain for domain in domains.values() for _ in range(2)])
+        drawn = nets.M(torch.cat([d.z1, d.z2] * len(domains)).to(heads.device), heads)
+        two = zip(s.items(), drawn.unflatten(0, (len(domains), 2, -1)), strict=True)
+        matches = [terms.code_match(made[0], made[1], own.detach()) for (_, own), made in two]
+        found["codes"] = torch.stack(matches).mean()
     if rec and face is not None:
         s_face = style("i", "a", d.cross[0])
         made = nets.G_I(d.disguised_faces(face.x), s_face)
