@@ -135,6 +135,8 @@ def read(run_root: Path | str, datasets: tuple[str, ...], *, study: bool = False
         kept = [row for row, key in zip(one.rows, of, strict=True) if key not in taken]
         result.rows, result.missing = kept + result.rows, one.missing + result.missing
         taken.update(of)
+    place = {system: n for n, system in enumerate(SYSTEMS)}
+    result.rows.sort(key=lambda row: (place.get(row["system"], len(place)), row["system"]))
     return result
 
 
