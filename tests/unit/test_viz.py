@@ -169,7 +169,7 @@ def test_the_explorer_slides_between_styles_and_keeps_results(
     e._keep()
     e._keep()  # nothing is overwritten
     files = sorted((tmp_path / "kept").iterdir())
-    assert [file.name for file in files] == ["s1--f-_after_code-1.png", "s1--f-_after_code-1_2.png"]
+    assert [file.name for file in files] == ["s1-f_after_code-1.png", "s1-f_after_code-1_2.png"]
     with Image.open(files[0]) as image:
         assert image.info["directions"] == "+2.00, +0.00, +0.00"
         assert image.info["gender"] == "0.25 f + 0.75 m"

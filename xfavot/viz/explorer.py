@@ -8,6 +8,7 @@ a folder, which is the gallery. Callbacks die with the kernel; `explore.ipynb` s
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -64,8 +65,9 @@ def read_upload(name: str, content: bytes, converter: Converter) -> Example:
             return Example(face=face, **sample)
         return Example(waveform=read_voice(content, name="the sound"), **sample)
     except DataError as error:
+        said = str(error).removeprefix("<bytes>: ")
         raise DataError(
-            f"upload {name!r}: {error}; expected a picture, a sound or a film of a person"
+            f"upload {name!r}: {said}; expected a picture, a sound or a film of a person"
         ) from error
 
 
@@ -296,7 +298,7 @@ class Explorer:
         """Save the result with its provenance."""
         with self._telling():
             made, names = self.made(), (self.source.value, self.reference.value)
-            stem = "_after_".join("".join(c if c.isalnum() else "-" for c in n) for n in names)
+            stem = "_after_".join("-".join(re.findall(r"[^\W_]+", name)) for name in names)
             suffix = ".png" if isinstance(made, ConvertedFace) else ".wav"
             path = made.save(unused(self.folder, stem, suffix))
             self._show_gallery()
@@ -316,7 +318,8 @@ class Explorer:
             f"<figcaption>{escape(file.stem)}</figcaption></figure>"
             for file in files[:SHOWN_FILES]
         ]
-        title = f"<h4>kept in {escape(str(self.folder))}, {len(files)} files</h4>"
+        many = f"{len(files)} file{'s' * (len(files) > 1)}"
+        title = f"<h4>kept in {escape(str(self.folder))}, {many}</h4>"
         self.gallery.value = title + "".join(parts) if files else ""
 
     def _add(self, _change: Any) -> None:
