@@ -47,7 +47,7 @@ $(STAMP): pyproject.toml constraints.txt Makefile | $(READY)
 
 $(LEAN): pyproject.toml constraints.txt Makefile | $(READY)
 	@echo 'installing into .venv (1.7 GB; it is quiet for a minute or two)'
-	.venv/bin/python -m pip install -q $(CPU_TORCH)
+	@.venv/bin/python -m pip install -q $(CPU_TORCH) || { echo 'PyTorch without CUDA cannot be had (see above); expected the index download.pytorch.org within reach, or another source: make lean CPU_TORCH=torch==<version>+cpu; or install everything by make setup'; exit 1; }
 	grep -v '^torch==' constraints.txt > $@.txt
 	.venv/bin/python -m pip install -q -c $@.txt -e '.[demo]'
 	.venv/bin/python -m pip install -q --no-deps $(filter facenet%,$(WITHOUT_PINS))
