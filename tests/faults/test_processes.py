@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +102,31 @@ class Popen:
 
     def __init__(self, command: list[str], **_: Any) -> None:
         self.commands.append(command)
-        self.stdout = ["one line\n"]
+        self.stdout = iter(["one line\n"])
 
     def wait(self) -> int:
         return self.returncode
+
+    def terminate(self) -> None:
+        raise AssertionError("nobody asked for it")
+
+
+class Stopped(Popen):
+    """One that is asked to end by a signal, and says something before it does."""
+
+    returncode = 1
+
+    def __init__(self, command: list[str], **_: Any) -> None:
+        super().__init__(command)
+        self.asked = 0
+        self.stdout = self.lines()
+
+    def lines(self) -> Iterator[str]:
+        signal.raise_signal(signal.SIGTERM)
+        yield f"asked {self.asked} time\n"
+
+    def terminate(self) -> None:
+        self.asked += 1
 
 
 def test_processes_are_launched_with_the_same_parameters(
@@ -125,11 +148,21 @@ def test_processes_are_launched_with_the_same_parameters(
     assert cli.main(own) == 0
     assert seen == [(parameters.run, "auto")]
     monkeypatch.setattr(Popen, "returncode", 1)
-    refuses(TrainingError, "2 processes ended with status 1", training.launch, parameters, print)
+    refuses(TrainingError, "2 processes failed .status 1", training.launch, parameters, print)
     monkeypatch.setenv("WORLD_SIZE", "2")
     refuses(ConfigError, "under a launcher", training.launch, parameters, print)
     numbered = dataclasses.replace(parameters, device="cuda:1").run
     refuses(ConfigError, "CUDA_VISIBLE_DEVICES", loop.fit, numbered)
+
+
+def test_a_signal_to_the_launcher_is_passed_on_and_the_processes_are_heard_out(
+    tmp_path: Path, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(loop.subprocess, "Popen", Stopped)
+    parameters = Train.resolve(processes=2, preset="smoke", dataset="grid", run_root=str(tmp_path))
+    said: list[Any] = []
+    refuses(TrainingError, "was stopped by a signal", training.launch, parameters, said.append)
+    assert said == [{"message": "asked 1 time"}]
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,6 @@ class Pool:
         self.rows = rows[np.argsort(np.argsort(order)[place], kind="stable")]
         # how many speakers each corpus, and clips each speaker, has; and where they begin
         self._speakers, self._clips = np.unique(corpus, return_counts=True)[1], clips[order]
-        self.people = len(self._clips)
         self._first_speaker = self._speakers.cumsum() - self._speakers
         self._first_clip = self._clips.cumsum() - self._clips
 
@@ -414,17 +413,15 @@ class Batches:
         return face, voice, paired
 
     def _further(self, rng: np.random.Generator, part: int, parts: int) -> list[Samples]:
-        """Draw further pairs, at most as many as there are people; read the given part of them."""
-        count = min(self.pairs, sum(pool.people for pool in self._pairs.values())) // parts * parts
-        if not count:
-            return []
-        genders = _balanced_genders(rng, sorted(self._pairs), count)
-        clips = np.empty((2, count), dtype=np.int64)
+        """Draw further pairs, nobody twice before all were drawn; read the given part of them."""
+        genders = _balanced_genders(rng, sorted(self._pairs), self.pairs)
+        clips = np.empty((2, self.pairs), dtype=np.int64)
         for gender, pool in self._pairs.items():
             where = np.flatnonzero(genders == gender)
             speakers = pool.speakers(rng, len(where))
             clips[:, where] = [pool.clips(rng, speakers) for _ in MODALITIES]
-        kept, streams = np.arange(count).reshape(parts, -1)[part], dict.fromkeys(STREAMS, rng)
+        kept = np.arange(self.pairs).reshape(parts, -1)[part]
+        streams = dict.fromkeys(STREAMS, rng)
         return [
             self._samples(load(rows, kept, streams), rows[kept])
             for load, rows in zip((self._faces, self._mels), clips, strict=True)

@@ -113,7 +113,7 @@ def launch(parameters: Train, on_log: Log) -> str:
 
     Raises:
         ConfigError: this is one of several processes already.
-        TrainingError: the training failed.
+        TrainingError: the training failed, or was stopped by a signal.
     """
     count, alone = parameters.processes, int(os.environ.get("WORLD_SIZE", "1")) == 1
     require(alone, "processes", count, "1 under a launcher, which has started some", "leave it out")
@@ -126,18 +126,20 @@ def launch(parameters: Train, on_log: Log) -> str:
     threads = {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // count, 1))}
     pipe: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     process = subprocess.Popen(command, env=threads | os.environ, **pipe)
-    try:
-        for line in process.stdout or ():
-            on_log({"message": line.rstrip()})
-    except BaseException:
-        process.terminate()  # they stop after the step
-        process.wait()
-        raise
-    if process.wait():
-        raise TrainingError(
-            f"the training in {count} processes ended with status {process.returncode}; the lines "
-            "above say why; go on from the last checkpoint with -p resume auto"
-        )
+    with _listening(process.terminate) as signals:  # they stop after the step, and save
+        try:
+            for line in process.stdout or ():
+                on_log({"message": line.rstrip()})
+        except BaseException:
+            process.terminate()
+            process.communicate()  # what they still have to say must not hold them up
+            raise
+        how = "was stopped by a signal" if signals else "failed"
+        if process.wait():
+            raise TrainingError(
+                f"the training in {count} processes {how} (status {process.returncode}); the lines "
+                "above say more; go on from the last checkpoint with -p resume auto"
+            )
     named = parameters.resume not in ("", "auto")
     return str(checkpoint.locate(parameters.resume).parents[1]) if named else "auto"
 
@@ -506,8 +508,8 @@ def open_networks(
 
 
 @contextmanager
-def _listening() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, so that a run can end between two steps.
+def _listening(then: Callable[[], None] = lambda: None) -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM, so that a run can end between two steps; do something at each.
 
     A second interrupt does not wait. Outside the main thread no signals arrive.
     """
@@ -517,6 +519,7 @@ def _listening() -> Iterator[list[int]]:
         if signals and number == signal.SIGINT:
             raise KeyboardInterrupt
         signals.append(number)
+        then()
 
     here = threading.current_thread() is threading.main_thread()
     before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM) if here}
