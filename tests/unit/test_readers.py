@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,20 @@ def test_vctk_takes_an_utterance_once_at_its_best_rate(tmp_path: Path) -> None:
     assert read["p225/p225_001"].source.parts[-3] == "wav48"
     assert rejects("vctk", tmp_path)["readme.wav"] == "no speaker"
     assert left_out("vctk", tmp_path) == {"sound files": 4, "other files": 1}
+
+
+@pytest.mark.parametrize(("each", "held"), [(24, 3), (4, 1), (3, 0.25), (2, 0.25), (1, 0)])
+def test_mini_holds_out_an_eighth_of_everybody_or_one_of_every_fourth(
+    tmp_path: Path, each: int, held: float
+) -> None:
+    people = {f"s{n:02d}": "fm"[n > 8] for n in range(1, 17)}
+    put(tmp_path, *[f"{name}/{n:02d}.wav" for name in people for n in range(each)])
+    rows = "".join(f"{name},{gender}\n" for name, gender in people.items())
+    put(tmp_path, "speakers.csv", text="speaker,gender\n" + rows)
+    read = clips("mini", tmp_path).values()
+    kept = [clip.gender for clip in read if clip.split == "val"]
+    assert Counter(kept) == {gender: 8 * held for gender in "fm" if held}
+    assert {clip.speaker for clip in read if clip.split == "train"} == {f"mini/{n}" for n in people}
 
 
 def test_pictures_in_folders_by_split_and_gender(tmp_path: Path) -> None:

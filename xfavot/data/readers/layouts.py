@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -25,14 +26,16 @@ from xfavot.errors import DataError, refusing
 from xfavot.mini.speak import SIGNS, SLOTS
 
 HELD_OUT_SHARE = 0.125  # of the utterances of each person of `mini`: 3 of 24
+FEW = 4  # utterances below which one is more than that share: every fourth person gives one
 
 
 def mini(source: Source) -> Iterator[Clip]:
     """Read the corpus that `xfavot.mini.generate` writes.
 
     Per speaker some utterances are held out for validation, chosen by a hash of the clip's id and
-    the seed, so that every speaker has held-out speech and faces. `extra` holds `hidden` (the
-    speaker's factors) and `faces` (one dict of nuisance a picture, in the order of `images`).
+    the seed, so that every speaker has held-out speech and faces; where they have fewer than four,
+    every fourth speaker of a sex has. `extra` holds `hidden` (the speaker's factors) and `faces`
+    (one dict of nuisance a picture, in the order of `images`).
 
     Raises:
         DataError: the folder is not such a corpus.
@@ -49,11 +52,16 @@ def mini(source: Source) -> Iterator[Clip]:
         faces = {name: dict(pose) for name, pose in factors.get("faces", {}).items()}
         marks = {name: pose.pop("landmarks", None) for name, pose in faces.items()}
         framed = {n: np.array(m, np.float32).reshape(5, 2) for n, m in marks.items() if m}
+    terse: Counter[str] = Counter()  # people of a sex with few utterances, so far
     for speaker in sorted(source.speakers):
         waves = sorted((source.root / speaker).glob("*.wav"))
         place = f"{source.seed}/{speaker}/"
         drawn = sorted(waves, key=lambda w: hashlib.sha256((place + w.stem).encode()).hexdigest())
-        held_out = drawn[: max(1, round(HELD_OUT_SHARE * len(waves)))] if waves[1:] else []
+        count = max(1, round(HELD_OUT_SHARE * len(waves))) if waves[1:] else 0
+        if len(waves) < FEW:
+            count *= terse[source.speakers[speaker]] % FEW == 0
+            terse[source.speakers[speaker]] += 1
+        held_out = drawn[:count]
         for wave in waves:
             images = tuple(sorted(wave.parent.glob(f"{wave.stem}_*.png")))
             names = [f"{speaker}/{image.stem}" for image in images]
