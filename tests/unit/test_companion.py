@@ -103,6 +103,13 @@ def told(tmp_path: Path) -> dict[str, dict[str, object]]:
     return {name: given for _, name, given in lines}
 
 
+def test_tables_wait_for_the_study_and_a_second_call_does_nothing(make: Make) -> None:
+    ran = make()
+    assert sorted(ran) == sorted(ORDER)
+    assert ran.index("cpr_study") < ran.index("tables")
+    assert make() == []
+
+
 def test_after_a_kill_only_the_rest_runs(make: Make, tmp_path: Path) -> None:
     killed = make("figures!", apart=True)
     assert (killed[:2], killed[-1]) == (ORDER[:2], "figures")
