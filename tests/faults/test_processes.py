@@ -114,19 +114,25 @@ class Popen:
 class Stopped(Popen):
     """One that is asked to end by a signal, and says something before it does."""
 
+    commands: list[list[str]] = []  # noqa: RUF012
+    asked: list[str] = []  # noqa: RUF012
     returncode = 1
 
-    def __init__(self, command: list[str], **_: Any) -> None:
+    def __init__(self, command: list[str], env: dict[str, str], **_: Any) -> None:
         super().__init__(command)
-        self.asked = 0
-        self.stdout = self.lines()
+        self.asked.clear()
+        self.patience, self.stdout = float(env["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]), self.lines()
 
     def lines(self) -> Iterator[str]:
         signal.raise_signal(signal.SIGTERM)
-        yield f"asked {self.asked} time\n"
+        yield " ".join(self.asked)
 
     def terminate(self) -> None:
-        self.asked += 1
+        self.asked.append("terminate")
+
+    def communicate(self) -> None:
+        self.asked.append("communicate")
+        assert self.patience > 3600  # or torchrun kills them while they still save
 
 
 def test_processes_are_launched_with_the_same_parameters(
@@ -162,7 +168,14 @@ def test_a_signal_to_the_launcher_is_passed_on_and_the_processes_are_heard_out(
     parameters = Train.resolve(processes=2, preset="smoke", dataset="grid", run_root=str(tmp_path))
     said: list[Any] = []
     refuses(TrainingError, "was stopped by a signal", training.launch, parameters, said.append)
-    assert said == [{"message": "asked 1 time"}]
+    assert said == [{"message": "terminate"}]
+
+    def full(record: Any) -> None:
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        training.launch(parameters, full)
+    assert Stopped.asked == ["terminate", "terminate", "communicate"]  # by the signal, by the fault
 
 
 @pytest.mark.parametrize(

@@ -130,10 +130,12 @@ def test_a_failure_stops_what_follows_from_it(make: Make, tmp_path: Path) -> Non
     assert sorted(ran) == sorted([*ORDER[:3], "train", "baseline", "evaluate"])
     page = make("_joint_", present=True, **rows)
     assert sorted(page) == ["cpr_study", "figures", "paper", "tables"]
+    assert page.index("cpr_study") < page.index("tables")
     given = told(tmp_path)["figures"]
     assert "_xfavot_" in str(given["checkpoint"])
     assert "_adain_vc_" in str(given["others"])
     assert "joint" not in str(given)
+    assert make("_joint_", present=True, **rows) == []
     ran = make(**rows)
     assert sorted(ran) == ["cpr_study", "evaluate", "figures", "paper", "tables", "train"]
     trained = next(

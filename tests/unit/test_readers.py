@@ -91,7 +91,7 @@ def test_vctk_takes_an_utterance_once_at_its_best_rate(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("each", "held"), [(24, 3), (4, 1), (3, 0.25), (2, 0.25), (1, 0)])
-def test_mini_holds_out_an_eighth_of_everybody_or_one_of_every_fourth(
+def test_mini_holds_out_sentences_of_everybody_or_one_of_every_fourth(
     tmp_path: Path, each: int, held: float
 ) -> None:
     people = {f"s{n:02d}": "fm"[n > 8] for n in range(1, 17)}
@@ -99,9 +99,13 @@ def test_mini_holds_out_an_eighth_of_everybody_or_one_of_every_fourth(
     rows = "".join(f"{name},{gender}\n" for name, gender in people.items())
     put(tmp_path, "speakers.csv", text="speaker,gender\n" + rows)
     read = clips("mini", tmp_path).values()
-    kept = [clip.gender for clip in read if clip.split == "val"]
-    assert Counter(kept) == {gender: 8 * held for gender in "fm" if held}
+    kept = [(clip.gender, clip.speaker) for clip in read if clip.split == "val"]
+    assert Counter(gender for gender, _ in kept) == {gender: 8 * held for gender in "fm" if held}
+    assert set(Counter(kept).values()) <= {max(held, 1)}  # of nobody more than of another
     assert {clip.speaker for clip in read if clip.split == "train"} == {f"mini/{n}" for n in people}
+    (tmp_path / "s01" / "00.wav").unlink()  # of two, one is left, which is not held out
+    read = clips("mini", tmp_path).values()
+    assert {clip.gender for clip in read if clip.split == "val"} == ({"f", "m"} if held else set())
 
 
 def test_pictures_in_folders_by_split_and_gender(tmp_path: Path) -> None:

@@ -413,7 +413,10 @@ class Batches:
         return face, voice, paired
 
     def _further(self, rng: np.random.Generator, part: int, parts: int) -> list[Samples]:
-        """Draw further pairs, nobody twice before all were drawn; read the given part of them."""
+        """Draw further pairs and read the given part of them.
+
+        Nobody is drawn twice before all of the same sex and corpus were.
+        """
         genders = _balanced_genders(rng, sorted(self._pairs), self.pairs)
         clips = np.empty((2, self.pairs), dtype=np.int64)
         for gender, pool in self._pairs.items():

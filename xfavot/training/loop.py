@@ -50,6 +50,7 @@ from xfavot.training.step import Networks, Updater
 
 SECONDS_BETWEEN_LINES = 10.0
 VALIDATION_BATCHES = 4
+WAITS_TO_STOP = "86400"  # seconds in which torchrun lets a step and its checkpoint end; usually 30
 ROWS, COLUMNS, VOICES = 3, 6, 2  # of the samples: styles a source of styles, sources, voices
 METRICS = "metrics.jsonl"
 
@@ -123,9 +124,10 @@ def launch(parameters: Train, on_log: Log) -> str:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={count}", "-m", "xfavot.cli", "train"]
     command += [text for name, value in given.items() for text in ("-p", name, str(value))]
-    threads = {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // count, 1))}
+    usual = {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // count, 1))}
+    usual |= {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": WAITS_TO_STOP}
     pipe: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    process = subprocess.Popen(command, env=threads | os.environ, **pipe)
+    process = subprocess.Popen(command, env=usual | os.environ, **pipe)
     with _listening(process.terminate) as signals:  # they stop after the step, and save
         try:
             for line in process.stdout or ():
@@ -511,7 +513,7 @@ def open_networks(
 def _listening(then: Callable[[], None] = lambda: None) -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM, so that a run can end between two steps; do something at each.
 
-    A second interrupt does not wait. Outside the main thread no signals arrive.
+    A second interrupt raises KeyboardInterrupt. Outside the main thread no signals arrive.
     """
     signals: list[int] = []
 

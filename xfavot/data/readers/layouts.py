@@ -26,15 +26,15 @@ from xfavot.errors import DataError, refusing
 from xfavot.mini.speak import SIGNS, SLOTS
 
 HELD_OUT_SHARE = 0.125  # of the utterances of each person of `mini`: 3 of 24
-FEW = 4  # utterances below which one is more than that share: every fourth person gives one
+FEW = 4  # utterances; with fewer, one of every fourth person of a sex
 
 
 def mini(source: Source) -> Iterator[Clip]:
     """Read the corpus that `xfavot.mini.generate` writes.
 
     Per speaker some utterances are held out for validation, chosen by a hash of the clip's id and
-    the seed, so that every speaker has held-out speech and faces; where they have fewer than four,
-    every fourth speaker of a sex has. `extra` holds `hidden` (the speaker's factors) and `faces`
+    the seed, so that every speaker has held-out speech and faces; of those who have two or three,
+    every fourth of a sex has. `extra` holds `hidden` (the speaker's factors) and `faces`
     (one dict of nuisance a picture, in the order of `images`).
 
     Raises:
@@ -52,13 +52,13 @@ def mini(source: Source) -> Iterator[Clip]:
         faces = {name: dict(pose) for name, pose in factors.get("faces", {}).items()}
         marks = {name: pose.pop("landmarks", None) for name, pose in faces.items()}
         framed = {n: np.array(m, np.float32).reshape(5, 2) for n, m in marks.items() if m}
-    terse: Counter[str] = Counter()  # people of a sex with few utterances, so far
+    terse: Counter[str] = Counter()  # people of a sex with two or three utterances, so far
     for speaker in sorted(source.speakers):
         waves = sorted((source.root / speaker).glob("*.wav"))
         place = f"{source.seed}/{speaker}/"
         drawn = sorted(waves, key=lambda w: hashlib.sha256((place + w.stem).encode()).hexdigest())
         count = max(1, round(HELD_OUT_SHARE * len(waves))) if waves[1:] else 0
-        if len(waves) < FEW:
+        if 1 < len(waves) < FEW:
             count *= terse[source.speakers[speaker]] % FEW == 0
             terse[source.speakers[speaker]] += 1
         held_out = drawn[:count]
