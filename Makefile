@@ -1,4 +1,4 @@
-# make setup     everything into .venv (Linux, Python 3.11 to 3.13, a C++ compiler; 6 GB)
+# make setup     everything into .venv (Linux, Python 3.11 to 3.13, a C++ compiler; 7 GB)
 # make lean      what `make demo` and the command line need, without CUDA (1.7 GB)
 # make demo      conversions, a short training and what it changed, as one page: runs/demo/demo.html
 # make paper     all tables and figures: DATASET=mini (default), PAPER=all or rows with commas,
@@ -40,7 +40,7 @@ $(READY):
 
 $(STAMP): pyproject.toml constraints.txt Makefile | $(READY)
 	@test ! -e $(LEAN) || { echo 'make lean has put PyTorch without CUDA into .venv; expected none: remove .venv and run make setup again'; exit 1; }
-	@echo 'installing into .venv (6 GB; it is quiet for some minutes)'
+	@echo 'installing into .venv (7 GB; it is quiet for some minutes)'
 	.venv/bin/python -m pip install -q -c constraints.txt -e '.[all]'
 	@$(MAKE) --no-print-directory extras PY=.venv/bin/python
 	@touch $@
