@@ -82,6 +82,7 @@ def test_curves_group_terms_and_passes() -> None:
     assert [axes.get_title("left") for axes in drawing.figure.axes] == ["sty", "xm"]
     assert drawing.render().startswith(b"\x89PNG")
     assert drawing.render("pdf").startswith(b"%PDF")
+    assert b"CreationDate" not in drawing.render("pdf")  # drawn again, it is the same file
     refuses(DataError, "no record holds a term", drawing_room.curves, [{"step": 1}])
 
 

@@ -136,8 +136,8 @@ def launch(parameters: Train, on_log: Log) -> str:
             process.terminate()
             process.communicate()  # what they still have to say must not hold them up
             raise
-        how = "was stopped by a signal" if signals else "failed"
         if process.wait():
+            how = "was stopped by a signal" if signals else "failed"
             raise TrainingError(
                 f"the training in {count} processes {how} (status {process.returncode}); the lines "
                 "above say more; go on from the last checkpoint with -p resume auto"

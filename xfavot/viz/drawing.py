@@ -81,10 +81,12 @@ class Drawing:
     def render(self, kind: str = "png") -> bytes:
         """Return the figure as the bytes of a "png" or a "pdf" file."""
         buffer = io.BytesIO()
-        name = "Software" if kind == "png" else "Creator"
+        says: dict[str, str | None] = {"Software": f"xfavot {__version__}"}
+        if kind == "pdf":  # without a date the same figure is the same file
+            says = {"Creator": says["Software"], "CreationDate": None}
         with mpl.rc_context(RC):
             make_legible(self.figure)
-            self.figure.savefig(buffer, format=kind, metadata={name: f"xfavot {__version__}"})
+            self.figure.savefig(buffer, format=kind, metadata=says)
         return buffer.getvalue()
 
     def html(self) -> str:

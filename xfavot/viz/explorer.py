@@ -27,7 +27,7 @@ from xfavot.data.sample import Example
 from xfavot.data.store import GENDERS
 from xfavot.errors import DataError, XFaVoTError, import_optional
 from xfavot.files import unused
-from xfavot.media import kind_of
+from xfavot.media import kind_of, name_of
 from xfavot.viz.drawing import conversions, png_tag
 from xfavot.viz.widgets import player, players, voices_of
 
@@ -65,7 +65,7 @@ def read_upload(name: str, content: bytes, converter: Converter) -> Example:
             return Example(face=face, **sample)
         return Example(waveform=read_voice(content, name="the sound"), **sample)
     except DataError as error:
-        said = str(error).removeprefix("<bytes>: ")
+        said = str(error).removeprefix(f"{name_of(content)}: ")
         raise DataError(
             f"upload {name!r}: {said}; expected a picture, a sound or a film of a person"
         ) from error

@@ -26,7 +26,8 @@ from xfavot.errors import DataError, refusing
 from xfavot.mini.speak import SIGNS, SLOTS
 
 HELD_OUT_SHARE = 0.125  # of the utterances of each person of `mini`: 3 of 24
-FEW = 4  # utterances; with fewer, one of every fourth person of a sex
+FEW = 4  # utterances; with fewer, only some people have held-out ones
+SPARED = 4  # of these people, every fourth of a sex
 
 
 def mini(source: Source) -> Iterator[Clip]:
@@ -59,7 +60,7 @@ def mini(source: Source) -> Iterator[Clip]:
         drawn = sorted(waves, key=lambda w: hashlib.sha256((place + w.stem).encode()).hexdigest())
         count = max(1, round(HELD_OUT_SHARE * len(waves))) if waves[1:] else 0
         if 1 < len(waves) < FEW:
-            count *= terse[source.speakers[speaker]] % FEW == 0
+            count *= terse[source.speakers[speaker]] % SPARED == 0
             terse[source.speakers[speaker]] += 1
         held_out = drawn[:count]
         for wave in waves:
