@@ -50,7 +50,7 @@ from xfavot.losses import objective, terms
 from xfavot.models import device_of
 from xfavot.models.xfavot import shape_trace
 from xfavot.parameters import Method
-from xfavot.training import draws, step
+from xfavot.training import draws, passes, step
 from xfavot.viz import progress
 
 
@@ -192,7 +192,7 @@ pd.DataFrame(
 # guided by a face, rows without a pair fall back to the gender. All of `mini` is audio-visual, so
 # that the rule is shown by taking the second half of its faces for image-only ones. Functions:
 # [`draw`](../xfavot/training/draws.py),
-# [`make_target`, `audio_domain`](../xfavot/training/step.py).
+# [`make_target`, `audio_domain`](../xfavot/training/passes.py).
 
 # %%
 sources, rows = ("z", "i", "a"), len(batch.paired)
@@ -201,8 +201,10 @@ if batch.paired.all():
 after = range(cfg.train.warmup + 1, cfg.train.warmup + 99)
 number = next(k for k in after if draws.draw(cfg, k, rows, sources).by_speaker)
 d = draws.draw(cfg, number, rows, sources)
-targets = {source: step.make_target(nets, batch, source, d) for source in sources}
-heads = {source: step.audio_domain(t, d.by_speaker, nets.genders) for source, t in targets.items()}
+targets = {source: passes.make_target(nets, batch, source, d) for source in sources}
+heads = {
+    source: passes.audio_domain(t, d.by_speaker, nets.genders) for source, t in targets.items()
+}
 pd.DataFrame(
     {
         "face of": who(batch.ref_image),
@@ -222,7 +224,7 @@ pd.DataFrame(
 
 # %%
 t_I, t_A = targets["a"], targets["i"]
-voices = step.analyse_voices(n, batch)
+voices = passes.analyse_voices(n, batch)
 fake_I = nets.G_I(x_I.x, t_I.s1)
 fake_A = nets.G_A(x_A.x, t_A.s1, voices.f0.features)
 with torch.no_grad():
@@ -321,7 +323,7 @@ show(sc=sc, f0=f0, norm=norm)
 # [`classification`](../xfavot/losses/terms.py).
 
 # %%
-y_src, y_ref, differ = step.class_rows(batch, t_A, d.by_speaker)
+y_src, y_ref, differ = passes.class_rows(batch, t_A, d.by_speaker)
 advcls = terms.classification(nets.C_A(fake_A)[d.by_speaker], y_ref, differ)
 show(advcls=advcls)
 
@@ -371,14 +373,14 @@ total_A = total_A + w.sc * sc + w.f0 * f0 + w.norm * norm + w.advcls * advcls
 show(total_I=total_I, total_A=total_A, xm_weighted=w.xm * xm)
 
 # %% [markdown]
-# The same from [`generator_terms`](../xfavot/training/step.py), which a training step calls, term
+# The same from [`generator_terms`](../xfavot/training/passes.py), which a training step calls, term
 # by term with its weight:
 
 # %%
 weights = objective.weights(cfg, number)
 by_step = {
-    "G_I": step.generator_terms(n, batch, t_I, "i", voices, d.by_speaker)[0],
-    "G_A": step.generator_terms(n, batch, t_A, "a", voices, d.by_speaker)[0],
+    "G_I": passes.generator_terms(n, batch, t_I, "i", voices, d.by_speaker)[0],
+    "G_A": passes.generator_terms(n, batch, t_A, "a", voices, d.by_speaker)[0],
 }
 for name, by_hand in (("G_I", total_I), ("G_A", total_A)):
     torch.testing.assert_close(objective.total(by_step[name], weights[name]), by_hand)
@@ -400,10 +402,10 @@ pd.DataFrame(
 # $C_A$ has to hear the source behind the conversion: STATED in words. The penalty $R_1$ is not in
 # the paper, but in both ancestors (A3). Fakes carry no gradient here. Functions: [`r1`,
 # `classification`](../xfavot/losses/terms.py),
-# [`real_terms`, `fake_terms`](../xfavot/training/step.py).
+# [`real_terms`, `fake_terms`](../xfavot/training/passes.py).
 
 # %%
-own = step.audio_domain(x_A, d.by_speaker, nets.genders)
+own = passes.audio_domain(x_A, d.by_speaker, nets.genders)
 real = x_A.x.clone().requires_grad_()
 logits = nets.D_A(real, own)
 still = fake_A.detach()
@@ -413,8 +415,8 @@ cls = terms.classification(nets.C_A(still)[d.by_speaker], y_src, differ)
 total_D = adv_real + adv_fake + w.cls * cls + cfg.train.r1_every * w.r1_audio * r1
 
 fakes = [(t_A, still)]
-by_step["D_A"] = step.fake_terms(n, batch, "a", fakes, d.by_speaker)
-by_step["D_A"] |= step.real_terms(n, batch, "a", d.by_speaker, r1_due=True)
+by_step["D_A"] = passes.fake_terms(n, batch, "a", fakes, d.by_speaker)
+by_step["D_A"] |= passes.real_terms(n, batch, "a", d.by_speaker, r1_due=True)
 torch.testing.assert_close(objective.total(by_step["D_A"], weights["D_A"]), total_D)
 show(adv_real=adv_real, adv_fake=adv_fake, cls=cls, r1=r1, total=total_D)
 
@@ -439,7 +441,7 @@ norms = {
 }
 optimizer.step()
 with torch.no_grad():
-    after_step, _ = step.generator_terms(n, batch, t_I, "i", voices, d.by_speaker)
+    after_step, _ = passes.generator_terms(n, batch, t_I, "i", voices, d.by_speaker)
 after = objective.total(after_step, weights["G_I"])
 assert after < total_I
 show(before=total_I, after=after)

@@ -41,8 +41,8 @@ from xfavot.data.store import HEAD, MANIFEST, QUARANTINE, Store
 from xfavot.errors import DataError, TrainingError
 from xfavot.evaluation import speed
 from xfavot.models import device_of
-from xfavot.training import Session, checkpoint, loop, step
-from xfavot.training.step import Networks
+from xfavot.training import Session, checkpoint, loop, passes
+from xfavot.training.passes import Networks
 
 PART_BYTES = 16_000_000
 PACK_BYTES = 50_000_000
@@ -227,7 +227,7 @@ def r1_by_layer(n: Networks, batch: Batch, output: str) -> tuple[float, list[flo
     second derivative that got lost on the way gives less, or 0.
     """
     net = n.nets.D_A if output == "a" else n.nets.D_I
-    value = step.real_terms(n, batch, output, False, r1_due=True)["r1"]
+    value = passes.real_terms(n, batch, output, False, r1_due=True)["r1"]
     ends = [net.trunk[0].weight, net.heads.weight]
     value.backward(inputs=list(net.parameters()))
     slopes = [float((w * w.grad).sum().detach()) / 2 if w.grad is not None else 0 for w in ends]

@@ -39,9 +39,12 @@ OF_TRAIN = (
 )  # parameters too, of the section train
 PLACES = ("name", "data_root", "run_root")
 LATER = (
+    ("loss", "timbre"),
     ("pretrain", "teacher"),
+    ("train", "frozen"),
     ("train", "pairs"),
 )  # newer settings: runs without keep their names
+LEARNERS = ("G_I", "G_A", "E_I", "E_A", "M")
 ALWAYS_SAID = ("dataset", "image_size", "mel_frames", "xm", "steps", "batch_size", "precision")
 
 
@@ -120,6 +123,7 @@ class LossConfig(Section):
     codes: float = option(0.0, least=0)  # A82: styles of codes distributed as those of references
     perceptual: float = option(0.0, least=0)  # A85: of self-reconstructed faces
     resemblance: float = option(0.0, least=0)  # A85: of faces to those of their references
+    timbre: float = option(0.0, least=0)  # A92: of voices to those of their references
     tau: float = option(0.07, above=0)  # A14
     xm_form: str = option("symmetric", choices=("one_way", "mmv", "symmetric"))  # A5
     r1_image: float = option(1.0, least=0)  # A3
@@ -153,6 +157,7 @@ class TrainConfig(Section):
     schedule_steps: int = option(0, least=0)  # steps planned when the run started; 0: `steps`
     batch_size: int = option(32, least=1)  # STATED
     modalities: tuple[str, ...] = MODALITIES  # which halves of the model are trained
+    frozen: tuple[str, ...] = ()  # of G_I, G_A, E_I, E_A, M: stay as they are (A94)
     lr: float = option(1.0e-4, above=0)  # A7
     lr_mapping: float = option(1.0e-6, above=0)  # A7
     beta1: float = option(0.0, least=0, below=1)  # A15
@@ -191,6 +196,8 @@ class TrainConfig(Section):
         super().__post_init__()
         known = bool(self.modalities) and set(self.modalities) <= set(MODALITIES)
         require(known, "train.modalities", self.modalities, f"some of {MODALITIES}", "name one")
+        known = set(self.frozen) <= set(LEARNERS)
+        require(known, "train.frozen", self.frozen, f"some of {LEARNERS}", "correct the names")
         require_device("train.device", self.device)
 
 

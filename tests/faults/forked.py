@@ -28,7 +28,7 @@ from xfavot import training
 from xfavot.audio.mel import Standardiser
 from xfavot.config import RunConfig
 from xfavot.training import checkpoint, loop
-from xfavot.training.step import Networks
+from xfavot.training.passes import Networks
 
 STEPS = 5  # the first one is the warm-up; R1 on every second one
 SETTINGS = {

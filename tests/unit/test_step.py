@@ -21,13 +21,13 @@ from tests.unit.training_factory import small_run
 from xfavot import training
 from xfavot.audio.mel import band_centres, log_mel
 from xfavot.config import LossConfig, RunConfig, TrainConfig
-from xfavot.errors import ShapeError
+from xfavot.errors import ConfigError, ShapeError
 from xfavot.losses import objective, terms
 from xfavot.models.blocks import FACTORS, ResampledConv, up
 from xfavot.models.f0 import F0Output, level_of, melody_of
 from xfavot.models.generators import USUAL_LEVEL, Excitation
 from xfavot.models.xfavot import OF_ONE, XFaVoT, part_of
-from xfavot.training import Session, checkpoint, draws, loop, step
+from xfavot.training import Session, checkpoint, draws, loop, passes, step
 from xfavot.training.muon import Muon, orthogonalised
 from xfavot.training.step import CODE_SLACK
 
@@ -193,10 +193,10 @@ def test_what_passes_share_leaves_gradients_as_they_are(
         u, batch = session.updater, session.batch(1)
         d = draws.draw(session.cfg, 1, 2, "zia")
         d = dataclasses.replace(d, guidances=guidances, by_speaker=True)
-        n, nets, voices = u.n, u.n.nets, step.analyse_voices(u.n, batch)
+        n, nets, voices = u.n, u.n.nets, passes.analyse_voices(u.n, batch)
         with torch.no_grad():  # one discriminator is sure of itself: nothing may be lost of a fake
             nets.D_I.heads.bias -= 99
-        told = step.References(None, ())
+        told = passes.References(None, ())
         logged, made = u._generators(batch, guidances, d, voices, told, teach=teach)
         shared = {k: p.grad.clone() for k, p in nets.named_parameters() if p.grad is not None}
         nets.zero_grad()
@@ -204,15 +204,15 @@ def test_what_passes_share_leaves_gradients_as_they_are(
         for guidance, output in itertools.product(guidances, "ia"):
             held = [*DISCRIMINATORS, *(ENCODERS | {"M"} if guidance != "z" else ())]
             with step.frozen(*(getattr(nets, name) for name in held)):
-                t = step.make_target(nets, batch, guidance, d)
-                ts, fake = step.generator_terms(n, batch, t, output, voices, d.by_speaker)
+                t = passes.make_target(nets, batch, guidance, d)
+                ts, fake = passes.generator_terms(n, batch, t, output, voices, d.by_speaker)
                 objective.total(ts, weight[f"G_{output.upper()}"]).backward()
             found = logged[f"g/{guidance}2{output}"]
             torch.testing.assert_close({k: found[k] for k in ts}, ts)
             torch.testing.assert_close(made[output][guidances.index(guidance)][1], fake.detach())
         trained = GENERATORS | (ENCODERS | {"M"} if "z" in guidances else set())
         for output, fakes in made.items() if teach else ():
-            ts = step.fake_terms(n, batch, output, fakes, d.by_speaker)
+            ts = passes.fake_terms(n, batch, output, fakes, d.by_speaker)
             objective.total(ts, weight[f"D_{output.upper()}"]).backward()
             for name, value in ts.items():
                 terms_of = [logged[f"g/{guidance}2{output}"][name] for guidance in guidances]
@@ -248,18 +248,18 @@ def test_image_only_references_never_reach_the_speaker_heads(root: Path) -> None
         batch = session.batch(3)
         unpaired = dataclasses.replace(batch, paired=torch.zeros_like(batch.paired))
         d = dataclasses.replace(draws.draw(session.cfg, 1, 2, ("i",)), by_speaker=True)
-        target = step.make_target(session.updater.n.nets, unpaired, "i", d)
+        target = passes.make_target(session.updater.n.nets, unpaired, "i", d)
         assert target.speaker.tolist() == [-1, -1]
-        assert torch.equal(step.audio_domain(target, True, 2), target.gender)
-        paired = step.make_target(session.updater.n.nets, batch, "i", d)
-        assert (step.audio_domain(paired, True, 2) >= 2).all()
+        assert torch.equal(passes.audio_domain(target, True, 2), target.gender)
+        paired = passes.make_target(session.updater.n.nets, batch, "i", d)
+        assert (passes.audio_domain(paired, True, 2) >= 2).all()
 
 
 def test_further_pairs_count_as_the_pairs_of_the_batch_do(root: Path) -> None:
     with opened(small_run(root, overrides={"train.pairs": 4})) as session:
         n, w, batch = session.updater.n, session.cfg.loss, session.batch(1)
         d = draws.draw(session.cfg, 1, len(batch.paired), ("i",))
-        found = step.pair_terms(n, batch, d, w, None, rec=False)["xm"]
+        found = passes.pair_terms(n, batch, d, w, None, rec=False)["xm"]
         i, a, who = [], [], []
         for face, voice in (
             (batch.ref_image, batch.ref_audio),
@@ -499,6 +499,54 @@ def test_faces_resemble_in_regions() -> None:
     assert terms.perceptual([maps, moved], [maps, maps]) == pytest.approx(0.5)
 
 
+def test_who_is_left_open_is_scored_by_energy() -> None:
+    """Two people: always giving the mean costs more than giving one of them at random."""
+    wanted, use = torch.tensor([[0.0], [2.0]]), torch.tensor([True, True])
+    mean = torch.ones(2, 1)
+    costs = [
+        terms.resemblance([one], [wanted], use, [other])
+        for one in (torch.zeros(2, 1), torch.full((2, 1), 2.0))
+        for other in (torch.zeros(2, 1), torch.full((2, 1), 2.0))
+    ]
+    assert torch.stack(costs).mean() < terms.resemblance([mean], [wanted], use, [mean])
+
+
+def test_timbre_does_not_hear_when_something_is_said() -> None:
+    mel = torch.randn(2, 1, 5, 12)
+    assert terms.timbre(mel).shape == (2, 10)
+    torch.testing.assert_close(terms.timbre(mel.flip(-1)), terms.timbre(mel))
+    torch.testing.assert_close(terms.timbre(mel)[:, :5], mel[:, 0].mean(-1))
+
+
+@pytest.mark.parametrize("stay", [("E_I", "G_I"), ("G_A", "M"), ("E_A", "E_I", "M")])
+@pytest.mark.parametrize("rule", ["fused", "alternate"])
+def test_frozen_modules_stay_and_the_others_learn(
+    tmp_path: Path, rule: str, stay: tuple[str, ...]
+) -> None:
+    given = {"train.frozen": list(stay), "train.sources": "all", "train.voices_every": 1}
+    given |= {"train.update_rule": rule, "train.warmup_steps": 0}
+    with opened(small_run(tmp_path, configuration="companion", overrides=given)) as session:
+        rest = {k[-1] for k in stay if k.startswith("G")}
+        expected = OWN | ENCODERS | {"M"}
+        expected -= {*stay, *(f"D_{side}" for side in rest), *({"C_A"} if "A" in rest else ())}
+        assert moved(session, 1) == expected
+        assert not set(stay) & session.updater.optimizers.keys()
+        counts = session.updater.trained
+        assert counts is not None
+        assert not any(counts[k].any() for k in stay)
+
+
+def test_what_cannot_be_frozen_is_refused(tmp_path: Path) -> None:
+    discriminator = {"train.frozen": ["D_I"]}
+    refuses(ConfigError, "train.frozen", small_run, tmp_path, overrides=discriminator)
+    cfg = small_run(tmp_path, overrides={"train.frozen": ["G_I", "G_A"]})
+    with pytest.raises(ConfigError, match="a generator to train"), opened(cfg):
+        pass
+
+
+FOR_REFERENCES = ("i", "resemblance"), ("a", "timbre")
+
+
 def test_companion_compares_faces_with_their_references(tmp_path: Path) -> None:
     warm = {"train.sources": "all", "train.warmup_steps": 1, "train.voices_every": 1}
     with opened(small_run(tmp_path, configuration="companion", overrides=warm)) as session:
@@ -506,8 +554,8 @@ def test_companion_compares_faces_with_their_references(tmp_path: Path) -> None:
         assert {"w/perceptual", "w/resemblance"} <= first.keys()
         batch = session.batch(2)
         found = session.update(batch, 2)
-        assert {"g/i2i/resemblance", "g/a2i/resemblance", "g/perceptual"} <= found.keys()
-        assert "g/z2i/resemblance" not in found
+        compared = {f"g/{g}2{o}/{k}" for o, k in FOR_REFERENCES for g in "zia"}
+        assert compared | {"g/perceptual"} <= found.keys()
         assert "g/resemblance" not in found  # of the warm-up alone
         batch.paired[:] = False  # nobody knows how the voices' people look
         found = session.update(batch, 3)

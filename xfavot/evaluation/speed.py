@@ -30,7 +30,7 @@ from xfavot.errors import import_optional
 from xfavot.image.io import to_float
 from xfavot.models import device_of
 from xfavot.models.xfavot import XFaVoT
-from xfavot.training import step
+from xfavot.training import passes, step
 
 JPEG_PIXELS = (1024, 256, 128)
 JPEG_QUALITY = 95
@@ -93,7 +93,7 @@ def open_step(run: RunConfig, place: torch.device) -> tuple[step.Updater, Batch]
     m, count = run.model, run.train.batch_size
     torch.manual_seed(run.seed)
     heard = step.listeners(run, depth=1)
-    n = step.place(step.Networks(XFaVoT.of_run(run), *heard, Standardiser.neutral()), place)
+    n = step.place(passes.Networks(XFaVoT.of_run(run), *heard, Standardiser.neutral()), place)
     outputs = "".join(modality[0] for modality in run.train.modalities)
     updater = step.Updater(n, run, guidances=("z", *outputs), outputs=outputs)
     code = torch.arange(count) % max(m.speakers, 1)  # a speaker a row, women and men in turn

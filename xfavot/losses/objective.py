@@ -81,6 +81,7 @@ def weights(cfg: RunConfig, step: int) -> dict[str, dict[str, float]]:
         "G_A": {
             **{"adv": 1.0, "sty": w.sty, "ds": -ds_audio, "cyc": w.cyc_audio},
             **{"sc": w.sc, "f0": w.f0, "norm": w.norm, "advcls": w.advcls, "level": w.level},
+            "timbre": w.timbre,
         },
         "D_I": {"adv_real": 1.0, "adv_fake": 1.0, "r1": every * w.r1_image},
         "D_A": {"adv_real": 1.0, "adv_fake": 1.0, "cls": w.cls, "r1": every * w.r1_audio},

@@ -187,27 +187,46 @@ def perceptual(made: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
     return torch.stack([(a - b).abs().mean() / b.abs().mean() for a, b in pairs]).mean()
 
 
-def resemblance(made: Sequence[Tensor], wanted: Sequence[Tensor], use: Tensor) -> Tensor:
-    """L1 between what a frozen network sees in the same regions of two faces.
+def timbre(mel: Tensor) -> Tensor:
+    """What a voice sounds like whatever it says: mean and deviation of every band over time.
 
-    A region is a sixteenth of the face, so that hair, eyes, mouth and clothes count apart, and a
-    turn of the head little.
-
-    Paper: not in it. Status: OURS. Assumption: A85.
+    Paper: not in it. Status: OURS. Assumption: A92.
 
     Args:
-        made, wanted: maps (B, C, H, W) of faces made and of those they are to resemble.
+        mel: (B, 1, M, T), standardised.
+
+    Returns:
+        (B, 2 M), the means first.
+    """
+    return torch.cat([mel.mean(-1), mel.std(-1)], -1).flatten(1)
+
+
+def resemblance(
+    made: Sequence[Tensor], wanted: Sequence[Tensor], use: Tensor, others: Sequence[Tensor] = ()
+) -> Tensor:
+    """L1 between what is read from samples made and from those that they are to resemble.
+
+    Of maps of faces the means of sixteen regions count, so that hair, eyes, mouth and clothes count
+    apart, and a turn of the head little. A style that leaves open who is meant shall give all whom
+    it may mean, not their mean: then the distance to what a second style of the same domain gives
+    is taken off, which makes an energy score.
+
+    Paper: not in it. Status: OURS. Assumptions: A85, A92, A93.
+
+    Args:
+        made, wanted: maps (B, C, H, W) or values (B, N), of any number of depths.
         use: (B,) bool, the rows that count.
+        others: of samples of second styles, without gradient; empty: nothing is taken off.
 
     Returns:
         Scalar, mean over the depths and the rows that count; 1 is how much the wanted ones differ.
         0 (with a gradient of 0) where no row counts.
     """
     found = []
-    for pair in zip(made, wanted, strict=True):
-        a, b = (F.adaptive_avg_pool2d(maps, REGIONS) for maps in pair)
+    for three in zip(made, wanted, others or made, strict=True):
+        a, b, c = (F.adaptive_avg_pool2d(m, REGIONS) if m.dim() == 4 else m for m in three)
         spread = b.std(0, correction=0).mean().clamp_min(1e-3)
-        apart = (a - b).abs().flatten(1).mean(1) / spread
+        apart = ((a - b).abs() - (a - c).abs()).flatten(1).mean(1) / spread
         found.append((apart * use).sum() / use.sum().clamp_min(1))
     return torch.stack(found).mean()
 

@@ -43,10 +43,11 @@ from xfavot.models import device_of
 from xfavot.models.xfavot import XFaVoT
 from xfavot.parameters import Train
 from xfavot.strict import require
-from xfavot.training import checkpoint, draws, pretrain, step
+from xfavot.training import checkpoint, draws, passes, pretrain, step
+from xfavot.training.passes import Networks
 from xfavot.training.pretrain import Log
 from xfavot.training.processes import Processes, joined
-from xfavot.training.step import Networks, Updater
+from xfavot.training.step import Updater
 
 SECONDS_BETWEEN_LINES = 10.0
 VALIDATION_BATCHES = 4
@@ -337,16 +338,16 @@ class Session:
         for number in range(VALIDATION_BATCHES):
             batch = self.validation.batch(number).to(self.device)
             d = draws.draw(self.cfg, number, batch.paired.shape[0], u.guidances)
-            voices = step.analyse_voices(n, batch) if "a" in u.outputs else None
+            voices = passes.analyse_voices(n, batch) if "a" in u.outputs else None
             for guidance in u.guidances:
-                t = step.make_target(n.nets, batch, guidance, d)
+                t = passes.make_target(n.nets, batch, guidance, d)
                 for o in u.outputs:
-                    terms, _ = step.generator_terms(n, batch, t, o, voices, d.by_speaker)
+                    terms, _ = passes.generator_terms(n, batch, t, o, voices, d.by_speaker)
                     for k, v in terms.items():
                         sums.setdefault(f"val/{guidance}2{o}/{k}", []).append(v)
             if batch.ref_image is not None and batch.ref_audio is not None:
-                heard = step.hear_references(n, batch)
-                terms = step.pair_terms(n, batch, d, self.cfg.loss, heard, rec=False)
+                heard = passes.hear_references(n, batch)
+                terms = passes.pair_terms(n, batch, d, self.cfg.loss, heard, rec=False)
                 for k, v in terms.items():
                     sums.setdefault(f"val/{k}", []).append(v)
         means = {k: float(torch.stack(v).mean()) for k, v in sums.items()}
@@ -369,11 +370,11 @@ class Session:
         batch = (self.validation or self.batches).batch(0).to(self.device)
         u, nets = self.updater, averaged(self.updater)
         d = draws.draw(self.cfg, 0, batch.paired.shape[0], u.guidances)
-        targets = [step.make_target(nets, batch, g, d) for g in u.guidances]
+        targets = [passes.make_target(nets, batch, g, d) for g in u.guidances]
         stem = str(self.path / "samples" / f"step_{self.step:08d}")
         made: list[Path] = []
         if "i" in u.outputs:
-            x = step.sources(batch, "i").x[:COLUMNS]
+            x = passes.sources(batch, "i").x[:COLUMNS]
             blank = torch.ones_like(x[:1])
             sheet = [torch.cat([blank, x])]
             for t in targets:
@@ -388,7 +389,7 @@ class Session:
             except DataError as error:  # a bare machine without Pillow trains all the same
                 self._say(f"no sample sheet: {error}")
         if "a" in u.outputs:
-            x = step.sources(batch, "a").x[:1]
+            x = passes.sources(batch, "a").x[:1]
             heard, to_wave = nets.G_A.hear(u.n.f0, x), vocoders.vocoder(vocoders.DEFAULT)
             voices = {"source": x}
             for t in targets:
