@@ -34,11 +34,13 @@ import yaml
 
 from xfavot import config, training
 from xfavot.evaluation import speed
+from xfavot.training.processes import leave_busy_cores
 
 Call = Callable[[], object]
 DOMAINS = 2  # women and men; StarGANv2-VC's published 20 cost the same
 OPEN: list[Call] = []  # of a process that is timed
 BESIDE_S = 2.0  # until a neighbour is busy
+ALONE, ADAPTED = "alone", "started beside one busy process"
 
 
 class Attributes(dict):  # type: ignore[type-arg]
@@ -246,8 +248,10 @@ def spin() -> None:
 
 
 def beside_neighbour(data: Path, out: Path, *, rounds: int, threads: int = 2) -> None:
-    """Time steps of `mini` on two threads, alone and beside one busy process, in turns."""
-    torch.set_num_threads(threads)
+    """Time steps of `mini` on two threads, alone and beside one busy process, in turns.
+
+    Beside it also on as many threads as a training takes that starts then.
+    """
     context, spent = multiprocessing.get_context("spawn"), dict[str, list[dict[str, float]]]()
     with tempfile.TemporaryDirectory() as place:
         cfg = config.resolve(configuration="companion", data_root=str(data), run_root=place)
@@ -261,15 +265,18 @@ def beside_neighbour(data: Path, out: Path, *, rounds: int, threads: int = 2) ->
             OPEN[:] = [take]
             timed()
             for _ in range(rounds):
-                for name in ("alone", "beside one busy process"):
+                for name in (ALONE, "beside one busy process", ADAPTED):
+                    torch.set_num_threads(threads)
                     process = context.Process(target=spin, daemon=True)
-                    if name != "alone":
+                    if name != ALONE:
                         process.start()
                         time.sleep(BESIDE_S)
+                    if name == ADAPTED:
+                        leave_busy_cores()
                     try:
                         spent.setdefault(name, []).extend(timed() for _ in range(3))
                     finally:
-                        if name != "alone":
+                        if name != ALONE:
                             process.kill()
                             process.join()
     rows: list[dict[str, Any]] = []

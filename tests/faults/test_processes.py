@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from tests.conftest import ROOT, Patch, refuses
 from xfavot import cli, training
 from xfavot.errors import ConfigError, TrainingError
 from xfavot.parameters import Train
-from xfavot.training import checkpoint, loop
+from xfavot.training import checkpoint, loop, processes
 
 # instance norm takes most of them away again, so that rounding alone moves them
 WITHOUT_EFFECT = re.compile(r"G_[IA]\..*bias")
@@ -192,3 +193,33 @@ def test_the_command_refuses_what_the_notebook_refuses(
 ) -> None:
     assert cli.main(["train", "-p", *pair]) == 1
     assert re.match(f"error: {message}", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("second_core", "by_hand", "expected"), [(9, "", 2), (1, "", 1), (1, "2", 2)]
+)
+def test_cores_that_others_keep_busy_are_left_to_them(
+    second_core: int, by_hand: str, expected: int, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    """The kernel's table before and after a tenth of a second, of two own cores and another's."""
+    table, clock = tmp_path / "stat", iter((0.0, 0.1))
+
+    def write(ticks: tuple[int, int, int]) -> None:
+        own = [f"cpu{k} 5 0 5 {n // 2} {n - n // 2} 0 0" for k, n in enumerate(ticks)]
+        table.write_text("\n".join(["cpu 9 9 9 9 9", *own, "intr 1"]))
+
+    write((0, 0, 0))
+    monkeypatch.setattr(processes, "TIMES", table)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr(os, "sysconf", {"SC_CLK_TCK": 100}.get)
+    monkeypatch.setattr(processes.time, "sleep", lambda _: write((10, second_core, 10)))
+    monkeypatch.setattr(processes.time, "monotonic", lambda: next(clock))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if by_hand:
+        monkeypatch.setenv("OMP_NUM_THREADS", by_hand)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert processes.leave_busy_cores() == expected == torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)

@@ -46,7 +46,7 @@ from xfavot.strict import require
 from xfavot.training import checkpoint, draws, passes, pretrain, step
 from xfavot.training.passes import Networks
 from xfavot.training.pretrain import Log
-from xfavot.training.processes import Processes, joined
+from xfavot.training.processes import Processes, joined, leave_busy_cores
 from xfavot.training.step import Updater
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -187,6 +187,10 @@ class Session:
                 "-p resume auto, or give another seed or run_root, or delete the folder"
             )
         self.device = device_of(cfg.train.device)
+        where = str(self.device)
+        if self.device.type == "cpu":
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            where += f", threads: {leave_busy_cores()}"
         stores = self._stores(cfg)
         initial = checkpoint.locate(cfg.train.initial) if cfg.train.initial else None
         known = checkpoint.known_to(initial, stores) if initial else {}
@@ -240,7 +244,7 @@ class Session:
         if others := self.batches.without_code:
             least = f"model.speakers is {cfg.model.speakers}"
             self._say(f"{least}: M, D_A and C_A know {others} more people by gender alone (A91)")
-        self._say(f"run {run}: from step {self.step} to {cfg.train.steps} on {self.device}")
+        self._say(f"run {run}: from step {self.step} to {cfg.train.steps} on {where}")
 
     def _stores(self, cfg: RunConfig) -> list[Store]:
         """The prepared stores that the run learns from."""

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import atexit
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +28,9 @@ from xfavot.strict import require
 # others wait so long for the main process, which may train the frozen networks first; that a
 # process has died is noticed at once, because its connections close
 LONGEST_WAIT = timedelta(days=7)
+LISTENS_S = 0.25  # to the other programs of the machine
+TIMES = Path("/proc/stat")  # of every core since the machine started, by what it did; Linux
+IDLE = slice(4, 6)  # its columns of doing nothing, and of waiting for a disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,3 +129,28 @@ def joined(device: str) -> Iterator[Processes]:
     except BaseException:
         state.destroy_process_group()  # the others notice
         raise
+
+
+def leave_busy_cores() -> int:
+    """Compute on no more threads than cores are free, unless `OMP_NUM_THREADS` says how many.
+
+    Threads wait for each other, so two of them on two cores are slower beside a busy program than
+    one alone. Linux tells what every core does; elsewhere, and on a free machine, all stays.
+
+    Returns:
+        The number of threads.
+    """
+    if "OMP_NUM_THREADS" not in os.environ and TIMES.exists():
+        before, began = _idle_s(), time.monotonic()
+        time.sleep(LISTENS_S)
+        free = round((_idle_s() - before) / (time.monotonic() - began))
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), free)))
+    return torch.get_num_threads()
+
+
+def _idle_s() -> float:
+    """Seconds that the cores of this process have been idle, all together."""
+    own = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+    rows = [line.split() for line in TIMES.read_text().splitlines()]
+    ticks = sum(sum(map(int, row[IDLE])) for row in rows if row[0] in own)
+    return ticks / os.sysconf("SC_CLK_TCK")
