@@ -196,8 +196,9 @@ class TrainConfig(Section):
         super().__post_init__()
         known = bool(self.modalities) and set(self.modalities) <= set(MODALITIES)
         require(known, "train.modalities", self.modalities, f"some of {MODALITIES}", "name one")
-        known = set(self.frozen) <= set(LEARNERS)
-        require(known, "train.frozen", self.frozen, f"some of {LEARNERS}", "correct the names")
+        known = set(self.frozen) < set(LEARNERS)
+        which = f"some of {LEARNERS}, not all"
+        require(known, "train.frozen", self.frozen, which, "correct the names")
         require_device("train.device", self.device)
 
 

@@ -322,6 +322,7 @@ class Demo(Explore):
         }
         sizes.pop("model.speakers", None)  # those of the data are added
         short = {"train.ema_decay": 0.95, "train.sample_every": self.steps}
+        short["train.voices_every"] = 4  # half of a step's time is the voices'
         return self._run(
             **kind, data_root=data_root, initial=self.model, overrides={**short, **sizes}
         )

@@ -26,7 +26,6 @@ from xfavot.models.blocks import recompute
 from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network, level_of
 from xfavot.models.face_encoder import FaceEncoder
-from xfavot.strict import require
 from xfavot.training import passes
 from xfavot.training.draws import Draw, draw
 from xfavot.training.muon import Muon
@@ -85,8 +84,6 @@ class Updater:
         for name in (k for k, _ in networks.nets.named_children() if k in cfg.train.frozen):
             getattr(networks.nets, name).requires_grad_(False)
         outputs = "".join(o for o in outputs if f"G_{o.upper()}" not in cfg.train.frozen)
-        which = "modules that leave a generator to train"
-        require(bool(outputs), "train.frozen", cfg.train.frozen, which, "leave one out")
         networks = networks._replace(timbre=cfg.loss.timbre > 0)
         if cfg.loss.perceptual + cfg.loss.resemblance > 0 and "i" in outputs:
             networks = networks._replace(face=FaceEncoder().to(self.device))
@@ -132,7 +129,7 @@ class Updater:
         with self._autocast():
             seen = passes.see_references(self.n, batch)
         told = References(passes.hear_references(self.n, batch) if d.voices else None, seen)
-        if step <= self.cfg.train.warmup:  # A20
+        if step <= self.cfg.train.warmup or not self.outputs:  # A20, A94
             logged = self._pairs(batch, d, told)
             self._move(*WARMED, "M")
         else:
@@ -235,7 +232,8 @@ class Updater:
             convert = warmup and w.resemblance > 0
             ts = passes.pair_terms(self.n, batch, d, w, *told, rec=rec, convert=convert)
             total = objective.total(ts, objective.weights(self.cfg, d.step)["pairs"])
-        total.backward()  # type: ignore[no-untyped-call]
+        if total.requires_grad:
+            total.backward()  # type: ignore[no-untyped-call]
         for name, x in (("_I", batch.ref_image), ("_A", batch.ref_audio)):
             if x is not None:
                 self._count(
