@@ -128,7 +128,7 @@ for name in others:
 
 # %%
 converter = convert.Converter.load(cfg.checkpoint, device=cfg.device) if cfg.checkpoint else None
-if converter is not None:
+if converter is not None and converter.has("face"):  # a model of voices alone may speak
     found = association.judged_styles(converter, pairs, fold, seed=cfg.seed)
     rows += named(converter.name, 0, found)
 
