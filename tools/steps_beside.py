@@ -250,7 +250,8 @@ def spin() -> None:
 def beside_neighbour(data: Path, out: Path, *, rounds: int, threads: int = 2) -> None:
     """Time steps of `mini` on two threads, alone and beside one busy process, in turns.
 
-    Beside it also on as many threads as a training takes that starts then.
+    Beside it also on as many threads as a training takes that starts then. Torch is loaded first
+    here, so threads spin as the environment says (`GOMP_SPINCOUNT`), or for long.
     """
     context, spent = multiprocessing.get_context("spawn"), dict[str, list[dict[str, float]]]()
     with tempfile.TemporaryDirectory() as place:
