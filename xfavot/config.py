@@ -44,7 +44,7 @@ LATER = (
     ("train", "frozen"),
     ("train", "pairs"),
 )  # newer settings: runs without keep their names
-LEARNERS = ("G_I", "G_A", "E_I", "E_A", "M")
+GENERATOR_SIDE = ("G_I", "G_A", "E_I", "E_A", "M")  # their moving averages are kept, too (A19)
 ALWAYS_SAID = ("dataset", "image_size", "mel_frames", "xm", "steps", "batch_size", "precision")
 
 
@@ -196,8 +196,8 @@ class TrainConfig(Section):
         super().__post_init__()
         known = bool(self.modalities) and set(self.modalities) <= set(MODALITIES)
         require(known, "train.modalities", self.modalities, f"some of {MODALITIES}", "name one")
-        known = set(self.frozen) < set(LEARNERS)
-        which = f"some of {LEARNERS}, not all"
+        known = set(self.frozen) < set(GENERATOR_SIDE)
+        which = f"some of {GENERATOR_SIDE}, not all"
         require(known, "train.frozen", self.frozen, which, "correct the names")
         require_device("train.device", self.device)
 

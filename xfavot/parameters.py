@@ -322,9 +322,9 @@ class Demo(Explore):
         }
         sizes.pop("model.speakers", None)  # those of the data are added
         short = {"train.ema_decay": 0.95, "train.sample_every": self.steps}
-        short["train.voices_every"] = 4  # half of a step's time is the voices'
+        rare = {"train.voices_every": 4}  # half of a step's time is the voices'
         return self._run(
-            **kind, data_root=data_root, initial=self.model, overrides={**short, **sizes}
+            **kind, data_root=data_root, initial=self.model, overrides={**short, **rare, **sizes}
         )
 
 

@@ -223,10 +223,13 @@ def resemblance(
         0 (with a gradient of 0) where no row counts.
     """
     found = []
-    for three in zip(made, wanted, others or made, strict=True):
-        a, b, c = (F.adaptive_avg_pool2d(m, REGIONS) if m.dim() == 4 else m for m in three)
+    for depth in zip(made, wanted, *[others] * bool(others), strict=True):
+        a, b, *rest = (F.adaptive_avg_pool2d(m, REGIONS) if m.dim() == 4 else m for m in depth)
         spread = b.std(0, correction=0).mean().clamp_min(1e-3)
-        apart = ((a - b).abs() - (a - c).abs()).flatten(1).mean(1) / spread
+        apart = (a - b).abs()
+        for c in rest:
+            apart = apart - (a - c).abs()
+        apart = apart.flatten(1).mean(1) / spread
         found.append((apart * use).sum() / use.sum().clamp_min(1))
     return torch.stack(found).mean()
 

@@ -33,7 +33,7 @@ from torch.optim import Optimizer
 
 from xfavot import __version__, weights
 from xfavot.audio.mel import MEL, Standardiser, require_contract
-from xfavot.config import RunConfig, config_id, from_dict, to_dict
+from xfavot.config import GENERATOR_SIDE, RunConfig, config_id, from_dict, to_dict
 from xfavot.data.batches import Batches
 from xfavot.data.store import GENDERS, Store, voiced_speakers
 from xfavot.errors import CheckpointError, DataError, import_optional, refusing
@@ -43,7 +43,7 @@ from xfavot.models.content import ContentNetwork
 from xfavot.models.f0 import F0Network
 from xfavot.models.xfavot import XFaVoT, part_of
 from xfavot.parameters import SHIPPED
-from xfavot.training.step import GENERATOR_SIDE, Updater, listeners
+from xfavot.training.step import Updater, listeners
 
 Modules = Mapping[str, nn.Module]  # by the names of their files
 Optimizers = Mapping[str, Optimizer]

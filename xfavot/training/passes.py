@@ -222,9 +222,8 @@ def generator_terms(
         "cyc": terms.cycle_consistency(x.x, back),
     }
     if n.face and output == "i" and batch.ref_image is not None:
-        of_face = (
-            t.guidance == "i" or batch.ref_audio is None
-        )  # otherwise the voice's person counts
+        # without a pair, only the target's own reference shows whom it means
+        of_face = t.guidance == "i" or batch.ref_audio is None
         shown, wanted = batch.paired | of_face, seen or see_references(n, batch)
         with torch.no_grad():
             others = n.face.maps(other) if t.guidance != "i" else ()

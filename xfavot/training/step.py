@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from xfavot.config import RunConfig
+from xfavot.config import GENERATOR_SIDE, RunConfig
 from xfavot.data.batches import Batch
 from xfavot.losses import objective, terms
 from xfavot.losses.objective import Terms
@@ -31,7 +31,6 @@ from xfavot.training.draws import Draw, draw
 from xfavot.training.muon import Muon
 from xfavot.training.passes import Fakes, Known, Networks, References, Target, Voices
 
-GENERATOR_SIDE = ("G_I", "G_A", "E_I", "E_A", "M")  # their moving averages are kept, too (A19)
 DISCRIMINATOR_SIDE = ("D_I", "D_A", "C_A")
 WARMED = ("G_I", "G_A", "E_I", "E_A")
 ADAM = ("G_I", "E_I", "D_I", "M")  # the others AdamW, STATED (appendix A)
@@ -81,8 +80,9 @@ class Updater:
         """Make an optimiser a module, of the paper's kinds, and the averages."""
         nets = networks.nets
         self.device = next(nets.parameters()).device
-        for name in (k for k, _ in networks.nets.named_children() if k in cfg.train.frozen):
-            getattr(networks.nets, name).requires_grad_(False)
+        for name, module in nets.named_children():
+            if name in cfg.train.frozen:
+                module.requires_grad_(False)
         outputs = "".join(o for o in outputs if f"G_{o.upper()}" not in cfg.train.frozen)
         networks = networks._replace(timbre=cfg.loss.timbre > 0)
         if cfg.loss.perceptual + cfg.loss.resemblance > 0 and "i" in outputs:
