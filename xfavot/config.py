@@ -39,7 +39,9 @@ OF_TRAIN = (
 )  # parameters too, of the section train
 PLACES = ("name", "data_root", "run_root")
 LATER = (
+    ("loss", "ltas"),
     ("loss", "timbre"),
+    ("model", "ltas"),
     ("pretrain", "teacher"),
     ("train", "frozen"),
     ("train", "pairs"),
@@ -86,6 +88,7 @@ class ModelConfig(Section):
     content_channels: int = option(128, least=1)  # CODE
     audio_decoder: str = option("code", choices=("code", "table7"))  # A17: which G_A variant
     melody: bool = False  # A79: the pitch as an explicit input of G_A beside the F0 features
+    ltas: bool = False  # A95: long-term average spectrum of G_A's voices read from the style
     upsampling: str = option("nearest", choices=("nearest", "linear"))  # A80: in the decoders
     style_norm: bool = False  # A18: instance norm in encoders and discriminators
 
@@ -101,6 +104,8 @@ class ModelConfig(Section):
         require(fits, "model.image_levels", self.image_levels, "two pixels left", step)
         require(frames % 4 == 0, "model.mel_frames", frames, "a multiple of 4", "use 96 or 192")
         require(groups % 8 == 0, "model.content_width", groups, "a multiple of 8", "use 64")
+        told = self.melody or not self.ltas
+        require(told, "model.ltas", self.ltas, "model.melody true beside it", "set both")
 
 
 class LossConfig(Section):
@@ -124,6 +129,7 @@ class LossConfig(Section):
     perceptual: float = option(0.0, least=0)  # A85: of self-reconstructed faces
     resemblance: float = option(0.0, least=0)  # A85: of faces to those of their references
     timbre: float = option(0.0, least=0)  # A92: of voices to those of their references
+    ltas: float = option(0.0, least=0)  # A95: average spectrum read from styles
     tau: float = option(0.07, above=0)  # A14
     xm_form: str = option("symmetric", choices=("one_way", "mmv", "symmetric"))  # A5
     r1_image: float = option(1.0, least=0)  # A3

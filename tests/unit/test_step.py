@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 from torch.nn import functional
 
 from tests.conftest import Patch, refuses
@@ -24,7 +25,7 @@ from xfavot.config import LossConfig, RunConfig, TrainConfig
 from xfavot.errors import ConfigError, ShapeError
 from xfavot.losses import objective, terms
 from xfavot.models.blocks import FACTORS, ResampledConv, up
-from xfavot.models.f0 import F0Output, level_of, melody_of
+from xfavot.models.f0 import F0Output, level_of, ltas_of, melody_of
 from xfavot.models.generators import USUAL_LEVEL, Excitation
 from xfavot.models.xfavot import OF_ONE, XFaVoT, part_of
 from xfavot.training import Session, checkpoint, draws, loop, passes, step
@@ -516,6 +517,56 @@ def test_timbre_does_not_hear_when_something_is_said() -> None:
     assert terms.timbre(mel).shape == (2, 10)
     torch.testing.assert_close(terms.timbre(mel.flip(-1)), terms.timbre(mel))
     torch.testing.assert_close(terms.timbre(mel)[:, :5], mel[:, 0].mean(-1))
+
+
+def test_the_average_spectrum_is_that_of_the_voiced_frames() -> None:
+    mel, voiced = torch.randn(2, 1, 5, 12), torch.zeros(2, 12)
+    voiced[0, 3:6] = 1.0
+    found = ltas_of(mel, voiced)
+    torch.testing.assert_close(found[0], mel[0, 0, :, 3:6].mean(-1), atol=0.1, rtol=0)
+    torch.testing.assert_close(found[1], mel[1, 0].mean(-1))  # all, where nobody speaks
+    refuses(ShapeError, "average spectrum", terms.average_spectrum, found, found[:1])
+
+
+def test_a_voice_has_the_average_spectrum_of_its_style(tmp_path: Path) -> None:
+    """Whatever is said, and whatever G_A has learnt."""
+    every = {"train.voices_every": 1, "train.warmup_steps": 0}
+    with opened(small_run(tmp_path, configuration="companion", overrides=every)) as session:
+        g, f0, size = session.updater.n.nets.G_A, session.updater.n.f0, session.cfg.model.style_dim
+        nn.init.normal_(g.ltas.weight)
+        x, s = torch.randn(2, 1, 80, 96), torch.randn(2, size)
+        with torch.no_grad():
+            heard = f0(x)
+            made = g(x, s, *g.takes(heard))
+            torch.testing.assert_close(
+                ltas_of(made, torch.sigmoid(heard.voicing)), g.ltas_of(s), atol=1e-4, rtol=1e-4
+            )
+        found = session.update(session.batch(1), 1)
+        assert found["g/ltas"] > 0
+        before = g.ltas.weight.detach().clone()
+        session.update(session.batch(2), 2)
+        assert not torch.equal(g.ltas.weight, before)
+    with opened(small_run(tmp_path / "plain")) as session:
+        plain = session.updater.n.nets.G_A
+        refuses(ShapeError, "model.ltas", plain.ltas_of, torch.zeros(1, size))
+
+
+def test_the_average_spectrum_needs_the_melody(tmp_path: Path) -> None:
+    refuses(ConfigError, "model.ltas", small_run, tmp_path, overrides={"model.ltas": True})
+
+
+def test_a_run_starts_from_a_model_without_average_spectra(tmp_path: Path) -> None:
+    without = {"model.ltas": False, "loss.ltas": 0.0}
+    older = small_run(tmp_path / "older", configuration="companion", overrides=without)
+    with opened(older) as session:
+        session.update(session.batch(1), 1)
+        start = session.save()
+        known = session.updater.ema["G_A"].stem.weight.clone()
+    newer = small_run(tmp_path / "newer", configuration="companion", initial=str(start))
+    with opened(newer) as session:
+        g = session.updater.n.nets.G_A
+        assert g.ltas.weight.abs().sum() == 0
+        assert torch.equal(g.stem.weight, known)
 
 
 BOTH = ("G_I", "G_A")  # nothing is generated; the encoders still learn from pairs

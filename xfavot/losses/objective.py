@@ -88,6 +88,7 @@ def weights(cfg: RunConfig, step: int) -> dict[str, dict[str, float]]:
         "pairs": {
             **{"rec_image": rec, "rec_audio": rec, "xm": w.xm},
             **{"level": w.level, "codes": w.codes, "resemblance": w.resemblance},
+            "ltas": w.ltas,
             "perceptual": rec * w.perceptual,
         },
     }

@@ -366,6 +366,24 @@ def pitch_level(predicted: Tensor, level: Tensor, *, slack: float = 0.0) -> Tens
     return ((predicted - level).abs() - slack).clamp(min=0).mean()
 
 
+def average_spectrum(predicted: Tensor, spectrum: Tensor) -> Tensor:
+    """How far the average spectra that styles stand for are from those of the voices (A95).
+
+    Paper: not in it. OURS.
+
+    Args:
+        predicted, spectrum: (B, M), standardised.
+
+    Returns:
+        Scalar, mean over B and the bands.
+
+    Raises:
+        ShapeError: shapes differ.
+    """
+    require_shape("average spectrum", predicted, tuple(spectrum.shape))
+    return F.l1_loss(predicted, spectrum)
+
+
 def code_match(first: Tensor, second: Tensor, style: Tensor) -> Tensor:
     """How far styles of latent codes are from being distributed as those of references (A82).
 

@@ -32,6 +32,7 @@ PITCH_NEIGHBOURS = 4  # classes either side of the likeliest that are averaged
 GLIDE_COST = 1 / 8  # nats a class of 30 cents between two frames, when a whole clip is tracked
 SWITCH_COST = 3.0  # nats for the voice to set in or to stop
 LEAKY_SLOPE = 0.01
+UNVOICED = 0.01  # weight of frames without voicing in the average spectrum
 HALVINGS = 3  # of the mel axis, 80 to 10
 POOL_BEFORE_RECURRENCE = 4  # of the mel axis
 
@@ -176,6 +177,20 @@ def level_of(out: F0Output) -> Tensor:
     """Mean of log2 of the pitch in Hz (B,), weighted by the probability of voicing."""
     voiced = torch.sigmoid(out.voicing)
     return (voiced * out.pitch.log2()).sum(-1) / voiced.sum(-1).clamp(min=1e-3)
+
+
+def ltas_of(mel: Tensor, voiced: Tensor) -> Tensor:
+    """Long-term average spectrum of voices, in standardised units of the log mel (A95).
+
+    Args:
+        mel: (B, 1, M, T), standardised.
+        voiced: (B, T), the probability of voicing; where nothing is voiced, all frames count.
+
+    Returns:
+        (B, M), the mean of every band over the voiced frames.
+    """
+    weight = voiced.float().unsqueeze(1) + UNVOICED
+    return (mel.float().squeeze(1) * weight).sum(-1) / weight.sum(-1)
 
 
 def melody_of(out: F0Output, level: Tensor | None = None) -> Tensor:

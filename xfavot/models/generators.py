@@ -28,7 +28,7 @@ from xfavot.models.blocks import (
     he_init,
     widths,
 )
-from xfavot.models.f0 import F0Network, F0Output, melody_of
+from xfavot.models.f0 import F0Network, F0Output, ltas_of, melody_of
 
 MIDDLE_BLOCKS = 2  # of each kind at the bottleneck, STATED
 AUDIO_RESAMPLES: tuple[Resample, ...] = ("half", "timepreserve", "half", "timepreserve")  # STATED
@@ -195,9 +195,19 @@ class AudioGenerator(nn.Module):
         self.level = nn.Linear(cfg.style_dim, 1) if cfg.melody else None
         self.excite = Excitation(channels[0]) if cfg.melody else None
         self.head = _head(channels[0], 1)
+        self.ltas = nn.Linear(cfg.style_dim, cfg.mel_bins) if cfg.ltas else None
         self.apply(he_init)
-        if self.level is not None:
-            nn.init.zeros_(self.level.weight)
+        for one in (self.level, self.ltas):
+            if one is not None:
+                nn.init.zeros_(one.weight)
+
+    def ltas_of(self, s: Tensor) -> Tensor:
+        """Predict the average spectrum that styles (B, S) stand for: (B, M), standardised (A95)."""
+        if self.ltas is None:
+            raise ShapeError("this G_A reads no average spectrum; expected model.ltas: true")
+        with full_precision(s.device):
+            found: Tensor = self.ltas(s.to(self.ltas.weight.dtype))
+        return found
 
     def level_of(self, s: Tensor, *, held: bool = False) -> Tensor:
         """Predict the level of the pitch that styles (B, S) stand for: (B,) log2 Hz (A79).
@@ -273,4 +283,8 @@ class AudioGenerator(nn.Module):
             require_shape("G_A melody", melody, (s.shape[0], 2, frames))
             level = self.level_of(s).detach() if level is None else level
             h = self.excite(h, melody, level)
-        return cast(Tensor, self.head(h))  # (B, 1, M, T)
+        made: Tensor = self.head(h)  # (B, 1, M, T)
+        if self.ltas is None or melody is None:
+            return made
+        shift = self.ltas_of(s).detach() - ltas_of(made, melody[:, 1])
+        return made + shift[:, None, :, None].to(made.dtype)

@@ -642,11 +642,14 @@ def adopt(path: Path, updater: Updater) -> None:
     """
     state, cfg = read_state(path), updater.cfg
     was, now = (to_dict(one)["model"] for one in (from_dict(state["config"]), cfg))
-    differing = [k for k, v in now.items() if v != was[k] and k != "speakers"]
+    added = {"ltas"} if now["ltas"] else set()  # a layer that starts as drawn (A95)
+    differing = [k for k, v in now.items() if v != was[k] and k not in {"speakers", *added}]
     wrong = [f"model.{k} was {was[k]}, now {now[k]}" for k in differing]
     given = load_file(path / "model.safetensors")
     if (path / "ema.safetensors").exists():
         given |= load_file(path / "ema.safetensors")
+    own = {k: v for k, v in updater.n.nets.state_dict().items() if k.split(".")[1] in added}
+    given = own | given
     wrong += [f"it has no {k}" for k in updater.n.nets.state_dict() if k not in given][:1]
     if wrong:
         theirs = "-p configuration {configuration} -p preset {preset}".format(**state["config"])

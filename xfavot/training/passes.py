@@ -19,7 +19,7 @@ from xfavot.losses import terms
 from xfavot.losses.objective import Terms, may_use_speaker_head
 from xfavot.models.blocks import full_precision
 from xfavot.models.content import ContentNetwork
-from xfavot.models.f0 import F0Network, F0Output, level_of
+from xfavot.models.f0 import F0Network, F0Output, level_of, ltas_of
 from xfavot.models.face_encoder import FaceEncoder
 from xfavot.models.xfavot import XFaVoT
 from xfavot.training.draws import Draw
@@ -318,6 +318,10 @@ def pair_terms(
         both = torch.cat([every["a"], every["i"][paired]] if "i" in s else [every["a"]])
         known = torch.cat([levels, levels[paired]][: len(s)])
         found["level"] = terms.pitch_level(nets.G_A.level_of(both), known)
+        if nets.G_A.ltas is not None and voice is not None:
+            spectra = n.processes.together(ltas_of(voice.x, torch.sigmoid(heard.voicing)))
+            known = torch.cat([spectra, spectra[paired]][: len(s)])
+            found["ltas"] = terms.average_spectrum(nets.G_A.ltas_of(both), known)
     if w.codes > 0:
         domains = code_domains(batch, d, nets.genders)  # M once: its gradient is as large as it is
         heads = torch.cat([domain for domain in domains.values() for _ in range(2)])
