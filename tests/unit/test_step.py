@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from tests.conftest import Patch, refuses
 from tests.unit.training_factory import small_run
+from tools import fit_spectra
 from xfavot import training
 from xfavot.audio.mel import band_centres, log_mel
 from xfavot.config import LossConfig, RunConfig, TrainConfig
@@ -567,6 +568,17 @@ def test_a_run_starts_from_a_model_without_average_spectra(tmp_path: Path) -> No
         g = session.updater.n.nets.G_A
         assert g.ltas.weight.abs().sum() == 0
         assert torch.equal(g.stem.weight, known)
+
+
+def test_a_fitted_layer_reads_what_styles_tell() -> None:
+    styles, layer, shift = torch.randn(400, 6).double(), torch.randn(5, 6).double(), torch.ones(5)
+    spectra = styles @ layer.T + shift
+    spectra[200:] = 99.0
+    weight = torch.ones(400).double()
+    weight[200:] = 0.0  # rows that do not count
+    found, bias = fit_spectra.ridge(styles, spectra, weight)
+    torch.testing.assert_close(found, layer, atol=0.1, rtol=0)
+    torch.testing.assert_close(bias, shift.double(), atol=0.1, rtol=0)
 
 
 BOTH = ("G_I", "G_A")  # nothing is generated; the encoders still learn from pairs
