@@ -20,13 +20,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from xfavot.data.store import Store
-from xfavot.evaluation.classifiers import crop, people_of, speakers_of
+from xfavot.evaluation.classifiers import AT_ONCE, crop, people_of, speakers_of
 from xfavot.models.f0 import F0Output, ltas_of
 from xfavot.training.checkpoint import export, load_model
 
 FACES = 0.1  # weight of all faces over that of all crops of voices
 RIDGE = 0.01  # of the mean square of the styles
-AT_ONCE = 64
 PLACES = (0.0, 0.5, 1.0)  # where crops of a clip start; 1: as late as possible
 LAYER = "G_A.ltas"
 
@@ -48,10 +47,8 @@ def fit(path: Path, store: Store) -> tuple[Tensor, Tensor]:
     model = load_model(path)
     nets, size = model.nets, model.config.model
     people = people_of([store], "train", speakers_of([store], ("train",)), size.image_size)
-    faces, parts = (
-        people.faces,
-        [crop(m, size.mel_frames, at) for m in people.clips for at in PLACES],
-    )
+    faces = people.faces
+    parts = [crop(clip, size.mel_frames, at) for clip in people.clips for at in PLACES]
     voices = people.heard(torch.stack(parts), people.clip_speaker.repeat_interleave(len(PLACES)))
     x = model.standardiser.standardise(voices.x).unsqueeze(1)
     heard, seen, spectra = list[Tensor](), list[Tensor](), list[Tensor]()

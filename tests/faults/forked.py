@@ -33,13 +33,8 @@ from xfavot.training.passes import Networks
 STEPS = 5  # the first one is the warm-up; R1 on every second one
 SETTINGS = {
     **{"train.warmup_steps": 1, "train.warmup_batch_size": 4, "train.r1_every": 2},
-    **{
-        "train.keep_checkpoints": 9,
-        "model.melody": True,
-        "loss.level": 1.0,
-        "model.ltas": True,
-        "loss.ltas": 1.0,
-    },
+    **{"train.keep_checkpoints": 9, "model.melody": True, "loss.level": 1.0},
+    **{"model.ltas": True, "loss.ltas": 1.0},
     **{"train.warmup_muon": 0.02},
 }
 SEED = 7  # steps 2 to 5 are guided by face, code, voice, face; 3 and 4 by speaker
