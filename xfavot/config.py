@@ -41,10 +41,12 @@ PLACES = ("name", "data_root", "run_root")
 LATER = (
     ("loss", "ltas"),
     ("loss", "timbre"),
+    ("loss", "twins"),
     ("model", "ltas"),
     ("pretrain", "teacher"),
     ("train", "frozen"),
     ("train", "pairs"),
+    ("train", "twins"),
 )  # newer settings: runs without keep their names
 GENERATOR_SIDE = ("G_I", "G_A", "E_I", "E_A", "M")  # their moving averages are kept, too (A19)
 ALWAYS_SAID = ("dataset", "image_size", "mel_frames", "xm", "steps", "batch_size", "precision")
@@ -130,6 +132,7 @@ class LossConfig(Section):
     resemblance: float = option(0.0, least=0)  # A85: of faces to those of their references
     timbre: float = option(0.0, least=0)  # A92: of voices to those of their references
     ltas: float = option(0.0, least=0)  # A95: average spectrum read from styles
+    twins: float = option(0.0, least=0)  # A96: of faces to the person in the source's pose
     tau: float = option(0.07, above=0)  # A14
     xm_form: str = option("symmetric", choices=("one_way", "mmv", "symmetric"))  # A5
     r1_image: float = option(1.0, least=0)  # A3
@@ -173,6 +176,7 @@ class TrainConfig(Section):
     update_rule: str = option("alternate", choices=("alternate", "fused"))  # A12: ancestors' order
     sources: str = option("all", choices=("all", "one"))  # A13: style sources a step
     pairs: int = option(0, least=0)  # A90: further pairs of a face and a voice for L_xm, a step
+    twins: int = option(0, least=0)  # A96: faces a step that another person's picture teaches
     voices_every: int = option(1, least=1)  # A83: voices are generated in every n-th step
     dual_domain: bool = True  # STATED
     speaker_head_probability: float = option(0.5, least=0, most=1)  # A2

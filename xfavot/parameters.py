@@ -36,6 +36,7 @@ BASELINES = ("adain_vc", "adain_cvc", "fragment_vc", "vclip", "sgsim")
 FORMS = ("faces", "outputs")
 ALL = "all"
 VOICES = ("auto", "kokoro", "espeak")  # of mini
+MINI = {"speakers": 16, "utterances": 24, "voices": "auto", "twins": 0}  # what it is if not asked
 MINI_CONVERSIONS = 24  # voices a task, faces a direction; minutes, not hours
 FOLDERS = ("data_root", "run_root", "out", "answers", "manifest", "study", "initial", "weights")
 MODELS = ("checkpoint", "initial", "conversion")  # which may be the shipped one
@@ -143,12 +144,13 @@ class Prepare(Parameters):
     speakers: int = option(16, "people in mini", least=2)
     utterances: int = option(24, "sentences of each person in mini", least=1)
     voices: str = option("auto", "of mini: auto, kokoro or espeak", choices=VOICES)
+    twins: int = option(0, "pictures of each person of mini in a pose that others share", least=0)
     workers: int = option(0, "processes; 0 means one a core", least=0)
 
     def __post_init__(self) -> None:
         """Check that real data have a source."""
         super().__post_init__()
-        for name, usual in {"speakers": 16, "utterances": 24, "voices": "auto"}.items():
+        for name, usual in MINI.items():
             given = getattr(self, name)
             says = f"{usual} for {self.dataset}"
             require("mini" in self.corpora or given == usual, name, given, says, "of mini alone")

@@ -25,6 +25,7 @@ from xfavot.audio.mel import MEL, log_mel
 from xfavot.data import store as stores
 from xfavot.data.batches import Batch, Batches, Samples
 from xfavot.data.store import Store
+from xfavot.mini.people import TWIN
 
 PITCH_HZ = {"f": 210.0, "m": 115.0, "": 160.0}
 TEXTS = ("id", "kind", "split", "speaker", "gender", "transcript", "source", "sha256")
@@ -77,6 +78,7 @@ def make_store(
     known_speakers: bool = True,
     image_size: int = 128,
     transcript: str = "bin blue at f two now",
+    twins: int = 0,
     seed: int = 0,
 ) -> Store:
     """Write and open ``root/corpus``.
@@ -93,6 +95,7 @@ def make_store(
         known_speakers: False leaves the speakers empty.
         image_size: of the stored faces.
         transcript: of every clip with sound.
+        twins: further pictures of each speaker, each in the pose of one other's (A96).
         seed: of the noise.
     """
     lengths = [seconds] if isinstance(seconds, int | float) else list(seconds)
@@ -118,6 +121,11 @@ def make_store(
                 clip["waveform"] = tone(pitch, lengths[k % len(lengths)], rng)
                 clip["f0"] = np.full(len(clip["waveform"]) // MEL.hop + 1, pitch, np.float32)
             made.append(clip)
+        for rank in range(twins):
+            name = f"{corpus}/s{s + 1}/{TWIN}{rank}_{s // 2}"
+            looks = np.stack([face(colour(s, 20 + rank, 0), image_size)])
+            told = {"id": name, "kind": "image", "split": "train", "gender": gender}
+            made.append({**told, "speaker": f"{corpus}/s{s + 1}", "source": name, "faces": looks})
     return write_store(root / corpus, made, image_size=image_size, seed=seed)
 
 
@@ -150,6 +158,7 @@ def make_batches(stores: list[Store], **changes: object) -> Batches:
         "seed": 0,
         "augment": False,
         "pairs": 0,
+        "twins": 0,
         "heads": 0,
     }
     sizes |= {name: changes.pop(name) for name in sizes.keys() & changes}

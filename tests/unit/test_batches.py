@@ -136,6 +136,35 @@ def test_further_pairs_are_distinct_people_and_leave_the_rest(mixture: list[Stor
     assert batches(mixture, pairs=8, split="val").batch(5).pair_image is None
 
 
+def test_twins_are_two_people_in_one_pose_and_another_face_of_the_second(tmp_path: Path) -> None:
+    store = small(tmp_path, genders="fmfmf", twins=2)  # the fifth has nobody in her pose
+    plain, source = batches([store], augment=True), batches([store], augment=True, twins=8)
+    brighter = set()
+    for step in range(8):
+        whole = source.batch(step).to("cpu")
+        assert role(whole, "ref_image").x.equal(role(plain.batch(step).to("cpu"), "ref_image").x)
+        one, other, ref = (role(whole, f"twin_{name}") for name in ("source", "target", "ref"))
+        for rows in torch.stack([one.row, other.row, ref.row], dim=1).tolist():
+            first, second, third = (source.items[row] for row in rows)
+            assert Path(first.id).name == Path(second.id).name
+            assert first.speaker != second.speaker == third.speaker
+            assert second.id != third.id
+        sides = [
+            role.x[..., :16].mean((1, 2, 3)) > role.x[..., 16:].mean((1, 2, 3))
+            for role in (one, other)
+        ]
+        assert sides[0].equal(sides[1])  # mirrored alike
+        brighter |= set(sides[0].tolist())
+        parts = [source.batch(step, part, 4) for part in range(4)]
+        whole_x = role(source.batch(step), "twin_source").x
+        assert torch.cat([role(part, "twin_source").x for part in parts]).equal(whole_x)
+    assert brighter == {True, False}
+    assert plain.batch(0).twin_source is None
+    assert batches([store], twins=8, split="val").batch(0).twin_source is None
+    lonely = [small(tmp_path, corpus="lonely")]
+    refuses(DataError, "pictures in one pose.*-p twins", batches, lonely, twins=8)
+
+
 def test_people_without_a_head_are_somebody_all_the_same(mixture: list[Store]) -> None:
     every, few = batches(mixture), batches(mixture, heads=3)
     assert (few.speakers, few.without_code) == (every.speakers[:3], len(every.speakers) - 3)

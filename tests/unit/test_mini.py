@@ -30,7 +30,7 @@ from xfavot.errors import DataError
 from xfavot.mini import speak
 from xfavot.mini.draw import draw_face
 from xfavot.mini.generate import MOST_SPEAKERS, generate, speech_of
-from xfavot.mini.people import Nuisance, nuisance, numbers, people, person, stream
+from xfavot.mini.people import Nuisance, nuisance, numbers, people, person, stream, twin
 from xfavot.mini.speak import SLOTS, code, sentences, voice_of
 from xfavot.weights import FOLDER, fetched
 
@@ -234,6 +234,24 @@ def test_reader_yields_aligned_pairs_and_holds_out_of_every_speaker(corpus: Path
         assert clip.landmarks.shape == (2, 5, 2)
         assert set(clip.extra["hidden"]) >= {"age", "size", "liveliness", "gender", "voice"}
         assert GRAMMAR.fullmatch(clip.transcript)
+
+
+def test_twins_are_other_people_in_the_same_pose(corpus: Path, tmp_path: Path) -> None:
+    groups = [twin(3, number, 1, 10) for number in numbers(10)]
+    assert Counter(group for group, _ in groups) == {0: 4, 1: 4, 2: 2}
+    assert len({pose for _, pose in groups}) == 3
+    assert groups != [twin(3, number, 0, 10) for number in numbers(10)]
+    folder = generate(tmp_path / "twins", seed=0, twins=2, **SMALL)
+    plain, more = digests(corpus), digests(folder)
+    del plain["factors.json"], more["factors.json"]
+    assert plain.items() < more.items()
+    clips = {clip.id: clip for clip in scan("mini", folder, 0).clips.values()}
+    for rank in range(2):
+        one, other = (clips[f"{who}/twin_{rank}_0"] for who in ("s01", "s09"))
+        assert (one.kind, one.split, one.speaker) == ("image", "train", "mini/s01")
+        assert one.extra["faces"] == other.extra["faces"] != [{}]
+        assert more[f"s01/twin_{rank}_0.png"] != more[f"s09/twin_{rank}_0.png"]
+    refuses(DataError, "'twins': 2.*'twins': 0", generate, folder, seed=0, **SMALL)
 
 
 def test_words_are_spelt_in_kokoros_symbols_and_fit_its_tables() -> None:

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from tests.conftest import Patch, refuses
+from tests.unit.store_factory import make_store
 from tests.unit.training_factory import small_run
 from tools import fit_spectra
 from xfavot import training
@@ -275,6 +276,26 @@ def test_further_pairs_count_as_the_pairs_of_the_batch_do(root: Path) -> None:
         torch.testing.assert_close(found, expected)
         session.update(batch, 1)
         assert session.updater.trained["E_I"].tolist() == [3, 3]
+
+
+def test_twins_teach_the_faces_alone(tmp_path: Path) -> None:
+    make_store(tmp_path / "data", corpus="grid", twins=2, image_size=128)
+    given = {"train.twins": 4, "loss.twins": 2.0, "loss.perceptual": 0.5}
+    with opened(small_run(tmp_path, overrides=given)) as session:
+        n, batch = session.updater.n, session.batch(1)
+        d = draws.draw(session.cfg, 1, len(batch.paired), ("i",))
+        found = passes.pair_terms(n, batch, d, session.cfg.loss, None, rec=False)
+        style = n.nets.E_I(batch.twin_ref.x, batch.twin_ref.gender)
+        made = n.nets.G_I(batch.twin_source.x, style)
+        torch.testing.assert_close(found["twins"], (made - batch.twin_target.x).abs().mean())
+        assert found["twins_perceptual"] > 0
+        weights = objective.weights(session.cfg, 1)["pairs"]
+        assert (weights["twins"], weights["twins_perceptual"]) == (2.0, 1.0)
+        found["twins"].backward()
+        led = {name: module.parameters() for name, module in n.nets.named_children()}
+        assert {k for k, ps in led.items() if any(p.grad is not None for p in ps)} == {"G_I", "E_I"}
+        session.update(batch, 1)
+        assert session.updater.trained["G_I"].tolist() == [4 + 4]  # and those of the batch
 
 
 def test_no_speaker_is_drawn_without_dual_domain(root: Path) -> None:

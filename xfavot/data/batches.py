@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -34,6 +34,7 @@ from xfavot.audio.mel import MEL, Standardiser
 from xfavot.config import MODALITIES, RunConfig
 from xfavot.data.store import SPLITS, Item, Store, mel_statistics, table_of, voiced_speakers
 from xfavot.errors import ConfigError, DataError
+from xfavot.mini.people import TWIN
 
 FLIP_PROBABILITY = 0.5
 CROP_PROBABILITY = 0.5
@@ -80,7 +81,9 @@ class Batch:
     Row i of the four references has one gender, the target gender of row i; the references "2" are
     other clips of that gender, of any speaker. ``paired`` (B,) bool: the first face and the first
     voice of the row are one speaker of an audio-visual corpus. ``pair_image`` and ``pair_audio``:
-    further faces and voices, row by row of one speaker, for L_xm alone (A90).
+    further faces and voices, row by row of one speaker, for L_xm alone (A90). ``twin_source``,
+    ``twin_target``, ``twin_ref``: further faces, row by row of a person, of another in the same
+    pose, with the same changes, and another face of this other (A96).
     """
 
     source_image: Samples | None
@@ -92,6 +95,9 @@ class Batch:
     paired: Tensor
     pair_image: Samples | None = None
     pair_audio: Samples | None = None
+    twin_source: Samples | None = None
+    twin_target: Samples | None = None
+    twin_ref: Samples | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
@@ -259,7 +265,10 @@ class _Joined(Sequence[Item]):
         return self.parts[part][i - int(self.ends[part])]
 
 
-STREAMS = ("genders", "sources", "references", "others", "faces", "crops", "augment", "pairs")
+STREAMS = (
+    *("genders", "sources", "references", "others", "faces", "crops", "augment", "pairs"),
+    "twins",
+)
 
 Streams = Mapping[str, np.random.Generator]
 Load = Callable[[Rows, Rows, Streams], Tensor]
@@ -305,6 +314,8 @@ class Batches:
         self.modalities = cfg.train.modalities
         wanted = split == "train" and cfg.loss.xm > 0
         self.pairs = cfg.train.pairs if wanted else 0
+        taught = split == "train" and cfg.loss.twins > 0 and "image" in self.modalities
+        self.twins = cfg.train.twins if taught else 0
         self._check_sizes()
         tables = [table_of(store.items) for store in stores]
         names = [table["speakers"].tolist() for table in tables]
@@ -360,7 +371,10 @@ class Batches:
         images = self._side(rng, self._images, target, face, kept, self._faces if seen else None)
         audios = self._side(rng, self._voices, target, voice, kept, self._mels if heard else None)
         pair = torch.from_numpy(paired[kept])
-        more = self._further(rng["pairs"], part, parts) if self.pairs and self._pairs else ()
+        more = (
+            self._further(rng["pairs"], part, parts) if self.pairs and self._pairs else [None] * 2
+        )
+        more += self._drawn_twins(step, part, parts) if self.twins else []
         return Batch(images[0], audios[0], images[1], audios[1], images[2], audios[2], pair, *more)
 
     def waveform(self, row: int) -> NDArray[np.float32]:
@@ -412,7 +426,7 @@ class Batches:
                     drawn[alone] = side[gender].draw(rng, len(alone))
         return face, voice, paired
 
-    def _further(self, rng: np.random.Generator, part: int, parts: int) -> list[Samples]:
+    def _further(self, rng: np.random.Generator, part: int, parts: int) -> list[Samples | None]:
         """Draw further pairs and read the given part of them.
 
         Nobody is drawn twice before all of the same sex and corpus were.
@@ -429,6 +443,21 @@ class Batches:
             self._samples(load(rows, kept, streams), rows[kept])
             for load, rows in zip((self._faces, self._mels), clips, strict=True)
         ]
+
+    def _drawn_twins(self, step: int, part: int, parts: int) -> list[Samples | None]:
+        """Draw two people of a pose and another face of the second, and read the given part."""
+        key = [self.seed, step, STREAMS.index("twins")]
+        rng, clips = np.random.default_rng(key), np.empty((3, self.twins), dtype=np.int64)
+        for place, group in enumerate(rng.integers(len(self._twins), size=self.twins).tolist()):
+            source, target = rng.choice(self._twins[group], 2, replace=False)
+            own = self._faces_of[int(self._group[target])]
+            clips[:, place] = source, target, rng.choice(own[own != target])
+        kept = np.arange(self.twins).reshape(parts, -1)[part]
+        found: list[Samples | None] = []
+        for role, rows in enumerate(clips):  # the two of a pose are changed alike
+            streams = dict.fromkeys(STREAMS, np.random.default_rng([*key, role // 2]))
+            found.append(self._samples(self._faces(rows, kept, streams), rows[kept]))
+        return found
 
     def _samples(self, x: Tensor, rows: Rows) -> Samples:
         """What was read of some clips, with their codes."""
@@ -512,6 +541,23 @@ class Batches:
             apart = [gender for gender in self._genders if gender in lone or gender in mute]
             self._lone_faces = {g: lone.get(g, self._images[g]) for g in apart}
             self._lone_voices = {g: mute.get(g, self._voices[g]) for g in apart}
+
+        if self.twins:
+            self._index_twins(np.flatnonzero(seen), np.flatnonzero(seen & ~heard))
+
+    def _index_twins(self, faces: Rows, alone: Rows) -> None:
+        """Group pictures in one pose of people who have further faces; see `mini.people.twin`."""
+        people, places = np.unique(self._group[faces], return_inverse=True)
+        ends = np.cumsum(np.bincount(places))[:-1]
+        own = np.split(faces[np.argsort(places, kind="stable")], ends)
+        self._faces_of = dict(zip(people.tolist(), own, strict=True))
+        groups = defaultdict[tuple[int, str], list[int]](list)
+        for row in alone.tolist():
+            name = self.items[row].id.rpartition("/")[2]
+            if name.startswith(TWIN) and len(self._faces_of[int(self._group[row])]) > 1:
+                groups[int(self._owner[row]), name].append(row)
+        self._twins = [rows for rows in groups.values() if len(rows) > 1]
+        self._require_side("pictures in one pose (loss.twins, -p twins)", self._twins, True)
 
     def _require_side(self, what: str, found: object, needed: object) -> None:
         """Refuse a split without something that it needs."""

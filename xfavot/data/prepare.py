@@ -47,7 +47,7 @@ from xfavot.image.io import load_frames, load_image, resize_image
 from xfavot.media import MediaError
 from xfavot.mini.generate import generate, speech_of
 from xfavot.mini.people import SCHEMA
-from xfavot.parameters import Prepare
+from xfavot.parameters import MINI, Prepare
 
 RECORD = "prepare.json"  # beside store.json: how the store was made
 ORIGINALS = "originals"  # below data_root: what the package makes or fetches itself
@@ -522,15 +522,23 @@ def prepare_dataset(
         if corpus == "mini" and not given:
             size = {"speakers": cfg.speakers, "utterances": cfg.utterances, "seed": seed}
             wanted |= {"speakers": cfg.speakers, "speech": speech_of(cfg.voices, **size)}
-            if cfg.utterances != Prepare.utterances:
-                wanted |= {"utterances": cfg.utterances}
+            for name in ("utterances", "twins"):
+                if (value := getattr(cfg, name)) != MINI[name]:
+                    wanted |= {name: value}
             # the originals are the package's own: a finished store does not need them again
             if store := existing(Path(cfg.data_root) / corpus, wanted):
                 log(f"mini: {store.path} is ready ({len(store.items)} items); nothing to do")
                 stores.append(store)
                 continue
             folder = Path(cfg.data_root) / ORIGINALS / corpus
-            generate(folder, **size, workers=max(workers, 1), voices=cfg.voices, on_log=log)
+            generate(
+                folder,
+                **size,
+                workers=max(workers, 1),
+                voices=cfg.voices,
+                twins=cfg.twins,
+                on_log=log,
+            )
         if cfg.download and corpora.describe(corpus).download:
             corpora.download(corpus, source, on_log=log)
         try:

@@ -89,6 +89,7 @@ def weights(cfg: RunConfig, step: int) -> dict[str, dict[str, float]]:
             **{"rec_image": rec, "rec_audio": rec, "xm": w.xm},
             **{"level": w.level, "codes": w.codes, "resemblance": w.resemblance},
             "ltas": w.ltas,
+            **{"twins": w.twins, "twins_perceptual": w.twins * w.perceptual},
             "perceptual": rec * w.perceptual,
         },
     }

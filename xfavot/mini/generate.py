@@ -31,11 +31,14 @@ from xfavot.mini import speak
 from xfavot.mini.people import (
     MOST_SPEAKERS,
     SCHEMA,
+    TWIN,
+    Nuisance,
     nuisance,
     numbers,
     person,
     sex_and_rank,
     stream,
+    twin,
 )
 from xfavot.mini.speak import ESPEAK, KOKORO, code, sentences
 from xfavot.parameters import VOICES
@@ -74,14 +77,22 @@ def speech_of(voices: str, *, speakers: int = 16, utterances: int = 24, seed: in
 
 
 def make_speaker(
-    folder: Path, *, number: int, utterances: int, faces_per_clip: int, seed: int, speech: str
+    folder: Path,
+    *,
+    number: int,
+    utterances: int,
+    faces_per_clip: int,
+    seed: int,
+    speech: str,
+    twins: int = 0,
+    speakers: int = 0,
 ) -> dict[str, Any]:
     """Speak and draw everything of one speaker; meant for a fresh process.
 
     Args:
         folder: root of the corpus; the speaker's own folder is made in it.
         number: the speaker's, from 0; see :func:`xfavot.mini.people.numbers`.
-        utterances, faces_per_clip, seed: as in :func:`generate`.
+        utterances, faces_per_clip, seed, twins, speakers: as in :func:`generate`.
         speech: of :func:`speech_of`; what is shipped is not spoken here.
 
     Returns:
@@ -102,18 +113,24 @@ def make_speaker(
     own.mkdir()
     synthesiser = None if kind == SHIPPED else speak.SYNTHESISERS[kind]()
     faces: dict[str, Any] = {}
+
+    def draw(name: str, pose: Nuisance) -> None:
+        picture, points = draw_face(who, pose)
+        Image.fromarray(picture).save(own / f"{name}.png")
+        faces[name] = {**asdict(pose), "landmarks": points.round(2).tolist()}
+
     for clip, words in enumerate(sentences(seed, number, utterances)):
         name = code(words)
         if synthesiser is not None:
-            said, draw = synthesiser.say(words, voice), stream(seed, "voice", number, clip)
-            steps = np.round(speak.become(said, synthesiser.rate_hz, voice, draw) * 32767)
+            said, rng = synthesiser.say(words, voice), stream(seed, "voice", number, clip)
+            steps = np.round(speak.become(said, synthesiser.rate_hz, voice, rng) * 32767)
             soundfile.write(own / f"{name}.wav", steps.astype(np.int16), speak.SAMPLE_RATE_HZ)
         (own / f"{name}.txt").write_text(" ".join(words) + "\n", encoding="utf-8")
         for face in range(faces_per_clip):
-            pose = nuisance(seed, number, clip, face)
-            picture, points = draw_face(who, pose)
-            Image.fromarray(picture).save(own / f"{name}_{face}.png")
-            faces[f"{name}_{face}"] = {**asdict(pose), "landmarks": points.round(2).tolist()}
+            draw(f"{name}_{face}", nuisance(seed, number, clip, face))
+    for rank in range(twins):
+        group, pose = twin(seed, number, rank, speakers)
+        draw(f"{TWIN}{rank}_{group}", pose)
     return {"hidden": asdict(who), "voice": asdict(voice), "faces": faces}
 
 
@@ -160,6 +177,7 @@ def generate(
     seed: int = 0,
     workers: int = 2,
     voices: str = "auto",
+    twins: int = 0,
     on_log: Callable[[str], None] | None = None,
 ) -> Path:
     """Make the embedded audio-visual corpus, or see that it is made.
@@ -180,6 +198,8 @@ def generate(
         seed: equal seeds give equal corpora.
         workers: processes at a time; does not change the result.
         voices: who speaks; see :func:`speech_of`.
+        twins: further pictures of each person, each in the pose of three other people's (A96);
+            who these are depends on `speakers`.
         on_log: receives one line a speaker.
 
     Returns:
@@ -193,7 +213,7 @@ def generate(
     shared: dict[str, Any] = {"utterances": utterances, "seed": seed}
     speech = speech_of(voices, speakers=speakers, **shared)
     shared |= {"faces_per_clip": faces_per_clip, "speech": speech}
-    factors = {"schema": SCHEMA, "speakers": speakers, **shared}
+    factors = {"schema": SCHEMA, "speakers": speakers, **shared, "twins": twins}
     if not 2 <= speakers <= MOST_SPEAKERS or not 1 <= utterances <= speak.MOST_SENTENCES:
         raise DataError(
             f"mini: {speakers} speakers, {utterances} utterances each; expected 2 to "
@@ -212,7 +232,8 @@ def generate(
     done = itertools.count(1)
 
     def make(number: int) -> Any:
-        entry = _in_own_process(partial, {**shared, "number": number})
+        asked = {"twins": twins, "speakers": speakers} if twins else {}
+        entry = _in_own_process(partial, {**shared, **asked, "number": number})
         if speech.startswith(SHIPPED):
             spoken = map(code, sentences(seed, number, utterances))
             _unpack(partial, entry["hidden"]["speaker"], spoken)
@@ -253,7 +274,8 @@ def _is_made(folder: Path, factors: Mapping[str, Any], log: Callable[[str], None
     record, known = folder / "factors.json", dict[str, Any]()
     with suppress(OSError, ValueError, TypeError):
         known = dict(json.loads(record.read_text(encoding="utf-8")))
-    if (there := {key: known.get(key) for key in factors}) != factors:
+    without = {"twins": 0} if known else {}  # of before there were any
+    if (there := {key: known.get(key, without.get(key)) for key in factors}) != factors:
         raise DataError(
             f"{folder} is not empty and holds {there if known else 'other files'}; expected "
             f"{factors}, or a new folder; remove it or choose another"

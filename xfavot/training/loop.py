@@ -195,7 +195,8 @@ class Session:
         initial = checkpoint.locate(cfg.train.initial) if cfg.train.initial else None
         known = checkpoint.known_to(initial, stores) if initial else {}
         self.batches = Batches(cfg, stores, **known)
-        for name in ("batch_size", "pairs", *["warmup_batch_size"] * (cfg.train.warmup > 0)):
+        warmed = ["warmup_batch_size"] * (cfg.train.warmup > 0)
+        for name in ("batch_size", "pairs", "twins", *warmed):
             size, count = getattr(cfg.train, name), self.processes.count
             expected = f"a multiple of {count}, the number of processes"
             require(size % count == 0, f"train.{name}", size, expected, "change one of the two")

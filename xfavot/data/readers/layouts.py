@@ -23,6 +23,7 @@ from xfavot.data import readers
 from xfavot.data.corpora import describe
 from xfavot.data.readers import VAL_SHARE, Clip, Reject, Source, fraction, media_kind, of_kind
 from xfavot.errors import DataError, refusing
+from xfavot.mini.people import TWIN
 from xfavot.mini.speak import SIGNS, SLOTS
 
 HELD_OUT_SHARE = 0.125  # of the utterances of each person of `mini`: 3 of 24
@@ -79,6 +80,16 @@ def mini(source: Source) -> Iterator[Clip]:
                     "hidden": people.get(speaker, {}),
                     "faces": [faces.get(name, {}) for name in names],
                 },
+            )
+        for image in sorted((source.root / speaker).glob(f"{TWIN}*.png")):
+            name = f"{speaker}/{image.stem}"
+            yield source.clip(
+                *(name, "image", speaker),
+                split="train",
+                images=(image,),
+                aligned=True,
+                landmarks=framed[name][None] if name in framed else None,
+                extra={"hidden": people.get(speaker, {}), "faces": [faces.get(name, {})]},
             )
 
 
