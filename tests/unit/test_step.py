@@ -20,7 +20,7 @@ from torch.nn import functional
 from tests.conftest import Patch, refuses
 from tests.unit.store_factory import make_store
 from tests.unit.training_factory import small_run
-from tools import fit_spectra
+from tools import fit_layers
 from xfavot import training
 from xfavot.audio.mel import band_centres, log_mel
 from xfavot.config import LossConfig, RunConfig, TrainConfig
@@ -597,9 +597,32 @@ def test_a_fitted_layer_reads_what_styles_tell() -> None:
     spectra[200:] = 99.0
     weight = torch.ones(400).double()
     weight[200:] = 0.0  # rows that do not count
-    found, bias = fit_spectra.ridge(styles, spectra, weight)
+    found, bias = fit_layers.ridge(styles, spectra, weight, damping=0.01)
     torch.testing.assert_close(found, layer, atol=0.1, rtol=0)
     torch.testing.assert_close(bias, shift.double(), atol=0.1, rtol=0)
+
+
+def test_fitted_heads_tell_the_mean_face_of_a_voice() -> None:
+    """Styles of voices are a turned copy of their people's mean face, each sex by its own turn."""
+    torch.manual_seed(0)
+    people, size = 60, 4
+    faces = torch.randn(people, size).double()
+    speaker = torch.arange(people).repeat(3)
+    seen = (
+        faces[speaker] + torch.tensor([-0.5, 0.0, 0.5]).double().repeat_interleave(people)[:, None]
+    )
+    gender = (torch.arange(people) % 2)[speaker]
+    turns = torch.linalg.qr(torch.randn(2, size, size).double())[0]
+    trunk = torch.stack([turns[g] @ faces[n] for g, n in zip(gender, speaker, strict=True)])
+    weight, bias = torch.eye(size).repeat(2, 1), torch.zeros(2 * size)
+    own = fit_layers.Encoded(trunk, gender, speaker, seen, speaker, trunk)
+    heads, shift = fit_layers.fit_heads(own, weight, bias)
+    found = (
+        heads.view(2, size, size)[gender] @ trunk[:, :, None]
+        + shift.view(2, size)[gender][:, :, None]
+    )
+    torch.testing.assert_close(found[:, :, 0], faces[speaker], atol=0.3, rtol=0)
+    assert (found[:, :, 0] - faces[speaker]).abs().mean() < 0.1
 
 
 BOTH = ("G_I", "G_A")  # nothing is generated; the encoders still learn from pairs
