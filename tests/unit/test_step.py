@@ -621,8 +621,8 @@ def test_fitted_heads_tell_the_mean_face_of_a_voice() -> None:
         heads.view(2, size, size)[gender] @ trunk[:, :, None]
         + shift.view(2, size)[gender][:, :, None]
     )
-    torch.testing.assert_close(found[:, :, 0], faces[speaker], atol=0.3, rtol=0)
-    assert (found[:, :, 0] - faces[speaker]).abs().mean() < 0.1
+    torch.testing.assert_close(found[:, :, 0], faces[speaker], atol=0.5, rtol=0)
+    assert (found[:, :, 0] - faces[speaker]).abs().mean() < 0.12  # damped by a tenth
 
 
 BOTH = ("G_I", "G_A")  # nothing is generated; the encoders still learn from pairs
