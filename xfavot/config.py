@@ -235,6 +235,10 @@ class RunConfig(Settings):
         both = set(self.train.modalities) == set(MODALITIES)
         step = "set loss.xm to 0 or train both modalities"
         require(both or self.loss.xm == 0, "loss.xm", self.loss.xm, "0 with one modality", step)
+        told = (self.loss.twins > 0) == (self.train.twins > 0)
+        require(
+            told, "train.twins", self.train.twins, "above 0 as loss.twins is", "set both or none"
+        )
 
 
 def require_device(name: str, value: str) -> None:

@@ -256,7 +256,8 @@ def test_mini_makes_its_own_originals_once(tmp_path: Path, monkeypatch: Patch) -
     assert sorted(calls) == ["s01", "s09"]
     for other, message in (
         ({"seed": 6, "speakers": 3}, "seed is 5, now 6; speakers is 2, now 3"),
-        ({"utterances": 8}, "utterances is .*, now 8"),
+        ({"utterances": 8}, "utterances is 24, now 8"),
+        ({"twins": 2}, "twins is 0, now 2"),
         ({"voices": "espeak"}, r"speech is 'kokoro \w+', now 'espeak'"),
     ):
         refuses(DataError, message, again, **other)

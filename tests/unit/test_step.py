@@ -278,6 +278,11 @@ def test_further_pairs_count_as_the_pairs_of_the_batch_do(root: Path) -> None:
         assert session.updater.trained["E_I"].tolist() == [3, 3]
 
 
+def test_twins_need_their_number_and_their_weight(tmp_path: Path) -> None:
+    for given in ({"train.twins": 4}, {"loss.twins": 1.0}):
+        refuses(ConfigError, "train.twins.*set both", small_run, tmp_path, overrides=given)
+
+
 def test_twins_teach_the_faces_alone(tmp_path: Path) -> None:
     make_store(tmp_path / "data", corpus="grid", twins=2, image_size=128)
     given = {"train.twins": 4, "loss.twins": 2.0, "loss.perceptual": 0.5}

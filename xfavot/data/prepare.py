@@ -282,7 +282,7 @@ def existing(target: Path, wanted: Mapping[str, Any]) -> Store | None:
         return None
     store = Store.open(target, corpus=wanted["corpus"])
     try:
-        made = json.loads((target / RECORD).read_text(encoding="utf-8"))
+        made = MINI | json.loads((target / RECORD).read_text(encoding="utf-8"))  # older: not all
         made["speakers"] = len({item.speaker for item in store.items})
         wrong = [
             f"{name} is {made.get(name)!r}, now {value!r}"
@@ -522,9 +522,7 @@ def prepare_dataset(
         if corpus == "mini" and not given:
             size = {"speakers": cfg.speakers, "utterances": cfg.utterances, "seed": seed}
             wanted |= {"speakers": cfg.speakers, "speech": speech_of(cfg.voices, **size)}
-            for name in ("utterances", "twins"):
-                if (value := getattr(cfg, name)) != MINI[name]:
-                    wanted |= {name: value}
+            wanted |= {"utterances": cfg.utterances, "twins": cfg.twins}
             # the originals are the package's own: a finished store does not need them again
             if store := existing(Path(cfg.data_root) / corpus, wanted):
                 log(f"mini: {store.path} is ready ({len(store.items)} items); nothing to do")
