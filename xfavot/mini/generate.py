@@ -213,7 +213,8 @@ def generate(
     shared: dict[str, Any] = {"utterances": utterances, "seed": seed}
     speech = speech_of(voices, speakers=speakers, **shared)
     shared |= {"faces_per_clip": faces_per_clip, "speech": speech}
-    factors = {"schema": SCHEMA, "speakers": speakers, **shared, "twins": twins}
+    shared |= {"twins": twins, "speakers": speakers}
+    factors = {"schema": SCHEMA, **shared}
     if not 2 <= speakers <= MOST_SPEAKERS or not 1 <= utterances <= speak.MOST_SENTENCES:
         raise DataError(
             f"mini: {speakers} speakers, {utterances} utterances each; expected 2 to "
@@ -232,8 +233,7 @@ def generate(
     done = itertools.count(1)
 
     def make(number: int) -> Any:
-        asked = {"twins": twins, "speakers": speakers} if twins else {}
-        entry = _in_own_process(partial, {**shared, **asked, "number": number})
+        entry = _in_own_process(partial, {**shared, "number": number})
         if speech.startswith(SHIPPED):
             spoken = map(code, sentences(seed, number, utterances))
             _unpack(partial, entry["hidden"]["speaker"], spoken)
@@ -273,9 +273,8 @@ def _is_made(folder: Path, factors: Mapping[str, Any], log: Callable[[str], None
         return False
     record, known = folder / "factors.json", dict[str, Any]()
     with suppress(OSError, ValueError, TypeError):
-        known = dict(json.loads(record.read_text(encoding="utf-8")))
-    without = {"twins": 0} if known else {}  # of before there were any
-    if (there := {key: known.get(key, without.get(key)) for key in factors}) != factors:
+        known = {"twins": 0, **json.loads(record.read_text(encoding="utf-8"))}  # older: no word
+    if (there := {key: known.get(key) for key in factors}) != factors:
         raise DataError(
             f"{folder} is not empty and holds {there if known else 'other files'}; expected "
             f"{factors}, or a new folder; remove it or choose another"
