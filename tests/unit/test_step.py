@@ -575,6 +575,10 @@ def test_a_voice_has_the_average_spectrum_of_its_style(tmp_path: Path) -> None:
             torch.testing.assert_close(
                 ltas_of(made, torch.sigmoid(heard.voicing)), g.ltas_of(s), atol=1e-4, rtol=1e-4
             )
+            told = g(x, s, *g.takes(heard), spectrum=(asked := g.ltas_of(s).flip(0)))
+            torch.testing.assert_close(
+                ltas_of(told, torch.sigmoid(heard.voicing)), asked, atol=1e-4, rtol=1e-4
+            )
         found = session.update(session.batch(1), 1)
         assert found["g/ltas"] > 0
         before = g.ltas.weight.detach().clone()

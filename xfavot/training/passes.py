@@ -323,8 +323,10 @@ def pair_terms(
     x, aim, of = batch.twin_source_audio, batch.twin_target_audio, batch.twin_ref_audio
     if x and aim and of and d.voices:
         with torch.no_grad():
-            told, height = nets.G_A.hear(n.f0, x.x), level_of(n.f0(aim.x))
-        made = nets.G_A(x.x, nets.E_A(of.x, of.gender), *told, level=height)
+            told, goal = nets.G_A.hear(n.f0, x.x), n.f0(aim.x)
+            mean = ltas_of(aim.x, torch.sigmoid(goal.voicing))
+        like = nets.E_A(of.x, of.gender)
+        made = nets.G_A(x.x, like, *told, level=level_of(goal), spectrum=mean)
         found["twins_audio"] = terms.self_reconstruction(aim.x, made)
     if heard:
         levels = n.processes.together(level_of(heard))
