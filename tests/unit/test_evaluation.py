@@ -181,7 +181,9 @@ def test_detail_sees_blur_and_the_grid_of_enlargement() -> None:
     assert again == own
 
 
-def test_the_protocol_gives_every_row_and_keeps_classifiers(store: Store, tmp_path: Path) -> None:
+def test_the_protocol_gives_every_row_and_keeps_classifiers(
+    store: Store, tmp_path: Path, monkeypatch: Patch
+) -> None:
     model, said = loaded(store, tmp_path), list[str]()
     how: dict[str, Any] = {"seed": 0, "device": "cpu", "on_log": said.append}
     found = learning.evaluate_learning(model, [store], **how)
@@ -199,7 +201,10 @@ def test_the_protocol_gives_every_row_and_keeps_classifiers(store: Store, tmp_pa
 
     (kept,) = (tmp_path / "runs" / "auxiliary").glob("classifiers_*")
     said.clear()
-    assert learning.evaluate_learning(model, [store], **how) == found
+    monkeypatch.chdir(tmp_path)
+    packaged = dataclasses.replace(model, path=tmp_path / "package" / "weights" / "model")
+    for one in (model, packaged):
+        assert learning.evaluate_learning(one, [store], **how) == found
     assert not any("training" in line for line in said)
     kept.write_bytes(b"short")
     refuses(WeightsError, "delete it", learning.evaluate_learning, model, [store], **how)

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -311,7 +312,8 @@ def classifiers_of(
     """Load the classifiers of a corpus and size, or train them on it and keep them.
 
     Args:
-        model: the checkpoint, for the sizes of faces and crops; they are kept beside its run.
+        model: the checkpoint, for the sizes of faces and crops; they are kept beside its run, or,
+            where it lies elsewhere, in its configuration's `run_root`.
         stores: where the people come from: those of the splits "train" and "val". Their manifests
             go into the key, and their mel statistics are taken.
         device: where they are trained and returned.
@@ -336,7 +338,10 @@ def classifiers_of(
         "manifests": {store.corpus: store.manifest_hash for store in stores},
     }
     key = key_of(recipe)
-    file = model.path.resolve().parents[2] / "auxiliary" / f"classifiers_{key}.safetensors"
+    path = model.path.resolve()  # of a run; or in the package or a hub, which stay as they are
+    of_run = path.parent.name == "checkpoints"
+    root = path.parents[2] if of_run else Path(model.config.run_root)
+    file = root / "auxiliary" / f"classifiers_{key}.safetensors"
     place = torch.device(device)
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         torch.manual_seed(SEED)
