@@ -1,14 +1,17 @@
-"""Fit linear layers to a model that is trained already, by ridge regression.
+"""Fit layers to a model that is trained already.
 
     python -m tools.fit_layers spectra runs/<run> data/mini OUT
     python -m tools.fit_layers heads runs/<run> data/mini OUT
+    python -m tools.fit_layers codes runs/<run> data/mini OUT
 
-`spectra`: the layer that reads average spectra from styles (A95), from the styles of the training
-voices, and of the faces with a small weight, to the average spectra of the voices (of the people's
-voices). The model has to have such a layer. `heads`: those of E_A, from the styles of the training
-voices to the mean style of the same people's faces, each sex apart; so a voice stands for what it
-tells of the face and no more. OUT becomes the checkpoint with the new layer, in half precision;
-`tools.ship_model` takes it.
+`spectra`, by ridge regression: the layer that reads average spectra from styles (A95), from the
+styles of the training voices, and of the faces with a small weight, to the average spectra of the
+voices (of the people's voices). The model has to have such a layer. `heads`, likewise: those of
+E_A, from the styles of the training voices to the mean style of the same people's faces, each sex
+apart; so a voice stands for what it tells of the face and no more. `codes`: the four layers of M
+for each sex, until its styles are spread as those of the training faces are (energy distance,
+Adam). OUT becomes the checkpoint with the new layers, in half precision; `tools.ship_model` takes
+it.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -26,12 +30,19 @@ from torch import Tensor
 from xfavot.data.store import Store
 from xfavot.evaluation.classifiers import AT_ONCE, crop, people_of, speakers_of
 from xfavot.models.f0 import F0Output, ltas_of
+from xfavot.models.mapping import HEAD_LAYERS, MappingNetwork
 from xfavot.training.checkpoint import export, load_model
 
 FACES = 0.1  # weight of all faces over that of all crops of voices
+SEXES = 2
 RIDGE = {"spectra": 0.001, "heads": 0.1}  # of the mean square of the styles
 PLACES = (0.0, 0.5, 1.0)  # where crops of a clip start; 1: as late as possible
-LAYERS = {"spectra": "G_A.ltas", "heads": "E_A.heads"}
+LAYERS = {
+    "spectra": ["G_A.ltas"],
+    "heads": ["E_A.heads"],
+    "codes": [f"M.heads.{n}" for n in range(HEAD_LAYERS + 1)],
+}
+STEPS, DRAWN, RATE = 3_000, 256, 1.0e-3  # of the fit of codes; styles a step and sex
 
 
 class Encoded(NamedTuple):
@@ -41,6 +52,7 @@ class Encoded(NamedTuple):
     heard_gender: Tensor
     heard_speaker: Tensor
     seen: Tensor
+    seen_gender: Tensor
     seen_speaker: Tensor
     spectra: Tensor
 
@@ -83,7 +95,8 @@ def encode(path: Path, store: Store) -> Encoded:
     ):
         seen.append(nets.E_I(pictures, gender))
     styles, shown, averages = (torch.cat(one).double() for one in (heard, seen, spectra))
-    return Encoded(styles, voices.gender, voices.speaker, shown, faces.speaker, averages)
+    told = faces.gender, faces.speaker
+    return Encoded(styles, voices.gender, voices.speaker, shown, *told, averages)
 
 
 def fit_spectra(own: Encoded) -> tuple[Tensor, ...]:
@@ -93,7 +106,7 @@ def fit_spectra(own: Encoded) -> tuple[Tensor, ...]:
     weight = torch.ones(voices), torch.full((faces,), FACES * voices / faces)
     styles, wanted = (own.heard, own.seen), (own.spectra, of_person[own.seen_speaker])
     every = (torch.cat(pair) for pair in (styles, wanted, weight))
-    return ridge(*every, damping=RIDGE["spectra"])  # type: ignore[misc]
+    return ridge(*every, damping=RIDGE["spectra"])
 
 
 def fit_heads(own: Encoded, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,23 +122,57 @@ def fit_heads(own: Encoded, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tenso
     return made[0].flatten(0, 1), made[1].flatten()
 
 
+def energy_distance(made: Tensor, real: Tensor) -> Tensor:
+    """Squared energy distance (Szekely and Rizzo 2013) of two samples (G, n, S), summed over G."""
+    count = made.shape[1]
+    own = [torch.cdist(x, x).sum((1, 2)) / (count * (count - 1)) for x in (made, real)]
+    return (2 * torch.cdist(made, real).mean((1, 2)) - own[0] - own[1]).sum()
+
+
+def fit_codes(own: Encoded, net: MappingNetwork, steps: int = STEPS) -> list[Tensor]:
+    """Weights and biases of M's last layers, whose first heads are those of the sexes."""
+    faces = [own.seen[own.seen_gender == sex].float() for sex in range(SEXES)]
+    net = net.requires_grad_(False)
+    every = list(net.heads.parameters())  # a weight and a bias a layer
+    layers = [part[:SEXES].clone().requires_grad_() for part in every]
+    optimiser = torch.optim.Adam(layers, RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        h = torch.randn(SEXES, DRAWN, net.latent_dim, generator=draw)
+        for layer in net.shared:
+            h = layer(h).relu()
+        for n in range(0, len(layers), 2):
+            h = torch.baddbmm(layers[n + 1].unsqueeze(1), h.relu() if n else h, layers[n])
+        rows = [torch.randint(len(x), (DRAWN,), generator=draw) for x in faces]
+        real = torch.stack([x[row] for x, row in zip(faces, rows, strict=True)])
+        optimiser.zero_grad()
+        energy_distance(h, real).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+    return [torch.cat([new.detach(), old[SEXES:]]) for new, old in zip(layers, every, strict=True)]
+
+
 def main() -> None:
-    """Write the checkpoint with the fitted layer."""
+    """Write the checkpoint with the fitted layers."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("layer", choices=LAYERS)
+    parser.add_argument("what", choices=LAYERS)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("store", type=Path, help="prepared, with faces and voices")
     parser.add_argument("out", type=Path, help="not there yet")
     given = parser.parse_args()
     own = encode(given.checkpoint, Store.open(given.store, corpus=given.store.name))
     export(given.checkpoint, given.out)
-    file, layer = given.out / "model.safetensors", LAYERS[given.layer]
+    file = given.out / "model.safetensors"
     tensors = load_file(file)
-    names = [f"{layer}.{part}" for part in ("weight", "bias")]
-    before = [tensors[name] for name in names]
-    fitted = fit_spectra(own) if given.layer == "spectra" else fit_heads(own, *before)
-    for name, old, value in zip(names, before, fitted, strict=True):
-        tensors[name] = value.to(old.dtype).contiguous()
+    names = [f"{layer}.{part}" for layer in LAYERS[given.what] for part in ("weight", "bias")]
+    fitted: Sequence[Tensor] = fit_spectra(own)
+    if given.what == "heads":
+        fitted = fit_heads(own, *(tensors[name] for name in names))
+    elif given.what == "codes":
+        fitted = fit_codes(own, load_model(given.checkpoint).nets.M)
+    for name, value in zip(names, fitted, strict=True):
+        tensors[name] = value.to(tensors[name].dtype).contiguous()
     save_file(tensors, file)
     shutil.copymode(given.out / "f0.safetensors", file)
     state = json.loads((given.out / "state.json").read_text("utf-8"))

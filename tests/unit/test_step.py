@@ -29,6 +29,7 @@ from xfavot.losses import objective, terms
 from xfavot.models.blocks import FACTORS, ResampledConv, up
 from xfavot.models.f0 import F0Output, level_of, ltas_of, melody_of
 from xfavot.models.generators import USUAL_LEVEL, Excitation
+from xfavot.models.mapping import MappingNetwork
 from xfavot.models.xfavot import OF_ONE, XFaVoT, part_of
 from xfavot.training import Session, checkpoint, draws, loop, passes, step
 from xfavot.training.muon import Muon, orthogonalised
@@ -631,7 +632,7 @@ def test_fitted_heads_tell_the_mean_face_of_a_voice() -> None:
     turns = torch.linalg.qr(torch.randn(2, size, size).double())[0]
     trunk = torch.stack([turns[g] @ faces[n] for g, n in zip(gender, speaker, strict=True)])
     weight, bias = torch.eye(size).repeat(2, 1), torch.zeros(2 * size)
-    own = fit_layers.Encoded(trunk, gender, speaker, seen, speaker, trunk)
+    own = fit_layers.Encoded(trunk, gender, speaker, seen, gender, speaker, trunk)
     heads, shift = fit_layers.fit_heads(own, weight, bias)
     found = (
         heads.view(2, size, size)[gender] @ trunk[:, :, None]
@@ -639,6 +640,29 @@ def test_fitted_heads_tell_the_mean_face_of_a_voice() -> None:
     )
     torch.testing.assert_close(found[:, :, 0], faces[speaker], atol=0.5, rtol=0)
     assert (found[:, :, 0] - faces[speaker]).abs().mean() < 0.12  # damped by a tenth
+
+
+def test_fitted_codes_are_spread_as_the_faces_of_their_sex(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = MappingNetwork(small_run(tmp_path).model)
+    gender = torch.arange(600) % 2
+    seen = torch.randn(600, 1).double() + 2 * gender[:, None]
+    seen = seen * torch.linspace(-1, 1, net.heads[-1].bias.shape[1])  # all along one line
+    own = fit_layers.Encoded(seen, gender, gender, seen, gender, gender, seen)
+    before = [part.clone() for part in net.heads.parameters()]
+    z, found = torch.randn(600, net.latent_dim), list[float]()
+    for steps in (0, 300):
+        fitted = fit_layers.fit_codes(own, net, steps=steps)
+        with torch.no_grad():
+            for part, new in zip(net.heads.parameters(), fitted, strict=True):
+                part.copy_(new)
+            made = net(z, gender)
+        sexes = [torch.stack([x[gender == sex] for sex in (0, 1)]).float() for x in (made, seen)]
+        found.append(float(fit_layers.energy_distance(*sexes)))
+    assert found[1] < 0.25 * found[0]
+    for old, new in zip(before, net.heads.parameters(), strict=True):
+        assert old[2:].equal(new[2:])  # the speakers' own
+        assert not old[:2].equal(new[:2])
 
 
 BOTH = ("G_I", "G_A")  # nothing is generated; the encoders still learn from pairs
