@@ -55,7 +55,7 @@ download: bool = False  # first fetch what the owners let anyone download
 speakers: int = 16  # people in mini
 utterances: int = 24  # sentences of each person in mini
 voices: str = "auto"  # of mini: auto, kokoro or espeak
-twins: int = 0  # clips of each person of mini whose pose, or timing, others share
+twins: int = 0  # pictures of each person of mini in a pose that others share
 workers: int = 0  # processes; 0 means one a core
 
 # %%

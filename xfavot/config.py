@@ -132,7 +132,7 @@ class LossConfig(Section):
     resemblance: float = option(0.0, least=0)  # A85: of faces to those of their references
     timbre: float = option(0.0, least=0)  # A92: of voices to those of their references
     ltas: float = option(0.0, least=0)  # A95: average spectrum read from styles
-    twins: float = option(0.0, least=0)  # A96: to the person in the source's pose or time
+    twins: float = option(0.0, least=0)  # A96: of faces to the person in the source's pose
     tau: float = option(0.07, above=0)  # A14
     xm_form: str = option("symmetric", choices=("one_way", "mmv", "symmetric"))  # A5
     r1_image: float = option(1.0, least=0)  # A3
@@ -176,7 +176,7 @@ class TrainConfig(Section):
     update_rule: str = option("alternate", choices=("alternate", "fused"))  # A12: ancestors' order
     sources: str = option("all", choices=("all", "one"))  # A13: style sources a step
     pairs: int = option(0, least=0)  # A90: further pairs of a face and a voice for L_xm, a step
-    twins: int = option(0, least=0)  # A96: faces, and voices, a step that another person's teach
+    twins: int = option(0, least=0)  # A96: faces a step that another person's picture teaches
     voices_every: int = option(1, least=1)  # A83: voices are generated in every n-th step
     dual_domain: bool = True  # STATED
     speaker_head_probability: float = option(0.5, least=0, most=1)  # A2

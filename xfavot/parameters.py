@@ -144,9 +144,7 @@ class Prepare(Parameters):
     speakers: int = option(16, "people in mini", least=2)
     utterances: int = option(24, "sentences of each person in mini", least=1)
     voices: str = option("auto", "of mini: auto, kokoro or espeak", choices=VOICES)
-    twins: int = option(
-        0, "clips of each person of mini whose pose, or timing, others share", least=0
-    )
+    twins: int = option(0, "pictures of each person of mini in a pose that others share", least=0)
     workers: int = option(0, "processes; 0 means one a core", least=0)
 
     def __post_init__(self) -> None:

@@ -95,8 +95,7 @@ def make_store(
         known_speakers: False leaves the speakers empty.
         image_size: of the stored faces.
         transcript: of every clip with sound.
-        twins: further clips of each speaker, each in the pose of one other's (A96) and, where clips
-            have sound, with a tone that rises alike.
+        twins: further pictures of each speaker, each in the pose of one other's (A96).
         seed: of the noise.
     """
     lengths = [seconds] if isinstance(seconds, int | float) else list(seconds)
@@ -125,12 +124,8 @@ def make_store(
         for rank in range(twins):
             name = f"{corpus}/s{s + 1}/{TWIN}{rank}_{s // 2}"
             looks = np.stack([face(colour(s, 20 + rank, 0), image_size)])
-            told = {"id": name, "kind": kind, "split": "train", "gender": gender}
-            told |= {"speaker": f"{corpus}/s{s + 1}", "source": name, "faces": looks}
-            if kind == "av":
-                rising = tone(150, 1.0, np.random.default_rng(rank)) * np.linspace(0.1, 1, 24_000)
-                told |= {"waveform": rising.astype(np.float32), "transcript": transcript}
-            made.append(told)
+            told = {"id": name, "kind": "image", "split": "train", "gender": gender}
+            made.append({**told, "speaker": f"{corpus}/s{s + 1}", "source": name, "faces": looks})
     return write_store(root / corpus, made, image_size=image_size, seed=seed)
 
 
@@ -165,11 +160,9 @@ def make_batches(stores: list[Store], **changes: object) -> Batches:
         "pairs": 0,
         "twins": 0,
         "heads": 0,
-        "frozen": (),
     }
     sizes |= {name: changes.pop(name) for name in sizes.keys() & changes}
-    sizes |= {"speakers": sizes["heads"], "xm": 1.0}
-    given = SimpleNamespace(**sizes, modalities=config.MODALITIES)
+    given = SimpleNamespace(**sizes, modalities=config.MODALITIES, xm=1.0, speakers=sizes["heads"])
     cfg: Any = SimpleNamespace(model=given, train=given, data=given, loss=given, seed=given.seed)
     return Batches(cfg, stores, **changes)  # type: ignore[arg-type]
 

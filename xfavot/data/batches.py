@@ -81,10 +81,9 @@ class Batch:
     Row i of the four references has one gender, the target gender of row i; the references "2" are
     other clips of that gender, of any speaker. ``paired`` (B,) bool: the first face and the first
     voice of the row are one speaker of an audio-visual corpus. ``pair_image`` and ``pair_audio``:
-    further faces and voices, row by row of one speaker, for L_xm alone (A90). The roles "twin",
-    row by row: faces of a person, of another in the same pose, with the same changes, and another
-    face of this other; voices that say one sentence in the same time, the same frames, and another
-    sentence of the second (A96).
+    further faces and voices, row by row of one speaker, for L_xm alone (A90). ``twin_source``,
+    ``twin_target``, ``twin_ref``: further faces, row by row of a person, of another in the same
+    pose, with the same changes, and another face of this other (A96).
     """
 
     source_image: Samples | None
@@ -96,12 +95,9 @@ class Batch:
     paired: Tensor
     pair_image: Samples | None = None
     pair_audio: Samples | None = None
-    twin_source_image: Samples | None = None
-    twin_target_image: Samples | None = None
-    twin_ref_image: Samples | None = None
-    twin_source_audio: Samples | None = None
-    twin_target_audio: Samples | None = None
-    twin_ref_audio: Samples | None = None
+    twin_source: Samples | None = None
+    twin_target: Samples | None = None
+    twin_ref: Samples | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
@@ -318,9 +314,8 @@ class Batches:
         self.modalities = cfg.train.modalities
         wanted = split == "train" and cfg.loss.xm > 0
         self.pairs = cfg.train.pairs if wanted else 0
-        self.twins = cfg.train.twins if split == "train" and cfg.loss.twins > 0 else 0
-        held = cfg.train.frozen
-        self._taught = tuple(m for m in self.modalities if f"G_{m[0].upper()}" not in held)
+        taught = split == "train" and cfg.loss.twins > 0 and "image" in self.modalities
+        self.twins = cfg.train.twins if taught else 0
         self._check_sizes()
         tables = [table_of(store.items) for store in stores]
         names = [table["speakers"].tolist() for table in tables]
@@ -379,9 +374,7 @@ class Batches:
         more = (
             self._further(rng["pairs"], part, parts) if self.pairs and self._pairs else [None] * 2
         )
-        if self.twins:
-            for side, load in ((0, self._faces), (1, self._mels)):
-                more += self._drawn_twins(side, load, (step, part, parts))
+        more += self._drawn_twins(step, part, parts) if self.twins else []
         return Batch(images[0], audios[0], images[1], audios[1], images[2], audios[2], pair, *more)
 
     def waveform(self, row: int) -> NDArray[np.float32]:
@@ -451,25 +444,19 @@ class Batches:
             for load, rows in zip((self._faces, self._mels), clips, strict=True)
         ]
 
-    def _drawn_twins(
-        self, side: int, load: Load, place: tuple[int, int, int]
-    ) -> list[Samples | None]:
-        """Draw two people of a group and another clip of the second, and read the given part."""
-        groups, of = self._twins[side]
-        if not groups:
-            return [None] * 3
-        step, part, parts = place
-        key = [self.seed, step, STREAMS.index("twins") + side]
+    def _drawn_twins(self, step: int, part: int, parts: int) -> list[Samples | None]:
+        """Draw two people of a pose and another face of the second, and read the given part."""
+        key = [self.seed, step, STREAMS.index("twins")]
         rng, clips = np.random.default_rng(key), np.empty((3, self.twins), dtype=np.int64)
-        for n, group in enumerate(rng.integers(len(groups), size=self.twins).tolist()):
-            source, target = rng.choice(groups[group], 2, replace=False)
-            own = of[int(self._group[target])]
-            clips[:, n] = source, target, rng.choice(own[own != target])
+        for place, group in enumerate(rng.integers(len(self._twins), size=self.twins).tolist()):
+            source, target = rng.choice(self._twins[group], 2, replace=False)
+            own = self._faces_of[int(self._group[target])]
+            clips[:, place] = source, target, rng.choice(own[own != target])
         kept = np.arange(self.twins).reshape(parts, -1)[part]
         found: list[Samples | None] = []
-        for role, rows in enumerate(clips):  # the two of a group are changed, or cut, alike
+        for role, rows in enumerate(clips):  # the two of a pose are changed alike
             streams = dict.fromkeys(STREAMS, np.random.default_rng([*key, role // 2]))
-            found.append(self._samples(load(rows, kept, streams), rows[kept]))
+            found.append(self._samples(self._faces(rows, kept, streams), rows[kept]))
         return found
 
     def _samples(self, x: Tensor, rows: Rows) -> Samples:
@@ -556,30 +543,21 @@ class Batches:
             self._lone_voices = {g: mute.get(g, self._voices[g]) for g in apart}
 
         if self.twins:
-            sides = zip(MODALITIES, (seen, heard), strict=True)
-            self._twins = [
-                self._grouped(np.flatnonzero(there)) if kind in self._taught else ([], {})
-                for kind, there in sides
-            ]
-            found = [groups for groups, _ in self._twins if groups]
-            self._require_side("people in one pose (loss.twins, -p twins)", found, True)
+            self._index_twins(np.flatnonzero(seen), np.flatnonzero(seen & ~heard))
 
-    def _grouped(self, rows: Rows) -> tuple[list[list[int]], dict[int, Rows]]:
-        """Group twins among clips, of people who have others; see `mini.people.twin`.
-
-        Returns:
-            The groups; and every person's clips.
-        """
-        people, places = np.unique(self._group[rows], return_inverse=True)
+    def _index_twins(self, faces: Rows, alone: Rows) -> None:
+        """Group pictures in one pose of people who have further faces; see `mini.people.twin`."""
+        people, places = np.unique(self._group[faces], return_inverse=True)
         ends = np.cumsum(np.bincount(places))[:-1]
-        own = np.split(rows[np.argsort(places, kind="stable")], ends)
-        of = dict(zip(people.tolist(), own, strict=True))
+        own = np.split(faces[np.argsort(places, kind="stable")], ends)
+        self._faces_of = dict(zip(people.tolist(), own, strict=True))
         groups = defaultdict[tuple[int, str], list[int]](list)
-        for row in rows.tolist():
+        for row in alone.tolist():
             name = self.items[row].id.rpartition("/")[2]
-            if name.startswith(TWIN) and len(of[int(self._group[row])]) > 1:
+            if name.startswith(TWIN) and len(self._faces_of[int(self._group[row])]) > 1:
                 groups[int(self._owner[row]), name].append(row)
-        return [group for group in groups.values() if len(group) > 1], of
+        self._twins = [rows for rows in groups.values() if len(rows) > 1]
+        self._require_side("pictures in one pose (loss.twins, -p twins)", self._twins, True)
 
     def _require_side(self, what: str, found: object, needed: object) -> None:
         """Refuse a split without something that it needs."""

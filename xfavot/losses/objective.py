@@ -90,7 +90,6 @@ def weights(cfg: RunConfig, step: int) -> dict[str, dict[str, float]]:
             **{"level": w.level, "codes": w.codes, "resemblance": w.resemblance},
             "ltas": w.ltas,
             **{"twins": w.twins, "twins_perceptual": w.twins * w.perceptual},
-            "twins_audio": w.twins,
             "perceptual": rec * w.perceptual,
         },
     }

@@ -19,12 +19,11 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xfavot import fetch
 from xfavot.errors import DataError, WeightsError, refusing
@@ -115,13 +114,6 @@ def make_speaker(
     synthesiser = None if kind == SHIPPED else speak.SYNTHESISERS[kind]()
     faces: dict[str, Any] = {}
 
-    def note(name: str, words: tuple[str, ...]) -> None:
-        (own / f"{name}.txt").write_text(" ".join(words) + "\n", encoding="utf-8")
-
-    def record(name: str, wave: NDArray[np.float64]) -> None:
-        steps = np.round(wave * 32767).astype(np.int16)
-        soundfile.write(own / f"{name}.wav", steps, speak.SAMPLE_RATE_HZ)
-
     def draw(name: str, pose: Nuisance) -> None:
         picture, points = draw_face(who, pose)
         Image.fromarray(picture).save(own / f"{name}.png")
@@ -131,20 +123,14 @@ def make_speaker(
         name = code(words)
         if synthesiser is not None:
             said, rng = synthesiser.say(words, voice), stream(seed, "voice", number, clip)
-            record(name, speak.become(said, synthesiser.rate_hz, voice, rng))
-        note(name, words)
+            steps = np.round(speak.become(said, synthesiser.rate_hz, voice, rng) * 32767)
+            soundfile.write(own / f"{name}.wav", steps.astype(np.int16), speak.SAMPLE_RATE_HZ)
+        (own / f"{name}.txt").write_text(" ".join(words) + "\n", encoding="utf-8")
         for face in range(faces_per_clip):
             draw(f"{name}_{face}", nuisance(seed, number, clip, face))
     for rank in range(twins):
-        group, leader, pose = twin(seed, number, rank, speakers)
-        draw(name := f"{TWIN}{rank}_{group}", pose)
-        if isinstance(synthesiser, speak.Kokoro):
-            lead = speak.voice_of(person(leader, seed=seed), sex_and_rank(leader)[1])
-            words = sentences(seed, MOST_SPEAKERS + rank, group + 1)[group]
-            said, rng = synthesiser.say(words, lead, voice.base), stream(seed, "twin", rank, group)
-            alike = replace(voice, f0_range=lead.f0_range)
-            record(name, speak.become(said, synthesiser.rate_hz, alike, rng, timed=True))
-            note(name, words)
+        group, pose = twin(seed, number, rank, speakers)
+        draw(f"{TWIN}{rank}_{group}", pose)
     return {"hidden": asdict(who), "voice": asdict(voice), "faces": faces}
 
 
@@ -212,9 +198,8 @@ def generate(
         seed: equal seeds give equal corpora.
         workers: processes at a time; does not change the result.
         voices: who speaks; see :func:`speech_of`.
-        twins: further clips of each person: a picture in the pose of three other people's and,
-            where Kokoro speaks, a sentence that these say in the same time (A96); who they are
-            depends on `speakers`.
+        twins: further pictures of each person, each in the pose of three other people's (A96);
+            who these are depends on `speakers`.
         on_log: receives one line a speaker.
 
     Returns:

@@ -46,8 +46,8 @@ LOOKS = table("looks.csv")  # combinations that occur in people, all different
 _STEPS = (0.8191725133961645, 0.6710436067037893, 0.5497004779019703)  # R3 sequence (plastic root)
 _ROW = 8  # numbers of one sex in a row
 MOST_SPEAKERS = 1_000
-TWIN = "twin_"  # begin of the name of a clip whose pose and sentence others share
-TWINS = 4  # people in one such group, where these clips are asked for (A96)
+TWIN = "twin_"  # begin of the name of a picture in a pose that others share
+TWINS = 4  # people drawn in one pose, where such pictures are asked for (A96)
 FACTORS = ("age", "size", "liveliness", "jaw", "brow", "eye_size", "eye_tilt", "nose", "lips")
 
 
@@ -194,24 +194,21 @@ def people(speakers: int, *, seed: int) -> tuple[Person, ...]:
     return tuple(person(number, seed=seed) for number in numbers(speakers))
 
 
-def twin(seed: int, number: int, rank: int, speakers: int) -> tuple[int, int, Nuisance]:
-    """Group, leader and pose of a person's clip that others have a twin of.
-
-    The people of a group are drawn in one pose, and say one sentence in the leader's time.
+def twin(seed: int, number: int, rank: int, speakers: int) -> tuple[int, Nuisance]:
+    """Group and pose of a person's picture that others have a twin of, people in that very pose.
 
     Args:
         seed: of the corpus.
         number: the speaker's, from 0.
-        rank: of the clip among the speaker's, from 0; every rank has groups of its own.
+        rank: of the picture among the speaker's, from 0; every rank has groups of its own.
         speakers: how many the corpus has; on them it depends who is in a group.
 
     Returns:
-        The group, of :data:`TWINS` people or, the last of a rank, fewer; the number of its first;
-        and its pose.
+        The group, of :data:`TWINS` people or, the last of a rank, fewer; and its pose.
     """
     order = stream(seed, "twins", rank).permutation(numbers(speakers)).tolist()
     group = order.index(number) // TWINS
-    return group, order[group * TWINS], nuisance(seed, MOST_SPEAKERS + rank, group, 0)
+    return group, nuisance(seed, MOST_SPEAKERS + rank, group, 0)
 
 
 def nuisance(seed: int, number: int, clip: int, face: int) -> Nuisance:

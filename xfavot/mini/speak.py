@@ -38,8 +38,6 @@ KOKORO, ESPEAK = "kokoro", "espeak"  # synthesisers
 BASES = table("bases.csv")  # the synthesisers' voices by sex, the best first
 ACCENTS = ("en-us", "en-gb-x-rp", "en-us-nyc", "en-gb-scotland", "en", "en-us", "en-us", "en")
 LEAST_SYMBOLS = 22  # in a sentence
-TIMBRE = 128  # numbers of a style of Kokoro's that its decoder reads
-PAUSES_S = 0.2, 0.3  # less than any that Kokoro makes before and after a sentence
 _AUDIO_SYNCHRONOUS, _CHARS_UTF8, _PHONEMES, _RATE = 2, 1, 0x100, 1  # of speak_lib.h
 Wave = NDArray[np.float64]
 
@@ -174,18 +172,12 @@ class Kokoro:
             self._paces = dict(zip(known, tables["words_per_minute"].tolist(), strict=True))
             self._tokens = dict(zip(symbols, tables["tokens"].tolist(), strict=True))
 
-    def say(self, words: tuple[str, ...], voice: Voice, timbre: str = "") -> Wave:
-        """Speak words; returns samples in -1..1 at `rate_hz`.
-
-        Of a style, one half makes the timbre, the other accent, durations and melody. The first may
-        be another base voice's, `timbre`: sample by sample the same sentence, said by another.
-        """
+    def say(self, words: tuple[str, ...], voice: Voice) -> Wave:
+        """Speak words; returns samples in -1..1 at `rate_hz`."""
         accent = "british" if voice.base.startswith("b") else "american"
         phonemes = " ".join(WORDS[word][accent] for word in words)
         tokens = [0, *(self._tokens[symbol] for symbol in phonemes), 0]
-        # (12, 256) each, of sentences of 22 to 33 symbols
-        styles = self._styles[voice.base].copy()
-        styles[:, :TIMBRE] = self._styles[timbre or voice.base][:, :TIMBRE]
+        styles = self._styles[voice.base]  # (12, 256), of sentences of 22 to 33 symbols
         speed = voice.words_per_minute / self._paces[voice.base]
         given = {
             "tokens": np.array([tokens], np.int64),
@@ -214,9 +206,7 @@ def _warp(envelope: Wave, factor: float) -> Wave:
     return np.asarray(envelope[:, left] * (1 - share) + envelope[:, left + 1] * share)
 
 
-def become(
-    wave: Wave, rate_hz: int, voice: Voice, draw: np.random.Generator, *, timed: bool = False
-) -> Wave:
+def become(wave: Wave, rate_hz: int, voice: Voice, draw: np.random.Generator) -> Wave:
     """Give an utterance another voice.
 
     Args:
@@ -224,17 +214,13 @@ def become(
         rate_hz: of `wave`.
         voice: the target.
         draw: randomness of this utterance (phase of the tremor, pauses, level, noise).
-        timed: cut what comes before and after by its length, and not by its loudness.
 
     Returns:
         (M,) samples at 24 kHz, in -1..1, with a short pause before and after.
     """
     import pyworld
 
-    if timed:
-        wave = wave[int(PAUSES_S[0] * rate_hz) : -int(PAUSES_S[1] * rate_hz)]
-    else:
-        wave = _silence_cut(wave, rate_hz)
+    wave = _silence_cut(wave, rate_hz)
     rough, times = pyworld.dio(wave, rate_hz, f0_floor=60.0, f0_ceil=500.0, frame_period=PERIOD_MS)
     f0 = pyworld.stonemask(wave, rough, times, rate_hz)
     spectrum = pyworld.cheaptrick(wave, f0, times, rate_hz, f0_floor=60.0)

@@ -239,7 +239,6 @@ class AudioGenerator(nn.Module):
         f0_features: Tensor,
         melody: Tensor | None = None,
         level: Tensor | None = None,
-        spectrum: Tensor | None = None,
     ) -> Tensor:
         """Say the source's words in a style.
 
@@ -249,8 +248,6 @@ class AudioGenerator(nn.Module):
             f0_features: (B, Cf, M // 8, T), the F0 network's features of the source.
             melody: (B, 2, T) of :func:`xfavot.models.f0.melody_of`, for a net that takes it.
             level: (B,) log2 Hz that the melody is about; predicted from the style if left out.
-            spectrum: (B, M) that the output has on average (A95), for a net that reads it from
-                the style if left out.
 
         Returns:
             (B, 1, M, T) standardised log mels.
@@ -258,7 +255,7 @@ class AudioGenerator(nn.Module):
         Raises:
             ShapeError: wrong axes, or T is no multiple of 4.
         """
-        return self.styled(self.content(x, f0_features), s, melody, level, spectrum)
+        return self.styled(self.content(x, f0_features), s, melody, level)
 
     def content(self, x: Tensor, f0_features: Tensor) -> Tensor:
         """What no style changes of mels and F0 features: (B, deep + F, M / 16, T / 4)."""
@@ -275,12 +272,7 @@ class AudioGenerator(nn.Module):
         return cast(Tensor, self.f0_path(self.encode(self.stem(x)), f0_features))
 
     def styled(
-        self,
-        h: Tensor,
-        s: Tensor,
-        melody: Tensor | None = None,
-        level: Tensor | None = None,
-        spectrum: Tensor | None = None,
+        self, h: Tensor, s: Tensor, melody: Tensor | None = None, level: Tensor | None = None
     ) -> Tensor:
         """Say what :meth:`content` holds in styles (B, S): (B, 1, M, T); see :meth:`forward`."""
         require_shape("G_A style", s, (h.shape[0], self.style_dim))
@@ -294,6 +286,5 @@ class AudioGenerator(nn.Module):
         made: Tensor = self.head(h)  # (B, 1, M, T)
         if self.ltas is None or melody is None:
             return made
-        spectrum = self.ltas_of(s).detach() if spectrum is None else spectrum
-        shift = spectrum - ltas_of(made, melody[:, 1])
+        shift = self.ltas_of(s).detach() - ltas_of(made, melody[:, 1])
         return made + shift[:, None, :, None].to(made.dtype)

@@ -294,7 +294,7 @@ def pair_terms(
     For self-reconstruction a face (a voice) comes back from a disguised copy of itself and a style
     of the same person: its own, or for half of the steps the other modality's. `convert`: also
     faces in another's style, for the frozen network (A85). `seen`: of :func:`see_references`.
-    Where a batch has twins, a face (a voice) in another person's style is to be this one's (A96).
+    Where a batch has twins, a face in another person's style is to be this person's (A96).
     """
     nets, face, voice, found = n.nets, batch.ref_image, batch.ref_audio, Terms()
     sides = ("i", "E_I", face), ("a", "E_A", voice)
@@ -314,20 +314,11 @@ def pair_terms(
             more = nets.E_I(i.x, i.gender), nets.E_A(a.x, a.gender), a.person
             pairs = [*map(torch.cat, zip(pairs, map(n.processes.together, more), strict=True))]
         found["xm"] = terms.cross_modality_style_consistency(*pairs, tau=w.tau, form=w.xm_form)
-    x, aim, of = batch.twin_source_image, batch.twin_target_image, batch.twin_ref_image
-    if x and aim and of:
+    if (x := batch.twin_source) and (aim := batch.twin_target) and (of := batch.twin_ref):
         made = nets.G_I(x.x, nets.E_I(of.x, of.gender))
         found["twins"] = terms.self_reconstruction(aim.x, made)
         if n.face:
             found["twins_perceptual"] = terms.perceptual(n.face.maps(made), n.face.maps(aim.x))
-    x, aim, of = batch.twin_source_audio, batch.twin_target_audio, batch.twin_ref_audio
-    if x and aim and of and d.voices:
-        with torch.no_grad():
-            told, goal = nets.G_A.hear(n.f0, x.x), n.f0(aim.x)
-            mean = ltas_of(aim.x, torch.sigmoid(goal.voicing))
-        like = nets.E_A(of.x, of.gender)
-        made = nets.G_A(x.x, like, *told, level=level_of(goal), spectrum=mean)
-        found["twins_audio"] = terms.self_reconstruction(aim.x, made)
     if heard:
         levels = n.processes.together(level_of(heard))
         both = torch.cat([every["a"], every["i"][paired]] if "i" in s else [every["a"]])

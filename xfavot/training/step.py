@@ -226,8 +226,7 @@ class Updater:
         w, warmup = self.cfg.loss, d.step <= self.cfg.train.warmup
         both = batch.ref_image is not None and batch.ref_audio is not None
         rec = warmup or w.rec > 0
-        twins = {"_I": batch.twin_ref_image, "_A": batch.twin_ref_audio if d.voices else None}
-        more = {name: x.gender for name, x in twins.items() if x}
+        more = batch.twin_ref
         if not (rec or (w.xm > 0 and both) or told.heard or w.codes > 0 or more):
             return {}
         with self._autocast():
@@ -243,9 +242,9 @@ class Updater:
                 )
                 own = rec and (name == "_I" or d.voices)
                 self._count("G" + name, torch.full_like(x.gender, 0 if own else -1))
-        for name, gender in more.items():
-            self._count("E" + name, gender)
-            self._count("G" + name, torch.zeros_like(gender))
+        if more:
+            self._count("E_I", more.gender)
+            self._count("G_I", torch.zeros_like(more.gender))
         if batch.pair_image:
             for name in ("E_I", "E_A"):
                 self._count(name, batch.pair_image.gender)

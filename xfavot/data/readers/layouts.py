@@ -57,7 +57,6 @@ def mini(source: Source) -> Iterator[Clip]:
     terse: Counter[str] = Counter()  # people of a sex with two or three utterances, so far
     for speaker in sorted(source.speakers):
         waves = sorted((source.root / speaker).glob("*.wav"))
-        waves = [wave for wave in waves if not wave.name.startswith(TWIN)]
         place = f"{source.seed}/{speaker}/"
         drawn = sorted(waves, key=lambda w: hashlib.sha256((place + w.stem).encode()).hexdigest())
         count = max(1, round(HELD_OUT_SHARE * len(waves))) if waves[1:] else 0
@@ -83,13 +82,10 @@ def mini(source: Source) -> Iterator[Clip]:
                 },
             )
         for image in sorted((source.root / speaker).glob(f"{TWIN}*.png")):
-            name, wave = f"{speaker}/{image.stem}", image.with_suffix(".wav")
-            spoken = wave.is_file()
+            name = f"{speaker}/{image.stem}"
             yield source.clip(
-                *(name, "av" if spoken else "image", speaker),
-                transcript=source.words(wave.with_suffix(".txt")) if spoken else "",
+                *(name, "image", speaker),
                 split="train",
-                audio=wave if spoken else None,
                 images=(image,),
                 aligned=True,
                 landmarks=framed[name][None] if name in framed else None,
