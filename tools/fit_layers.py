@@ -17,21 +17,19 @@ it.
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tools.average_modules import replace_tensors
 from xfavot.data.store import Store
 from xfavot.evaluation.classifiers import AT_ONCE, crop, people_of, speakers_of
 from xfavot.models.f0 import F0Output, ltas_of
 from xfavot.models.mapping import HEAD_LAYERS, MappingNetwork
-from xfavot.training.checkpoint import export, load_model
+from xfavot.training.checkpoint import load_model
 
 FACES = 0.1  # weight of all faces over that of all crops of voices
 SEXES = 2
@@ -162,22 +160,14 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="not there yet")
     given = parser.parse_args()
     own = encode(given.checkpoint, Store.open(given.store, corpus=given.store.name))
-    export(given.checkpoint, given.out)
-    file = given.out / "model.safetensors"
-    tensors = load_file(file)
     names = [f"{layer}.{part}" for layer in LAYERS[given.what] for part in ("weight", "bias")]
+    nets = load_model(given.checkpoint).nets
     fitted: Sequence[Tensor] = fit_spectra(own)
     if given.what == "heads":
-        fitted = fit_heads(own, *(tensors[name] for name in names))
+        fitted = fit_heads(own, *(nets.get_parameter(name).detach() for name in names))
     elif given.what == "codes":
-        fitted = fit_codes(own, load_model(given.checkpoint).nets.M)
-    for name, value in zip(names, fitted, strict=True):
-        tensors[name] = value.to(tensors[name].dtype).contiguous()
-    save_file(tensors, file)
-    shutil.copymode(given.out / "f0.safetensors", file)
-    state = json.loads((given.out / "state.json").read_text("utf-8"))
-    state["bytes"][file.name] = file.stat().st_size
-    (given.out / "state.json").write_text(json.dumps(state), "utf-8")
+        fitted = fit_codes(own, nets.M)
+    replace_tensors(given.checkpoint, given.out, dict(zip(names, fitted, strict=True)))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from torch.nn import functional
 from tests.conftest import Patch, refuses
 from tests.unit.store_factory import make_store
 from tests.unit.training_factory import small_run
-from tools import fit_layers
+from tools import average_modules, fit_layers
 from xfavot import training
 from xfavot.audio.mel import band_centres, log_mel
 from xfavot.config import LossConfig, RunConfig, TrainConfig
@@ -652,6 +652,31 @@ def test_fitted_codes_are_spread_as_the_faces_of_their_sex(tmp_path: Path) -> No
     for old, new in zip(before, net.heads.parameters(), strict=True):
         assert old[2:].equal(new[2:])  # the speakers' own
         assert not old[:2].equal(new[:2])
+
+
+def test_an_averaged_module_is_the_weighted_mean(tmp_path: Path, monkeypatch: Patch) -> None:
+    make_store(tmp_path / "data", corpus="grid", image_size=128)
+    folders = list[Path]()
+    for seed in range(3):
+        with opened(small_run(tmp_path, seed=seed)) as session:
+            folders.append(session.save())
+    parts = {str(folders[1]): 0.25, str(folders[2]): 0.75}
+    asked = [str(folders[0]), str(tmp_path / "out"), "G_A"]
+    for weights, code in ((parts.values(), None), ((0.5, 0.4), "expected a sum of 1")):
+        given = [f"{path}={weight}" for path, weight in zip(parts, weights, strict=True)]
+        monkeypatch.setattr("sys.argv", ["average_modules", *asked, *given])
+        if code:
+            refuses(SystemExit, code, average_modules.main)
+        else:
+            average_modules.main()
+    first, one, other = (checkpoint.load_model(folder).nets for folder in folders)
+    mean = checkpoint.load_model(tmp_path / "out").nets
+    for name, found in mean.named_parameters():
+        parts_of = [nets.get_parameter(name) for nets in (one, other)]
+        wanted = 0.25 * parts_of[0] + 0.75 * parts_of[1]
+        if not name.startswith("G_A."):
+            wanted = first.get_parameter(name)
+        torch.testing.assert_close(found, wanted, atol=2e-3, rtol=2e-3)  # half precision
 
 
 BOTH = ("G_I", "G_A")  # nothing is generated; the encoders still learn from pairs

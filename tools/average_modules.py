@@ -1,0 +1,72 @@
+"""Write a checkpoint whose module has the weighted mean of other checkpoints' parameters.
+
+    python -m tools.average_modules runs/<run> OUT G_A runs/<run>=0.5 runs/<other>=0.5
+
+OUT is the first checkpoint, as `fit_layers` writes one, with the module averaged; with one other
+checkpoint of weight 1, that one's module. Trainings that began at the same weights may be averaged
+(Wortsman et al. 2022), and so may steps of one training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from xfavot.config import GENERATOR_SIDE
+from xfavot.training.checkpoint import export, locate
+from xfavot.training.step import DISCRIMINATOR_SIDE
+
+FILE = "model.safetensors"
+
+
+def replace_tensors(path: Path, out: Path, new: Mapping[str, Tensor]) -> None:
+    """Export a checkpoint with some of its tensors replaced, in their old precision."""
+    export(path, out)
+    file = out / FILE
+    tensors = load_file(file)
+    tensors |= {name: value.to(tensors[name].dtype).contiguous() for name, value in new.items()}
+    save_file(tensors, file)
+    shutil.copymode(out / "f0.safetensors", file)
+    state = json.loads((out / "state.json").read_text("utf-8"))
+    state["bytes"][file.name] = file.stat().st_size
+    (out / "state.json").write_text(json.dumps(state), "utf-8")
+
+
+def averaged(module: str, parts: Mapping[Path, float]) -> dict[str, Tensor]:
+    """Weighted means of a module's tensors, by name; of the averages over steps (A19)."""
+    found = dict[str, Tensor]()
+    with TemporaryDirectory() as folder:
+        for number, (path, weight) in enumerate(parts.items()):
+            export(path, place := Path(folder, str(number)))
+            for name, value in load_file(place / FILE).items():
+                if name.partition(".")[0] == module:
+                    found[name] = found.get(name, 0.0) + weight * value.double()
+    return found
+
+
+def main() -> None:
+    """Write the checkpoint with the mean."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint")
+    parser.add_argument("out", type=Path, help="not there yet")
+    parser.add_argument("module", choices=(*GENERATOR_SIDE, *DISCRIMINATOR_SIDE))
+    parser.add_argument("parts", nargs="+", metavar="CHECKPOINT=WEIGHT")
+    given = parser.parse_args()
+    split = (part.rpartition("=") for part in given.parts)
+    parts = {locate(path): float(weight) for path, _, weight in split}
+    if not math.isclose(sum(parts.values()), 1.0, abs_tol=1e-6):
+        sys.exit(f"weights are {sorted(parts.values())}; expected a sum of 1; change them")
+    replace_tensors(locate(given.checkpoint), given.out, averaged(given.module, parts))
+
+
+if __name__ == "__main__":
+    main()
