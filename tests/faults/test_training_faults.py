@@ -16,6 +16,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.conftest import FULL_DISK, ROOT, Patch, refuses
 from tests.unit.training_factory import small_run
@@ -201,6 +202,16 @@ def test_an_exported_model_becomes_a_run_where_it_is_wanted(
     (older,) = place.parent.glob("shipped_*")
     assert (older / "kept").exists()
     assert checkpoint.locate(older).name == model.path.name
+    tensors = load_file(packed / "model.safetensors")  # other weights, and nothing else said
+    save_file(
+        {name: value.flip(0).contiguous() for name, value in tensors.items()},
+        packed / "model.safetensors",
+    )
+    assert load_file(checkpoint.locate(place) / "model.safetensors").keys() == tensors.keys()
+    assert len(list(place.parent.glob("shipped_*"))) == 2
+    (packed / "README.md").write_text("another card", encoding="utf-8")
+    assert checkpoint.locate(place).is_dir()
+    assert len(list(place.parent.glob("shipped_*"))) == 2
     runs, none = place.parent, place.with_name("none")
     assert checkpoint.locate(runs) == finished.checkpoint  # of their own, not the one that ships
     chosen = [Explore.resolve(run_root=str(root)).model for root in (runs, none)]

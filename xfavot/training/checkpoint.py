@@ -33,7 +33,7 @@ from torch.optim import Optimizer
 
 from xfavot import __version__, weights
 from xfavot.audio.mel import MEL, Standardiser, require_contract
-from xfavot.config import GENERATOR_SIDE, RunConfig, config_id, from_dict, to_dict
+from xfavot.config import GENERATOR_SIDE, RunConfig, config_id, from_dict, key_of, to_dict
 from xfavot.data.batches import Batches
 from xfavot.data.store import GENDERS, Store, voiced_speakers
 from xfavot.errors import CheckpointError, DataError, import_optional, refusing
@@ -357,8 +357,8 @@ def _unpack(run: Path) -> None:
                 return
             state = read_state(weights.MODEL)
             if run.exists():
-                digest = checksum_of(checkpoints_of(run)[0] / STATE).partition(":")[2][:8]
-                run.rename(run.with_name(f"{run.name}_{digest}"))
+                files = sorted(checkpoints_of(run)[0].glob("*[!d]"))  # not its card
+                run.rename(run.with_name(f"{run.name}_{key_of([*map(checksum_of, files)])[:8]}"))
             with whole_folder(run) as draft:
                 shutil.copytree(weights.MODEL, folder_of(draft, state["step"]))
                 write_config(draft, from_dict(state["config"]))
@@ -368,7 +368,8 @@ def _stays(run: Path) -> bool:
     """Whether a run is there that is the package's model, or none of the package's."""
     before = checkpoints_of(run)
     ours = len(before) == 1 and not (before[0] / OPTIMIZER).exists()
-    same = ours and filecmp.cmp(before[0] / STATE, weights.MODEL / STATE, shallow=False)
+    parts = [STATE, *(path.name for path in weights.MODEL.glob("*.safetensors"))] if ours else []
+    same = ours and len(filecmp.cmpfiles(before[0], weights.MODEL, parts, False)[0]) == len(parts)
     return run.exists() and (not ours or same)
 
 
