@@ -357,8 +357,9 @@ def _unpack(run: Path) -> None:
                 return
             state = read_state(weights.MODEL)
             if run.exists():
-                files = sorted(checkpoints_of(run)[0].glob("*[!d]"))  # not its card
-                run.rename(run.with_name(f"{run.name}_{key_of([*map(checksum_of, files)])[:8]}"))
+                files = checkpoints_of(run)[0].glob("*[!d]")  # not its card
+                digest = key_of({file.name: checksum_of(file) for file in files})[:8]
+                run.rename(run.with_name(f"{run.name}_{digest}"))
             with whole_folder(run) as draft:
                 shutil.copytree(weights.MODEL, folder_of(draft, state["step"]))
                 write_config(draft, from_dict(state["config"]))
