@@ -3,11 +3,14 @@
     pip install mosaicml-streaming litdata fsspec aiohttp   (an environment of its own)
     python tools/random_access.py FOLDER
     python tools/random_access.py FOLDER --samples 1000000 --size 768 --batch 1024
+    pip install "moto[server]" boto3
+    python tools/random_access.py FOLDER --s3 ...      # shards in object storage, on loopback
 
 A corpus's crops of 40 KB are written to FOLDER in each library's shards of 8 MB, and as one flat
 file, as a prepared store has them. Batches of 192 crops (batch size 32: three roles, faces and
 voices) are read from there: shards are copied into a cache by the library itself, ranges of the
-flat file come from an HTTP server on this machine, and so does all of it. Every line says how long
+flat file come from an HTTP server on this machine, and so does all of it; with `--s3` the shards
+lie in a bucket of moto, a server of S3's protocol on this machine. Every line says how long
 the first batch and the others took, and how many bytes were fetched for each byte that was used.
 The second command is what association reads of a million clips: 512 faces and voices a step.
 """
@@ -17,11 +20,14 @@ from __future__ import annotations
 import argparse
 import http.server
 import json
+import logging
+import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,7 +102,33 @@ def size_of(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def mosaicml(root: Path, corpus: Corpus) -> None:
+@contextmanager
+def bucket() -> Iterator[Callable[[Path], str]]:
+    """Object storage on loopback, and what puts a folder into it and says where it lies."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    os.environ |= {"S3_ENDPOINT_URL": "http://{}:{}".format(*server.get_host_and_port())}
+    os.environ |= dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "none")
+    os.environ["AWS_DEFAULT_REGION"] = "us-east-1"
+    client = boto3.client("s3", endpoint_url=os.environ["S3_ENDPOINT_URL"])
+    client.create_bucket(Bucket="corpus")
+
+    def put(folder: Path) -> str:
+        for file in filter(Path.is_file, folder.iterdir()):
+            client.upload_file(str(file), "corpus", f"{folder.name}/{file.name}")
+        return f"s3://corpus/{folder.name}"
+
+    try:
+        yield put
+    finally:
+        server.stop()
+
+
+def mosaicml(root: Path, corpus: Corpus, put: Callable[[Path], str] = str) -> None:
     """Measure mosaicml-streaming."""
     from streaming import MDSWriter, StreamingDataset
 
@@ -104,12 +136,12 @@ def mosaicml(root: Path, corpus: Corpus) -> None:
         for sample in corpus:
             writer.write({"x": sample})
     cache = root / "mds_cache"
-    data = StreamingDataset(remote=str(root / "mds"), local=str(cache), batch_size=1)
+    data = StreamingDataset(remote=put(root / "mds"), local=str(cache), batch_size=1)
     read = lambda rows: [data[i] for i in rows]  # noqa: E731
     corpus.measure("mosaicml-streaming", read, lambda: size_of(cache))
 
 
-def litdata(root: Path, corpus: Corpus) -> None:
+def litdata(root: Path, corpus: Corpus, put: Callable[[Path], str] = "local:{}".format) -> None:
     """Measure litdata."""
     from litdata import StreamingDataset
     from litdata.streaming import Cache
@@ -121,7 +153,9 @@ def litdata(root: Path, corpus: Corpus) -> None:
     written.done()
     written.merge()
     cache = root / "lit_cache"
-    data = StreamingDataset(input_dir=Dir(path=str(cache), url=f"local:{root / 'lit'}"))
+    url = put(root / "lit")
+    known = {"endpoint_url": os.environ["S3_ENDPOINT_URL"]} if url.startswith("s3:") else {}
+    data = StreamingDataset(input_dir=Dir(path=str(cache), url=url), storage_options=known)
     read = lambda rows: [data[i] for i in rows]  # noqa: E731
     corpus.measure("litdata", read, lambda: size_of(cache))
 
@@ -151,6 +185,7 @@ def main() -> None:
     """Measure all that are installed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="empty or new; takes 1 GB")
+    parser.add_argument("--s3", action="store_true", help="shards in object storage on loopback")
     parser.add_argument("--serve", action="store_true", help="only serve it over HTTP")
     parser.add_argument("--samples", type=int, default=6_000)
     parser.add_argument("--size", type=int, default=40_960, help="bytes of one")
@@ -164,8 +199,14 @@ def main() -> None:
         sys.stdout.write(f"{server.server_port}\n")
         sys.stdout.flush()
         server.serve_forever()
+    corpus = Corpus(given.samples, given.size, given.batch)
+    if given.s3:
+        with bucket() as put:
+            mosaicml(root, corpus, put)
+            litdata(root, corpus, put)
+        return
     for measured in (ranged, mosaicml, litdata):
-        measured(root, Corpus(given.samples, given.size, given.batch))
+        measured(root, corpus)
 
 
 if __name__ == "__main__":
