@@ -91,6 +91,12 @@ class Ranges(http.server.SimpleHTTPRequestHandler):
             self.wfile.write(file.read(int(last) - int(first) + 1))
 
 
+class Server(http.server.ThreadingHTTPServer):
+    """A server that many may ask at once; of five waiting, it lost some."""
+
+    request_queue_size = 1024
+
+
 def say(**line: Any) -> None:
     """Write a line of JSON."""
     sys.stdout.write(json.dumps(line) + "\n")
@@ -195,7 +201,7 @@ def main() -> None:
     root.mkdir(parents=True, exist_ok=True)
     if given.serve:
         handler = lambda *args: Ranges(*args, directory=str(root))  # noqa: E731
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server = Server(("127.0.0.1", 0), handler)
         sys.stdout.write(f"{server.server_port}\n")
         sys.stdout.flush()
         server.serve_forever()
