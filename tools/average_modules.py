@@ -16,22 +16,19 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from xfavot.config import GENERATOR_SIDE
-from xfavot.training.checkpoint import export, locate
+from xfavot.training.checkpoint import export, load_model, locate
 from xfavot.training.step import DISCRIMINATOR_SIDE
-
-FILE = "model.safetensors"
 
 
 def replace_tensors(path: Path, out: Path, new: Mapping[str, Tensor]) -> None:
     """Export a checkpoint with some of its tensors replaced, in their old precision."""
     export(path, out)
-    file = out / FILE
+    file = out / "model.safetensors"
     tensors = load_file(file)
     tensors |= {name: value.to(tensors[name].dtype).contiguous() for name, value in new.items()}
     save_file(tensors, file)
@@ -44,12 +41,10 @@ def replace_tensors(path: Path, out: Path, new: Mapping[str, Tensor]) -> None:
 def averaged(module: str, parts: Mapping[Path, float]) -> dict[str, Tensor]:
     """Weighted means of a module's tensors, by name; of the averages over steps (A19)."""
     found = dict[str, Tensor]()
-    with TemporaryDirectory() as folder:
-        for number, (path, weight) in enumerate(parts.items()):
-            export(path, place := Path(folder, str(number)))
-            for name, value in load_file(place / FILE).items():
-                if name.partition(".")[0] == module:
-                    found[name] = found.get(name, 0.0) + weight * value.double()
+    for path, weight in parts.items():
+        for name, value in load_model(path).nets.get_submodule(module).state_dict().items():
+            whole = f"{module}.{name}"
+            found[whole] = found.get(whole, 0.0) + weight * value.double()
     return found
 
 

@@ -29,7 +29,7 @@ from xfavot.data.store import Store
 from xfavot.evaluation.classifiers import AT_ONCE, crop, people_of, speakers_of
 from xfavot.models.f0 import F0Output, ltas_of
 from xfavot.models.mapping import HEAD_LAYERS, MappingNetwork
-from xfavot.training.checkpoint import load_model
+from xfavot.training.checkpoint import LoadedModel, load_model
 
 FACES = 0.1  # weight of all faces over that of all crops of voices
 SEXES = 2
@@ -72,9 +72,8 @@ def ridge(styles: Tensor, wanted: Tensor, weight: Tensor, *, damping: float) -> 
 
 
 @torch.inference_mode()
-def encode(path: Path, store: Store) -> Encoded:
-    """Read the training split of a store by a checkpoint's networks, in double precision."""
-    model = load_model(path)
+def encode(model: LoadedModel, store: Store) -> Encoded:
+    """Read the training split of a store by a model's networks, in double precision."""
     nets, size = model.nets, model.config.model
     people = people_of([store], "train", speakers_of([store], ("train",)), size.image_size)
     faces = people.faces
@@ -159,14 +158,16 @@ def main() -> None:
     parser.add_argument("store", type=Path, help="prepared, with faces and voices")
     parser.add_argument("out", type=Path, help="not there yet")
     given = parser.parse_args()
-    own = encode(given.checkpoint, Store.open(given.store, corpus=given.store.name))
+    model = load_model(given.checkpoint)
+    own = encode(model, Store.open(given.store, corpus=given.store.name))
     names = [f"{layer}.{part}" for layer in LAYERS[given.what] for part in ("weight", "bias")]
-    nets = load_model(given.checkpoint).nets
-    fitted: Sequence[Tensor] = fit_spectra(own)
-    if given.what == "heads":
-        fitted = fit_heads(own, *(nets.get_parameter(name).detach() for name in names))
-    elif given.what == "codes":
-        fitted = fit_codes(own, nets.M)
+    fitted: Sequence[Tensor]
+    if given.what == "spectra":
+        fitted = fit_spectra(own)
+    elif given.what == "heads":
+        fitted = fit_heads(own, *(model.nets.get_parameter(name).detach() for name in names))
+    else:
+        fitted = fit_codes(own, model.nets.M)
     replace_tensors(given.checkpoint, given.out, dict(zip(names, fitted, strict=True)))
 
 

@@ -357,7 +357,7 @@ def _unpack(run: Path) -> None:
                 return
             state = read_state(weights.MODEL)
             if run.exists():
-                files = checkpoints_of(run)[0].glob("*[!d]")  # not its card
+                files = _exported(checkpoints_of(run)[0])
                 digest = key_of({file.name: checksum_of(file) for file in files})[:8]
                 run.rename(run.with_name(f"{run.name}_{digest}"))
             with whole_folder(run) as draft:
@@ -365,11 +365,16 @@ def _unpack(run: Path) -> None:
                 write_config(draft, from_dict(state["config"]))
 
 
+def _exported(folder: Path) -> list[Path]:
+    """Record and weights of a model that was exported; not its card."""
+    return [folder / STATE, *folder.glob("*.safetensors")]
+
+
 def _stays(run: Path) -> bool:
     """Whether a run is there that is the package's model, or none of the package's."""
     before = checkpoints_of(run)
     ours = len(before) == 1 and not (before[0] / OPTIMIZER).exists()
-    parts = [STATE, *(path.name for path in weights.MODEL.glob("*.safetensors"))] if ours else []
+    parts = [file.name for file in _exported(weights.MODEL)] if ours else []
     same = ours and len(filecmp.cmpfiles(before[0], weights.MODEL, parts, False)[0]) == len(parts)
     return run.exists() and (not ours or same)
 
