@@ -10,32 +10,16 @@ checkpoint of weight 1, that one's module. Trainings that began at the same weig
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from xfavot.config import GENERATOR_SIDE
 from xfavot.training.checkpoint import export, load_model, locate
 from xfavot.training.step import DISCRIMINATOR_SIDE
-
-
-def replace_tensors(path: Path, out: Path, new: Mapping[str, Tensor]) -> None:
-    """Export a checkpoint with some of its tensors replaced, in their old precision."""
-    export(path, out)
-    file = out / "model.safetensors"
-    tensors = load_file(file)
-    tensors |= {name: value.to(tensors[name].dtype).contiguous() for name, value in new.items()}
-    save_file(tensors, file)
-    shutil.copymode(out / "f0.safetensors", file)
-    state = json.loads((out / "state.json").read_text("utf-8"))
-    state["bytes"][file.name] = file.stat().st_size
-    (out / "state.json").write_text(json.dumps(state), "utf-8")
 
 
 def averaged(module: str, parts: Mapping[Path, float]) -> dict[str, Tensor]:
@@ -60,7 +44,7 @@ def main() -> None:
     parts = {locate(path): float(weight) for path, _, weight in split}
     if not math.isclose(sum(parts.values()), 1.0, abs_tol=1e-6):
         sys.exit(f"weights are {sorted(parts.values())}; expected a sum of 1; change them")
-    replace_tensors(locate(given.checkpoint), given.out, averaged(given.module, parts))
+    export(given.checkpoint, given.out, instead=averaged(given.module, parts))
 
 
 if __name__ == "__main__":

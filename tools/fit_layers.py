@@ -24,12 +24,11 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from tools.average_modules import replace_tensors
 from xfavot.data.store import Store
 from xfavot.evaluation.classifiers import AT_ONCE, crop, people_of, speakers_of
 from xfavot.models.f0 import F0Output, ltas_of
 from xfavot.models.mapping import HEAD_LAYERS, MappingNetwork
-from xfavot.training.checkpoint import LoadedModel, load_model
+from xfavot.training.checkpoint import LoadedModel, export, load_model
 
 FACES = 0.1  # weight of all faces over that of all crops of voices
 SEXES = 2
@@ -168,7 +167,7 @@ def main() -> None:
         fitted = fit_heads(own, *(model.nets.get_parameter(name).detach() for name in names))
     else:
         fitted = fit_codes(own, model.nets.M)
-    replace_tensors(given.checkpoint, given.out, dict(zip(names, fitted, strict=True)))
+    export(given.checkpoint, given.out, instead=dict(zip(names, fitted, strict=True)))
 
 
 if __name__ == "__main__":

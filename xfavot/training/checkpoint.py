@@ -22,13 +22,14 @@ from dataclasses import dataclass, replace
 from itertools import chain, compress
 from pathlib import Path
 from string import Template
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from xfavot import __version__, weights
@@ -312,13 +313,20 @@ def write(run: Path, state: dict[str, Any], modules: Modules, optimizers: Optimi
     return target
 
 
-def export(path: Path | str, folder: Path, *, name: str = SHIPPED) -> None:
+def export(
+    path: Path | str,
+    folder: Path,
+    *,
+    name: str = SHIPPED,
+    instead: Mapping[str, Tensor] = MappingProxyType({}),
+) -> None:
     """Write a checkpoint as the package ships it: in half precision, the averages as the weights.
 
     Args:
-        path: as :func:`locate` takes it; what was written so before is copied.
+        path: as :func:`locate` takes it; what was written so before may be written again.
         folder: where the files go; there is none yet.
         name: of the model.
+        instead: tensors that take the place of those of their names.
 
     Raises:
         CheckpointError: there is no such checkpoint, or the files cannot be written.
@@ -331,15 +339,14 @@ def export(path: Path | str, folder: Path, *, name: str = SHIPPED) -> None:
         for file in ("f0.safetensors", "content.safetensors", CARD):
             if (path / file).exists():
                 shutil.copyfile(path / file, draft / file)
+        tensors = load_file(path / "model.safetensors")
         if (path / "ema.safetensors").exists():
-            tensors = load_file(path / "model.safetensors") | load_file(path / "ema.safetensors")
-            halves = {key: value.half() for key, value in tensors.items()}
-            save_file(halves, draft / "model.safetensors")
-            (draft / "model.safetensors").chmod(0o644)  # safetensors keeps it from others
+            tensors |= load_file(path / "ema.safetensors")
             # people of other data may have the same names
             state["speakers"] = [f"{one}@{state['data'][:8]}" for one in state["speakers"]]
-        else:
-            shutil.copyfile(path / "model.safetensors", draft / "model.safetensors")
+        halves = {key: value.half().contiguous() for key, value in {**tensors, **instead}.items()}
+        save_file(halves, draft / "model.safetensors")
+        (draft / "model.safetensors").chmod(0o644)  # safetensors keeps it from others
         sizes = {p.name: p.stat().st_size for p in sorted(draft.glob("*.safetensors"))}
         trained = {**state["config"]["train"], "initial": ""}  # a path of another machine
         state |= {"config": {**state["config"], **roots, "train": trained}, "bytes": sizes}
