@@ -26,6 +26,7 @@ from torch import Tensor
 
 from xfavot.data.store import Store
 from xfavot.evaluation.classifiers import AT_ONCE, crop, people_of, speakers_of
+from xfavot.evaluation.learning import styles_of
 from xfavot.models.f0 import F0Output, ltas_of
 from xfavot.models.mapping import HEAD_LAYERS, MappingNetwork
 from xfavot.training.checkpoint import LoadedModel, export, load_model
@@ -73,24 +74,18 @@ def ridge(styles: Tensor, wanted: Tensor, weight: Tensor, *, damping: float) -> 
 @torch.inference_mode()
 def encode(model: LoadedModel, store: Store) -> Encoded:
     """Read the training split of a store by a model's networks, in double precision."""
-    nets, size = model.nets, model.config.model
+    size = model.config.model
     people = people_of([store], "train", speakers_of([store], ("train",)), size.image_size)
     faces = people.faces
     parts = [crop(clip, size.mel_frames, at) for clip in people.clips for at in PLACES]
     voices = people.heard(torch.stack(parts), people.clip_speaker.repeat_interleave(len(PLACES)))
     x = model.standardiser.standardise(voices.x).unsqueeze(1)
-    heard, seen, spectra = list[Tensor](), list[Tensor](), list[Tensor]()
-    for crops, gender in zip(
-        torch.split(x, AT_ONCE), torch.split(voices.gender, AT_ONCE), strict=True
-    ):
-        heard.append(nets.E_A(crops, gender))
-        voicing = cast(F0Output, model.f0(crops)).voicing
-        spectra.append(ltas_of(crops, voicing.sigmoid()))
-    for pictures, gender in zip(
-        torch.split(faces.x, AT_ONCE), torch.split(faces.gender, AT_ONCE), strict=True
-    ):
-        seen.append(nets.E_I(pictures, gender))
-    styles, shown, averages = (torch.cat(one).double() for one in (heard, seen, spectra))
+    heard, seen = (styles_of(model, kind, of) for kind, of in (("voice", voices), ("face", faces)))
+    spectra = [
+        ltas_of(crops, cast(F0Output, model.f0(crops)).voicing.sigmoid())
+        for crops in torch.split(x, AT_ONCE)
+    ]
+    styles, shown, averages = (one.double() for one in (heard, seen, torch.cat(spectra)))
     told = faces.gender, faces.speaker
     return Encoded(styles, voices.gender, voices.speaker, shown, *told, averages)
 

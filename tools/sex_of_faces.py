@@ -16,13 +16,11 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from xfavot.data.store import Store
 from xfavot.evaluation.classifiers import (
     STEPS,
     FaceClassifier,
-    Labelled,
     People,
     face_batch,
     fit,
@@ -30,8 +28,8 @@ from xfavot.evaluation.classifiers import (
     read,
     speakers_of,
 )
-from xfavot.evaluation.learning import REFERENCES, SOURCES, draw
-from xfavot.training.checkpoint import LoadedModel, load_model
+from xfavot.evaluation.learning import REFERENCES, SOURCES, converted, draw, styles_of
+from xfavot.training.checkpoint import load_model
 
 
 def trained_judge(people: People, *, size: int, seed: int) -> FaceClassifier:
@@ -40,19 +38,6 @@ def trained_judge(people: People, *, size: int, seed: int) -> FaceClassifier:
     judge = FaceClassifier(image_size=size, speakers=len(people.speakers))
     fit(judge, partial(face_batch, people), steps=STEPS["face"])
     return judge.eval()
-
-
-def styles_of(
-    model: LoadedModel, faces: Labelled, voices: Labelled, rng: torch.Generator
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Styles and sexes of references, by task."""
-    x = model.standardiser.standardise(voices.x).unsqueeze(1)
-    z = torch.randn((len(faces.x), model.config.model.latent_dim), generator=rng)
-    return {
-        "i2i": (model.nets.E_I(faces.x, faces.gender), faces.gender),
-        "a2i": (model.nets.E_A(x, voices.gender), voices.gender),
-        "z2i": (model.nets.M(z, faces.gender), faces.gender),
-    }
 
 
 def main() -> None:
@@ -78,9 +63,15 @@ def main() -> None:
             for count in (SOURCES, REFERENCES)
         )
         said = voices.take(draw(voices.speaker, people.gender, REFERENCES, rng))
-        for task, (styles, gender) in styles_of(model, reference, said, rng).items():
-            made = [model.nets.G_I(x.expand(len(styles), -1, -1, -1), styles) for x in source.x]
-            seen = [read(judge, x.clamp(-1, 1)).gender.argmax(1) == gender for x in made]
+        z = torch.randn((REFERENCES, size.latent_dim), generator=rng)
+        guides = {
+            "i2i": (styles_of(model, "face", reference), reference.gender),
+            "a2i": (styles_of(model, "voice", said), said.gender),
+            "z2i": (model.nets.M(z, reference.gender), reference.gender),
+        }
+        for task, (styles, gender) in guides.items():
+            made = [converted(model, "face", x, styles) for x in source.x]
+            seen = [read(judge, x).gender.argmax(1) == gender for x in made]
             right = torch.stack(seen).float()
             each = [f"{right[:, gender == code].mean():.3f}" for code in (0, 1)]
             share = f"{right.mean():.3f} of {right.numel()}"

@@ -289,7 +289,7 @@ def evaluate_learning(
     random_pose = random_difference(people.faces.pose)
     with torch.inference_mode():
         if len(samples) == len(KINDS):
-            styles = [_encode(model, kind, one) for kind, one in samples.items()]
+            styles = [styles_of(model, kind, one) for kind, one in samples.items()]
             kinds = np.repeat([*samples], [*map(len, styles)])
             speaker = torch.cat([one.speaker for one in samples.values()]).cpu().numpy()
             names = people.speakers, [GENDERS[code] for code in people.gender]
@@ -297,7 +297,7 @@ def evaluate_learning(
             rows += retrieval(space, seed=seed)
         for guidance, style in _styles(model, people, references, seed):
             for kind, source in sources.items():
-                x = torch.stack([_convert(model, kind, one, style) for one in source.x])
+                x = torch.stack([converted(model, kind, one, style) for one in source.x])
                 grid = Grid(guidance, kind, x, source, references[kind])
                 rows += measures(grid, classifiers, random_pose=random_pose)
                 if kind == "voice" and guidance in KINDS:
@@ -335,8 +335,8 @@ def draw(speaker: Tensor, gender: Tensor, count: int, rng: torch.Generator) -> T
     return torch.stack([own[code][lap % len(own[code])] for code, lap in laps])
 
 
-def _encode(model: LoadedModel, kind: str, samples: Labelled) -> Tensor:
-    """(n, S) styles of samples under the heads of their own genders."""
+def styles_of(model: LoadedModel, kind: str, samples: Labelled) -> Tensor:
+    """Styles (n, S) of "face" or "voice" samples, by the heads of their own genders."""
     x, encoder = samples.x, model.nets.get_submodule("E_I" if kind == "face" else "E_A")
     if kind == "voice":
         x = model.standardiser.standardise(x).unsqueeze(1)
@@ -349,7 +349,7 @@ def _styles(
 ) -> Iterator[tuple[str, Tensor]]:
     """Guidance and (R, S) styles; row r is of the r-th reference's speaker, or of the same sex."""
     for kind, reference in references.items():
-        yield kind, _encode(model, kind, reference)
+        yield kind, styles_of(model, kind, reference)
     who = next(iter(references.values()))
     rng = torch.Generator().manual_seed(seed)
     z = torch.randn((len(who.x), model.config.model.latent_dim), generator=rng).to(who.x.device)
@@ -360,7 +360,7 @@ def _styles(
         yield BY_SPEAKER, model.nets.M(z, torch.tensor(heads, device=z.device))
 
 
-def _convert(model: LoadedModel, kind: str, x: Tensor, style: Tensor) -> Tensor:
+def converted(model: LoadedModel, kind: str, x: Tensor, style: Tensor) -> Tensor:
     """Convert a face (3, H, W) in [-1, 1] or a crop (80, T), log10, after styles (R, S)."""
     if kind == "face":
         made: Tensor = model.nets.G_I(x.expand(len(style), -1, -1, -1), style)
