@@ -39,10 +39,11 @@ $(READY):
 	@touch $@
 
 $(STAMP): pyproject.toml constraints.txt Makefile | $(READY)
-	@test ! -e $(LEAN) || { echo 'make lean has put PyTorch without CUDA into .venv; expected none: remove .venv and run make setup again'; exit 1; }
 	@echo 'installing into .venv (7 GB; it is quiet for some minutes)'
+	@test ! -e $(LEAN) || .venv/bin/python -m pip uninstall -q -y torch  # without CUDA
 	.venv/bin/python -m pip install -q -c constraints.txt -e '.[all]'
 	@$(MAKE) --no-print-directory extras PY=.venv/bin/python
+	@rm -f $(LEAN)
 	@touch $@
 
 $(LEAN): pyproject.toml constraints.txt Makefile | $(READY)

@@ -31,8 +31,8 @@
 # of `sgsim`'s networks: then nothing is trained.
 # **Out:** a run under `run_root`: `config.json`, `metrics.jsonl`, `checkpoints/`, `samples/`.
 # `evaluate.ipynb` scores it as it scores the method: `-p checkpoint <run>`.
-# **Time:** preset `mini` 0.4 s a step on one core of an AMD EPYC (torch 2.12.1, one thread, the
-# step alone), so 25 minutes for all 3,500. Preset `paper` has not been run to its end here.
+# **Time:** preset `mini` 0.2 (AdaIN-VC) to 1.1 CPU seconds (Fragment-VC) a step, see
+# `docs/systems/`. Preset `paper` has not been run to its end here.
 #
 # A run that was stopped goes on with the same parameters and `-p resume auto`.
 

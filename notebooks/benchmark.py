@@ -258,7 +258,7 @@ for work in ("image", "audio") if peers_root else ():
 # What the checkpoints of a run have learnt (`xfavot.evaluation.learning`), against the CPU seconds
 # of its training. Dashed: what `xfavot` at preset `mini` had learnt of the sixteen people at
 # revision 5b8a329 after 3,500 steps and 7,175 CPU seconds, when espeak-ng spoke. A run keeps all
-# of its checkpoints by `-p overrides "train: {keep_checkpoints: 99}"`.
+# of its checkpoints by `-p overrides '{"train.keep_checkpoints": 99}'`.
 
 # %%
 SEX, IDENTITY = "sex of the reference, all pairs", "identity of the reference"

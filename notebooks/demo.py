@@ -178,4 +178,4 @@ widgets.players(heard)
 # - Choose other sources and references, slide between styles, add your own:
 #   `jupyter lab notebooks/explore.ipynb`
 # - Convert on the command line: `xfavot convert --source me.jpg --reference friend.wav`
-# - Train on your own people: docs/training.md
+# - Train on your own people: docs/own_data.md

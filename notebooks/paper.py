@@ -98,7 +98,7 @@ for file in sorted(executed):
 
 # %%
 items = [f"table{number}" for number in range(1, 10)]
-items += ["correspondence", "verification", "by_direction_and_sex", "modules"]
+items += ["correspondence", "verification", "by_direction_and_sex", "modules", "mapping_network"]
 for name in items:
     for table in (folders["paper_tables"] / name).glob("*.md"):
         display.display(display.Markdown(table.read_text(encoding="utf-8")))

@@ -16,8 +16,8 @@
 # %% [markdown]
 # # The tables of the paper
 #
-# Tables 1 to 9, and three of our own: face-voice correspondence, verification, and every metric by
-# direction and sex. Tables 1 and 6 to 9 are read from the program itself, 2 to 5 from evaluations
+# Tables 1 to 9, and five of our own: face-voice correspondence, verification, every metric by
+# direction and sex, parameters a module, and the mapping network layer by layer. Tables 1 and 6 to 9 are read from the program itself, 2 to 5 from evaluations
 # on the disk, beside what the paper prints. Nothing is measured here: a cell that nobody measured
 # says so, and how to have it measured.
 #

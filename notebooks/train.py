@@ -22,8 +22,8 @@
 # **In:** prepared stores under `data_root` (`prepare_data.ipynb` makes them; `mini` makes itself).
 # **Out:** a run under `run_root`: `config.json`, `metrics.jsonl`, `checkpoints/`, `samples/` with
 # labelled grids and the converted voices as WAV.
-# **Time:** preset `mini` about 0.7 s a step on two CPU cores, so 40 minutes for all 3,500
-# steps; `preset paper` days on one GPU.
+# **Time:** preset `mini` 0.7 to 1.6 s a step on two CPU cores, so 40 to 95 minutes for all
+# 3,500 steps; `preset paper` days on one GPU.
 #
 # A run that was stopped goes on with the same parameters and `-p resume auto`.
 

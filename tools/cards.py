@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import torch
+import yaml
 
 from xfavot import presets
 from xfavot.baselines import training
@@ -68,6 +69,7 @@ def _card(known: Weights) -> str:
 
 
 COSTS = HERE / "systems_measured.csv"
+BUDGET = HERE.parent / "workflow" / "config.yaml"
 SPEAKERS = {"model.speakers": 16}  # of `mini`, for which parameters are counted
 PRESETS = ("paper", "mini")
 
@@ -75,7 +77,7 @@ PRESETS = ("paper", "mini")
 def systems() -> dict[str, str]:
     """Return the pages by the name of the system."""
     measured = {row["system"]: row for row in csv.DictReader(COSTS.open(encoding="utf-8"))}
-    pages = {}
+    pages, listed = {}, yaml.safe_load(BUDGET.read_text("utf-8"))["listed"]
     for name in (*presets.names("configurations"), *BASELINES):
         compared, cost = name in BASELINES, measured.get(name)
         about, ids = _about(name)
@@ -87,14 +89,15 @@ def systems() -> dict[str, str]:
             "",
             *about,
             "",
-            "## What is not the original's",
+            "## Our own choices",
             "",
         ]
-        lines += [_assumption(one) for one in ids] or ["Nothing of its own: see ASSUMPTIONS.md."]
+        lines += [_assumption(one) for one in ids] or ["None beyond those of the method: see ASSUMPTIONS.md."]
         lines += ["", "## Commands", ""]
         lines += [f"    papermill notebooks/{notebook}.ipynb out.ipynb -p {kind} {name}{more}"]
         lines += ["    papermill notebooks/evaluate.ipynb out.ipynb -p checkpoint runs/<run>", ""]
-        lines += ["or `make paper PAPER=all`, with all others on one budget.", ""]
+        rows = "all" if name in listed else name
+        lines += [f"or `make paper PAPER={rows}`, on the budget of all rows.", ""]
         lines += ["## Parameters that are trained", "", "| preset | parameters |", "|---|---:|"]
         lines += [*counts, "", "## Cost", ""]
         lines.append("Not measured." if cost is None else _cost(cost))

@@ -125,7 +125,7 @@ class LossConfig(Section):
     advcls: float = option(0.05, least=0)
     cls: float = option(0.05, least=0)
     xm: float = option(1.0, least=0)
-    rec: float = option(0.0, least=0)  # A20: self-reconstruction after the warm-up, small presets
+    rec: float = option(0.0, least=0)  # A20: self-reconstruction after the warm-up
     level: float = option(0.0, least=0)  # A79: level of the pitch read from styles
     codes: float = option(0.0, least=0)  # A82: styles of codes distributed as those of references
     perceptual: float = option(0.0, least=0)  # A85: of self-reconstructed faces

@@ -24,10 +24,7 @@ from xfavot.weights.fetched import describe, names
 REAL = {
     "nisqa": "NISQA/weights/nisqa.tar",
     "nisqa_tts": "NISQA/weights/nisqa_tts.tar",
-    "nisqa_mos_only": "NISQA/weights/nisqa_mos_only.tar",
     "lpips_alex": "PerceptualSimilarity/lpips/weights/v0.1/alex.pth",
-    "lpips_squeeze": "PerceptualSimilarity/lpips/weights/v0.1/squeeze.pth",
-    "lpips_vgg": "PerceptualSimilarity/lpips/weights/v0.1/vgg.pth",
     "lpips_stargan_v2": "stargan-v2/metrics/lpips_weights.ckpt",
 }
 

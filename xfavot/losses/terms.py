@@ -333,7 +333,7 @@ def cross_modality_style_consistency(
 def self_reconstruction(source: Tensor, regenerated: Tensor) -> Tensor:
     """L1 between a sample and its regeneration from a style of the same person.
 
-    Paper: not in it. Warm-up of the small presets. Assumption: A20.
+    Paper: not in it. Warm-up of preset `mini`. Assumption: A20.
 
     Args:
         source, regenerated: (B, ...).
