@@ -20,7 +20,8 @@
 # voices (paper, Fig. 1 and 3 to 6), then lets you choose for yourself.
 #
 # **In:** a checkpoint under `run_root` (the newest, unless `checkpoint` names one) and prepared
-# stores under `data_root`. **Out:** pictures and players below; what you keep goes to `explored/` under `run_root`.
+# stores under `data_root`. **Out:** pictures and players below; what you keep goes to `explored/`
+# under `run_root`.
 # **Time:** about a minute on two CPU cores.
 #
 # Faces and voices are biometric: convert yourself, or people who agreed.

@@ -84,15 +84,10 @@ def systems() -> dict[str, str]:
         kind, notebook = ("system", "baseline") if compared else ("configuration", "train")
         more = " -p conversion runs/<run of xfavot>" if name == "vclip" else ""
         counts = [f"| `{preset}` | {_parameters(name, preset)} |" for preset in PRESETS]
-        lines = [
-            f"# {SYSTEMS.get(name, name)}",
-            "",
-            *about,
-            "",
-            "## Our own choices",
-            "",
+        lines = [f"# {SYSTEMS.get(name, name)}", "", *about, "", "## Our own choices", ""]
+        lines += [_assumption(one) for one in ids] or [
+            "None beyond those of the method: see ASSUMPTIONS.md."
         ]
-        lines += [_assumption(one) for one in ids] or ["None beyond those of the method: see ASSUMPTIONS.md."]
         lines += ["", "## Commands", ""]
         lines += [f"    papermill notebooks/{notebook}.ipynb out.ipynb -p {kind} {name}{more}"]
         lines += ["    papermill notebooks/evaluate.ipynb out.ipynb -p checkpoint runs/<run>", ""]
