@@ -6,6 +6,8 @@ import ast
 import dataclasses
 import json
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -204,3 +206,43 @@ def test_every_requirement_is_pinned_within_its_bounds() -> None:
 def test_version_stands_once() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == xfavot.__version__
+
+
+DOCUMENTED = re.compile(r"overrides\s+'(\{.*?\})'", re.DOTALL)
+
+
+def test_settings_in_documented_commands_are_taken() -> None:
+    texts = [*ROOT.joinpath("docs").glob("*.md")]
+    texts += [ROOT / "README.md", *ROOT.joinpath("notebooks").glob("*.py")]
+    found = [
+        (path.name, re.sub(r"\s*\n#?\s*", " ", given))
+        for path in texts
+        for given in DOCUMENTED.findall(path.read_text("utf-8"))
+    ]
+    assert len(found) >= 4
+    for name, given in found:
+        wanted = yaml.safe_load(given)
+        run = parameters.Train.resolve(configuration="companion", overrides=given).run
+        for key, value in wanted.items():
+            section, _, setting = key.partition(".")
+            taken = getattr(getattr(run, section), setting)
+            assert (list(taken) if isinstance(value, list) else taken) == value, (name, key)
+
+
+def test_setup_replaces_what_lean_installed(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("pyproject.toml", "constraints.txt"):
+        tmp_path.joinpath(name).touch()
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$@" >> asked\n', encoding="utf-8")
+    python.chmod(0o755)
+    for name in (".ready", ".lean"):
+        tmp_path.joinpath(".venv", name).touch()
+    subprocess.run(["make", "setup"], cwd=tmp_path, check=True, capture_output=True)
+    asked = tmp_path.joinpath("asked").read_text("utf-8").splitlines()
+    assert asked[0].endswith("uninstall -q -y torch")
+    assert "[all]" in asked[1]
+    assert not tmp_path.joinpath(".venv", ".lean").exists()
+    subprocess.run(["make", "lean"], cwd=tmp_path, check=True, capture_output=True)  # all is there
+    assert len(tmp_path.joinpath("asked").read_text("utf-8").splitlines()) == 3
