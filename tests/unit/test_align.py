@@ -18,13 +18,19 @@ from tests.unit.store_factory import encoded
 from xfavot.data.readers.layouts import scan
 from xfavot.errors import DataError, ShapeError
 from xfavot.image import align, io
-from xfavot.image.align import ALIGNED, align_face, align_points, align_quad, detect
+from xfavot.image.align import align_face, align_points, align_quad, detect
 from xfavot.image.io import load_frames, load_image, resize_image, save_image, to_bytes, to_float
 from xfavot.mini.draw import draw_face
 from xfavot.mini.people import nuisance, people
 
 FACE = np.array([[40, 50], [60, 50], [50, 60], [42, 70], [58, 70]], dtype=np.float64)
 TOLERANCE = 0.06  # of the width of the crop
+# Where the landmarks of an aligned frontal face lie, in widths of the crop (x, y): left eye, right
+# eye, nose, left and right corner of the mouth, as the picture shows them. Eyes and mouth follow
+# from the framing; the spread is the mean of MTCNN's landmarks on CelebA-HQ, GRID, LRS3, VoxCeleb.
+ALIGNED: NDArray[np.float32] = np.array(
+    [[0.379, 0.477], [0.621, 0.477], [0.5, 0.625], [0.4, 0.747], [0.6, 0.747]], dtype=np.float32
+)
 
 
 def turned(points: NDArray[np.float64], degrees: float, scale: float) -> NDArray[np.float64]:

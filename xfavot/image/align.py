@@ -218,12 +218,6 @@ def _networks() -> tuple[_Network, ...]:
     return tuple(networks)
 
 
-# Where the landmarks of an aligned frontal face lie, in widths of the crop (x, y): left eye, right
-# eye, nose, left and right corner of the mouth, as the picture shows them. Eyes and mouth follow
-# from the framing; the spread is the mean of MTCNN's landmarks on CelebA-HQ, GRID, LRS3, VoxCeleb.
-ALIGNED: NDArray[np.float32] = np.array(
-    [[0.379, 0.477], [0.621, 0.477], [0.5, 0.625], [0.4, 0.747], [0.6, 0.747]], dtype=np.float32
-)
 EYE_FACTOR = 2.0  # half side in eye distances
 MOUTH_FACTOR = 1.8  # half side in eye-mouth distances
 CENTRE_SHIFT = 0.1  # of the eye-mouth distance, from the eyes down
