@@ -17,9 +17,11 @@ DEMO ?= runs/demo
 PAPERMILL := $(PY) -m papermill --log-output --no-progress-bar
 DATASET ?= mini
 OUT ?= $(if $(filter mini,$(DATASET)),.,runs/paper_$(DATASET))
-# PyTorch without CUDA, which its own index has; elsewhere: make lean CPU_TORCH='torch==2.13.0+cpu'
+# PyTorch without CUDA, which its own index has; elsewhere: make lean CPU_TORCH='torch==2.13.0+cpu'.
+# Where it cannot be had, `make lean` takes the one with CUDA, and where it was, `make setup` replaces it.
 CPU_TORCH ?= --extra-index-url https://download.pytorch.org/whl/cpu torch==2.12.1+cpu
 LEAN := .venv/.lean
+WHOLE := "from importlib.metadata import version; raise SystemExit('+' in version('torch'))"
 READY := .venv/.ready
 SITE ?= build/site
 WITHOUT_PINS := parallel-wavegan==0.6.1 facenet-pytorch==2.6.0 distillmos==0.9.1 xls-r-sqa==0.1.0
@@ -40,7 +42,7 @@ $(READY):
 
 $(STAMP): pyproject.toml constraints.txt Makefile | $(READY)
 	@echo 'installing into .venv (7 GB; it is quiet for some minutes)'
-	@test ! -e $(LEAN) || .venv/bin/python -m pip uninstall -q -y torch  # without CUDA
+	@test ! -e $(LEAN) || .venv/bin/python -c $(WHOLE) || .venv/bin/python -m pip uninstall -q -y torch
 	.venv/bin/python -m pip install -q -c constraints.txt -e '.[all]'
 	@$(MAKE) --no-print-directory extras PY=.venv/bin/python
 	@rm -f $(LEAN)
@@ -48,7 +50,7 @@ $(STAMP): pyproject.toml constraints.txt Makefile | $(READY)
 
 $(LEAN): pyproject.toml constraints.txt Makefile | $(READY)
 	@echo 'installing into .venv (1.7 GB; it is quiet for a minute or two)'
-	@.venv/bin/python -m pip install -q $(CPU_TORCH) || { echo 'PyTorch without CUDA cannot be had (see above); expected the index download.pytorch.org within reach, or another source: make lean CPU_TORCH=torch==<version>+cpu; or install everything by make setup'; exit 1; }
+	@.venv/bin/python -m pip install -q $(CPU_TORCH) || { echo 'PyTorch without CUDA cannot be had (see above; another source: make lean CPU_TORCH=torch==<version>+cpu); taking the one with CUDA, which needs 5 GB'; .venv/bin/python -m pip install -q -c constraints.txt torch; }
 	grep -v '^torch==' constraints.txt > $@.txt
 	.venv/bin/python -m pip install -q -c $@.txt -e '.[demo]'
 	.venv/bin/python -m pip install -q --no-deps $(filter facenet%,$(WITHOUT_PINS))

@@ -229,20 +229,39 @@ def test_settings_in_documented_commands_are_taken() -> None:
             assert (list(taken) if isinstance(value, list) else taken) == value, (name, key)
 
 
-def test_setup_replaces_what_lean_installed(tmp_path: Path) -> None:
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with the Makefile, whose Python only notes what it is asked, and has torch+cpu."""
     shutil.copy(ROOT / "Makefile", tmp_path)
     for name in ("pyproject.toml", "constraints.txt"):
-        tmp_path.joinpath(name).touch()
+        tmp_path.joinpath(name).write_text("numpy==2.4.6\n", encoding="utf-8")
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.write_text('#!/bin/sh\necho "$@" >> asked\n', encoding="utf-8")
+    noted = '#!/bin/sh\necho "$*" >> asked\ncase "$*" in -c*|*+cpu*) exit 1;; esac\n'
+    python.write_text(noted, encoding="utf-8")
     python.chmod(0o755)
-    for name in (".ready", ".lean"):
-        tmp_path.joinpath(".venv", name).touch()
-    subprocess.run(["make", "setup"], cwd=tmp_path, check=True, capture_output=True)
-    asked = tmp_path.joinpath("asked").read_text("utf-8").splitlines()
-    assert asked[0].endswith("uninstall -q -y torch")
-    assert "[all]" in asked[1]
-    assert not tmp_path.joinpath(".venv", ".lean").exists()
-    subprocess.run(["make", "lean"], cwd=tmp_path, check=True, capture_output=True)  # all is there
-    assert len(tmp_path.joinpath("asked").read_text("utf-8").splitlines()) == 3
+    tmp_path.joinpath(".venv", ".ready").touch()
+    return tmp_path
+
+
+def made(place: Path, *what: str) -> list[str]:
+    """What Python was asked, in its order, after a call of make."""
+    subprocess.run(["make", *what], cwd=place, check=True, capture_output=True)
+    return place.joinpath("asked").read_text("utf-8").splitlines()
+
+
+def test_setup_replaces_what_lean_installed(place: Path) -> None:
+    place.joinpath(".venv", ".lean").touch()
+    asked = made(place, "setup")
+    assert asked[1].endswith("uninstall -q -y torch")
+    assert "[all]" in asked[2]
+    assert not place.joinpath(".venv", ".lean").exists()
+    assert made(place, "lean") == asked  # all is there
+
+
+def test_lean_takes_the_usual_pytorch_where_no_other_can_be_had(place: Path) -> None:
+    asked = made(place, "lean")
+    assert "torch==2.12.1+cpu" in asked[0]
+    assert asked[1].endswith("-c constraints.txt torch")
+    assert "[demo]" in asked[2]
+    assert place.joinpath(".venv", ".lean").exists()
