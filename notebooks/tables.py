@@ -19,8 +19,8 @@
 # Tables 1 to 9, and five of our own: face-voice correspondence, verification, every metric by
 # direction and sex, parameters a module, and the mapping network layer by layer. Tables 1 and 6 to
 # 9 are read from the program itself, 2 to 5 from evaluations on the disk, beside what the paper
-# prints. Nothing is measured here: a cell that nobody measured
-# says so, and how to have it measured.
+# prints. Nothing is measured here: a cell that nobody measured says so, and how to have it
+# measured.
 #
 # **In:** evaluations below `run_root` (`<run>/evaluation/evaluation.csv` of `evaluate`,
 # `<folder>/scores.csv` of external outputs, `<folder>/paper_tables/cpr/` of `cpr_study`), any or
@@ -308,9 +308,8 @@ columns = {
     "published_voxceleb": "Published, VoxCeleb",
 }
 caption = "Face against voice by their styles: verification and retrieval."
-view = report.listing(rows, columns)
-view[1].extend(strangers(rows))
-show("verification", rows, measured, view, caption)
+table, notes = report.listing(rows, columns)
+show("verification", rows, measured, (table, [*notes, *strangers(rows)]), caption)
 
 # %% [markdown]
 # ## Every metric by direction and sex

@@ -208,18 +208,19 @@ def test_version_stands_once() -> None:
     assert citation["version"] == xfavot.__version__
 
 
-DOCUMENTED = re.compile(r"overrides\s+'(\{.*?\})'", re.DOTALL)
+DOCUMENTED = re.compile(r"overrides\s+(['\"])(.+?)\1", re.DOTALL)
 
 
 def test_settings_in_documented_commands_are_taken() -> None:
     texts = [*ROOT.joinpath("docs").glob("*.md")]
     texts += [ROOT / "README.md", *ROOT.joinpath("notebooks").glob("*.py")]
+    texts += ROOT.joinpath("xfavot", "weights").rglob("*.md")
     found = [
         (path.name, re.sub(r"\s*\n#?\s*", " ", given))
         for path in texts
-        for given in DOCUMENTED.findall(path.read_text("utf-8"))
+        for _, given in DOCUMENTED.findall(path.read_text("utf-8"))
     ]
-    assert len(found) >= 4
+    assert len(found) >= 7
     for name, given in found:
         wanted = yaml.safe_load(given)
         run = parameters.Train.resolve(configuration="companion", overrides=given).run
