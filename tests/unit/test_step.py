@@ -23,7 +23,7 @@ from tests.unit.training_factory import small_run
 from tools import average_modules, fit_layers
 from xfavot import training
 from xfavot.audio.mel import band_centres, log_mel
-from xfavot.config import LossConfig, RunConfig, TrainConfig
+from xfavot.config import LossConfig, RunConfig, TrainConfig, resolve
 from xfavot.errors import ConfigError, ShapeError
 from xfavot.losses import objective, terms
 from xfavot.models.blocks import FACTORS, ResampledConv, up
@@ -74,7 +74,7 @@ def test_nothing_of_a_step_is_kept(rule: str, tmp_path: Path) -> None:
     assert kept[2] == kept[3]
 
 
-EVERY = {"train.voices_every": 1}
+EVERY = {"train.voices_every": 1, "loss.advcls": 0.5}
 OWN = GENERATORS | DISCRIMINATORS
 LATENT = OWN | ENCODERS | {"M"}  # the latent pass alone trains encoders and M
 PASSES: list[tuple[str, dict[str, object], set[str]]] = [
@@ -439,6 +439,13 @@ def test_objectives_carry_the_signs_and_weights() -> None:
     assert totals["pairs"] == pytest.approx(0.5 + 2 + 2)
     warmup = objective.weights(cfg, 3)["pairs"]
     assert objective.total({"rec_image": torch.tensor(3.0)}, warmup).item() == 3.0
+
+
+def test_companion_lets_c_a_learn_and_g_a_ignore_it() -> None:
+    """A97; the converter asks C_A for the gender of a voice."""
+    weights = objective.weights(resolve(configuration="companion"), 50)
+    assert weights["G_A"]["advcls"] == 0 < weights["D_A"]["cls"]
+    assert objective.weights(resolve(configuration="xfavot"), 50)["G_A"]["advcls"] > 0
 
 
 def test_diversity_weight_decays_linearly_to_zero_or_not_at_all() -> None:
