@@ -34,7 +34,7 @@ import yaml
 
 from xfavot import config, training
 from xfavot.evaluation import speed
-from xfavot.training.processes import leave_busy_cores
+from xfavot.training.processes import FreeCores
 
 Call = Callable[[], object]
 DOMAINS = 2  # women and men; StarGANv2-VC's published 20 cost the same
@@ -273,7 +273,7 @@ def beside_neighbour(data: Path, out: Path, *, rounds: int, threads: int = 2) ->
                         process.start()
                         time.sleep(BESIDE_S)
                     if name == ADAPTED:
-                        leave_busy_cores()
+                        FreeCores()
                     try:
                         spent.setdefault(name, []).extend(timed() for _ in range(3))
                     finally:

@@ -196,13 +196,20 @@ def test_the_command_refuses_what_the_notebook_refuses(
 
 
 @pytest.mark.parametrize(
-    ("second_core", "by_hand", "expected"), [(9, "", 2), (1, "", 1), (1, "2", 2)]
+    ("second_core", "by_hand", "expected", "later"), [(9, "", 2, 1), (1, "", 1, 2), (1, "2", 2, 2)]
 )
 def test_cores_that_others_keep_busy_are_left_to_them(
-    second_core: int, by_hand: str, expected: int, tmp_path: Path, monkeypatch: Patch
+    second_core: int, by_hand: str, expected: int, later: int, tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    """The kernel's table before and after a tenth of a second, of two own cores and another's."""
-    table, clock = tmp_path / "stat", iter((0.0, 0.1))
+    """The kernel's table before and after a tenth of a second, of two own cores and another's.
+
+    In the ten seconds after, both cores are busy and what this process does is half or all of it.
+    """
+    table, clock, own_s = (
+        tmp_path / "stat",
+        iter((0.0, 0.1, 5.0, 10.1)),
+        iter((0.0, 0.0, 10.0 * later)),
+    )
 
     def write(ticks: tuple[int, int, int]) -> None:
         own = [f"cpu{k} 5 0 5 {n // 2} {n - n // 2} 0 0" for k, n in enumerate(ticks)]
@@ -214,12 +221,17 @@ def test_cores_that_others_keep_busy_are_left_to_them(
     monkeypatch.setattr(os, "sysconf", {"SC_CLK_TCK": 100}.get)
     monkeypatch.setattr(processes.time, "sleep", lambda _: write((10, second_core, 10)))
     monkeypatch.setattr(processes.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(processes.time, "process_time", lambda: next(own_s))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if by_hand:
         monkeypatch.setenv("OMP_NUM_THREADS", by_hand)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        assert processes.leave_busy_cores() == expected == torch.get_num_threads()
+        cores = processes.FreeCores()
+        assert cores.threads == expected == torch.get_num_threads()
+        assert not cores.watched or not cores.look()  # too soon
+        assert cores.look() == (later != expected)
+        assert cores.threads == later == torch.get_num_threads()
     finally:
         torch.set_num_threads(before)

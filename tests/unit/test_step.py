@@ -448,6 +448,23 @@ def test_companion_lets_c_a_learn_and_g_a_ignore_it() -> None:
     assert objective.weights(resolve(configuration="xfavot"), 50)["G_A"]["advcls"] > 0
 
 
+def test_a_term_of_weight_0_is_left_out_and_a_step_needs_none(root: Path) -> None:
+    assert (
+        objective.total(
+            {"adv": torch.ones(()), "sty": torch.tensor(torch.inf)}, {"adv": 1.0, "sty": 0.0}
+        )
+        == 1
+    )
+    assert objective.total({"sty": torch.ones((), requires_grad=True)}, {"sty": 0.0}) == 0
+    names = ("cyc_image", "cyc_audio", "sty", "advcls", "sc", "f0", "norm", "ds_image", "ds_audio")
+    off = {f"loss.{name}": 0.0 for name in names} | {"train.voices_every": 1}
+    with opened(small_run(root, configuration="companion", overrides=off)) as session:
+        before = {k: v.clone() for k, v in session.updater.n.nets.G_A.state_dict().items()}
+        session.update(session.batch(1), 1)
+        after = session.updater.n.nets.G_A.state_dict()
+        assert any(not torch.equal(v, after[k]) for k, v in before.items())
+
+
 def test_diversity_weight_decays_linearly_to_zero_or_not_at_all() -> None:
     assert objective.ds_weight(2.0, 500, 0) == 2.0
     assert objective.ds_weight(2.0, 25, 100) == pytest.approx(1.5)

@@ -96,5 +96,9 @@ def weights(cfg: RunConfig, step: int) -> dict[str, dict[str, float]]:
 
 
 def total(terms: Terms, weight: Mapping[str, float]) -> Tensor:
-    """Weighted sum of the terms that there are, a scalar to minimise."""
-    return functools.reduce(torch.add, [w * terms[k] for k, w in weight.items() if k in terms])
+    """Weighted sum of the terms that there are, a scalar to minimise.
+
+    A term of weight 0 is left out, so that nothing is computed backwards for it.
+    """
+    weighed = [w * terms[k] for k, w in weight.items() if k in terms and w != 0]
+    return functools.reduce(torch.add, weighed, torch.zeros(()))

@@ -46,7 +46,7 @@ from xfavot.strict import require
 from xfavot.training import checkpoint, draws, passes, pretrain, step
 from xfavot.training.passes import Networks
 from xfavot.training.pretrain import Log
-from xfavot.training.processes import Processes, joined, leave_busy_cores
+from xfavot.training.processes import FreeCores, Processes, joined
 from xfavot.training.step import Updater
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -169,6 +169,7 @@ class Session:
     """
 
     settings: Mapping[str, Any] = {}  # settings that are no part of the configuration
+    cores: FreeCores | None = None  # of a CPU
 
     def __init__(
         self, cfg: RunConfig, stack: ExitStack, *, resume: str, on_log: Log | None
@@ -190,7 +191,8 @@ class Session:
         where = str(self.device)
         if self.device.type == "cpu":
             stack.callback(torch.set_num_threads, torch.get_num_threads())
-            where += f", threads: {leave_busy_cores()}"
+            self.cores = FreeCores()
+            where += f", threads: {self.cores.threads}"
         stores = self._stores(cfg)
         initial = checkpoint.locate(cfg.train.initial) if cfg.train.initial else None
         known = checkpoint.known_to(initial, stores) if initial else {}
@@ -272,6 +274,8 @@ class Session:
         self.started = time.monotonic(), self.step
         while self.step < self.cfg.train.steps and not self.stopped:
             self.stopped = any(self.processes.every(len(self.signals)))
+            if self.cores and self.cores.look():
+                self._say(f"threads: {self.cores.threads}, as other programs leave cores")
             if not self.stopped:
                 yield self.step + 1
 

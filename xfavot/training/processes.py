@@ -28,7 +28,8 @@ from xfavot.strict import require
 # others wait so long for the main process, which may train the frozen networks first; that a
 # process has died is noticed at once, because its connections close
 LONGEST_WAIT = timedelta(days=7)
-LISTENS_S = 0.25  # to the other programs of the machine
+LISTENS_S = 0.25  # to the other programs of the machine, before the first step
+LOOKS_S = 10.0  # later, what they leave free is counted over as long
 TIMES = Path("/proc/stat")  # of every core since the machine started, by what it did; Linux
 IDLE = slice(4, 6)  # its columns of doing nothing, and of waiting for a disk
 
@@ -131,26 +132,36 @@ def joined(device: str) -> Iterator[Processes]:
         raise
 
 
-def leave_busy_cores() -> int:
-    """Compute on no more threads than cores are free, unless `OMP_NUM_THREADS` says how many.
+class FreeCores:
+    """As many threads as cores are free, unless `OMP_NUM_THREADS` says how many.
 
     Threads wait for each other, so two of them on two cores are slower beside a busy program than
-    one alone. Linux tells what every core does; elsewhere, and on a free machine, all stays.
-
-    Returns:
-        The number of threads.
+    one alone. Linux tells what every core does; elsewhere all threads stay.
     """
-    if "OMP_NUM_THREADS" not in os.environ and TIMES.exists():
-        before, began = _idle_s(), time.monotonic()
-        time.sleep(LISTENS_S)
-        free = round((_idle_s() - before) / (time.monotonic() - began))
-        torch.set_num_threads(max(1, min(torch.get_num_threads(), free)))
-    return torch.get_num_threads()
+
+    def __init__(self) -> None:
+        """Listen to the other programs for a moment and leave them their cores."""
+        self.most, self.threads = torch.get_num_threads(), torch.get_num_threads()
+        self.watched = "OMP_NUM_THREADS" not in os.environ and TIMES.exists()
+        if self.watched:
+            self.spare, self.since = _spare_s(), time.monotonic()
+            time.sleep(LISTENS_S)
+            self.look(0)
+
+    def look(self, every_s: float = LOOKS_S) -> bool:
+        """Count the free cores anew, once the last look is `every_s` ago; whether they changed."""
+        now, before = time.monotonic(), self.threads
+        if self.watched and now - self.since >= every_s:
+            spare = _spare_s()
+            free = round((spare - self.spare) / (now - self.since))
+            self.threads, self.spare, self.since = max(1, min(self.most, free)), spare, now
+            torch.set_num_threads(self.threads)
+        return self.threads != before
 
 
-def _idle_s() -> float:
-    """Seconds that the cores of this process have been idle, all together."""
+def _spare_s() -> float:
+    """Seconds that the cores of this process have been idle or its own, all together."""
     own = {f"cpu{core}" for core in os.sched_getaffinity(0)}
     rows = [line.split() for line in TIMES.read_text().splitlines()]
     ticks = sum(sum(map(int, row[IDLE])) for row in rows if row[0] in own)
-    return ticks / os.sysconf("SC_CLK_TCK")
+    return ticks / os.sysconf("SC_CLK_TCK") + time.process_time()
