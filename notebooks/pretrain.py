@@ -32,7 +32,8 @@
 # `run_root`, found again by every run on the same data with the same sizes and seed. `train.ipynb`
 # makes the first two itself if need be. A training of the vocoder that was stopped goes on.
 # **Time:** `dataset mini` some minutes on two CPU cores; `preset paper` hours on one GPU; the
-# vocoder 26 minutes on one CPU core (4,000 steps of 0.39 s), a quarter of it with `dataset mini`.
+# vocoder half an hour on one CPU core (4,000 steps of 0.45 s), a quarter of it with `dataset mini`;
+# beside judges of its spectra (`pretrain.vocoder_adversary`, about 8) four times as long.
 
 # %% tags=["parameters"]
 dataset: str = "mini"  # mixture of corpora, see docs/training.md

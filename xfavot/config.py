@@ -156,6 +156,7 @@ class PretrainConfig(Section):
     vocoder_steps: int = option(4_000, above=0)  # the schedule of the weights that ship
     vocoder_lr: float = option(2.0e-3, above=0)
     vocoder_batch_size: int = option(8, above=0)  # crops of 0.8 s
+    vocoder_adversary: float = option(0.0, least=0)  # weight of judges of spectra, 8 or so; slow
 
 
 class TrainConfig(Section):

@@ -476,9 +476,13 @@ def test_pitch_is_filled_in_by_ratios_and_held_at_the_ends() -> None:
     assert filled[1].tolist() == pytest.approx([source_filter.PITCH_DEFAULT_HZ] * 5)
 
 
+def played(pitch: torch.Tensor, first_cycle: torch.Tensor) -> torch.Tensor:
+    return source_filter.pulses(*source_filter.phases(pitch, first_cycle))
+
+
 def test_pulses_are_the_sum_of_their_partials() -> None:
     pitch = 250.0
-    wave = source_filter.pulses(torch.full((1, 9), pitch), torch.tensor([0.125]))[0]
+    wave = played(torch.full((1, 9), pitch), torch.tensor([0.125]))[0]
     time = torch.arange(8 * MEL.hop + 1, dtype=torch.float64) / MEL.sample_rate
     partials = torch.arange(1, int(11_800 / pitch) + 1, dtype=torch.float64)[:, None]
     wanted = torch.cos(2 * math.pi * partials * (0.125 + pitch * time)).sum(0)
@@ -490,17 +494,17 @@ def test_pulses_are_the_sum_of_their_partials() -> None:
 
 def test_pulses_and_noise_have_the_level_that_the_filters_count_on() -> None:
     noise = source_filter.NOISE_LEVEL * torch.randn(24_000, generator=generator())
-    for wave in (source_filter.pulses(torch.full((1, 81), 90.0), torch.zeros(1)), noise):
+    for wave in (played(torch.full((1, 81), 90.0), torch.zeros(1)), noise):
         assert float(log_mel(wave).mean()) == pytest.approx(0.0, abs=0.1)
 
 
 def test_pulses_stay_exact_over_a_minute_and_go_on_from_any_frame() -> None:
-    wave = source_filter.pulses(torch.full((1, 4801), 100.0), torch.zeros(1))[0]
+    wave = played(torch.full((1, 4801), 100.0), torch.zeros(1))[0]
     assert torch.allclose(wave[:240], wave[-241:-1], atol=1e-3)
     pitch = 60.0 * 10 ** torch.rand(1, 40, generator=generator())
-    whole = source_filter.pulses(pitch, torch.tensor([0.3]))
+    whole = played(pitch, torch.tensor([0.3]))
     cycles = 0.3 + source_filter.cycles_at_frames(pitch)
-    rest = source_filter.pulses(pitch[:, 17:], cycles[:, 17])
+    rest = played(pitch[:, 17:], cycles[:, 17])
     assert torch.allclose(whole[:, 17 * MEL.hop :], rest, atol=1e-4)
 
 
@@ -514,10 +518,48 @@ def test_minimum_phase_of_a_one_pole_filter() -> None:
 def test_given_pitch_is_heard(network: SourceFilterNetwork) -> None:
     f0 = torch.full((1, 81), 200.0)
     filters = network.filters(torch.full((1, 80, 81), -2.0), source_filter.melody(f0))
-    wave = network.render((filters[0], torch.full_like(filters[1], -30.0)), f0, generator())[0]
+    silent = tuple(torch.full_like(log, -30.0) for log in filters.noises)
+    wave = network.render(filters._replace(noises=silent), f0, generator())[0]
     spectrum = torch.fft.rfft(wave * torch.hann_window(len(wave))).abs()
     assert int(spectrum[150:250].argmax()) + 150 == 200  # bins of 1 Hz
     assert float(spectrum[200]) > 100 * float(spectrum[300])
+
+
+def test_noise_swells_with_the_pulses_or_between_them_and_pulses_turn(
+    network: SourceFilterNetwork,
+) -> None:
+    pitch, level = torch.full((1, 161), 100.0), torch.zeros(1, 161, source_filter.KNOTS)
+    noise = torch.randn(1, source_filter.noise_samples(161), generator=generator())
+
+    def heard(voice: float, *logs: float, turn: float = 0.0) -> torch.Tensor:
+        of_noises = tuple(level + log for log in logs)
+        filters = source_filter.Filters(level + voice, level + turn, of_noises)
+        return network.synthesise(filters, pitch, torch.zeros(1), noise)[0]
+
+    for logs, place in (((-30, 0, -30), 0), ((-30, -30, 0), 120)):  # a period has 240 samples
+        power = heard(-30, *logs).reshape(-1, 240).square().mean(0)
+        assert float(power.mean()) == pytest.approx(source_filter.NOISE_LEVEL**2, rel=0.15)
+        swell = torch.fft.rfft(power)[1] / power.sum()
+        assert float(swell.abs()) == pytest.approx(0.8, abs=0.1)  # of (1 + cos)^4
+        assert math.cos(float(swell.angle()) + 2 * math.pi * place / 240) > 0.98
+    power = heard(-30, 0, -30, -30).reshape(-1, 240).square().mean(0)
+    assert float(torch.fft.rfft(power)[1].abs() / power.sum()) < 0.1
+    upright, turned = (heard(0, -30, -30, -30, turn=x) for x in (0.0, math.pi))
+    torch.testing.assert_close(turned, -upright, rtol=0, atol=2e-2 * float(upright.abs().max()))
+
+
+def test_voiced_frames_get_less_noise_than_predicted(network: SourceFilterNetwork) -> None:
+    made = SourceFilterVocoder(copy.deepcopy(network))
+    levels = tuple(torch.ones(1, 2, source_filter.KNOTS) for _ in source_filter.SWINGS)
+    filters = source_filter.Filters(levels[0], levels[0], levels)
+    tune = source_filter.Melody(torch.full((1, 2), 100.0), torch.tensor([[True, False]]))
+    less = made._with_less_noise(filters, tune)
+    assert less[:2] == filters[:2]
+    for log in less.noises:
+        assert torch.equal(log[0, 1], levels[0][0, 1])
+        db = (log[0, 0] - 1) * 20 / math.log(10)
+        assert float(db[0]) == pytest.approx(-9, abs=0.1)
+        assert float(db[-1]) == pytest.approx(0, abs=0.1)
 
 
 def noises(*seeds: int, size: tuple[int, ...] = (2, 4800)) -> list[torch.Tensor]:
@@ -574,9 +616,44 @@ def test_band_is_narrow_where_nothing_lies_above_8_khz() -> None:
     assert vocoder_training.top_of_band(torch.cat((wide, narrow))).tolist() == [12_000.0, 7_600.0]
 
 
-def train(store: Store, steps: int = 3, lr: float = 3e-2, device: str = "cpu", **more: Any) -> Any:
+def test_judges_learn_from_copies_and_the_network_from_judges_that_stay() -> None:
+    torch.manual_seed(0)
+    judges, top = vocoder_training.Judges(), torch.tensor([12_000.0, 7_600.0])
+    truth, other = noises(0, 1)
+    made = (0.3 * other).requires_grad_()
+    learnt, heard = vocoder_training.verdicts(judges, made, truth, top)
+    learnt.backward()
+    assert made.grad is None
+    assert all(p.grad is not None for p in judges.parameters())
+    judges.zero_grad(set_to_none=True)
+    heard.backward()
+    assert made.grad is not None
+    assert float(made.grad.abs().min(1).values.max()) > 0
+    assert all(p.grad is None and p.requires_grad for p in judges.parameters())
+    hiss = truth + 0.1 * torch.cos(2 * math.pi * 11_000 / MEL.sample_rate * torch.arange(4800))
+    for maps, others in zip(judges(truth, top), judges(hiss, top), strict=True):
+        wide, narrow = (maps[-1] - others[-1]).abs().amax((1, 2, 3)).tolist()
+        assert wide > 20 * narrow
+    adam = torch.optim.Adam(judges.parameters(), 5e-3)
+    for _ in range(25):
+        adam.zero_grad()
+        now, _ = vocoder_training.verdicts(judges, made.detach(), truth, top)
+        now.backward()
+        adam.step()
+    assert now.item() < 0.5 * learnt.item()
+
+
+def train(
+    store: Store,
+    steps: int = 3,
+    lr: float = 3e-2,
+    device: str = "cpu",
+    adversary: float = 0.0,
+    **more: Any,
+) -> Any:
     known = mel_statistics([store], split="train")
-    given = PretrainConfig(vocoder_steps=steps, vocoder_lr=lr, vocoder_batch_size=2)
+    sizes = {"vocoder_steps": steps, "vocoder_batch_size": 2}
+    given = PretrainConfig(vocoder_lr=lr, vocoder_adversary=adversary, **sizes)
     cfg = RunConfig(pretrain=given, train=TrainConfig(device=device))
     return pretrain.train("vocoder", cfg, [store], known, **more)
 
@@ -587,14 +664,21 @@ def small(monkeypatch: Patch) -> None:
     monkeypatch.setattr(pretrain, "SourceFilterNetwork", partial(SourceFilterNetwork, **SMALL))
 
 
-def test_training_learns_and_resumes(store: Store, tmp_path: Path, monkeypatch: Patch) -> None:
+@pytest.mark.parametrize("adversary", [0.0, 1.0])
+def test_training_learns_and_resumes(
+    adversary: float, store: Store, tmp_path: Path, monkeypatch: Patch
+) -> None:
     monkeypatch.setattr(pretrain, "SAVE_EVERY", 1)
+    monkeypatch.setattr(vocoder_training, "JUDGES_ALONE", 1)
+    train = partial(globals()["train"], adversary=adversary)
     refuses(TrainingError, r"at step 2;.*vocoder_lr", train, store, lr=1e30)
     (_, before), (network, whole) = train(store, steps=1, lr=1e-9), train(store)
     losses, measures = whole["training"]["losses"], whole["measures"]
     assert before["measures"]["val/clips"] == measures["val/clips"] == 2
     assert measures["val/distance"] < before["measures"]["val/distance"]
     assert [record["step"] for record in losses] == [1, 2, 3]
+    assert ("judges" in losses[-1]) == ("heard" in losses[-1]) == bool(adversary)
+    assert not [name for name in network.state_dict() if "stacks" in name]
 
     def stop(record: Mapping[str, Any]) -> None:
         if record["step"] == 2:
@@ -628,7 +712,7 @@ def test_a_trained_vocoder_is_kept_and_found(store: Store, tmp_path: Path) -> No
     kept = pretrain.ensure_network("vocoder", cfg, [store], standardiser, log.append)
     assert [path.name for path in kept.path.parent.iterdir()] == ["source_filter.safetensors"]
     said = kept.record["training"]
-    assert said["schedule"] == {"steps": 2, "lr": 2e-3, "batch_size": 2, "seed": 0}
+    assert said["schedule"] == {"steps": 2, "lr": 2e-3, "batch_size": 2, "seed": 0, "adversary": 0}
     assert said["data"]["grid"]["minutes"] == pytest.approx(2 * 1.1 / 60, abs=0.01)
     fresh = SourceFilterVocoder.load(kept.path)
     assert kept.record["measures"] == vocoder_training.vocoder_measures(fresh, [store])

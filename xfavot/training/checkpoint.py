@@ -66,7 +66,7 @@ MODULE_OF = {"face": "E_I", "voice": "E_A", "latent": "M"}  # where a style come
 MAY_DIFFER_ON_RESUME = (
     *("name", "data_root", "run_root", "steps", "schedule_steps", "device", "checkpointing"),
     *("log_every", "sample_every", "checkpoint_every", "keep_checkpoints"),
-    *("vocoder_steps", "vocoder_lr", "vocoder_batch_size"),
+    *("vocoder_steps", "vocoder_lr", "vocoder_batch_size", "vocoder_adversary"),
 )
 
 

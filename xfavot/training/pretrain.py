@@ -67,7 +67,7 @@ class Recipe(NamedTuple):
 RECIPES = {
     "f0": Recipe(3, "f0", "speech"),
     "content": Recipe(3, "transcript", "a transcript in the letters a to z"),
-    VOCODER: Recipe(1, "f0", "speech of 0.8 s", 1.0e-2, 0.99, 40, SOURCE_FILTER),
+    VOCODER: Recipe(2, "f0", "speech of 0.8 s", 1.0e-2, 0.99, 40, SOURCE_FILTER),
 }
 
 
@@ -106,14 +106,16 @@ def train(
     so_far: dict[str, Any] = {"step": 0, "losses": [], "wall_s": 0.0}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        network, losses = _lesson(name, cfg, clips, standardiser.to("cpu"))
+        network, judges, losses = _lesson(name, cfg, clips, standardiser.to("cpu"))
         network.to(device).train()
+        judges.to(device)
+        learners = nn.ModuleList((network, judges))
         optimizer = torch.optim.AdamW(
-            network.parameters(), betas=(0.9, recipe.beta2), weight_decay=recipe.weight_decay
+            learners.parameters(), betas=(0.9, recipe.beta2), weight_decay=recipe.weight_decay
         )
         settings = schedule | {"clips": len(clips)}
         if resume is not None and resume.is_file():
-            so_far = _restore(resume, network, optimizer, settings)
+            so_far = _restore(resume, learners, optimizer, settings)
         began = time.time() - so_far["wall_s"]
         for step in range(so_far["step"] + 1, steps + 1):
             optimizer.param_groups[0]["lr"] = rate(step, steps=steps, lr=schedule["lr"])
@@ -125,7 +127,7 @@ def train(
                 )
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(terms["loss"])
-            nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
+            nn.utils.clip_grad_norm_(learners.parameters(), GRADIENT_NORM)
             optimizer.step()
             if step % max(1, steps // recipe.lines) == 0 or step == steps:
                 said = {key: float(value.detach()) for key, value in terms.items()}
@@ -133,7 +135,7 @@ def train(
                 on_log({"network": name, "step": step, "steps": steps, **said})
             so_far |= {"step": step, "wall_s": time.time() - began}
             if resume is not None and (step % SAVE_EVERY == 0 or step == steps):
-                _save(resume, network, optimizer, {"settings": settings, "so_far": so_far})
+                _save(resume, learners, optimizer, {"settings": settings, "so_far": so_far})
     if name == VOCODER:  # measured as it is kept, in half precision
         network.load_state_dict({k: v.half().float() for k, v in network.state_dict().items()})
     network.requires_grad_(False).eval()
@@ -177,25 +179,29 @@ def _left_out(name: str, stores: Sequence[Store]) -> str:
 def _schedule(name: str, cfg: RunConfig) -> dict[str, Any]:
     """What of a run's settings decides how a network is trained."""
     p = cfg.pretrain
+    own = name == VOCODER
     return {
         "steps": getattr(p, f"{name}_steps"),
         "lr": getattr(p, f"{name}_lr"),
-        "batch_size": p.vocoder_batch_size if name == VOCODER else p.batch_size,
+        "batch_size": p.vocoder_batch_size if own else p.batch_size,
         "seed": cfg.seed,
+        **({"adversary": p.vocoder_adversary} if own else {}),
     }
 
 
 def _lesson(
     name: str, cfg: RunConfig, clips: Sequence[Clip], on: Standardiser
-) -> tuple[Any, Callable[..., dict[str, Tensor]]]:
-    """A network, untrained, and what it minimises in a `step`, "loss" among it."""
+) -> tuple[Any, nn.Module, Callable[..., dict[str, Tensor]]]:
+    """A network, untrained, its judges, if any, and their losses in a `step`, "loss" among them."""
     drawn = {k: v for k, v in _schedule(name, cfg).items() if k in ("batch_size", "seed")}
     network: Any
     loss: Callable[..., dict[str, Tensor]]
     batch: Callable[..., tuple[Tensor, ...]]
     if name == VOCODER:
-        network = SourceFilterNetwork(standardiser=on)
-        return network, partial(vocoding.losses, network, clips, **drawn)
+        network, weight = SourceFilterNetwork(standardiser=on), cfg.pretrain.vocoder_adversary
+        judges = vocoding.Judges() if weight else None
+        losses = partial(vocoding.losses, network, clips, judges=judges, weight=weight, **drawn)
+        return network, judges or nn.ModuleList(), losses
     if name == "content":
         network, loss = ContentNetwork.from_config(cfg.model), speech.content_loss
         teacher = SpeechEncoder(cfg.pretrain.teacher) if cfg.pretrain.teacher else None
@@ -205,7 +211,7 @@ def _lesson(
         network.to(memory_format=torch.channels_last)  # a fifth faster
         versions = speech.Versions(clips, seed=cfg.seed)
         batch = partial(speech.f0_batch, versions, frames=cfg.model.mel_frames, **drawn)
-    return network, lambda step: loss(network, on, *batch(step=step))
+    return network, nn.ModuleList(), lambda step: loss(network, on, *batch(step=step))
 
 
 def rate(step: int, *, steps: int, lr: float) -> float:

@@ -1,18 +1,19 @@
-"""What the source-filter vocoder learns from, without an adversary: crops, scores, measures.
+"""What the source-filter vocoder learns from: crops, scores, judges, measures.
 
-The filters learn by :func:`energy_score`, the pitch by cross-entropy with WORLD's F0; the two
-stacks share nothing. The loop is in `pretrain.py`.
+The filters learn by :func:`energy_score` and, where asked for, from :class:`Judges`, the pitch by
+cross-entropy with WORLD's F0; the two stacks share nothing. The loop is in `pretrain.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.parametrizations import weight_norm
 
 from xfavot.audio.mel import MEL, log_mel, mel_filterbank
 from xfavot.audio.source_filter import (
@@ -113,6 +114,7 @@ RESOLUTIONS = (  # samples: transform, window (Hann), hop
     (MEL.n_fft, MEL.win, MEL.hop),  # the mel contract's
     (512, 512, 128),
     (256, 240, 60),
+    (128, 96, 24),
 )
 MEL_RESOLUTION = 1  # which of them makes the mel-spectrogram
 FLOOR = 1e-4  # under the logarithm: white noise of this standard deviation (-80 dB)
@@ -197,20 +199,112 @@ def energy_score(first: Tensor, second: Tensor, truth: Tensor, top_hz: Tensor) -
     return (near - distance(a, b, top_hz)).mean()
 
 
+# Judges, which are to tell recordings from what the network makes
+
+
+JUDGED = ((1024, 256), (384, 96), (128, 32))  # samples: transform and Hann window, hop
+JUDGED_MIDDLE, JUDGED_SPREAD = -6.0, 2.5  # of natural-log magnitudes
+JUDGE_WIDTH = 16
+JUDGES_ALONE = 250  # steps before the network hears them
+FEATURE_WEIGHT = 2.0  # of the differences between their maps, beside their verdicts
+
+
+class Judges(nn.Module):
+    """Networks of convolutions on spectrograms of three resolutions (Jang et al. 2021, UnivNet)."""
+
+    def __init__(self) -> None:
+        """Build the layers."""
+        super().__init__()
+        narrow, wide = JUDGE_WIDTH, 2 * JUDGE_WIDTH
+        layers = [  # channels in and out, kernel and stride over frequency
+            *((1, narrow, 9, 2), (narrow, narrow, 9, 2), (narrow, wide, 9, 2)),
+            *((wide, wide, 5, 2), (wide, wide, 3, 1), (wide, 1, 3, 1)),
+        ]
+        self.stacks = nn.ModuleList(
+            nn.ModuleList(
+                weight_norm(nn.Conv2d(a, b, (k, 3), stride=(s, 1), padding=(k // 2, 1)))
+                for a, b, k, s in layers
+            )
+            for _ in JUDGED
+        )
+
+    def forward(self, waveform: Tensor, top_hz: Tensor) -> list[list[Tensor]]:
+        """Return the maps of every layer, the verdict last, at every resolution.
+
+        Args:
+            waveform: (B, N).
+            top_hz: (B,) Hz; magnitudes above are not seen.
+        """
+        found = []
+        for (size, hop), stack in zip(JUDGED, self.stacks, strict=True):
+            window = torch.hann_window(size, device=waveform.device)
+            window = window / window.square().sum().sqrt()
+            spectrum = torch.stft(waveform, size, hop, size, window, return_complex=True)
+            power = spectrum.real.square() + spectrum.imag.square()
+            x = ((power + (0.1 * FLOOR) ** 2).sqrt() + FLOOR).log()
+            hz = torch.linspace(0.0, MEL.sample_rate / 2, x.shape[1], device=x.device)
+            x = (x - JUDGED_MIDDLE) / JUDGED_SPREAD * (hz <= top_hz[:, None]).unsqueeze(2)
+            x, maps = x.unsqueeze(1), list[Tensor]()
+            *inner, verdict = cast(nn.ModuleList, stack)
+            for layer in inner:
+                x = functional.leaky_relu(layer(x), 0.1)
+                maps.append(x)
+            found.append([*maps, verdict(x)])
+        return found
+
+
+def verdicts(judges: Judges, made: Tensor, truth: Tensor, top_hz: Tensor) -> tuple[Tensor, Tensor]:
+    """What the judges have to learn, and what the network has to learn from them.
+
+    Args:
+        judges: on the device of the sounds.
+        made: (B, N), with gradients; those of the judges come from a copy without.
+        truth: (B, N) recordings.
+        top_hz: (B,) as in :class:`Judges`.
+
+    Returns:
+        Squared errors of the judges (Mao et al. 2017), and the network's: how far verdicts on what
+        it makes are from "recorded", and :data:`FEATURE_WEIGHT` times how far maps are apart.
+    """
+    real, fake = judges(truth, top_hz), judges(made.detach(), top_hz)
+    pairs = list(zip(real, fake, strict=True))
+    learnt = [(r[-1] - 1).square().mean() + f[-1].square().mean() for r, f in pairs]
+    held = [p for p in judges.parameters() if p.requires_grad]
+    for p in held:
+        p.requires_grad_(False)
+    seen = judges(made, top_hz)
+    for p in held:
+        p.requires_grad_(True)
+    heard = []
+    for known, maps in zip(real, seen, strict=True):
+        apart = [(a.detach() - b).abs().mean() for a, b in zip(known[:-1], maps[:-1], strict=True)]
+        heard.append((maps[-1] - 1).square().mean() + FEATURE_WEIGHT * torch.stack(apart).mean())
+    return torch.stack(learnt).mean(), torch.stack(heard).mean()
+
+
 MEASURED_CLIPS = 24  # of a held-out split
 
 
 def losses(
-    network: SourceFilterNetwork, clips: Sequence[Clip], *, batch_size: int, seed: int, step: int
+    network: SourceFilterNetwork,
+    clips: Sequence[Clip],
+    *,
+    batch_size: int,
+    seed: int,
+    step: int,
+    judges: Judges | None = None,
+    weight: float = 0.0,
 ) -> dict[str, Tensor]:
     """Return the energy score of two renderings, and the losses of pitch on disturbed mels.
 
     Args:
         network: on the device where to train.
         clips, batch_size, seed, step: as in :func:`crops`; what is drawn is the same everywhere.
+        judges, weight: networks that learn beside it, and how much it heeds them after
+            :data:`JUDGES_ALONE` steps.
 
     Returns:
-        loss, score, pitch, voicing: scalars.
+        loss, score, pitch, voicing: scalars; with judges also judges and heard (:func:`verdicts`).
     """
     batch = crops(clips, batch_size=batch_size, seed=seed, step=step)
     generator = speech.generator_of(seed + 1, step)
@@ -223,7 +317,12 @@ def losses(
     octaves = (f0.clamp(min=PITCH_LOW_HZ) / PITCH_LOW_HZ).log2()
     place = octaves * ((PITCH_CLASSES - 1) / PITCH_OCTAVES)
     pitch = speech.pitch_losses(*network.pitch_logits(heard), place, f0, f0 > 0)
-    return {"loss": score + pitch.pop("loss"), "score": score, **pitch}
+    found = {"loss": score + pitch.pop("loss"), "score": score, **pitch}
+    if judges is not None:
+        made = first if step > JUDGES_ALONE else first.detach()
+        found["judges"], found["heard"] = verdicts(judges, made, waveform, top_hz)
+        found["loss"] = found["loss"] + found["judges"] + weight * found["heard"]
+    return found
 
 
 def vocoder_measures(vocoder: SourceFilterVocoder, stores: Sequence[Store]) -> dict[str, float]:
