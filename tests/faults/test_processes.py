@@ -8,15 +8,17 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from tests.conftest import ROOT, Patch, refuses
+from tests.unit.training_factory import small_run
 from xfavot import cli, training
 from xfavot.errors import ConfigError, TrainingError
 from xfavot.parameters import Train
@@ -235,3 +237,11 @@ def test_cores_that_others_keep_busy_are_left_to_them(
         assert cores.threads == later == torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_training_says_when_others_leave_it_cores_or_take_them(tmp_path: Path) -> None:
+    log: list[Mapping[str, Any]] = []
+    with training.open_session(small_run(tmp_path), resume="", on_log=log.append) as session:
+        session.cores = cast(processes.FreeCores, SimpleNamespace(look=lambda: True, threads=1))
+        assert next(iter(session)) == 1
+    assert {"message": "threads: 1, as other programs leave cores"} in log
