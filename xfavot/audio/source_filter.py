@@ -372,7 +372,7 @@ CONTEXT_FRAMES = 40  # on either side of a piece; more than the network and the 
 ROUNDS = 2  # of scaling; each costs a tenth of the time
 MOST_GAIN = 30.0  # of one round, and its reciprocal the least
 FAINT = 1e-9  # added to mel magnitudes before a division
-HISS_DB, HISS_TOP_HZ, HISS_SLOPE_HZ = -9.0, 3000.0, 300.0  # of noise in voiced frames
+HISS_DB, HISS_TOP_HZ, HISS_SLOPE_HZ = -4.0, 3000.0, 300.0  # of noise in voiced frames
 
 
 class SourceFilterVocoder(Vocoder):
