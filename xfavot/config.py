@@ -153,7 +153,7 @@ class PretrainConfig(Section):
     f0_lr: float = option(3.0e-4, above=0)  # CODE
     content_lr: float = option(5.0e-4, above=0)  # CODE
     batch_size: int = option(64, above=0)  # CODE
-    vocoder_steps: int = option(4_000, above=0)  # the schedule of the weights that ship
+    vocoder_steps: int = option(4_000, above=0)  # as the weights that ship began
     vocoder_lr: float = option(2.0e-3, above=0)
     vocoder_batch_size: int = option(8, above=0)  # crops of 0.8 s
     vocoder_adversary: float = option(0.0, least=0)  # weight of judges of spectra, 8 or so; slow
