@@ -207,11 +207,8 @@ def test_cores_that_others_keep_busy_are_left_to_them(
 
     In the ten seconds after, both cores are busy and what this process does is half or all of it.
     """
-    table, clock, own_s = (
-        tmp_path / "stat",
-        iter((0.0, 0.1, 5.0, 10.1)),
-        iter((0.0, 0.0, 10.0 * later)),
-    )
+    table, clock = tmp_path / "stat", iter((0.0, 0.1, 5.0, 10.1))
+    own_s = iter((0.0, 0.0, 10.0 * later))
 
     def write(ticks: tuple[int, int, int]) -> None:
         own = [f"cpu{k} 5 0 5 {n // 2} {n - n // 2} 0 0" for k, n in enumerate(ticks)]

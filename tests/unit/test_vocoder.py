@@ -670,9 +670,9 @@ def test_training_learns_and_resumes(
 ) -> None:
     monkeypatch.setattr(pretrain, "SAVE_EVERY", 1)
     monkeypatch.setattr(vocoder_training, "JUDGES_ALONE", 1)
-    train = partial(globals()["train"], adversary=adversary)
-    refuses(TrainingError, r"at step 2;.*vocoder_lr", train, store, lr=1e30)
-    (_, before), (network, whole) = train(store, steps=1, lr=1e-9), train(store)
+    learn = partial(train, adversary=adversary)
+    refuses(TrainingError, r"at step 2;.*vocoder_lr", learn, store, lr=1e30)
+    (_, before), (network, whole) = learn(store, steps=1, lr=1e-9), learn(store)
     losses, measures = whole["training"]["losses"], whole["measures"]
     assert before["measures"]["val/clips"] == measures["val/clips"] == 2
     assert measures["val/distance"] < before["measures"]["val/distance"]
@@ -685,14 +685,14 @@ def test_training_learns_and_resumes(
             raise KeyboardInterrupt("killed")
 
     file = tmp_path / "state.pt"
-    refuses(KeyboardInterrupt, "killed", train, store, resume=file, on_log=stop)
-    again, resumed = train(store, resume=file)
+    refuses(KeyboardInterrupt, "killed", learn, store, resume=file, on_log=stop)
+    again, resumed = learn(store, resume=file)
     for name, value in network.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
     assert (resumed["training"]["losses"], resumed["measures"]) == (losses, measures)
-    refuses(CheckpointError, "another training", train, store, resume=file, lr=2e-3)
+    refuses(CheckpointError, "another training", learn, store, resume=file, lr=2e-3)
     file.write_bytes(b"PK\x03\x04 truncated")
-    refuses(CheckpointError, "cannot be read", train, store, resume=file)
+    refuses(CheckpointError, "cannot be read", learn, store, resume=file)
 
 
 @pytest.mark.gpu

@@ -321,16 +321,14 @@ class SourceFilterNetwork(nn.Module):
             found: Tensor = torch.fft.rfft(x.unfold(1, FFT, MEL.hop) * window)  # (B, T, 641)
             return found
 
-        def at_bins(x: Tensor) -> Tensor:
-            return x @ _interpolations(x.device)[1].T
-
-        log = at_bins(filters.pulses)
-        response = torch.polar(log.exp(), minimum_phase(log) + at_bins(filters.turn))
+        to_bins = _interpolations(pitch.device)[1].T
+        log = filters.pulses @ to_bins
+        response = torch.polar(log.exp(), minimum_phase(log) + filters.turn @ to_bins)
         made = spectra(pulses(dense, phase)) * response
         near = phase.cos().float()
         for swing, breath in zip(SWINGS, filters.noises, strict=True):
             level = SWING_LEVEL * (1 + swing * near).square() if swing else 1.0
-            made = made + spectra(NOISE_LEVEL * level * noise) * at_bins(breath).exp()
+            made = made + spectra(NOISE_LEVEL * level * noise) * (breath @ to_bins).exp()
         out = _overlap_add(torch.fft.irfft(made, n=FFT))
         windows = _overlap_add(window.expand(1, pitch.shape[1], -1))
         inside = slice(half, half + samples)  # before the division: outside, windows are 0
@@ -351,14 +349,19 @@ def _overlap_add(frames: Tensor) -> Tensor:
     return functional.fold(frames.transpose(1, 2), size, (1, FFT), stride=(1, MEL.hop))[:, 0, 0]
 
 
+def _knots() -> Tensor:
+    """Return the places of the filters' knots in mels, (KNOTS,) float64."""
+    last = hz_to_mel(torch.tensor(MEL.sample_rate / 2, dtype=torch.float64))
+    return torch.linspace(0.0, 1.0, KNOTS, dtype=torch.float64) * last
+
+
 @lru_cache(maxsize=8)
 @torch.inference_mode(mode=False)
 def _interpolations(device: torch.device) -> tuple[Tensor, Tensor]:
     """Return linear interpolation from mel bands to knots (128, 80), and on to bins (641, 128)."""
     bands = hz_to_mel(mel.band_centres()[0])
     bins = torch.linspace(0.0, MEL.sample_rate / 2, FFT // 2 + 1, dtype=torch.float64)
-    knots = torch.linspace(0.0, 1.0, KNOTS, dtype=torch.float64) * hz_to_mel(bins)[-1]
-    found = []
+    knots, found = _knots(), []
     for at, nodes in ((knots, bands), (hz_to_mel(bins), knots)):
         place = (at.clamp(nodes[0], nodes[-1]) - nodes[0]) / (nodes[1] - nodes[0])
         hats = 1 - (place[:, None] - torch.arange(len(nodes))).abs()
@@ -395,6 +398,9 @@ class SourceFilterVocoder(Vocoder):
         reach = self._bank.sum(0)  # (F,), 0 outside the bands
         self._spread = (self._bank / reach.clamp(min=FAINT)).T  # (F, 80), rows sum to one
         self._outside = (reach == 0).float().unsqueeze(1)  # (F, 1)
+        edge, beyond = hz_to_mel(torch.tensor([HISS_TOP_HZ, HISS_TOP_HZ + HISS_SLOPE_HZ])).tolist()
+        below = torch.sigmoid((edge - _knots()) / (beyond - edge)).float().to(self.device)
+        self._less_noise = HISS_DB * math.log(10.0) / 20 * below  # (KNOTS,) natural logarithm
 
     @classmethod
     def load(cls, path: str | PathLike[str], *, name: str = "", **how: Any) -> SourceFilterVocoder:
@@ -447,11 +453,7 @@ class SourceFilterVocoder(Vocoder):
 
     def _with_less_noise(self, filters: Filters, tune: Melody) -> Filters:
         """Lower the noise of voiced frames below :data:`HISS_TOP_HZ`."""
-        top = torch.tensor([HISS_TOP_HZ, HISS_TOP_HZ + HISS_SLOPE_HZ, MEL.sample_rate / 2])
-        edge, slope, last = hz_to_mel(top).tolist()
-        knots = torch.linspace(0.0, last, KNOTS, device=self.device)
-        share = torch.sigmoid((edge - knots) / (slope - edge)) * tune.voiced.unsqueeze(2)
-        less = HISS_DB * math.log(10.0) / 20 * share  # (1, T, KNOTS)
+        less = self._less_noise * tune.voiced.unsqueeze(2)  # (1, T, KNOTS)
         return filters._replace(noises=tuple(log + less for log in filters.noises))
 
     def _scaled(self, wave: Tensor, log_mel: Tensor) -> Tensor:

@@ -179,14 +179,15 @@ def _left_out(name: str, stores: Sequence[Store]) -> str:
 def _schedule(name: str, cfg: RunConfig) -> dict[str, Any]:
     """What of a run's settings decides how a network is trained."""
     p = cfg.pretrain
-    own = name == VOCODER
-    return {
+    known = {
         "steps": getattr(p, f"{name}_steps"),
         "lr": getattr(p, f"{name}_lr"),
-        "batch_size": p.vocoder_batch_size if own else p.batch_size,
+        "batch_size": p.batch_size,
         "seed": cfg.seed,
-        **({"adversary": p.vocoder_adversary} if own else {}),
     }
+    if name == VOCODER:
+        known |= {"batch_size": p.vocoder_batch_size, "adversary": p.vocoder_adversary}
+    return known
 
 
 def _lesson(

@@ -315,8 +315,8 @@ class Updater:
                 self._count(f"G_{output.upper()}", torch.zeros_like(gender))
                 if latent:
                     self._count(f"E_{output.upper()}", gender)
-            both = [(of, to.grad) for of, to in zip(known, cut, strict=True) if of.requires_grad]
-            asked = [(of, grad) for of, grad in both if grad is not None]
+            pairs = zip(known, cut, strict=True)  # what no weighed term needs has no gradient
+            asked = [(of, to.grad) for of, to in pairs if of.requires_grad and to.grad is not None]
             torch.autograd.backward([of for of, _ in asked], [grad for _, grad in asked])
         if "z" in guidances:
             self._count("M", passes.audio_domain(targets["z"], d.by_speaker, nets.genders))

@@ -28,6 +28,7 @@ from xfavot.data.store import Store
 from xfavot.errors import require_shape
 from xfavot.training import speech
 from xfavot.training.speech import Clip
+from xfavot.training.step import frozen
 
 # Batches for training the vocoder: crops of waveforms with their mel-spectrogram and WORLD's F0
 
@@ -135,15 +136,24 @@ class Views(NamedTuple):
     log_mel: Tensor
 
 
+def magnitudes(waveform: Tensor, transform: int, length: int, hop: int) -> Tensor:
+    """Transform (B, N) samples by a Hann window of unit energy: (B, F, T), positive."""
+    window = torch.hann_window(length, device=waveform.device)
+    window = window / window.square().sum().sqrt()
+    spectrum = torch.stft(waveform, transform, hop, length, window, return_complex=True)
+    power = spectrum.real.square() + spectrum.imag.square()
+    return (power + (0.1 * FLOOR) ** 2).sqrt()
+
+
+def within(bins: int, top_hz: Tensor) -> Tensor:
+    """Whether each of the bins of a transform lies in the band of each recording (B,): (B, F)."""
+    hz = torch.linspace(0.0, MEL.sample_rate / 2, bins, device=top_hz.device)
+    return hz <= top_hz[:, None]
+
+
 def views(waveform: Tensor) -> Views:
     """Transform (B, N) samples at 24 kHz, N of at least 1025, for :func:`distance`."""
-    found = []
-    for transform, length, hop in RESOLUTIONS:
-        window = torch.hann_window(length, device=waveform.device)
-        window = window / window.square().sum().sqrt()  # of unit energy
-        spectrum = torch.stft(waveform, transform, hop, length, window, return_complex=True)
-        power = spectrum.real.square() + spectrum.imag.square()
-        found.append((power + (0.1 * FLOOR) ** 2).sqrt())
+    found = [magnitudes(waveform, *resolution) for resolution in RESOLUTIONS]
     energy = torch.hann_window(MEL.win).square().sum().sqrt()
     bank = (mel_filterbank() * energy).to(waveform.device)  # (80, 1025), undoes the window's scale
     mel = (bank @ found[MEL_RESOLUTION] + MEL.floor).log10()  # (B, 80, T)
@@ -168,9 +178,7 @@ def distance(a: Views, b: Views, top_hz: Tensor) -> Tensor:
     require_shape("log mels", b.log_mel, a.log_mel.shape)
     total = a.log_mel.new_zeros(a.log_mel.shape[0])
     for x, y in zip(a.magnitudes, b.magnitudes, strict=True):
-        bins = x.shape[1]
-        hz = torch.linspace(0.0, MEL.sample_rate / 2, bins, device=x.device)
-        share = (hz <= top_hz[:, None]).to(x.dtype)
+        share = within(x.shape[1], top_hz).to(x.dtype)
         share = share / share.sum(1, keepdim=True)  # (B, F), sums to one
         log = ((x + FLOOR).log() - (y + FLOOR).log()).abs().mean(2)  # (B, F)
         linear = (x - y).abs().mean(2)
@@ -237,13 +245,8 @@ class Judges(nn.Module):
         """
         found = []
         for (size, hop), stack in zip(JUDGED, self.stacks, strict=True):
-            window = torch.hann_window(size, device=waveform.device)
-            window = window / window.square().sum().sqrt()
-            spectrum = torch.stft(waveform, size, hop, size, window, return_complex=True)
-            power = spectrum.real.square() + spectrum.imag.square()
-            x = ((power + (0.1 * FLOOR) ** 2).sqrt() + FLOOR).log()
-            hz = torch.linspace(0.0, MEL.sample_rate / 2, x.shape[1], device=x.device)
-            x = (x - JUDGED_MIDDLE) / JUDGED_SPREAD * (hz <= top_hz[:, None]).unsqueeze(2)
+            x = (magnitudes(waveform, size, size, hop) + FLOOR).log()
+            x = (x - JUDGED_MIDDLE) / JUDGED_SPREAD * within(x.shape[1], top_hz).unsqueeze(2)
             x, maps = x.unsqueeze(1), list[Tensor]()
             *inner, verdict = cast(nn.ModuleList, stack)
             for layer in inner:
@@ -269,12 +272,8 @@ def verdicts(judges: Judges, made: Tensor, truth: Tensor, top_hz: Tensor) -> tup
     real, fake = judges(truth, top_hz), judges(made.detach(), top_hz)
     pairs = list(zip(real, fake, strict=True))
     learnt = [(r[-1] - 1).square().mean() + f[-1].square().mean() for r, f in pairs]
-    held = [p for p in judges.parameters() if p.requires_grad]
-    for p in held:
-        p.requires_grad_(False)
-    seen = judges(made, top_hz)
-    for p in held:
-        p.requires_grad_(True)
+    with frozen(judges):
+        seen = judges(made, top_hz)
     heard = []
     for known, maps in zip(real, seen, strict=True):
         apart = [(a.detach() - b).abs().mean() for a, b in zip(known[:-1], maps[:-1], strict=True)]
