@@ -720,6 +720,30 @@ def test_frozen_modules_stay_and_the_others_learn(
         assert not any(counts[k].any() for k in stay)
 
 
+def test_what_only_frozen_modules_would_learn_is_not_computed(tmp_path: Path) -> None:
+    make_store(tmp_path / "data", corpus="grid", twins=2, image_size=128)
+    given = {"train.twins": 4, "loss.twins": 1.0, "train.sources": "all", "train.voices_every": 1}
+    given |= {"train.warmup_steps": 0, "train.pairs": 4}
+    of_faces, of_voices = {"rec_image", "twins"}, {"rec_audio"}
+    expected = {
+        (): of_faces | of_voices | {"xm"},
+        ("E_I", "G_I", "E_A"): of_voices,
+        ("E_I", "G_A", "E_A"): of_faces,
+        ("G_I", "G_A"): of_faces | of_voices | {"xm"},  # the encoders learn through them
+    }
+    for stay, terms_of in expected.items():
+        changed = given | {"train.frozen": list(stay)}
+        with opened(small_run(tmp_path, configuration="companion", overrides=changed)) as session:
+            n, batch = session.updater.n, session.batch(1)
+            d = draws.draw(session.cfg, 1, len(batch.paired), session.updater.guidances)
+            wanted = [n, batch, d, session.cfg.loss, passes.hear_references(n, batch)]
+            found = passes.pair_terms(*wanted, rec=True)
+            other = {"level", "ltas", "codes", "perceptual", "twins_perceptual"}
+            assert found.keys() - other == terms_of
+            with torch.no_grad():  # nobody learns, so nothing is left out
+                assert passes.pair_terms(*wanted, rec=True).keys() - other == expected[()]
+
+
 def test_what_cannot_be_frozen_is_refused(tmp_path: Path) -> None:
     for stay in (["D_I"], ["G_I", "G_A", "E_I", "E_A", "M"]):
         overrides = {"train.frozen": stay}

@@ -294,7 +294,8 @@ def pair_terms(
     For self-reconstruction a face (a voice) comes back from a disguised copy of itself and a style
     of the same person: its own, or for half of the steps the other modality's. `convert`: also
     faces in another's style, for the frozen network (A85). `seen`: of :func:`see_references`.
-    Where a batch has twins, a face in another person's style is to be this person's (A96).
+    Where a batch has twins, a face in another person's style is to be this person's (A96). With
+    gradients, the terms all of whose modules are frozen (A94) are left out.
     """
     nets, face, voice, found = n.nets, batch.ref_image, batch.ref_audio, Terms()
     sides = ("i", "E_I", face), ("a", "E_A", voice)
@@ -302,19 +303,26 @@ def pair_terms(
         side: getattr(nets, name)(x.x, x.gender) for side, name, x in sides if x is not None
     }
 
+    def learns(*names: str) -> bool:
+        used = [m for name, m in nets.named_children() if name in names]
+        return not torch.is_grad_enabled() or any(
+            p.requires_grad for m in used for p in m.parameters()
+        )
+
     def style(own: str, other: str, cross: Tensor) -> Tensor:
         return torch.where(batch.paired[:, None], s[other if cross and other in s else own], s[own])
 
     every = {side: n.processes.together(styles) for side, styles in s.items()}
     paired = n.processes.together(batch.paired)
-    if voice is not None and "i" in s:
+    if voice is not None and "i" in s and learns("E_I", "E_A"):
         rows, person = paired.nonzero().squeeze(1), n.processes.together(voice.person)
         pairs = [every["i"][rows], every["a"][rows], person[rows]]
         if (i := batch.pair_image) and (a := batch.pair_audio):  # A90
             more = nets.E_I(i.x, i.gender), nets.E_A(a.x, a.gender), a.person
             pairs = [*map(torch.cat, zip(pairs, map(n.processes.together, more), strict=True))]
         found["xm"] = terms.cross_modality_style_consistency(*pairs, tau=w.tau, form=w.xm_form)
-    if (x := batch.twin_source) and (aim := batch.twin_target) and (of := batch.twin_ref):
+    x, aim, of = batch.twin_source, batch.twin_target, batch.twin_ref
+    if x and aim and of and learns("G_I", "E_I"):
         made = nets.G_I(x.x, nets.E_I(of.x, of.gender))
         found["twins"] = terms.self_reconstruction(aim.x, made)
         if n.face:
@@ -335,7 +343,7 @@ def pair_terms(
         two = zip(s.items(), drawn.unflatten(0, (len(domains), 2, -1)), strict=True)
         matches = [terms.code_match(made[0], made[1], own.detach()) for (_, own), made in two]
         found["codes"] = torch.stack(matches).mean()
-    if rec and face is not None:
+    if rec and face is not None and learns("G_I", "E_I", "E_A"):
         s_face = style("i", "a", d.cross[0])
         made = nets.G_I(d.disguised_faces(face.x), s_face)
         found["rec_image"] = terms.self_reconstruction(face.x, made)
@@ -347,7 +355,7 @@ def pair_terms(
                 other = n.face.maps(nets.G_I(face.x[half], s_face[half].roll(1, 0)))
                 wanted, use = [m[half].roll(1, 0) for m in seen], torch.ones_like(batch.paired)
                 found["resemblance"] = terms.resemblance(other, wanted, use[half])
-    if rec and voice is not None and d.voices:
+    if rec and voice is not None and d.voices and learns("G_A", "E_I", "E_A"):
         with torch.no_grad():
             pitch = nets.G_A.takes(heard) if heard else (n.f0.features(voice.x),)
         level = level_of(heard) if heard else None
