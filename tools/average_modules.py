@@ -18,7 +18,7 @@ from pathlib import Path
 from torch import Tensor
 
 from xfavot.config import GENERATOR_SIDE
-from xfavot.training.checkpoint import export, load_model, locate
+from xfavot.training.checkpoint import export, load_model, pretrained
 from xfavot.training.step import DISCRIMINATOR_SIDE
 
 
@@ -35,13 +35,13 @@ def averaged(module: str, parts: Mapping[Path, float]) -> dict[str, Tensor]:
 def main() -> None:
     """Write the checkpoint with the mean."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint")
+    parser.add_argument("checkpoint", type=pretrained)
     parser.add_argument("out", type=Path, help="not there yet")
     parser.add_argument("module", choices=(*GENERATOR_SIDE, *DISCRIMINATOR_SIDE))
     parser.add_argument("parts", nargs="+", metavar="CHECKPOINT=WEIGHT")
     given = parser.parse_args()
     split = (part.rpartition("=") for part in given.parts)
-    parts = {locate(path): float(weight) for path, _, weight in split}
+    parts = {pretrained(path): float(weight) for path, _, weight in split}
     if not math.isclose(sum(parts.values()), 1.0, abs_tol=1e-6):
         sys.exit(f"weights are {sorted(parts.values())}; expected a sum of 1; change them")
     export(given.checkpoint, given.out, instead=averaged(given.module, parts))

@@ -29,7 +29,7 @@ from xfavot.evaluation.classifiers import AT_ONCE, crop, people_of, speakers_of
 from xfavot.evaluation.learning import styles_of
 from xfavot.models.f0 import F0Output, ltas_of
 from xfavot.models.mapping import HEAD_LAYERS, MappingNetwork
-from xfavot.training.checkpoint import LoadedModel, export, load_model
+from xfavot.training.checkpoint import LoadedModel, export, load_model, pretrained
 
 FACES = 0.1  # weight of all faces over that of all crops of voices
 SEXES = 2
@@ -148,7 +148,7 @@ def main() -> None:
     """Write the checkpoint with the fitted layers."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=LAYERS)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=pretrained)
     parser.add_argument("store", type=Path, help="prepared, with faces and voices")
     parser.add_argument("out", type=Path, help="not there yet")
     given = parser.parse_args()

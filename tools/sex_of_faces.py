@@ -29,7 +29,7 @@ from xfavot.evaluation.classifiers import (
     speakers_of,
 )
 from xfavot.evaluation.learning import REFERENCES, SOURCES, converted, draw, styles_of
-from xfavot.training.checkpoint import load_model
+from xfavot.training.checkpoint import load_model, pretrained
 
 
 def trained_judge(people: People, *, size: int, seed: int) -> FaceClassifier:
@@ -43,7 +43,7 @@ def trained_judge(people: People, *, size: int, seed: int) -> FaceClassifier:
 def main() -> None:
     """Print how often the judge is right, of real faces and of converted ones."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=pretrained)
     parser.add_argument("store", type=Path, help="prepared; its people are converted")
     parser.add_argument("other", type=Path, help="prepared; its people teach the judge")
     parser.add_argument("--seed", type=int, default=0)
