@@ -327,7 +327,7 @@ def pair_terms(
         found["twins"] = terms.self_reconstruction(aim.x, made)
         if n.face:
             found["twins_perceptual"] = terms.perceptual(n.face.maps(made), n.face.maps(aim.x))
-    if heard:
+    if heard and learns("G_A", "E_I", "E_A"):
         levels = n.processes.together(level_of(heard))
         both = torch.cat([every["a"], every["i"][paired]] if "i" in s else [every["a"]])
         known = torch.cat([levels, levels[paired]][: len(s)])
@@ -336,7 +336,7 @@ def pair_terms(
             spectra = n.processes.together(ltas_of(voice.x, torch.sigmoid(heard.voicing)))
             known = torch.cat([spectra, spectra[paired]][: len(s)])
             found["ltas"] = terms.average_spectrum(nets.G_A.ltas_of(both), known)
-    if w.codes > 0:
+    if w.codes > 0 and learns("M"):
         domains = code_domains(batch, d, nets.genders)  # M once: its gradient is as large as it is
         heads = torch.cat([domain for domain in domains.values() for _ in range(2)])
         drawn = nets.M(torch.cat([d.z1, d.z2] * len(domains)).to(heads.device), heads)
